@@ -1,0 +1,73 @@
+"""cgpt: train, save, load and talk to small GPT models on the CPU, Chinese first.
+
+    import cgpt
+    llm = cgpt.LLM.from_texts(texts, cgpt.GPTConfig.preset("tiny"))
+    cgpt.Trainer(llm, cgpt.TrainConfig(epochs=10)).fit(texts)
+    print(llm.generate("山", max_new_tokens=40))
+    cgpt.save_model_binary(llm, "checkpoints/mine.bin")
+
+To read the code, begin with model.py (the graph) and layers.py (forward beside backward), then
+train.py and chat.py; docs/architecture.md shows the whole house. Names below are loaded when
+they are first used, so that `import cgpt` stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> module that defines it.
+_PUBLIC = {
+    "cgpt.errors": ("CgptError", "CheckpointError", "ConfigError", "DataError"),
+    "cgpt.config": ("GPTConfig", "TrainConfig"),
+    "cgpt.kernels": ("get_num_threads", "instruction_set", "set_num_threads"),
+    "cgpt.model": ("GPT",),
+    "cgpt.kvcache": ("KVCache",),
+    "cgpt.optim": ("AdamW", "schedule"),
+    "cgpt.tokenizer": ("Tokenizer",),
+    "cgpt.data": ("Message", "read_corpus"),
+    "cgpt.llm": ("LLM",),
+    "cgpt.train": ("Trainer",),
+    "cgpt.generate": ("SamplingConfig",),
+    "cgpt.chat": ("ChatSession",),
+    "cgpt.checkpoint": ("load_model_auto", "load_model_binary", "load_model_json",
+                        "save_model_binary", "save_model_json"),
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from cgpt.chat import ChatSession
+    from cgpt.checkpoint import (
+        load_model_auto,
+        load_model_binary,
+        load_model_json,
+        save_model_binary,
+        save_model_json,
+    )
+    from cgpt.config import GPTConfig, TrainConfig
+    from cgpt.data import Message, read_corpus
+    from cgpt.errors import CgptError, CheckpointError, ConfigError, DataError
+    from cgpt.generate import SamplingConfig
+    from cgpt.kernels import get_num_threads, instruction_set, set_num_threads
+    from cgpt.kvcache import KVCache
+    from cgpt.llm import LLM
+    from cgpt.model import GPT
+    from cgpt.optim import AdamW, schedule
+    from cgpt.tokenizer import Tokenizer
+    from cgpt.train import Trainer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'cgpt' has no attribute '{name}'")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,161 @@
+"""Flat memory: one array for all parameters and each kind of state, one place for activations.
+
+A parameter is a name, a shape and a view into the arena. Because weights, gradients and both
+Adam moments are four flat arrays with one table, an AdamW step, a gradient norm, a save and an
+all-reduce are one call each, and the weights may be a read-only memory map of a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgpt.errors import ConfigError
+
+Floats = NDArray[np.float32]
+ALIGNMENT = 64                    # bytes: a cache line, and the widest vector
+_STEP = ALIGNMENT // 4            # the same in float32 elements
+
+
+def aligned(size: int, *, zero: bool = False) -> Floats:
+    """A float32 array of `size` elements that starts on a 64-byte border."""
+    raw = (np.zeros if zero else np.empty)(size + _STEP, np.float32)
+    start = (-raw.ctypes.data % ALIGNMENT) // 4
+    return raw[start:start + size]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one parameter lies: `offset` and `size` count float32 elements of the arena."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+    decay: bool
+
+
+class Parameter:
+    """A learned array: declared with its shape, `data` and `grad` are bound to an arena later.
+
+    std    standard deviation of the initial normal distribution; 0 fills with `fill`
+    decay  whether weight decay applies: to matrices, not to biases and norms
+    """
+
+    def __init__(self, *shape: int, std: float = 0.0, fill: float = 0.0) -> None:
+        self.shape = shape
+        self.std = std
+        self.fill = fill
+        self.decay = len(shape) > 1
+        self.data: Floats
+        self.grad: Floats
+
+    def initial(self, rng: np.random.Generator) -> Floats:
+        """Fresh values of this parameter's shape."""
+        if self.std == 0:
+            return np.full(self.shape, self.fill, np.float32)
+        values = rng.standard_normal(self.shape, dtype=np.float32)
+        values *= np.float32(self.std)
+        return values
+
+
+def layout(parameters: Iterable[tuple[str, Parameter]]) -> list[Entry]:
+    """Place every parameter, matrices before vectors, each on a 64-byte border."""
+    pairs = list(parameters)
+    entries, offset = [], 0
+    for decay in (True, False):
+        for name, parameter in pairs:
+            if parameter.decay == decay:
+                size = 1
+                for n in parameter.shape:
+                    size *= n
+                entries.append(Entry(name, parameter.shape, offset, size, decay))
+                offset += -(-size // _STEP) * _STEP
+    return entries
+
+
+def arena_size(entries: list[Entry]) -> int:
+    """Elements of an arena with these entries, the last one padded to 64 bytes too."""
+    return -(-(entries[-1].offset + entries[-1].size) // _STEP) * _STEP if entries else 0
+
+
+class ParameterArena:
+    """The four flat arrays of a model; gradients and moments are made when first needed.
+
+    data   (size,) float32 weights, aligned to 64 bytes; may be read-only
+    grad   (size,) or None; m, v (size,) or None: Adam's moments
+    Gaps between entries are zeros in all of them.
+    """
+
+    def __init__(self, entries: list[Entry], data: Floats | None = None) -> None:
+        self.entries = entries
+        self.size = arena_size(entries)
+        self.decay_end = next((e.offset for e in entries if not e.decay), self.size)
+        if data is None:
+            data = aligned(self.size, zero=True)
+        elif data.dtype != np.float32 or data.shape != (self.size,) or not data.flags.c_contiguous:
+            raise ConfigError(f"arena: weights have dtype {data.dtype} and shape {data.shape}, "
+                              f"expected contiguous float32 ({self.size},)")
+        self.data = data
+        self.grad: Floats | None = None
+        self.m: Floats | None = None
+        self.v: Floats | None = None
+        self._by_name = {entry.name: entry for entry in entries}
+
+    def view(self, name: str, array: Floats | None = None) -> Floats:
+        """The named parameter's part of `array` (default: the weights), in its own shape."""
+        entry = self._by_name[name]
+        flat = self.data if array is None else array
+        return flat[entry.offset:entry.offset + entry.size].reshape(entry.shape)
+
+    def require_writable(self) -> None:
+        """Raises ConfigError where the weights are a read-only map, as chat loads them."""
+        if not self.data.flags.writeable:
+            raise ConfigError("arena: these weights are mapped read-only; load the model with "
+                              "training=True to change them")
+
+    def require_grad(self) -> Floats:
+        """The gradients, made of zeros at the first call."""
+        if self.grad is None:
+            self.require_writable()
+            self.grad = aligned(self.size, zero=True)
+        return self.grad
+
+    def require_moments(self) -> tuple[Floats, Floats]:
+        """Adam's moments (m, v), made of zeros at the first call."""
+        if self.m is None or self.v is None:
+            self.require_writable()
+            self.m, self.v = aligned(self.size, zero=True), aligned(self.size, zero=True)
+        return self.m, self.v
+
+
+class Workspace:
+    """Activations of up to `rows` rows, placed once and used again by every step.
+
+    With keep=True (training) every layer has buffers of its own, which the backward pass reads;
+    with keep=False (inference) buffers of the same role are one, whatever the number of layers.
+    """
+
+    def __init__(self, rows: int, *, keep: bool) -> None:
+        self.rows = rows
+        self.keep = keep
+        self._buffers: dict[str, Floats] = {}
+
+    def saved(self, layer: str, role: str, width: int) -> Floats:
+        """(rows, width) that stays until the layer's backward pass; shared when not kept."""
+        return self.shared(f"{layer}.{role}" if self.keep else role, width)
+
+    def shared(self, role: str, width: int) -> Floats:
+        """(rows, width) that only lives until another layer asks for the same role."""
+        size = self.rows * width
+        if role not in self._buffers or self._buffers[role].size < size:
+            self._buffers[role] = aligned(size)
+        return self._buffers[role][:size].reshape(self.rows, width)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        return sum(buffer.nbytes for buffer in self._buffers.values())

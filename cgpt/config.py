@@ -1,0 +1,158 @@
+"""GPTConfig and TrainConfig: frozen, validated once when they are made; presets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+from cgpt.errors import ConfigError
+
+# Shapes by name. vocab_size is the most the tokenizer may learn; a small corpus gives fewer.
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": dict(n_layer=2, n_head=2, n_embd=64, n_ff=256, vocab_size=1024, block_size=128),
+    "small": dict(n_layer=2, n_head=8, n_embd=256, n_ff=1024, vocab_size=4096, block_size=256),
+    "base": dict(n_layer=4, n_head=8, n_embd=512, n_ff=768, vocab_size=3000, block_size=256),
+    "gpt2": dict(n_layer=12, n_head=12, n_embd=768, n_ff=3072, vocab_size=50257, block_size=1024),
+}
+
+# Generous limits that keep every size product far inside 63 bits.
+_MOST = {"n_layer": 1024, "n_head": 1024, "n_embd": 65536, "n_ff": 1 << 18,
+         "vocab_size": 1 << 24, "block_size": 1 << 20}
+
+Config = TypeVar("Config", bound="_Config")
+
+
+class _Config:
+    """What both configurations share: plain-dict round trip with unknown names refused."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, JSON-ready."""
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
+        """Build from a mapping. Raises ConfigError naming an unknown field or a bad value."""
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        for name in values:
+            if name not in known:
+                raise ConfigError(
+                    f"{cls.__name__}: unknown field '{name}'; known: {', '.join(sorted(known))}")
+        return cls(**values)
+
+
+def _check_int(owner: str, name: str, value: Any, least: int, most: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{owner}: {name} must be a whole number, found {value!r}")
+    if value < least or (most is not None and value > most):
+        span = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise ConfigError(f"{owner}: {name} must be {span}, found {value}")
+
+
+def _check_float(owner: str, name: str, value: Any, least: float, most: float = math.inf,
+                 *, open_below: bool = False, open_above: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{owner}: {name} must be a number, found {value!r}")
+    low = value <= least if open_below else value < least
+    high = value >= most if open_above else value > most
+    if not math.isfinite(value) or low or high:
+        left, right = "(" if open_below else "[", ")" if open_above else "]"
+        raise ConfigError(
+            f"{owner}: {name} must be a finite number in {left}{least}, {most}{right}, "
+            f"found {value}")
+
+
+@dataclass(frozen=True)
+class GPTConfig(_Config):
+    """Shape of a GPT-2 graph.
+
+    n_layer     L  transformer blocks
+    n_head      H  attention heads; must divide n_embd
+    n_embd      C  width of the residual stream
+    n_ff        F  width of the MLP, 0 for 4 * n_embd
+    vocab_size  V  rows of the (tied) token embedding
+    block_size  T  longest context, rows of the position embedding
+    Raises ConfigError naming the field, the value found and the range expected.
+    """
+
+    n_layer: int = 2
+    n_head: int = 8
+    n_embd: int = 256
+    n_ff: int = 0
+    vocab_size: int = 3000
+    block_size: int = 128
+
+    def __post_init__(self) -> None:
+        if self.n_ff == 0 and not isinstance(self.n_ff, bool):
+            object.__setattr__(self, "n_ff", 4 * self.n_embd)
+        for name, most in _MOST.items():
+            _check_int("GPTConfig", name, getattr(self, name), 1, most)
+        if self.n_embd % self.n_head:
+            raise ConfigError(
+                f"GPTConfig: n_head must divide n_embd, found n_head={self.n_head} and "
+                f"n_embd={self.n_embd} (remainder {self.n_embd % self.n_head}); choose another pair")
+
+    @classmethod
+    def preset(cls, name: str, **changes: int) -> GPTConfig:
+        """The named shape ("tiny", "small", "base", "gpt2") with fields changed by keyword."""
+        if name not in PRESETS:
+            raise ConfigError(f"GPTConfig: unknown preset '{name}'; known: {', '.join(PRESETS)}")
+        return cls.from_dict({**PRESETS[name], **changes})
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Config):
+    """How one phase is trained.
+
+    epochs         passes over the documents; 0 trains nothing
+    batch_tokens   most tokens of one packed micro-batch
+    grad_accum     micro-batches of one optimizer step
+    lr             peak learning rate; warmed up over `warmup` steps, then a cosine down to
+                   lr * min_lr_ratio at the phase's last step
+    clip           global gradient norm is scaled down to this; 0 never clips
+    dropout        probability, on the embeddings and on each residual branch
+    val_fraction   share of the documents held out for evaluation; 0 trains on all
+    patience       evaluations (one an epoch) without improvement before the phase stops;
+                   0 never stops early. The best weights are restored where a split is held out.
+    max_steps      optimizer steps of the phase at the most, 0 for no bound
+    max_minutes    minutes of the phase at the most, 0 for no bound
+    freeze         parameter-name patterns (fnmatch) that are not trained
+    join_dialogues dialogues joined at random into one document, up to this many (1 never joins)
+    Raises ConfigError naming the field, the value found and the range expected.
+    """
+
+    epochs: int = 10
+    batch_tokens: int = 4096
+    grad_accum: int = 1
+    lr: float = 1e-3
+    min_lr_ratio: float = 0.1
+    warmup: int = 50
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    clip: float = 1.0
+    dropout: float = 0.0
+    val_fraction: float = 0.0
+    patience: int = 0
+    seed: int = 0
+    max_steps: int = 0
+    max_minutes: float = 0.0
+    freeze: tuple[str, ...] = ()
+    join_dialogues: int = 1
+
+    def __post_init__(self) -> None:
+        owner = "TrainConfig"
+        for name, least in (("epochs", 0), ("batch_tokens", 1), ("grad_accum", 1), ("warmup", 0),
+                            ("patience", 0), ("seed", 0), ("max_steps", 0), ("join_dialogues", 1)):
+            _check_int(owner, name, getattr(self, name), least, (1 << 63) - 1)
+        for name in ("lr", "eps"):
+            _check_float(owner, name, getattr(self, name), 0.0, open_below=True)
+        for name in ("weight_decay", "clip", "max_minutes"):
+            _check_float(owner, name, getattr(self, name), 0.0)
+        for name in ("beta1", "beta2", "dropout", "val_fraction"):
+            _check_float(owner, name, getattr(self, name), 0.0, 1.0, open_above=True)
+        _check_float(owner, "min_lr_ratio", self.min_lr_ratio, 0.0, 1.0)
+        if isinstance(self.freeze, str) or not all(isinstance(p, str) for p in self.freeze):
+            raise ConfigError(f"{owner}: freeze must be a list of names, found {self.freeze!r}")
+        object.__setattr__(self, "freeze", tuple(self.freeze))

@@ -1,0 +1,40 @@
+"""Errors that users meet: each says what, where, found, expected and what to do.
+
+The command line turns every CgptError into one line and an exit code, in one place
+(cgpt/cli). `code` is stable: programs may test it.
+"""
+
+from __future__ import annotations
+
+
+class CgptError(Exception):
+    """Base of all errors that cgpt raises on purpose; `str(error)` is one clear sentence."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class ConfigError(CgptError):
+    """A configuration that cannot work: unknown name, wrong type, out of range. code: config."""
+
+    code = "config"
+
+
+class DataError(CgptError):
+    """Training data that cannot be read or used; names file and line. code: data."""
+
+    code = "data"
+
+
+class CheckpointError(CgptError):
+    """A model file that cannot be read or written.
+
+    code: "missing" no such file · "damaged" cut short or changed · "version" written by another
+    format version · "foreign" not a cgpt file · "write" could not be saved (the reason is named).
+    """
+
+    code = "damaged"

@@ -1,0 +1,78 @@
+"""The compiled kernels of the instruction set that this processor runs best.
+
+Chosen once, at import: the environment variable CGPT_ISA ("generic", "avx2", "avx512") decides
+where it is set. Every name of the chosen module is here; `instruction_set()` says which it is.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from types import ModuleType
+
+from cgpt import _kernels as _generic
+from cgpt.errors import ConfigError
+
+INSTRUCTION_SETS = ("generic", "avx2", "avx512")
+_DEFAULT_LEVEL = 1      # the highest level that is chosen without being asked for
+
+
+def runnable() -> list[str]:
+    """Instruction sets that are compiled and that this processor has, slowest first."""
+    names = []
+    for level, name in enumerate(INSTRUCTION_SETS[:_generic.cpu_level() + 1]):
+        try:
+            load(name)
+        except ImportError:
+            continue
+        names.append(INSTRUCTION_SETS[level])
+    return names
+
+
+def load(name: str) -> ModuleType:
+    """The compiled module of one instruction set. Raises ImportError where it was not built."""
+    return _generic if name == "generic" else import_module(f"cgpt.kernels.{name}")
+
+
+def _choose() -> tuple[str, ModuleType]:
+    wanted = os.environ.get("CGPT_ISA", "").strip().lower()
+    level = _generic.cpu_level()
+    if wanted:
+        if wanted not in INSTRUCTION_SETS:
+            raise ConfigError(f"CGPT_ISA: unknown instruction set '{wanted}'; "
+                              f"known: {', '.join(INSTRUCTION_SETS)}")
+        if INSTRUCTION_SETS.index(wanted) > level:
+            raise ConfigError(f"CGPT_ISA: this processor has no {wanted}; "
+                              f"use {INSTRUCTION_SETS[level]} or leave CGPT_ISA unset")
+        try:
+            return wanted, load(wanted)
+        except ImportError:
+            raise ConfigError(f"CGPT_ISA: {wanted} was not built into this installation; "
+                              "leave CGPT_ISA unset") from None
+    for name in reversed(INSTRUCTION_SETS[:min(level, _DEFAULT_LEVEL) + 1]):
+        try:
+            return name, load(name)
+        except ImportError:
+            continue
+    return "generic", _generic
+
+
+def _threads_wanted() -> int:
+    """CGPT_THREADS, OMP_NUM_THREADS, else the processors that this process may use."""
+    for variable in ("CGPT_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(variable, "").strip()
+        if value.isdecimal() and int(value) > 0:
+            return min(int(value), 1024)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_name, _module = _choose()
+globals().update({key: value for key, value in vars(_module).items() if not key.startswith("__")})
+_module.set_num_threads(_threads_wanted())
+
+
+def instruction_set() -> str:
+    """Name of the instruction set in use: "generic", "avx2" or "avx512"."""
+    return _name

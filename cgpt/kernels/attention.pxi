@@ -1,0 +1,385 @@
+# Causal multi-head attention, forward and backward, without ever holding a (T, T) matrix.
+#
+# A task is one head of one document. Scores are kept transposed, keys down and a strip of NR
+# queries across, so that the softmax runs along whole vectors and its result is already the
+# packed right-hand side of the next product: O^T (D, NR) = V^T P^T. Blocks of keys behind the
+# last query of a strip are never touched.
+# Source: Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax); Dao et al. 2022,
+# arXiv:2205.14135 (blocks, and the backward from the log-sum-exp).
+
+cdef enum:
+    KEYS = 192      # keys of a block, a multiple of every MR
+    STRIPS = 4      # strips of NR queries that share a block of keys in the backward pass
+
+ctypedef struct Head:
+    # One head of one document: T rows of its q, k, v, with `stride` floats between rows.
+    const float *q
+    const float *k
+    const float *v
+    Py_ssize_t stride
+    Py_ssize_t T
+    Py_ssize_t D
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t size) noexcept nogil:
+    return blocks(n, size) * size
+
+
+cdef inline void panels_times_strip(Py_ssize_t rows, Py_ssize_t depth, const float *a_panels,
+                                    const float *strip, float *c, int add) noexcept nogil:
+    """c (rows padded to MR, NR) = packed A (rows, depth) times a strip (depth, NR)."""
+    cdef Py_ssize_t i
+    for i from 0 <= i < rows by MR:
+        micro_kernel(depth, a_panels + i * depth, strip, c + i * NR, NR, add, NULL)
+
+
+cdef inline void forget_future(float *scores, Py_ssize_t first_key, Py_ssize_t keys,
+                               Py_ssize_t first_query, float hidden) noexcept nogil:
+    """scores[key][query] = hidden where the key comes after the query."""
+    cdef Py_ssize_t key, i
+    for key in range(max(0, first_query + 1 - first_key), keys):
+        for i in range(smaller(NR, first_key + key - first_query)):
+            scores[key * NR + i] = hidden
+
+
+cdef void softmax_block(float *scores, Py_ssize_t keys, vf *most, vf *total, float *out,
+                        Py_ssize_t D) noexcept nogil:
+    """scores -> exp(scores - running maximum); running sum and output follow the new maximum."""
+    cdef vf highest, factor, sum, e
+    cdef Py_ssize_t half, key, d
+    for half in range(2):
+        highest = most[half]
+        for key in range(keys):
+            highest = vmax(highest, vload(scores + key * NR + half * VL))
+        factor = vexp(most[half] - highest)
+        most[half] = highest
+        sum = total[half] * factor
+        for key in range(keys):
+            e = vexp(vload(scores + key * NR + half * VL) - highest)
+            vstore(scores + key * NR + half * VL, e)
+            sum = sum + e
+        total[half] = sum
+        for d in range(D):
+            vstore(out + d * NR + half * VL, vload(out + d * NR + half * VL) * factor)
+
+
+cdef void head_forward(Head head, float *out, Py_ssize_t ldo, float *lse) noexcept nogil:
+    """out (T, D; row stride ldo) and lse (T,) of one head of one document."""
+    cdef Py_ssize_t T = head.T, D = head.D, q0, k0, keys, i, d
+    cdef Py_ssize_t Dm = padded(D, MR), Tm = padded(T, MR), n_keys
+    cdef float *k_panels = cgpt_scratch(SLOT_THREAD, Tm * D + T * Dm + (KEYS + D + Dm) * NR)
+    cdef float *v_panels = k_panels + Tm * D
+    cdef float *scores = v_panels + T * Dm
+    cdef float *strip = scores + KEYS * NR
+    cdef float *sums = strip + D * NR
+    cdef vf most[2]
+    cdef vf total[2]
+    cdef float lanes[NR]
+    cdef float tops[NR]
+    cdef float scale = <float>(1 / sqrt(<double>D))
+    pack_panels(head.k, head.stride, 1, T, D, MR, 1.0, k_panels)
+    for k0 from 0 <= k0 < T by KEYS:       # V^T, a block of keys at a time
+        keys = smaller(KEYS, T - k0)
+        pack_panels(head.v + k0 * head.stride, 1, head.stride, D, keys, MR, 1.0,
+                    v_panels + k0 * Dm)
+    for q0 from 0 <= q0 < T by NR:
+        pack_panels(head.q + q0 * head.stride, head.stride, 1, smaller(NR, T - q0), D, NR, scale,
+                    strip)
+        n_keys = smaller(T, q0 + NR)
+        memset(sums, 0, Dm * NR * sizeof(float))
+        most[0] = most[1] = vset1(-1e30)
+        total[0] = total[1] = vset1(0)
+        for k0 from 0 <= k0 < n_keys by KEYS:
+            keys = smaller(KEYS, n_keys - k0)
+            panels_times_strip(keys, D, k_panels + k0 * D, strip, scores, STORE)
+            forget_future(scores, k0, keys, q0, -1e30)
+            softmax_block(scores, keys, most, total, sums, D)
+            panels_times_block(D, keys, smaller(KEYS, T - k0), v_panels + k0 * Dm, scores, sums)
+        for i in range(2):
+            vstore(lanes + i * VL, total[i])
+            vstore(tops + i * VL, most[i])
+        for i in range(smaller(NR, T - q0)):
+            lse[q0 + i] = tops[i] + <float>log(lanes[i])
+            for d in range(D):
+                out[(q0 + i) * ldo + d] = sums[d * NR + i] / lanes[i]
+
+
+cdef inline void panels_times_block(Py_ssize_t rows, Py_ssize_t depth, Py_ssize_t panel_depth,
+                                    const float *a_panels, const float *strip,
+                                    float *c) noexcept nogil:
+    """c += packed A times strip, using the first `depth` of panels `panel_depth` deep."""
+    cdef Py_ssize_t i
+    for i from 0 <= i < rows by MR:
+        micro_kernel(depth, a_panels + i * panel_depth, strip, c + i * NR, NR, ACCUMULATE, NULL)
+
+
+cdef void attend(const float *qkv, const int *offsets, Py_ssize_t N, Py_ssize_t C,
+                 Py_ssize_t n_head, Py_ssize_t task, float *out, float *lse) noexcept nogil:
+    """Task: one head (task % n_head) of one document (task // n_head)."""
+    cdef Py_ssize_t row = offsets[task // n_head], h = task % n_head
+    cdef Head head
+    head.D = C // n_head
+    head.T = offsets[task // n_head + 1] - row
+    head.stride = 3 * C
+    head.q = qkv + row * 3 * C + h * head.D
+    head.k = head.q + C
+    head.v = head.k + C
+    head_forward(head, out + row * C + h * head.D, C, lse + h * N + row)
+
+
+def attention_forward(const float[:, ::1] qkv, const int[::1] offsets, int n_head,
+                      float[:, ::1] out, float[:, ::1] lse):
+    """out = softmax(q k^T / sqrt(D), causal) v for every head of every document.
+
+    qkv      (N, 3C)  queries, keys, values side by side, each n_head x D wide
+    offsets  (documents + 1,) int32 borders of the documents in the N rows; none sees another
+    out      (N, C)   written
+    lse      (H, N)   written: log-sum-exp of each query's scores, which backward reads
+    Raises ValueError naming the array whose shape is wrong.
+    """
+    cdef Py_ssize_t N = qkv.shape[0], C = qkv.shape[1] // 3, task
+    cdef Py_ssize_t tasks = (offsets.shape[0] - 1) * n_head
+    check_attention(qkv, offsets, n_head, out, lse)
+    cdef int threads = _threads
+    for task in prange(tasks, nogil=True, num_threads=threads, schedule="dynamic"):
+        attend(&qkv[0, 0], &offsets[0], N, C, n_head, task, &out[0, 0], &lse[0, 0])
+
+
+cdef int check_attention(const float[:, ::1] qkv, const int[::1] offsets, int n_head,
+                         const float[:, ::1] out, const float[:, ::1] lse) except -1:
+    cdef Py_ssize_t N = qkv.shape[0], C = out.shape[1]
+    if n_head < 1 or C % n_head:
+        raise ValueError(f"n_head: found {n_head}, which does not divide the width {C}")
+    expect_shape("qkv", qkv, N, 3 * C)
+    expect_shape("out", out, N, C)
+    expect_shape("lse", lse, n_head, N)
+    expect_offsets(offsets, N)
+    return 0
+
+
+ctypedef struct Backward:
+    # Scratch of one task of the backward pass; "panels" are packed left-hand sides.
+    float *k_panels        # K: [key / MR][d][MR]
+    float *v_panels        # V: [key / MR][d][MR]
+    float *kt_panels       # K^T of a block: [d / MR][key][MR]
+    float *q_strips        # Q^T, scaled: [query / NR][d][NR]
+    float *g_strips        # dO^T: [query / NR][d][NR]
+    float *dq              # dQ^T: [query / NR][d][NR]
+    float *delta           # [query], rows of dO * O summed
+    float *lse             # [query], padded
+    float *p               # P^T: [strip][key][NR]
+    float *ds              # dS^T: [strip][key][NR]
+    float *left            # a (query, key) block packed: [key / MR][query][MR]
+    float *right           # Q or dO rows of a block: [d / NR][query][NR]
+    float *dk              # (key, D padded)
+    float *dv
+    Py_ssize_t Dm
+    Py_ssize_t Dn
+
+
+cdef Backward backward_scratch(Py_ssize_t T, Py_ssize_t D) noexcept nogil:
+    cdef Backward s
+    cdef Py_ssize_t Tm = padded(T, MR), Tn = padded(T, NR), block = STRIPS * NR
+    s.Dm = padded(D, MR)
+    s.Dn = padded(D, NR)
+    s.k_panels = cgpt_scratch(
+        SLOT_THREAD, 2 * Tm * D + KEYS * s.Dm + 2 * Tn * D + Tn * s.Dm + 2 * Tn
+        + 3 * KEYS * block + block * s.Dn + 2 * KEYS * s.Dn)
+    s.v_panels = s.k_panels + Tm * D
+    s.kt_panels = s.v_panels + Tm * D
+    s.q_strips = s.kt_panels + KEYS * s.Dm
+    s.g_strips = s.q_strips + Tn * D
+    s.dq = s.g_strips + Tn * D
+    s.delta = s.dq + Tn * s.Dm
+    s.lse = s.delta + Tn
+    s.p = s.lse + Tn
+    s.ds = s.p + KEYS * block
+    s.left = s.ds + KEYS * block
+    s.right = s.left + KEYS * block
+    s.dk = s.right + block * s.Dn
+    s.dv = s.dk + KEYS * s.Dn
+    return s
+
+
+cdef void strip_scores(Backward s, Py_ssize_t D, Py_ssize_t q0, Py_ssize_t k0, Py_ssize_t keys,
+                       float *p, float *ds) noexcept nogil:
+    """P^T and dS^T = P^T (dP^T - delta) of a strip of queries and a block of keys."""
+    cdef Py_ssize_t key, half
+    cdef vf lse, delta, e
+    panels_times_strip(keys, D, s.k_panels + k0 * D, s.q_strips + q0 * D, p, STORE)
+    panels_times_strip(keys, D, s.v_panels + k0 * D, s.g_strips + q0 * D, ds, STORE)
+    forget_future(p, k0, keys, q0, -1e30)
+    for half from 0 <= half < NR by VL:
+        lse = vload(s.lse + q0 + half)
+        delta = vload(s.delta + q0 + half)
+        for key in range(keys):
+            e = vexp(vload(p + key * NR + half) - lse)
+            vstore(p + key * NR + half, e)
+            vstore(ds + key * NR + half, e * (vload(ds + key * NR + half) - delta))
+
+
+cdef void pack_left(const float *strips, Py_ssize_t keys, Py_ssize_t queries,
+                    float *left) noexcept nogil:
+    """A block [strip][key][NR] as the packed left-hand side (key, query)."""
+    cdef Py_ssize_t k0, q, i, rows
+    for k0 from 0 <= k0 < keys by MR:
+        rows = smaller(MR, keys - k0)
+        for q in range(queries):
+            for i in range(rows):
+                left[k0 * queries + q * MR + i] = strips[
+                    (q // NR) * keys_padded(keys) * NR + (k0 + i) * NR + q % NR]
+            for i in range(rows, MR):
+                left[k0 * queries + q * MR + i] = 0
+
+
+cdef inline Py_ssize_t keys_padded(Py_ssize_t keys) noexcept nogil:
+    return padded(keys, MR)
+
+
+cdef void add_product(Backward s, const float *strips, const float *rows, Py_ssize_t ldr,
+                      Py_ssize_t keys, Py_ssize_t queries, Py_ssize_t D, float scale,
+                      float *c) noexcept nogil:
+    """c (keys, Dn) += block^T (keys, queries) times rows (queries, D)."""
+    cdef Py_ssize_t i, j
+    pack_left(strips, keys, queries, s.left)
+    pack_panels(rows, 1, ldr, D, queries, NR, scale, s.right)
+    for j from 0 <= j < D by NR:
+        for i from 0 <= i < keys by MR:
+            micro_kernel(queries, s.left + i * queries, s.right + j * queries,
+                         c + i * s.Dn + j, s.Dn, ACCUMULATE, NULL)
+
+
+cdef void prepare_backward(Backward s, Head head, const float *dout, const float *out,
+                           Py_ssize_t ldo, const float *lse, float scale) noexcept nogil:
+    cdef Py_ssize_t T = head.T, D = head.D, i
+    pack_panels(head.k, head.stride, 1, T, D, MR, 1.0, s.k_panels)
+    pack_panels(head.v, head.stride, 1, T, D, MR, 1.0, s.v_panels)
+    pack_panels(head.q, head.stride, 1, T, D, NR, scale, s.q_strips)
+    pack_panels(dout, ldo, 1, T, D, NR, 1.0, s.g_strips)
+    memset(s.dq, 0, padded(T, NR) * s.Dm * sizeof(float))
+    for i in range(padded(T, NR)):
+        s.delta[i] = dot(dout + i * ldo, out + i * ldo, D) if i < T else 0
+        s.lse[i] = lse[i] if i < T else 0
+
+
+cdef void head_backward(Head head, const float *dout, const float *out, Py_ssize_t ldo,
+                        const float *lse, float *dq, float *dk, float *dv) noexcept nogil:
+    """dq, dk, dv (T, D; row stride head.stride) of one head of one document."""
+    cdef Py_ssize_t T = head.T, D = head.D, k0, q0, keys, queries, strip, i, d, area
+    cdef float scale = <float>(1 / sqrt(<double>D))
+    cdef Backward s = backward_scratch(T, D)
+    prepare_backward(s, head, dout, out, ldo, lse, scale)
+    for k0 from 0 <= k0 < T by KEYS:
+        keys = smaller(KEYS, T - k0)
+        area = keys_padded(keys) * NR
+        pack_panels(head.k + k0 * head.stride, 1, head.stride, D, keys, MR, 1.0, s.kt_panels)
+        memset(s.dk, 0, 2 * KEYS * s.Dn * sizeof(float))
+        for q0 from k0 // NR * NR <= q0 < T by STRIPS * NR:
+            queries = smaller(STRIPS * NR, T - q0)
+            for strip in range(blocks(queries, NR)):
+                strip_scores(s, D, q0 + strip * NR, k0, keys, s.p + strip * area,
+                             s.ds + strip * area)
+                panels_times_strip(D, keys, s.kt_panels, s.ds + strip * area,
+                                   s.dq + (q0 + strip * NR) * s.Dm, ACCUMULATE)
+            add_product(s, s.p, dout + q0 * ldo, ldo, keys, queries, D, 1.0, s.dv)
+            add_product(s, s.ds, head.q + q0 * head.stride, head.stride, keys, queries, D, scale,
+                        s.dk)
+        for i in range(keys):
+            memcpy(dk + (k0 + i) * head.stride, s.dk + i * s.Dn, D * sizeof(float))
+            memcpy(dv + (k0 + i) * head.stride, s.dv + i * s.Dn, D * sizeof(float))
+    for i in range(T):
+        for d in range(D):
+            dq[i * head.stride + d] = scale * s.dq[(i // NR) * NR * s.Dm + d * NR + i % NR]
+
+
+cdef void attend_backward(const float *dout, const float *qkv, const float *out,
+                          const float *lse, const int *offsets, Py_ssize_t N, Py_ssize_t C,
+                          Py_ssize_t n_head, Py_ssize_t task, float *dqkv) noexcept nogil:
+    cdef Py_ssize_t row = offsets[task // n_head], h = task % n_head
+    cdef Py_ssize_t D = C // n_head
+    cdef Head head
+    cdef float *dq = dqkv + row * 3 * C + h * D
+    head.D = D
+    head.T = offsets[task // n_head + 1] - row
+    head.stride = 3 * C
+    head.q = qkv + row * 3 * C + h * D
+    head.k = head.q + C
+    head.v = head.k + C
+    head_backward(head, dout + row * C + h * D, out + row * C + h * D, C, lse + h * N + row,
+                  dq, dq + C, dq + 2 * C)
+
+
+def attention_backward(const float[:, ::1] dout, const float[:, ::1] qkv,
+                       const float[:, ::1] out, const float[:, ::1] lse, const int[::1] offsets,
+                       int n_head, float[:, ::1] dqkv):
+    """dqkv from dout, overwriting dqkv; the scores are computed again from qkv and lse.
+
+    dout, out  (N, C)   out and lse as written by attention_forward
+    qkv, dqkv  (N, 3C)
+    lse        (H, N)
+    offsets    (documents + 1,) int32
+    Raises ValueError naming the array whose shape is wrong.
+    """
+    cdef Py_ssize_t N = qkv.shape[0], C = qkv.shape[1] // 3, task
+    cdef Py_ssize_t tasks = (offsets.shape[0] - 1) * n_head
+    check_attention(qkv, offsets, n_head, out, lse)
+    expect_shape("dout", dout, N, C)
+    expect_shape("dqkv", dqkv, N, 3 * C)
+    cdef int threads = _threads
+    for task in prange(tasks, nogil=True, num_threads=threads, schedule="dynamic"):
+        attend_backward(&dout[0, 0], &qkv[0, 0], &out[0, 0], &lse[0, 0], &offsets[0], N, C,
+                        n_head, task, &dqkv[0, 0])
+
+
+cdef void attend_cached(const float *q, const float *k, const float *v, Py_ssize_t C,
+                        Py_ssize_t D, Py_ssize_t keys, float *out) noexcept nogil:
+    """One query of one head over the first `keys` rows of the cache."""
+    cdef float *scores = cgpt_scratch(SLOT_THREAD, keys)
+    cdef Py_ssize_t t, d
+    cdef float most = -1e30, total = 0, e
+    cdef float scale = <float>(1 / sqrt(<double>D))
+    cdef vf sum
+    for t in range(keys):
+        scores[t] = scale * dot(q, k + t * C, D)
+        if not scores[t] <= most:
+            most = scores[t]
+    for t from 0 <= t < keys by VL:
+        store(scores + t, vexp(load(scores + t, keys - t) - vset1(most)), keys - t)
+    for t in range(keys):
+        total += scores[t]
+    for d from 0 <= d < D by VL:
+        sum = vset1(0)
+        for t in range(keys):
+            sum = sum + vset1(scores[t]) * load(v + t * C + d, D - d)
+        store(out + d, sum * vset1(1 / total), D - d)
+
+
+def attention_cached(const float[:, ::1] qkv, float[:, ::1] keys, float[:, ::1] values,
+                     Py_ssize_t start, int n_head, float[:, ::1] out):
+    """Attention of n new rows over a cache: the rows' keys and values are put in first.
+
+    qkv           (n, 3C)  rows at positions start .. start + n - 1
+    keys, values  (T, C)   rows before `start` are read, rows from it on are written
+    out           (n, C)   written
+    Raises ValueError naming the array whose shape is wrong, or a cache that is too short.
+    """
+    cdef Py_ssize_t n = qkv.shape[0], C = out.shape[1], T = keys.shape[0], i, task, D
+    if n_head < 1 or C % n_head:
+        raise ValueError(f"n_head: found {n_head}, which does not divide the width {C}")
+    expect_shape("qkv", qkv, n, 3 * C)
+    expect_shape("out", out, n, C)
+    expect_shape("keys", keys, T, C)
+    expect_shape("values", values, T, C)
+    if start < 0 or start + n > T:
+        raise ValueError(f"start: rows {start} to {start + n} do not fit a cache of {T}")
+    D = C // n_head
+    cdef int threads = _threads
+    with nogil:
+        for i in range(n):
+            memcpy(&keys[start + i, 0], &qkv[i, C], C * sizeof(float))
+            memcpy(&values[start + i, 0], &qkv[i, 2 * C], C * sizeof(float))
+        for task in prange(n * n_head, num_threads=threads, schedule="static"):
+            attend_cached(&qkv[task // n_head, (task % n_head) * D],
+                          &keys[0, (task % n_head) * D], &values[0, (task % n_head) * D], C, D,
+                          start + task // n_head + 1,
+                          &out[task // n_head, (task % n_head) * D])

@@ -1,0 +1,41 @@
+# Argument checks: a ValueError names the array, its shape and the shape expected.
+
+cdef int expect(str name, Py_ssize_t found, Py_ssize_t expected) except -1:
+    if found != expected:
+        raise ValueError(f"{name}: found {found}, expected {expected}")
+    return 0
+
+
+cdef int expect_shape(str name, const float[:, ::1] x, Py_ssize_t rows, Py_ssize_t columns) except -1:
+    if x.shape[0] != rows or x.shape[1] != columns:
+        raise ValueError(f"{name}: found shape ({x.shape[0]}, {x.shape[1]}), "
+                         f"expected ({rows}, {columns})")
+    return 0
+
+
+cdef int expect_length(str name, const float[::1] x, Py_ssize_t length) except -1:
+    if x.shape[0] != length:
+        raise ValueError(f"{name}: found shape ({x.shape[0]},), expected ({length},)")
+    return 0
+
+
+cdef int expect_range(str name, const int[::1] values, Py_ssize_t low, Py_ssize_t high) except -1:
+    """Every value in [low, high)."""
+    cdef Py_ssize_t i
+    for i in range(values.shape[0]):
+        if values[i] < low or values[i] >= high:
+            raise ValueError(f"{name}[{i}]: found {values[i]}, expected {low} to {high - 1}")
+    return 0
+
+
+cdef int expect_offsets(const int[::1] offsets, Py_ssize_t rows) except -1:
+    """Document borders: offsets[0] = 0, ascending, offsets[-1] = rows."""
+    cdef Py_ssize_t i
+    if offsets.shape[0] < 2 or offsets[0] != 0 or offsets[offsets.shape[0] - 1] != rows:
+        raise ValueError(f"offsets: must start at 0 and end at {rows} (the rows)")
+    for i in range(1, offsets.shape[0]):
+        if offsets[i] <= offsets[i - 1]:
+            raise ValueError(f"offsets[{i}]: found {offsets[i]} after {offsets[i - 1]}, "
+                             "expected ascending borders")
+    return 0
+

@@ -1,0 +1,251 @@
+/* Vectors, elementary functions and the matrix-product micro-kernel, for every instruction set.
+ *
+ * The same kernel source is compiled once per instruction set; this header is all that knows
+ * how wide a vector is. GCC and Clang vector extensions carry the arithmetic (so AVX2, AVX-512,
+ * SSE2 and NEON come from one text); other compilers get vectors of one float.
+ */
+#ifndef CGPT_SIMD_H
+#define CGPT_SIMD_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#if !defined(__GNUC__)
+#define VL 1            /* floats in a vector */
+#elif defined(__AVX512F__)
+#define VL 16
+#elif defined(__AVX2__) && defined(__FMA__)
+#define VL 8
+#else
+#define VL 4
+#endif
+
+/* The micro-kernel holds MR x NR sums in registers: NR is two vectors, MR what the register
+ * file leaves room for beside two vectors of B and one broadcast of A. */
+#if VL == 16
+#define MR 12
+#elif VL == 1
+#define MR 2
+#else
+#define MR 6
+#endif
+#define NR (2 * VL)
+
+#if VL > 1
+typedef float vf __attribute__((vector_size(4 * VL)));
+typedef float vf_unaligned __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(4 * VL)));
+#define CGPT_INLINE static inline __attribute__((always_inline))
+#define CGPT_RESTRICT __restrict__
+#define CGPT_THREAD __thread
+static const vf VZERO = {0};
+CGPT_INLINE vf vset1(float x) { return x - VZERO; } /* x - 0 is x for every x, -0 and NaN too */
+CGPT_INLINE vf vload(const float *p) { return *(const vf_unaligned *)p; }
+CGPT_INLINE void vstore(float *p, vf x) { *(vf_unaligned *)p = x; }
+CGPT_INLINE vf vselect(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+#define vless(a, b) ((vi)((a) < (b)))
+CGPT_INLINE vf vpower2(vf n) { /* 2**n for whole n in [-127, 128] */
+    return (vf)((__builtin_convertvector(n, vi) + 127) << 23);
+}
+#else
+typedef float vf;
+typedef int vi;
+#define CGPT_INLINE static __inline
+#define CGPT_RESTRICT
+#ifdef _MSC_VER
+#define CGPT_THREAD __declspec(thread)
+#else
+#define CGPT_THREAD _Thread_local
+#endif
+#define vset1(x) ((float)(x))
+CGPT_INLINE vf vload(const float *p) { return *p; }
+CGPT_INLINE void vstore(float *p, vf x) { *p = x; }
+CGPT_INLINE vf vselect(vi mask, vf yes, vf no) { return mask ? yes : no; }
+#define vless(a, b) ((a) < (b))
+CGPT_INLINE vf vpower2(vf n) { return ldexpf(1.0f, (int)n); }
+#endif
+
+/* The first n floats, zeros behind them. */
+CGPT_INLINE vf vload_part(const float *p, Py_ssize_t n) {
+    float part[VL];
+    Py_ssize_t i;
+    for (i = 0; i < VL; i++) part[i] = i < n ? p[i] : 0.0f;
+    return vload(part);
+}
+
+CGPT_INLINE void vstore_part(float *p, vf x, Py_ssize_t n) {
+    float part[VL];
+    Py_ssize_t i;
+    vstore(part, x);
+    for (i = 0; i < n && i < VL; i++) p[i] = part[i];
+}
+
+/* A NaN in either argument of vmax comes out only from b; callers pass the data as b. */
+CGPT_INLINE vf vmax(vf a, vf b) { return vselect(vless(b, a), a, b); }
+
+/* Sum of the lanes, halves added to halves: one order for all callers. */
+CGPT_INLINE float vsum(vf x) {
+    float part[VL];
+    int width, i;
+    vstore(part, x);
+    for (width = VL / 2; width > 0; width /= 2)
+        for (i = 0; i < width; i++) part[i] += part[i + width];
+    return part[0];
+}
+
+CGPT_INLINE float vmax_lanes(vf x) {
+    float part[VL], most;
+    int i;
+    vstore(part, x);
+    most = part[0];
+    for (i = 1; i < VL; i++) if (!(part[i] <= most)) most = part[i];
+    return most;
+}
+
+CGPT_INLINE vf vsqrt(vf x) {
+    float part[VL];
+    int i;
+    vstore(part, x);
+    for (i = 0; i < VL; i++) part[i] = sqrtf(part[i]);
+    return vload(part);
+}
+
+/* exp, relative error under 2e-7; 0 below -87.3 (so exp(-inf) is 0), NaN stays NaN, infinity
+ * above 88.7. Cody-Waite reduction by ln 2 in two parts, then the Taylor polynomial of degree 7
+ * on [-ln2/2, ln2/2] (truncation 5e-9). Source: Cody and Waite 1980, chapter 6. */
+CGPT_INLINE vf vexp(vf x) {
+    const vf low = vset1(-87.33654f), high = vset1(88.72283f), rounder = vset1(12582912.0f);
+    vf inside = vselect(vless(x, low), low, vselect(vless(high, x), high, x));
+    vf n = (inside * vset1(1.44269504f) + rounder) - rounder;
+    vf r = inside - n * vset1(0.693359375f) - n * vset1(-2.12194440e-4f);
+    vf p = vset1(1.0f / 5040.0f);
+    p = p * r + vset1(1.0f / 720.0f);
+    p = p * r + vset1(1.0f / 120.0f);
+    p = p * r + vset1(1.0f / 24.0f);
+    p = p * r + vset1(1.0f / 6.0f);
+    p = p * r + vset1(0.5f);
+    p = p * r + vset1(1.0f);
+    p = p * r + vset1(1.0f);
+    /* 2**n in two halves, since n = 128 is past the largest power of two */
+    {
+        vf half = (n * vset1(0.5f) + rounder) - rounder;
+        p = p * vpower2(half) * vpower2(n - half);
+    }
+    p = vselect(vless(x, low), vset1(0.0f), p);
+    return vselect(vless(high, x), vset1(INFINITY), p);
+}
+
+/* Memory that a thread keeps between calls, 64-byte aligned; slots never overlap. It lives as
+ * long as the thread, and Python threads that call kernels at once each have their own. */
+enum { SLOT_SHARED, SLOT_THREAD, SLOT_SUMS, SLOTS };
+
+static float *cgpt_scratch(int slot, size_t floats) {
+    static CGPT_THREAD void *block[SLOTS];
+    static CGPT_THREAD size_t room[SLOTS];
+    if (room[slot] < floats) {
+        free(block[slot]);
+        room[slot] = floats + floats / 4;
+        block[slot] = malloc(room[slot] * sizeof(float) + 64);
+        if (block[slot] == NULL) abort();
+    }
+    return (float *)(((uintptr_t)block[slot] + 63) & ~(uintptr_t)63);
+}
+
+/* C (MR x NR, row stride ldc) = sum over k of a[k][:] outer b[k][:], plus what `add` says. */
+enum { STORE, ACCUMULATE, ADD_BIAS };
+
+#if defined(__GNUC__) && !defined(__clang__)
+#define UNROLL _Pragma("GCC unroll 16")
+#elif defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL
+#endif
+
+CGPT_INLINE void micro_kernel(Py_ssize_t depth, const float *CGPT_RESTRICT a,
+                              const float *CGPT_RESTRICT b, float *CGPT_RESTRICT c,
+                              Py_ssize_t ldc, int add, const float *bias) {
+    vf sum[MR][2];
+    Py_ssize_t k;
+    int i;
+    UNROLL
+    for (i = 0; i < MR; i++) sum[i][0] = sum[i][1] = vset1(0.0f);
+    for (k = 0; k < depth; k++) {
+        vf b0 = vload(b), b1 = vload(b + VL);
+        UNROLL
+        for (i = 0; i < MR; i++) {
+            vf ai = vset1(a[i]);
+            sum[i][0] += ai * b0;
+            sum[i][1] += ai * b1;
+        }
+        a += MR;
+        b += NR;
+    }
+    if (add == ACCUMULATE) {
+        UNROLL
+        for (i = 0; i < MR; i++) {
+            vstore(c + i * ldc, vload(c + i * ldc) + sum[i][0]);
+            vstore(c + i * ldc + VL, vload(c + i * ldc + VL) + sum[i][1]);
+        }
+    } else {
+        vf bias0 = vset1(0.0f), bias1 = vset1(0.0f);
+        if (add == ADD_BIAS) { bias0 = vload(bias); bias1 = vload(bias + VL); }
+        UNROLL
+        for (i = 0; i < MR; i++) {
+            vstore(c + i * ldc, sum[i][0] + bias0);
+            vstore(c + i * ldc + VL, sum[i][1] + bias1);
+        }
+    }
+}
+
+/* Rows of a matrix into panels of `width` rows: panel[k][0..width), zeros behind the last row.
+ * Element (i, k) is at x[i * row + k * column]. */
+static void pack_panels(const float *x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows,
+                        Py_ssize_t depth, int width, float scale, float *CGPT_RESTRICT panel) {
+    Py_ssize_t i0, k;
+    int i, n;
+    for (i0 = 0; i0 < rows; i0 += width, panel += depth * width) {
+        const float *from = x + i0 * row;
+        n = rows - i0 < width ? (int)(rows - i0) : width;
+        if (n < width) memset(panel, 0, (size_t)(depth * width) * sizeof(float));
+        if (row == 1) {
+            for (k = 0; k < depth; k++)
+                for (i = 0; i < n; i++) panel[k * width + i] = scale * from[k * column + i];
+        } else if (n == width && column == 1) {
+            for (k = 0; k < depth; k++)
+                for (i = 0; i < width; i++) panel[k * width + i] = scale * from[i * row + k];
+        } else {
+            for (i = 0; i < n; i++)
+                for (k = 0; k < depth; k++)
+                    panel[k * width + i] = scale * from[i * row + k * column];
+        }
+    }
+}
+
+/* What this processor can run: 0 the baseline, 1 AVX2 with FMA, 2 AVX-512 F, BW, DQ and VL. */
+static int cgpt_cpu_level(void) {
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) return 2;
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+static int cgpt_has_openmp(void) {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+#endif

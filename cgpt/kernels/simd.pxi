@@ -1,0 +1,53 @@
+# What simd.h gives: `vf` is a vector of VL floats and takes + - * / like a float.
+cdef extern from "simd.h" nogil:
+    enum: VL
+    enum: MR
+    enum: NR
+    enum: SLOT_SHARED
+    enum: SLOT_THREAD
+    enum: SLOT_SUMS
+    enum: STORE
+    enum: ACCUMULATE
+    enum: ADD_BIAS
+    ctypedef float vf
+    vf vset1(float x)
+    vf vload(const float *p)
+    vf vload_part(const float *p, Py_ssize_t n)
+    void vstore(float *p, vf x)
+    void vstore_part(float *p, vf x, Py_ssize_t n)
+    vf vmax(vf a, vf b)
+    vf vexp(vf x)
+    vf vsqrt(vf x)
+    float vsum(vf x)
+    float vmax_lanes(vf x)
+    float *cgpt_scratch(int slot, size_t floats)
+    void micro_kernel(Py_ssize_t depth, const float *a, const float *b, float *c,
+                      Py_ssize_t ldc, int add, const float *bias)
+    void pack_panels(const float *x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows,
+                     Py_ssize_t depth, int width, float scale, float *panel)
+    int cgpt_cpu_level()
+    int cgpt_has_openmp()
+
+from libc.math cimport isfinite, log, sqrt
+from libc.string cimport memcpy, memset
+
+
+cdef inline Py_ssize_t smaller(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return a if a < b else b
+
+
+cdef inline Py_ssize_t blocks(Py_ssize_t n, Py_ssize_t size) noexcept nogil:
+    """How many blocks of `size` cover n."""
+    return (n + size - 1) // size
+
+
+cdef inline vf load(const float *p, Py_ssize_t left) noexcept nogil:
+    """A vector from p, of which `left` floats exist; zeros behind them."""
+    return vload(p) if left >= VL else vload_part(p, left)
+
+
+cdef inline void store(float *p, vf x, Py_ssize_t left) noexcept nogil:
+    if left >= VL:
+        vstore(p, x)
+    else:
+        vstore_part(p, x, left)

@@ -1,0 +1,42 @@
+"""KVCache: the keys and values of the tokens that a model has already seen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cgpt.arena import Floats
+from cgpt.config import GPTConfig
+from cgpt.errors import ConfigError
+
+
+class KVCache:
+    """Keys and values of one sequence, for every block, up to the model's context.
+
+    keys, values  (L, T, C) float32; the first `length` rows of each block are filled
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        shape = (config.n_layer, config.block_size, config.n_embd)
+        self.keys: Floats = np.empty(shape, np.float32)
+        self.values: Floats = np.empty(shape, np.float32)
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        """Most tokens that fit."""
+        return self.keys.shape[1]
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens from position `length` on; what is before it is used again."""
+        if not 0 <= length <= self.length:
+            raise ConfigError(f"KVCache: cannot truncate to {length}, it holds {self.length}")
+        self.length = length
+
+    def copy(self) -> KVCache:
+        """An independent cache with the same tokens; only the filled rows are copied."""
+        other = object.__new__(KVCache)
+        other.keys, other.values = np.empty_like(self.keys), np.empty_like(self.values)
+        other.length = self.length
+        other.keys[:, :self.length] = self.keys[:, :self.length]
+        other.values[:, :self.length] = self.values[:, :self.length]
+        return other

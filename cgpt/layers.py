@@ -1,0 +1,327 @@
+"""Layers: forward and backward side by side, one readable at a sitting.
+
+A layer declares parameters and sub-layers in `__init__`, asks for buffers in `plan`, and from
+then on allocates nothing. N is the number of rows (tokens of all documents of a batch), C the
+width. `dy` is read-only except in Residual; parameter gradients are added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgpt import kernels as K
+from cgpt.arena import Floats, Parameter, Workspace
+from cgpt.kvcache import KVCache
+
+Ints = NDArray[np.int32]
+
+
+@dataclass
+class Step:
+    """What all layers of one pass share.
+
+    offsets    (D + 1,) int32 borders of the documents in the N rows
+    positions  (N,) int32 position of each row in its document
+    dropout    probability of a zero; `key` names the masks of this step
+    cache      keys and values to attend to and to extend, instead of documents
+    """
+
+    offsets: Ints
+    positions: Ints
+    dropout: float = 0.0
+    key: int = 0
+    cache: KVCache | None = None
+
+
+class Layer:
+    """What every layer has: parameters and sub-layers by attribute, and three passes."""
+
+    name = ""
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        """Sub-layers with their attribute names, in order of declaration."""
+        for key, value in vars(self).items():
+            if isinstance(value, Layer):
+                yield key, value
+
+    def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
+        """Parameters of this layer and below, named by the path of attributes to them."""
+        self.name = prefix
+        for key, value in vars(self).items():
+            if isinstance(value, Parameter):
+                yield f"{prefix}.{key}", value
+        for key, layer in self.children():
+            yield from layer.named_parameters(f"{prefix}.{key}")
+
+    def plan(self, workspace: Workspace, slot: int = 0) -> None:
+        """Take buffers. `slot` is the layer's place in its branch: neighbours never share."""
+        for _, layer in self.children():
+            layer.plan(workspace)
+
+    def forward(self, x: Floats, step: Step) -> Floats:
+        """y (N, ...) from x (N, ...); keeps what backward needs."""
+        raise NotImplementedError
+
+    def backward(self, dy: Floats, step: Step) -> Floats:
+        """dx from dy, both shaped as in forward; adds to the parameters' gradients."""
+        raise NotImplementedError
+
+
+class Linear(Layer):
+    """y = x W^T + b.  x (N, K), W (M, K), b (M,), y (N, M)."""
+
+    def __init__(self, fan_in: int, fan_out: int, std: float = 0.02) -> None:
+        self.weight = Parameter(fan_out, fan_in, std=std)
+        self.bias = Parameter(fan_out)
+
+    def plan(self, workspace: Workspace, slot: int = 0) -> None:
+        fan_out, fan_in = self.weight.shape
+        self.y = workspace.saved(self.name, f"linear{slot}", fan_out)
+        self.dx = workspace.shared(f"d{slot}", fan_in) if workspace.keep else None
+
+    def forward(self, x: Floats, step: Step) -> Floats:
+        self.x, y = x, self.y[:len(x)]
+        K.linear_forward(x, self.weight.data, self.bias.data, y)
+        return y
+
+    def backward(self, dy: Floats, step: Step) -> Floats:
+        dx = self.dx[:len(dy)]
+        K.linear_backward_weight(dy, self.x, self.weight.grad, self.bias.grad)
+        K.linear_backward_input(dy, self.weight.data, dx)
+        return dx
+
+
+class LayerNorm(Layer):
+    """y = (x - mean) / sqrt(variance + 1e-5) * weight + bias, row by row.  x, y (N, C)."""
+
+    def __init__(self, C: int) -> None:
+        self.weight = Parameter(C, fill=1.0)
+        self.bias = Parameter(C)
+
+    def plan(self, workspace: Workspace, slot: int = 0) -> None:
+        C = self.weight.shape[0]
+        self.y = workspace.saved(self.name, "norm", C)
+        self.mean = workspace.saved(self.name, "mean", 1).reshape(-1)
+        self.rstd = workspace.saved(self.name, "rstd", 1).reshape(-1)
+        self.dx = workspace.shared(f"d{slot}", C) if workspace.keep else None
+
+    def forward(self, x: Floats, step: Step) -> Floats:
+        n = len(x)
+        self.x, y = x, self.y[:n]
+        K.layernorm_forward(x, self.weight.data, self.bias.data, y, self.mean[:n], self.rstd[:n])
+        return y
+
+    def backward(self, dy: Floats, step: Step) -> Floats:
+        n = len(dy)
+        dx = self.dx[:n]
+        K.layernorm_backward(dy, self.x, self.weight.data, self.mean[:n], self.rstd[:n], dx,
+                             self.weight.grad, self.bias.grad)
+        return dx
+
+
+class GELU(Layer):
+    """y = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).  x, y (N, F)."""
+
+    def __init__(self, F: int) -> None:
+        self.width = F
+
+    def plan(self, workspace: Workspace, slot: int = 0) -> None:
+        self.y = workspace.saved(self.name, "gelu", self.width)
+        self.dx = workspace.shared(f"d{slot}", self.width) if workspace.keep else None
+
+    def forward(self, x: Floats, step: Step) -> Floats:
+        self.x, y = x, self.y[:len(x)]
+        K.gelu_forward(x.reshape(-1), y.reshape(-1))
+        return y
+
+    def backward(self, dy: Floats, step: Step) -> Floats:
+        dx = self.dx[:len(dy)]
+        K.gelu_backward(dy.reshape(-1), self.x.reshape(-1), dx.reshape(-1))
+        return dx
+
+
+class CausalAttention(Layer):
+    """out = softmax(q k^T / sqrt(D), causal) v for each head.  x = qkv (N, 3C), y (N, C).
+
+    Documents do not see each other. With a cache the rows go on where it ends.
+    """
+
+    def __init__(self, C: int, n_head: int, index: int) -> None:
+        self.C = C
+        self.n_head = n_head
+        self.index = index          # which block of the cache is this layer's
+
+    def plan(self, workspace: Workspace, slot: int = 0) -> None:
+        self.y = workspace.saved(self.name, "attention", self.C)
+        self.lse = workspace.saved(self.name, "lse", self.n_head).reshape(-1)
+        self.dx = workspace.shared(f"d{slot}", 3 * self.C) if workspace.keep else None
+
+    def forward(self, x: Floats, step: Step) -> Floats:
+        n = len(x)
+        self.x, y = x, self.y[:n]
+        if step.cache is not None:
+            K.attention_cached(x, step.cache.keys[self.index], step.cache.values[self.index],
+                               step.cache.length, self.n_head, y)
+        else:
+            K.attention_forward(x, step.offsets, self.n_head, y, self._lse(n))
+        return y
+
+    def backward(self, dy: Floats, step: Step) -> Floats:
+        n = len(dy)
+        dx = self.dx[:n]
+        K.attention_backward(dy, self.x, self.y[:n], self._lse(n), step.offsets, self.n_head, dx)
+        return dx
+
+    def _lse(self, n: int) -> Floats:
+        return self.lse[:self.n_head * n].reshape(self.n_head, n)
+
+
+class Dropout(Layer):
+    """y = x / (1 - p) where kept, else 0.  The mask is made again from the step's key.
+
+    p is the step's: 0 passes x through untouched.
+    """
+
+    def __init__(self, C: int, index: int) -> None:
+        self.C = C
+        self.index = index          # tells apart the masks of one step
+
+    def plan(self, workspace: Workspace, slot: int = 0) -> None:
+        self.y = workspace.shared("dropped", self.C) if workspace.keep else None
+
+    def forward(self, x: Floats, step: Step) -> Floats:
+        if step.dropout == 0:
+            return x
+        y = self.y[:len(x)]
+        # Any odd constant spreads the indices; 2^64 / golden ratio is the usual one.
+        key = (step.key + (self.index + 1) * 0x9E3779B97F4A7C15) & (2**64 - 1)
+        K.dropout(x.reshape(-1), y.reshape(-1), step.dropout, key)
+        return y
+
+    backward = forward
+
+
+class Residual(Layer):
+    """y = x + dropout(branch(x)), the branch being layers in a row.  x, y (N, C)."""
+
+    def __init__(self, C: int, index: int, **branch: Layer) -> None:
+        self.C = C
+        self.branch = list(branch.values())
+        vars(self).update(branch)
+        self.dropout = Dropout(C, index)
+
+    def plan(self, workspace: Workspace, slot: int = 0) -> None:
+        for place, layer in enumerate(self.branch):
+            layer.plan(workspace, place)
+        self.dropout.plan(workspace)
+        self.y = workspace.saved(self.name, "stream", self.C)
+
+    def forward(self, x: Floats, step: Step) -> Floats:
+        y, branch = self.y[:len(x)], x
+        for layer in self.branch:
+            branch = layer.forward(branch, step)
+        branch = self.dropout.forward(branch, step)
+        K.residual_forward(x.reshape(-1), branch.reshape(-1), y.reshape(-1))
+        return y
+
+    def backward(self, dy: Floats, step: Step) -> Floats:
+        branch = self.dropout.backward(dy, step)
+        for layer in reversed(self.branch):
+            branch = layer.backward(branch, step)
+        K.residual_forward(dy.reshape(-1), branch.reshape(-1), dy.reshape(-1))
+        return dy
+
+
+class Embedding(Layer):
+    """y[n] = wte[ids[n]] + wpe[positions[n]], then dropout.  wte (V, C), wpe (T, C), y (N, C)."""
+
+    def __init__(self, V: int, T: int, C: int, std: float = 0.02) -> None:
+        self.wte = Parameter(V, C, std=std)
+        self.wpe = Parameter(T, C, std=std)
+        self.dropout = Dropout(C, 0)
+
+    def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
+        """GPT-2 keeps both tables at the top of the graph: no prefix."""
+        self.name = prefix
+        yield "wte.weight", self.wte
+        yield "wpe.weight", self.wpe
+
+    def plan(self, workspace: Workspace, slot: int = 0) -> None:
+        C = self.wte.shape[1]
+        self.y = workspace.saved(self.name, "stream", C)
+        self.dropout.plan(workspace)
+
+    def embed(self, ids: Ints, step: Step) -> Floats:
+        """y (N, C) of ids (N,)."""
+        self.ids, y = ids, self.y[:len(ids)]
+        K.embedding_forward(ids, step.positions, self.wte.data, self.wpe.data, y)
+        dropped = self.dropout.forward(y, step)
+        if dropped is not y:
+            y[...] = dropped
+        return y
+
+    def backward(self, dy: Floats, step: Step) -> Floats:
+        dy = self.dropout.backward(dy, step)
+        K.embedding_backward(dy, self.ids, step.positions, self.wte.grad, self.wpe.grad)
+        return dy
+
+
+class TiedHead(Layer):
+    """Logits against the token embedding, and their cross-entropy, for the counted rows only.
+
+    logits (R, V) = x (R, C) wte^T; a row whose target is -1 is left out of every product.
+    """
+
+    def __init__(self, embedding: Embedding) -> None:
+        self.table = embedding.wte
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        yield from ()
+
+    def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
+        """None of its own: the table belongs to the embedding."""
+        self.name = prefix
+        yield from ()
+
+    def plan(self, workspace: Workspace, slot: int = 0) -> None:
+        V, C = self.table.shape
+        self.losses = workspace.shared("losses", 1).reshape(-1)
+        if workspace.keep:
+            self.logits = workspace.shared("logits", V)
+            self.x, self.dx = workspace.shared("head", C), workspace.shared("d1", C)
+            self.scattered = workspace.shared("d2", C)
+
+    def project(self, x: Floats, logits: Floats) -> Floats:
+        """logits (R, V), written, of x (R, C)."""
+        K.linear_forward(x, self.table.data, None, logits)
+        return logits
+
+    def loss(self, x: Floats, targets: Ints, scale: float | None) -> tuple[float, int]:
+        """Sum of the losses and number of rows counted; logits become scale * their gradient.
+
+        x (N, C), targets (N,), -1 is ignored; scale defaults to 1 / rows counted.
+        """
+        self.rows = np.flatnonzero(targets >= 0).astype(np.int32)
+        R = len(self.rows)
+        self.whole = len(targets) == R
+        if not self.whole:
+            K.gather_rows(x, self.rows, self.x[:R])
+        self.counted = x if self.whole else self.x[:R]
+        logits, losses = self.project(self.counted, self.logits[:R]), self.losses[:R]
+        K.cross_entropy(logits, targets[self.rows], losses,
+                        1 / max(R, 1) if scale is None else scale)
+        return float(losses.sum(dtype=np.float64)), R
+
+    def backward(self, dy: Floats, step: Step) -> Floats:
+        """dx (N, C) of the loss; dy is only asked for its length."""
+        dlogits, dx = self.logits[:len(self.rows)], self.dx[:len(self.rows)]
+        K.linear_backward_weight(dlogits, self.counted, self.table.grad, None)
+        K.linear_backward_input(dlogits, self.table.data, dx)
+        if self.whole:
+            return dx
+        K.scatter_rows(dx, self.rows, self.scattered[:len(dy)])
+        return self.scattered[:len(dy)]

@@ -1,0 +1,336 @@
+"""GPT: the graph, declared once; forward, backward and inference follow from it.
+
+Exactly GPT-2: learned positions, layer norm before each branch, fused queries, keys and values,
+GELU (tanh), a final layer norm and a head tied to the token embedding.
+Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cgpt import kernels as K
+from cgpt.arena import Entry, Floats, Parameter, ParameterArena, Workspace, layout
+from cgpt.config import GPTConfig
+from cgpt.errors import ConfigError, DataError
+from cgpt.kvcache import KVCache
+from cgpt.layers import (
+    GELU,
+    CausalAttention,
+    Embedding,
+    Ints,
+    Layer,
+    LayerNorm,
+    Linear,
+    Residual,
+    Step,
+    TiedHead,
+)
+
+_HEAD_ROWS = 256      # rows whose logits are held at once where no gradient is wanted
+_TOP = 4              # gradient slot of layers outside a branch (a branch has slots 0 to 3)
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """A layer as checkpoints list it: its name, its class and its parameters' names."""
+
+    name: str
+    type: str
+    parameters: tuple[str, ...]
+
+
+class Block(Layer):
+    """One transformer block: attention, then MLP, each added to the residual stream."""
+
+    def __init__(self, config: GPTConfig, index: int) -> None:
+        C, F = config.n_embd, config.n_ff
+        # Scaled so that the stream's variance does not grow with depth (GPT-2, section 2.3).
+        out = 0.02 / math.sqrt(2 * config.n_layer)
+        self.attn = Residual(C, 2 * index + 1, ln=LayerNorm(C), c_attn=Linear(C, 3 * C),
+                             heads=CausalAttention(C, config.n_head, index),
+                             c_proj=Linear(C, C, std=out))
+        self.mlp = Residual(C, 2 * index + 2, ln=LayerNorm(C), c_fc=Linear(C, F), gelu=GELU(F),
+                            c_proj=Linear(F, C, std=out))
+
+    def forward(self, x: Floats, step: Step) -> Floats:
+        return self.mlp.forward(self.attn.forward(x, step), step)
+
+    def backward(self, dy: Floats, step: Step) -> Floats:
+        return self.attn.backward(self.mlp.backward(dy, step), step)
+
+
+class GPT:
+    """A GPT-2 graph with its parameters.
+
+    config   shape of the graph
+    seed     of the initial weights: normal(0, 0.02), residual projections 1/sqrt(2L) of it
+    weights  a flat float32 array laid out as `GPT.layout(config)`, used without copying and
+             possibly read-only, instead of fresh weights
+    """
+
+    def __init__(self, config: GPTConfig, seed: int = 0, weights: Floats | None = None) -> None:
+        self.config = config
+        self.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)
+        self.blocks = [Block(config, i) for i in range(config.n_layer)]
+        self.ln_f = LayerNorm(config.n_embd)
+        self.head = TiedHead(self.embedding)
+        named = dict(self._named_parameters())
+        self.arena = ParameterArena(layout(named.items()), weights)
+        self._parameters = named
+        rng = np.random.Generator(np.random.PCG64(seed))
+        for name, parameter in named.items():
+            parameter.data = self.arena.view(name)
+            if weights is None:
+                parameter.data[...] = parameter.initial(rng)
+        self._training: Workspace | None = None
+        self._inference: Workspace | None = None
+        self._planned: Workspace | None = None
+        self._step: Step | None = None
+
+    # The graph
+
+    def _layers(self) -> list[tuple[str, Layer]]:
+        blocks = [(f"h.{i}", block) for i, block in enumerate(self.blocks)]
+        return [("embedding", self.embedding), *blocks, ("ln_f", self.ln_f), ("head", self.head)]
+
+    def _named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        for name, layer in self._layers():
+            yield from layer.named_parameters(name)
+
+    @staticmethod
+    def layout(config: GPTConfig) -> list[Entry]:
+        """Name, shape and place of every parameter of a model of this shape; allocates nothing."""
+        graph = object.__new__(GPT)
+        graph.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)
+        graph.blocks = [Block(config, i) for i in range(config.n_layer)]
+        graph.ln_f = LayerNorm(config.n_embd)
+        graph.head = TiedHead(graph.embedding)
+        return layout(graph._named_parameters())
+
+    def layer_records(self) -> list[LayerRecord]:
+        """The layers in order, as checkpoints and `cgpt info` list them."""
+        return [LayerRecord(name, type(layer).__name__,
+                            tuple(n for n, _ in layer.named_parameters(name)))
+                for name, layer in self._layers()]
+
+    # Parameters
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of learned values."""
+        return sum(entry.size for entry in self.arena.entries)
+
+    def parameters(self) -> dict[str, Floats]:
+        """Every parameter by name, as float32 views into the arena."""
+        return {name: parameter.data for name, parameter in self._parameters.items()}
+
+    def gradients(self) -> dict[str, Floats]:
+        """Every gradient by name, as float32 views; zeros before the first backward pass."""
+        self._require_grad()
+        return {name: parameter.grad for name, parameter in self._parameters.items()}
+
+    def load_parameters(self, values: Mapping[str, ArrayLike]) -> None:
+        """Copy arrays in by name; all names, and only they, with their shapes.
+
+        Raises ConfigError naming the first array that is missing, unknown or of another shape;
+        nothing is changed then.
+        """
+        self.arena.require_writable()
+        arrays = {name: np.asarray(value, np.float32) for name, value in values.items()}
+        for name in arrays:
+            if name not in self._parameters:
+                raise ConfigError(f"load_parameters: this model has no parameter '{name}'")
+        for name, parameter in self._parameters.items():
+            if name not in arrays:
+                raise ConfigError(f"load_parameters: '{name}' is missing")
+            if arrays[name].shape != parameter.shape:
+                raise ConfigError(f"load_parameters: '{name}' has shape {arrays[name].shape}, "
+                                  f"expected {parameter.shape}")
+        for name, array in arrays.items():
+            self._parameters[name].data[...] = array
+
+    def _require_grad(self) -> None:
+        if self.arena.grad is None:
+            grad = self.arena.require_grad()
+            for name, parameter in self._parameters.items():
+                parameter.grad = self.arena.view(name, grad)
+
+    # Passes
+
+    def reserve(self, rows: int, *, training: bool = True) -> None:
+        """Place every activation buffer for batches of up to `rows` tokens."""
+        workspace = self._training if training else self._inference
+        if workspace is None or workspace.rows < rows:
+            workspace = Workspace(rows, keep=training)
+            self._plan(workspace)      # once to learn the largest size of each shared buffer
+            if training:
+                self._training = workspace
+            else:
+                self._inference = workspace
+        if workspace is not self._planned:
+            self._plan(workspace)
+            self._planned = workspace
+
+    def _plan(self, workspace: Workspace) -> None:
+        for _, layer in self._layers():
+            layer.plan(workspace, _TOP)
+
+    def _prepare(self, ids: ArrayLike, offsets: ArrayLike | None,
+                 positions: ArrayLike | None) -> tuple[Ints, Step]:
+        """Flat ids (N,) and the step of a (B, T) or an offsets batch; checks ranges."""
+        array = np.ascontiguousarray(ids, np.int32)
+        if offsets is None:
+            if array.ndim != 2 or array.size == 0:
+                raise DataError(f"ids: found shape {array.shape}, expected (B, T) with at least "
+                                "one token, or (N,) together with offsets")
+            B, T = array.shape
+            borders = np.arange(0, B * T + 1, T, dtype=np.int32)
+        else:
+            borders = np.ascontiguousarray(offsets, np.int32)
+        flat = array.reshape(-1)
+        if borders.ndim != 1 or len(borders) < 2 or borders[0] != 0 or borders[-1] != len(flat):
+            raise DataError(f"offsets: must run from 0 to the {len(flat)} tokens of the batch")
+        lengths = np.diff(borders)
+        if lengths.min() < 1 or lengths.max() > self.config.block_size:
+            raise DataError(f"ids: a document of {lengths.max()} tokens, expected 1 to "
+                            f"{self.config.block_size} (block_size)")
+        if positions is None:
+            places = np.arange(len(flat), dtype=np.int32) - np.repeat(borders[:-1], lengths)
+        else:
+            places = np.ascontiguousarray(positions, np.int32).reshape(-1)
+        self._check_ids(flat)
+        return flat, Step(borders, places.astype(np.int32, copy=False))
+
+    def _check_ids(self, ids: Ints) -> None:
+        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
+            bad = ids[(ids < 0) | (ids >= self.config.vocab_size)][0]
+            raise DataError(f"ids: found {bad}, expected 0 to {self.config.vocab_size - 1} "
+                            "(vocab_size)")
+
+    def _hidden(self, ids: Ints, step: Step) -> Floats:
+        """The residual stream (N, C) after the last block; ends what backward() could use."""
+        self._step = None
+        x = self.embedding.embed(ids, step)
+        for block in self.blocks:
+            x = block.forward(x, step)
+        return x
+
+    def forward(self, ids: ArrayLike, targets: ArrayLike, *, offsets: ArrayLike | None = None,
+                positions: ArrayLike | None = None, dropout: float = 0.0, dropout_key: int = 0,
+                scale: float | None = None, backward: bool = True) -> float:
+        """Mean cross-entropy in nats over the counted tokens; 0 where none is counted.
+
+        ids, targets  (B, T) int32, or (N,) with offsets; a target of -1 is ignored
+        offsets       (D + 1,) int32 borders of documents that do not see each other
+        positions     (N,) int32, default 0, 1, ... in each document
+        dropout       probability, with `dropout_key` naming the masks
+        scale         factor of the gradient, default 1 / counted tokens (so that accumulated
+                      batches can be scaled by the count of all of them)
+        backward      False keeps nothing for backward() and needs less memory
+        Raises DataError for shapes or ids that do not fit the model.
+        """
+        flat, step = self._prepare(ids, offsets, positions)
+        wanted = np.ascontiguousarray(targets, np.int32).reshape(-1)
+        if wanted.shape != flat.shape:
+            raise DataError(f"targets: found {wanted.size} tokens, expected {flat.size} as in ids")
+        if not backward:
+            losses = self._losses(flat, wanted, step)
+            return float(losses.sum(dtype=np.float64) / max(np.count_nonzero(wanted >= 0), 1))
+        step.dropout, step.key = dropout, dropout_key
+        self.reserve(len(flat))
+        x = self.ln_f.forward(self._hidden(flat, step), step)
+        total, counted = self.head.loss(x, wanted, scale)
+        self._step = step
+        return total / max(counted, 1)
+
+    def backward(self) -> None:
+        """Add the gradient of the last forward() into the arena. Raises ConfigError without one."""
+        step = self._step
+        if step is None:
+            raise ConfigError("backward: call forward(ids, targets) first, once for each backward")
+        self._require_grad()
+        self._step = None
+        self.reserve(len(step.positions))
+        dx = self.head.backward(self.ln_f.y[:len(step.positions)], step)
+        dx = self.ln_f.backward(dx, step)
+        for block in reversed(self.blocks):
+            dx = block.backward(dx, step)
+        self.embedding.backward(dx, step)
+
+    def losses(self, ids: ArrayLike, targets: ArrayLike, *,
+               offsets: ArrayLike | None = None) -> Floats:
+        """Cross-entropy (N,) in nats of each token, 0 where the target is -1."""
+        flat, step = self._prepare(ids, offsets, None)
+        return self._losses(flat, np.ascontiguousarray(targets, np.int32).reshape(-1), step)
+
+    def _losses(self, ids: Ints, targets: Ints, step: Step) -> Floats:
+        self.reserve(len(ids), training=False)
+        x = self.ln_f.forward(self._hidden(ids, step), step)
+        losses = np.zeros(len(ids), np.float32)
+        rows = np.flatnonzero(targets >= 0).astype(np.int32)
+        logits = np.empty((min(_HEAD_ROWS, len(rows)), self.config.vocab_size), np.float32)
+        for start in range(0, len(rows), _HEAD_ROWS):
+            part = rows[start:start + _HEAD_ROWS]
+            block = self.head.project(x[part], logits[:len(part)])
+            found = np.empty(len(part), np.float32)
+            K.cross_entropy(block, targets[part], found, 1.0, False)
+            losses[part] = found
+        return losses
+
+    def logits(self, ids: ArrayLike) -> Floats:
+        """Logits (B, T, V) float32 of ids (B, T)."""
+        flat, step = self._prepare(ids, None, None)
+        self.reserve(len(flat), training=False)
+        x = self.ln_f.forward(self._hidden(flat, step), step)
+        logits = np.empty((len(flat), self.config.vocab_size), np.float32)
+        self.head.project(x, logits)
+        return logits.reshape(*np.shape(ids), -1)
+
+    # Inference
+
+    def new_cache(self) -> KVCache:
+        """An empty cache for one sequence of up to block_size tokens."""
+        return KVCache(self.config)
+
+    def infer(self, ids: ArrayLike, cache: KVCache) -> Floats:
+        """Logits (V,) after the last of ids (n,), which are appended to the cache.
+
+        The array is used again by the next call. Raises DataError where the cache is too full.
+        """
+        flat = np.ascontiguousarray(ids, np.int32).reshape(-1)
+        n = len(flat)
+        if n == 0 or cache.length + n > cache.capacity:
+            raise DataError(f"infer: {n} tokens do not fit a cache that holds {cache.length} of "
+                            f"{cache.capacity}")
+        self._check_ids(flat)
+        places = np.arange(cache.length, cache.length + n, dtype=np.int32)
+        step = Step(np.array([0, n], np.int32), places, cache=cache)
+        self.reserve(n, training=False)
+        x = self.ln_f.forward(self._hidden(flat, step)[n - 1:], step)
+        cache.length += n
+        if not hasattr(self, "_next"):
+            self._next = np.empty((1, self.config.vocab_size), np.float32)
+        return self.head.project(x, self._next)[0]
+
+    def generate(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
+                 top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> NDArray[np.int32]:
+        """The new tokens (n,) int32 that follow ids (n,); temperature 0 is greedy."""
+        return np.fromiter(self.stream(ids, max_new_tokens, temperature, top_k, top_p, seed),
+                           np.int32)
+
+    def stream(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
+               top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> Iterator[int]:
+        """The same tokens one by one, as they are made."""
+        from cgpt.generate import SamplingConfig, generate_tokens
+
+        sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+                                  max_new_tokens=max_new_tokens)
+        flat: Any = np.asarray(ids, np.int32).reshape(-1)
+        return generate_tokens(self, flat, sampling)
