@@ -1,0 +1,31 @@
+# `make run`: the guided run in a virtual environment of its own; `make test`: all tests.
+# PYTHON chooses the interpreter, ARGS goes to cgpt: make run ARGS="--lang en"
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py $(wildcard cgpt/*.pyx cgpt/kernels/*.p[xy]* cgpt/kernels/*.h)
+
+.PHONY: run test lint clean
+
+run: $(VENV)/.installed
+	@$(BIN)/cgpt $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) || { echo "cgpt: $(PYTHON) could not make a virtual environment in $(VENV) (Debian/Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 1; }
+
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $(VENV)/.installed $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info cgpt/*.so cgpt/*.c cgpt/kernels/*.so cgpt/kernels/*.c

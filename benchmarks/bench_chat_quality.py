@@ -1,0 +1,96 @@
+"""How well the guided run's model answers: trained questions and rewordings it has never seen.
+
+    python benchmarks/bench_chat_quality.py               trains as the guided run does, then asks
+    python benchmarks/bench_chat_quality.py --model FILE  asks a model that is there
+    ... --json                                            the same as one JSON object
+
+Greedy answers. A trained question counts when the answer is its text to the letter; a rewording
+(tests/data/rewordings.json, not in the training data) when the answer holds the fact's core words.
+"after another turn" asks the trained questions once more behind a turn about something else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cgpt
+from cgpt.checkpoint import load_model_auto
+from cgpt.data import packaged_data, read_corpus
+from cgpt.run import TrainingRun, default_run
+
+REWORDINGS = Path(__file__).parent.parent / "tests" / "data" / "rewordings.json"
+GREEDY = cgpt.SamplingConfig(temperature=0.0, max_new_tokens=100)
+
+
+def answer(llm: cgpt.LLM, *questions: str) -> str:
+    """The greedy answer to the last of the questions, asked one after the other."""
+    session = cgpt.ChatSession(llm, GREEDY)
+    text = ""
+    for question in questions:
+        text = "".join(session.reply(question))
+    return text
+
+
+def trained_questions() -> Iterator[tuple[tuple[str, ...], str]]:
+    """(questions up to a turn, that turn's answer) of every turn of the packaged dialogues."""
+    for dialogue in read_corpus([packaged_data()[1]]).dialogues:
+        asked = [message.content for message in dialogue if message.role == "user"]
+        answers = [message.content for message in dialogue if message.role == "assistant"]
+        for turn, text in enumerate(answers, 1):
+            yield tuple(asked[:turn]), text
+
+
+def measure(llm: cgpt.LLM, every: int) -> dict[str, float]:
+    """Shares of right answers, 0 to 1, over every `every`-th question."""
+    questions = list(trained_questions())
+    first = [(asked, text) for asked, text in questions if len(asked) == 1]
+    rewordings = json.loads(REWORDINGS.read_text(encoding="utf-8"))[::every]
+    exact = [answer(llm, *asked) == text for asked, text in questions[::every]]
+    later = [answer(llm, first[i - 7][0][0], *first[i][0]) == first[i][1]
+             for i in range(0, len(first), 5 * every)]
+    right = [all(word in answer(llm, item["question"]) for word in item["core"])
+             for item in rewordings]
+    return {"trained_questions": len(exact), "trained_exact": sum(exact) / len(exact),
+            "after_another_turn": sum(later) / len(later),
+            "rewordings": len(right), "rewordings_right": sum(right) / len(right)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="a model file instead of training one")
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--every", type=int, default=1, help="ask only every n-th question")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.threads:
+        cgpt.set_num_threads(options.threads)
+    result: dict[str, float] = {}
+    if options.model:
+        llm = load_model_auto(options.model, training=False)
+    else:
+        start = time.perf_counter()
+        run = TrainingRun.start(replace(default_run(options.preset), seed=options.seed))
+        for phase in run.phases:
+            fit = run.fit_phase(phase)
+            result[f"{phase}_loss"] = fit.loss
+            result[f"{phase}_steps"] = fit.steps
+            result[f"{phase}_seconds"] = fit.seconds
+        result["training_seconds"] = time.perf_counter() - start
+        llm = run.llm
+    result.update(measure(llm, options.every))
+    if options.json:
+        print(json.dumps(result))
+    else:
+        for name, value in result.items():
+            print(f"{name:22} {value:10.4g}")
+
+
+if __name__ == "__main__":
+    main()

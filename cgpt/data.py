@@ -1,0 +1,175 @@
+"""Documents and dialogues -> tokens -> packed batches; files are read in cgpt/readers.py.
+
+A document is <bos> text <eos>, each token learnt. A dialogue is
+    <bos> [<system> text] <user> text <assistant> text <eos> <user> text <assistant> text <eos>
+and only the assistant's text and its <eos> are learnt.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cgpt.errors import DataError
+from cgpt.items import Dialogue, Message, turn_fault
+from cgpt.readers import Corpus, FileReport, read_corpus
+from cgpt.tokenizer import Tokenizer
+
+__all__ = ["Batch", "Corpus", "Dialogue", "FileReport", "Message", "Sample", "encode_dialogue",
+           "encode_document", "encode_prompt", "join_dialogues", "pack", "packaged_data",
+           "read_corpus", "split_samples"]
+
+IGNORED = -1  # the target of a token that carries no loss
+
+
+@dataclass(frozen=True)
+class Sample:
+    """ids (n,) int32; targets (n,) int32: the token that follows ids[i], -1 for no loss."""
+
+    ids: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Documents laid end to end, without padding.
+
+    ids, targets, positions  (N,) int32   positions start at 0 in each document
+    offsets                  (D+1,) int32 document borders, offsets[0] = 0, offsets[D] = N
+    counted                  targets that carry loss
+    """
+
+    ids: np.ndarray
+    targets: np.ndarray
+    offsets: np.ndarray
+    positions: np.ndarray
+    counted: int
+
+
+def encode_document(tokenizer: Tokenizer, text: str) -> Sample:
+    """ids = <bos> text, targets = text <eos>."""
+    tokens = tokenizer.encode(text)
+    return Sample(np.array([tokenizer.bos_id, *tokens], dtype=np.int32),
+                  np.array([*tokens, tokenizer.eos_id], dtype=np.int32))
+
+
+def encode_dialogue(tokenizer: Tokenizer, dialogue: Sequence[Message]) -> Sample:
+    """The dialogue by the template above. Raises DataError where the turns do not alternate."""
+    _check_turns(dialogue, "assistant")
+    tokens, learnt = _template(tokenizer, dialogue)
+    ids = np.array(tokens, dtype=np.int32)
+    return Sample(ids[:-1], np.where(learnt[1:], ids[1:], np.int32(IGNORED)))
+
+
+def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The template up to the answer that is due: messages end with the user's, ids with
+    <assistant>. Raises DataError where the turns do not alternate."""
+    _check_turns(messages, "user")
+    return [*_template(tokenizer, messages)[0], tokenizer.assistant_id]
+
+
+def split_samples(samples: Iterable[Sample], block_size: int) -> list[Sample]:
+    """Samples longer than block_size cut into windows; windows without any loss are left out."""
+    windows: list[Sample] = []
+    for sample in samples:
+        for start in range(0, len(sample), block_size):
+            targets = sample.targets[start:start + block_size]
+            if (targets != IGNORED).any():
+                windows.append(Sample(sample.ids[start:start + block_size], targets))
+    return windows
+
+
+def pack(samples: Sequence[Sample], batch_tokens: int) -> list[Batch]:
+    """Batches of at most batch_tokens tokens, in the order given; the last may be short.
+
+    A sample longer than batch_tokens is a batch of its own.
+    """
+    groups: list[list[Sample]] = []
+    room = 0
+    for sample in samples:
+        if not len(sample):
+            continue
+        if not groups or len(sample) > room:
+            groups.append([])
+            room = batch_tokens
+        groups[-1].append(sample)
+        room -= len(sample)
+    return [_batch(group) for group in groups]
+
+
+def join_dialogues(dialogues: Sequence[Dialogue], rng: np.random.Generator,
+                   most: int) -> list[Dialogue]:
+    """Join 1..most neighbours (drawn by rng) of a shuffled list into one longer dialogue each.
+
+    So a model learns to answer behind turns that have nothing to do with the question. Dialogues
+    that start with a system message stay alone, as they set their own stage.
+    """
+    joined: list[Dialogue] = []
+    room = 0
+    for dialogue in dialogues:
+        if dialogue[0].role == "system":
+            joined.append(dialogue)
+            room = 0
+        elif room > 0:
+            joined[-1] += dialogue
+            room -= 1
+        else:
+            joined.append(dialogue)
+            room = int(rng.integers(1, most + 1)) - 1 if most > 1 else 0
+    return joined
+
+
+def packaged_data() -> tuple[Path, Path]:
+    """(pre-training file, chat file) that come with cgpt. Raises DataError where they are missing.
+
+    A wheel holds them in cgpt/_data; a source tree in data/ beside the package.
+    """
+    package = Path(os.path.abspath(__file__)).parent
+    folder = package / "_data"
+    if not folder.is_dir():
+        folder = package.parent / "data"
+    files = folder / "pretraining_data.json", folder / "chat_training_data.json"
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file}: the data that comes with cgpt is missing; install cgpt again")
+    return files
+
+
+def _check_turns(messages: Sequence[Message], last: str) -> None:
+    fault = turn_fault(messages, last)
+    if fault:
+        raise DataError(f"dialogue: {fault}")
+
+
+def _template(tokenizer: Tokenizer,
+              messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+    """The tokens of all turns and, for each, whether it is learnt."""
+    marks = {"system": tokenizer.system_id, "user": tokenizer.user_id,
+             "assistant": tokenizer.assistant_id}
+    tokens, learnt = [tokenizer.bos_id], [False]
+    for message in messages:
+        text = tokenizer.encode(message.content)
+        if message.role == "assistant":
+            text.append(tokenizer.eos_id)
+        tokens += [marks[message.role], *text]
+        learnt += [False] + [message.role == "assistant"] * len(text)
+    return tokens, learnt
+
+
+def _batch(samples: list[Sample]) -> Batch:
+    sizes = [len(sample) for sample in samples]
+    offsets = np.zeros(len(sizes) + 1, dtype=np.int32)
+    np.cumsum(sizes, out=offsets[1:])
+    targets = np.concatenate([sample.targets for sample in samples])
+    positions = np.arange(offsets[-1], dtype=np.int32) - np.repeat(offsets[:-1], sizes)
+    return Batch(np.concatenate([sample.ids for sample in samples]), targets, offsets, positions,
+                 int(np.count_nonzero(targets != IGNORED)))
+
+

@@ -1,0 +1,113 @@
+"""The house's rules: imports run one way, and heavy packages stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "cgpt"
+
+# Floors of the house, top first: a module may import what is on a lower floor, or its own room.
+FLOORS = [
+    ["cli"],
+    ["run"],
+    ["chat"],
+    ["train", "generate", "checkpoint"],
+    ["evaluate"],
+    ["llm"],
+    ["epochs"],
+    ["data"],
+    ["readers"],
+    ["items"],
+    ["tokenizer", "optim"],
+    ["model"],
+    ["layers"],
+    ["kvcache"],
+    ["arena"],
+    ["kernels"],
+    ["_kernels"],
+    ["config"],
+    ["errors"],
+]
+LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+# Imported late, inside a function, as a convenience for users; nothing below depends on it.
+ALLOWED = {("model", "generate"), ("llm", "generate"), ("llm", "evaluate")}
+HOMES = {"click": {"cli"}, "rich": {"cli"}, "jieba": {"tokenizer"}, "tomllib": {"cli"}}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(source: str) -> set[str]:
+    """Dotted names that a module imports, anywhere in it, but for type checking alone."""
+    found = set()
+    tree = ast.parse(source)
+    skipped = {id(node) for branch in ast.walk(tree)
+               if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
+               for child in branch.body for node in ast.walk(child)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def arrows(source: str, room: str) -> list[tuple[str, str]]:
+    """(room, other) for every import of `source` that runs up or across the house."""
+    wrong = []
+    for name in imports_of(source):
+        parts = name.split(".")
+        if parts[0] != "cgpt" or len(parts) < 2 or parts[1] not in LEVEL:
+            continue
+        other = parts[1]
+        if other != room and LEVEL[other] <= LEVEL[room] and (room, other) not in ALLOWED:
+            wrong.append((room, other))
+    return wrong
+
+
+def modules() -> list[Path]:
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"
+            and "_data" not in path.parts]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    room = room_of(path)
+    assert room in LEVEL, f"{room} has no floor in this test"
+    source = path.read_text(encoding="utf-8")
+    assert not arrows(source, room)
+    for name in imports_of(source):
+        home = HOMES.get(name.split(".")[0])
+        assert home is None or room in home, f"{path} imports {name}"
+
+
+def test_an_arrow_that_runs_back_is_noticed() -> None:
+    assert arrows("from cgpt.train import Trainer", "model") == [("model", "train")]
+    assert arrows("import cgpt.cli", "layers") == [("layers", "cli")]
+    assert not arrows("from cgpt.arena import Workspace", "layers")
+
+
+def test_import_stays_light() -> None:
+    code = ("import sys, cgpt; cgpt.GPT; cgpt.Tokenizer; cgpt.Trainer; cgpt.ChatSession; "
+            "cgpt.load_model_auto; "
+            "print([m for m in ('jieba', 'click', 'rich', 'torch') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_exist() -> None:
+    import cgpt
+
+    for name in cgpt.__all__:
+        assert getattr(cgpt, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = cgpt.nothing

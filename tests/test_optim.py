@@ -1,0 +1,95 @@
+"""AdamW over the arena: clipping, decay, freezing, schedule."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from cgpt.config import GPTConfig
+from cgpt.errors import ConfigError
+from cgpt.model import GPT
+from cgpt.optim import AdamW, schedule
+
+CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ff=20, vocab_size=30, block_size=10)
+
+
+def with_gradients(scale: float = 1.0) -> GPT:
+    gpt = GPT(CONFIG, seed=1)
+    rng = np.random.default_rng(2)
+    for gradient in gpt.gradients().values():
+        gradient[...] = scale * rng.standard_normal(gradient.shape)
+    return gpt
+
+
+def test_step_returns_the_norm_and_clears() -> None:
+    gpt = with_gradients()
+    expected = math.sqrt(sum(float((g.astype(float) ** 2).sum())
+                             for g in gpt.gradients().values()))
+    optimizer = AdamW(gpt)
+    assert optimizer.step(lr=1e-3, clip=1.0) == pytest.approx(expected, rel=1e-6)
+    assert not gpt.arena.grad.any() and optimizer.step_count == 1
+
+
+def test_clipping_is_by_the_global_norm() -> None:
+    """Clipped to 1, a gradient has the moments of itself divided by its norm."""
+    gpt, big = with_gradients(), with_gradients(64.0)
+    norm = AdamW(gpt).step(lr=1e-3, clip=1.0)
+    AdamW(big).step(lr=1e-3, clip=1.0)
+    np.testing.assert_allclose(big.arena.m, gpt.arena.m, rtol=1e-5, atol=1e-12)
+    raw = with_gradients()
+    AdamW(raw).step(lr=1e-3, clip=0)
+    np.testing.assert_allclose(raw.arena.m, gpt.arena.m * norm, rtol=1e-5, atol=1e-9)
+
+
+def test_only_matrices_decay() -> None:
+    gpt = GPT(CONFIG, seed=1)
+    gpt.gradients()
+    before = {name: array.copy() for name, array in gpt.parameters().items()}
+    AdamW(gpt, weight_decay=0.5).step(lr=0.1, clip=1.0)
+    for name, array in gpt.parameters().items():
+        factor = 0.95 if array.ndim > 1 else 1.0
+        np.testing.assert_allclose(array, before[name] * np.float32(factor), rtol=1e-6)
+
+
+def test_a_norm_that_is_not_finite_changes_nothing() -> None:
+    gpt = with_gradients()
+    gpt.gradients()["ln_f.weight"][3] = np.nan
+    before = gpt.arena.data.copy()
+    optimizer = AdamW(gpt)
+    assert math.isnan(optimizer.step(lr=1e-3, clip=1.0))
+    assert np.array_equal(gpt.arena.data, before) and optimizer.step_count == 0
+    assert not gpt.arena.m.any()
+
+
+def test_frozen_parameters_stay() -> None:
+    gpt = with_gradients()
+    before = {name: array.copy() for name, array in gpt.parameters().items()}
+    optimizer = AdamW(gpt, freeze=["h.*.attn.*", "wpe.weight"])
+    norm = optimizer.step(lr=1e-3, clip=1.0)
+    for name, array in gpt.parameters().items():
+        frozen = ".attn." in name or name == "wpe.weight"
+        assert np.array_equal(array, before[name]) == frozen, name
+    assert norm < AdamW(with_gradients()).step(lr=1e-3)
+    assert not gpt.arena.grad.any()
+    again = AdamW.from_dict(gpt, optimizer.to_dict())
+    assert again.to_dict() == optimizer.to_dict()
+    with pytest.raises(ConfigError, match="no parameter is named like 'nothing'"):
+        AdamW(gpt, freeze=["nothing"])
+
+
+@pytest.mark.parametrize("wrong", [dict(betas=(1.0, 0.9)), dict(eps=0.0), dict(eps=math.nan),
+                                   dict(weight_decay=-1.0), dict(betas=(0.9, math.nan))])
+def test_wrong_settings_get_a_sentence(wrong: dict) -> None:
+    with pytest.raises(ConfigError, match="AdamW: "):
+        AdamW(GPT(CONFIG), **wrong)
+
+
+def test_schedule_rises_then_falls() -> None:
+    rates = [schedule(i, lr=1.0, warmup=10, total=110, min_lr_ratio=0.1) for i in range(110)]
+    assert rates[0] == pytest.approx(1 / 11) and rates[10] == 1.0
+    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
+    assert all(a > b for a, b in zip(rates[10:-1], rates[11:], strict=True))
+    assert rates[-1] == pytest.approx(0.1)
+    assert schedule(500, lr=1.0, warmup=10, total=110) == pytest.approx(0.1)

@@ -1,0 +1,85 @@
+"""What is built: a wheel of kernels and data alone, also without OpenMP, and plain speech."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, **environment})
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built without OpenMP from a copy of what git would give to others."""
+    pytest.importorskip("Cython", reason="building needs cython, which pip brings when it builds")
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    names = ["cgpt", "data", "pyproject.toml", "setup.py", "README.md", "LICENSE"]
+    source.mkdir()
+    for name in names:
+        subprocess.run(["cp", "-r", str(ROOT / name), str(source / name)], check=True)
+    for path in [*source.rglob("*.so"), *source.rglob("*.c"), *source.rglob("__pycache__/*")]:
+        path.unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+         "--wheel-dir", str(folder), str(source)],
+        capture_output=True, text=True, env={**os.environ, "CGPT_OPENMP": "0"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    return next(folder.glob("*.whl"))
+
+
+def test_wheel_contains_kernels_and_data_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        names = [name for name in file.namelist() if ".dist-info/" not in name]
+    assert "cgpt/_data/chat_training_data.json" in names
+    assert "cgpt/_data/pretraining_data.json" in names
+    assert any(name.startswith("cgpt/_kernels.") for name in names)
+    assert "cgpt/py.typed" in names and "cgpt/_kernels.pyi" in names
+    assert {Path(name).suffix for name in names} <= {".py", ".pyi", ".so", ".pyd", ".json",
+                                                      ".typed"}
+    assert all(name.startswith("cgpt/") for name in names)
+    assert wheel.stat().st_size < 4_000_000
+
+
+def test_wheel_works_without_openmp(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path)
+    code = ("import cgpt, numpy as np; from cgpt import kernels as K; "
+            "assert 'site' not in cgpt.__file__; cgpt.set_num_threads(2); "
+            "g = cgpt.GPT(cgpt.GPTConfig.preset('tiny'), seed=3); i = np.arange(99)[None]; "
+            "print(cgpt.__file__, K.has_openmp(), cgpt.get_num_threads(), "
+            "g.forward(i, i).hex())")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    where, openmp, threads, loss = done.stdout.split()
+    assert where.startswith(str(tmp_path)) and openmp == "False" and threads == "1"
+
+    import numpy as np
+
+    import cgpt
+
+    ids = np.arange(99)[None]
+    gpt = cgpt.GPT(cgpt.GPTConfig.preset("tiny"), seed=3)
+    assert gpt.forward(ids, ids).hex() == loss      # the same bits as with threads
+
+
+def test_a_missing_compiler_gets_a_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("Cython", reason="building needs cython, which pip brings when it builds")
+    done = run([sys.executable, "setup.py", "--quiet", "build_ext", "--force", "--build-temp",
+                str(tmp_path), "--build-lib", str(tmp_path)], CC="no-such-compiler")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("cgpt: the C compiler 'no-such-compiler' could not build")
+    assert "install" in last
