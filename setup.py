@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import tempfile
+from typing import Any
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CCompilerError, CompileError, ExecError, LinkError, PlatformError
+from setuptools.errors import CCompilerError, CompileError, LinkError, PlatformError
+
+from distutils import ccompiler, sysconfig  # isort: skip  (setuptools' own copy of it)
 
 DEBUG = os.environ.get("CGPT_DEBUG", "") not in ("", "0")
 DIRECTIVES = {
@@ -50,65 +54,72 @@ def extensions() -> list[Extension]:
     return modules
 
 
-class BuildKernels(build_ext):
-    """build_ext that finds out whether OpenMP works and speaks plainly without a compiler."""
+def missing_compiler(compiler: Any, error: Exception) -> SystemExit:
+    """The one sentence for a compiler that is missing or does not work."""
+    command = (getattr(compiler, "compiler_so", None) or ["cl"])[0]
+    reason = " ".join(str(error).split())
+    return SystemExit(
+        f"cgpt: the C compiler '{command}' could not build the kernels ({reason}); install one "
+        "(Debian/Ubuntu: apt install gcc python3-dev; macOS: xcode-select --install; Windows: "
+        "Visual Studio Build Tools) or set CC to a working one, then install again")
 
-    def build_extensions(self) -> None:
-        try:
-            compile_flags, link_flags = self.openmp_flags()
-            for module in self.extensions:
-                module.extra_compile_args += compile_flags
-                module.extra_link_args += link_flags
-            super().build_extensions()
-        except (CCompilerError, CompileError, ExecError, LinkError, PlatformError) as error:
-            compiler = getattr(self.compiler, "compiler_so", None) or ["?"]
-            raise SystemExit(
-                f"cgpt: the C compiler '{compiler[0]}' could not build the kernels ({error}); "
-                "install one (Debian/Ubuntu: apt install gcc python3-dev; macOS: "
-                "xcode-select --install; Windows: Visual Studio Build Tools) or set CC to a "
-                "working one, then install again") from None
 
-    def openmp_flags(self) -> tuple[list[str], list[str]]:
-        """Flags with which a small OpenMP program compiles and links; none where none does."""
-        if os.environ.get("CGPT_OPENMP", "1") == "0":
-            return [], []
-        candidates = [(["/openmp"], [])] if MSVC else [
-            (["-fopenmp"], ["-fopenmp"]),
-            (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),
-        ]
-        folder = os.path.join(self.build_temp, "openmp")
-        os.makedirs(folder, exist_ok=True)
+def try_out(compiler: Any, text: str, flags: list[str], link_flags: list[str]) -> None:
+    """Compile and link a small program. Raises CompileError or LinkError."""
+    with tempfile.TemporaryDirectory() as folder:
         source = os.path.join(folder, "probe.c")
         with open(source, "w", encoding="ascii") as file:
-            file.write("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-        self.probe("int main(void) { return 0; }\n", folder, [], [])
-        for compile_flags, link_flags in candidates:
-            try:
-                self.compile_probe(source, folder, compile_flags, link_flags)
-            except (CompileError, LinkError):
-                continue
-            return compile_flags, link_flags
-        print("cgpt: no OpenMP found; the kernels will use one thread", file=sys.stderr)
-        return [], []
-
-    def probe(self, text: str, folder: str, compile_flags: list[str],
-              link_flags: list[str]) -> None:
-        """Compile and link a small program; the compiler's own complaint comes out as it is."""
-        source = os.path.join(folder, "plain.c")
-        with open(source, "w", encoding="ascii") as file:
             file.write(text)
-        self.compile_probe(source, folder, compile_flags, link_flags)
+        objects = compiler.compile([source], output_dir=folder, extra_postargs=flags)
+        compiler.link_executable(objects, os.path.join(folder, "probe"),
+                                 extra_postargs=link_flags)
 
-    def compile_probe(self, source: str, folder: str, compile_flags: list[str],
-                      link_flags: list[str]) -> None:
-        objects = self.compiler.compile([source], output_dir=folder,
-                                        extra_postargs=compile_flags)
-        self.compiler.link_executable(objects, os.path.join(folder, "probe"),
-                                      extra_postargs=link_flags)
 
+def openmp_flags(compiler: Any) -> tuple[list[str], list[str]]:
+    """Flags with which a small OpenMP program compiles and links; none where none does."""
+    if os.environ.get("CGPT_OPENMP", "1") == "0":
+        return [], []
+    candidates = [(["/openmp"], [])] if MSVC else [
+        (["-fopenmp"], ["-fopenmp"]),
+        (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),
+    ]
+    program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+    for flags, link_flags in candidates:
+        try:
+            try_out(compiler, program, flags, link_flags)
+        except (CompileError, LinkError):
+            continue
+        return flags, link_flags
+    print("cgpt: no OpenMP found; the kernels will use one thread", file=sys.stderr)
+    return [], []
+
+
+class BuildKernels(build_ext):
+    """build_ext that adds OpenMP where it works."""
+
+    def build_extensions(self) -> None:
+        flags, link_flags = openmp_flags(self.compiler)
+        for module in self.extensions:
+            module.extra_compile_args += flags
+            module.extra_link_args += link_flags
+        try:
+            super().build_extensions()
+        except (CCompilerError, PlatformError) as error:
+            raise missing_compiler(self.compiler, error) from None
+
+
+if {"build", "build_ext", "bdist_wheel", "editable_wheel", "install"} & set(sys.argv):
+    # Said first, before anything else has filled the screen.
+    compiler = ccompiler.new_compiler()
+    sysconfig.customize_compiler(compiler)
+    try:
+        try_out(compiler, "#include <Python.h>\nint main(void) { return 0; }\n",
+                ["-I" + sysconfig.get_python_inc()], [])
+    except (CCompilerError, PlatformError) as error:
+        raise missing_compiler(compiler, error) from None
 
 setup(
     ext_modules=cythonize(extensions(), compiler_directives=DIRECTIVES,
-                          include_path=["cgpt", "cgpt/kernels"]),
+                          quiet=True),
     cmdclass={"build_ext": BuildKernels},
 )

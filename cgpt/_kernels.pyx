@@ -28,6 +28,12 @@ def get_num_threads():
     return _threads
 
 
+cdef inline int threads_for(double work) noexcept nogil:
+    """Threads for about `work` float operations: below 200,000 (some 20 microseconds) a second
+    thread costs more than it gives. Bits do not depend on it."""
+    return _threads if work >= 2e5 else 1
+
+
 def has_openmp():
     """Whether the kernels were built with OpenMP."""
     return bool(cgpt_has_openmp())

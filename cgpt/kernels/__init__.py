@@ -10,8 +10,16 @@ import os
 from importlib import import_module
 from types import ModuleType
 
-from cgpt import _kernels as _generic
 from cgpt.errors import ConfigError
+
+# How long a thread that has finished its part spins before it sleeps, in libgomp's own unit;
+# read when the library is loaded, so it is set before the first kernel module is. By default it
+# spins for milliseconds: on a machine with other work that takes the processor from the very
+# thread that is waited for, and made a step seven times slower.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+    os.environ["GOMP_SPINCOUNT"] = "5000"
+
+from cgpt import _kernels as _generic
 
 INSTRUCTION_SETS = ("generic", "avx2", "avx512")
 _DEFAULT_LEVEL = 1      # the highest level that is chosen without being asked for

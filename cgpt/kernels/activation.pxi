@@ -36,7 +36,7 @@ def gelu_forward(const float[::1] x, float[::1] y):
     """
     cdef Py_ssize_t n = x.shape[0], part
     expect_length("y", y, n)
-    cdef int threads = _threads
+    cdef int threads = threads_for(20.0 * n)
     for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
         gelu_span(&x[part * SPAN], &y[part * SPAN], smaller(SPAN, n - part * SPAN))
 
@@ -49,7 +49,7 @@ def gelu_backward(const float[::1] dy, const float[::1] x, float[::1] dx):
     cdef Py_ssize_t n = x.shape[0], part
     expect_length("dy", dy, n)
     expect_length("dx", dx, n)
-    cdef int threads = _threads
+    cdef int threads = threads_for(30.0 * n)
     for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
         gelu_span_backward(&dy[part * SPAN], &x[part * SPAN], &dx[part * SPAN],
                            smaller(SPAN, n - part * SPAN))
@@ -69,7 +69,7 @@ def residual_forward(const float[::1] x, const float[::1] branch, float[::1] y):
     cdef Py_ssize_t n = x.shape[0], part
     expect_length("branch", branch, n)
     expect_length("y", y, n)
-    cdef int threads = _threads
+    cdef int threads = threads_for(1.0 * n)
     for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
         add_span(&x[part * SPAN], &branch[part * SPAN], &y[part * SPAN],
                  smaller(SPAN, n - part * SPAN))
@@ -105,7 +105,7 @@ def dropout(const float[::1] x, float[::1] y, double p, unsigned long long key):
     expect_length("y", y, n)
     if not 0 <= p < 1:
         raise ValueError(f"p: found {p}, expected 0 <= p < 1")
-    cdef int threads = _threads
+    cdef int threads = threads_for(8.0 * n)
     cdef unsigned int threshold = <unsigned int>(p * 4294967296.0)
     cdef unsigned int low = mix(<unsigned int>key), high = <unsigned int>(key >> 32)
     cdef float scale = <float>(1 / (1 - p))

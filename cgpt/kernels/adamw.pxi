@@ -45,7 +45,7 @@ def adamw(float[::1] data, float[::1] grad, float[::1] m, float[::1] v, double l
     cdef float root2 = <float>(1 / sqrt(1 - beta2 ** step))
     cdef float shrink = <float>(1 - lr * weight_decay)
     cdef float b1 = <float>beta1, b2 = <float>beta2, e = <float>eps, clip = <float>clip_factor
-    cdef int threads = _threads
+    cdef int threads = threads_for(12.0 * n)
     cdef Py_ssize_t decayed = blocks(split, ADAM_SPAN)
     parts = decayed + blocks(n - split, ADAM_SPAN)
     for part in prange(parts, nogil=True, num_threads=threads, schedule="static"):
@@ -76,7 +76,7 @@ def sum_of_squares(const float[::1] x):
     cdef Py_ssize_t n = x.shape[0], part, parts = blocks(n, ADAM_SPAN)
     cdef double total = 0
     cdef double *sums
-    cdef int threads = _threads
+    cdef int threads = threads_for(2.0 * n)
     with nogil:
         sums = <double *>cgpt_scratch(SLOT_SUMS, 2 * parts + 2)
         for part in prange(parts, num_threads=threads, schedule="static"):

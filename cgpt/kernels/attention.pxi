@@ -140,9 +140,18 @@ def attention_forward(const float[:, ::1] qkv, const int[::1] offsets, int n_hea
     cdef Py_ssize_t N = qkv.shape[0], C = qkv.shape[1] // 3, task
     cdef Py_ssize_t tasks = (offsets.shape[0] - 1) * n_head
     check_attention(qkv, offsets, n_head, out, lse)
-    cdef int threads = _threads
+    cdef int threads = threads_for(attention_work(offsets, C))
     for task in prange(tasks, nogil=True, num_threads=threads, schedule="dynamic"):
         attend(&qkv[0, 0], &offsets[0], N, C, n_head, task, &out[0, 0], &lse[0, 0])
+
+
+cdef double attention_work(const int[::1] offsets, Py_ssize_t C) noexcept nogil:
+    """About the float operations of the forward pass."""
+    cdef double work = 0
+    cdef Py_ssize_t i
+    for i in range(offsets.shape[0] - 1):
+        work += 2.0 * C * <double>(offsets[i + 1] - offsets[i]) ** 2
+    return work
 
 
 cdef int check_attention(const float[:, ::1] qkv, const int[::1] offsets, int n_head,
@@ -325,7 +334,7 @@ def attention_backward(const float[:, ::1] dout, const float[:, ::1] qkv,
     check_attention(qkv, offsets, n_head, out, lse)
     expect_shape("dout", dout, N, C)
     expect_shape("dqkv", dqkv, N, 3 * C)
-    cdef int threads = _threads
+    cdef int threads = threads_for(3 * attention_work(offsets, C))
     for task in prange(tasks, nogil=True, num_threads=threads, schedule="dynamic"):
         attend_backward(&dout[0, 0], &qkv[0, 0], &out[0, 0], &lse[0, 0], &offsets[0], N, C,
                         n_head, task, &dqkv[0, 0])
@@ -373,7 +382,7 @@ def attention_cached(const float[:, ::1] qkv, float[:, ::1] keys, float[:, ::1] 
     if start < 0 or start + n > T:
         raise ValueError(f"start: rows {start} to {start + n} do not fit a cache of {T}")
     D = C // n_head
-    cdef int threads = _threads
+    cdef int threads = threads_for(4.0 * n * (start + n) * C)
     with nogil:
         for i in range(n):
             memcpy(&keys[start + i, 0], &qkv[i, C], C * sizeof(float))

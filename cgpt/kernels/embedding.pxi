@@ -19,7 +19,7 @@ def embedding_forward(const int[::1] ids, const int[::1] positions, const float[
     expect_shape("y", y, N, C)
     expect_range("ids", ids, 0, wte.shape[0])
     expect_range("positions", positions, 0, wpe.shape[0])
-    cdef int threads = _threads
+    cdef int threads = threads_for(1.0 * N * C)
     for n in prange(N, nogil=True, num_threads=threads, schedule="static"):
         add_span(&wte[ids[n], 0], &wpe[positions[n], 0], &y[n, 0], C)
 
@@ -47,7 +47,7 @@ def embedding_backward(const float[:, ::1] dy, const int[::1] ids, const int[::1
     expect_range("positions", positions, 0, dwpe.shape[0])
     if N == 0:
         return
-    cdef int threads = _threads
+    cdef int threads = threads_for(2.0 * N * C)
     for part in prange(blocks(C, COLUMNS), nogil=True, num_threads=threads, schedule="static"):
         scatter_columns(&dy[0, part * COLUMNS], &ids[0], &dwte[0, part * COLUMNS], N, C,
                         smaller(COLUMNS, C - part * COLUMNS))
@@ -60,7 +60,7 @@ def gather_rows(const float[:, ::1] x, const int[::1] rows, float[:, ::1] y):
     cdef Py_ssize_t R = rows.shape[0], C = x.shape[1], i
     expect_shape("y", y, R, C)
     expect_range("rows", rows, 0, x.shape[0])
-    cdef int threads = _threads
+    cdef int threads = threads_for(1.0 * R * C)
     for i in prange(R, nogil=True, num_threads=threads, schedule="static"):
         memcpy(&y[i, 0], &x[rows[i], 0], C * sizeof(float))
 
@@ -72,6 +72,6 @@ def scatter_rows(const float[:, ::1] dy, const int[::1] rows, float[:, ::1] dx):
     expect_range("rows", rows, 0, dx.shape[0])
     if dx.shape[0] > 0:
         memset(&dx[0, 0], 0, dx.shape[0] * C * sizeof(float))
-    cdef int threads = _threads
+    cdef int threads = threads_for(1.0 * R * C)
     for i in prange(R, nogil=True, num_threads=threads, schedule="static"):
         memcpy(&dx[rows[i], 0], &dy[i, 0], C * sizeof(float))

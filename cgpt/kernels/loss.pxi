@@ -51,7 +51,7 @@ def cross_entropy(float[:, ::1] logits, const int[::1] targets, float[::1] losse
     expect("targets", targets.shape[0], N)
     expect_length("losses", losses, N)
     expect_range("targets", targets, -1, V)
-    cdef int threads = _threads
+    cdef int threads = threads_for(20.0 * N * V)
     for n in prange(N, nogil=True, num_threads=threads, schedule="static"):
         if targets[n] >= 0:
             losses[n] = cross_entropy_row(&logits[n, 0], V, targets[n], scale, gradient)

@@ -145,7 +145,7 @@ def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, floa
     cdef const float *px = &x[0, 0]
     cdef const float *pw = &weight[0, 0]
     cdef float *py = &y[0, 0]
-    cdef int threads = _threads
+    cdef int threads = threads_for(2.0 * N * M * K)
     with nogil:
         if N <= FEW:
             for j in prange(M, num_threads=threads, schedule="static"):
@@ -170,7 +170,7 @@ def linear_backward_input(const float[:, ::1] dy, const float[:, ::1] weight, fl
     A = Matrix(&dy[0, 0], M, 1)
     B = Matrix(&weight[0, 0], K, 1)
     cdef float *pdx = &dx[0, 0]
-    cdef int threads = _threads
+    cdef int threads = threads_for(2.0 * N * M * K)
     with nogil:
         gemm(A, B, pdx, N, K, M, False, NULL, threads)
 
@@ -195,7 +195,7 @@ def linear_backward_weight(const float[:, ::1] dy, const float[:, ::1] x, float[
     cdef const float *pdy = &dy[0, 0]
     cdef float *pdb = &db[0] if dbias is not None else NULL
     cdef float *pdw = &dweight[0, 0]
-    cdef int threads = _threads
+    cdef int threads = threads_for(2.0 * N * M * K)
     cdef Py_ssize_t part
     A = Matrix(pdy, 1, M)
     B = Matrix(&x[0, 0], K, 1)

@@ -45,7 +45,7 @@ def layernorm_forward(const float[:, ::1] x, const float[::1] weight, const floa
     expect_length("bias", bias, C)
     expect_length("mean", mean, N)
     expect_length("rstd", rstd, N)
-    cdef int threads = _threads
+    cdef int threads = threads_for(8.0 * N * C)
     for i in prange(N, nogil=True, num_threads=threads, schedule="static"):
         layernorm_row(&x[i, 0], &weight[0], &bias[0], &y[i, 0], &mean[i], &rstd[i], C, eps)
 
@@ -101,7 +101,7 @@ def layernorm_backward(const float[:, ::1] dy, const float[:, ::1] x, const floa
     expect_length("rstd", rstd, N)
     expect_length("dweight", dweight, C)
     expect_length("dbias", dbias, C)
-    cdef int threads = _threads
+    cdef int threads = threads_for(16.0 * N * C)
     cdef float *sums
     with nogil:
         sums = cgpt_scratch(SLOT_SUMS, parts * 2 * C)

@@ -1,0 +1,135 @@
+"""Types of the compiled kernels (`_kernels.pyx` and `kernels/*.pxi`, where the details are).
+
+Every instruction set has these names. Arrays are C-contiguous; the caller allocates what is
+written; a wrong shape is a ValueError that names the array.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Floats: TypeAlias = NDArray[np.float32]
+_Integers: TypeAlias = NDArray[np.int32]
+
+def set_num_threads(n: int) -> None:
+    """Threads that kernels use from now on, at least 1; without OpenMP it stays 1."""
+
+def get_num_threads() -> int:
+    """Threads that kernels use."""
+
+def has_openmp() -> bool:
+    """Whether the kernels were built with OpenMP."""
+
+def cpu_level() -> int:
+    """What this processor runs: 0 baseline, 1 AVX2 with FMA, 2 AVX-512 F, BW, DQ and VL."""
+
+def vector_length() -> int:
+    """float32 lanes of a vector in this module."""
+
+def linear_forward(x: _Floats, weight: _Floats, bias: _Floats | None, y: _Floats) -> None:
+    """y (N, M) = x (N, K) weight^T (M, K) + bias (M,)."""
+
+def linear_backward_input(dy: _Floats, weight: _Floats, dx: _Floats) -> None:
+    """dx (N, K) = dy (N, M) weight (M, K)."""
+
+def linear_backward_weight(
+    dy: _Floats, x: _Floats, dweight: _Floats, dbias: _Floats | None
+) -> None:
+    """dweight (M, K) += dy^T x and dbias (M,) += the column sums of dy (N, M)."""
+
+def layernorm_forward(
+    x: _Floats,
+    weight: _Floats,
+    bias: _Floats,
+    y: _Floats,
+    mean: _Floats,
+    rstd: _Floats,
+    eps: float = 1e-5,
+) -> None:
+    """y (N, C) = (x - mean) * rstd * weight + bias, row by row; mean and rstd (N,) are written."""
+
+def layernorm_backward(
+    dy: _Floats,
+    x: _Floats,
+    weight: _Floats,
+    mean: _Floats,
+    rstd: _Floats,
+    dx: _Floats,
+    dweight: _Floats,
+    dbias: _Floats,
+) -> None:
+    """dx (N, C), which may be dy, is overwritten; dweight and dbias (C,) are added to."""
+
+def gelu_forward(x: _Floats, y: _Floats) -> None:
+    """y (n,) = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); y may be x."""
+
+def gelu_backward(dy: _Floats, x: _Floats, dx: _Floats) -> None:
+    """dx (n,) = dy * gelu'(x); dx may be dy."""
+
+def residual_forward(x: _Floats, branch: _Floats, y: _Floats) -> None:
+    """y (n,) = x + branch; y may be either."""
+
+def dropout(x: _Floats, y: _Floats, p: float, key: int) -> None:
+    """y (n,) = x / (1 - p) where kept, 0 with probability p; the key names the mask."""
+
+def attention_forward(
+    qkv: _Floats, offsets: _Integers, n_head: int, out: _Floats, lse: _Floats
+) -> None:
+    """out (N, C), lse (H, N): causal attention of qkv (N, 3C) inside each document."""
+
+def attention_backward(
+    dout: _Floats,
+    qkv: _Floats,
+    out: _Floats,
+    lse: _Floats,
+    offsets: _Integers,
+    n_head: int,
+    dqkv: _Floats,
+) -> None:
+    """dqkv (N, 3C) from dout (N, C); out and lse are what attention_forward wrote."""
+
+def attention_cached(
+    qkv: _Floats, keys: _Floats, values: _Floats, start: int, n_head: int, out: _Floats
+) -> None:
+    """out (n, C) of n new rows at position `start`, whose keys and values join the cache (T, C)."""
+
+def embedding_forward(
+    ids: _Integers, positions: _Integers, wte: _Floats, wpe: _Floats, y: _Floats
+) -> None:
+    """y (N, C) = wte[ids] + wpe[positions]."""
+
+def embedding_backward(
+    dy: _Floats, ids: _Integers, positions: _Integers, dwte: _Floats, dwpe: _Floats
+) -> None:
+    """dwte[ids] += dy and dwpe[positions] += dy (N, C); repeated rows add up."""
+
+def gather_rows(x: _Floats, rows: _Integers, y: _Floats) -> None:
+    """y (R, C) = x[rows]."""
+
+def scatter_rows(dy: _Floats, rows: _Integers, dx: _Floats) -> None:
+    """dx (N, C) = 0, then dx[rows] = dy (R, C); rows without repeats."""
+
+def cross_entropy(
+    logits: _Floats, targets: _Integers, losses: _Floats, scale: float, gradient: bool = True
+) -> None:
+    """losses (N,); logits (N, V) become scale * (softmax - onehot); target -1 is ignored."""
+
+def adamw(
+    data: _Floats,
+    grad: _Floats,
+    m: _Floats,
+    v: _Floats,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+    clip_factor: float,
+    decay_end: int,
+) -> None:
+    """One AdamW step over flat arrays (n,); decay before decay_end only; grad becomes zero."""
+
+def sum_of_squares(x: _Floats) -> float:
+    """The sum of x * x."""

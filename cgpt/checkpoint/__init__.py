@@ -1,0 +1,89 @@
+"""Saving and loading models: format v1 (docs/format_v1.md) and JSON (docs/persistence.md).
+
+Every save is atomic and durable; every load checks what it reads. Both formats hold the weights,
+the vocabulary, the training state and, unless it is left out, the optimizer's state to the bit.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from cgpt.checkpoint import binary, info, json_file
+from cgpt.checkpoint.info import find_models
+from cgpt.checkpoint.manager import CheckpointManager
+from cgpt.checkpoint.parts import Progress
+from cgpt.checkpoint.reader import Source
+from cgpt.checkpoint.sniff import format_of
+from cgpt.llm import LLM
+
+__all__ = ["CheckpointManager", "describe", "find_models", "load_model_auto", "load_model_binary",
+           "load_model_json", "save_model_binary", "save_model_json"]
+
+PathLike = str | os.PathLike[str]
+
+
+def save_model_binary(llm: LLM, path: PathLike, *, optimizer: bool = True) -> Path:
+    """Save `llm` as a binary file of format v1; about 12 bytes a parameter, 4 without optimizer.
+
+    optimizer  whether Adam's moments and the best weights so far are saved, which an exact
+               resume needs
+    Folders are made when missing. The path holds the old file or the new one at every instant,
+    also when the power fails; saving over the file that `llm` was loaded from is safe.
+    Returns the path. Raises CheckpointError (code "write") with the reason.
+    """
+    return binary.save(llm, path, optimizer=optimizer)
+
+
+def save_model_json(llm: LLM, path: PathLike, *, optimizer: bool = True) -> Path:
+    """Save `llm` as JSON for other programs; every float32 comes back to the bit.
+
+    Arguments, promises and errors as `save_model_binary`; NaN and infinity cannot be saved.
+    """
+    return json_file.save(llm, path, optimizer=optimizer)
+
+
+def load_model_binary(path: PathLike, *, training: bool = True,
+                      progress: Progress | None = None) -> LLM:
+    """Load a binary file. Everything that is read is checked before it is used.
+
+    training  True: weights are copied, optimizer and best weights are loaded where they were
+              saved. False, for chat: weights are mapped read-only from the file, the rest of the
+              training's arrays is left alone.
+    progress  called once a layer as progress(i, n, LayerRecord), i from 1 to n
+    Raises CheckpointError with code missing, damaged, version or foreign.
+    """
+    return binary.load(path, training=training, progress=progress)
+
+
+def load_model_json(path: PathLike, *, training: bool = True,
+                    progress: Progress | None = None) -> LLM:
+    """Load a JSON file; arguments and errors as `load_model_binary`."""
+    return json_file.load(path, training=training, progress=progress)
+
+
+def load_model_auto(path: PathLike, *, training: bool = True,
+                    progress: Progress | None = None) -> LLM:
+    """Load a model in whichever format it is, told by its content and not by its name.
+
+    Arguments and errors as `load_model_binary`.
+    """
+    return _module(path).load(path, training=training, progress=progress)
+
+
+def describe(path: PathLike, verify: bool = False) -> dict[str, Any]:
+    """What a model file holds, JSON-ready, without loading it.
+
+    verify  also check every byte
+    Keys: path, format ("binary" or "json"), version, bytes, graph, config, layers [{name, type,
+    parameters}], parameters (their number), words, optimizer (settings or None), best_weights
+    (bool), training_state, metadata, records [{kind, name, dtype, shape, offset, bytes, crc32}]
+    (empty for JSON), verified. Raises CheckpointError as the loaders do.
+    """
+    return (info.describe_binary if _module(path) is binary else info.describe_json)(path, verify)
+
+
+def _module(path: PathLike) -> Any:
+    with Source(path) as source:
+        return binary if format_of(path, source.head, source.size) == "binary" else json_file

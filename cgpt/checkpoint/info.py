@@ -1,0 +1,126 @@
+"""What model files hold, without loading them, and which files in a folder are models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from cgpt.arena import aligned, arena_size
+from cgpt.checkpoint.binary import check_tensors, read_config, read_tokenizer
+from cgpt.checkpoint.format import VERSION, DType, Kind, Record
+from cgpt.checkpoint.json_file import JsonFile, quick_check
+from cgpt.checkpoint.parts import (
+    GRAPH,
+    build_training_state,
+    check_fits,
+    check_object,
+)
+from cgpt.checkpoint.reader import BinaryFile, Source
+from cgpt.checkpoint.sniff import format_of
+from cgpt.errors import CheckpointError
+
+_FIRST = ("model_final.bin", "model_pretrained.bin")
+
+
+def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[str, Any]:
+    """`cgpt.checkpoint.describe` of a binary file."""
+    with BinaryFile(path) as file:
+        config = read_config(file)
+        entries = check_fits(path, config, file.size // 4)
+        check_tensors(file, entries)
+        tokenizer = read_tokenizer(file, config)
+        state = build_training_state(path, file.json(file.one(Kind.TRAINING_STATE)))
+        settings = file.maybe(Kind.OPTIMIZER)
+        if verify:
+            file.verify()
+        return {
+            "path": os.fspath(path), "format": "binary", "version": VERSION, "bytes": file.size,
+            "graph": GRAPH, "config": config.to_dict(),
+            "layers": [file.json(record) for record in file.of(Kind.LAYER)],
+            "parameters": sum(entry.size for entry in entries), "words": len(tokenizer),
+            "optimizer": None if settings is None else file.json(settings),
+            "best_weights": bool(file.of(Kind.BEST_TENSOR)),
+            "training_state": state.to_dict(),
+            "metadata": check_object(path, "metadata", file.json(file.one(Kind.METADATA))),
+            "records": [_describe_record(record) for record in file.records], "verified": verify}
+
+
+def _describe_record(record: Record) -> dict[str, Any]:
+    dtype = DType(record.dtype).name.lower()
+    return {"kind": record.kind_name, "name": record.name, "dtype": dtype,
+            "shape": list(record.shape), "offset": record.offset, "bytes": record.length,
+            "crc32": f"{record.crc:08x}"}
+
+
+def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[str, Any]:
+    """`cgpt.checkpoint.describe` of a JSON file."""
+    with JsonFile(path) as file:
+        entries = check_fits(path, file.config, file.size // 2)
+        state = build_training_state(path, file.plain("training_state"))
+        optimizer, best = file.root["optimizer"], file.root["best_weights"]
+        settings = None
+        if optimizer is not None:
+            optimizer = check_object(path, "optimizer", optimizer)
+            settings = {key: one for key, one in optimizer.items() if key not in ("m", "v")}
+        if verify:
+            scratch = aligned(arena_size(entries))
+            file.fill(file.weights(), entries, scratch)
+            for tensors in [] if optimizer is None else [optimizer.get("m"), optimizer.get("v")]:
+                file.fill(tensors, entries, scratch)
+            if best is not None:
+                file.fill(best, entries, scratch)
+        return {
+            "path": os.fspath(path), "format": "json", "version": VERSION, "bytes": file.size,
+            "graph": GRAPH, "config": file.config.to_dict(), "layers": file.layers(),
+            "parameters": sum(entry.size for entry in entries),
+            "words": len(file.tokenizer(file.config)), "optimizer": settings,
+            "best_weights": best is not None, "training_state": state.to_dict(),
+            "metadata": file.plain("metadata"), "records": [], "verified": verify}
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether this looks like a whole model that this version reads; opens it, reads little."""
+    try:
+        with Source(path) as source:
+            kind = format_of(path, source.head, source.size)
+            if kind == "json":
+                return quick_check(source)
+        with BinaryFile(path) as file:
+            read_config(file)
+            return True
+    except CheckpointError:
+        return False
+
+
+def find_models(checkpoints: str | os.PathLike[str] = "checkpoints",
+                exports: str | os.PathLike[str] = "exports") -> list[Path]:
+    """Every loadable model in the two folders, whatever its name.
+
+    model_final.bin and model_pretrained.bin come first, then the newest. Folders that are missing
+    have none; files that are no models, or damaged at first sight, are left out.
+    """
+    found = [path for folder in (checkpoints, exports) for path in models_in(folder)]
+
+    def order(path: Path) -> tuple[int, int, str]:
+        first = _FIRST.index(path.name) if path.name in _FIRST else len(_FIRST)
+        return first, -_modified(path), path.name
+    return sorted(found, key=order)
+
+
+def models_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """The models in one folder, without its sub-folders and hidden files; none if it is missing."""
+    try:
+        with os.scandir(folder) as listing:
+            names = [one.name for one in listing
+                     if not one.name.startswith(".") and one.is_file()]
+    except OSError:
+        return []
+    return [path for path in (Path(folder) / name for name in sorted(names)) if is_model(path)]
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0                        # removed meanwhile

@@ -1,0 +1,340 @@
+"""An LLM as JSON, written and read as a stream: the numbers are never all in memory as text.
+
+The layout is described in docs/persistence.md. A file that was not touched since cgpt wrote it
+is checked as a whole (`text_crc32`); one that another program wrote again is checked by the
+checksums of its tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cgpt.arena import Entry, Floats, aligned, arena_size
+from cgpt.checkpoint.atomic import Output, write_file
+from cgpt.checkpoint.failures import damaged, foreign, not_saved, other_version
+from cgpt.checkpoint.floats import PIECE, format_floats, parse_floats
+from cgpt.checkpoint.format import VERSION
+from cgpt.checkpoint.parts import (
+    GRAPH,
+    Pairs,
+    Progress,
+    build_config,
+    build_optimizer,
+    build_tokenizer,
+    build_training_state,
+    check_fits,
+    check_layers,
+    check_object,
+    dump_json,
+    parse_json,
+)
+from cgpt.checkpoint.reader import THREADS, Source
+from cgpt.checkpoint.sniff import JSON_FORMAT, JSON_OPENING, format_of
+from cgpt.config import GPTConfig
+from cgpt.llm import LLM
+from cgpt.model import GPT
+from cgpt.tokenizer import FIRST_WORD, Tokenizer
+
+_TAIL = re.compile(rb'\n"text_crc32": "([0-9a-f]{8})"\}\n\Z')
+_TAIL_SIZE = len('\n"text_crc32": "00000000"}\n')
+_DATA = re.compile(rb'(?<=[{,\s])"data"\s*:\s*\[([0-9eE+\-.,\s]*)\]')
+_VERSION = re.compile(rb'"version"\s*:\s*%d\s*[,}]' % VERSION)
+_AHEAD = 8                              # pieces of numbers that are formatted before their turn
+_KEYS = {"format", "version", "graph", "config", "vocab", "layers", "optimizer", "training_state",
+         "metadata", "best_weights"}
+
+
+# Saving
+
+def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
+    """Write `llm` to `path`; see `cgpt.checkpoint.save_model_json`."""
+    arena = llm.gpt.arena
+    with_optimizer = optimizer and llm.optimizer is not None
+    arrays = [("the weights", arena.data)]
+    if with_optimizer:
+        m, v = arena.require_moments()
+        arrays += [("Adam's m", m), ("Adam's v", v)]
+    best = llm.best_weights if optimizer else None
+    if best is not None:
+        arrays.append(("the best weights", best))
+    for what, array in arrays:
+        if not np.isfinite(array).all():
+            raise not_saved(path, f"NaN or infinity in {what}", "finite numbers, as JSON has no "
+                            "others", "save it as .bin or go back to an earlier checkpoint")
+    pieces = _pieces(llm, path, with_optimizer, best)
+
+    def write(out: Output) -> None:
+        crc = 0
+        for piece in _formatted(pieces):
+            crc = zlib.crc32(piece, crc)
+            out.write(piece)
+        out.write(f'\n"text_crc32": "{crc:08x}"}}\n'.encode())
+
+    return write_file(path, 12 * sum(array.size for _, array in arrays), write)
+
+
+def _formatted(pieces: Iterator[str | Floats]) -> Iterator[bytes]:
+    """Text as bytes and numbers as text, the latter formatted on two threads a little ahead."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting: list[Callable[[], bytes]] = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                waiting.append(piece.encode)
+            else:
+                waiting.append(pool.submit(format_floats, piece).result)
+            if len(waiting) > _AHEAD:
+                yield waiting.pop(0)()
+        for result in waiting:
+            yield result()
+
+
+def _pieces(llm: LLM, path: object, optimizer: bool,
+            best: Floats | None) -> Iterator[str | Floats]:
+    """The file in order, up to text_crc32: text, and numbers that are still to be formatted."""
+    def part(name: str, value: Any) -> str:
+        return f'"{name}": {dump_json(path, name, value)},\n'
+
+    arena, words = llm.gpt.arena, llm.tokenizer.words
+    scores = [None] * FIRST_WORD + llm.tokenizer.to_state()["scores"]
+    yield JSON_OPENING.decode() + part("version", VERSION) + part("graph", GRAPH)
+    yield part("config", llm.config.to_dict())
+    yield part("vocab", {"words": words, "scores": scores})
+    yield '"layers": [\n'
+    by_name = {entry.name: entry for entry in arena.entries}
+    for number, layer in enumerate(llm.gpt.layer_records()):
+        fields = {"name": layer.name, "type": layer.type, "parameters": list(layer.parameters)}
+        yield (",\n" if number else "") + dump_json(path, "layers", fields)[:-1] + ', "tensors": {'
+        yield from _tensor_pieces([by_name[name] for name in layer.parameters], arena.data)
+        yield "}}"
+    yield '],\n"optimizer": '
+    if optimizer and llm.optimizer is not None:
+        yield dump_json(path, "optimizer", llm.optimizer.to_dict())[:-1]
+        for name, array in zip("mv", arena.require_moments(), strict=True):
+            yield f', "{name}": {{'
+            yield from _tensor_pieces(arena.entries, array)
+            yield "}"
+        yield "},\n"
+    else:
+        yield "null,\n"
+    yield part("training_state", llm.training_state.to_dict())
+    yield part("metadata", llm.metadata)
+    yield '"best_weights": '
+    if best is None:
+        yield "null,"
+    else:
+        yield "{"
+        yield from _tensor_pieces(arena.entries, best)
+        yield "},"
+
+
+def _tensor_pieces(entries: list[Entry], array: Floats) -> Iterator[str | Floats]:
+    """The members of an object: name: {shape, crc32, data}."""
+    for number, entry in enumerate(entries):
+        flat = array[entry.offset:entry.offset + entry.size]
+        yield (f'{"," if number else ""}\n"{entry.name}": {{"shape": {list(entry.shape)}, '
+               f'"crc32": "{_crc(flat):08x}", "data": [')
+        for start in range(0, entry.size - 1, PIECE):
+            yield flat[start:min(start + PIECE, entry.size - 1)]
+        # The last number without its comma.
+        yield format_floats(flat[-1:])[:-1].decode() + "]}"
+
+
+def _crc(flat: Floats) -> int:
+    return zlib.crc32(memoryview(flat.astype("<f4", copy=False)).cast("B"))
+
+
+# Loading
+
+class Span(NamedTuple):
+    """Where the numbers of a "data" list lie in the file: first byte and the one behind."""
+
+    start: int
+    end: int
+
+
+class JsonFile(Source):
+    """A JSON model file: everything but the numbers is parsed, the numbers are `Span`s."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Raises CheckpointError: missing, foreign, version or damaged."""
+        super().__init__(path)
+        try:
+            if format_of(path, self.head, self.size) != "json":
+                raise foreign(path, "a cgpt model in the binary format where JSON is wanted",
+                              "load it with load_model_binary or load_model_auto")
+            # Copied where it cannot be mapped.
+            self._bytes = self.map(0, self.size) or memoryview(self.read(0, self.size))
+            self._check_text()
+            self.root = self._parse()
+            self.config = build_config(path, self.root["graph"], self.root["config"])
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_text(self) -> None:
+        """Compare the whole text with its checksum, where cgpt wrote it."""
+        tail = _TAIL.search(bytes(self._bytes[-_TAIL_SIZE:]))
+        opened = self.head.startswith(JSON_OPENING)
+        if not opened and tail is None:
+            return
+        if not opened or tail is None:
+            raise damaged(self.path, "a beginning and an end that do not belong together",
+                          "a file as cgpt wrote it")
+        found = zlib.crc32(self._bytes[:-_TAIL_SIZE])
+        if found != int(tail[1], 16):
+            raise damaged(self.path, f"text with checksum {found:08x}", f"{tail[1].decode()}")
+
+    def _parse(self) -> dict[str, Any]:
+        """The file's object with every list of numbers under "data" as a Span."""
+        token, spans, skeleton, position = secrets.token_hex(8), [], bytearray(), 0
+        for match in _DATA.finditer(self._bytes):
+            skeleton += self._bytes[position:match.start()]
+            skeleton += b'"data":"%s:%d"' % (token.encode(), len(spans))
+            spans.append(Span(match.start(1), match.end(1)))
+            position = match.end()
+        skeleton += self._bytes[position:]
+
+        def make(pairs: Pairs) -> dict[str, Any]:
+            found = dict(pairs)
+            data = found.get("data")
+            if isinstance(data, str) and data.startswith(token):
+                found["data"] = spans[int(data[len(token) + 1:])]
+            return found
+
+        try:
+            text = skeleton.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise damaged(self.path, f"bytes that are not UTF-8 ({error.reason})",
+                          "JSON") from None
+        root = check_object(self.path, "the file", parse_json(self.path, "the file", text, make))
+        if root.get("format") != JSON_FORMAT:
+            raise foreign(self.path, f"JSON of the format {root.get('format')!r:.60}")
+        if root.get("version") != VERSION:
+            raise other_version(self.path, f"format version {root.get('version')!r:.60}",
+                                f"version {VERSION}")
+        missing = sorted((_KEYS ^ root.keys()) - {"text_crc32"})
+        if missing:
+            raise damaged(self.path, f"'{missing[0]}' missing or unknown", f"{sorted(_KEYS)}")
+        return root
+
+    def plain(self, name: str) -> dict[str, Any]:
+        """A part that holds no tensors: its "data" lists, if it has any, are lists again."""
+        def restore(value: Any) -> Any:
+            if isinstance(value, Span):
+                text = bytes(self._bytes[value.start:value.end])
+                return parse_json(self.path, name, b"[" + text + b"]")
+            if isinstance(value, dict):
+                return {key: restore(one) for key, one in value.items()}
+            return [restore(one) for one in value] if isinstance(value, list) else value
+        return restore(check_object(self.path, name, self.root[name]))
+
+    def layers(self) -> list[dict[str, Any]]:
+        """The layers without their tensors."""
+        return [{key: one for key, one in layer.items() if key != "tensors"}
+                for layer in self._layers()]
+
+    def weights(self) -> dict[str, Any]:
+        """Every tensor of the layers by name, still to be read."""
+        found: dict[str, Any] = {}
+        for layer in self._layers():
+            tensors = check_object(self.path, "tensors", layer.get("tensors"))
+            if sorted(tensors) != sorted(layer.get("parameters") or []) or found.keys() & tensors:
+                raise damaged(self.path, f"the tensors {sorted(tensors)!r:.200}",
+                              "those that the layer's parameters name")
+            found.update(tensors)
+        return found
+
+    def _layers(self) -> list[dict[str, Any]]:
+        layers = self.root["layers"]
+        if not isinstance(layers, list) or not all(isinstance(one, dict) for one in layers):
+            raise damaged(self.path, "layers that are no list of objects", "one")
+        return layers
+
+    def tokenizer(self, config: GPTConfig) -> Tokenizer:
+        """The tokenizer of vocab.words and vocab.scores."""
+        vocab = check_object(self.path, "vocab", self.root["vocab"])
+        words, scores = vocab.get("words"), vocab.get("scores")
+        if not (isinstance(words, list) and isinstance(scores, list)
+                and len(words) == len(scores) and scores[:FIRST_WORD] == [None] * FIRST_WORD):
+            raise damaged(self.path, "words and scores that do not belong together",
+                          f"two lists of one length, the first {FIRST_WORD} scores null")
+        return build_tokenizer(self.path, words, scores[FIRST_WORD:], config)
+
+    def fill(self, tensors: Any, entries: list[Entry], target: Floats) -> None:
+        """Read the tensors, which must be exactly those of the entries, into a flat array."""
+        tensors = check_object(self.path, "tensors", tensors)
+        for name in sorted({entry.name for entry in entries} ^ tensors.keys()):
+            raise damaged(self.path, f"the tensor '{name:.100}' missing or over",
+                          "the tensors of the configuration")
+        for entry in entries:
+            tensor = tensors[entry.name]
+            if not isinstance(tensor, dict) or tensor.keys() != {"shape", "crc32", "data"} \
+                    or tensor["shape"] != list(entry.shape) or not isinstance(tensor["data"], Span):
+                raise damaged(self.path, f"the tensor '{entry.name}' as {tensor!r:.200}",
+                              f"shape {list(entry.shape)}, crc32 and data (a list of numbers)")
+        for entry in entries:
+            tensor, flat = tensors[entry.name], target[entry.offset:entry.offset + entry.size]
+            start, end = tensor["data"]
+            try:
+                parse_floats(self._bytes[start:end], flat)
+            except ValueError as error:
+                raise damaged(self.path, f"in the tensor '{entry.name}' {error}",
+                              f"{entry.size} numbers") from None
+            if f"{_crc(flat):08x}" != tensor["crc32"]:
+                raise damaged(self.path, f"the tensor '{entry.name}' with checksum "
+                              f"{_crc(flat):08x}", f"{tensor['crc32']!r:.60}")
+
+
+def quick_check(source: Source) -> bool:
+    """Whether an open file that begins like a cgpt JSON file also ends like a whole one."""
+    if not _VERSION.search(source.head):
+        return False
+    start = max(0, source.size - _TAIL_SIZE)
+    tail = source.read(start, source.size - start)
+    if source.head.startswith(JSON_OPENING):
+        return _TAIL.search(tail) is not None
+    return tail.rstrip().endswith(b"}")
+
+
+def load(path: str | os.PathLike[str], *, training: bool = True,
+         progress: Progress | None = None) -> LLM:
+    """Read an LLM; see `cgpt.checkpoint.load_model_json`."""
+    with JsonFile(path) as file:
+        # The shortest number and its comma are two characters.
+        entries = check_fits(path, file.config, file.size // 2)
+        state = build_training_state(path, file.plain("training_state"))
+        tokenizer = file.tokenizer(file.config)
+        weights = aligned(arena_size(entries), zero=True)
+        gpt = GPT(file.config, weights=weights)
+        layers = check_layers(path, file.layers(), gpt)
+        file.fill(file.weights(), entries, weights)
+        llm = LLM(tokenizer, gpt, training_state=state, metadata=file.plain("metadata"))
+        if training:
+            _read_training(file, llm, entries)
+        else:
+            weights.flags.writeable = False
+    for number, layer in enumerate(layers, 1):
+        if progress is not None:
+            progress(number, len(layers), layer)
+    return llm
+
+
+def _read_training(file: JsonFile, llm: LLM, entries: list[Entry]) -> None:
+    """Give `llm` the optimizer and the best weights of the file, where it has them."""
+    if file.root["optimizer"] is not None:
+        settings = check_object(file.path, "optimizer", file.root["optimizer"])
+        llm.optimizer = build_optimizer(file.path, llm.gpt, settings)
+        for name, array in zip("mv", llm.gpt.arena.require_moments(), strict=True):
+            file.fill(settings.get(name), entries, array)
+    if file.root["best_weights"] is not None:
+        llm.best_weights = aligned(arena_size(entries), zero=True)
+        file.fill(file.root["best_weights"], entries, llm.best_weights)

@@ -1,0 +1,170 @@
+"""The parts of a model that both file formats hold, and the checks that both need.
+
+Configuration, layers, training state, optimizer settings and metadata are JSON objects; the
+vocabulary is a list of words and scores. `build_*` turn checked parts into objects of cgpt and
+turn whatever those refuse into a CheckpointError.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cgpt.arena import Entry
+from cgpt.checkpoint.failures import damaged, not_saved, other_version
+from cgpt.config import GPTConfig
+from cgpt.errors import ConfigError, DataError
+from cgpt.llm import TrainingState
+from cgpt.model import GPT, LayerRecord
+from cgpt.optim import AdamW
+from cgpt.tokenizer import FIRST_WORD, Tokenizer
+
+GRAPH = "gpt2"                          # the only graph that this version builds
+_DEEPEST = 64                           # nesting of a JSON part
+
+Progress = Callable[[int, int, LayerRecord], None]
+Pairs = list[tuple[str, Any]]
+
+
+# JSON
+
+def dump_json(path: object, what: str, value: Any) -> str:
+    """Plain ASCII JSON. Raises CheckpointError (write) naming what JSON cannot hold."""
+    try:
+        return json.dumps(value, ensure_ascii=True, allow_nan=False, default=_plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise not_saved(path, f"{what} that JSON cannot hold ({error})",
+                        "strings, finite numbers, lists and objects",
+                        f"change {what}") from None
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars and arrays as Python's."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"found {type(value).__name__}")
+
+
+def parse_json(path: object, what: str, text: str | bytes,
+               make_object: Callable[[Pairs], Any] | None = None) -> Any:
+    """Strict JSON: no NaN, no name twice in an object, bounded nesting. Raises CheckpointError."""
+    def build(pairs: Pairs) -> Any:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name that occurs twice in one object")
+        return found if make_object is None else make_object(pairs)
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"the constant {constant}")
+
+    try:
+        value = json.loads(text, object_pairs_hook=build, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"{what} with {_described(error)}", "strict JSON") from None
+    if _too_deep(value):
+        raise damaged(path, f"{what} nested more than {_DEEPEST} deep", f"at most {_DEEPEST}")
+    return value
+
+
+def _described(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"'{error.msg}' at character {error.pos}"
+    return "too deep nesting" if isinstance(error, RecursionError) else str(error)[:200]
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [child for one in level if isinstance(one, (dict, list))
+                 for child in (one.values() if isinstance(one, dict) else one)
+                 if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+# Building
+
+def build_config(path: object, graph: Any, values: Any) -> GPTConfig:
+    """The configuration of a graph that this version knows."""
+    if graph != GRAPH:
+        raise other_version(path, f"the graph {graph!r:.60}", f"'{GRAPH}'")
+    if not isinstance(values, dict):
+        raise damaged(path, "a configuration that is no object", "one")
+    try:
+        return GPTConfig.from_dict(values)
+    except (ConfigError, TypeError) as error:
+        raise damaged(path, f"a configuration that cannot be ({error})", "a valid one") from None
+
+
+def build_tokenizer(path: object, words: list[str], scores: list[float],
+                    config: GPTConfig) -> Tokenizer:
+    """words of every id, scores of those from FIRST_WORD on."""
+    reserved = Tokenizer([], []).words
+    if words[:FIRST_WORD] != reserved:
+        raise damaged(path, "a vocabulary whose first words are not the special tokens and bytes",
+                      f"'{reserved[0]}' to '{reserved[-1]}'")
+    if len(words) > config.vocab_size:
+        raise damaged(path, f"a vocabulary of {len(words)} words", f"at most {config.vocab_size}")
+    try:
+        return Tokenizer.from_state({"words": words[FIRST_WORD:], "scores": scores})
+    except DataError as error:
+        raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None
+
+
+def build_training_state(path: object, values: Any) -> TrainingState:
+    """The training state of a JSON object."""
+    try:
+        return TrainingState.from_dict(values)
+    except (DataError, TypeError) as error:
+        raise damaged(path, f"a training state that cannot be ({error})", "a valid one") from None
+
+
+def build_optimizer(path: object, gpt: GPT, values: Any) -> AdamW:
+    """AdamW with its settings; its moments are zeros and still to be read."""
+    try:
+        betas = [float(beta) for beta in values["betas"]]
+        numbers = [*betas, float(values["eps"]), float(values["weight_decay"])]
+        steps = values["step_count"]
+        if len(betas) != 2 or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"numbers {numbers}")
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"step_count {steps!r:.60}")
+        return AdamW.from_dict(gpt, values)
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise damaged(path, f"optimizer settings that cannot be ({error})",
+                      "betas, eps, weight_decay and step_count") from None
+
+
+def check_object(path: object, what: str, value: Any) -> dict[str, Any]:
+    """`value` where it is a JSON object."""
+    if not isinstance(value, dict):
+        raise damaged(path, f"{what} that is no JSON object", "one")
+    return value
+
+
+def check_layers(path: object, found: list[Any], gpt: GPT) -> list[LayerRecord]:
+    """The layers of the file are those of the model, in order. Returns them."""
+    expected = gpt.layer_records()
+    for number, layer in enumerate(expected, 1):
+        one = found[number - 1] if number <= len(found) else None
+        plain = {"name": layer.name, "type": layer.type, "parameters": list(layer.parameters)}
+        if one != plain:
+            raise damaged(path, f"layer {number} as {one!r:.200}", f"{plain!r:.200}")
+    if len(found) != len(expected):
+        raise damaged(path, f"{len(found)} layers", f"{len(expected)}")
+    return expected
+
+
+def check_fits(path: object, config: GPTConfig, available: int) -> list[Entry]:
+    """The layout of the configuration, once its weights can be in `available` bytes at all."""
+    C, F = config.n_embd, config.n_ff
+    least = config.n_layer * (4 * C * C + 2 * C * F) + (config.vocab_size + config.block_size) * C
+    if least > available:
+        raise damaged(path, f"a configuration of at least {least} parameters",
+                      f"at most {available}, which is all that the file can hold")
+    return GPT.layout(config)

@@ -1,0 +1,233 @@
+"""A binary model file opened for reading: parsed, and every payload checked before it is used."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from cgpt.arena import Floats
+from cgpt.checkpoint.failures import damaged, foreign, unreadable
+from cgpt.checkpoint.format import Kind, Record, align, parse_header, parse_table
+from cgpt.checkpoint.parts import parse_json
+from cgpt.checkpoint.sniff import HEAD, format_of
+
+THREADS = min(2, os.cpu_count() or 1)   # zlib releases the GIL; more would starve the disk
+_MOST = 1 << 30                         # bytes asked of one read call
+_GROUP = 1 << 21                        # bytes of a thread's next piece of work
+
+
+class Job(NamedTuple):
+    """Work on so many bytes that may run on another thread."""
+
+    size: int
+    run: Callable[[], object]
+
+
+class Source:
+    """A regular file opened for reading at any position. `head` is its first 64 KiB."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Raises CheckpointError where it cannot be opened."""
+        self.path = path
+        self.fd = -1
+        self._lock = threading.Lock()
+        try:
+            if "\0" in os.fsdecode(path):
+                raise FileNotFoundError
+            self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+                              | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+            status = os.fstat(self.fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise (unreadable(path, IsADirectoryError()) if stat.S_ISDIR(status.st_mode)
+                       else foreign(path, "a device or pipe"))
+            self.size = status.st_size
+            self.head = os.read(self.fd, HEAD)
+        except OSError as error:
+            self.close()
+            raise unreadable(path, error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; maps of it stay valid."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def read_into(self, position: int, target: memoryview) -> None:
+        """Fill `target` (bytes) from the file. Raises CheckpointError where the file ends."""
+        view = target
+        try:
+            while view:
+                n = self._read_some(view[:_MOST], position)
+                if n == 0:
+                    raise damaged(self.path, f"its end at byte {position}",
+                                  f"{len(view)} bytes more")
+                view, position = view[n:], position + n
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+
+    def _read_some(self, view: memoryview, position: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self.fd, [view], position)
+        with self._lock:                # Windows
+            os.lseek(self.fd, position, os.SEEK_SET)
+            data = os.read(self.fd, len(view))
+        view[:len(data)] = data
+        return len(data)
+
+    def read(self, position: int, length: int) -> bytes:
+        """`length` bytes at `position`, which the caller knows to be inside the file."""
+        data = bytearray(length)
+        self.read_into(position, memoryview(data))
+        return bytes(data)
+
+    def map(self, start: int, length: int) -> memoryview | None:
+        """A part of the file as a read-only memory map, or None where the system cannot."""
+        shift = start % mmap.ALLOCATIONGRANULARITY
+        kinds: dict[str, Any] = {"access": mmap.ACCESS_READ}
+        if sys.platform == "linux":     # all pages at once: they are read for the checksums anyway
+            kinds = {"flags": mmap.MAP_SHARED | mmap.MAP_POPULATE, "prot": mmap.PROT_READ}
+        try:
+            found = mmap.mmap(self.fd, length + shift, offset=start - shift, **kinds)
+        except (OSError, ValueError):
+            return None
+        return memoryview(found)[shift:]
+
+
+class BinaryFile(Source):
+    """A file of format v1 whose header and table are checked; payloads are checked when read."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Raises CheckpointError: missing, foreign, version or damaged."""
+        super().__init__(path)
+        try:
+            if format_of(path, self.head, self.size) != "binary":
+                raise foreign(path, "a cgpt model in JSON where a binary one is wanted",
+                              "load it with load_model_json or load_model_auto")
+            self.header = parse_header(path, self.head, self.size)
+            start, length = self.header.table_offset, self.header.table_length
+            self.records = parse_table(path, self.header, self.read(start, length))
+            end = start + length
+            self._check_zeros(end, None)
+        except BaseException:
+            self.close()
+            raise
+
+    def of(self, kind: Kind) -> list[Record]:
+        """The records of a kind, in order."""
+        return [record for record in self.records if record.kind == kind]
+
+    def maybe(self, kind: Kind) -> Record | None:
+        """The only record of a kind, or None where there is none."""
+        found = self.of(kind)
+        if len(found) > 1:
+            raise damaged(self.path, f"{len(found)} records of kind {kind.name.lower()}", "1")
+        return found[0] if found else None
+
+    def one(self, kind: Kind) -> Record:
+        """The only record of a kind."""
+        found = self.maybe(kind)
+        if found is None:
+            raise damaged(self.path, f"no record of kind {kind.name.lower()}", "1")
+        return found
+
+    def payload(self, record: Record) -> bytes:
+        """A payload, checked."""
+        data = self.read(record.offset, record.length)
+        self.check(record, data)
+        return data
+
+    def json(self, record: Record) -> Any:
+        """A payload that is JSON, checked."""
+        return parse_json(self.path, record.label, self.payload(record))
+
+    def check(self, record: Record, data: bytes | memoryview) -> None:
+        """Compare a payload with its checksum, and see that zeros follow it."""
+        found = zlib.crc32(data)
+        if found != record.crc:
+            raise damaged(self.path, f"{record.label} with checksum {found:08x}",
+                          f"{record.crc:08x}")
+        self._check_zeros(record.end, record)
+
+    def fill(self, record: Record, target: Floats) -> None:
+        """Read a float32 payload into `target` and check it."""
+        view = memoryview(target).cast("B")
+        self.read_into(record.offset, view)
+        self.check(record, view)
+        if sys.byteorder == "big":
+            target.byteswap(inplace=True)
+
+    def verify(self) -> None:
+        """Check every payload, in pieces of a few megabytes."""
+        def check(record: Record) -> None:
+            crc = 0
+            for start in range(0, record.length, 1 << 22):
+                size = min(1 << 22, record.length - start)
+                crc = zlib.crc32(self.read(record.offset + start, size), crc)
+            if crc != record.crc:
+                raise damaged(self.path, f"{record.label} with checksum {crc:08x}",
+                              f"{record.crc:08x}")
+            self._check_zeros(record.end, record)
+        in_parallel([Job(record.length, partial(check, record))
+                     for record in self.records])
+
+    def _check_zeros(self, start: int, after: Record | None) -> None:
+        """See that only zeros lie between `start` and the next payload."""
+        size = align(start) - start
+        if size and any(self.read(start, size)):
+            place = "the table" if after is None else after.label
+            raise damaged(self.path, f"bytes that are not zero in the padding after {place}",
+                          "zeros")
+
+
+def in_parallel(jobs: Sequence[Job]) -> None:
+    """Run the jobs on two threads; the first error, in their order, is raised."""
+    groups = grouped(jobs)
+    if len(groups) < 2:
+        for job in jobs:
+            job.run()
+        return
+
+    def run(group: list[Job]) -> None:
+        for job in group:
+            job.run()
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        futures = [pool.submit(run, group) for group in groups]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def grouped(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs in order, in groups that are worth a thread's attention."""
+    groups: list[list[Job]] = []
+    room = 0
+    for job in jobs:
+        if room <= 0:
+            groups.append([])
+            room = _GROUP
+        groups[-1].append(job)
+        room -= job.size
+    return groups

@@ -1,0 +1,132 @@
+"""What kind of file this is, told by its first bytes and never by its name."""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+from cgpt.checkpoint.failures import damaged, foreign
+from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
+from cgpt.errors import CheckpointError
+
+HEAD = 1 << 16                          # bytes of a file that are looked at
+JSON_FORMAT = "cgpt-json"
+# Other programs that write the file again put a space or nothing where the line ends.
+JSON_OPENING = f'{{"format": "{JSON_FORMAT}",\n'.encode()
+
+_NAMED = re.compile(rb'"format"\s*:\s*"' + JSON_FORMAT.encode() + rb'"')
+_SIGNATURES = (
+    (b"GGUF", "a GGUF file (llama.cpp)"),
+    (b"ggml", "a GGML file (llama.cpp)"),
+    (b"tjgg", "a GGML file (llama.cpp)"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x89HDF", "an HDF5 file (Keras)"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"version https://git-lfs", "a Git LFS pointer instead of the file (run git lfs pull)"),
+    (b"\x7fELF", "a program"),
+    (b"<", "a web page or XML"),
+)
+
+
+def format_of(path: object, head: bytes, size: int) -> str:
+    """"binary" or "json" for a cgpt file that starts with `head`.
+
+    Raises CheckpointError: damaged where it is a cgpt file whose first bytes were changed or cut,
+    foreign for everything else, naming what was recognised.
+    """
+    if head.startswith(MAGIC):
+        return "binary"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
+    if text.startswith(b"{") and _NAMED.search(head):
+        return "json"
+    error = _damaged_opening(path, head, size)
+    if error is not None:
+        raise error
+    found, advice = _recognise(head, text, size)
+    raise foreign(path, found, advice)
+
+
+def _damaged_opening(path: object, head: bytes, size: int) -> CheckpointError | None:
+    """An error where these bytes were once a cgpt file."""
+    if size == 0:
+        return damaged(path, "an empty file", "a model")
+    if MAGIC.startswith(head) or JSON_OPENING.startswith(head):
+        return damaged(path, f"only the first {size} bytes", "a whole file")
+    if head.find(b"CGPT", 1, 8) > 0:
+        return damaged(path, "a signature changed as by a transfer in text mode",
+                       "the bytes as they were saved")
+    restored = MAGIC + head[len(MAGIC):HEADER_SIZE - 4]
+    if len(head) >= HEADER_SIZE and zlib.crc32(restored) == int.from_bytes(
+            head[HEADER_SIZE - 4:HEADER_SIZE], "little"):
+        return damaged(path, f"the signature {head[:8]!r}", repr(MAGIC))
+    if not any(head[:HEADER_SIZE]):
+        return damaged(path, "zeros where the header belongs", "a file that was written whole")
+    # The opening of a JSON file with a byte changed, lost or added.
+    near = sum(a == b for a, b in zip(head, JSON_OPENING, strict=False))
+    if near >= len(JSON_OPENING) - 1 or JSON_OPENING[-12:] in head[:len(JSON_OPENING) + 1]:
+        return damaged(path, f"the opening {head[:len(JSON_OPENING)]!r}", repr(JSON_OPENING))
+    return None
+
+
+def _recognise(head: bytes, text: bytes, size: int) -> tuple[str, str]:
+    """(what a foreign file seems to be, what to do)."""
+    export = "export it as safetensors or to a format that cgpt import reads"
+    for signature, name in _SIGNATURES:
+        if head.startswith(signature):
+            return name, "choose another file"
+    if head.startswith(b"PK\x03\x04"):
+        if b"data.pkl" in head:
+            return "a PyTorch file (zip with pickle, which may run code)", export
+        return ("a NumPy .npz" if b".npy" in head else "a zip archive"), "choose another file"
+    if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
+        return "a Python pickle (which may run code)", export
+    length = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and length + 8 <= size:
+        return "a safetensors file", "choose another file"
+    if text.startswith(b"{"):
+        if b'"vocab"' in head and b'"encode"' in head:
+            return "a JSON export of RustGPT-Chinese", "use cgpt import if this version has it"
+        return f"JSON that does not say '{JSON_FORMAT}'", "choose another file"
+    if _is_bincode(head):
+        return ("a binary file of RustGPT-Chinese (bincode)",
+                "export it as JSON with RustGPT-Chinese")
+    if _is_text(head):
+        return "text", "choose another file"
+    return f"bytes that begin with {head[:8].hex(' ')}", "choose another file"
+
+
+def _is_bincode(head: bytes) -> bool:
+    """Version 1, a word count, then words with lengths and ids, as RustGPT-Chinese writes."""
+    if head[:1] != b"\x01":
+        return False
+    _, position = _varint(head, 1)
+    for _ in range(4):
+        length, position = _varint(head, position)
+        word = head[position:position + length]
+        try:
+            word.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+        if not 0 < length == len(word) <= 256:
+            return False
+        _, position = _varint(head, position + length)
+    return True
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """bincode's integer at `position`, and where the next field starts."""
+    first = data[position] if position < len(data) else 0
+    if first < 251:
+        return first, position + 1
+    width = {251: 2, 252: 4}.get(first, 8)
+    return int.from_bytes(data[position + 1:position + 1 + width], "little"), position + 1 + width
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        head[:4096].decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start > 4000
+    return b"\0" not in head[:4096]

@@ -1,0 +1,97 @@
+"""The command line: `main()` runs it and gives the exit code. Only cli/ imports click and rich.
+
+Exit codes: 0 · 1 a CgptError · 2 usage · 3 a damaged or foreign checkpoint · 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from cgpt.cli.messages import LANGUAGES, set_language, t
+
+UNREADABLE = ("damaged", "foreign", "version")  # codes of a CheckpointError that exit with 3
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line (sys.argv by default) and give the exit code."""
+    from cgpt.cli.terminal import prepare_streams, silence_broken_pipe
+
+    given = list(sys.argv[1:] if args is None else args)
+    prepare_streams()
+    choose_language(given)
+    try:
+        code = guard(lambda: run(given))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        silence_broken_pipe()
+        return 0
+
+
+def choose_language(args: Sequence[str]) -> None:
+    """The language before anything is parsed, so that even usage errors speak it."""
+    wanted = os.environ.get("CGPT_LANG", "")
+    for i, arg in enumerate(args):
+        if arg == "--":
+            break
+        if arg == "--lang" and i + 1 < len(args):
+            wanted = args[i + 1]
+        elif arg.startswith("--lang="):
+            wanted = arg.partition("=")[2]
+    try:
+        set_language(wanted or LANGUAGES[0])
+    except ValueError:
+        set_language(LANGUAGES[0])  # the option itself refuses it
+
+
+def run(args: list[str]) -> int:
+    """Parse and run; raises what goes wrong."""
+    from cgpt.cli.root import cgpt
+
+    with cgpt.make_context("cgpt", args) as context:
+        result = cgpt.invoke(context)
+    return result if isinstance(result, int) else 0
+
+
+def guard(action: Callable[[], int]) -> int:
+    """The one place where errors become one line on stderr and an exit code."""
+    import click
+
+    from cgpt.cli.app import usage_sentence
+    from cgpt.cli.terminal import Terminated
+    from cgpt.errors import CgptError, CheckpointError
+
+    try:
+        return action()
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.UsageError as error:
+        complain(usage_sentence(error))
+        command = error.ctx.command_path if error.ctx else "cgpt"
+        print(t("try_help", command=command), file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        print("\n" + t("interrupted"), file=sys.stderr)
+        return 130
+    except Terminated as stop:
+        return stop.code
+    except CgptError as error:
+        complain(str(error))
+        unreadable = isinstance(error, CheckpointError) and error.code in UNREADABLE
+        return 3 if unreadable else 1
+    except BrokenPipeError:
+        raise
+    except MemoryError:
+        complain(t("out_of_memory"))
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{error.strerror or error}")
+        return 1
+
+
+def complain(sentence: str) -> None:
+    """One line on stderr."""
+    print(t("label_error") + " ".join(sentence.split("\n")), file=sys.stderr)

@@ -1,0 +1,243 @@
+"""click with our own face: lazy commands, two languages, CJK-straight help, CGPT_<FLAG>.
+
+A command module is imported when its command runs, not before, so that `cgpt --help` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from cgpt.cli.help_text import COMMANDS, OPTIONS
+from cgpt.cli.layout import columns, wrap
+from cgpt.cli.messages import pick, set_language, t
+
+SCREEN_LEAST, SCREEN_MOST = 40, 100
+
+
+def screen_width() -> int:
+    """Cells of the terminal, at most 100 so that help stays readable."""
+    import shutil
+
+    return max(min(shutil.get_terminal_size().columns, SCREEN_MOST), SCREEN_LEAST) - 1
+
+
+class Number(click.ParamType):
+    """A finite number inside a range; `whole` for integers.
+
+    An `open_low` or `open_high` end is itself outside the range.
+    """
+
+    name = "number"
+
+    def __init__(self, low: float = -math.inf, high: float = math.inf, *, whole: bool = False,
+                 open_low: bool = False, open_high: bool = False) -> None:
+        self.low, self.high, self.whole = low, high, whole
+        self.open_low, self.open_high = open_low, open_high
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> int | float:
+        number: int | float
+        if isinstance(value, bool) or (self.whole and isinstance(value, float)):
+            self.fail(t("not_whole" if self.whole else "not_number", value=value), param, ctx)
+        try:
+            number = int(value) if self.whole else float(value)
+        except (TypeError, ValueError):
+            self.fail(t("not_whole" if self.whole else "not_number", value=value), param, ctx)
+        if not self.whole and not math.isfinite(number):
+            self.fail(t("not_number", value=value), param, ctx)
+        below = number <= self.low if self.open_low else number < self.low
+        above = number >= self.high if self.open_high else number > self.high
+        if below or above:
+            self.fail(t("out_of_range", value=value, range=self._range()), param, ctx)
+        return number
+
+    def _range(self) -> str:
+        if self.high == math.inf:
+            return f"{'>' if self.open_low else '>='} {self.low:g}"
+        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+
+class OneOf(click.ParamType):
+    """One of a few words; case does not matter where `fold`."""
+
+    name = "choice"
+
+    def __init__(self, choices: Sequence[str], *, fold: bool = False) -> None:
+        self.choices, self.fold = tuple(choices), fold
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> str:
+        for choice in self.choices:
+            if value == choice or (self.fold and str(value).lower() == choice.lower()):
+                return choice
+        self.fail(t("not_one_of", value=value, choices=", ".join(self.choices)), param, ctx)
+
+
+class Option(click.Option):
+    """An option that also reads CGPT_<FLAG> and takes its help from help_text.OPTIONS."""
+
+    def __init__(self, param_decls: Sequence[str] | None = None, *, note: str | None = None,
+                 **attrs: Any) -> None:
+        super().__init__(param_decls, **attrs)
+        flag = max(self.opts, key=len)
+        self.flag = flag
+        self.note = note
+        if self.envvar is None and flag != "--help":
+            self.envvar = "CGPT_" + flag.lstrip("-").replace("-", "_").upper()
+
+    def help_row(self) -> tuple[str, str]:
+        """(flags and what they take, help with the default) for the two columns of --help."""
+        names = ", ".join(self.opts)
+        left = names if self.is_flag or not self.metavar else f"{names} {self.metavar}"
+        text = pick(OPTIONS[self.name or ""])
+        if self.note:
+            text += f" [{t('label_default', value=self.note)}]"
+        return left, text
+
+
+def option(*names: str, **attrs: Any) -> Any:
+    """click.option with the class above."""
+    return click.option(*names, cls=Option, **attrs)
+
+
+def _show_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(ctx.get_help())
+        ctx.exit()
+
+
+def _take_language(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value:
+        try:
+            set_language(value)
+        except ValueError:
+            reason = t("not_one_of", value=value, choices="zh, en")
+            raise click.BadParameter(reason, ctx=ctx, param=param) from None
+
+
+class _Face:
+    """Usage, options and parse shared by commands and the group."""
+
+    name: str | None
+    params: list[click.Parameter]
+    spread: tuple[str, ...] = ()
+
+    def common_params(self) -> list[click.Parameter]:
+        """--lang and --help, which every command has."""
+        return [Option(["--lang"], metavar="zh|en", is_eager=True, expose_value=False,
+                       callback=_take_language),
+                Option(["--help"], is_flag=True, is_eager=True, expose_value=False,
+                       callback=_show_help)]
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Whole help page in the language of this run."""
+        width = screen_width()
+        arguments = [p.metavar or str(p.name).upper() for p in self.params
+                     if isinstance(p, click.Argument)]
+        group = isinstance(self, click.Group)
+        usage = f"{ctx.command_path} [OPTIONS] {' '.join(arguments)}".rstrip()
+        lines = [t("label_usage") + usage + (" [COMMAND ...]" if group else ""), ""]
+        lines += ["  " + line for line in wrap(pick(COMMANDS[self.name or ""]), width - 2)]
+        rows = [p.help_row() for p in self.params if isinstance(p, Option) and not p.hidden]
+        lines += ["", t("label_options"), *columns(rows, width)]
+        if isinstance(self, LazyGroup):
+            rows = [(name, pick(COMMANDS[name]).split("\n")[0]) for name in self.modules]
+            lines += ["", t("label_commands"), *columns(rows, width)]
+        return "\n".join(lines)
+
+
+class Command(_Face, click.Command):
+    """A command; `spread` names flags that take several values: `--chat a b --out c`."""
+
+    def __init__(self, *args: Any, spread: tuple[str, ...] = (), **attrs: Any) -> None:
+        super().__init__(*args, add_help_option=False, **attrs)
+        self.spread = spread
+        self.params += self.common_params()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spread_values(args, self.spread))
+
+
+class LazyGroup(_Face, click.Group):
+    """The group of commands: name -> module that holds the function of the same name."""
+
+    def __init__(self, *args: Any, modules: dict[str, str], **attrs: Any) -> None:
+        super().__init__(*args, add_help_option=False, **attrs)
+        self.modules = modules
+        self.params += self.common_params()
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.modules)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.modules:
+            return None
+        module = importlib.import_module(self.modules[name])
+        command: click.Command = getattr(module, name.replace("import", "import_"))
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in self.modules:
+            message = t("no_command", name=args[0]) + similar(args[0], list(self.modules))
+            raise click.UsageError(message, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+
+def similar(name: str, known: Sequence[str]) -> str:
+    """`; did you mean 'train'?` or nothing."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return t("did_you_mean", name=near[0]) if near else ""
+
+
+def spread_values(args: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """`--chat a b` becomes `--chat a --chat b` for the flags named, until the next flag."""
+    result: list[str] = []
+    flag, fresh = "", False
+    for arg in args:
+        if arg.startswith("-") and arg != "-":
+            flag, fresh = (arg, True) if arg in flags else ("", False)
+            result.append(arg)
+        elif flag and not fresh:
+            result += [flag, arg]
+        else:
+            result.append(arg)
+            fresh = False
+    return result
+
+
+def usage_sentence(error: click.UsageError) -> str:
+    """What was wrong with the command line, in the language of this run."""
+    if isinstance(error, click.NoSuchOption):
+        near = list(error.possibilities or ())
+        guess = t("did_you_mean", name=near[0]) if near else ""
+        return t("no_option", name=error.option_name) + guess
+    if isinstance(error, click.MissingParameter):
+        return t("missing_argument", name=_name_of(error))
+    if isinstance(error, click.BadParameter):
+        return t("bad_value", name=_name_of(error), reason=error.message)
+    if isinstance(error, click.BadOptionUsage):
+        key = "option_takes_no_value" if "not take" in error.message else "option_needs_value"
+        return t(key, name=error.option_name)
+    if error.message.startswith("Got unexpected extra argument"):
+        return t("extra_argument", name=error.message.partition("(")[2].rstrip(").").strip())
+    return error.message
+
+
+def _name_of(error: click.BadParameter) -> str:
+    param = error.param
+    if isinstance(param, Option):
+        given = error.ctx and error.ctx.get_parameter_source(param.name or "")
+        if given is click.core.ParameterSource.ENVIRONMENT:
+            return str(param.envvar)
+        return param.flag
+    if isinstance(param, click.Argument):
+        return param.metavar or str(param.name).upper()
+    return str(error.param_hint or "")

@@ -1,0 +1,309 @@
+"""`cgpt` without a command: train or load, save, go on, chat, as the seed document shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgpt.cli.chatting import chat_loop
+from cgpt.cli.messages import t
+from cgpt.cli.progress import ProgressDisplay, result_line
+from cgpt.cli.saving import CHECKPOINTS, EXPORTS, FINAL, PRETRAINED, Keeper
+from cgpt.cli.terminal import (
+    StopRequest,
+    Terminal,
+    Terminated,
+    plain_number,
+    termination_raises,
+)
+from cgpt.errors import CgptError, CheckpointError
+
+if TYPE_CHECKING:
+    from cgpt.llm import LLM
+    from cgpt.run import RunConfig, TrainingRun
+    from cgpt.train import FitResult
+
+DEFAULT_EPOCHS, DEFAULT_LR = 50, 0.0001
+MARKS = {FINAL: "mark_final", PRETRAINED: "mark_pretrained"}
+
+
+@dataclass(frozen=True)
+class GuidedOptions:
+    """What the guided run may be told beforehand; None leaves the default recipe as it is."""
+
+    preset: str | None = None
+    seed: int | None = None
+    max_steps: int | None = None
+    pretrain_epochs: int | None = None
+    finetune_epochs: int | None = None
+    data: tuple[str, ...] = ()
+
+
+def guided_config(options: GuidedOptions) -> RunConfig:
+    """The default recipe with the options of the command line."""
+    from cgpt.cli.recipe import run_config, split_by_kind
+
+    values = asdict(options)
+    if options.data:
+        values["pretrain"], values["chat"] = split_by_kind(options.data)
+    return run_config(values)
+
+
+class GuidedRun:
+    """One guided run in the current directory."""
+
+    def __init__(self, terminal: Terminal, options: GuidedOptions) -> None:
+        self.terminal = terminal
+        self.options = options
+        self.keeper = Keeper(terminal)
+
+    def run(self) -> int:
+        """Run to the end and give the exit code; an unsaved model is saved on every way out."""
+        try:
+            with termination_raises():
+                self._steps()
+            return 0
+        except EOFError:
+            self.terminal.say()
+            return 0 if self.keeper.rescue() else 1
+        except KeyboardInterrupt:
+            self.terminal.say()
+            self.keeper.rescue()
+            return 130
+        except Terminated as stop:
+            with suppress(OSError):  # the terminal may be gone
+                self.keeper.rescue()
+            return stop.code
+        except BaseException:
+            self.keeper.rescue()
+            raise
+
+    def _steps(self) -> None:
+        terminal = self.terminal
+        for folder in (CHECKPOINTS, EXPORTS):
+            make_folder(folder)
+        terminal.box(t("banner"))
+        terminal.say()
+        if not self._load_existing():
+            self._train_new()
+        if self.keeper.llm is not None:
+            terminal.say()
+            self._chat()
+
+    # ---- loading -------------------------------------------------------------------------
+
+    def _load_existing(self) -> bool:
+        """Offer the saved models; False where a new one is to be trained.
+
+        True without a model where none can be loaded and none is to be trained.
+        """
+        from cgpt.checkpoint import find_models
+
+        terminal = self.terminal
+        models = [Path(path).as_posix() for path in find_models(CHECKPOINTS, EXPORTS)]
+        broken = unusable(models)
+        if not models and not broken:
+            terminal.say(t("no_model"))
+            return False
+        terminal.say(t("models_found"))
+        for path in models:
+            terminal.say(f"  ✓ {path}")
+        for path, kind in broken:
+            terminal.say(f"  ✗ {path} ({kind})")
+        terminal.say()
+        if not models:
+            terminal.note(t("none_usable"))
+            if not terminal.yes_no(t("ask_train_new")):
+                return True
+        while models and terminal.yes_no(t("ask_load")):
+            terminal.say()
+            llm = self._choose(models)
+            if llm is not None:
+                self.keeper.hold(llm, unsaved=False)
+                self._offer_continue(llm)
+                return True
+        terminal.say()
+        terminal.say(t("new_model"))
+        return False
+
+    def _choose(self, models: list[str]) -> LLM | None:
+        """Choose and load; a file that cannot be loaded leads back here, n gives None."""
+        terminal = self.terminal
+        failed = False
+        while True:
+            terminal.say(t("which_model"))
+            for i, path in enumerate(models, 1):
+                terminal.say(f"  {i}) {path}" + (t(MARKS[path]) if path in MARKS else ""))
+            chosen = terminal.choose(len(models), back=failed)
+            terminal.say()
+            if chosen == 0:
+                return None
+            try:
+                return self._load(models[chosen - 1])
+            except (CgptError, OSError, MemoryError) as error:
+                failed = True
+                terminal.note(t("load_failed", kind=kind_of(error), reason=reason_of(error)))
+                terminal.note(t("choose_another"))
+                terminal.say()
+
+    def _load(self, path: str) -> LLM:
+        from cgpt.checkpoint import load_model_auto
+
+        terminal = self.terminal
+        count = 0
+
+        def rebuilt(*_: Any) -> None:
+            nonlocal count
+            count += 1
+            terminal.say(t("layer_rebuilt", i=count))
+
+        terminal.say(t("loading", path=path))
+        llm = load_model_auto(path, training=True, progress=rebuilt)
+        terminal.say()
+        terminal.say(t("loaded"))
+        terminal.say(t("loaded_vocabulary", n=len(llm.tokenizer)))
+        terminal.say(t("loaded_parameters", n=llm.gpt.n_parameters))
+        layers = ", ".join(record.type for record in llm.gpt.layer_records())
+        terminal.say(t("loaded_layers", layers=layers))
+        terminal.say()
+        return llm
+
+    # ---- training ------------------------------------------------------------------------
+
+    def _train_new(self) -> None:
+        from cgpt.cli.recipe import describe_run
+        from cgpt.run import TrainingRun
+
+        terminal = self.terminal
+        terminal.say()
+        terminal.say(t("reading"))
+        run = TrainingRun.start(guided_config(self.options))
+        describe_run(run, terminal.say)
+        terminal.say()
+        self.keeper.hold(run.llm, unsaved=False, default=PRETRAINED)
+        finished = self._both_phases(run)
+        self.keeper.default = FINAL
+        self._finish(finished, "trained")
+
+    def _finish(self, finished: bool, message: str) -> None:
+        """Say how the training ended, offer to save it."""
+        terminal, keeper = self.terminal, self.keeper
+        terminal.say(t(message if finished else "training_stopped"))
+        terminal.say()
+        before = len(keeper.saved_paths)
+        keeper.offer()
+        if not finished and len(keeper.saved_paths) > before:
+            terminal.say(t("resume_hint", path=keeper.saved_paths[-1]))
+
+    def _both_phases(self, run: TrainingRun) -> bool:
+        """Train what there is to train; False after Ctrl-C or a failure."""
+        for phase in tuple(run.phases):
+            last = phase == "finetune"
+            if last:
+                self.keeper.default = FINAL
+            result = self._train(phase, partial(run.fit_phase, phase))
+            if result is None or result.stopped == "interrupted":
+                return False
+            if not last:
+                if self.terminal.yes_no(t("ask_save_pretrained")):
+                    self.keeper.save_pretrained()
+                self.terminal.say()
+        return True
+
+    def _train(self, phase: str, fit: Callable[..., FitResult]) -> FitResult | None:
+        """One phase with its live line; None where training had to stop with an error."""
+        terminal, keeper = self.terminal, self.keeper
+
+        def progress_made(llm: LLM) -> None:
+            keeper.unsaved = True
+
+        try:
+            with (StopRequest(terminal.output) as stop,
+                  ProgressDisplay(terminal.output) as display):
+                result = fit(on_progress=display, should_stop=stop, on_checkpoint=progress_made)
+        except CgptError as error:
+            if not keeper.unsaved:
+                raise
+            terminal.note(t("training_failed", reason=reason_of(error)))
+            terminal.say()
+            return None
+        terminal.note(result_line(phase, result))
+        terminal.say()
+        return result
+
+    def _offer_continue(self, llm: LLM) -> None:
+        from cgpt.cli.recipe import continued_chat
+        from cgpt.run import continue_training
+
+        terminal = self.terminal
+        if not terminal.yes_no(t("ask_continue")):
+            terminal.say()
+            terminal.say(t("skip_training"))
+            return
+        terminal.say()
+        terminal.say(t("continue_mode"))
+        terminal.say()
+        epochs, lr = terminal.epochs(DEFAULT_EPOCHS), terminal.learning_rate(DEFAULT_LR)
+        terminal.say()
+        terminal.say(t("continue_start", epochs=epochs, lr=plain_number(lr)))
+        terminal.say()
+        chat = continued_chat(self.options.data, llm.training_state.run)
+        fit = partial(continue_training, llm, epochs, lr, chat=chat)
+        result = self._train("finetune", fit)
+        finished = result is not None and result.stopped != "interrupted"
+        self._finish(finished, "continue_done")
+
+    # ---- talking -------------------------------------------------------------------------
+
+    def _chat(self) -> None:
+        from cgpt.chat import ChatSession
+        from cgpt.generate import SamplingConfig
+
+        session = ChatSession(self.keeper.model(), SamplingConfig(temperature=0.0))
+        chat_loop(self.terminal, session, self.keeper.dialog)
+
+
+def make_folder(folder: str) -> None:
+    """Make it when missing. Raises CheckpointError where that cannot be done."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: the folder cannot be made ({error.strerror}); run cgpt "
+                              "in a folder that you may write to", code="write") from error
+
+
+def unusable(models: list[str]) -> list[tuple[str, str]]:
+    """(path, why) of files that look like models but are not among the loadable ones."""
+    from cgpt.checkpoint import describe
+
+    found = []
+    for folder in (CHECKPOINTS, EXPORTS):
+        for path in sorted(Path(folder).glob("[!.]*")):
+            if path.suffix.lower() not in (".bin", ".json") or path.as_posix() in models:
+                continue
+            try:
+                describe(path)
+            except (CgptError, OSError, MemoryError) as error:
+                if path.suffix.lower() == ".bin" or getattr(error, "code", "") != "foreign":
+                    found.append((path.as_posix(), kind_of(error)))
+    return found
+
+
+def kind_of(error: BaseException) -> str:
+    """Missing, damaged, other version, not a cgpt file: in the language of this run."""
+    code = getattr(error, "code", "")
+    if isinstance(error, FileNotFoundError):
+        code = "missing"
+    known = isinstance(error, CheckpointError) and code in ("damaged", "version", "foreign")
+    return t(f"kind_{code if known or code == 'missing' else 'error'}")
+
+
+def reason_of(error: BaseException) -> str:
+    """The error's sentence."""
+    if isinstance(error, MemoryError):
+        return t("out_of_memory")
+    return str(error) or type(error).__name__

@@ -1,0 +1,95 @@
+"""Help of commands and options, Chinese and English side by side."""
+
+from __future__ import annotations
+
+# name of the command: (Chinese, English); the first line also stands in the list of commands
+COMMANDS: dict[str, tuple[str, str]] = {
+    "cgpt": (
+        "在 CPU 上训练、保存、加载小型中文 GPT 模型，并与之对话。\n"
+        "不带命令时进入引导运行: 训练、保存、加载、继续训练、对话。\n"
+        "每个选项也可由环境变量 CGPT_<选项> 给出，例如 CGPT_MAX_STEPS=100。",
+        "Train, save, load and talk to small Chinese GPT models on the CPU.\n"
+        "Without a command it guides you through training, saving, loading and chat.\n"
+        "Every option also reads CGPT_<OPTION>, such as CGPT_MAX_STEPS=100."),
+    "train": (
+        "训练新模型: 先预训练，再用对话微调。\n"
+        "不给数据时用当前目录的 data/*.json，没有则用自带数据。Ctrl-C 完成当前步后保存。",
+        "Train a new model: pre-training, then fine-tuning on dialogues.\n"
+        "Without data it takes data/*.json here, else the packaged data. Ctrl-C finishes the "
+        "step and saves."),
+    "resume": (
+        "从 checkpoint 停下的地方继续训练，结果与未中断时完全相同。\n"
+        "默认取 --checkpoint-dir 里最新的一个。",
+        "Go on exactly where a checkpoint stopped.\n"
+        "Default: the last one in --checkpoint-dir."),
+    "chat": (
+        "与模型对话。\n"
+        "用 -p TEXT 或管道给出问题时回答一次就结束。MODEL 默认 checkpoints/model_final.bin。",
+        "Talk to a model.\n"
+        "With -p TEXT or a piped stdin it answers once and exits. "
+        "MODEL: checkpoints/model_final.bin by default."),
+    "generate": ("续写一段文本。", "Continue a text."),
+    "eval": (
+        "在文本或对话文件上评测: 损失、困惑度、每字符与每字节比特数。",
+        "Measure loss, perplexity, bits per character and per byte on files."),
+    "export": ("转存为 .bin 或 .json (按后缀)。", "Save as .bin or .json, by suffix."),
+    "import": (
+        "读入其他来源的模型，存为 OUT.bin。\n支持 cgpt 的 .bin 与 .json。",
+        "Read a model from elsewhere and save it as OUT.bin.\nKnown: cgpt's .bin and .json."),
+    "info": (
+        "显示模型的配置、层、参数、记录与训练状态。\n不给 MODEL 时显示版本、指令集与线程数。",
+        "Show a model's configuration, layers, parameters, records and training state.\n"
+        "Without MODEL: version, instruction set, threads."),
+    "bench": (
+        "测量本机速度: kernels、train、decode、save (默认全部)。",
+        "Measure this machine: kernels, train, decode, save (default: all)."),
+}
+
+# name of the option's parameter: (Chinese, English)
+OPTIONS: dict[str, tuple[str, str]] = {
+    "help": ("显示帮助后退出", "show this help and exit"),
+    "lang": ("界面语言", "language of the interface"),
+    "version": ("显示版本后退出", "show the version and exit"),
+    "as_json": ("结果以一个 JSON 对象写到标准输出", "print one JSON object on stdout"),
+    "threads": ("计算线程数", "threads that compute"),
+    "seed": ("随机种子", "seed of all that is random"),
+    "data": ("训练数据: 文件或文件夹，可多个", "training data: files or folders, several"),
+    "preset": ("模型大小", "size of the model"),
+    "pretrain": ("预训练数据: 文件或文件夹，可多个", "texts: files or folders, several"),
+    "chat": ("对话数据: 文件或文件夹，可多个", "dialogues: files or folders, several"),
+    "config": ("TOML 文件，键为选项名", "TOML file; its keys are names of options"),
+    "out": ("模型保存到", "where the model goes"),
+    "pretrain_epochs": ("预训练轮数，0 跳过", "pre-training epochs, 0 skips it"),
+    "finetune_epochs": ("微调轮数，0 跳过", "fine-tuning epochs, 0 skips it"),
+    "max_steps": ("每个阶段最多的步数，0 不限", "most steps of a phase, 0 for no bound"),
+    "max_minutes": ("每个阶段最多的分钟数，0 不限", "most minutes of a phase, 0 for no bound"),
+    "batch_size": ("每批的序列数 (每条为满上下文)", "full-context sequences in a batch"),
+    "grad_accum": ("每步累积的批数", "batches added up in a step"),
+    "lr": ("学习率峰值", "peak learning rate"),
+    "warmup": ("学习率预热步数", "steps of learning-rate warm-up"),
+    "val_fraction": ("留作验证的比例", "share of the documents held out"),
+    "patience": ("验证损失连续几轮不降就停，0 不提前停",
+                 "epochs without a lower held-out loss before it stops, 0 never"),
+    "dropout": ("dropout 概率", "dropout probability"),
+    "vocab_size": ("词汇量上限", "most entries of the vocabulary"),
+    "checkpoint_dir": ("中途保存的文件夹", "folder of the checkpoints on the way"),
+    "save_every": ("每 N 步保存一次，0 不保存", "checkpoint every N steps, 0 never"),
+    "log": ("每步记一行 JSON", "write one JSON line a step"),
+    "freeze_attn": ("微调时不训练注意力层", "leave attention as it is while fine-tuning"),
+    "save_pretrained": ("预训练后的模型另存到", "also save the model after pre-training"),
+    "epochs": ("当前阶段的总轮数", "epochs of the phase in all"),
+    "prompt": ("只回答这一句", "answer this once"),
+    "temperature": ("温度，0 取最可能的词", "temperature, 0 takes the most likely token"),
+    "top_p": ("只从累积概率 P 之内取词", "sample inside this much probability"),
+    "top_k": ("只从最可能的 K 个词取，0 不限", "sample from the K most likely, 0 for all"),
+    "repetition_penalty": ("重复惩罚，1 不惩罚", "penalty on repetition, 1 for none"),
+    "max_new_tokens": ("最多生成的词数", "most new tokens"),
+    "beam": ("束搜索宽度，1 不用", "width of beam search, 1 for none"),
+    "system": ("系统提示", "system message"),
+    "num": ("生成几份", "how many continuations"),
+    "weights_only": ("只存权重，不存优化器", "weights without the optimizer"),
+    "verify": ("校验每个字节", "check every byte"),
+    "shape": ("模型大小: S、M 或 L", "shape of the model: S, M or L"),
+    "peer": ("同时测量的比较对象", "measure this beside it"),
+    "repeats": ("测量次数", "how often to measure"),
+}

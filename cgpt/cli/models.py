@@ -1,0 +1,204 @@
+"""`cgpt eval`, `export`, `import` and `info`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command, option
+from cgpt.cli.layout import columns
+from cgpt.cli.messages import t
+from cgpt.cli.progress import without_nan
+from cgpt.cli.saving import save_model
+from cgpt.cli.terminal import plain_number
+from cgpt.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from cgpt.data import Corpus
+    from cgpt.train import EvalResult
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout; NaN and infinities are null."""
+    click.echo(json.dumps(without_nan(value), ensure_ascii=False))
+
+
+@click.command("eval", cls=Command)
+@click.argument("model")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@options.threads
+@options.as_json
+def eval(model: str, paths: tuple[str, ...], as_json: bool) -> int:
+    """Measure a model on text or dialogue files."""
+    from cgpt.checkpoint import load_model_auto
+    from cgpt.data import read_corpus
+    from cgpt.train import evaluate
+
+    llm = load_model_auto(model, training=False)
+    corpora = [(path, read_corpus([path])) for path in paths]
+
+    def measure(found: list[Corpus]) -> EvalResult:
+        documents = [*(one for corpus in found for one in corpus.documents),
+                     *(one for corpus in found for one in corpus.dialogues)]
+        return evaluate(llm, documents)
+
+    whole = measure([corpus for _, corpus in corpora])
+    parts = [(path, measure([corpus])) for path, corpus in corpora] if len(paths) > 1 else []
+    if as_json:
+        print_json({"model": model, "paths": list(paths), **whole.to_dict(),
+                    "files": [{"path": path, **part.to_dict()} for path, part in parts]})
+        return 0
+    for path, part in parts:
+        click.echo(path)
+        print_rows(evaluation_rows(part))
+    if parts:
+        click.echo(t("eval_all"))
+    print_rows(evaluation_rows(whole))
+    return 0
+
+
+def evaluation_rows(result: EvalResult) -> list[tuple[str, str]]:
+    """The lines of `cgpt eval`."""
+    return [(t("row_loss"), f"{result.loss:.4f}"),
+            (t("row_perplexity"), plain_number(float(f"{result.perplexity:.5g}"))
+             if result.perplexity < float("inf") else "inf"),
+            (t("row_bpc"), f"{result.bits_per_character:.4f}"),
+            (t("row_bpb"), f"{result.bits_per_byte:.4f}"),
+            (t("row_counts"), f"{result.tokens:,} / {result.characters:,} / {result.bytes:,}")]
+
+
+def print_rows(rows: list[tuple[str, str]]) -> None:
+    """Two straight columns on stdout, however wide the characters are; never wrapped."""
+    for line in columns(rows, 10000):
+        click.echo(line)
+
+
+def human_size(size: int) -> str:
+    """Bytes as 1.2 MB."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+@click.command("export", cls=Command)
+@click.argument("model")
+@click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
+@option("--weights-only", is_flag=True)
+def export(model: str, out: str, weights_only: bool) -> int:
+    """Save a model in the format of the suffix."""
+    from cgpt.checkpoint import load_model_auto
+
+    llm = load_model_auto(model, training=not weights_only)
+    save_model(llm, out, optimizer=not weights_only)
+    click.echo(t("exported", path=out, size=human_size(os.path.getsize(out))), err=True)
+    return 0
+
+
+@click.command("import", cls=Command)
+@click.argument("source")
+@click.argument("out", metavar="OUT.bin", callback=options.model_path)
+def import_(source: str, out: str) -> int:
+    """Read a model from elsewhere and save it."""
+    from cgpt.checkpoint import load_model_auto
+
+    foreign = "this version imports cgpt's own .bin and .json only"
+    if Path(source).is_dir():
+        raise CheckpointError(f"{source}: a folder, expected a model file; {foreign} (GPT-2 "
+                              "folders have another vocabulary)", code="foreign")
+    try:
+        llm = load_model_auto(source)
+    except CheckpointError as error:
+        if error.code != "foreign":
+            raise
+        raise CheckpointError(f"{error}; {foreign}", code="foreign") from error
+    save_model(llm, out)
+    click.echo(t("exported", path=out, size=human_size(os.path.getsize(out))), err=True)
+    return 0
+
+
+@click.command("info", cls=Command)
+@click.argument("model", required=False, metavar="[MODEL]")
+@option("--verify", is_flag=True)
+@options.as_json
+def info(model: str | None, verify: bool, as_json: bool) -> int:
+    """What a model file holds; without one, what this installation is."""
+    if model is None:
+        found = installation()
+    else:
+        from cgpt.checkpoint import describe
+
+        found = describe(model, verify=verify)
+    if as_json:
+        print_json(found)
+        return 0
+    if model is None:
+        print_rows([(key, str(value)) for key, value in found.items()])
+    else:
+        for line in description(found):
+            click.echo(line)
+        if verify:
+            click.echo(t("verified"), err=True)
+    return 0
+
+
+def installation() -> dict[str, Any]:
+    """Version, instruction set, threads, and what they run on."""
+    import cgpt
+    from cgpt import kernels
+
+    return {"version": cgpt.__version__, "python": platform.python_version(),
+            "platform": platform.platform(), "instruction_set": kernels.instruction_set(),
+            "instruction_sets": ", ".join(kernels.runnable()),
+            "threads": kernels.get_num_threads(), "cpus": os.cpu_count()}
+
+
+def description(found: dict[str, Any], indent: int = 0) -> list[str]:
+    """A nested description as indented lines; lists of objects become straight columns."""
+    lines: list[str] = []
+    pad = " " * indent
+    plain = [(key, one_line(value)) for key, value in found.items() if not nested(value)]
+    lines += columns(plain, 10000, indent)
+    for key, value in found.items():
+        if isinstance(value, dict) and nested(value):
+            lines += [f"{pad}{key}:", *description(value, indent + 2)]
+        elif nested(value):
+            lines += [f"{pad}{key}:", *table(value, indent + 2)]
+    return lines
+
+
+def nested(value: Any) -> bool:
+    """A non-empty object or a list of objects."""
+    if isinstance(value, dict):
+        return bool(value)
+    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], dict)
+
+
+def table(rows: list[dict[str, Any]], indent: int) -> list[str]:
+    """Objects with like keys, one a line, in straight columns."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [keys] + [[one_line(row.get(key, "")) for key in keys] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(keys))]
+    return [" " * indent + "  ".join(cell.ljust(width) for cell, width in
+                                     zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def one_line(value: Any) -> str:
+    """A value as text; lists comma-joined, floats without exponent."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return plain_number(value) if abs(value) < 1e15 else str(value)
+    if isinstance(value, (list, tuple)):
+        if len(value) > 12:
+            return f"[{len(value)}]"
+        return ", ".join(map(one_line, value))
+    return str(value)

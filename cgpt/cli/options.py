@@ -1,0 +1,98 @@
+"""Groups of options that several commands share; the help texts lie in help_text.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgpt.cli.app import Number, OneOf, option
+from cgpt.cli.messages import t
+from cgpt.cli.saving import CHECKPOINTS
+from cgpt.config import PRESETS
+
+if TYPE_CHECKING:
+    from cgpt.generate import SamplingConfig
+
+Decorator = Callable[[Any], Any]
+
+COUNT = Number(0, 1 << 62, whole=True)
+POSITIVE = Number(1, 1 << 31, whole=True)
+RATE = Number(0, 1, open_low=True)
+
+
+def _group(*options: Decorator) -> Decorator:
+    """One decorator that adds the options in this order."""
+    def add(function: Any) -> Any:
+        for one in reversed(options):
+            function = one(function)
+        return function
+
+    return add
+
+
+def model_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Callback: a path whose suffix says the format."""
+    if value is not None and not value.lower().endswith((".bin", ".json")):
+        raise click.BadParameter(t("bad_suffix", value=value), ctx=ctx, param=param)
+    return value
+
+
+def _threads(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    if value is not None and not ctx.resilient_parsing:
+        from cgpt import kernels
+
+        kernels.set_num_threads(value)
+    return value
+
+
+threads = option("--threads", type=Number(1, 1024, whole=True), metavar="N",
+                 expose_value=False, callback=_threads)
+as_json = option("--json", "as_json", is_flag=True)
+seed = option("--seed", type=Number(0, (1 << 63) - 1, whole=True), metavar="N")
+preset = option("--preset", type=OneOf(tuple(PRESETS)), metavar="|".join(PRESETS))
+
+sampling = _group(
+    option("--temperature", type=Number(0, 1000), default=0.8, metavar="F", note="0.8"),
+    option("--top-p", type=Number(0, 1, open_low=True), default=0.9, metavar="F", note="0.9"),
+    option("--top-k", type=COUNT, default=0, metavar="N", note="0"),
+    option("--repetition-penalty", type=Number(0, 1000, open_low=True), default=1.0,
+           metavar="F", note="1"),
+    option("--max-new-tokens", type=Number(1, 1 << 31, whole=True), default=256, metavar="N",
+           note="256"),
+    seed,
+    option("--beam", type=Number(1, 256, whole=True), default=1, metavar="N", note="1"))
+
+checkpoints = _group(
+    option("--checkpoint-dir", metavar="DIR", default=CHECKPOINTS, note=CHECKPOINTS),
+    option("--save-every", type=COUNT, metavar="N", default=0, note="0"),
+    option("--log", metavar="FILE.jsonl"))
+
+budget = _group(
+    option("--max-steps", type=COUNT, metavar="N"),
+    option("--max-minutes", type=Number(0), metavar="F"))
+
+phases = _group(
+    option("--pretrain-epochs", type=COUNT, metavar="N"),
+    option("--finetune-epochs", type=COUNT, metavar="N"))
+
+recipe = _group(
+    option("--batch-size", type=POSITIVE, metavar="N"),
+    option("--grad-accum", type=POSITIVE, metavar="N"),
+    option("--lr", type=RATE, metavar="F"),
+    option("--warmup", type=COUNT, metavar="N"),
+    option("--val-fraction", type=Number(0, 1, open_high=True), metavar="F"),
+    option("--patience", type=COUNT, metavar="N"),
+    option("--dropout", type=Number(0, 1, open_high=True), metavar="F"),
+    option("--vocab-size", type=Number(262, 1 << 24, whole=True), metavar="N"),
+    seed, threads)
+
+
+def sampling_config(values: dict[str, Any]) -> SamplingConfig:
+    """The sampling options taken out of a command's values."""
+    from cgpt.generate import SamplingConfig
+
+    names = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed",
+             "beam")
+    return SamplingConfig(**{name: values.pop(name) for name in names})

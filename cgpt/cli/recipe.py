@@ -1,0 +1,110 @@
+"""From options to a RunConfig: which data, which recipe; and what a run says before it starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgpt.cli.messages import t
+
+if TYPE_CHECKING:
+    from cgpt.run import RunConfig, TrainingRun
+
+ATTENTION = ("h.*.attn.*",)  # parameters that --freeze-attn leaves as they are
+
+# option -> field of TrainConfig, the same in both phases
+TRAIN_FIELDS = ("grad_accum", "lr", "warmup", "val_fraction", "patience", "dropout", "max_steps",
+                "max_minutes")
+
+
+def local_data() -> tuple[str, ...]:
+    """data/*.json of the current directory, sorted by name."""
+    return tuple(path.as_posix() for path in sorted(Path("data").glob("*.json"))
+                 if path.is_file())
+
+
+def split_by_kind(paths: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(files for pre-training, files for chat): those with dialogues are for chat.
+
+    A file with both is in both. Raises DataError where one cannot be read.
+    """
+    from cgpt.data import read_corpus
+
+    pretrain, chat = [], []
+    for path in paths:
+        for report in read_corpus([path]).files:
+            if report.documents:
+                pretrain.append(os.fspath(report.path))
+            if report.dialogues:
+                chat.append(os.fspath(report.path))
+    return tuple(pretrain), tuple(chat)
+
+
+def default_recipe(preset: str | None) -> RunConfig:
+    """The tuned recipe on data/*.json of the current directory, else on the packaged data."""
+    from cgpt.run import default_run
+
+    config = default_run() if preset is None else default_run(preset)
+    found = local_data()
+    if found:
+        pretrain, chat = split_by_kind(found)
+        config = replace(config, pretrain=pretrain, chat=chat)
+    return config
+
+
+def run_config(values: dict[str, Any]) -> RunConfig:
+    """The recipe with the options given; None leaves a field as the recipe has it."""
+    if values.get("pretrain") or values.get("chat"):
+        from cgpt.run import default_run
+
+        config = default_run(values["preset"]) if values.get("preset") else default_run()
+        config = replace(config, pretrain=tuple(values.get("pretrain") or ()),
+                         chat=tuple(values.get("chat") or ()))
+    else:
+        config = default_recipe(values.get("preset"))
+    changes = {key: values[key] for key in ("vocab_size", "seed") if values.get(key) is not None}
+    config = replace(config, **changes)
+    both = {key: values[key] for key in TRAIN_FIELDS if values.get(key) is not None}
+    if values.get("batch_size"):
+        both["batch_tokens"] = values["batch_size"] * config.shape().block_size
+
+    def phase(train: Any, epochs: int | None, **more: Any) -> Any:
+        if epochs is not None:
+            more["epochs"] = epochs
+        return replace(train, **both, **more)
+
+    frozen = {"freeze": ATTENTION} if values.get("freeze_attn") else {}
+    return replace(
+        config, pretrain_train=phase(config.pretrain_train, values.get("pretrain_epochs")),
+        finetune_train=phase(config.finetune_train, values.get("finetune_epochs"), **frozen))
+
+
+def continued_chat(given: tuple[str, ...], run: dict[str, Any]) -> tuple[str, ...] | None:
+    """Dialogues that a loaded model is trained on further; None for the packaged ones.
+
+    given  --data; else data/*.json here, else the files that the model was trained on
+    """
+    paths = given or local_data()
+    if paths:
+        chat = split_by_kind(paths)[1]
+        if chat or given:
+            return chat or None
+    known = tuple(run.get("chat") or ())
+    return known if known and all(os.path.exists(path) for path in known) else None
+
+
+def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
+    """What was read and what was made of it."""
+    corpus = run.corpus
+    used = {report.path for report in corpus.files if report.documents or report.dialogues}
+    say(t("data_read", documents=f"{len(corpus.documents):,}",
+          dialogues=f"{len(corpus.dialogues):,}", files=len(used)))
+    for report in corpus.files:
+        if report.dropped:
+            say(t("data_dropped", path=report.path, n=report.dropped))
+    llm = run.llm
+    say(t("model_made", parameters=f"{llm.gpt.n_parameters:,}",
+          vocabulary=f"{len(llm.tokenizer):,}", context=llm.gpt.config.block_size))

@@ -1,0 +1,165 @@
+"""The model in hand and how it gets to disk: the save dialog, never losing it, free names."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cgpt.cli.messages import t
+from cgpt.cli.terminal import Terminal
+from cgpt.errors import CgptError
+
+if TYPE_CHECKING:
+    from cgpt.llm import LLM
+
+CHECKPOINTS, EXPORTS = "checkpoints", "exports"
+FINAL = f"{CHECKPOINTS}/model_final.bin"
+PRETRAINED = f"{CHECKPOINTS}/model_pretrained.bin"
+FINAL_JSON = f"{EXPORTS}/model_final.json"
+
+
+def save_model(llm: LLM, path: str | Path, *, json: bool | None = None,
+               optimizer: bool = True) -> None:
+    """Save as JSON or binary (None: by suffix); folders are made when missing.
+
+    Raises CheckpointError with the reason when it cannot be written.
+    """
+    from cgpt.checkpoint import save_model_binary, save_model_json
+    from cgpt.errors import CheckpointError
+
+    target = Path(path)
+    if json is None:
+        json = target.suffix.lower() == ".json"
+    save = save_model_json if json else save_model_binary
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save(llm, target, optimizer=optimizer)
+    except OSError as error:
+        reason = f"{target}: {error.strerror or error}"
+        raise CheckpointError(f"{reason}; choose another place or make room", code="write"
+                              ) from error
+
+
+def free_name(path: str) -> str:
+    """The path itself, or with _2, _3, ... before the suffix, whichever is not taken yet."""
+    target = Path(path)
+    number = 1
+    while target.exists():
+        number += 1
+        target = Path(path).with_name(f"{Path(path).stem}_{number}{Path(path).suffix}")
+    return target.as_posix()
+
+
+class Keeper:
+    """Holds the model of a guided run or a chat and knows whether it still has to be saved."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.llm: LLM | None = None
+        self.unsaved = False
+        self.default = FINAL
+        self.saved_paths: list[str] = []
+
+    def hold(self, llm: LLM, *, unsaved: bool, default: str = FINAL) -> None:
+        """Take this model; `default` is where it goes when nobody can be asked."""
+        self.llm, self.unsaved, self.default = llm, unsaved, default
+
+    def offer(self) -> None:
+        """The box, the question, the dialog; asked again until it is saved or declined.
+
+        What was declined stays unsaved: only `exit` in the chat throws it away.
+        """
+        self.terminal.box(t("box_save"), left=20)
+        self.terminal.say()
+        self._ask_and_save()
+
+    def _ask_and_save(self) -> None:
+        if self.terminal.yes_no(t("ask_save")):
+            self.terminal.say()
+            self.dialog()
+
+    def dialog(self) -> None:
+        """Format and name; a failed save says why and asks again."""
+        terminal = self.terminal
+        terminal.say(t("which_format"))
+        for choice in (1, 2, 3):
+            terminal.say(t(f"format_{choice}"))
+        terminal.say()
+        chosen = terminal.choose(3)
+        terminal.say()
+        if chosen == 3:
+            saved = self._save_both()
+        else:
+            path = self._ask_path(FINAL if chosen == 1 else FINAL_JSON)
+            saved = self.try_save(path, "model_saved", json=chosen == 2)
+        if not saved:
+            terminal.say()
+            self._ask_and_save()
+
+    def _save_both(self) -> bool:
+        binary, text = self._settle(FINAL), self._settle(FINAL_JSON)
+        self.terminal.say(t("saving_binary"))
+        if not self.try_save(binary, "binary_saved", json=False):
+            return False
+        self.terminal.say(t("saving_json"))
+        return self.try_save(text, "json_saved", json=True)
+
+    def save_pretrained(self) -> None:
+        """Save the checkpoint between the phases."""
+        path = self._settle(PRETRAINED)
+        message = "pretrained_saved" if path == PRETRAINED else "pretrained_saved_as"
+        if not self.try_save(path, message, json=False):
+            self.terminal.say()
+            if self.terminal.yes_no(t("ask_save_pretrained")):
+                self.save_pretrained()
+
+    def _ask_path(self, default: str) -> str:
+        """A file name, as typed, that is free or may be overwritten; ~ is the home folder."""
+        while True:
+            answer = self.terminal.ask(t("ask_file", default=default)).strip()
+            path = os.path.expanduser(answer) if answer else default
+            if self._may_write(path):
+                return path
+            default = free_name(default)
+
+    def _settle(self, path: str) -> str:
+        """The path where it is free or may be overwritten, else another that is asked for."""
+        return path if self._may_write(path) else self._ask_path(free_name(path))
+
+    def _may_write(self, path: str) -> bool:
+        taken = Path(path).exists() and not Path(path).is_dir()
+        return not taken or self.terminal.yes_no(t("ask_overwrite", path=path))
+
+    def model(self) -> LLM:
+        """What is saved: the model with all that belongs to it."""
+        if self.llm is None:
+            raise RuntimeError("Keeper: no model is held; call hold() first")
+        return self.llm
+
+    def try_save(self, path: str, message: str, *, json: bool = False) -> bool:
+        """Save and say so, or say why not."""
+        try:
+            save_model(self.model(), path, json=json)
+        except (CgptError, OSError, MemoryError) as error:
+            self.terminal.note(t("save_failed", reason=str(error) or type(error).__name__))
+            return False
+        self.unsaved = False
+        self.saved_paths.append(path)
+        self.terminal.say(t(message, path=path))
+        return True
+
+    def rescue(self) -> bool:
+        """Save what is unsaved under a free default name and say so; True where nothing is lost.
+
+        Where that fails, the temporary folder is tried.
+        """
+        if not self.unsaved or self.llm is None:
+            return True
+        self.terminal.say()
+        if self.try_save(free_name(self.default), "rescued"):
+            return True
+        name = Path(self.default).name
+        return self.try_save(free_name(f"{tempfile.gettempdir()}/{name}"), "rescued")
+

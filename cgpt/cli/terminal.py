@@ -1,0 +1,290 @@
+"""Asking and telling: one place for prompts, wrong answers, the end of input and Ctrl-C."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from decimal import Decimal
+from types import FrameType
+from typing import Any, TextIO, TypeVar
+
+from cgpt.cli.layout import box, cut, wrap
+from cgpt.cli.messages import t
+
+Value = TypeVar("Value")
+
+CTRL_C = "\x03"
+YES = {"y", "yes", "是", "好"}
+NO = {"n", "no", "否", "不"}
+
+
+def prepare_streams() -> None:
+    """Text that the terminal's encoding lacks is shown as `?`, never an exception."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            with suppress(ValueError, OSError):
+                reconfigure(errors="replace")
+
+
+def clean(text: str) -> str:
+    """Text from arguments or a terminal without lone surrogates (bytes that were not UTF-8)."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+# C0 and C1 control characters but newline and tab
+_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
+
+
+def printable(text: str) -> str:
+    """Text of a model as a terminal may show it: without control characters."""
+    return text.translate(_CONTROLS)
+
+
+def plain_number(value: float) -> str:
+    """The shortest decimal that reads back as `value`, never with an exponent: 0.00005."""
+    text = format(Decimal(repr(float(value))), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+class Terminal:
+    """Where the guided run and the chat speak. `ask` raises EOFError at the end of input.
+
+    Off a terminal the answer that was read is shown, so that a log reads like the screen.
+    """
+
+    def __init__(self, output: TextIO | None = None) -> None:
+        self.output = output or sys.stdout
+        self.interactive = sys.stdin is not None and sys.stdin.isatty()
+        self._edit = self.interactive and self._line_editing()
+        self._ctrl_c_is_key = False
+
+    def _line_editing(self) -> bool:
+        """Turn on readline, which knows how wide Chinese is; answers stay out of the history."""
+        if not (self.output is sys.stdout and sys.stdout.isatty()):
+            return False
+        try:
+            import readline
+        except ImportError:
+            return False
+        readline.set_auto_history(False)
+        readline.parse_and_bind("set enable-bracketed-paste off")
+        if "libedit" not in (readline.__doc__ or ""):
+            # A Ctrl-C that comes just after the prompt is lost on readline where it is a signal
+            # (it waits for a key), so while a line is edited it is a key: clear the line, insert
+            # Ctrl-C itself, Enter.
+            readline.parse_and_bind(r'"\C-c": "\C-e\C-u\C-v\C-c\C-m"')
+            self._ctrl_c_is_key = True
+        return True
+
+    @property
+    def width(self) -> int:
+        """Cells of a line."""
+        return shutil.get_terminal_size().columns
+
+    def say(self, text: str = "") -> None:
+        """One line, shown at once."""
+        print(text, file=self.output, flush=True)
+
+    def write(self, text: str) -> None:
+        """A piece of a line, shown at once."""
+        print(text, end="", file=self.output, flush=True)
+
+    def note(self, text: str) -> None:
+        """A sentence, wrapped to the screen where there is one."""
+        lines = wrap(text, self.width - 1) if self.output.isatty() else [text]
+        for line in lines:
+            self.say(line)
+
+    def box(self, title: str, left: int | None = None) -> None:
+        """A title in a double-line box."""
+        width = self.width if self.output.isatty() else 80
+        for line in box(title, width, left):
+            self.say(line)
+
+    def ask(self, prompt: str, *, remember: bool = False) -> str:
+        """One line of input without its end. Raises EOFError, KeyboardInterrupt."""
+        if self._edit:
+            with ctrl_c_as_key() if self._ctrl_c_is_key else nullcontext():
+                answer = clean(input(prompt))
+            if CTRL_C in answer:
+                raise KeyboardInterrupt
+            if remember and answer.strip():
+                import readline
+
+                readline.add_history(answer)
+            return answer
+        self.write(prompt)
+        line = sys.stdin.readline() if sys.stdin is not None else ""
+        if not line:
+            raise EOFError
+        answer = clean(line.rstrip("\r\n"))
+        if not self.interactive:
+            self.say(answer)
+        return answer
+
+    def ask_until(self, prompt: str, parse: Callable[[str], Value | None], wrong: str) -> Value:
+        """Ask until `parse` gives something; None is told as `wrong` and asked again."""
+        while True:
+            value = parse(fold(self.ask(prompt)))
+            if value is not None:
+                return value
+            self.note(wrong)
+
+    def yes_no(self, prompt: str) -> bool:
+        """y or n."""
+        def parse(answer: str) -> bool | None:
+            return True if answer in YES else False if answer in NO else None
+
+        return self.ask_until(prompt, parse, t("need_yes_no"))
+
+    def choose(self, count: int, *, back: bool = False) -> int:
+        """A number of 1..count; with `back`, n gives 0."""
+        numbers = "/".join(map(str, range(1, count + 1))) if count < 10 else f"1-{count}"
+
+        def parse(answer: str) -> int | None:
+            if back and answer in NO:
+                return 0
+            digits = answer.isascii() and answer.isdigit() and len(answer) < 10
+            return int(answer) if digits and 1 <= int(answer) <= count else None
+
+        return self.ask_until(t("ask_choice", numbers=numbers), parse,
+                              t("need_choice", numbers=numbers))
+
+    def epochs(self, default: int) -> int:
+        """Whole number above 0; Enter takes the default."""
+        def parse(answer: str) -> int | None:
+            if not answer:
+                return default
+            digits = answer.isascii() and answer.isdigit() and len(answer) < 10
+            return int(answer) if digits and int(answer) > 0 else None
+
+        return self.ask_until(t("ask_epochs", default=default), parse,
+                              t("need_epochs", default=default))
+
+    def learning_rate(self, default: float) -> float:
+        """Number in (0, 1); Enter takes the default."""
+        def parse(answer: str) -> float | None:
+            if not answer:
+                return default
+            try:
+                value = float(answer)
+            except ValueError:
+                return None
+            return value if math.isfinite(value) and 0 < value < 1 else None
+
+        shown = plain_number(default)
+        return self.ask_until(t("ask_lr", default=shown), parse, t("need_lr", default=shown))
+
+
+def fold(answer: str) -> str:
+    """An answer as compared: full-width letters, case and blanks do not matter."""
+    return unicodedata.normalize("NFKC", answer).strip().lower()
+
+
+@contextmanager
+def ctrl_c_as_key() -> Iterator[None]:
+    """The terminal hands Ctrl-C over as a character instead of a signal."""
+    import termios
+
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    changed = [*before[:6], list(before[6])]
+    changed[6][termios.VINTR] = os.fpathconf(fd, "PC_VDISABLE").to_bytes(1, "little")
+    termios.tcsetattr(fd, termios.TCSANOW, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
+class Terminated(BaseException):
+    """SIGTERM or a closed terminal; `code` is the exit code."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.code = 128 + number
+
+
+@contextmanager
+def handling(handlers: dict[str, Callable[[int, FrameType | None], Any]]) -> Iterator[None]:
+    """Signals by name handled so inside the block; those the system lacks are left out."""
+    before: dict[int, Any] = {}
+    try:
+        for name, handler in handlers.items():
+            number = getattr(signal, name, None)
+            if number is not None:
+                with suppress(ValueError):  # not in the main thread
+                    before[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def termination_raises() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Terminated, so that what must be saved is saved."""
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated(number)
+
+    with handling({"SIGTERM": stop, "SIGHUP": stop}):
+        yield
+
+
+class StopRequest:
+    """Ctrl-C or SIGTERM asks to finish the step and says so; a second one raises at once.
+
+    Use as a context manager and pass it as `should_stop`. `stream` shows the notice, which the
+    live line of a terminal then draws over.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.number = 0
+        self.stream = stream
+        self._handlers = handling({"SIGINT": self._on_signal, "SIGTERM": self._on_signal})
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.number:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            raise Terminated(number)
+        self.number = number
+        self._tell()
+
+    def _tell(self) -> None:
+        """Unbuffered, since the signal may have come in the middle of a print."""
+        notice = t("stopping")
+        with suppress(OSError, ValueError):
+            if self.stream.isatty():
+                notice = "\r\n" + cut(notice, shutil.get_terminal_size().columns - 1)[0]
+            else:
+                notice += "\n"
+            os.write(self.stream.fileno(), notice.encode(self.stream.encoding, "replace"))
+
+    def __enter__(self) -> StopRequest:
+        self._handlers.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._handlers.__exit__(*error)
+
+    def __call__(self) -> bool:
+        return self.number != 0
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + (self.number or signal.SIGINT)
+
+
+def silence_broken_pipe() -> None:
+    """The reader is gone: let the exit not complain about what is still buffered."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

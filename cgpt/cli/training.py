@@ -1,0 +1,267 @@
+"""`cgpt train` and `cgpt resume`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command, Option, option, similar
+from cgpt.cli.messages import t
+from cgpt.cli.progress import ProgressDisplay, StepLog, result_line, without_nan
+from cgpt.cli.saving import CHECKPOINTS, FINAL, Keeper, free_name, save_model
+from cgpt.cli.terminal import StopRequest, Terminal
+from cgpt.errors import CgptError, CheckpointError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from cgpt.llm import LLM
+    from cgpt.run import TrainingRun
+    from cgpt.train import FitResult, Progress
+
+PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
+
+
+def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Callback of --config: the file's values stand between the environment and the defaults."""
+    if value:
+        known = {one.flag.lstrip("-").replace("-", "_"): one for one in ctx.command.params
+                 if isinstance(one, Option) and one.name not in ("help", "lang", "config", None)}
+        found: dict[str, Any] = {}
+        for key, entry in load_toml(value).items():
+            name = key.replace("-", "_")
+            if name not in known:
+                raise ConfigError(f"{value}: unknown key '{key}'{similar(name, list(known))}; "
+                                  f"known: {', '.join(sorted(known))}")
+            if isinstance(entry, (dict, list)) and not (isinstance(entry, list)
+                                                        and known[name].multiple):
+                raise ConfigError(f"{value}: '{key}' takes one value, found {entry!r:.80}")
+            single = known[name].multiple and not isinstance(entry, list)
+            found[known[name].name or name] = [entry] if single else entry
+        ctx.default_map = {**(ctx.default_map or {}), **found}
+    return value
+
+
+def load_toml(path: str) -> dict[str, Any]:
+    """The tables of a TOML file. Raises ConfigError where it cannot be read."""
+    try:
+        import tomllib
+    except ImportError:
+        try:
+            import tomli as tomllib  # type: ignore[no-redef,import-not-found,unused-ignore]
+        except ImportError:
+            raise ConfigError(f"{path}: reading TOML needs Python 3.11, or on this Python the "
+                              "package tomli: pip install tomli") from None
+    try:
+        with open(path, "rb") as file:
+            return dict(tomllib.load(file))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML ({error})") from error
+
+
+@click.command("train", cls=Command, spread=("--pretrain", "--chat"))
+@option("--pretrain", metavar="PATH...", multiple=True, type=PATHS)
+@option("--chat", metavar="PATH...", multiple=True, type=PATHS)
+@options.preset
+@option("--config", metavar="FILE.toml", is_eager=True, callback=read_config, expose_value=False)
+@option("--out", metavar="PATH", default=FINAL, note=FINAL, callback=options.model_path)
+@options.phases
+@options.budget
+@options.recipe
+@options.checkpoints
+@option("--freeze-attn", is_flag=True)
+@option("--save-pretrained", metavar="PATH", callback=options.model_path)
+@options.as_json
+def train(**values: Any) -> int:
+    """Train a new model."""
+    from cgpt.cli.recipe import describe_run, run_config
+    from cgpt.run import TrainingRun
+
+    session = Session(values)
+    session.say(t("reading"))
+    run = TrainingRun.start(run_config(values))
+    run.llm.metadata["out"] = values["out"]
+    if values["save_pretrained"]:
+        run.llm.metadata["save_pretrained"] = values["save_pretrained"]
+    describe_run(run, session.say)
+    return session.go(run)
+
+
+@click.command("resume", cls=Command)
+@click.argument("checkpoint", required=False, metavar="[CHECKPOINT]")
+@option("--epochs", type=options.POSITIVE, metavar="N")
+@option("--lr", type=options.RATE, metavar="F")
+@option("--out", metavar="PATH", callback=options.model_path)
+@options.checkpoints
+@options.threads
+@options.as_json
+def resume(checkpoint: str | None, epochs: int | None, lr: float | None, **values: Any) -> int:
+    """Go on exactly where a checkpoint stopped."""
+    from cgpt.checkpoint import load_model_auto
+    from cgpt.cli.recipe import describe_run
+    from cgpt.run import TrainingRun
+
+    path = checkpoint or latest(values["checkpoint_dir"])
+    llm = load_model_auto(path)
+    if not llm.training_state.run:
+        raise DataError(f"{path}: the file does not say how it was trained, so there is nothing "
+                        "to go on with; train it from the guided run instead (cgpt)")
+    recorded = llm.metadata.get("out")
+    values["out"] = values["out"] or (recorded if isinstance(recorded, str) else str(path))
+    values["save_pretrained"] = llm.metadata.get("save_pretrained")
+    session = Session(values, resumed=True)
+    run = TrainingRun.resume(llm, epochs=epochs, lr=lr)
+    if not run.phases:
+        session.say(t("nothing_to_resume", path=path))
+        if values["as_json"]:
+            session.report(run, {})
+        return 0
+    session.say(t("resuming", path=path))
+    describe_run(run, session.say)
+    return session.go(run)
+
+
+def latest(folder: str) -> str:
+    """The checkpoint that was written last. Raises CheckpointError where there is none."""
+    from cgpt.checkpoint import CheckpointManager
+
+    found = CheckpointManager(folder).latest()
+    if found is None:
+        raise CheckpointError(f"{folder}: no checkpoint to resume; name one, or another folder by "
+                              "--checkpoint-dir", code="missing")
+    return str(found)
+
+
+class Session:
+    """One `train` or `resume`: progress on stderr, checkpoints on the way, the final save."""
+
+    def __init__(self, values: dict[str, Any], *, resumed: bool = False) -> None:
+        self.values = values
+        self.resumed = resumed
+        self.log: StepLog | None = None
+        self.saved_at = -1
+        self.trained = False
+
+    def say(self, text: str) -> None:
+        """A line on stderr."""
+        print(text, file=sys.stderr, flush=True)
+
+    def go(self, run: TrainingRun) -> int:
+        """Train what is left, save, report; the exit code."""
+        check_writable(self.values["out"])
+        results: dict[str, FitResult] = {}
+        with ExitStack() as stack:
+            if self.values["log"]:
+                self.log = StepLog(self.values["log"], log_head(run), append=self.resumed)
+                stack.callback(self.log.close)
+            stop = stack.enter_context(StopRequest(sys.stderr))
+            try:
+                for phase in tuple(run.phases):
+                    result = self.fit(run, phase, stop)
+                    results[phase] = result
+                    self.say(result_line(phase, result))
+                    if stop() or result.stopped == "interrupted":
+                        return self.interrupted(run, stop)
+                    target = self.values["save_pretrained"]
+                    if phase == "pretrain" and target:
+                        self.save(run.llm, target)
+            except CgptError as error:
+                if error.code == "diverged" and self.trained:
+                    self.save(run.llm, self.values["out"])
+                raise
+            self.save(run.llm, self.values["out"])
+        if self.values["as_json"]:
+            self.report(run, results)
+        return 0
+
+    def fit(self, run: TrainingRun, phase: str, stop: StopRequest) -> FitResult:
+        """One phase with its display, log and checkpoints."""
+        with ProgressDisplay(sys.stderr) as display:
+            def progress(value: Progress) -> None:
+                if self.log is not None:
+                    self.log(value)
+                display(value)
+
+            return run.fit_phase(phase, on_progress=progress, should_stop=stop,
+                                 on_checkpoint=self.step_done)
+
+    def step_done(self, llm: LLM) -> None:
+        """After each step: the periodic checkpoint where it is due."""
+        self.trained = True
+        every, step = self.values["save_every"], llm.training_state.step
+        if every and step % every == 0:
+            from cgpt.checkpoint import CheckpointManager
+
+            CheckpointManager(self.values["checkpoint_dir"]).save_last(llm)
+
+    def interrupted(self, run: TrainingRun, stop: StopRequest) -> int:
+        """Keep the state and name the command that goes on."""
+        from cgpt.checkpoint import CheckpointManager
+
+        folder = self.values["checkpoint_dir"]
+        try:
+            path = str(CheckpointManager(folder).save_last(run.llm))
+        except (CgptError, OSError) as error:
+            path = self.rescue(run.llm, folder, error)
+        command = f"cgpt resume {shlex.quote(path)}"
+        if folder != CHECKPOINTS:
+            command += f" --checkpoint-dir {shlex.quote(folder)}"
+        self.say(t("resume_with", path=path, command=command))
+        return stop.exit_code
+
+    def save(self, llm: LLM, path: str) -> None:
+        """Save and say so; where that fails, save elsewhere and pass the error on."""
+        try:
+            save_model(llm, path)
+        except (CgptError, OSError, MemoryError) as error:
+            self.rescue(llm, path, error)
+            raise
+        self.say(t("saved", path=path))
+
+    def rescue(self, llm: LLM, path: str, error: BaseException) -> str:
+        """Save to a free default name, else to the temporary folder: nothing is lost."""
+        self.say(t("save_elsewhere", path=path, reason=error))
+        keeper = Keeper(Terminal(sys.stderr))
+        keeper.hold(llm, unsaved=True, default=FINAL)
+        if not keeper.rescue():
+            raise error
+        return keeper.saved_paths[-1]
+
+    def report(self, run: TrainingRun, results: dict[str, FitResult]) -> None:
+        """One JSON object on stdout."""
+        values = {"out": self.values["out"], "seed": run.config.seed,
+                  "parameters": run.llm.gpt.n_parameters, "vocabulary": len(run.llm.tokenizer),
+                  "phases": {phase: asdict(result) for phase, result in results.items()}}
+        print(json.dumps(without_nan(values), ensure_ascii=False), flush=True)
+
+
+def check_writable(path: str) -> None:
+    """Say before the training that the model could not be saved after it."""
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        probe = Path(free_name(f"{target.parent}/.cgpt_probe"))
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror}); name another place "
+                              "by --out", code="write") from error
+    if target.is_dir():
+        raise CheckpointError(f"{path}: is a folder; name a file by --out", code="write")
+
+
+def log_head(run: TrainingRun) -> dict[str, Any]:
+    """The first line of a log: what is run."""
+    import cgpt
+
+    return {"version": cgpt.__version__, "seed": run.config.seed,
+            "config": run.config.to_dict(), "model": run.llm.gpt.config.to_dict(),
+            "data_fingerprint": run.llm.training_state.data_fingerprint}

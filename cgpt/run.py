@@ -1,0 +1,252 @@
+"""A whole run: data, vocabulary, pre-training, fine-tuning; started or resumed.
+
+Used by `cgpt train`, `cgpt resume` and the guided run. The RunConfig is kept in the training state,
+so that a checkpoint alone says how to go on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from cgpt.config import GPTConfig, TrainConfig, _check_int, _Config
+from cgpt.data import Corpus, Dialogue, packaged_data, read_corpus
+from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.llm import LLM, PHASES
+from cgpt.train import FitResult, Progress, Trainer
+
+# The recipe of the guided run, tuned on the packaged data.
+PRETRAIN = TrainConfig(epochs=8, batch_tokens=2048, lr=1e-3, warmup=20, dropout=0.0)
+FINETUNE = TrainConfig(epochs=20, batch_tokens=2048, lr=1e-3, warmup=20, dropout=0.0,
+                       join_dialogues=3)
+CONTINUE_WARMUP = 10
+
+Paths = Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class RunConfig(_Config):
+    """What a run trains, and how.
+
+    pretrain, chat   files or folders of the two phases, as given; () skips the phase
+    preset           shape of the model
+    vocab_size       most tokens of the vocabulary; None for the preset's
+    seed             of the weights, and of the shuffling and dropout of both phases
+    pretrain_train, finetune_train  how the phases are trained; their seed becomes `seed`
+    Raises ConfigError naming the field that is wrong.
+    """
+
+    pretrain: tuple[str, ...] = ()
+    chat: tuple[str, ...] = ()
+    preset: str = "small"
+    vocab_size: int | None = None
+    seed: int = 0
+    pretrain_train: TrainConfig = field(default_factory=TrainConfig)
+    finetune_train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("pretrain", "chat"):
+            paths = getattr(self, name)
+            if isinstance(paths, (str, os.PathLike)):
+                paths = (paths,)
+            object.__setattr__(self, name, tuple(os.fspath(path) for path in paths))
+        _check_int("RunConfig", "seed", self.seed, 0, (1 << 63) - 1)
+        for name in ("pretrain_train", "finetune_train"):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                value = TrainConfig.from_dict(value)
+            if not isinstance(value, TrainConfig):
+                raise ConfigError(f"RunConfig: {name} must be a TrainConfig, found {value!r}")
+            object.__setattr__(self, name, replace(value, seed=self.seed))
+        self.shape()
+
+    def shape(self) -> GPTConfig:
+        """The model's shape, with the most tokens that its vocabulary may have."""
+        changes = {} if self.vocab_size is None else {"vocab_size": self.vocab_size}
+        return GPTConfig.preset(self.preset, **changes)
+
+    def phase(self, name: str) -> tuple[tuple[str, ...], TrainConfig]:
+        """(paths, TrainConfig) of "pretrain" or "finetune"."""
+        return ((self.pretrain, self.pretrain_train) if name == "pretrain"
+                else (self.chat, self.finetune_train))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, JSON-ready."""
+        values = asdict(self)
+        for value in (values, values["pretrain_train"], values["finetune_train"]):
+            value.update((key, list(one)) for key, one in value.items() if isinstance(one, tuple))
+        return values
+
+
+class TrainingRun:
+    """Both phases over the data of a RunConfig; made by `start` or `resume`.
+
+    config  RunConfig;  llm  LLM
+    corpora Corpus by phase: those of the phases that are still to do
+    """
+
+    def __init__(self, config: RunConfig, llm: LLM, corpora: dict[str, Corpus]) -> None:
+        self.config = config
+        self.llm = llm
+        self.corpora = corpora
+
+    @classmethod
+    def start(cls, config: RunConfig) -> TrainingRun:
+        """Read the data, learn the vocabulary from all of it, make a fresh model.
+
+        Raises DataError where the data cannot be used or there is none.
+        """
+        corpora = {name: _read(config, name) for name in PHASES if config.phase(name)[0]}
+        if not corpora:
+            raise DataError("no data to train on: name files for pre-training, for chat, or both")
+        texts = [text for corpus in corpora.values() for text in corpus.texts()]
+        llm = LLM.from_texts(texts, config.shape(), seed=config.seed)
+        llm.training_state.run = config.to_dict()
+        llm.training_state.data_fingerprint = _join_fingerprints(
+            {name: corpus.fingerprint for name, corpus in corpora.items()})
+        return cls(config, llm, corpora)
+
+    @classmethod
+    def resume(cls, llm: LLM, epochs: int | None = None, lr: float | None = None) -> TrainingRun:
+        """Go on where the LLM's training state stands, with the data that it names.
+
+        epochs, lr  override those of the phase under way; with epochs, a run whose phases are
+                    all done goes on with its last phase, without its step and time budgets
+        Raises DataError where the run is unknown or its data is missing or has changed,
+        ConfigError for an override that cannot work, CgptError where the file it came from held
+        no optimizer state in the middle of a phase.
+        """
+        state = llm.training_state
+        if not state.run:
+            raise DataError("this model does not say on which data it was trained, so training "
+                            "cannot be resumed; train it further on data of your choice instead")
+        config = _override(RunConfig.from_dict(state.run), llm, epochs, lr)
+        if state.unfinished and state.step and llm.optimizer is None:
+            raise CgptError(f"the model was saved in the middle of {state.phase} (step "
+                            f"{state.step}) without the optimizer's state, so it cannot be resumed "
+                            "to the bit; resume from a checkpoint that holds it")
+        known = _split_fingerprints(state.data_fingerprint)
+        corpora = {}
+        for name in _phases(config, llm):
+            corpora[name] = _read(config, name)
+            if known.get(name) != corpora[name].fingerprint:
+                raise DataError(
+                    f"the {name} data ({', '.join(config.phase(name)[0])}) is not that with which "
+                    "the run was begun; put the old files back, or train anew")
+        state.run = config.to_dict()
+        return cls(config, llm, corpora)
+
+    @property
+    def corpus(self) -> Corpus:
+        """All documents, dialogues and files of the phases still to do when the run was made."""
+        found = list(self.corpora.values())
+        return Corpus([one for corpus in found for one in corpus.documents],
+                      [one for corpus in found for one in corpus.dialogues],
+                      [one for corpus in found for one in corpus.files],
+                      self.llm.training_state.data_fingerprint)
+
+    @property
+    def phases(self) -> list[str]:
+        """Names of the phases that are still to do, in order."""
+        return _phases(self.config, self.llm)
+
+    def documents(self, name: str) -> list[str | Dialogue]:
+        """What the phase trains on: everything in "pretrain", the dialogues in "finetune"."""
+        corpus = self.corpora[name]
+        return ([*corpus.documents, *corpus.dialogues] if name == "pretrain"
+                else list(corpus.dialogues))
+
+    def fit_phase(self, name: str, on_progress: Callable[[Progress], object] | None = None,
+                  should_stop: Callable[[], bool] | None = None,
+                  on_checkpoint: Callable[[LLM], object] | None = None) -> FitResult:
+        """Train one phase, or go on in the middle of it; see Trainer.fit for the rest."""
+        if name not in self.corpora:
+            raise ConfigError(f"run: no data for the phase {name!r}; this run has "
+                              f"{', '.join(self.corpora) or 'none left'}")
+        trainer = Trainer(self.llm, self.config.phase(name)[1], name)
+        return trainer.fit(self.documents(name), on_progress, should_stop, on_checkpoint)
+
+
+def default_run(preset: str = "small") -> RunConfig:
+    """The recipe of the guided run on the packaged data."""
+    pretrain, chat = packaged_data()
+    return RunConfig(pretrain=(str(pretrain),), chat=(str(chat),), preset=preset,
+                     pretrain_train=PRETRAIN, finetune_train=FINETUNE)
+
+
+def continue_training(llm: LLM, epochs: int, lr: float,
+                      documents: Sequence[str | Dialogue] | None = None, *,
+                      chat: Paths | None = None,
+                      on_progress: Callable[[Progress], object] | None = None,
+                      should_stop: Callable[[], bool] | None = None,
+                      on_checkpoint: Callable[[LLM], object] | None = None) -> FitResult:
+    """Fine-tune a loaded model `epochs` more, with fresh moments and the constant rate `lr`.
+
+    documents  what to train on; by default the dialogues of the files `chat`, or else those of
+               the packaged data. A training that is stopped can be resumed only with files.
+    Raises ConfigError for epochs or lr out of range, DataError for data that cannot be used.
+    """
+    _check_int("continue_training", "epochs", epochs, 1)
+    config = replace(FINETUNE, epochs=epochs, lr=lr, warmup=CONTINUE_WARMUP, min_lr_ratio=1.0)
+    llm.gpt.arena.require_writable()
+    state = llm.training_state
+    run: dict[str, Any] = {}
+    fingerprint = ""
+    if documents is None:
+        paths = tuple(os.fspath(path) for path in chat or packaged_data()[1:])
+        plan = RunConfig(chat=paths, seed=FINETUNE.seed, finetune_train=config)
+        corpus = _read(plan, "finetune")
+        documents = list(corpus.dialogues)
+        run, fingerprint = plan.to_dict(), _join_fingerprints({"finetune": corpus.fingerprint})
+    state.begin("finetune")
+    state.run, state.data_fingerprint = run, fingerprint
+    return Trainer(llm, config, "finetune").fit(documents, on_progress, should_stop, on_checkpoint)
+
+
+def _phases(config: RunConfig, llm: LLM) -> list[str]:
+    done = llm.training_state.done
+    return [name for name in PHASES
+            if name not in done and config.phase(name)[0] and config.phase(name)[1].epochs]
+
+
+def _read(config: RunConfig, name: str) -> Corpus:
+    """The data of one phase. Raises DataError where a fine-tuning has no dialogues."""
+    paths, train = config.phase(name)
+    corpus = read_corpus(paths)
+    if name == "finetune" and train.epochs and not corpus.dialogues:
+        raise DataError(f"{', '.join(paths)}: no dialogues in the chat data, only "
+                        f"{len(corpus.documents)} texts; name them for pre-training instead")
+    return corpus
+
+
+def _override(config: RunConfig, llm: LLM, epochs: int | None, lr: float | None) -> RunConfig:
+    """The config with epochs and lr of the phase under way (or the last one) replaced."""
+    state = llm.training_state
+    left = _phases(config, llm)
+    if not left and (epochs is None or state.phase not in state.done):
+        return config
+    name = left[0] if left else state.phase
+    old = config.phase(name)[1]
+    changes: dict[str, Any] = {} if lr is None else {"lr": lr}
+    if epochs is not None:
+        done = state.epoch if name == state.phase else 0
+        _check_int("resume", "epochs", epochs, 1)
+        if epochs <= done:
+            raise ConfigError(f"resume: {name} has already had {done} epochs of {old.epochs}; "
+                              f"epochs counts all of them, give more than {done}")
+        changes["epochs"] = epochs
+        if not left:
+            changes.update(max_steps=0, max_minutes=0.0)
+            state.done.remove(name)
+    key = "pretrain_train" if name == "pretrain" else "finetune_train"
+    return replace(config, **{key: replace(old, **changes)})
+
+
+def _join_fingerprints(found: dict[str, str]) -> str:
+    return " ".join(f"{name}:{fingerprint}" for name, fingerprint in found.items())
+
+
+def _split_fingerprints(text: str) -> dict[str, str]:
+    return dict(part.split(":", 1) for part in text.split() if ":" in part)

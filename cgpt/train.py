@@ -1,0 +1,308 @@
+"""Trainer: one loop for pre-training, fine-tuning and resuming either to the bit.
+
+All that decides a step is in the training state: the order of the documents follows from (seed,
+phase, epoch), the dropout masks from (seed, phase, step, micro-batch), the learning rate from the
+step. So a run that was stopped, saved and loaded goes on as if it had never stopped.
+
+A phase starts with fresh Adam moments and a schedule of its own; phases are independent but for
+the weights that one leaves to the next.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cgpt.config import TrainConfig
+from cgpt.data import Batch, Dialogue
+from cgpt.epochs import Epochs, bits, digest, split_documents
+from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.evaluate import EvalResult, evaluate
+from cgpt.llm import LLM, PHASES
+from cgpt.optim import AdamW, schedule
+
+__all__ = ["EvalResult", "FitResult", "Progress", "Trainer", "evaluate"]
+
+_HISTORY = 5000         # about so many entries a phase; longer runs keep every k-th step
+
+
+@dataclass
+class Progress:
+    """Where a phase stands after a step.
+
+    epoch, epochs      the pass under way (from 1) of how many
+    step, steps        optimizer steps done of how many
+    loss               of this step, nats a token; val_loss: of the last evaluation or None
+    lr, grad_norm      of this step; the norm is the global one before clipping
+    tokens             of the phase so far; tokens_per_second of this call of fit
+    seconds            of the phase so far; seconds_left is estimated from this call's steps
+    """
+
+    phase: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    val_loss: float | None
+    lr: float
+    grad_norm: float
+    tokens: int
+    tokens_per_second: float
+    seconds: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a call of fit came to.
+
+    steps, epochs, tokens, seconds  of the whole phase, earlier calls that it went on from included
+    loss      mean over the tokens of the last epoch, nats; None where no step was taken
+    val_loss  held-out loss of the weights that the model now has; None without a held-out split
+    stopped   "done": all epochs · "early": no improvement for `patience` evaluations ·
+              "budget": max_steps or max_minutes · "interrupted": should_stop() said so
+    """
+
+    steps: int
+    epochs: int
+    tokens: int
+    loss: float | None
+    val_loss: float | None
+    stopped: str
+    seconds: float
+
+
+class Trainer:
+    """Trains an LLM in one phase; everything it knows is in the LLM and its training state.
+
+    phase  "pretrain" or "finetune": names the random streams and the place in the state. What
+           carries loss follows from the documents: every token of a text, but only the
+           assistant's tokens and their eos of a dialogue.
+    Raises ConfigError for an unknown phase.
+    """
+
+    def __init__(self, llm: LLM, config: TrainConfig | None = None,
+                 phase: str = "pretrain") -> None:
+        if phase not in PHASES:
+            raise ConfigError(f"Trainer: unknown phase {phase!r}; known: {', '.join(PHASES)}")
+        self.llm = llm
+        self.config = TrainConfig() if config is None else config
+        self.phase = phase
+
+    def fit(self, documents: Sequence[str | Dialogue],
+            on_progress: Callable[[Progress], object] | None = None,
+            should_stop: Callable[[], bool] | None = None,
+            on_checkpoint: Callable[[LLM], object] | None = None) -> FitResult:
+        """Train until the epochs, the patience or a budget are used up, or should_stop() is true.
+
+        An LLM in the middle of this phase goes on exactly there; otherwise the phase begins.
+        on_progress    is called after every step
+        on_checkpoint  is called after every step, when a save of the LLM would be complete
+        should_stop    is asked after every step
+        The phase is then done, with the best weights where a split is held out; an interrupted
+        one is not and can be resumed. Raises DataError where there is nothing to train on or
+        the documents are others than those the phase began with, ConfigError where the weights
+        are read-only or a frozen name fits nothing, and CgptError (code "diverged") naming phase
+        and step where a loss or gradient is not finite: nothing of that step is applied.
+        """
+        run = _Run(self.llm, self.config, self.phase, documents)
+        stopped = run.reason()
+        while not stopped:
+            progress = run.step()
+            if on_progress:
+                on_progress(progress)
+            if on_checkpoint:
+                on_checkpoint(self.llm)
+            stopped = run.reason() or ("interrupted" if should_stop and should_stop() else "")
+        if stopped != "interrupted":
+            run.finish()
+        return run.result(stopped)
+
+
+class _Run:
+    """One call of fit: the encoded documents and the loop's steps."""
+
+    def __init__(self, llm: LLM, config: TrainConfig, phase: str,
+                 documents: Sequence[str | Dialogue]) -> None:
+        llm.gpt.arena.require_writable()
+        self.llm, self.config, self.phase = llm, config, phase
+        longest = min(llm.config.block_size, config.batch_tokens)
+        if isinstance(documents, str):
+            raise DataError(f"{phase}: expected a list of documents, found one string")
+        trained, held_out = split_documents(documents, config.val_fraction, config.seed, phase)
+        samples = llm.samples(trained, longest)
+        self.held_out = llm.samples(held_out, longest)
+        if not samples or (held_out and not self.held_out):
+            raise DataError(f"{phase}: no token of the {'held-out ' if samples else ''}documents "
+                            "carries loss; give texts, or dialogues with answers")
+        self.epochs = Epochs(samples, llm.tokenizer, config, phase, longest)
+        self._begin(digest([*samples, *self.held_out]))
+        planned = sum(self.epochs.steps(epoch) for epoch in range(config.epochs))
+        self.state.total_steps = min(planned, config.max_steps or planned)
+        self._every = -(-self.state.total_steps // _HISTORY) or 1
+        self._batches: list[Batch] = []
+        self._batches_of = -1
+        # The last evaluation of this phase; only an unfinished one has any.
+        self._val_loss = next((entry[3] for entry in reversed(self.state.history)
+                               if self.state.best_loss is not None and entry[3] is not None), None)
+        self._start = (self.state.step, self.state.tokens, self.state.seconds)
+
+    def _begin(self, documents: str) -> None:
+        """Take up the phase where the state stands, or start it with fresh moments."""
+        llm, config = self.llm, self.config
+        self.state = state = llm.training_state
+        optimizer = AdamW(llm.gpt, (config.beta1, config.beta2), config.eps, config.weight_decay,
+                          config.freeze)
+        # Weights alone do not make a phase exact again: without an optimizer it starts anew.
+        resumed = (state.unfinished and state.phase == self.phase and bool(state.documents)
+                   and (llm.optimizer is not None or not state.step))
+        if resumed and documents != state.documents:
+            raise DataError(
+                f"{self.phase}: step {state.step} was reached with other documents (or another "
+                "val_fraction, seed or batch_tokens); give the same ones, or start the phase anew "
+                "with llm.training_state.begin(...)")
+        if not resumed:
+            state.begin(self.phase)
+            state.documents = documents
+            llm.best_weights = None
+            for moment in llm.gpt.arena.require_moments():
+                moment.fill(0)
+        optimizer.step_count = state.step
+        optimizer.zero_grad()
+        self.optimizer = llm.optimizer = optimizer
+
+    def reason(self) -> str:
+        """Why no step follows, or ""."""
+        state, config = self.state, self.config
+        if state.epoch >= config.epochs:
+            return "done"
+        if config.patience and state.bad_evals >= config.patience:
+            return "early"
+        if config.max_steps and state.step >= config.max_steps:
+            return "budget"
+        if config.max_minutes and state.seconds >= 60 * config.max_minutes:
+            return "budget"
+        return ""
+
+    def step(self) -> Progress:
+        """One optimizer step, and the evaluation where it ends an epoch."""
+        began = time.perf_counter()
+        state, config = self.state, self.config
+        epoch = state.epoch
+        if self._batches_of != epoch:
+            self._batches, self._batches_of = self.epochs.batches(epoch), epoch
+        group = self._batches[state.batch:state.batch + config.grad_accum]
+        lr = schedule(state.step, lr=config.lr, warmup=config.warmup, total=state.total_steps,
+                      min_lr_ratio=config.min_lr_ratio)
+        loss, counted, norm = self._update(group, lr)
+        if state.batch == 0:
+            state.loss_sum, state.loss_tokens = 0.0, 0
+        state.loss_sum += loss * counted
+        state.loss_tokens += counted
+        state.step += 1
+        state.tokens += sum(len(batch.ids) for batch in group)
+        state.batch += len(group)
+        if state.step % self._every == 0 or state.step == state.total_steps:
+            state.history.append([self.phase, state.step, loss, None])
+        if state.batch >= len(self._batches):
+            state.epoch, state.batch = epoch + 1, 0
+            if self.held_out:
+                self._evaluate(loss)
+        state.seconds += time.perf_counter() - began
+        return self._progress(epoch + 1, loss, lr, norm)
+
+    def _update(self, group: list[Batch], lr: float) -> tuple[float, int, float]:
+        """Forward, backward and AdamW over the micro-batches of one step.
+
+        The gradient is the sum over all counted tokens of the group, divided by their number.
+        Returns (mean loss over these tokens, their number, gradient norm before clipping).
+        """
+        gpt, config = self.llm.gpt, self.config
+        counted = sum(batch.counted for batch in group)
+        total = 0.0
+        for micro, batch in enumerate(group):
+            loss = gpt.forward(batch.ids, batch.targets, offsets=batch.offsets,
+                               positions=batch.positions, dropout=config.dropout,
+                               dropout_key=self._key(micro), scale=1.0 / counted)
+            if not math.isfinite(loss):
+                raise self._diverged("loss", loss, lr)
+            gpt.backward()
+            total += loss * batch.counted
+        norm = self.optimizer.step(lr=lr, clip=config.clip)
+        if not math.isfinite(norm):
+            raise self._diverged("gradient norm", norm, lr)
+        return total / counted, counted, norm
+
+    def _key(self, micro: int) -> int:
+        """What names the dropout masks of a micro-batch: 63 bits."""
+        if not self.config.dropout:
+            return 0
+        source = bits(self.config.seed, self.phase, "dropout", self.state.step, micro)
+        return int(source.random_raw()) >> 1
+
+    def _diverged(self, what: str, value: float, lr: float) -> CgptError:
+        """The error for a value that is not finite; the gradients of the step are dropped."""
+        self.optimizer.zero_grad()
+        return CgptError(
+            f"{self.phase}: the {what} is {value} at step {self.state.step + 1} (learning rate "
+            f"{lr:g}); this step was not applied and the model is as after step "
+            f"{self.state.step}; lower the learning rate or clip the gradient", code="diverged")
+
+    def _evaluate(self, loss: float) -> None:
+        """Held-out loss after a step of training loss `loss`; keeps the best weights."""
+        state, data = self.state, self.llm.gpt.arena.data
+        total, counted = self.llm.summed_loss(self.held_out)
+        found = total / counted
+        if not math.isfinite(found):
+            raise CgptError(f"{self.phase}: the held-out loss is {found} after step {state.step}; "
+                            "lower the learning rate or clip the gradient", code="diverged")
+        self._val_loss = found
+        entry = [self.phase, state.step, loss, found]
+        if state.history and state.history[-1][:2] == entry[:2]:
+            state.history[-1] = entry
+        else:
+            state.history.append(entry)
+        if state.best_loss is None or found < state.best_loss:
+            state.best_loss, state.best_step, state.bad_evals = found, state.step, 0
+            if self.llm.best_weights is None:
+                self.llm.best_weights = data.copy()
+            else:
+                np.copyto(self.llm.best_weights, data)
+        else:
+            state.bad_evals += 1
+
+    def finish(self) -> None:
+        """End the phase: evaluate where that is due, return to the best weights."""
+        state, llm = self.state, self.llm
+        if self.held_out and state.batch:
+            self._evaluate(state.loss_sum / state.loss_tokens)
+        if llm.best_weights is not None:
+            np.copyto(llm.gpt.arena.data, llm.best_weights)
+            llm.best_weights = None
+        state.done.append(self.phase)
+
+    def _progress(self, epoch: int, loss: float, lr: float, norm: float) -> Progress:
+        state, config = self.state, self.config
+        step, tokens, seconds = self._start
+        spent = max(state.seconds - seconds, 1e-9)
+        left = (state.total_steps - state.step) * spent / (state.step - step)
+        if config.max_minutes:
+            left = max(0.0, min(left, 60 * config.max_minutes - state.seconds))
+        return Progress(phase=self.phase, epoch=epoch, epochs=config.epochs, step=state.step,
+                        steps=state.total_steps, loss=loss, val_loss=self._val_loss, lr=lr,
+                        grad_norm=norm, tokens=state.tokens,
+                        tokens_per_second=(state.tokens - tokens) / spent,
+                        seconds=state.seconds, seconds_left=left)
+
+    def result(self, stopped: str) -> FitResult:
+        """What fit returns."""
+        state = self.state
+        loss = state.loss_sum / state.loss_tokens if state.loss_tokens else None
+        val_loss = self._val_loss if stopped == "interrupted" else state.best_loss
+        return FitResult(steps=state.step, epochs=state.epoch, tokens=state.tokens, loss=loss,
+                         val_loss=val_loss, stopped=stopped, seconds=state.seconds)

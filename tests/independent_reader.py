@@ -1,0 +1,230 @@
+"""A reader of cgpt's binary format, written from docs/format_v1.md alone.
+
+Standard library only, nothing from cgpt: what it reads is what the specification says. Tests
+compare it with what cgpt reads. Run it on a file to list its records:
+
+    python tests/independent_reader.py checkpoints/model_final.bin
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import struct
+import sys
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+SIGNATURE = bytes.fromhex("89 43 47 50 54 0D 0A 1A")
+KINDS = {1: "config", 2: "vocabulary", 3: "layer", 4: "training_state", 5: "metadata",
+         6: "optimizer", 16: "tensor", 17: "adam_m", 18: "adam_v", 19: "best_tensor"}
+ITEM_SIZES = {0: 1, 1: 4, 2: 2, 3: 2, 4: 1, 5: 1, 6: 4, 7: 8, 8: 8}
+SPECIAL = ["<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
+
+
+class FormatError(Exception):
+    """The file is not what the specification describes."""
+
+
+def require(condition: object, message: str) -> None:
+    if not condition:
+        raise FormatError(message)
+
+
+@dataclass
+class Entry:
+    """One entry of the table."""
+
+    kind: int
+    dtype: int
+    flags: int
+    crc: int
+    offset: int
+    length: int
+    shape: tuple[int, ...]
+    name: str
+
+
+@dataclass
+class Model:
+    """What a file holds; tensors are arrays of floats by name."""
+
+    version: int
+    entries: list[Entry]
+    graph: str = ""
+    config: dict[str, int] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    training_state: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] | None = None
+    tensors: dict[str, array.array[float]] = field(default_factory=dict)
+    adam_m: dict[str, array.array[float]] = field(default_factory=dict)
+    adam_v: dict[str, array.array[float]] = field(default_factory=dict)
+    best: dict[str, array.array[float]] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def align(n: int, to: int = 64) -> int:
+    return (n + to - 1) // to * to
+
+
+def read(path: str) -> Model:
+    """Read and check a whole file. Raises FormatError."""
+    with open(path, "rb") as file:
+        return parse(file.read())
+
+
+def parse(data: bytes) -> Model:
+    """A whole file's bytes as a Model."""
+    n_records, table_length = parse_header(data)
+    entries = parse_table(data[64:64 + table_length], n_records)
+    check_places(data, entries, 64 + table_length)
+    model = Model(1, entries)
+    for entry in entries:
+        if entry.kind in KINDS:
+            add(model, entry, data[entry.offset:entry.offset + entry.length])
+    check_whole(model)
+    return model
+
+
+def parse_header(data: bytes) -> tuple[int, int]:
+    """(number of records, length of the table)."""
+    require(data[:8] == SIGNATURE, "not a file of cgpt")
+    require(len(data) >= 64, "the header is cut")
+    require(struct.unpack_from("<I", data, 60)[0] == zlib.crc32(data[:60]), "header damaged")
+    (version, order, size, n_records, length, table, table_length, table_crc, features,
+     reserved) = struct.unpack_from("<IIIIQQQIII", data, 8)
+    require(version == 1, f"version {version}")
+    require(features == 0, "unknown feature bits")
+    require((order, size, table, reserved) == (0x01020304, 64, 64, 0), "odd header")
+    require(length == len(data) and length % 64 == 0, "wrong length")
+    require(64 + table_length <= length and n_records <= 1 << 20, "table outside the file")
+    require(zlib.crc32(data[64:64 + table_length]) == table_crc, "table damaged")
+    return n_records, table_length
+
+
+def parse_table(table: bytes, n_records: int) -> list[Entry]:
+    entries, at = [], 0
+    for _ in range(n_records):
+        require(at + 32 <= len(table), "table too short")
+        kind, dtype, dims, flags, n, crc, reserved, offset, length = struct.unpack_from(
+            "<HBBHHIIQQ", table, at)
+        end = align(at + 32 + 8 * dims + n, 8)
+        require(dims <= 8 and 1 <= n <= 1024 and end <= len(table), "odd entry")
+        shape = struct.unpack_from(f"<{dims}Q", table, at + 32)
+        start = at + 32 + 8 * dims
+        name = table[start:start + n].decode("utf-8")
+        require(not any(table[start + n:end]) and reserved == 0, "padding of an entry is not zero")
+        require(flags in (0, 1) and dtype in ITEM_SIZES, "unknown flags or type")
+        require(kind in KINDS or flags == 1, f"unknown kind {kind}")
+        if dtype:
+            size = ITEM_SIZES[dtype]
+            for one in shape:
+                size *= one
+            require(shape and size == length > 0, f"shape of {name}")
+        entries.append(Entry(kind, dtype, flags, crc, offset, length, shape, name))
+        at = end
+    require(at == len(table), "bytes after the last entry")
+    return entries
+
+
+def check_places(data: bytes, entries: list[Entry], table_end: int) -> None:
+    """Sorted, unique, one behind the other, zeros between, every checksum right."""
+    last, previous, seen = table_end, 0, set()
+    for entry in entries:
+        require(entry.kind >= previous, "entries out of order")
+        require((entry.kind, entry.name) not in seen, f"{entry.name} twice")
+        require(entry.offset == align(last), f"{entry.name} at the wrong place")
+        require(not any(data[last:entry.offset]), f"padding before {entry.name} is not zero")
+        seen.add((entry.kind, entry.name))
+        previous, last = entry.kind, entry.offset + entry.length
+        require(last <= len(data), f"{entry.name} outside the file")
+        require(zlib.crc32(data[entry.offset:last]) == entry.crc, f"{entry.name} damaged")
+    require(align(last) == len(data) and not any(data[last:]), "bytes at the end")
+
+
+def add(model: Model, entry: Entry, payload: bytes) -> None:
+    """Put one record's payload where it belongs."""
+    kind = KINDS[entry.kind]
+    if kind == "vocabulary":
+        model.words, model.scores = parse_vocabulary(payload)
+    elif entry.kind < 16:
+        value = json.loads(payload.decode("ascii"))
+        if kind == "config":
+            model.graph, model.config = value["graph"], value["config"]
+        elif kind == "layer":
+            model.layers.append(value)
+        else:
+            setattr(model, kind, value)
+    else:
+        numbers = array.array("f", payload)
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        target = {"tensor": model.tensors, "adam_m": model.adam_m, "adam_v": model.adam_v,
+                  "best_tensor": model.best}[kind]
+        target[entry.name] = numbers
+        require(entry.dtype == 1, f"{entry.name} is not float32")
+        require(model.shapes.setdefault(entry.name, entry.shape) == entry.shape, "shapes differ")
+
+
+def parse_vocabulary(payload: bytes) -> tuple[list[str], list[float]]:
+    n, first, size = struct.unpack_from("<IIQ", payload)
+    require(first == 262 and n >= first, "odd vocabulary")
+    text = 16 + 8 * (n - first) + 4 * (n + 1)
+    require(len(payload) == text + size, "vocabulary of the wrong length")
+    scores = list(struct.unpack_from(f"<{n - first}d", payload, 16))
+    starts = struct.unpack_from(f"<{n + 1}I", payload, 16 + 8 * (n - first))
+    require(starts[0] == 0 and starts[-1] == size and list(starts) == sorted(starts), "odd offsets")
+    words = [payload[text + starts[i]:text + starts[i + 1]].decode("utf-8", "surrogatepass")
+             for i in range(n)]
+    require(words[:262] == SPECIAL + [f"<0x{i:02X}>" for i in range(256)], "odd first words")
+    require(len(set(words)) == n and all(words), "words that are empty or there twice")
+    return words, scores
+
+
+def check_whole(model: Model) -> None:
+    """What is necessary is there, and the parameters are those of the graph."""
+    counts = [sum(entry.kind == kind for entry in model.entries) for kind in (1, 2, 4, 5)]
+    require(counts == [1, 1, 1, 1], "a necessary record is missing")
+    require(model.graph == "gpt2", f"graph {model.graph}")
+    expected = parameters(model.config)
+    order = [entry.name for entry in model.entries if entry.kind == 16]
+    require(order == list(expected), "other parameters than the graph's")
+    for name, shape in expected.items():
+        require(model.shapes[name] == shape, f"shape of {name}")
+    for found in (model.adam_m, model.adam_v, model.best):
+        require(not found or list(found) == order, "moments or best weights incomplete")
+    require(bool(model.adam_m) == bool(model.adam_v) == (model.optimizer is not None),
+            "a part of the optimizer is missing")
+    named = [name for layer in model.layers for name in layer["parameters"]]
+    require(sorted(named) == sorted(order), "layers that do not name every parameter once")
+    require(len(model.words) <= model.config["vocab_size"], "more words than embeddings")
+
+
+def parameters(config: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in the order of the file."""
+    C, F = config["n_embd"], config["n_ff"]
+    layers = [f"h.{i}" for i in range(config["n_layer"])]
+    found: dict[str, tuple[int, ...]] = {"wte.weight": (config["vocab_size"], C),
+                                         "wpe.weight": (config["block_size"], C)}
+    for h in layers:
+        found[f"{h}.attn.c_attn.weight"] = (3 * C, C)
+        found[f"{h}.attn.c_proj.weight"] = (C, C)
+        found[f"{h}.mlp.c_fc.weight"] = (F, C)
+        found[f"{h}.mlp.c_proj.weight"] = (C, F)
+    for h in layers:
+        for name, size in (("attn.ln.weight", C), ("attn.ln.bias", C), ("attn.c_attn.bias", 3 * C),
+                           ("attn.c_proj.bias", C), ("mlp.ln.weight", C), ("mlp.ln.bias", C),
+                           ("mlp.c_fc.bias", F), ("mlp.c_proj.bias", C)):
+            found[f"{h}.{name}"] = (size,)
+    found["ln_f.weight"] = found["ln_f.bias"] = (C,)
+    return found
+
+
+if __name__ == "__main__":
+    for one in read(sys.argv[1]).entries:
+        print(f"{KINDS.get(one.kind, one.kind):15} {one.name:28} {list(one.shape)!s:14} "
+              f"{one.offset:>10} {one.length:>10} {one.crc:08x}")

@@ -1,0 +1,92 @@
+"""Make the model files in tests/data that every later version must read.
+
+    python tests/make_fixtures.py [--out FOLDER]
+
+Files that are there are never written again: once released, they are kept as they are. A feature
+that the format gains is a new function in FIXTURES with a new file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cgpt.arena import aligned
+from cgpt.checkpoint import save_model_binary, save_model_json
+from cgpt.config import GPTConfig
+from cgpt.llm import LLM, TrainingState
+from cgpt.model import GPT
+from cgpt.optim import AdamW
+from cgpt.tokenizer import FIRST_WORD, Tokenizer
+
+DATA = Path(__file__).parent / "data"
+WORDS = ["山", "水", "人", "长江", "😀", "a\nb", 'say "hi"', "\\u", "<b>"]
+
+
+def tiny_llm(*, optimizer: bool = True, best: bool = True) -> LLM:
+    """A model of 3 kB of weights with every kind of record; all its numbers are told by rules.
+
+    Weight i of the arena is sin(i + 1), m is its square / 10, v its fourth power / 1e6; best
+    weights are cos(i + 1). The first elements are -0.0, the least denormal and a large number.
+    """
+    scores = [-1.5 - 0.1 * i for i in range(len(WORDS))]
+    tokenizer = Tokenizer.from_state({"words": WORDS, "scores": scores})
+    config = GPTConfig(n_layer=1, n_head=1, n_embd=2, n_ff=3, block_size=4,
+                       vocab_size=FIRST_WORD + len(WORDS) + 1)
+    gpt = GPT(config)
+    state = TrainingState(phase="finetune", done=["pretrain"], epoch=2, batch=1, step=37,
+                          total_steps=90, tokens=1234, seconds=1.25, best_loss=2.5, best_step=30,
+                          bad_evals=1, history=[["pretrain", 1, 5.5, None],
+                                                ["finetune", 30, 2.625, 2.5]],
+                          run={"preset": "tiny"}, data_fingerprint="ab" * 32)
+    llm = LLM(tokenizer, gpt, training_state=state,
+              metadata={"title": "小模型", "data": [1, 2.5], "nested": {"empty": []}})
+    spread(gpt, gpt.arena.data, np.sin)
+    gpt.arena.data[:3] = [-0.0, 1e-45, 3e38]
+    if optimizer:
+        llm.optimizer = AdamW(gpt, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+        llm.optimizer.step_count = 412
+        m, v = gpt.arena.require_moments()
+        spread(gpt, m, lambda i: np.sin(i) ** 2 / 10)
+        spread(gpt, v, lambda i: np.sin(i) ** 4 / 1e6)
+    if best:
+        llm.best_weights = aligned(gpt.arena.size, zero=True)
+        spread(gpt, llm.best_weights, np.cos)
+    return llm
+
+
+def spread(gpt: GPT, array: np.ndarray, rule: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Fill the entries of a flat array by a rule; the gaps between them stay zero."""
+    for entry in gpt.arena.entries:
+        index = np.arange(entry.offset + 1, entry.offset + 1 + entry.size, dtype=np.float64)
+        array[entry.offset:entry.offset + entry.size] = rule(index)
+
+
+FIXTURES: dict[str, Callable[[Path], object]] = {
+    "tiny_v1.bin": lambda path: save_model_binary(tiny_llm(), path),
+    "tiny_v1.json": lambda path: save_model_json(tiny_llm(), path),
+    "tiny_v1_weights.bin": lambda path: save_model_binary(
+        tiny_llm(optimizer=False, best=False), path),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=DATA, help="folder of the files")
+    out = parser.parse_args().out
+    for name, make in FIXTURES.items():
+        if (out / name).exists():
+            print(f"{out / name} is there and stays as it is")
+        else:
+            make(out / name)
+            print(f"{out / name} written, {(out / name).stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""A tokenizer of single characters and models small enough to train inside a test."""
+
+from __future__ import annotations
+
+import math
+
+from cgpt.config import GPTConfig
+from cgpt.data import Message
+from cgpt.llm import LLM
+from cgpt.model import GPT
+from cgpt.tokenizer import Tokenizer
+
+FACTS = (("长江有多长", "长江全长约六千公里。"), ("黄河有多长", "黄河全长约五千公里。"),
+         ("天空是什么颜色", "天空是蓝色的。"), ("你好", "你好，很高兴见到你。"),
+         ("一年有几个季节", "一年有四个季节。"), ("谢谢", "不客气。"))
+TEXTS = [question + "，" + answer for question, answer in FACTS]
+DIALOGUES = [(Message("user", question), Message("assistant", answer))
+             for question, answer in FACTS]
+CHARACTERS = sorted({char for text in TEXTS for char in text})
+
+
+def small_tokenizer() -> Tokenizer:
+    """The characters of FACTS, each a token; made without jieba, which takes a second."""
+    scores = [math.log(1 / len(CHARACTERS))] * len(CHARACTERS)
+    return Tokenizer.from_state({"words": list(CHARACTERS), "scores": scores})
+
+
+def small_llm(seed: int = 0, **shape: int) -> LLM:
+    """A fresh model of 2 layers over `small_tokenizer`."""
+    tokenizer = small_tokenizer()
+    values = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 64,
+              "vocab_size": len(tokenizer)}
+    return LLM(tokenizer, GPT(GPTConfig(**{**values, **shape}), seed=seed))
