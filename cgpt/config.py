@@ -89,8 +89,8 @@ class GPTConfig(_Config):
             _check_int("GPTConfig", name, getattr(self, name), 1, most)
         if self.n_embd % self.n_head:
             raise ConfigError(
-                f"GPTConfig: n_head must divide n_embd, found n_head={self.n_head} and "
-                f"n_embd={self.n_embd} (remainder {self.n_embd % self.n_head}); choose another pair")
+                f"GPTConfig: n_head must divide n_embd, found n_head={self.n_head} and n_embd="
+                f"{self.n_embd} (remainder {self.n_embd % self.n_head}); choose another pair")
 
     @classmethod
     def preset(cls, name: str, **changes: int) -> GPTConfig:

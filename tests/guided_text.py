@@ -49,7 +49,7 @@ TRAIN = BANNER + """\
 """ + FORMATS + """\
 请选择 (1/2/3): 1
 
-文件名 (默认: checkpoints/model_final.bin): 
+文件名 (默认: checkpoints/model_final.bin):\x20
 ✅ 模型已保存: checkpoints/model_final.bin
 """ + CHAT_BOX + "👤 用户: "
 

@@ -89,6 +89,11 @@ class Screen:
         self.expect(prompt)
         self.type(text + "\r")
 
+    def hang_up(self) -> None:
+        """Close the terminal, as a closed window does: SIGHUP, and nobody reads any more."""
+        os.close(self.master)
+        self.master = -1
+
     def end(self, seconds: float = PATIENCE) -> int:
         """Read to the end and give the exit code."""
         end = time.monotonic() + seconds
@@ -103,7 +108,8 @@ class Screen:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
-        os.close(self.master)
+        if self.master >= 0:
+            os.close(self.master)
 
 
 def piped(*args: str, cwd: Path, answers: str = "", **env: str) -> subprocess.CompletedProcess[str]:

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 import guided_text as guide
+import pytest
+from screen import Screen, piped
+from small_llm import FACTS
+
 from cgpt.checkpoint import load_model_auto
 from cgpt.cli import main
 from cgpt.cli.layout import text_width
-from screen import Screen, piped
-from small_llm import FACTS
 
 QUICK = ("--preset", "tiny", "--max-steps", "3")
 
@@ -340,8 +340,8 @@ def test_hangup_saves(fresh: Path) -> None:
     with Screen(*QUICK, cwd=fresh) as screen:
         screen.answer("是否保存预训练checkpoint? (y/n): ", "n")
         screen.expect("是否保存当前模型? (y/n): ")
-        screen.process.send_signal(signal.SIGHUP)
-        assert screen.end() == 129
+        screen.hang_up()
+        assert screen.process.wait(timeout=30) == 129
     assert (fresh / "checkpoints/model_final.bin").exists()
 
 

@@ -107,6 +107,7 @@ def test_import_stays_light() -> None:
 def test_public_names_exist() -> None:
     import cgpt
 
+    assert set(cgpt.__all__) == {*cgpt._HOME, "__version__"}
     for name in cgpt.__all__:
         assert getattr(cgpt, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -92,7 +92,7 @@ def test_language_is_chosen_by_flag_then_environment(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("width", [40, 61, 80])
-@pytest.mark.parametrize("title", ["CGPT - 中文GPT模型训练系统", "模型保存选项", "Chat", "交互模式"])
+@pytest.mark.parametrize("title", ["CGPT - 中文GPT模型训练系统", "模型保存选项", "Chat"])
 def test_box_is_straight(title: str, width: int) -> None:
     lines = box(title, width, left=20)
     assert len({text_width(line) for line in lines}) == 1

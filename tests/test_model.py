@@ -162,7 +162,7 @@ def test_interleaved_passes_do_not_disturb_each_other() -> None:
     expected = gpt.arena.grad.copy()
     gpt.arena.grad.fill(0)
     gpt.logits(batch["ids"][None, :9])
-    gpt.forward(**{name: array for name, array in batch.items()}, backward=False)
+    gpt.forward(**batch, backward=False)
     gpt.forward(**batch)
     gpt.backward()
     assert np.array_equal(gpt.arena.grad, expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_wrong_settings_get_a_sentence(wrong: dict) -> None:
 def test_schedule_rises_then_falls() -> None:
     rates = [schedule(i, lr=1.0, warmup=10, total=110, min_lr_ratio=0.1) for i in range(110)]
     assert rates[0] == pytest.approx(1 / 11) and rates[10] == 1.0
-    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
-    assert all(a > b for a, b in zip(rates[10:-1], rates[11:], strict=True))
+    assert all(a < b for a, b in pairwise(rates[:11]))
+    assert all(a > b for a, b in pairwise(rates[10:]))
     assert rates[-1] == pytest.approx(0.1)
     assert schedule(500, lr=1.0, warmup=10, total=110) == pytest.approx(0.1)

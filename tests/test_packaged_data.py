@@ -1,4 +1,4 @@
-"""The data that is shipped: enough of it, every fact in several wordings, nothing held out leaks."""
+"""The shipped data: enough of it, every fact in several wordings, nothing held out leaks."""
 
 from __future__ import annotations
 

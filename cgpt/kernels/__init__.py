@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from cgpt.errors import ConfigError
 
@@ -20,6 +21,9 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = "5000"
 
 from cgpt import _kernels as _generic
+
+if TYPE_CHECKING:
+    from cgpt._kernels import *  # noqa: F403
 
 INSTRUCTION_SETS = ("generic", "avx2", "avx512")
 _DEFAULT_LEVEL = 1      # the highest level that is chosen without being asked for

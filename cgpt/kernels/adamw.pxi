@@ -5,15 +5,16 @@ cdef enum:
 
 
 cdef void adamw_span(float *data, float *grad, float *m, float *v, Py_ssize_t n, float rate,
-                     float decay, float beta1, float beta2, float eps, float root2,
-                     float clip) noexcept nogil:
-    """rate = lr / (1 - beta1^t), decay = 1 - lr * weight_decay, root2 = 1 / sqrt(1 - beta2^t)."""
+                     float decay, float beta1, float new1, float beta2, float new2, float eps,
+                     float root2, float clip) noexcept nogil:
+    """rate = lr / (1 - beta1^t), decay = 1 - lr * weight_decay, root2 = 1 / sqrt(1 - beta2^t),
+    new1 = 1 - beta1 and new2 = 1 - beta2, rounded once."""
     cdef vf g, first, second
     cdef Py_ssize_t i
     for i from 0 <= i < n by VL:
         g = load(grad + i, n - i) * vset1(clip)
-        first = load(m + i, n - i) * vset1(beta1) + g * vset1(1 - beta1)
-        second = load(v + i, n - i) * vset1(beta2) + g * g * vset1(1 - beta2)
+        first = load(m + i, n - i) * vset1(beta1) + g * vset1(new1)
+        second = load(v + i, n - i) * vset1(beta2) + g * g * vset1(new2)
         store(m + i, first, n - i)
         store(v + i, second, n - i)
         store(data + i, load(data + i, n - i) * vset1(decay)
@@ -45,6 +46,7 @@ def adamw(float[::1] data, float[::1] grad, float[::1] m, float[::1] v, double l
     cdef float root2 = <float>(1 / sqrt(1 - beta2 ** step))
     cdef float shrink = <float>(1 - lr * weight_decay)
     cdef float b1 = <float>beta1, b2 = <float>beta2, e = <float>eps, clip = <float>clip_factor
+    cdef float new1 = <float>(1 - beta1), new2 = <float>(1 - beta2)
     cdef int threads = threads_for(12.0 * n)
     cdef Py_ssize_t decayed = blocks(split, ADAM_SPAN)
     parts = decayed + blocks(n - split, ADAM_SPAN)
@@ -52,7 +54,7 @@ def adamw(float[::1] data, float[::1] grad, float[::1] m, float[::1] v, double l
         first = part * ADAM_SPAN if part < decayed else split + (part - decayed) * ADAM_SPAN
         last = smaller(first + ADAM_SPAN, split if part < decayed else n)
         adamw_span(&data[first], &grad[first], &m[first], &v[first], last - first, rate,
-                   shrink if part < decayed else 1, b1, b2, e, root2, clip)
+                   shrink if part < decayed else 1, b1, new1, b2, new2, e, root2, clip)
 
 
 cdef double squares_span(const float *x, Py_ssize_t n) noexcept nogil:

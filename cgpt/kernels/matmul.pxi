@@ -70,6 +70,9 @@ cdef void gemm(Matrix a, Matrix b, float *c, Py_ssize_t M, Py_ssize_t N, Py_ssiz
     cdef Py_ssize_t j0, k0, columns, depth, part, parts, task, row_blocks, column_blocks
     cdef int add
     cdef Matrix block
+    if K == 0 and not accumulate:
+        for j0 in range(M * N):
+            c[j0] = bias[j0 % N] if bias != NULL else 0
     for j0 from 0 <= j0 < N by NC:
         columns = smaller(NC, N - j0)
         for k0 from 0 <= k0 < K by KC:
