@@ -6,7 +6,7 @@
 
 Greedy answers. A trained question counts when the answer is its text to the letter; a rewording
 (tests/data/rewordings.json, not in the training data) when the answer holds the fact's core words.
-"after another turn" asks the trained questions once more behind a turn about something else.
+"in conversation" asks eight unrelated trained questions in a row in each of many sessions.
 """
 
 from __future__ import annotations
@@ -45,18 +45,24 @@ def trained_questions() -> Iterator[tuple[tuple[str, ...], str]]:
             yield tuple(asked[:turn]), text
 
 
+def conversation(llm: cgpt.LLM, asked: list[tuple[tuple[str, ...], str]]) -> list[bool]:
+    """Whether each of these single questions is answered to the letter, all in one session."""
+    session = cgpt.ChatSession(llm, GREEDY)
+    return ["".join(session.reply(question)) == text for (question,), text in asked]
+
+
 def measure(llm: cgpt.LLM, every: int) -> dict[str, float]:
     """Shares of right answers, 0 to 1, over every `every`-th question."""
     questions = list(trained_questions())
     first = [(asked, text) for asked, text in questions if len(asked) == 1]
     rewordings = json.loads(REWORDINGS.read_text(encoding="utf-8"))[::every]
     exact = [answer(llm, *asked) == text for asked, text in questions[::every]]
-    later = [answer(llm, first[i - 7][0][0], *first[i][0]) == first[i][1]
-             for i in range(0, len(first), 5 * every)]
+    later = [right for start in range(0, len(first) // 8, 5 * every)
+             for right in conversation(llm, first[start::len(first) // 8][:8])]
     right = [all(word in answer(llm, item["question"]) for word in item["core"])
              for item in rewordings]
     return {"trained_questions": len(exact), "trained_exact": sum(exact) / len(exact),
-            "after_another_turn": sum(later) / len(later),
+            "in_conversation": sum(later) / len(later),
             "rewordings": len(right), "rewordings_right": sum(right) / len(right)}
 
 

@@ -38,11 +38,32 @@ _PUBLIC = {
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = [
-    "AdamW", "CgptError", "ChatSession", "CheckpointError", "ConfigError", "DataError", "GPT",
-    "GPTConfig", "KVCache", "LLM", "Message", "SamplingConfig", "Tokenizer", "TrainConfig",
-    "Trainer", "__version__", "get_num_threads", "instruction_set", "load_model_auto",
-    "load_model_binary", "load_model_json", "read_corpus", "save_model_binary",
-    "save_model_json", "schedule", "set_num_threads",
+    "GPT",
+    "LLM",
+    "AdamW",
+    "CgptError",
+    "ChatSession",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "GPTConfig",
+    "KVCache",
+    "Message",
+    "SamplingConfig",
+    "Tokenizer",
+    "TrainConfig",
+    "Trainer",
+    "__version__",
+    "get_num_threads",
+    "instruction_set",
+    "load_model_auto",
+    "load_model_binary",
+    "load_model_json",
+    "read_corpus",
+    "save_model_binary",
+    "save_model_json",
+    "schedule",
+    "set_num_threads",
 ]
 
 if TYPE_CHECKING:

@@ -32,8 +32,9 @@ WORDS = ["山", "水", "人", "长江", "😀", "a\nb", 'say "hi"', "\\u", "<b>"
 def tiny_llm(*, optimizer: bool = True, best: bool = True) -> LLM:
     """A model of 3 kB of weights with every kind of record; all its numbers are told by rules.
 
-    Weight i of the arena is sin(i + 1), m is its square / 10, v its fourth power / 1e6; best
-    weights are cos(i + 1). The first elements are -0.0, the least denormal and a large number.
+    Element i of the arena is x = ((i + 1) * 7919 % 10007 - 5003) / 8192, m is x * x / 10, v is
+    m * m / 1e4 and the best weights are -x / 2: exact on every machine. The first three weights
+    are -0.0, the least denormal and a large number.
     """
     scores = [-1.5 - 0.1 * i for i in range(len(WORDS))]
     tokenizer = Tokenizer.from_state({"words": WORDS, "scores": scores})
@@ -47,25 +48,26 @@ def tiny_llm(*, optimizer: bool = True, best: bool = True) -> LLM:
                           run={"preset": "tiny"}, data_fingerprint="ab" * 32)
     llm = LLM(tokenizer, gpt, training_state=state,
               metadata={"title": "小模型", "data": [1, 2.5], "nested": {"empty": []}})
-    spread(gpt, gpt.arena.data, np.sin)
+    spread(gpt, gpt.arena.data, lambda x: x)
     gpt.arena.data[:3] = [-0.0, 1e-45, 3e38]
     if optimizer:
         llm.optimizer = AdamW(gpt, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
         llm.optimizer.step_count = 412
         m, v = gpt.arena.require_moments()
-        spread(gpt, m, lambda i: np.sin(i) ** 2 / 10)
-        spread(gpt, v, lambda i: np.sin(i) ** 4 / 1e6)
+        spread(gpt, m, lambda x: x * x / 10)
+        spread(gpt, v, lambda x: (x * x / 10) * (x * x / 10) / 1e4)
     if best:
         llm.best_weights = aligned(gpt.arena.size, zero=True)
-        spread(gpt, llm.best_weights, np.cos)
+        spread(gpt, llm.best_weights, lambda x: -x / 2)
     return llm
 
 
 def spread(gpt: GPT, array: np.ndarray, rule: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Fill the entries of a flat array by a rule; the gaps between them stay zero."""
+    """Fill the entries of a flat array by a rule of x; the gaps between them stay zero."""
     for entry in gpt.arena.entries:
-        index = np.arange(entry.offset + 1, entry.offset + 1 + entry.size, dtype=np.float64)
-        array[entry.offset:entry.offset + entry.size] = rule(index)
+        number = np.arange(entry.offset + 1, entry.offset + 1 + entry.size, dtype=np.int64)
+        x = (number * 7919 % 10007 - 5003) / 8192
+        array[entry.offset:entry.offset + entry.size] = rule(x)
 
 
 FIXTURES: dict[str, Callable[[Path], object]] = {

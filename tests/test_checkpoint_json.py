@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_helpers import assert_same, code_of
 from make_fixtures import DATA, WORDS, tiny_llm
 from small_llm import small_llm
-from test_checkpoint_binary import assert_same, code_of
 
 from cgpt.checkpoint import (
     describe,

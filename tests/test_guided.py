@@ -378,6 +378,20 @@ def test_ctrl_c_ends_the_answer_only(place: Path, monkeypatch: pytest.MonkeyPatc
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_ctrl_c_before_the_first_word_is_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    from cgpt.cli.chatting import answer
+    from cgpt.cli.terminal import Terminal
+
+    class Slow:
+        def reply(self, text: str) -> object:
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("went on")
+            yield ""
+
+    answer(Terminal(), Slow(), "你好")
+    assert capsys.readouterr().out == "🤖 模型: [已停止]\n\n"
+
+
 # ---- other screens -------------------------------------------------------------------------
 
 
@@ -394,7 +408,7 @@ def test_english_on_a_narrow_screen(fresh: Path) -> None:
     assert not re.search("[\u4e00-\u9fff]", shown)
     boxes = [line for line in shown.split("\n") if line[:1] in "╔║╚" and line]
     assert boxes and {text_width(line) for line in boxes} == {40}
-    assert "pre-training  " in shown and "loss " in shown
+    assert re.search(r"pre-training step 3/3 loss \d", shown)
 
 
 def test_reading_the_data_comes_with_a_reason_when_it_fails(

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "cgpt"
 
 # Floors of the house, top first: a module may import what is on a lower floor, or its own room.
 FLOORS = [
+    ["__main__"],
     ["cli"],
     ["run"],
     ["chat"],

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,20 +26,39 @@ except ImportError:                     # Windows: an open file cannot be remove
     fcntl = None                        # type: ignore[assignment]
 
 PREFIX, SUFFIX = ".cgpt-", ".tmp"
-_MOST = 1 << 30                         # bytes given to one write call
+_MOST = 1 << 24                         # bytes given to one write call, and sent ahead at once
 
 
 class Output:
-    """The temporary file while it is written; every write is complete or raises OSError."""
+    """The temporary file while it is written; every write is complete or raises OSError.
 
-    def __init__(self, fd: int) -> None:
+    Now and then a thread of `pool` sends what was written to the disk meanwhile, so that the sync
+    at the end has little left to wait for.
+    """
+
+    def __init__(self, fd: int, pool: ThreadPoolExecutor) -> None:
         self._fd = fd
+        self._pool = pool
+        self._unsent = 0
+        self._sending: Future[None] | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write all bytes at the current position."""
         view = memoryview(data).cast("B")
         while view:
-            view = view[os.write(self._fd, view[:_MOST]):]
+            n = os.write(self._fd, view[:_MOST])
+            view = view[n:]
+            self._unsent += n
+            if self._unsent >= _MOST:
+                self._send()
+
+    def _send(self) -> None:
+        if not hasattr(os, "fdatasync") or (self._sending and not self._sending.done()):
+            return
+        if self._sending:
+            self._sending.result()
+        self._sending = self._pool.submit(os.fdatasync, self._fd)
+        self._unsent = 0
 
     def seek(self, position: int) -> None:
         """Go to a byte position; what is skipped reads as zeros."""
@@ -46,6 +66,8 @@ class Output:
 
     def sync(self) -> None:
         """Return when everything written so far is on the disk."""
+        if self._sending:
+            self._sending.result()
         if fcntl is not None and hasattr(fcntl, "F_FULLFSYNC"):   # macOS: fsync stops at the drive
             fcntl.fcntl(self._fd, fcntl.F_FULLFSYNC)
         else:
@@ -110,11 +132,13 @@ def _replace(target: Path, write: Callable[[Output], None]) -> None:
     temporary, fd = _open_temporary(target.parent)
     try:
         try:
-            if target.exists() and hasattr(os, "fchmod"):
-                os.fchmod(fd, stat.S_IMODE(target.stat().st_mode))
-            out = Output(fd)
-            write(out)
-            out.sync()
+            if hasattr(os, "fchmod"):
+                with suppress(OSError):         # a new file, or no permissions to keep
+                    os.fchmod(fd, stat.S_IMODE(target.stat().st_mode))
+            with ThreadPoolExecutor(1) as pool:
+                out = Output(fd, pool)
+                write(out)
+                out.sync()
             if fcntl is None:
                 os.close(fd)            # Windows renames closed files only
                 fd = -1

@@ -32,7 +32,7 @@ from cgpt.checkpoint.parts import (
     check_object,
     dump_json,
 )
-from cgpt.checkpoint.reader import THREADS, BinaryFile, Job, grouped, in_parallel
+from cgpt.checkpoint.reader import BinaryFile, Job, grouped, in_parallel
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
 from cgpt.model import GPT
@@ -51,13 +51,12 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> P
     groups = grouped([Job(len(payload), partial(zlib.crc32, payload)) for payload in payloads])
 
     def write(out: Output) -> None:
-        with ThreadPoolExecutor(THREADS) as pool:
-            checksums = pool.map(_checksums, groups)
+        with ThreadPoolExecutor(1) as pool:
+            checksums = pool.map(_checksums, groups)    # while this thread writes
             out.seek(records[0].offset)
             for record, payload in zip(records, payloads, strict=True):
                 out.write(payload)
                 out.write(bytes(align(record.end) - record.end))
-            out.sync()                  # the checksums are computed meanwhile
             found = chain.from_iterable(checksums)
             table = [replace(record, crc=crc) for record, crc in zip(records, found, strict=True)]
         out.seek(0)

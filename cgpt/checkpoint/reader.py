@@ -22,6 +22,7 @@ from cgpt.checkpoint.sniff import HEAD, format_of
 
 THREADS = min(2, os.cpu_count() or 1)   # zlib releases the GIL; more would starve the disk
 _MOST = 1 << 30                         # bytes asked of one read call
+_PIECE = 1 << 19                        # bytes read and checked at a time
 _GROUP = 1 << 21                        # bytes of a thread's next piece of work
 
 
@@ -161,33 +162,35 @@ class BinaryFile(Source):
 
     def check(self, record: Record, data: bytes | memoryview) -> None:
         """Compare a payload with its checksum, and see that zeros follow it."""
-        found = zlib.crc32(data)
-        if found != record.crc:
-            raise damaged(self.path, f"{record.label} with checksum {found:08x}",
-                          f"{record.crc:08x}")
-        self._check_zeros(record.end, record)
+        self._compare(record, zlib.crc32(data))
 
     def fill(self, record: Record, target: Floats) -> None:
         """Read a float32 payload into `target` and check it."""
-        view = memoryview(target).cast("B")
-        self.read_into(record.offset, view)
-        self.check(record, view)
+        view, crc = memoryview(target).cast("B"), 0
+        for start in range(0, record.length, _PIECE):
+            piece = view[start:start + _PIECE]
+            self.read_into(record.offset + start, piece)
+            crc = zlib.crc32(piece, crc)            # while it is in the cache
+        self._compare(record, crc)
         if sys.byteorder == "big":
             target.byteswap(inplace=True)
 
     def verify(self) -> None:
-        """Check every payload, in pieces of a few megabytes."""
+        """Check every payload."""
         def check(record: Record) -> None:
-            crc = 0
-            for start in range(0, record.length, 1 << 22):
-                size = min(1 << 22, record.length - start)
-                crc = zlib.crc32(self.read(record.offset + start, size), crc)
-            if crc != record.crc:
-                raise damaged(self.path, f"{record.label} with checksum {crc:08x}",
-                              f"{record.crc:08x}")
-            self._check_zeros(record.end, record)
-        in_parallel([Job(record.length, partial(check, record))
-                     for record in self.records])
+            buffer, crc = memoryview(bytearray(min(_PIECE, record.length))), 0
+            for start in range(0, record.length, _PIECE):
+                piece = buffer[:record.length - start]
+                self.read_into(record.offset + start, piece)
+                crc = zlib.crc32(piece, crc)
+            self._compare(record, crc)
+        in_parallel([Job(record.length, partial(check, record)) for record in self.records])
+
+    def _compare(self, record: Record, crc: int) -> None:
+        if crc != record.crc:
+            raise damaged(self.path, f"{record.label} with checksum {crc:08x}",
+                          f"{record.crc:08x}")
+        self._check_zeros(record.end, record)
 
     def _check_zeros(self, start: int, after: Record | None) -> None:
         """See that only zeros lie between `start` and the next payload."""

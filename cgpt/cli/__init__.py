@@ -28,6 +28,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         silence_broken_pipe()
         return 0
+    except OSError as error:  # what was printed could not be written after all
+        complain(f"stdout: {error.strerror}")
+        silence_broken_pipe()
+        return 1
 
 
 def choose_language(args: Sequence[str]) -> None:

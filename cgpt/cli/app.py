@@ -57,7 +57,7 @@ class Number(click.ParamType):
         return number
 
     def _range(self) -> str:
-        if self.high == math.inf:
+        if self.high >= 1 << 31:  # nobody needs to read such a bound
             return f"{'>' if self.open_low else '>='} {self.low:g}"
         left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
         return f"{left}{self.low:g}, {self.high:g}{right}"

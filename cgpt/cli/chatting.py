@@ -6,23 +6,29 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cgpt.cli.messages import t
-from cgpt.cli.terminal import Terminal, handling, printable
+from cgpt.cli.terminal import Terminal, handling, printable, whole
+from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
     from cgpt.chat import ChatSession
 
 
 class AnswerStop:
-    """Ctrl-C while the model answers ends the answer after its token; a second one at once."""
+    """Ctrl-C while the model answers ends the answer after its token.
+
+    At once where nothing was said yet (a long prompt, a beam search) or for a second Ctrl-C.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self.said = False
         self._handlers = handling({"SIGINT": self._on_signal})
 
     def _on_signal(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
+        at_once = self.asked or not self.said
         self.asked = True
+        if at_once:
+            raise KeyboardInterrupt
 
     def __enter__(self) -> AnswerStop:
         self._handlers.__enter__()
@@ -37,32 +43,35 @@ def show_hints(terminal: Terminal) -> None:
     terminal.box(t("box_chat"), left=20)
     terminal.say()
     for hint in ("hint_ask", "hint_exit", "hint_clear", "hint_save"):
-        terminal.say(t(hint))
+        terminal.note(t(hint))
     terminal.say()
 
 
 def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     """One streamed answer; Ctrl-C ends it."""
     terminal.write(t("model"))
-    said = False
+    stop = AnswerStop()
     pieces = session.reply(text)
-    with AnswerStop() as stop:
-        try:
+    try:
+        with stop:
             for piece in pieces:
-                piece = printable(piece if said else piece.lstrip())
+                piece = printable(whole(piece if stop.said else piece.lstrip()))
                 terminal.write(piece)
-                said = said or bool(piece)
+                stop.said = stop.said or bool(piece)
                 if stop.asked:
                     break
-        except KeyboardInterrupt:
-            stop.asked = True
-        finally:
-            close = getattr(pieces, "close", None)
-            if close is not None:
-                close()
+    except KeyboardInterrupt:
+        stop.asked = True
+    except CgptError as error:
+        terminal.write(t("label_error") + str(error))
+        stop.said = True
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()
     if stop.asked:
-        terminal.write((" " if said else "") + t("answer_stopped"))
-    elif not said:
+        terminal.write((" " if stop.said else "") + t("answer_stopped"))
+    elif not stop.said:
         terminal.write(t("no_answer"))
     terminal.say()
     terminal.say()
@@ -71,33 +80,41 @@ def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
 def chat_loop(terminal: Terminal, session: ChatSession, save: Callable[[], None]) -> None:
     """Ask and answer until `exit`. `save` opens the save dialog.
 
-    Raises EOFError at the end of input, KeyboardInterrupt at a second Ctrl-C in a row.
+    Raises EOFError at the end of input, KeyboardInterrupt at a second Ctrl-C in a row or one in
+    the save dialog.
     """
     show_hints(terminal)
-    again = False
+    warned = False
     while True:
         try:
-            text = terminal.ask(t("user"), remember=True)
+            word = turn(terminal, session)
+            warned = False
         except KeyboardInterrupt:
-            if again or not terminal.interactive:
+            if warned or not terminal.interactive:
                 raise
-            again = True
-            terminal.say()
+            warned = True
             terminal.note(t("ctrl_c_hint"))
             terminal.say()
             continue
-        again = False
-        word = text.strip().lower()
         if word == "exit":
             terminal.say(t("goodbye"))
             return
-        if word == "clear":
-            session.clear()
-            terminal.say(t("cleared"))
-            terminal.say()
-        elif word == "save":
+        if word == "save":
             terminal.say()
             save()
             terminal.say()
-        elif word:
-            answer(terminal, session, text.strip())
+
+
+def turn(terminal: Terminal, session: ChatSession) -> str:
+    """One line of the user's: answered, or a command that is done or given back."""
+    text = terminal.ask(t("user"), remember=True).strip()
+    word = text.lower()
+    if word in ("exit", "save"):
+        return word
+    if word == "clear":
+        session.clear()
+        terminal.say(t("cleared"))
+        terminal.say()
+    elif word:
+        answer(terminal, session, text)
+    return ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -68,15 +68,12 @@ class GuidedRun:
                 self._steps()
             return 0
         except EOFError:
-            self.terminal.say()
             return 0 if self.keeper.rescue() else 1
         except KeyboardInterrupt:
-            self.terminal.say()
             self.keeper.rescue()
             return 130
         except Terminated as stop:
-            with suppress(OSError):  # the terminal may be gone
-                self.keeper.rescue()
+            self.keeper.rescue()
             return stop.code
         except BaseException:
             self.keeper.rescue()
@@ -107,7 +104,7 @@ class GuidedRun:
         models = [Path(path).as_posix() for path in find_models(CHECKPOINTS, EXPORTS)]
         broken = unusable(models)
         if not models and not broken:
-            terminal.say(t("no_model"))
+            terminal.note(t("no_model"))
             return False
         terminal.say(t("models_found"))
         for path in models:
@@ -127,7 +124,7 @@ class GuidedRun:
                 self._offer_continue(llm)
                 return True
         terminal.say()
-        terminal.say(t("new_model"))
+        terminal.note(t("new_model"))
         return False
 
     def _choose(self, models: list[str]) -> LLM | None:
@@ -168,7 +165,7 @@ class GuidedRun:
         terminal.say(t("loaded_vocabulary", n=len(llm.tokenizer)))
         terminal.say(t("loaded_parameters", n=llm.gpt.n_parameters))
         layers = ", ".join(record.type for record in llm.gpt.layer_records())
-        terminal.say(t("loaded_layers", layers=layers))
+        terminal.note(t("loaded_layers", layers=layers))
         terminal.say()
         return llm
 
@@ -180,9 +177,9 @@ class GuidedRun:
 
         terminal = self.terminal
         terminal.say()
-        terminal.say(t("reading"))
+        terminal.note(t("reading"))
         run = TrainingRun.start(guided_config(self.options))
-        describe_run(run, terminal.say)
+        describe_run(run, terminal.note)
         terminal.say()
         self.keeper.hold(run.llm, unsaved=False, default=PRETRAINED)
         finished = self._both_phases(run)
@@ -192,7 +189,7 @@ class GuidedRun:
     def _finish(self, finished: bool, message: str) -> None:
         """Say how the training ended, offer to save it."""
         terminal, keeper = self.terminal, self.keeper
-        terminal.say(t(message if finished else "training_stopped"))
+        terminal.note(t(message if finished else "training_stopped"))
         terminal.say()
         before = len(keeper.saved_paths)
         keeper.offer()
@@ -233,6 +230,8 @@ class GuidedRun:
             return None
         terminal.note(result_line(phase, result))
         terminal.say()
+        if stop.number == signal.SIGTERM:
+            raise Terminated(stop.number)
         return result
 
     def _offer_continue(self, llm: LLM) -> None:
@@ -242,14 +241,14 @@ class GuidedRun:
         terminal = self.terminal
         if not terminal.yes_no(t("ask_continue")):
             terminal.say()
-            terminal.say(t("skip_training"))
+            terminal.note(t("skip_training"))
             return
         terminal.say()
         terminal.say(t("continue_mode"))
         terminal.say()
         epochs, lr = terminal.epochs(DEFAULT_EPOCHS), terminal.learning_rate(DEFAULT_LR)
         terminal.say()
-        terminal.say(t("continue_start", epochs=epochs, lr=plain_number(lr)))
+        terminal.note(t("continue_start", epochs=epochs, lr=plain_number(lr)))
         terminal.say()
         chat = continued_chat(self.options.data, llm.training_state.run)
         fit = partial(continue_training, llm, epochs, lr, chat=chat)

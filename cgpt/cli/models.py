@@ -137,6 +137,8 @@ def info(model: str | None, verify: bool, as_json: bool) -> int:
         from cgpt.checkpoint import describe
 
         found = describe(model, verify=verify)
+        if not as_json:
+            found["bytes"] = f"{found['bytes']} ({human_size(found['bytes'])})"
     if as_json:
         print_json(found)
         return 0
@@ -185,10 +187,17 @@ def nested(value: Any) -> bool:
 def table(rows: list[dict[str, Any]], indent: int) -> list[str]:
     """Objects with like keys, one a line, in straight columns."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [keys] + [[one_line(row.get(key, "")) for key in keys] for row in rows]
+    cells = [keys] + [[short(row.get(key, "")) for key in keys] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(keys))]
     return [" " * indent + "  ".join(cell.ljust(width) for cell, width in
                                      zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def short(value: Any) -> str:
+    """As one_line; of a long list of names the first one and how many there are."""
+    if isinstance(value, list) and len(value) > 4 and isinstance(value[0], str):
+        return f"{value[0]} ... ({len(value)})"
+    return one_line(value)
 
 
 def one_line(value: Any) -> str:

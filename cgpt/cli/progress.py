@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.1
+NARROW = 60         # cells; below it fields stand closer together
 
 
 def duration(seconds: float | None) -> str:
@@ -56,7 +57,8 @@ def progress_line(p: Progress, width: int | None = None) -> str:
         (2, t("p_left", time=duration(p.seconds_left)))]
     fields = [field for field in fields if field[1]]
     while True:
-        line = "  ".join(text for _, text in fields)
+        gap = " " if width is not None and width < NARROW else "  "
+        line = gap.join(text for _, text in fields)
         if width is None or text_width(line) <= width:
             return line
         worst = max(fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ class Keeper:
         terminal = self.terminal
         terminal.say(t("which_format"))
         for choice in (1, 2, 3):
-            terminal.say(t(f"format_{choice}"))
+            terminal.note(t(f"format_{choice}"))
         terminal.say()
         chosen = terminal.choose(3)
         terminal.say()
@@ -157,9 +158,21 @@ class Keeper:
         """
         if not self.unsaved or self.llm is None:
             return True
-        self.terminal.say()
-        if self.try_save(free_name(self.default), "rescued"):
+        folder = tempfile.gettempdir()
+        for place in (self.default, f"{folder}/{Path(self.default).name}"):
+            path = free_name(place)
+            try:
+                save_model(self.llm, path, json=False)
+            except (CgptError, OSError, MemoryError) as error:
+                self._tell(t("save_failed", reason=str(error) or type(error).__name__))
+                continue
+            self.unsaved = False
+            self.saved_paths.append(path)
+            self._tell("\n" + t("rescued", path=path))
             return True
-        name = Path(self.default).name
-        return self.try_save(free_name(f"{tempfile.gettempdir()}/{name}"), "rescued")
+        return False
 
+    def _tell(self, text: str) -> None:
+        """Say it where somebody still listens: the terminal may be gone."""
+        with suppress(OSError, ValueError):
+            self.terminal.say(text)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,11 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option
 from cgpt.cli.messages import t
 from cgpt.cli.saving import FINAL, Keeper
-from cgpt.cli.terminal import Terminal, clean, printable
+from cgpt.cli.terminal import Terminal, clean, printable, whole
 
 if TYPE_CHECKING:
     from cgpt.chat import ChatSession
+    from cgpt.generate import SamplingConfig
     from cgpt.llm import LLM
 
 
@@ -62,7 +65,7 @@ def answer_once(session: ChatSession, text: str) -> int:
         raise click.UsageError(t("empty_question"), ctx=click.get_current_context())
     said = False
     for piece in session.reply(text):
-        piece = piece if said else piece.lstrip()
+        piece = whole(piece if said else piece.lstrip())
         said = said or bool(piece)
         show(piece)
     show("\n")
@@ -75,10 +78,8 @@ def converse(session: ChatSession, path: str) -> int:
 
     terminal = Terminal()
     keeper = ReloadingKeeper(terminal, path)
-    try:
+    with suppress(EOFError):
         chat_loop(terminal, session, keeper.dialog)
-    except EOFError:
-        terminal.say()
     return 0
 
 
@@ -122,8 +123,9 @@ def show(piece: str) -> None:
     sys.stdout.flush()
 
 
-def continuation(llm: LLM, text: str, sampling: Any) -> Any:
-    """Iterator of the new text in pieces of whole characters."""
-    return llm.stream(text, sampling.max_new_tokens, sampling.temperature, top_k=sampling.top_k,
-                      top_p=sampling.top_p, repetition_penalty=sampling.repetition_penalty,
-                      seed=sampling.seed, beam=sampling.beam)
+def continuation(llm: LLM, text: str, sampling: SamplingConfig) -> Iterator[str]:
+    """The new text in pieces of whole characters."""
+    return map(whole, llm.stream(
+        text, sampling.max_new_tokens, sampling.temperature, top_k=sampling.top_k,
+        top_p=sampling.top_p, repetition_penalty=sampling.repetition_penalty, seed=sampling.seed,
+        beam=sampling.beam))

@@ -25,7 +25,13 @@ NO = {"n", "no", "否", "不"}
 
 
 def prepare_streams() -> None:
-    """Text that the terminal's encoding lacks is shown as `?`, never an exception."""
+    """Text that the terminal's encoding lacks is shown as `?`, never an exception.
+
+    Streams that were closed before the start (`>&-`) swallow what is written.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -47,6 +53,11 @@ def printable(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
+def whole(text: str) -> str:
+    """Text of a model without the marks of bytes that made no character."""
+    return text.replace("\ufffd", "")
+
+
 def plain_number(value: float) -> str:
     """The shortest decimal that reads back as `value`, never with an exponent: 0.00005."""
     text = format(Decimal(repr(float(value))), "f")
@@ -62,8 +73,8 @@ class Terminal:
     def __init__(self, output: TextIO | None = None) -> None:
         self.output = output or sys.stdout
         self.interactive = sys.stdin is not None and sys.stdin.isatty()
-        self._edit = self.interactive and self._line_editing()
         self._ctrl_c_is_key = False
+        self._edit = self.interactive and self._line_editing()
 
     def _line_editing(self) -> bool:
         """Turn on readline, which knows how wide Chinese is; answers stay out of the history."""
@@ -75,7 +86,7 @@ class Terminal:
             return False
         readline.set_auto_history(False)
         readline.parse_and_bind("set enable-bracketed-paste off")
-        if "libedit" not in (readline.__doc__ or ""):
+        if os.name == "posix" and "libedit" not in (readline.__doc__ or ""):
             # A Ctrl-C that comes just after the prompt is lost on readline where it is a signal
             # (it waits for a key), so while a line is edited it is a key: clear the line, insert
             # Ctrl-C itself, Enter.
@@ -109,10 +120,17 @@ class Terminal:
             self.say(line)
 
     def ask(self, prompt: str, *, remember: bool = False) -> str:
-        """One line of input without its end. Raises EOFError, KeyboardInterrupt."""
+        """One line of input without its end.
+
+        Raises EOFError, KeyboardInterrupt; what is said next then begins on a new line.
+        """
         if self._edit:
-            with ctrl_c_as_key() if self._ctrl_c_is_key else nullcontext():
-                answer = clean(input(prompt))
+            try:
+                with ctrl_c_as_key() if self._ctrl_c_is_key else nullcontext():
+                    answer = clean(input(prompt))
+            except (EOFError, KeyboardInterrupt):
+                self.say()
+                raise
             if CTRL_C in answer:
                 raise KeyboardInterrupt
             if remember and answer.strip():
@@ -121,8 +139,13 @@ class Terminal:
                 readline.add_history(answer)
             return answer
         self.write(prompt)
-        line = sys.stdin.readline() if sys.stdin is not None else ""
+        try:
+            line = sys.stdin.readline() if sys.stdin is not None else ""
+        except KeyboardInterrupt:
+            self.say()
+            raise
         if not line:
+            self.say()
             raise EOFError
         answer = clean(line.rstrip("\r\n"))
         if not self.interactive:

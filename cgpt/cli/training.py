@@ -118,6 +118,7 @@ def resume(checkpoint: str | None, epochs: int | None, lr: float | None, **value
     values["out"] = values["out"] or (recorded if isinstance(recorded, str) else str(path))
     values["save_pretrained"] = llm.metadata.get("save_pretrained")
     session = Session(values, resumed=True)
+    session.keeps_last = Path(path) == Path(values["checkpoint_dir"], "checkpoint_last.bin")
     run = TrainingRun.resume(llm, epochs=epochs, lr=lr)
     if not run.phases:
         session.say(t("nothing_to_resume", path=path))
@@ -133,7 +134,7 @@ def latest(folder: str) -> str:
     """The checkpoint that was written last. Raises CheckpointError where there is none."""
     from cgpt.checkpoint import CheckpointManager
 
-    found = CheckpointManager(folder).latest()
+    found = CheckpointManager(folder).latest(warn=lambda text: print(text, file=sys.stderr))
     if found is None:
         raise CheckpointError(f"{folder}: no checkpoint to resume; name one, or another folder by "
                               "--checkpoint-dir", code="missing")
@@ -147,8 +148,8 @@ class Session:
         self.values = values
         self.resumed = resumed
         self.log: StepLog | None = None
-        self.saved_at = -1
         self.trained = False
+        self.keeps_last = False     # checkpoint_last.bin is of this run
 
     def say(self, text: str) -> None:
         """A line on stderr."""
@@ -178,6 +179,8 @@ class Session:
                     self.save(run.llm, self.values["out"])
                 raise
             self.save(run.llm, self.values["out"])
+            if self.keeps_last:  # so that a later resume does not go back behind the end
+                self.save_last(run.llm)
         if self.values["as_json"]:
             self.report(run, results)
         return 0
@@ -198,17 +201,20 @@ class Session:
         self.trained = True
         every, step = self.values["save_every"], llm.training_state.step
         if every and step % every == 0:
-            from cgpt.checkpoint import CheckpointManager
+            self.save_last(llm)
 
-            CheckpointManager(self.values["checkpoint_dir"]).save_last(llm)
+    def save_last(self, llm: LLM) -> Path:
+        """Save to the checkpoint folder, from where `cgpt resume` goes on."""
+        from cgpt.checkpoint import CheckpointManager
+
+        self.keeps_last = True
+        return CheckpointManager(self.values["checkpoint_dir"]).save_last(llm)
 
     def interrupted(self, run: TrainingRun, stop: StopRequest) -> int:
         """Keep the state and name the command that goes on."""
-        from cgpt.checkpoint import CheckpointManager
-
         folder = self.values["checkpoint_dir"]
         try:
-            path = str(CheckpointManager(folder).save_last(run.llm))
+            path = self.save_last(run.llm).as_posix()
         except (CgptError, OSError) as error:
             path = self.rescue(run.llm, folder, error)
         command = f"cgpt resume {shlex.quote(path)}"

@@ -1,0 +1,11 @@
+"""Decoding speed, tokens a second, batch 1.
+
+The same as `cgpt bench decode`, with the same options (--help).
+"""
+
+import sys
+
+from cgpt.cli.bench_command import main
+
+if __name__ == "__main__":
+    sys.exit(main("decode"))

@@ -1,0 +1,461 @@
+"""The commands: what goes to stdout, exit codes, where options come from, Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from screen import CGPT, Screen, environment
+from small_llm import FACTS, TEXTS
+
+from cgpt.checkpoint import CheckpointManager, load_model_auto
+from cgpt.cli import main
+from cgpt.cli.app import spread_values
+from cgpt.cli.bench import Measurement
+
+MODEL = "checkpoints/model_final.bin"
+TRAIN = ("train", "--pretrain", "texts.json", "--chat", "chats.jsonl", "--preset", "tiny")
+Run = Callable[..., tuple[int, str, str]]
+
+
+def write_data(folder: Path) -> None:
+    """texts.json and chats.jsonl."""
+    (folder / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
+    lines = [json.dumps({"messages": [{"role": "user", "content": question},
+                                      {"role": "assistant", "content": answer}]})
+             for question, answer in FACTS]
+    (folder / "chats.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No CGPT_ settings from outside; vocabularies without jieba, which takes a second."""
+    for name in list(os.environ):
+        if name.startswith("CGPT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr("cgpt.tokenizer._jieba_cut", lambda: list)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+        tmp_path: Path) -> Run:
+    """run(*args, stdin="") -> (exit code, stdout, stderr), in tmp_path, in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: str, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        code = main([str(arg) for arg in args])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and a model of 6 + 6 steps."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_data(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cgpt.tokenizer._jieba_cut", lambda: list)
+        patch.chdir(folder)
+        assert main([*TRAIN, "--max-steps", "6", "--seed", "3"]) == 0
+    return folder
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that folder in the current directory."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+# ---- parsing -------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_imports_little() -> None:
+    code = ("import sys; from cgpt.cli import main; main(['--help']); print(sorted("
+            "{'numpy', 'rich', 'jieba', 'cgpt.run', 'cgpt.cli.training'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=environment(), check=True)
+    assert done.stdout.rstrip().endswith("[]") and "命令:" in done.stdout
+
+
+@pytest.mark.parametrize(("args", "sentence"), [
+    (["trian"], "错误: 没有命令 'trian'，是不是 'train'?"),
+    (["train", "--nothing"], "错误: 没有选项 '--nothing'"),
+    (["train", "--lr"], "错误: 选项 '--lr' 需要一个值"),
+    (["train", "--lr", "nan"], "错误: --lr 的值不对: 'nan' 不是有限的数"),
+    (["train", "--lr", "-1"], "错误: --lr 的值不对: -1 不在范围 (0, 1] 内"),
+    (["train", "--max-steps", "-5"], "错误: --max-steps 的值不对: -5 不在范围 >= 0 内"),
+    (["train", "--max-steps", "1.5"], "错误: --max-steps 的值不对: '1.5' 不是整数"),
+    (["train", "--max-minutes", "inf"], "错误: --max-minutes 的值不对: 'inf' 不是有限的数"),
+    (["train", "--preset", "huge"], "错误: --preset 的值不对: 'huge' 不是 tiny, small"),
+    (["train", "--out", "model.txt"], "错误: --out 的值不对: 'model.txt' 应以 .bin 或 .json"),
+    (["train", "stray"], "错误: 多余的参数: stray"),
+    (["chat", "--temperature", "-1"], "错误: --temperature 的值不对: -1 不在范围 [0, 1000] 内"),
+    (["chat", "--top-p", "0"], "错误: --top-p 的值不对: 0 不在范围 (0, 1] 内"),
+    (["generate", "model.bin"], "错误: 缺少 TEXT"),
+    (["export", "a.bin", "b.pt"], "错误: OUT.{bin,json} 的值不对: 'b.pt' 应以"),
+    (["--lang", "fr"], "错误: --lang 的值不对: 'fr' 不是 zh, en 之一"),
+    (["--lang", "en", "trian"], "error: no such command 'trian'; did you mean 'train'?"),
+    (["--seed", "3", "train"], "错误: 选项 '--seed' 属于引导运行")])
+def test_usage_errors(run: Run, args: list[str], sentence: str) -> None:
+    code, out, err = run(*args)
+    assert (code, out) == (2, "")
+    assert err.startswith(sentence) and len(err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("args", "expected"), [
+    (["--chat", "a", "b", "--out", "c"], ["--chat", "a", "--chat", "b", "--out", "c"]),
+    (["--out", "c", "d"], ["--out", "c", "d"]),
+    (["--chat", "a", "--chat", "b"], ["--chat", "a", "--chat", "b"])])
+def test_flags_that_take_several_values(args: list[str], expected: list[str]) -> None:
+    assert spread_values(args, ("--chat",)) == expected
+
+
+def test_flag_beats_environment_beats_file_beats_default(
+        run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data(tmp_path)
+    (tmp_path / "run.toml").write_text(
+        'preset = "tiny"\npretrain = "texts.json"\nchat = ["chats.jsonl"]\nlr = 0.003\n'
+        'warmup = 7\nmax-steps = 1\nseed = 5\nfreeze_attn = true\n')
+    monkeypatch.setenv("CGPT_SEED", "6")
+    monkeypatch.setenv("CGPT_LR", "0.002")
+    code, _, err = run("train", "--config", "run.toml", "--lr", "0.001", "--batch-size", "2")
+    assert code == 0, err
+    config = load_model_auto(tmp_path / MODEL).training_state.run
+    assert config["preset"] == "tiny" and config["seed"] == 6
+    for phase in ("pretrain_train", "finetune_train"):
+        train = config[phase]
+        assert (train["lr"], train["warmup"], train["max_steps"]) == (0.001, 7, 1)
+        assert train["batch_tokens"] == 2 * 128 and train["grad_accum"] == 1
+    assert config["pretrain_train"]["freeze"] == []
+    assert config["finetune_train"]["freeze"] == ["h.*.attn.*"]
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    ("max_stepz = 3", "unknown key 'max_stepz'"), ("lr = [1, 2]", "'lr' takes one value"),
+    ("lr = ", "not valid TOML"), ("[train]\nlr = 1", "unknown key 'train'")])
+def test_bad_config_file(run: Run, tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    code, out, err = run("train", "--config", "run.toml")
+    assert (code, out) == (1, "") and len(err.splitlines()) == 1
+    assert "run.toml" in err and sentence in err
+    assert run("train", "--config", "none.toml")[0] == 1
+
+
+def test_several_paths_from_the_environment(run: Run, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data(tmp_path)
+    shutil.copy(tmp_path / "texts.json", tmp_path / "more texts.json")
+    monkeypatch.setenv("CGPT_PRETRAIN", os.pathsep.join(["texts.json", "more texts.json"]))
+    assert run("train", "--preset", "tiny", "--max-steps", "1")[0] == 0
+    config = load_model_auto(tmp_path / MODEL).training_state.run
+    assert config["pretrain"] == ["texts.json", "more texts.json"] and config["chat"] == []
+
+
+# ---- training ------------------------------------------------------------------------------
+
+
+def test_train_reports_as_json_and_logs(run: Run, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    code, out, err = run(*TRAIN, "--max-steps", "3", "--seed", "4", "--json", "--log",
+                         "logs/run.jsonl", "--save-pretrained", "pre.bin", "--out", "out/m.json",
+                         "--val-fraction", "0.2")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["out"] == "out/m.json" and report["phases"]["finetune"]["steps"] == 3
+    head, *steps = map(json.loads, (tmp_path / "logs/run.jsonl").read_text().splitlines())
+    assert head["seed"] == 4 and head["version"] and head["config"]["preset"] == "tiny"
+    assert [step["step"] for step in steps] == [1, 2, 3, 1, 2, 3]
+    assert all(step["loss"] > 0 and "val_loss" in step and "lr" in step for step in steps)
+    assert load_model_auto(tmp_path / "pre.bin").training_state.done == ["pretrain"]
+    assert load_model_auto(tmp_path / "out/m.json").training_state.done == ["pretrain", "finetune"]
+    assert "预训练" in err and "微调" in err and "损失" in err
+
+
+def test_epochs_zero_skips_a_phase(run: Run, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    code, out, _ = run(*TRAIN, "--pretrain-epochs", "0", "--finetune-epochs", "2", "--json")
+    assert code == 0 and list(json.loads(out)["phases"]) == ["finetune"]
+    assert json.loads(out)["phases"]["finetune"]["epochs"] == 2
+
+
+def test_a_place_that_cannot_be_written_is_told_before_training(run: Run, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    (tmp_path / "file").write_text("")
+    code, _, err = run(*TRAIN, "--out", "file/model.bin")
+    assert code == 1 and "file/model.bin" in err and "步 1/" not in err
+
+
+def test_a_save_that_fails_after_training_goes_elsewhere(
+        run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data(tmp_path)
+    monkeypatch.setattr("cgpt.cli.training.check_writable", lambda path: None)
+    (tmp_path / "file").write_text("")
+    code, _, err = run(*TRAIN, "--max-steps", "2", "--out", "file/model.bin")
+    assert code == 1 and f"已自动保存到: {MODEL}" in err
+    assert load_model_auto(tmp_path / MODEL).training_state.step == 2
+
+
+@pytest.mark.parametrize(("name", "content", "sentence"), [
+    ("gbk.json", "山高水长".encode("gbk"), "UTF-8"), ("broken.json", b'["a",', "broken.json"),
+    ("empty.json", b"", "empty")])
+def test_bad_data(run: Run, tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    code, out, err = run("train", "--pretrain", name, "--preset", "tiny")
+    assert (code, out) == (1, "")
+    assert sentence in err.splitlines()[-1] and name in err
+    assert not (tmp_path / MODEL).exists()
+
+
+def same_model(one: Path, other: Path) -> None:
+    """Weights, moments and position are the same to the bit."""
+    first, second = load_model_auto(one), load_model_auto(other)
+    for name in ("data", "m", "v"):
+        assert np.array_equal(getattr(first.gpt.arena, name), getattr(second.gpt.arena, name))
+    assert first.training_state.step == second.training_state.step
+    assert first.training_state.done == second.training_state.done
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, phase: str, times: int = 1) -> None:
+    """Press Ctrl-C in that step, so many times."""
+    from cgpt.cli import progress
+
+    def show(self: Any, p: Any) -> None:
+        if (p.phase, p.step) == (phase, step):
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(progress.ProgressDisplay, "__call__", show)
+
+
+def test_a_second_ctrl_c_ends_at_once(run: Run, tmp_path: Path,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data(tmp_path)
+    stop_at(monkeypatch, 2, "pretrain", times=2)
+    code, out, err = run(*TRAIN, "--max-steps", "6")
+    assert (code, out) == (130, "") and err.rstrip().endswith("已中断")
+    assert not (tmp_path / "checkpoints/checkpoint_last.bin").exists()
+
+
+@pytest.mark.parametrize(("phase", "step"), [("pretrain", 2), ("finetune", 4), ("finetune", 5)])
+def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(
+        run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str,
+        step: int) -> None:
+    write_data(tmp_path)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, phase)
+        code, out, err = run(*TRAIN, "--max-steps", "6", "--seed", "3", "--out", "my.bin")
+    assert (code, out) == (130, "")
+    assert err.rstrip().endswith("cgpt resume checkpoints/checkpoint_last.bin")
+    assert not (tmp_path / "my.bin").exists()
+    code, out, err = run("resume", "--json")
+    assert code == 0, err
+    assert json.loads(out)["out"] == "my.bin"
+    same_model(tmp_path / "my.bin", trained / MODEL)
+    code, _, err = run("resume", "--lang", "en")
+    assert code == 0 and "is complete" in err
+
+
+def test_save_every_leaves_a_checkpoint_on_the_way(run: Run, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    assert run(*TRAIN, "--max-steps", "5", "--save-every", "2", "--checkpoint-dir", "ck",
+               "--finetune-epochs", "0")[0] == 0
+    assert CheckpointManager("ck").latest() == Path("ck/checkpoint_last.bin")
+    assert load_model_auto("ck/checkpoint_previous.bin").training_state.step == 4
+
+
+def test_resume_with_more_epochs(run: Run, place: Path) -> None:
+    code, out, err = run("resume", MODEL, "--epochs", "40", "--out", "more.bin", "--json")
+    assert code == 0, err
+    assert json.loads(out)["phases"]["finetune"]["epochs"] == 40
+    assert load_model_auto(place / MODEL).training_state.step == 6
+
+
+def test_resume_without_a_checkpoint(run: Run) -> None:
+    code, _, err = run("resume")
+    assert code == 1 and "no checkpoint to resume" in err
+
+
+def test_kill_while_saving_leaves_a_whole_file(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    process = subprocess.Popen([*CGPT, *TRAIN, "--pretrain-epochs", "20000", "--save-every", "1"],
+                               cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
+    last = tmp_path / "checkpoints/checkpoint_last.bin"
+    end = time.monotonic() + 60
+    while not last.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert load_model_auto(last).training_state.step >= 1
+
+
+def test_ctrl_c_at_a_terminal_while_training(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    with Screen(*TRAIN, "--pretrain-epochs", "20000", cwd=tmp_path, columns=40) as screen:
+        screen.expect("预训练 步 ")
+        screen.type("\x03")
+        assert screen.end() == 130
+        assert "cgpt resume checkpoints/checkpoint_last.bin" in screen.text.replace("\n", "")
+        assert "Traceback" not in screen.text
+    assert load_model_auto(tmp_path / "checkpoints/checkpoint_last.bin").training_state.unfinished
+
+
+# ---- talking -------------------------------------------------------------------------------
+
+
+def test_chat_answers_once(run: Run, place: Path) -> None:
+    code, first, err = run("chat", "-p", "你好", "--seed", "1")
+    assert (code, err) == (0, "") and first.endswith("\n")
+    code, second, err = run("chat", MODEL, "--seed", "1", stdin="你好\n")
+    assert (code, err) == (0, "") and second == first
+    assert not re.search("<bos>|<eos>|<pad>|<user>|<assistant>|<system>|\ufffd", first)
+    code, out, err = run("chat", stdin=" \n")
+    assert (code, out) == (2, "") and err.startswith("错误: 问题为空")
+
+
+def test_chat_at_a_terminal(place: Path) -> None:
+    with Screen("chat", "--temperature", "0", "--max-new-tokens", "8", cwd=place) as screen:
+        screen.answer("👤 用户: ", "你好")
+        screen.expect("🤖 模型: ")
+        screen.answer("👤 用户: ", "CLEAR")
+        screen.expect("✓ 对话上下文已清空")
+        screen.answer("👤 用户: ", "")
+        screen.answer("👤 用户: ", "save")
+        screen.answer("请选择 (1/2/3): ", "1")
+        screen.answer("文件名", "copy.bin")
+        screen.expect("✅ 模型已保存: copy.bin")
+        screen.expect("👤 用户: ")
+        screen.type("\x04")
+        assert screen.end() == 0
+    same_model(place / "copy.bin", place / MODEL)   # with the optimizer, which chat does not load
+
+
+def test_generate(run: Run, place: Path) -> None:
+    options = ("--max-new-tokens", "5", "--seed", "2", "--num", "2")
+    code, plain, err = run("generate", MODEL, "长江", *options)
+    assert (code, err) == (0, "") and plain.startswith("长江")
+    code, out, _ = run("generate", MODEL, "长江", *options, "--json")
+    texts = [one["text"] for one in json.loads(out)["texts"]]
+    assert code == 0 and "\n".join(texts) + "\n" == plain and len(texts) == 2
+    code, beams, _ = run("generate", MODEL, "长江", "--beam", "3", "--max-new-tokens", "5")
+    assert code == 0 and beams.startswith("长江")
+
+
+def test_a_reader_that_leaves_is_no_error(place: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -c 'import sys; from cgpt.cli import main; sys.exit(main())' generate "
+        f"{MODEL} 山 --num 200 --max-new-tokens 50 | head -c 1; echo ${{PIPESTATUS[0]}} >&2",
+        shell=True, executable="/bin/bash", capture_output=True, cwd=place, env=environment(),
+        timeout=60)
+    assert done.stderr == b"0\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_an_error(place: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*CGPT, "generate", MODEL, "山"], stdout=full, cwd=place,
+                              stderr=subprocess.PIPE, env=environment(), timeout=60)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+
+
+# ---- files ---------------------------------------------------------------------------------
+
+
+def test_eval(run: Run, place: Path) -> None:
+    code, out, err = run("eval", MODEL, "texts.json", "chats.jsonl", "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert result["tokens"] == sum(part["tokens"] for part in result["files"])
+    assert result["perplexity"] == pytest.approx(np.exp(result["loss"]))
+    assert result["bits_per_byte"] < result["bits_per_character"]
+    code, out, err = run("eval", MODEL, "texts.json")
+    assert code == 0 and re.search(r"困惑度 +\d", out)
+
+
+def test_export_and_import(run: Run, place: Path) -> None:
+    assert run("export", MODEL, "all.json")[0] == 0
+    assert run("import", "all.json", "back.bin")[0] == 0
+    same_model(place / "back.bin", place / MODEL)
+    assert run("export", MODEL, "weights.bin", "--weights-only")[0] == 0
+    assert load_model_auto(place / "weights.bin").optimizer is None
+    assert (place / "weights.bin").stat().st_size < (place / MODEL).stat().st_size / 2
+    (place / "gpt2").mkdir()
+    code, _, err = run("import", "gpt2", "x.bin")
+    assert code == 3 and ".bin and .json only" in err
+
+
+def test_info(run: Run, place: Path) -> None:
+    code, out, _ = run("info", "--json")
+    assert code == 0 and json.loads(out)["instruction_set"] and json.loads(out)["version"]
+    code, out, _ = run("info", MODEL, "--json", "--verify")
+    found = json.loads(out)
+    assert code == 0 and found["verified"] and found["training_state"]["step"] == 6
+    code, out, err = run("info", MODEL, "--verify", "--lang", "en")
+    assert code == 0 and "TiedHead" in out and err == "verified: every byte is as written\n"
+
+
+@pytest.mark.parametrize("command", [["chat", "-p", "x"], ["info"], ["export"], ["resume"]])
+@pytest.mark.parametrize(("content", "code"), [
+    (None, 1), (b"", 3), (b"PK\x03\x04" + bytes(200), 3), (b"short", 3)])
+def test_files_that_are_no_models(run: Run, tmp_path: Path, command: list[str],
+                                  content: bytes | None, code: int) -> None:
+    if content is not None:
+        (tmp_path / "m.bin").write_bytes(content)
+    args = [command[0], "m.bin", *command[1:]] + (["o.bin"] if command == ["export"] else [])
+    found, out, err = run(*args)
+    assert (found, out) == (code, "") and len(err.splitlines()) == 1 and "m.bin" in err
+    assert not (tmp_path / "o.bin").exists()
+
+
+def test_damaged_model_exits_with_3(run: Run, place: Path) -> None:
+    content = bytearray((place / MODEL).read_bytes())
+    content[len(content) // 3] ^= 8
+    (place / MODEL).write_bytes(content)
+    assert run("info", MODEL, "--verify")[0] == 3
+    code, out, err = run("chat", "-p", "你好")
+    assert (code, out) == (3, "") and err.startswith("错误: ")
+
+
+# ---- measuring -----------------------------------------------------------------------------
+
+
+def test_bench_prints_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cgpt.cli import bench
+
+    monkeypatch.setitem(bench.SHAPES, "S", bench.Shape(1, 1, 16, 32, 300, 16, 2))
+    monkeypatch.setattr(bench, "LEAST_SECONDS", 0.001)
+    code, out, _ = run("bench", "--json", "--repeats", "2")
+    assert code == 0
+    results = json.loads(out)["results"]
+    assert {one["bench"] for one in results} == {"kernels", "train", "decode", "save"}
+    assert all(len(one["values"]) == 2 or one["unit"] == "B" for one in results)
+    code, out, _ = run("bench", "train", "--repeats", "1")
+    assert code == 0 and "tokens/s" in out
+    assert run("bench", "kernels", "--peer", "torch")[0] == 1
+
+
+def test_missing_peer_names_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgpt.cli.bench_peer.find_spec", lambda name: None)
+    code, _, err = run("bench", "train", "--peer", "torch")
+    assert code == 1 and "cgpt[peers]" in err
+
+
+def test_ratio_is_above_one_where_we_are_better() -> None:
+    rate = Measurement("train", "tokens/s", [20.0, 22.0, 21.0], peer_values=[10.5])
+    seconds = Measurement("save", "s", [0.5], higher=False, peer_values=[1.0])
+    assert rate.ratio == 2.0 and seconds.ratio == 2.0
