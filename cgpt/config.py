@@ -11,7 +11,7 @@ from cgpt.errors import ConfigError
 # Shapes by name. vocab_size is the most the tokenizer may learn; a small corpus gives fewer.
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": dict(n_layer=2, n_head=2, n_embd=64, n_ff=256, vocab_size=1024, block_size=128),
-    "small": dict(n_layer=2, n_head=8, n_embd=256, n_ff=1024, vocab_size=4096, block_size=256),
+    "small": dict(n_layer=2, n_head=8, n_embd=256, n_ff=1024, vocab_size=3000, block_size=256),
     "base": dict(n_layer=4, n_head=8, n_embd=512, n_ff=768, vocab_size=3000, block_size=256),
     "gpt2": dict(n_layer=12, n_head=12, n_embd=768, n_ff=3072, vocab_size=50257, block_size=1024),
 }

@@ -72,26 +72,25 @@ def _damaged_opening(path: object, head: bytes, size: int) -> CheckpointError | 
 
 def _recognise(head: bytes, text: bytes, size: int) -> tuple[str, str]:
     """(what a foreign file seems to be, what to do)."""
-    export = "export it as safetensors or to a format that cgpt import reads"
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return name, "choose another file"
     if head.startswith(b"PK\x03\x04"):
         if b"data.pkl" in head:
-            return "a PyTorch file (zip with pickle, which may run code)", export
+            return "a PyTorch file (zip with pickle, which may run code)", "choose another file"
         return ("a NumPy .npz" if b".npy" in head else "a zip archive"), "choose another file"
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
-        return "a Python pickle (which may run code)", export
+        return "a Python pickle (which may run code)", "choose another file"
     length = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and length + 8 <= size:
         return "a safetensors file", "choose another file"
     if text.startswith(b"{"):
         if b'"vocab"' in head and b'"encode"' in head:
-            return "a JSON export of RustGPT-Chinese", "use cgpt import if this version has it"
+            return "a JSON export of RustGPT-Chinese", "this version cannot import it"
         return f"JSON that does not say '{JSON_FORMAT}'", "choose another file"
     if _is_bincode(head):
         return ("a binary file of RustGPT-Chinese (bincode)",
-                "export it as JSON with RustGPT-Chinese")
+                "it has no version or checksums and cannot be imported")
     if _is_text(head):
         return "text", "choose another file"
     return f"bytes that begin with {head[:8].hex(' ')}", "choose another file"
