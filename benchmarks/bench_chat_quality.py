@@ -21,7 +21,7 @@ from pathlib import Path
 import cgpt
 from cgpt.checkpoint import load_model_auto
 from cgpt.data import packaged_data, read_corpus
-from cgpt.run import TrainingRun, default_run
+from cgpt.run import RunConfig, TrainingRun, default_run
 
 REWORDINGS = Path(__file__).parent.parent / "tests" / "data" / "rewordings.json"
 GREEDY = cgpt.SamplingConfig(temperature=0.0, max_new_tokens=100)
@@ -66,12 +66,21 @@ def measure(llm: cgpt.LLM, every: int) -> dict[str, float]:
             "rewordings": len(right), "rewordings_right": sum(right) / len(right)}
 
 
+def recipe(preset: str, seed: int, max_steps: int) -> RunConfig:
+    """The guided run's, for a trial cut off after some steps."""
+    config = default_run(preset)
+    return replace(config, seed=seed,
+                   pretrain_train=replace(config.pretrain_train, max_steps=max_steps),
+                   finetune_train=replace(config.finetune_train, max_steps=max_steps))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a model file instead of training one")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--max-steps", type=int, default=0, help="of each phase, for a trial")
     parser.add_argument("--every", type=int, default=1, help="ask only every n-th question")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -82,7 +91,7 @@ def main() -> None:
         llm = load_model_auto(options.model, training=False)
     else:
         start = time.perf_counter()
-        run = TrainingRun.start(replace(default_run(options.preset), seed=options.seed))
+        run = TrainingRun.start(recipe(options.preset, options.seed, options.max_steps))
         for phase in run.phases:
             fit = run.fit_phase(phase)
             result[f"{phase}_loss"] = fit.loss
