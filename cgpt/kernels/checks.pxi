@@ -39,3 +39,9 @@ cdef int expect_offsets(const int[::1] offsets, Py_ssize_t rows) except -1:
                              "expected ascending borders")
     return 0
 
+
+cdef inline const float *first_element(const float[:, ::1] x) noexcept nogil:
+    """Where an array begins; NULL where it has no element, which a bounds check would refuse."""
+    if x.shape[0] > 0 and x.shape[1] > 0:
+        return &x[0, 0]
+    return NULL

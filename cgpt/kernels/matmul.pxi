@@ -143,10 +143,10 @@ def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, floa
         b = bias
         expect_length("bias", b, M)
         pb = &b[0]
-    if N == 0:
+    if N == 0 or M == 0:
         return
-    cdef const float *px = &x[0, 0]
-    cdef const float *pw = &weight[0, 0]
+    cdef const float *px = first_element(x)
+    cdef const float *pw = first_element(weight)
     cdef float *py = &y[0, 0]
     cdef int threads = threads_for(2.0 * N * M * K)
     with nogil:
@@ -168,10 +168,10 @@ def linear_backward_input(const float[:, ::1] dy, const float[:, ::1] weight, fl
     cdef Matrix A, B
     expect_shape("dy", dy, N, M)
     expect_shape("dx", dx, N, K)
-    if N == 0:
+    if N == 0 or K == 0:
         return
-    A = Matrix(&dy[0, 0], M, 1)
-    B = Matrix(&weight[0, 0], K, 1)
+    A = Matrix(first_element(dy), M, 1)
+    B = Matrix(first_element(weight), K, 1)
     cdef float *pdx = &dx[0, 0]
     cdef int threads = threads_for(2.0 * N * M * K)
     with nogil:
@@ -193,7 +193,7 @@ def linear_backward_weight(const float[:, ::1] dy, const float[:, ::1] x, float[
     if dbias is not None:
         db = dbias
         expect_length("dbias", db, M)
-    if N == 0:
+    if N == 0 or M == 0 or K == 0:
         return
     cdef const float *pdy = &dy[0, 0]
     cdef float *pdb = &db[0] if dbias is not None else NULL
