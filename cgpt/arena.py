@@ -27,6 +27,13 @@ def aligned(size: int, *, zero: bool = False) -> Floats:
     return raw[start:start + size]
 
 
+def read_only(array: Floats) -> Floats:
+    """A view through which `array` cannot be changed."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 @dataclass(frozen=True)
 class Entry:
     """Where one parameter lies: `offset` and `size` count float32 elements of the arena."""

@@ -83,7 +83,8 @@ class GPTConfig(_Config):
     block_size: int = 128
 
     def __post_init__(self) -> None:
-        if self.n_ff == 0 and not isinstance(self.n_ff, bool):
+        _check_int("GPTConfig", "n_embd", self.n_embd, 1, _MOST["n_embd"])
+        if self.n_ff == 0 and isinstance(self.n_ff, int) and not isinstance(self.n_ff, bool):
             object.__setattr__(self, "n_ff", 4 * self.n_embd)
         for name, most in _MOST.items():
             _check_int("GPTConfig", name, getattr(self, name), 1, most)
@@ -112,10 +113,11 @@ class TrainConfig(_Config):
     clip           global gradient norm is scaled down to this; 0 never clips
     dropout        probability, on the embeddings and on each residual branch
     val_fraction   share of the documents held out for evaluation; 0 trains on all
-    patience       evaluations (one an epoch) without improvement before the phase stops;
-                   0 never stops early. The best weights are restored where a split is held out.
+    patience       evaluations (one an epoch) without improvement before the phase stops; 0 never
+                   stops early. Needs a held-out split, which also restores the best weights.
     max_steps      optimizer steps of the phase at the most, 0 for no bound
-    max_minutes    minutes of the phase at the most, 0 for no bound
+    max_minutes    minutes of the phase at the most, 0 for no bound; neither budget changes the
+                   schedule, so a phase can go on after it as if there had been none
     freeze         parameter-name patterns (fnmatch) that are not trained
     join_dialogues dialogues joined at random into one document, up to this many (1 never joins)
     Raises ConfigError naming the field, the value found and the range expected.
@@ -153,6 +155,10 @@ class TrainConfig(_Config):
         for name in ("beta1", "beta2", "dropout", "val_fraction"):
             _check_float(owner, name, getattr(self, name), 0.0, 1.0, open_above=True)
         _check_float(owner, "min_lr_ratio", self.min_lr_ratio, 0.0, 1.0)
-        if isinstance(self.freeze, str) or not all(isinstance(p, str) for p in self.freeze):
+        if not isinstance(self.freeze, (list, tuple)) or not all(
+                isinstance(pattern, str) for pattern in self.freeze):
             raise ConfigError(f"{owner}: freeze must be a list of names, found {self.freeze!r}")
         object.__setattr__(self, "freeze", tuple(self.freeze))
+        if self.patience and not self.val_fraction:
+            raise ConfigError(f"{owner}: patience={self.patience} needs held-out documents to look "
+                              "at; set val_fraction above 0")

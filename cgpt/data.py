@@ -143,6 +143,10 @@ def packaged_data() -> tuple[Path, Path]:
 
 
 def _check_turns(messages: Sequence[Message], last: str) -> None:
+    if not isinstance(messages, (list, tuple)) or not all(
+            isinstance(message, Message) for message in messages):
+        raise DataError(f"dialogue: expected Message(role, content) one after the other, found "
+                        f"{messages!r:.100}")
     fault = turn_fault(messages, last)
     if fault:
         raise DataError(f"dialogue: {fault}")
@@ -171,5 +175,3 @@ def _batch(samples: list[Sample]) -> Batch:
     positions = np.arange(offsets[-1], dtype=np.int32) - np.repeat(offsets[:-1], sizes)
     return Batch(np.concatenate([sample.ids for sample in samples]), targets, offsets, positions,
                  int(np.count_nonzero(targets != IGNORED)))
-
-

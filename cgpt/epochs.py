@@ -49,9 +49,12 @@ def split_documents(documents: Sequence[T], fraction: float, seed: int,
             [documents[i] for i in sorted(held_out)])
 
 
-def digest(samples: Sequence[Sample]) -> str:
-    """Hexadecimal digest of the samples' ids, targets and borders."""
+def digest(samples: Sequence[Sample], config: TrainConfig) -> str:
+    """Hexadecimal digest of all that the batches of a phase follow from: the samples' ids,
+    targets and borders, and the settings that order and pack them."""
     found = blake2b(digest_size=16)
+    order = (config.seed, config.batch_tokens, config.join_dialogues)
+    found.update(np.array(order, dtype="<i8").tobytes())
     found.update(np.array([len(sample) for sample in samples], dtype="<i8").tobytes())
     for sample in samples:
         found.update(sample.ids.astype("<i4", copy=False).tobytes())

@@ -52,7 +52,7 @@ class SamplingConfig(_Config):
         _check_float(owner, "temperature", self.temperature, 0.0)
         _check_int(owner, "top_k", self.top_k, 0)
         _check_float(owner, "top_p", self.top_p, 0.0, 1.0, open_below=True)
-        _check_float(owner, "repetition_penalty", self.repetition_penalty, 0.0, open_below=True)
+        _check_float(owner, "repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
         _check_int(owner, "max_new_tokens", self.max_new_tokens, 0)
         if self.seed is not None:
             _check_int(owner, "seed", self.seed, 0)

@@ -13,12 +13,14 @@ class KVCache:
     """Keys and values of one sequence, for every block, up to the model's context.
 
     keys, values  (L, T, C) float32; the first `length` rows of each block are filled
+    logits        (1, V) float32 of the token inferred last
     """
 
     def __init__(self, config: GPTConfig) -> None:
         shape = (config.n_layer, config.block_size, config.n_embd)
         self.keys: Floats = np.empty(shape, np.float32)
         self.values: Floats = np.empty(shape, np.float32)
+        self.logits: Floats = np.empty((1, config.vocab_size), np.float32)
         self.length = 0
 
     @property
@@ -36,6 +38,7 @@ class KVCache:
         """An independent cache with the same tokens; only the filled rows are copied."""
         other = object.__new__(KVCache)
         other.keys, other.values = np.empty_like(self.keys), np.empty_like(self.values)
+        other.logits = self.logits.copy()
         other.length = self.length
         other.keys[:, :self.length] = self.keys[:, :self.length]
         other.values[:, :self.length] = self.values[:, :self.length]

@@ -37,7 +37,7 @@ class TrainingState:
     phase         the phase begun last: "", "pretrain" or "finetune"
     done          phases that are finished
     epoch, batch  passes finished, micro-batches of the next one that are used up
-    step          optimizer steps of the phase; total_steps: those it will take in all
+    step          optimizer steps of the phase; total_steps: those of all its epochs
     tokens        tokens seen in the phase (those without loss included)
     seconds       spent on the phase's steps and evaluations
     loss_sum, loss_tokens  of the epoch under way (nats, counted tokens)
@@ -96,7 +96,8 @@ class TrainingState:
         known = {one.name: one.type for one in fields(cls)}
         for name, value in values.items():
             if name not in known:
-                raise DataError(f"training state: unknown field '{name}'")
+                raise DataError(f"training state: unknown field '{name}'; "
+                                f"known: {', '.join(sorted(known))}")
             if not _fits(value, str(known[name])):
                 raise DataError(f"training state: {name} must be {known[name]}, "
                                 f"found {value!r:.100}")

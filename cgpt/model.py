@@ -8,16 +8,16 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from cgpt import kernels as K
 from cgpt.arena import Entry, Floats, Parameter, ParameterArena, Workspace, layout
-from cgpt.config import GPTConfig
+from cgpt.config import GPTConfig, _check_int
 from cgpt.errors import ConfigError, DataError
 from cgpt.kvcache import KVCache
 from cgpt.layers import (
@@ -73,14 +73,14 @@ class GPT:
     seed     of the initial weights: normal(0, 0.02), residual projections 1/sqrt(2L) of it
     weights  a flat float32 array laid out as `GPT.layout(config)`, used without copying and
              possibly read-only, instead of fresh weights
+    Any number of Python threads may infer, generate and ask for losses and logits at once (they
+    take turns); training is for one thread that has the model to itself.
     """
 
     def __init__(self, config: GPTConfig, seed: int = 0, weights: Floats | None = None) -> None:
+        _check_int("GPT", "seed", seed, 0)
         self.config = config
-        self.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)
-        self.blocks = [Block(config, i) for i in range(config.n_layer)]
-        self.ln_f = LayerNorm(config.n_embd)
-        self.head = TiedHead(self.embedding)
+        self._declare()
         named = dict(self._named_parameters())
         self.arena = ParameterArena(layout(named.items()), weights)
         self._parameters = named
@@ -93,8 +93,16 @@ class GPT:
         self._inference: Workspace | None = None
         self._planned: Workspace | None = None
         self._step: Step | None = None
+        self._turn = threading.RLock()     # the buffers belong to one pass at a time
 
     # The graph
+
+    def _declare(self) -> None:
+        config = self.config
+        self.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)
+        self.blocks = [Block(config, i) for i in range(config.n_layer)]
+        self.ln_f = LayerNorm(config.n_embd)
+        self.head = TiedHead(self.embedding)
 
     def _layers(self) -> list[tuple[str, Layer]]:
         blocks = [(f"h.{i}", block) for i, block in enumerate(self.blocks)]
@@ -108,10 +116,8 @@ class GPT:
     def layout(config: GPTConfig) -> list[Entry]:
         """Name, shape and place of every parameter of a model of this shape; allocates nothing."""
         graph = object.__new__(GPT)
-        graph.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)
-        graph.blocks = [Block(config, i) for i in range(config.n_layer)]
-        graph.ln_f = LayerNorm(config.n_embd)
-        graph.head = TiedHead(graph.embedding)
+        graph.config = config
+        graph._declare()
         return layout(graph._named_parameters())
 
     def layer_records(self) -> list[LayerRecord]:
@@ -146,10 +152,12 @@ class GPT:
         arrays = {name: np.asarray(value, np.float32) for name, value in values.items()}
         for name in arrays:
             if name not in self._parameters:
-                raise ConfigError(f"load_parameters: this model has no parameter '{name}'")
+                raise ConfigError(f"load_parameters: this model has no parameter '{name}'; "
+                                  "parameters() lists what it has")
         for name, parameter in self._parameters.items():
             if name not in arrays:
-                raise ConfigError(f"load_parameters: '{name}' is missing")
+                raise ConfigError(f"load_parameters: '{name}' is missing; give an array for every "
+                                  "name of parameters()")
             if arrays[name].shape != parameter.shape:
                 raise ConfigError(f"load_parameters: '{name}' has shape {arrays[name].shape}, "
                                   f"expected {parameter.shape}")
@@ -177,6 +185,7 @@ class GPT:
         if workspace is not self._planned:
             self._plan(workspace)
             self._planned = workspace
+            self._step = None           # what backward() would read lies in other buffers
 
     def _plan(self, workspace: Workspace) -> None:
         for _, layer in self._layers():
@@ -185,7 +194,7 @@ class GPT:
     def _prepare(self, ids: ArrayLike, offsets: ArrayLike | None,
                  positions: ArrayLike | None) -> tuple[Ints, Step]:
         """Flat ids (N,) and the step of a (B, T) or an offsets batch; checks ranges."""
-        array = np.ascontiguousarray(ids, np.int32)
+        array = self._tokens("ids", ids, 0)
         if offsets is None:
             if array.ndim != 2 or array.size == 0:
                 raise DataError(f"ids: found shape {array.shape}, expected (B, T) with at least "
@@ -193,26 +202,31 @@ class GPT:
             B, T = array.shape
             borders = np.arange(0, B * T + 1, T, dtype=np.int32)
         else:
-            borders = np.ascontiguousarray(offsets, np.int32)
+            borders = _int32("offsets", offsets, 0, array.size + 1)
         flat = array.reshape(-1)
         if borders.ndim != 1 or len(borders) < 2 or borders[0] != 0 or borders[-1] != len(flat):
-            raise DataError(f"offsets: must run from 0 to the {len(flat)} tokens of the batch")
+            raise DataError(f"offsets: must run from 0 to the {len(flat)} tokens of the batch, "
+                            f"found {borders.tolist()!r:.60}")
         lengths = np.diff(borders)
         if lengths.min() < 1 or lengths.max() > self.config.block_size:
-            raise DataError(f"ids: a document of {lengths.max()} tokens, expected 1 to "
+            bad = lengths[(lengths < 1) | (lengths > self.config.block_size)][0]
+            raise DataError(f"ids: a document of {bad} tokens, expected 1 to "
                             f"{self.config.block_size} (block_size)")
         if positions is None:
             places = np.arange(len(flat), dtype=np.int32) - np.repeat(borders[:-1], lengths)
         else:
-            places = np.ascontiguousarray(positions, np.int32).reshape(-1)
-        self._check_ids(flat)
-        return flat, Step(borders, places.astype(np.int32, copy=False))
+            places = _int32("positions", positions, 0, self.config.block_size)
+            _expect_shape("positions", places, flat.shape)
+        return flat, Step(borders, places)
 
-    def _check_ids(self, ids: Ints) -> None:
-        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
-            bad = ids[(ids < 0) | (ids >= self.config.vocab_size)][0]
-            raise DataError(f"ids: found {bad}, expected 0 to {self.config.vocab_size - 1} "
-                            "(vocab_size)")
+    def _tokens(self, what: str, values: ArrayLike, least: int) -> Ints:
+        return _int32(what, values, least, self.config.vocab_size)
+
+    def _targets(self, targets: ArrayLike, ids: ArrayLike) -> Ints:
+        """Flat targets (N,) of as many ids; checks range and shape."""
+        wanted = self._tokens("targets", targets, -1)
+        _expect_shape("targets", wanted, np.shape(ids))
+        return wanted.reshape(-1)
 
     def _hidden(self, ids: Ints, step: Step) -> Floats:
         """The residual stream (N, C) after the last block; ends what backward() could use."""
@@ -221,6 +235,11 @@ class GPT:
         for block in self.blocks:
             x = block.forward(x, step)
         return x
+
+    def _normed(self, ids: Ints, step: Step, first: int = 0) -> Floats:
+        """The final norm (N - first, C) of the rows from `first` on, in the inference buffers."""
+        self.reserve(len(ids), training=False)
+        return self.ln_f.forward(self._hidden(ids, step)[first:], step)
 
     def forward(self, ids: ArrayLike, targets: ArrayLike, *, offsets: ArrayLike | None = None,
                 positions: ArrayLike | None = None, dropout: float = 0.0, dropout_key: int = 0,
@@ -237,17 +256,18 @@ class GPT:
         Raises DataError for shapes or ids that do not fit the model.
         """
         flat, step = self._prepare(ids, offsets, positions)
-        wanted = np.ascontiguousarray(targets, np.int32).reshape(-1)
-        if wanted.shape != flat.shape:
-            raise DataError(f"targets: found {wanted.size} tokens, expected {flat.size} as in ids")
+        wanted = self._targets(targets, ids)
         if not backward:
             losses = self._losses(flat, wanted, step)
             return float(losses.sum(dtype=np.float64) / max(np.count_nonzero(wanted >= 0), 1))
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"dropout: found {dropout}, expected at least 0 and below 1")
         step.dropout, step.key = dropout, dropout_key
-        self.reserve(len(flat))
-        x = self.ln_f.forward(self._hidden(flat, step), step)
-        total, counted = self.head.loss(x, wanted, scale)
-        self._step = step
+        with self._turn:
+            self.reserve(len(flat))
+            x = self.ln_f.forward(self._hidden(flat, step), step)
+            total, counted = self.head.loss(x, wanted, scale)
+            self._step = step
         return total / max(counted, 1)
 
     def backward(self) -> None:
@@ -257,7 +277,6 @@ class GPT:
             raise ConfigError("backward: call forward(ids, targets) first, once for each backward")
         self._require_grad()
         self._step = None
-        self.reserve(len(step.positions))
         dx = self.head.backward(self.ln_f.y[:len(step.positions)], step)
         dx = self.ln_f.backward(dx, step)
         for block in reversed(self.blocks):
@@ -268,29 +287,28 @@ class GPT:
                offsets: ArrayLike | None = None) -> Floats:
         """Cross-entropy (N,) in nats of each token, 0 where the target is -1."""
         flat, step = self._prepare(ids, offsets, None)
-        return self._losses(flat, np.ascontiguousarray(targets, np.int32).reshape(-1), step)
+        return self._losses(flat, self._targets(targets, ids), step)
 
     def _losses(self, ids: Ints, targets: Ints, step: Step) -> Floats:
-        self.reserve(len(ids), training=False)
-        x = self.ln_f.forward(self._hidden(ids, step), step)
         losses = np.zeros(len(ids), np.float32)
         rows = np.flatnonzero(targets >= 0).astype(np.int32)
         logits = np.empty((min(_HEAD_ROWS, len(rows)), self.config.vocab_size), np.float32)
-        for start in range(0, len(rows), _HEAD_ROWS):
-            part = rows[start:start + _HEAD_ROWS]
-            block = self.head.project(x[part], logits[:len(part)])
-            found = np.empty(len(part), np.float32)
-            K.cross_entropy(block, targets[part], found, 1.0, False)
-            losses[part] = found
+        with self._turn:
+            x = self._normed(ids, step)
+            for start in range(0, len(rows), _HEAD_ROWS):
+                part = rows[start:start + _HEAD_ROWS]
+                block = self.head.project(x[part], logits[:len(part)])
+                found = np.empty(len(part), np.float32)
+                K.cross_entropy(block, targets[part], found, 1.0, False)
+                losses[part] = found
         return losses
 
     def logits(self, ids: ArrayLike) -> Floats:
         """Logits (B, T, V) float32 of ids (B, T)."""
         flat, step = self._prepare(ids, None, None)
-        self.reserve(len(flat), training=False)
-        x = self.ln_f.forward(self._hidden(flat, step), step)
         logits = np.empty((len(flat), self.config.vocab_size), np.float32)
-        self.head.project(x, logits)
+        with self._turn:
+            self.head.project(self._normed(flat, step), logits)
         return logits.reshape(*np.shape(ids), -1)
 
     # Inference
@@ -302,35 +320,63 @@ class GPT:
     def infer(self, ids: ArrayLike, cache: KVCache) -> Floats:
         """Logits (V,) after the last of ids (n,), which are appended to the cache.
 
-        The array is used again by the next call. Raises DataError where the cache is too full.
+        The array is the cache's and used again by the next call with it. Raises DataError where
+        the cache is too full.
         """
-        flat = np.ascontiguousarray(ids, np.int32).reshape(-1)
+        flat = self._tokens("ids", ids, 0).reshape(-1)
         n = len(flat)
         if n == 0 or cache.length + n > cache.capacity:
             raise DataError(f"infer: {n} tokens do not fit a cache that holds {cache.length} of "
                             f"{cache.capacity}")
-        self._check_ids(flat)
         places = np.arange(cache.length, cache.length + n, dtype=np.int32)
         step = Step(np.array([0, n], np.int32), places, cache=cache)
-        self.reserve(n, training=False)
-        x = self.ln_f.forward(self._hidden(flat, step)[n - 1:], step)
-        cache.length += n
-        if not hasattr(self, "_next"):
-            self._next = np.empty((1, self.config.vocab_size), np.float32)
-        return self.head.project(x, self._next)[0]
+        with self._turn:
+            x = self._normed(flat, step, n - 1)
+            cache.length += n
+            return self.head.project(x, cache.logits)[0]
 
     def generate(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
-                 top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> NDArray[np.int32]:
-        """The new tokens (n,) int32 that follow ids (n,); temperature 0 is greedy."""
-        return np.fromiter(self.stream(ids, max_new_tokens, temperature, top_k, top_p, seed),
-                           np.int32)
+                 top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Ints:
+        """The new tokens that follow ids: (n,) int32 for ids (T,), (B, n) for ids (B, T).
+
+        temperature 0 is greedy; row i of a batch is drawn with seed + i, all afresh with None.
+        Raises ConfigError or DataError for options or ids out of range.
+        """
+        tokens = list(self.stream(ids, max_new_tokens, temperature, top_k, top_p, seed))
+        found = np.array(tokens, np.int32).reshape(len(tokens), *np.shape(ids)[:-1])
+        return np.ascontiguousarray(found.T)
 
     def stream(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
-               top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> Iterator[int]:
-        """The same tokens one by one, as they are made."""
+               top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Iterator[int | Ints]:
+        """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
         from cgpt.generate import SamplingConfig, generate_tokens
 
         sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
                                   max_new_tokens=max_new_tokens)
-        flat: Any = np.asarray(ids, np.int32).reshape(-1)
-        return generate_tokens(self, flat, sampling)
+        prompts = self._tokens("ids", ids, 0)
+        if prompts.ndim != 2 or not len(prompts):
+            return generate_tokens(self, prompts, sampling)
+        seeds = [None if seed is None else seed + i for i in range(len(prompts))]
+        rows = [generate_tokens(self, prompt, replace(sampling, seed=one))
+                for prompt, one in zip(prompts, seeds, strict=True)]
+        return (np.array(tokens, np.int32) for tokens in zip(*rows, strict=True))
+
+
+def _int32(what: str, values: ArrayLike, least: int, end: int) -> Ints:
+    """C-contiguous int32. Raises DataError for all but whole numbers from least to end - 1."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise DataError(f"{what}: found rows of unlike length, expected a rectangular array; "
+                        "lay them end to end with offsets, or pass them one by one") from None
+    if array.size and array.dtype.kind not in "iu":
+        raise DataError(f"{what}: found {array.dtype}, expected whole numbers")
+    if array.size and (array.min() < least or array.max() >= end):
+        bad = array[(array < least) | (array >= end)][0]
+        raise DataError(f"{what}: found {bad}, expected {least} to {end - 1}")
+    return np.ascontiguousarray(array, np.int32)
+
+
+def _expect_shape(what: str, array: Ints, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise DataError(f"{what}: found shape {array.shape}, expected {shape} as the ids have")

@@ -11,32 +11,39 @@ from cgpt import kernels as K
 from cgpt.errors import ConfigError
 from cgpt.model import GPT
 
+_LEAST_EPS = 1e-37      # about the smallest normal float32; 0 / 0 would be NaN
+
 
 class AdamW:
     """Adam with decoupled weight decay; matrices decay, biases and norms do not.
 
     betas, eps, weight_decay  as in the paper; decay is multiplied by the learning rate
     freeze                    parameter-name patterns (fnmatch) that are left alone
+    fresh                     start with moments of zero; False keeps those of the arena
     Raises ConfigError for values out of range or a pattern that fits no parameter.
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101.
     """
 
     def __init__(self, gpt: GPT, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
-                 weight_decay: float = 0.1, freeze: Iterable[str] = ()) -> None:
+                 weight_decay: float = 0.1, freeze: Iterable[str] = (), *,
+                 fresh: bool = True) -> None:
         for name, value, top in (("beta1", betas[0], 1.0), ("beta2", betas[1], 1.0),
                                  ("weight_decay", weight_decay, math.inf)):
             if not 0 <= value < top:
                 raise ConfigError(f"AdamW: {name} must be in [0, {top}), found {value}")
-        if not (eps > 0 and math.isfinite(eps)):
-            raise ConfigError(f"AdamW: eps must be a finite number above 0, found {eps}")
+        if not _LEAST_EPS <= eps < math.inf:
+            raise ConfigError(f"AdamW: eps must be a finite number of at least {_LEAST_EPS:g}, "
+                              f"found {eps}")
         self.gpt = gpt
         self.betas = (float(betas[0]), float(betas[1]))
         self.eps = float(eps)
         self.weight_decay = float(weight_decay)
         self.freeze = tuple(freeze)
         self.step_count = 0
-        gpt.arena.require_moments()
         self._trained = self._trained_spans()
+        for moment in gpt.arena.require_moments():
+            if fresh:
+                moment.fill(0)
 
     def _frozen(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.freeze)
@@ -46,7 +53,8 @@ class AdamW:
         arena = self.gpt.arena
         for pattern in self.freeze:
             if not any(fnmatchcase(entry.name, pattern) for entry in arena.entries):
-                raise ConfigError(f"freeze: no parameter is named like '{pattern}'")
+                raise ConfigError(f"freeze: no parameter is named like '{pattern}'; "
+                                  "gpt.parameters() lists the names")
         spans, start = [], 0
         for entry in arena.entries:
             if self._frozen(entry.name):
@@ -65,7 +73,11 @@ class AdamW:
 
         clip  largest norm: above it the whole gradient is scaled down; 0 never clips
         A norm that is not finite changes nothing, gradients included: the caller decides.
+        Raises ConfigError for a negative or NaN lr or clip.
         """
+        if not 0 <= lr < math.inf or not clip >= 0:
+            raise ConfigError(f"AdamW.step: found lr={lr} and clip={clip}, expected finite numbers "
+                              "of at least 0")
         arena = self.gpt.arena
         grad = arena.require_grad()
         m, v = arena.require_moments()
@@ -90,7 +102,7 @@ class AdamW:
     def from_dict(cls, gpt: GPT, values: dict[str, Any]) -> AdamW:
         """The optimizer that to_dict() described; the moments stay as the arena has them."""
         optimizer = cls(gpt, (values["betas"][0], values["betas"][1]), values["eps"],
-                        values["weight_decay"], values.get("freeze", ()))
+                        values["weight_decay"], values.get("freeze", ()), fresh=False)
         optimizer.step_count = int(values["step_count"])
         return optimizer
 

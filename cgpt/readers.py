@@ -96,9 +96,10 @@ def _find(path: str) -> Iterator[tuple[str, str]]:
             found = found or not skipped
             yield file, skipped
         if not found:
-            raise DataError(f"{path}: no .json, .jsonl or .txt file in this folder")
+            raise DataError(f"{path}: no .json, .jsonl or .txt file in this folder; name "
+                            "another one, or the files")
     elif not os.path.exists(path):
-        raise DataError(f"{path}: no such file or folder")
+        raise DataError(f"{path}: no such file or folder; check the path")
     elif not path.lower().endswith(SUFFIXES):
         raise DataError(f"{path}: the name must end in {', '.join(SUFFIXES)} so that the form is "
                         "known; rename the file")
@@ -110,7 +111,7 @@ def _walk(folder: str) -> Iterator[tuple[str, str]]:
     try:
         names = os.listdir(folder)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise _unreadable(folder, error) from error
     for name in sorted(names, key=_natural):
         path = os.path.join(folder, name)
         if name.startswith("."):
@@ -131,21 +132,25 @@ def _natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
+def _unreadable(path: str, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error.strerror}); check path and permissions")
+
+
 def _read_bytes(path: str) -> bytes:
     try:
         if not os.path.isfile(path):
-            raise DataError(f"{path}: not a regular file")
+            raise DataError(f"{path}: not a regular file; name a file or folder with data")
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise _unreadable(path, error) from error
 
 
 def _read_items(path: str, data: bytes) -> Iterator[str | Dialogue | None]:
     """Documents and dialogues of a file in order, None for a blank string."""
     text = _decode(path, data)
     if not text.strip():
-        raise DataError(f"{path}: the file is empty")
+        raise DataError(f"{path}: the file is empty; put documents or dialogues into it")
     suffix = os.path.splitext(path)[1].lower()
     numbered: Iterable[tuple[int, Any]]
     if suffix == ".txt":
@@ -205,13 +210,15 @@ def _parse(path: str, text: str, line: int | None = None) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         found = repr(text[error.pos:error.pos + 20]) if error.pos < len(text) else "the end"
-        hint = "; a file with one object a line must be called .jsonl" \
+        hint = ", or call it .jsonl where it has one object a line" \
             if line is None and error.msg == "Extra data" else ""
-        raise DataError(f"{path}, line {line or error.lineno}, column {error.colno}: broken JSON, "
-                        f"found {found} ({error.msg}){hint}") from None
+        raise DataError(f"{path}, line {line or error.lineno}, column {error.colno}: broken JSON "
+                        f"({error.msg}), found {found}; mend the file{hint}") from None
     except (RecursionError, ValueError) as error:
         where = f", line {line}" if line else ""
-        raise DataError(f"{path}{where}: JSON that cannot be read ({error})") from None
+        reason = "too deep nesting" if isinstance(error, RecursionError) else "too long a number"
+        raise DataError(f"{path}{where}: JSON that cannot be read ({reason}); mend the file"
+                        ) from None
 
 
 def _listed(path: str, text: str) -> list[Any]:

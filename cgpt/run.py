@@ -115,7 +115,8 @@ class TrainingRun:
         """Go on where the LLM's training state stands, with the data that it names.
 
         epochs, lr  override those of the phase under way; with epochs, a run whose phases are
-                    all done goes on with its last phase, without its step and time budgets
+                    all done goes on with its last phase
+        A run that a step or time budget ended goes on without it.
         Raises DataError where the run is unknown or its data is missing or has changed,
         ConfigError for an override that cannot work, CgptError where the file it came from held
         no optimizer state in the middle of a phase.
@@ -229,11 +230,19 @@ def _read(config: RunConfig, name: str) -> Corpus:
     return corpus
 
 
+def _ended_by_budget(config: RunConfig, llm: LLM) -> bool:
+    """Whether the last phase can go on exactly: a budget ended it, and not with best weights."""
+    state, train = llm.training_state, config.phase(llm.training_state.phase)[1]
+    return (state.step < state.total_steps and not train.val_fraction
+            and llm.optimizer is not None)
+
+
 def _override(config: RunConfig, llm: LLM, epochs: int | None, lr: float | None) -> RunConfig:
     """The config with epochs and lr of the phase under way (or the last one) replaced."""
     state = llm.training_state
     left = _phases(config, llm)
-    if not left and (epochs is None or state.phase not in state.done):
+    if not left and (state.phase not in state.done
+                     or (epochs is None and not _ended_by_budget(config, llm))):
         return config
     name = left[0] if left else state.phase
     old = config.phase(name)[1]
@@ -245,9 +254,9 @@ def _override(config: RunConfig, llm: LLM, epochs: int | None, lr: float | None)
             raise ConfigError(f"resume: {name} has already had {done} epochs of {old.epochs}; "
                               f"epochs counts all of them, give more than {done}")
         changes["epochs"] = epochs
-        if not left:
-            changes.update(max_steps=0, max_minutes=0.0)
-            state.done.remove(name)
+    if not left:
+        changes.update(max_steps=0, max_minutes=0.0)
+        state.done.remove(name)
     key = "pretrain_train" if name == "pretrain" else "finetune_train"
     return replace(config, **{key: replace(old, **changes)})
 

@@ -35,7 +35,7 @@ class Progress:
     """Where a phase stands after a step.
 
     epoch, epochs      the pass under way (from 1) of how many
-    step, steps        optimizer steps done of how many
+    step, steps        optimizer steps done of how many (no more than the budget)
     loss               of this step, nats a token; val_loss: of the last evaluation or None
     lr, grad_norm      of this step; the norm is the global one before clipping
     tokens             of the phase so far; tokens_per_second of this call of fit
@@ -105,10 +105,12 @@ class Trainer:
         on_checkpoint  is called after every step, when a save of the LLM would be complete
         should_stop    is asked after every step
         The phase is then done, with the best weights where a split is held out; an interrupted
-        one is not and can be resumed. Raises DataError where there is nothing to train on or
-        the documents are others than those the phase began with, ConfigError where the weights
-        are read-only or a frozen name fits nothing, and CgptError (code "diverged") naming phase
-        and step where a loss or gradient is not finite: nothing of that step is applied.
+        one is not and can be resumed. One that a budget ended goes on exactly when it is fitted
+        to the same documents with a larger budget (and no split is held out).
+        Raises DataError where there is nothing to train on or the documents are others than
+        those the phase began with, ConfigError where the weights are read-only or a frozen name
+        fits nothing, and CgptError (code "diverged") naming phase and step where a loss or
+        gradient is not finite: nothing of that step is applied.
         """
         run = _Run(self.llm, self.config, self.phase, documents)
         stopped = run.reason()
@@ -134,16 +136,19 @@ class _Run:
         longest = min(llm.config.block_size, config.batch_tokens)
         if isinstance(documents, str):
             raise DataError(f"{phase}: expected a list of documents, found one string")
-        trained, held_out = split_documents(documents, config.val_fraction, config.seed, phase)
+        trained, held_out = split_documents(list(documents), config.val_fraction, config.seed,
+                                            phase)
         samples = llm.samples(trained, longest)
         self.held_out = llm.samples(held_out, longest)
         if not samples or (held_out and not self.held_out):
             raise DataError(f"{phase}: no token of the {'held-out ' if samples else ''}documents "
                             "carries loss; give texts, or dialogues with answers")
         self.epochs = Epochs(samples, llm.tokenizer, config, phase, longest)
-        self._begin(digest([*samples, *self.held_out]))
+        self.state = llm.training_state
         planned = sum(self.epochs.steps(epoch) for epoch in range(config.epochs))
-        self.state.total_steps = min(planned, config.max_steps or planned)
+        self._begin(digest([*samples, *self.held_out], config), planned)
+        self.state.total_steps = planned
+        self._last = min(planned, config.max_steps or planned)
         self._every = -(-self.state.total_steps // _HISTORY) or 1
         self._batches: list[Batch] = []
         self._batches_of = -1
@@ -152,29 +157,39 @@ class _Run:
                                if self.state.best_loss is not None and entry[3] is not None), None)
         self._start = (self.state.step, self.state.tokens, self.state.seconds)
 
-    def _begin(self, documents: str) -> None:
+    def _begin(self, documents: str, planned: int) -> None:
         """Take up the phase where the state stands, or start it with fresh moments."""
-        llm, config = self.llm, self.config
-        self.state = state = llm.training_state
-        optimizer = AdamW(llm.gpt, (config.beta1, config.beta2), config.eps, config.weight_decay,
-                          config.freeze)
+        llm, config, state = self.llm, self.config, self.state
+        if self._reopens(documents, planned):
+            state.done.remove(self.phase)
         # Weights alone do not make a phase exact again: without an optimizer it starts anew.
         resumed = (state.unfinished and state.phase == self.phase and bool(state.documents)
                    and (llm.optimizer is not None or not state.step))
         if resumed and documents != state.documents:
             raise DataError(
                 f"{self.phase}: step {state.step} was reached with other documents (or another "
-                "val_fraction, seed or batch_tokens); give the same ones, or start the phase anew "
-                "with llm.training_state.begin(...)")
+                "val_fraction, seed, batch_tokens or join_dialogues); give the same ones, or start "
+                "the phase anew with llm.training_state.begin(...)")
+        optimizer = AdamW(llm.gpt, (config.beta1, config.beta2), config.eps, config.weight_decay,
+                          config.freeze, fresh=not resumed)
         if not resumed:
             state.begin(self.phase)
             state.documents = documents
             llm.best_weights = None
-            for moment in llm.gpt.arena.require_moments():
-                moment.fill(0)
         optimizer.step_count = state.step
         optimizer.zero_grad()
         self.optimizer = llm.optimizer = optimizer
+
+    def _reopens(self, documents: str, planned: int) -> bool:
+        """Whether a budget ended this very phase and there is more of it now.
+
+        It then goes on exactly, since the schedule is that of all epochs whatever the budget. Not
+        where a split is held out: the weights are then the best ones, not the last.
+        """
+        state = self.state
+        return (state.phase == self.phase in state.done and self.llm.optimizer is not None
+                and state.documents == documents and state.step < state.total_steps == planned
+                and not self.held_out and not self.reason())
 
     def reason(self) -> str:
         """Why no step follows, or ""."""
@@ -290,11 +305,11 @@ class _Run:
         state, config = self.state, self.config
         step, tokens, seconds = self._start
         spent = max(state.seconds - seconds, 1e-9)
-        left = (state.total_steps - state.step) * spent / (state.step - step)
+        left = (self._last - state.step) * spent / (state.step - step)
         if config.max_minutes:
             left = max(0.0, min(left, 60 * config.max_minutes - state.seconds))
         return Progress(phase=self.phase, epoch=epoch, epochs=config.epochs, step=state.step,
-                        steps=state.total_steps, loss=loss, val_loss=self._val_loss, lr=lr,
+                        steps=self._last, loss=loss, val_loss=self._val_loss, lr=lr,
                         grad_norm=norm, tokens=state.tokens,
                         tokens_per_second=(state.tokens - tokens) / spent,
                         seconds=state.seconds, seconds_left=left)

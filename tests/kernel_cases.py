@@ -331,6 +331,25 @@ def _turned(*names: str) -> list[dict[str, int]]:
             for i in range(n)]
 
 
+ATTENTION = [
+    *({"T": (t["T"],), "H": 2, "D": t["D"]} for t in _turned("T", "D")),
+    *({"T": (5, 1), "H": 3, "D": D} for D in SIZES),
+    {"T": (1, 2, 3, 17, 65, 5), "H": 1, "D": 5},
+    {"T": (64, 1, 33, 1, 1, 70), "H": 5, "D": 33},
+    *({"T": (T,), "H": 1, "D": 8} for T in (31, 32, 33, 191, 192, 193)),
+    {"T": (200, 1, 450), "H": 2, "D": 20},
+    {"T": (65, 17), "H": 2, "D": 16, "scale": 4.0},
+    {"T": (250,), "H": 1, "D": 64, "scale": 0.02},
+]
+CACHED = [
+    *({"n": 1, "start": T - 1, "room": T, "H": 2, "D": D}
+      for T, D in zip(SIZES, reversed(SIZES), strict=True)),
+    *({"n": n, "start": start, "room": n + start + 3, "H": 3, "D": 17}
+      for n, start in ((0, 4), (1, 0), (5, 17), (17, 0), (65, 9))),
+    {"n": 2, "start": 400, "room": 402, "H": 1, "D": 64},
+]
+
+
 def all_cases() -> list[Case]:
     """Every call; the kernels in the order of the modules.
 
@@ -348,23 +367,6 @@ def all_cases() -> list[Case]:
     flat = [{"n": n} for n in (0, *SIZES, 4095, 4096, 4097, 9000, 250003)]
     norms = [*({"N": 3, "C": C} for C in SIZES), *({"N": N, "C": 17} for N in (0, 1, 64, 65, 200)),
              {"N": 5, "C": 600}, {"N": 300, "C": 130}]
-    attention = [
-        *({"T": (t["T"],), "H": 2, "D": t["D"]} for t in _turned("T", "D")),
-        *({"T": (5, 1), "H": 3, "D": D} for D in SIZES),
-        {"T": (1, 2, 3, 17, 65, 5), "H": 1, "D": 5},
-        {"T": (64, 1, 33, 1, 1, 70), "H": 5, "D": 33},
-        *({"T": (T,), "H": 1, "D": 8} for T in (31, 32, 33, 191, 192, 193)),
-        {"T": (200, 1, 450), "H": 2, "D": 20},
-        {"T": (65, 17), "H": 2, "D": 16, "scale": 4.0},
-        {"T": (250,), "H": 1, "D": 64, "scale": 0.02},
-    ]
-    cached = [
-        *({"n": 1, "start": T - 1, "room": T, "H": 2, "D": D}
-          for T, D in zip(SIZES, reversed(SIZES), strict=True)),
-        *({"n": n, "start": start, "room": n + start + 3, "H": 3, "D": 17}
-          for n, start in ((0, 4), (1, 0), (5, 17), (17, 0), (65, 9))),
-        {"n": 2, "start": 400, "room": 402, "H": 1, "D": 64},
-    ]
     tables = [*_turned("N", "C"), {"N": 0, "C": 3}, {"N": 300, "C": 130}, {"N": 1600, "C": 130},
               {"N": 70, "C": 5, "V": 3, "T": 1}]
     chosen = [{"N": N, "R": R, "C": C} for N, R, C in
@@ -379,8 +381,8 @@ def all_cases() -> list[Case]:
         *_cases(layernorm_backward, *norms),
         *_cases(gelu_forward, *flat), *_cases(gelu_backward, *flat),
         *_cases(residual_forward, *flat),
-        *_cases(attention_forward, *attention), *_cases(attention_backward, *attention),
-        *_cases(attention_cached, *cached),
+        *_cases(attention_forward, *ATTENTION), *_cases(attention_backward, *ATTENTION),
+        *_cases(attention_cached, *CACHED),
         *_cases(embedding_forward, *tables), *_cases(embedding_backward, *tables),
         *_cases(gather_rows, *chosen), *_cases(scatter_rows, *chosen),
         *_cases(cross_entropy, *({"N": 3, "V": V} for V in range(1, 66)),

@@ -2,7 +2,7 @@
 # Shows that the wheel runs on a processor without AVX: builds it, installs it beside numpy in a
 # fresh folder and trains a few steps on an emulated Nehalem (SSE4.2, no AVX).
 # Needs Debian's qemu-user, and cython, setuptools and build in the Python that runs it.
-# Usage: tests/run_without_avx.sh [PYTHON]
+# Usage: tests/run_without_avx.sh [PYTHON [WHEEL]]
 set -euo pipefail
 python=$("${1:-python3}" -c "import sys; print(sys.executable)")
 qemu=$(command -v qemu-x86_64) || {
@@ -12,8 +12,12 @@ qemu=$(command -v qemu-x86_64) || {
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-"$python" -m pip wheel --quiet --no-deps --wheel-dir "$folder" "$root"
-"$python" -m pip install --quiet --no-deps --target "$folder/site" "$folder"/cgpt-*.whl
+wheel=${2:-}
+if [ -z "$wheel" ]; then
+    "$python" -m pip wheel --quiet --no-deps --wheel-dir "$folder" "$root"
+    wheel=$(echo "$folder"/cgpt-*.whl)
+fi
+"$python" -m pip install --quiet --no-deps --target "$folder/site" "$wheel"
 cat >"$folder/train.py" <<'END'
 import numpy as np
 import cgpt

@@ -188,7 +188,7 @@ def damage(path: Path) -> None:
 
 def test_a_damaged_latest_falls_back_and_says_so(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path / "run")
-    warnings: list[str] = []
+    warnings: list[CheckpointError] = []
     assert manager.latest(warnings.append) is None
     for step in (1, 2, 3):
         llm = tiny_llm()
@@ -200,7 +200,8 @@ def test_a_damaged_latest_falls_back_and_says_so(tmp_path: Path) -> None:
     damage(found)
     before = manager.latest(warnings.append)
     assert before is not None and load_model_binary(before).training_state.step == 2
-    assert len(warnings) == 1 and str(found) in warnings[0] and "damaged" in warnings[0]
+    assert len(warnings) == 1 and str(found) in str(warnings[0])
+    assert warnings[0].code == "damaged"
     damage(before)
     assert manager.latest() is None
     assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint_last.bin",

@@ -24,6 +24,7 @@ from cgpt.checkpoint import CheckpointManager, load_model_auto
 from cgpt.cli import main
 from cgpt.cli.app import spread_values
 from cgpt.cli.bench import Measurement
+from cgpt.cli.models import one_line
 
 MODEL = "checkpoints/model_final.bin"
 TRAIN = ("train", "--pretrain", "texts.json", "--chat", "chats.jsonl", "--preset", "tiny")
@@ -146,8 +147,10 @@ def test_flag_beats_environment_beats_file_beats_default(
 
 
 @pytest.mark.parametrize(("text", "sentence"), [
-    ("max_stepz = 3", "unknown key 'max_stepz'"), ("lr = [1, 2]", "'lr' takes one value"),
-    ("lr = ", "not valid TOML"), ("[train]\nlr = 1", "unknown key 'train'")])
+    ("max_stepz = 3", "未知的键 'max_stepz'，是不是 'max_steps'?；可用的键: "),
+    ("lr = [1, 2]", "'lr' 只接受一个值，而不是 [1, 2]；请只写一个"),
+    ("lr = ?", "不是有效的 TOML（第 1 行第 6 列: 无效的值）；请修改该文件"),
+    ("[train]\nlr = 1", "未知的键 'train'")])
 def test_bad_config_file(run: Run, tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "run.toml").write_text(text)
     code, out, err = run("train", "--config", "run.toml")
@@ -266,6 +269,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(
     assert code == 0, err
     assert json.loads(out)["out"] == "my.bin"
     same_model(tmp_path / "my.bin", trained / MODEL)
+    assert run("resume")[0] == 0        # the step budget ended it: on to the last epoch
     code, _, err = run("resume", "--lang", "en")
     assert code == 0 and "is complete" in err
 
@@ -287,7 +291,7 @@ def test_resume_with_more_epochs(run: Run, place: Path) -> None:
 
 def test_resume_without_a_checkpoint(run: Run) -> None:
     code, _, err = run("resume")
-    assert code == 1 and "no checkpoint to resume" in err
+    assert code == 1 and "checkpoints: 没有可恢复的 checkpoint" in err
 
 
 def test_kill_while_saving_leaves_a_whole_file(tmp_path: Path) -> None:
@@ -396,7 +400,7 @@ def test_export_and_import(run: Run, place: Path) -> None:
     assert (place / "weights.bin").stat().st_size < (place / MODEL).stat().st_size / 2
     (place / "gpt2").mkdir()
     code, _, err = run("import", "gpt2", "x.bin")
-    assert code == 3 and ".bin and .json only" in err
+    assert code == 3 and "只能导入 cgpt 自己的 .bin 和 .json" in err
 
 
 def test_info(run: Run, place: Path) -> None:
@@ -407,6 +411,36 @@ def test_info(run: Run, place: Path) -> None:
     assert code == 0 and found["verified"] and found["training_state"]["step"] == 6
     code, out, err = run("info", MODEL, "--verify", "--lang", "en")
     assert code == 0 and "TiedHead" in out and err == "verified: every byte is as written\n"
+    assert "\ntraining_state:\n" in out and re.search(r" seconds +\d+\.\d s$", out, re.M)
+
+
+def test_info_in_chinese(run: Run, place: Path) -> None:
+    assert run("export", MODEL, "all.json")[0] == 0
+    for model in (MODEL, "all.json"):
+        code, out, _ = run("info", model)
+        assert code == 0 and out.startswith(f"文件      {model}\n")
+        tops = [line for line in out.splitlines() if not line.startswith(" ")]
+        assert all(re.match("[\u4e00-\u9fff]", line) for line in tops)
+        assert re.search(r"^参数量    \d+$", out, re.M)
+        assert re.search(r" seconds +\d+\.\d 秒$", out, re.M)
+
+
+def test_info_says_whether_openmp_is_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for found, chinese, english in (
+            (True, "有", "yes"),
+            (False, "没有 (编译时没有 OpenMP，只用一个线程)",
+             "no (built without OpenMP, so there is one thread)")):
+        monkeypatch.setattr("cgpt.kernels.has_openmp", lambda found=found: found)
+        assert json.loads(run("info", "--json")[1])["openmp"] is found
+        assert re.search(rf"^OpenMP +{re.escape(chinese)}$", run("info")[1], re.M)
+        assert re.search(rf"^openmp +{re.escape(english)}$", run("info", "--lang", "en")[1], re.M)
+
+
+@pytest.mark.parametrize(("value", "shown"), [
+    (1.8834567, "1.8835"), (0.0003, "0.0003"), (1e-8, "0.00000001"), (26679.4, "26679"),
+    (None, "-"), ([0.9, 0.95], "0.9, 0.95"), (list(range(13)), "[13]")])
+def test_values_are_rounded_for_people(value: object, shown: str) -> None:
+    assert one_line(value) == shown
 
 
 @pytest.mark.parametrize("command", [["chat", "-p", "x"], ["info"], ["export"], ["resume"]])

@@ -215,8 +215,8 @@ def test_no_tokens_wanted_none_given(gpt):
     ("temperature", -0.1), ("temperature", math.nan), ("temperature", math.inf),
     ("temperature", "hot"), ("temperature", True), ("top_k", -1), ("top_k", 1.5), ("top_p", 0.0),
     ("top_p", 1.1), ("top_p", math.nan), ("repetition_penalty", 0.0),
-    ("repetition_penalty", math.nan), ("max_new_tokens", -1), ("max_new_tokens", None),
-    ("seed", -1), ("seed", 0.5), ("beam", 0), ("beam", 1000)])
+    ("repetition_penalty", 1e-300), ("repetition_penalty", math.nan), ("max_new_tokens", -1),
+    ("max_new_tokens", None), ("seed", -1), ("seed", 0.5), ("beam", 0), ("beam", 1000)])
 def test_options_out_of_range_are_named(name, value):
     with pytest.raises(ConfigError, match=rf"SamplingConfig: {name} must be"):
         SamplingConfig(**{name: value})

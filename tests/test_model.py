@@ -214,3 +214,26 @@ def test_config_says_what_is_wrong() -> None:
         GPTConfig.from_dict({"width": 3})
     assert GPTConfig(n_embd=32, n_head=2).n_ff == 128
     assert GPTConfig.from_dict(CONFIG.to_dict()) == CONFIG
+
+
+def test_a_larger_reservation_ends_what_backward_could_use() -> None:
+    gpt, batch = noisy(), packed()
+    gpt.forward(**batch)
+    gpt.reserve(500)            # other buffers, which hold nothing of that pass
+    with pytest.raises(ConfigError, match="forward"):
+        gpt.backward()
+    gpt.forward(**batch)
+    gpt.reserve(500)
+    gpt.backward()
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.0, float("nan")])
+def test_dropout_that_is_no_probability_is_told(wrong: float) -> None:
+    with pytest.raises(ConfigError, match="dropout: found"):
+        noisy().forward(**packed(), dropout=wrong)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None])
+def test_seeds_that_are_none_are_told(seed: object) -> None:
+    with pytest.raises(ConfigError, match="GPT: seed must be"):
+        GPT(CONFIG, seed=seed)

@@ -94,3 +94,36 @@ def test_schedule_rises_then_falls() -> None:
     assert all(a > b for a, b in pairwise(rates[10:]))
     assert rates[-1] == pytest.approx(0.1)
     assert schedule(500, lr=1.0, warmup=10, total=110) == pytest.approx(0.1)
+
+
+def test_a_new_optimizer_starts_afresh_and_a_saved_one_goes_on() -> None:
+    gpt = with_gradients()
+    first = AdamW(gpt)
+    first.step(lr=1e-3)
+    moments = gpt.arena.m.copy()
+    assert AdamW.from_dict(gpt, first.to_dict()).step_count == 1
+    assert np.array_equal(gpt.arena.m, moments) and moments.any()
+    AdamW(gpt)
+    assert not gpt.arena.m.any() and not gpt.arena.v.any()
+
+
+@pytest.mark.parametrize("wrong", [dict(lr=math.nan), dict(lr=-1e-3), dict(lr=math.inf),
+                                   dict(lr=1e-3, clip=math.nan), dict(lr=1e-3, clip=-1.0)])
+def test_a_step_that_would_spoil_the_weights_is_refused(wrong: dict) -> None:
+    gpt = with_gradients()
+    before, gradient = gpt.arena.data.copy(), gpt.arena.grad.copy()
+    optimizer = AdamW(gpt)
+    with pytest.raises(ConfigError, match=r"AdamW\.step: found lr="):
+        optimizer.step(**wrong)
+    assert np.array_equal(gpt.arena.data, before) and np.array_equal(gpt.arena.grad, gradient)
+    assert optimizer.step_count == 0
+
+
+def test_an_eps_that_is_zero_in_float32_is_refused() -> None:
+    """0 / 0 would make NaN of every weight that has had no gradient."""
+    with pytest.raises(ConfigError, match="eps must be a finite number of at least"):
+        AdamW(GPT(CONFIG), eps=1e-50)
+    gpt = GPT(CONFIG)
+    gpt.gradients()
+    AdamW(gpt, eps=1e-37).step(lr=1e-3)
+    assert np.isfinite(gpt.arena.data).all()

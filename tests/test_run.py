@@ -155,6 +155,17 @@ def test_more_epochs_reopen_the_last_phase(config):
     assert (result.stopped, result.epochs) == ("done", 6) and result.steps > 3
 
 
+def test_a_run_that_a_budget_ended_goes_on_without_it(config):
+    plain = replace(FINETUNE, val_fraction=0.0)
+    whole = TrainingRun.start(replace(config, finetune_train=plain))
+    run = TrainingRun.start(replace(config, finetune_train=replace(plain, max_steps=3)))
+    assert fit_all(whole) == ["done", "done"] and fit_all(run) == ["done", "budget"]
+    resumed = TrainingRun.resume(reloaded(run.llm))
+    assert fit_all(resumed) == ["done"]
+    assert np.array_equal(resumed.llm.gpt.arena.data, whole.llm.gpt.arena.data)
+    assert TrainingRun.resume(resumed.llm).phases == []
+
+
 def test_runs_that_cannot_be_resumed_say_why(config):
     with pytest.raises(DataError, match="does not say on which data"):
         TrainingRun.resume(small_llm())

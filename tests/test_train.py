@@ -170,9 +170,21 @@ def test_budget_in_the_middle_of_an_epoch_evaluates_and_keeps_the_best():
                          max_steps=3)
     result = Trainer(llm, config).fit(TEXTS)
     assert (result.stopped, result.steps, result.epochs) == ("budget", 3, 0)
-    assert llm.training_state.total_steps == 3
     held_out = split_documents(TEXTS, 0.2, 0, "pretrain")[1]
     assert result.val_loss == pytest.approx(llm.loss(held_out), rel=1e-6)
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "finetune"])
+def test_a_larger_budget_goes_on_exactly(phase):
+    """k steps and then N - k equal N, in the weights, the moments and the history."""
+    whole, parts, config = small_llm(), small_llm(), replace(CONFIG, val_fraction=0.0, patience=0)
+    Trainer(whole, replace(config, max_steps=5), phase).fit(DOCUMENTS[phase])
+    for steps in (2, 3, 5):
+        result = Trainer(parts, replace(config, max_steps=steps), phase).fit(DOCUMENTS[phase])
+        assert (result.stopped, result.steps) == ("budget", steps)
+    assert snapshot(parts) == snapshot(whole)
+    again = Trainer(parts, replace(config, max_steps=5), phase).fit(DOCUMENTS[phase])
+    assert again.steps == 5 and snapshot(parts) != snapshot(whole)     # it began anew
 
 
 def test_minutes_are_a_budget():
@@ -237,6 +249,16 @@ def test_other_documents_are_refused_in_the_middle_of_a_phase():
     assert snapshot(llm) == before
     llm.training_state.begin("pretrain")
     assert Trainer(llm, CONFIG).fit(DOCUMENTS["pretrain"][1:]).stopped == "done"
+
+
+@pytest.mark.parametrize("change", [dict(seed=6), dict(batch_tokens=1000),
+                                    dict(join_dialogues=1)])
+def test_another_order_is_refused_in_the_middle_of_a_phase(change):
+    config = replace(CONFIG, val_fraction=0.0)
+    llm = small_llm()
+    Trainer(llm, config, "finetune").fit(DIALOGUES, should_stop=after(2))
+    with pytest.raises(DataError, match="seed, batch_tokens or join_dialogues"):
+        Trainer(llm, replace(config, **change), "finetune").fit(DIALOGUES)
 
 
 def test_a_new_phase_starts_with_fresh_moments():

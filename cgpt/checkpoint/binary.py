@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.arena import Entry, Floats, aligned, arena_size
+from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import damaged, other_version
 from cgpt.checkpoint.format import TENSORS, DType, Kind, Record, align, pack_front, place
@@ -129,7 +129,7 @@ def unpack_vocabulary(path: object, data: bytes) -> tuple[list[str], list[float]
     offsets = np.frombuffer(data, "<u4", n_words + 1, offsets_at).tolist()
     if offsets[0] != 0 or offsets[-1] != size or offsets != sorted(offsets):
         raise damaged(path, "word offsets that do not ascend from 0 to the end of the text",
-                      "them to")
+                      "ascending ones")
     text = memoryview(data)[text_at:]
     try:
         words = [str(text[start:end], "utf-8", "surrogatepass")
@@ -218,7 +218,7 @@ def _map_weights(file: BinaryFile, entries: list[Entry]) -> tuple[Floats, list[J
     view = file.map(start, 4 * size) if sys.byteorder == "little" else None
     if view is None:
         weights = aligned(size, zero=True)
-        return weights, _fills(file, Kind.TENSOR, weights, entries)
+        return read_only(weights), _fills(file, Kind.TENSOR, weights, entries)
     jobs = [Job(record.length, partial(file.check, record,
                                        view[record.offset - start:record.end - start]))
             for record in records]

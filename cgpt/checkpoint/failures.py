@@ -50,7 +50,7 @@ def unwritable(path: object, error: OSError) -> CheckpointError:
     """Why a save failed. The file that was there, if any, is unchanged."""
     folder = os.path.dirname(os.path.abspath(os.fspath(path)))  # type: ignore[call-overload]
     found, advice = _REASONS.get(error.errno or 0, (
-        f"'{_reason(error)}'", "choose another path or folder"))
+        f"the error '{_reason(error)}'", "choose another path or folder"))
     return not_saved(path, found.format(folder=folder), "a file that can be written", advice)
 
 

@@ -200,7 +200,7 @@ def _parse_entry(path: object, table: bytes, position: int, number: int) -> tupl
     """Entry `number` of the table, which starts at `position`, and where the next one starts."""
     where = f"entry {number} of the table"
     if position + _ENTRY.size > len(table):
-        raise damaged(path, f"{where} at byte {position}", f"it inside {len(table)} bytes")
+        raise damaged(path, f"{where} at byte {position}", f"an entry inside {len(table)} bytes")
     kind, dtype, n_dims, flags, name_length, crc, reserved, offset, length = _ENTRY.unpack_from(
         table, position)
     shape_at = position + _ENTRY.size

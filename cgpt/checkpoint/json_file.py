@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cgpt.arena import Entry, Floats, aligned, arena_size
+from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import damaged, foreign, not_saved, other_version
 from cgpt.checkpoint.floats import PIECE, format_floats, parse_floats
@@ -256,7 +256,8 @@ class JsonFile(Source):
     def _layers(self) -> list[dict[str, Any]]:
         layers = self.root["layers"]
         if not isinstance(layers, list) or not all(isinstance(one, dict) for one in layers):
-            raise damaged(self.path, "layers that are no list of objects", "one")
+            raise damaged(self.path, "layers that are no list of objects",
+                          "a list of objects")
         return layers
 
     def tokenizer(self, config: GPTConfig) -> Tokenizer:
@@ -314,14 +315,12 @@ def load(path: str | os.PathLike[str], *, training: bool = True,
         state = build_training_state(path, file.plain("training_state"))
         tokenizer = file.tokenizer(file.config)
         weights = aligned(arena_size(entries), zero=True)
-        gpt = GPT(file.config, weights=weights)
+        gpt = GPT(file.config, weights=weights if training else read_only(weights))
         layers = check_layers(path, file.layers(), gpt)
         file.fill(file.weights(), entries, weights)
         llm = LLM(tokenizer, gpt, training_state=state, metadata=file.plain("metadata"))
         if training:
             _read_training(file, llm, entries)
-        else:
-            weights.flags.writeable = False
     for number, layer in enumerate(layers, 1):
         if progress is not None:
             progress(number, len(layers), layer)

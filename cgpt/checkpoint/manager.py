@@ -33,12 +33,12 @@ class CheckpointManager:
         self._keep(last)
         return binary.save(llm, last)
 
-    def latest(self, warn: Callable[[str], None] | None = None) -> Path | None:
+    def latest(self, warn: Callable[[CheckpointError], object] | None = None) -> Path | None:
         """The checkpoint to go on from, every byte of it checked, or None where there is none.
 
         The last one, then the one before it, then other models of the folder, the furthest
-        trained first (by what they hold, not by their time). `warn` is called with a sentence
-        for each of the first two that exists and cannot be used.
+        trained first (by what they hold, not by their time). `warn` is called with the
+        error of each of the first two that exists and cannot be used.
         """
         for name in (LAST, PREVIOUS):
             path = self.folder / name
@@ -49,7 +49,7 @@ class CheckpointManager:
                 return path
             except CheckpointError as error:
                 if warn is not None:
-                    warn(f"{error}; trying the checkpoint before it")
+                    warn(error)
         return self._furthest()
 
     def _furthest(self) -> Path | None:

@@ -94,7 +94,7 @@ def build_config(path: object, graph: Any, values: Any) -> GPTConfig:
     if graph != GRAPH:
         raise other_version(path, f"the graph {graph!r:.60}", f"'{GRAPH}'")
     if not isinstance(values, dict):
-        raise damaged(path, "a configuration that is no object", "one")
+        raise damaged(path, "a configuration that is no object", "an object")
     try:
         return GPTConfig.from_dict(values)
     except (ConfigError, TypeError) as error:
@@ -143,7 +143,7 @@ def build_optimizer(path: object, gpt: GPT, values: Any) -> AdamW:
 def check_object(path: object, what: str, value: Any) -> dict[str, Any]:
     """`value` where it is a JSON object."""
     if not isinstance(value, dict):
-        raise damaged(path, f"{what} that is no JSON object", "one")
+        raise damaged(path, f"{what} that is no JSON object", "an object")
     return value
 
 

@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> int:
         silence_broken_pipe()
         return 0
     except OSError as error:  # what was printed could not be written after all
-        complain(f"stdout: {error.strerror}")
+        complain(f"stdout: {sentence_of(error)}")
         silence_broken_pipe()
         return 1
 
@@ -82,18 +82,21 @@ def guard(action: Callable[[], int]) -> int:
     except Terminated as stop:
         return stop.code
     except CgptError as error:
-        complain(str(error))
+        complain(sentence_of(error))
         unreadable = isinstance(error, CheckpointError) and error.code in UNREADABLE
         return 3 if unreadable else 1
     except BrokenPipeError:
         raise
-    except MemoryError:
-        complain(t("out_of_memory"))
+    except (MemoryError, OSError) as error:
+        complain(sentence_of(error))
         return 1
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        complain(f"{where}{error.strerror or error}")
-        return 1
+
+
+def sentence_of(error: BaseException) -> str:
+    """What went wrong, in the language of this run."""
+    from cgpt.cli.error_text import reason_of  # costs nothing where nothing goes wrong
+
+    return reason_of(error)
 
 
 def complain(sentence: str) -> None:

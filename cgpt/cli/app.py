@@ -184,17 +184,17 @@ class LazyGroup(_Face, click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self.modules:
-            message = t("no_command", name=args[0]) + similar(args[0], list(self.modules))
-            raise click.UsageError(message, ctx=ctx)
+            near = nearest(args[0], list(self.modules))
+            guess = t("did_you_mean", name=near) if near else ""
+            raise click.UsageError(t("no_command", name=args[0]) + guess, ctx=ctx)
         return super().resolve_command(ctx, args)
 
 
-def similar(name: str, known: Sequence[str]) -> str:
-    """`; did you mean 'train'?` or nothing."""
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The known name that `name` may have been meant to be, or nothing."""
     import difflib
 
-    near = difflib.get_close_matches(name, known, n=1)
-    return t("did_you_mean", name=near[0]) if near else ""
+    return "".join(difflib.get_close_matches(name, known, n=1))
 
 
 def spread_values(args: Sequence[str], flags: Sequence[str]) -> list[str]:

@@ -33,7 +33,8 @@ def bench(what: str | None, shape: str, peer: str | None, repeats: int | None,
 
     chosen = [what] if what else list(WHAT)
     if peer and not set(chosen) & set(PEERED):
-        raise ConfigError(f"bench: --peer measures {' and '.join(PEERED)}, not {what}")
+        raise ConfigError(f"bench: --peer measures {' and '.join(PEERED)}, not {what}; "
+                          "name one of them or leave --peer out")
     found = measure(chosen, shape, peer, repeats, quiet=as_json)
     if as_json:
         print_json(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cgpt.cli.error_text import localized
 from cgpt.cli.messages import t
 from cgpt.cli.terminal import Terminal, handling, printable, whole
 from cgpt.errors import CgptError
@@ -63,7 +64,7 @@ def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     except KeyboardInterrupt:
         stop.asked = True
     except CgptError as error:
-        terminal.write(t("label_error") + str(error))
+        terminal.write(t("label_error") + localized(error))
         stop.said = True
     finally:
         close = getattr(pieces, "close", None)

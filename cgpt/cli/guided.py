@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.chatting import chat_loop
+from cgpt.cli.error_text import reason_of
 from cgpt.cli.messages import t
 from cgpt.cli.progress import ProgressDisplay, result_line
 from cgpt.cli.saving import CHECKPOINTS, EXPORTS, FINAL, PRETRAINED, Keeper
@@ -299,10 +300,3 @@ def kind_of(error: BaseException) -> str:
         code = "missing"
     known = isinstance(error, CheckpointError) and code in ("damaged", "version", "foreign")
     return t(f"kind_{code if known or code == 'missing' else 'error'}")
-
-
-def reason_of(error: BaseException) -> str:
-    """The error's sentence."""
-    if isinstance(error, MemoryError):
-        return t("out_of_memory")
-    return str(error) or type(error).__name__

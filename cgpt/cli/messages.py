@@ -1,7 +1,7 @@
 """Everything that users read, Chinese and English side by side; `t(key)` in the chosen language.
 
 Help texts of commands and options lie in help_text.py. Messages of CgptErrors are written where
-the error is raised, in English; the command line shows them behind a label of the language.
+the error is raised, in English; error_text.py says them in Chinese.
 """
 
 from __future__ import annotations
@@ -143,12 +143,42 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "saved": ("模型已保存: {path}", "model saved: {path}"),
     "save_elsewhere": ("无法保存到 {path}: {reason}", "could not save to {path}: {reason}"),
     "resuming": ("继续训练: {path}", "going on with {path}"),
+    "trying_previous": ("改用它之前的 checkpoint...", "trying the checkpoint before it..."),
     "nothing_to_resume": ("{path} 的训练已经完成；用 --epochs N 把总轮数增加到 N。",
                           "the training of {path} is complete; --epochs N makes it N in all"),
     "empty_question": ("问题为空；用 -p TEXT 或标准输入给出问题。",
                        "the question is empty; give it by -p TEXT or on stdin"),
     "exported": ("已导出: {path} ({size})", "exported: {path} ({size})"),
     "verified": ("校验: 全部字节完好", "verified: every byte is as written"),
+    # what `cgpt info` shows: the names of its JSON, said in Chinese
+    "info_path": ("文件", "path"),
+    "info_format": ("格式", "format"),
+    "info_version": ("版本", "version"),
+    "info_bytes": ("大小", "bytes"),
+    "info_graph": ("计算图", "graph"),
+    "info_parameters": ("参数量", "parameters"),
+    "info_words": ("词汇量", "words"),
+    "info_best_weights": ("最佳权重", "best_weights"),
+    "info_verified": ("已校验", "verified"),
+    "info_config": ("配置", "config"),
+    "info_layers": ("层", "layers"),
+    "info_optimizer": ("优化器", "optimizer"),
+    "info_training_state": ("训练状态", "training_state"),
+    "info_metadata": ("附加信息", "metadata"),
+    "info_records": ("记录", "records"),
+    "info_python": ("Python", "python"),
+    "info_platform": ("平台", "platform"),
+    "info_instruction_set": ("指令集", "instruction_set"),
+    "info_instruction_sets": ("可用指令集", "instruction_sets"),
+    "info_openmp": ("OpenMP", "openmp"),
+    "info_threads": ("线程数", "threads"),
+    "info_cpus": ("处理器数", "cpus"),
+    "yes": ("是", "yes"),
+    "no": ("否", "no"),
+    "with_openmp": ("有", "yes"),
+    "without_openmp": ("没有 (编译时没有 OpenMP，只用一个线程)",
+                       "no (built without OpenMP, so there is one thread)"),
+    "seconds": ("{n} 秒", "{n} s"),
     "eval_all": ("合计", "all"),
     "row_loss": ("损失 (nats/词)", "loss (nats/token)"),
     "row_perplexity": ("困惑度", "perplexity"),

@@ -110,17 +110,11 @@ def import_(source: str, out: str) -> int:
     """Read a model from elsewhere and save it."""
     from cgpt.checkpoint import load_model_auto
 
-    foreign = "this version imports cgpt's own .bin and .json only"
     if Path(source).is_dir():
-        raise CheckpointError(f"{source}: a folder, expected a model file; {foreign} (GPT-2 "
-                              "folders have another vocabulary)", code="foreign")
-    try:
-        llm = load_model_auto(source)
-    except CheckpointError as error:
-        if error.code != "foreign":
-            raise
-        raise CheckpointError(f"{error}; {foreign}", code="foreign") from error
-    save_model(llm, out)
+        raise CheckpointError(f"{source}: a folder, expected a model file; this version imports "
+                              "cgpt's own .bin and .json only (GPT-2 folders have another "
+                              "vocabulary)", code="foreign")
+    save_model(load_model_auto(source), out)
     click.echo(t("exported", path=out, size=human_size(os.path.getsize(out))), err=True)
     return 0
 
@@ -137,38 +131,40 @@ def info(model: str | None, verify: bool, as_json: bool) -> int:
         from cgpt.checkpoint import describe
 
         found = describe(model, verify=verify)
-        if not as_json:
-            found["bytes"] = f"{found['bytes']} ({human_size(found['bytes'])})"
     if as_json:
         print_json(found)
         return 0
     if model is None:
-        print_rows([(key, str(value)) for key, value in found.items()])
+        found["openmp"] = t("with_openmp" if found["openmp"] else "without_openmp")
     else:
-        for line in description(found):
-            click.echo(line)
-        if verify:
-            click.echo(t("verified"), err=True)
+        found["bytes"] = f"{found['bytes']} ({human_size(found['bytes'])})"
+    for line in description({t(f"info_{key}"): value for key, value in found.items()}):
+        click.echo(line)
+    if model is not None and verify:
+        click.echo(t("verified"), err=True)
     return 0
 
 
 def installation() -> dict[str, Any]:
-    """Version, instruction set, threads, and what they run on."""
+    """Version, instruction set, whether OpenMP is there, threads, and what they run on."""
     import cgpt
     from cgpt import kernels
 
     return {"version": cgpt.__version__, "python": platform.python_version(),
             "platform": platform.platform(), "instruction_set": kernels.instruction_set(),
             "instruction_sets": ", ".join(kernels.runnable()),
-            "threads": kernels.get_num_threads(), "cpus": os.cpu_count()}
+            "openmp": kernels.has_openmp(), "threads": kernels.get_num_threads(),
+            "cpus": os.cpu_count()}
 
 
 def description(found: dict[str, Any], indent: int = 0) -> list[str]:
     """A nested description as indented lines; lists of objects become straight columns."""
     lines: list[str] = []
     pad = " " * indent
-    plain = [(key, one_line(value)) for key, value in found.items() if not nested(value)]
-    lines += columns(plain, 10000, indent)
+    plain = {key: value for key, value in found.items() if not nested(value)}
+    if isinstance(plain.get("seconds"), float):
+        plain["seconds"] = t("seconds", n=f"{plain['seconds']:.1f}")
+    lines += columns([(key, one_line(value)) for key, value in plain.items()], 10000, indent)
     for key, value in found.items():
         if isinstance(value, dict) and nested(value):
             lines += [f"{pad}{key}:", *description(value, indent + 2)]
@@ -201,11 +197,14 @@ def short(value: Any) -> str:
 
 
 def one_line(value: Any) -> str:
-    """A value as text; lists comma-joined, floats without exponent."""
+    """A value as text; lists comma-joined, floats of five digits without exponent."""
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return t("yes" if value else "no")
     if isinstance(value, float):
-        return plain_number(value) if abs(value) < 1e15 else str(value)
+        near = float(f"{value:.5g}") if abs(value) < 1e4 else round(value, 0)
+        return plain_number(near) if abs(value) < 1e15 else str(value)
     if isinstance(value, (list, tuple)):
         if len(value) > 12:
             return f"[{len(value)}]"

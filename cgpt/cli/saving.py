@@ -28,19 +28,18 @@ def save_model(llm: LLM, path: str | Path, *, json: bool | None = None,
     Raises CheckpointError with the reason when it cannot be written.
     """
     from cgpt.checkpoint import save_model_binary, save_model_json
-    from cgpt.errors import CheckpointError
 
-    target = Path(path)
     if json is None:
-        json = target.suffix.lower() == ".json"
+        json = Path(path).suffix.lower() == ".json"
     save = save_model_json if json else save_model_binary
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save(llm, target, optimizer=optimizer)
-    except OSError as error:
-        reason = f"{target}: {error.strerror or error}"
-        raise CheckpointError(f"{reason}; choose another place or make room", code="write"
-                              ) from error
+    save(llm, path, optimizer=optimizer)
+
+
+def failure(error: BaseException) -> str:
+    """That a save failed, and why."""
+    from cgpt.cli.error_text import reason_of
+
+    return t("save_failed", reason=reason_of(error))
 
 
 def free_name(path: str) -> str:
@@ -144,7 +143,7 @@ class Keeper:
         try:
             save_model(self.model(), path, json=json)
         except (CgptError, OSError, MemoryError) as error:
-            self.terminal.note(t("save_failed", reason=str(error) or type(error).__name__))
+            self.terminal.note(failure(error))
             return False
         self.unsaved = False
         self.saved_paths.append(path)
@@ -164,7 +163,7 @@ class Keeper:
             try:
                 save_model(self.llm, path, json=False)
             except (CgptError, OSError, MemoryError) as error:
-                self._tell(t("save_failed", reason=str(error) or type(error).__name__))
+                self._tell(failure(error))
                 continue
             self.unsaved = False
             self.saved_paths.append(path)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, Option, option, similar
+from cgpt.cli.app import Command, Option, nearest, option
+from cgpt.cli.error_text import reason_of
 from cgpt.cli.messages import t
 from cgpt.cli.progress import ProgressDisplay, StepLog, result_line, without_nan
 from cgpt.cli.saving import CHECKPOINTS, FINAL, Keeper, free_name, save_model
@@ -37,11 +38,14 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
         for key, entry in load_toml(value).items():
             name = key.replace("-", "_")
             if name not in known:
-                raise ConfigError(f"{value}: unknown key '{key}'{similar(name, list(known))}; "
+                near = nearest(name, list(known))
+                guess = f"; did you mean '{near}'?" if near else ""
+                raise ConfigError(f"{value}: unknown key '{key}'{guess}; "
                                   f"known: {', '.join(sorted(known))}")
             if isinstance(entry, (dict, list)) and not (isinstance(entry, list)
                                                         and known[name].multiple):
-                raise ConfigError(f"{value}: '{key}' takes one value, found {entry!r:.80}")
+                raise ConfigError(f"{value}: '{key}' takes one value, found {entry!r:.80}; "
+                                  "give one")
             single = known[name].multiple and not isinstance(entry, list)
             found[known[name].name or name] = [entry] if single else entry
         ctx.default_map = {**(ctx.default_map or {}), **found}
@@ -62,9 +66,10 @@ def load_toml(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             return dict(tomllib.load(file))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check path and "
+                          "permissions") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML ({error})") from error
+        raise ConfigError(f"{path}: not valid TOML ({error}); mend the file") from error
 
 
 @click.command("train", cls=Command, spread=("--pretrain", "--chat"))
@@ -134,7 +139,10 @@ def latest(folder: str) -> str:
     """The checkpoint that was written last. Raises CheckpointError where there is none."""
     from cgpt.checkpoint import CheckpointManager
 
-    found = CheckpointManager(folder).latest(warn=lambda text: print(text, file=sys.stderr))
+    def warn(error: CheckpointError) -> None:
+        print(reason_of(error), t("trying_previous"), sep="\n", file=sys.stderr)
+
+    found = CheckpointManager(folder).latest(warn)
     if found is None:
         raise CheckpointError(f"{folder}: no checkpoint to resume; name one, or another folder by "
                               "--checkpoint-dir", code="missing")
@@ -234,7 +242,7 @@ class Session:
 
     def rescue(self, llm: LLM, path: str, error: BaseException) -> str:
         """Save to a free default name, else to the temporary folder: nothing is lost."""
-        self.say(t("save_elsewhere", path=path, reason=error))
+        self.say(t("save_elsewhere", path=path, reason=reason_of(error)))
         keeper = Keeper(Terminal(sys.stderr))
         keeper.hold(llm, unsaved=True, default=FINAL)
         if not keeper.rescue():

@@ -11,6 +11,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from cgpt.config import _check_int
 from cgpt.errors import ConfigError
 
 # How long a thread that has finished its part spins before it sleeps, in libgomp's own unit;
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cgpt._kernels import *  # noqa: F403
 
 INSTRUCTION_SETS = ("generic", "avx2", "avx512")
+MOST_THREADS = 1024     # more would exhaust the system before it helped
 _DEFAULT_LEVEL = 1      # the highest level that is chosen without being asked for
 
 
@@ -73,8 +75,11 @@ def _threads_wanted() -> int:
     """CGPT_THREADS, OMP_NUM_THREADS, else the processors that this process may use."""
     for variable in ("CGPT_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(variable, "").strip()
-        if value.isdecimal() and int(value) > 0:
-            return min(int(value), 1024)
+        if value.isdecimal() and 0 < int(value) <= MOST_THREADS:
+            return int(value)
+        if value and variable == "CGPT_THREADS":    # the other one is not ours and may be a list
+            raise ConfigError(f"CGPT_THREADS: found '{value}', expected 1 to {MOST_THREADS}; "
+                              "correct it or leave CGPT_THREADS unset")
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -83,6 +88,22 @@ def _threads_wanted() -> int:
 _name, _module = _choose()
 globals().update({key: value for key, value in vars(_module).items() if not key.startswith("__")})
 _module.set_num_threads(_threads_wanted())
+
+
+def set_num_threads(n: int) -> None:
+    """Threads that kernels use from now on, 1 to 1024.
+
+    It stays 1 without OpenMP, and in a child of os.fork() whose parent had imported cgpt: the
+    parent's threads are not there, and GNU's OpenMP would wait for them for ever.
+    Raises ConfigError for anything else.
+    """
+    _check_int("set_num_threads", "n", n, 1, MOST_THREADS)
+    _module.set_num_threads(n if os.getpid() == _PROCESS else 1)
+
+
+_PROCESS = os.getpid()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _module.set_num_threads(1))
 
 
 def instruction_set() -> str:

@@ -15,8 +15,8 @@
 #include <omp.h>
 #endif
 
-#if !defined(__GNUC__)
-#define VL 1            /* floats in a vector */
+#if !defined(__GNUC__) || defined(CGPT_SCALAR)
+#define VL 1            /* floats in a vector; CGPT_SCALAR shows that this works too */
 #elif defined(__AVX512F__)
 #define VL 16
 #elif defined(__AVX2__) && defined(__FMA__)

@@ -1,0 +1,298 @@
+"""Chinese of the sentences that errors are: template of the English text -> Chinese.
+
+A field stands for what the library puts in; those of error_text.NESTED are translated as well.
+Where several templates fit, the one with the most literal text counts.
+"""
+
+from __future__ import annotations
+
+SENTENCES: dict[str, str] = {
+    # checkpoint: the sentences of failures.py, their parts lie in error_parts.py
+    "{path} is damaged: found {found}, expected {expected}; restore a copy of the file or load an "
+    "earlier checkpoint":
+        "{path} 已损坏: 发现{found}，应为{expected}；请恢复该文件的备份，或加载更早的 checkpoint",
+    "{path} is not a cgpt model file: found {found}, expected a .bin or .json that cgpt saved; "
+    "{advice}":
+        "{path} 不是 cgpt 模型文件: 发现{found}，应为 cgpt 保存的 .bin 或 .json；{advice}",
+    "{path} was written by another version of cgpt: found {found}, expected {expected}; update "
+    "cgpt to read it":
+        "{path} 由其他版本的 cgpt 写成: 发现{found}，应为{expected}；请升级 cgpt 后再读取",
+    "{path} does not exist, expected a model file that cgpt saved; check the path":
+        "{path} 不存在，应为 cgpt 保存的模型文件；请检查路径",
+    "{path} cannot be opened: found no permission to read it, expected a readable file; change "
+    "its permissions":
+        "{path} 无法打开: 没有读取权限，应为可读的文件；请修改其权限",
+    "{path} cannot be opened: found '{reason}', expected a readable file; check the path":
+        "{path} 无法打开: {reason}，应为可读的文件；请检查路径",
+    "{path} could not be saved: found {found}, expected {expected}; {advice} (nothing was "
+    "overwritten)":
+        "{path} 无法保存: 发现{found}，应为{expected}；{advice}（没有覆盖任何文件）",
+    "{path} is saved whole, but the disk may forget it in a power cut: found '{reason}' when its "
+    "folder was synced, expected success; save it again or choose another disk":
+        "{path} 已完整保存，但断电时可能丢失: 同步其文件夹时出错（{reason}），应为成功；"
+        "请重新保存，或换一个磁盘",
+    # the command line
+    "{folder}: the folder cannot be made ({reason}); run cgpt in a folder that you may write to":
+        "{folder}: 无法创建文件夹（{reason}）；请在有写权限的文件夹中运行 cgpt",
+    "{path}: a folder, expected a model file; this version imports cgpt's own .bin and .json only "
+    "(GPT-2 folders have another vocabulary)":
+        "{path}: 这是文件夹，应为模型文件；此版本只能导入 cgpt 自己的 .bin 和 .json"
+        "（GPT-2 文件夹的词汇表不同）",
+    "{path}: the file does not say how it was trained, so there is nothing to go on with; train "
+    "it from the guided run instead (cgpt)":
+        "{path}: 文件没有记录训练方式，无法接着训练；请改用引导运行（cgpt）继续训练",
+    "{folder}: no checkpoint to resume; name one, or another folder by --checkpoint-dir":
+        "{folder}: 没有可恢复的 checkpoint；请指定一个，或用 --checkpoint-dir 换一个文件夹",
+    "{path}: cannot be written ({reason}); name another place by --out":
+        "{path}: 无法写入（{reason}）；请用 --out 换一个位置",
+    "{path}: is a folder; name a file by --out":
+        "{path}: 这是文件夹；请用 --out 指定一个文件",
+    "{path}: unknown key '{key}'{guess}; known: {known}":
+        "{path}: 未知的键 '{key}'{guess}；可用的键: {known}",
+    "{path}: '{key}' takes one value, found {value}; give one":
+        "{path}: '{key}' 只接受一个值，而不是 {value}；请只写一个",
+    "{path}: reading TOML needs Python 3.11, or on this Python the package tomli: pip install "
+    "tomli":
+        "{path}: 读取 TOML 需要 Python 3.11，或在当前 Python 中安装 tomli: pip install tomli",
+    "{path}: cannot be read ({reason}); check path and permissions":
+        "{path}: 无法读取（{reason}）；请检查路径和权限",
+    "{path}: not valid TOML ({reason}); mend the file":
+        "{path}: 不是有效的 TOML（{reason}）；请修改该文件",
+    "bench: --peer measures {benches}, not {bench}; name one of them or leave --peer out":
+        "bench: --peer 只能测量 {benches}，不能测量 {bench}；请换成其中之一，或去掉 --peer",
+    "bench: the peer torch is not installed; pip install 'cgpt[peers]'":
+        "bench: 没有安装对照库 torch；请运行 pip install 'cgpt[peers]'",
+    "bench: the peer torch ended with an error (shown above)":
+        "bench: 对照库 torch 出错退出（见上文）",
+    # configuration
+    "{owner}: unknown field '{name}'; known: {known}":
+        "{owner}: 未知字段 '{name}'；可用的字段: {known}",
+    "{owner}: {name} must be a whole number, found {value}":
+        "{owner}: {name} 应为整数，而不是 {value}",
+    "{owner}: {name} must be at least {least}, found {value}":
+        "{owner}: {name} 应至少为 {least}，而不是 {value}",
+    "{owner}: {name} must be between {least} and {most}, found {value}":
+        "{owner}: {name} 应在 {least} 到 {most} 之间，而不是 {value}",
+    "{owner}: {name} must be a number, found {value}":
+        "{owner}: {name} 应为数，而不是 {value}",
+    "{owner}: {name} must be a finite number in {span}, found {value}":
+        "{owner}: {name} 应为 {span} 内的有限数，而不是 {value}",
+    "GPTConfig: n_head must divide n_embd, found n_head={n_head} and n_embd={n_embd} (remainder "
+    "{rest}); choose another pair":
+        "GPTConfig: n_head 应整除 n_embd，而现在 n_head={n_head}，n_embd={n_embd}（余 {rest}）；"
+        "请换一对值",
+    "GPTConfig: unknown preset '{name}'; known: {known}":
+        "GPTConfig: 未知的预设 '{name}'；可用的预设: {known}",
+    "{owner}: freeze must be a list of names, found {value}":
+        "{owner}: freeze 应为名称列表，而不是 {value}",
+    "{owner}: patience={patience} needs held-out documents to look at; set val_fraction above 0":
+        "{owner}: patience={patience} 需要验证文本；请将 val_fraction 设为大于 0",
+    "{owner}: {name} must be a TrainConfig, found {value}":
+        "{owner}: {name} 应为 TrainConfig，而不是 {value}",
+    "AdamW: {name} must be in {span}, found {value}":
+        "AdamW: {name} 应在 {span} 内，而不是 {value}",
+    "AdamW: eps must be a finite number of at least {least}, found {value}":
+        "AdamW: eps 应为不小于 {least} 的有限数，而不是 {value}",
+    "AdamW.step: found lr={lr} and clip={clip}, expected finite numbers of at least 0":
+        "AdamW.step: lr={lr}，clip={clip}，二者应为不小于 0 的有限数",
+    "freeze: no parameter is named like '{pattern}'; gpt.parameters() lists the names":
+        "freeze: 没有名称符合 '{pattern}' 的参数；gpt.parameters() 列出所有名称",
+    "CGPT_ISA: unknown instruction set '{name}'; known: {known}":
+        "CGPT_ISA: 未知的指令集 '{name}'；可用的指令集: {known}",
+    "CGPT_ISA: this processor has no {name}; use {other} or leave CGPT_ISA unset":
+        "CGPT_ISA: 这个处理器不支持 {name}；请改用 {other}，或不设置 CGPT_ISA",
+    "CGPT_ISA: {name} was not built into this installation; leave CGPT_ISA unset":
+        "CGPT_ISA: 安装时没有编译 {name}；请不要设置 CGPT_ISA",
+    "CGPT_THREADS: found '{value}', expected {least} to {most}; correct it or leave CGPT_THREADS "
+    "unset":
+        "CGPT_THREADS: 应在 {least} 到 {most} 之间，而不是 '{value}'；"
+        "请改正，或不设置 CGPT_THREADS",
+    # model
+    "arena: weights have dtype {dtype} and shape {shape}, expected contiguous float32 {wanted}":
+        "arena: 权重的类型为 {dtype}，形状为 {shape}，应为连续的 float32，形状 {wanted}",
+    "arena: these weights are mapped read-only; load the model with training=True to change them":
+        "arena: 这些权重是只读映射；要修改它们，请用 training=True 加载模型",
+    "load_parameters: this model has no parameter '{name}'; parameters() lists what it has":
+        "load_parameters: 这个模型没有参数 '{name}'；parameters() 列出它有的参数",
+    "load_parameters: '{name}' is missing; give an array for every name of parameters()":
+        "load_parameters: 缺少 '{name}'；请为 parameters() 的每个名称给出数组",
+    "load_parameters: '{name}' has shape {shape}, expected {wanted}":
+        "load_parameters: '{name}' 的形状为 {shape}，应为 {wanted}",
+    "ids: found shape {shape}, expected (B, T) with at least one token, or (N,) together with "
+    "offsets":
+        "ids: 形状为 {shape}，应为至少有一个词的 (B, T)，或带 offsets 的 (N,)",
+    "offsets: must run from 0 to the {n} tokens of the batch, found {value}":
+        "offsets: 应从 0 到这一批的 {n} 个词，而不是 {value}",
+    "ids: a document of {n} tokens, expected 1 to {most} (block_size)":
+        "ids: 一篇文本有 {n} 个词，应为 1 到 {most} 个（block_size）",
+    "{name}: found rows of unlike length, expected a rectangular array; lay them end to end with "
+    "offsets, or pass them one by one":
+        "{name}: 各行长度不同，应为矩形数组；请首尾相接并给出 offsets，或逐行传入",
+    "{name}: found {dtype}, expected whole numbers": "{name}: 类型为 {dtype}，应为整数",
+    "{name}: found {value}, expected {least} to {most}":
+        "{name}: 发现 {value}，应在 {least} 到 {most} 之间",
+    "{name}: found shape {shape}, expected {wanted} as the ids have":
+        "{name}: 形状为 {shape}，应与 ids 一样为 {wanted}",
+    "dropout: found {value}, expected at least 0 and below 1":
+        "dropout: 应不小于 0 且小于 1，而不是 {value}",
+    "backward: call forward(ids, targets) first, once for each backward":
+        "backward: 请先调用 forward(ids, targets)，每次 backward 之前一次",
+    "infer: {n} tokens do not fit a cache that holds {held} of {capacity}":
+        "infer: 缓存共 {capacity} 个词，已有 {held} 个，放不下 {n} 个",
+    "KVCache: cannot truncate to {n}, it holds {held}":
+        "KVCache: 无法截短到 {n}，它有 {held} 个词",
+    "the tokenizer has {n} tokens and the model only {rows} embeddings; they do not belong "
+    "together":
+        "分词器有 {n} 个词，模型只有 {rows} 个嵌入；二者不配套",
+    # tokens and text
+    "Tokenizer.encode: expected a str, found {type}":
+        "Tokenizer.encode: 应为 str，而不是 {type}",
+    "token ids are whole numbers, found {value}": "词的 id 应为整数，而不是 {value}",
+    "token id {n} is outside the vocabulary, expected 0 to {most}":
+        "词的 id {n} 不在词汇表内，应在 0 到 {most} 之间",
+    "Tokenizer.train: expected a list of strings, found one string":
+        "Tokenizer.train: 应为字符串列表，而不是一个字符串",
+    "Tokenizer.train: text {n} is not a str, found {type}":
+        "Tokenizer.train: 第 {n} 条文本应为 str，而不是 {type}",
+    "Tokenizer.train: no text to learn a vocabulary from; give at least one string that is not "
+    "empty":
+        "Tokenizer.train: 没有可用来学习词汇的文本；请至少给出一个非空字符串",
+    "vocab_size must be a whole number, found {value}": "vocab_size 应为整数，而不是 {value}",
+    "vocab_size must be at least {least} ({special} special tokens, 256 bytes and a character), "
+    "found {value}":
+        "vocab_size 应至少为 {least}（{special} 个特殊词、256 个字节和一个字符），而不是 {value}",
+    "saved vocabulary: expected an object with 'words' and 'scores'":
+        "保存的词汇表: 应为含 'words' 和 'scores' 的对象",
+    "saved vocabulary: expected two lists of one length under 'words' and 'scores'":
+        "保存的词汇表: 'words' 和 'scores' 应为两个等长的列表",
+    "saved vocabulary: word {n} must be a string of 1 to {most} characters, found {value}":
+        "保存的词汇表: 第 {n} 个词应为 1 到 {most} 个字符的字符串，而不是 {value}",
+    "saved vocabulary: word {n} holds half a character, found {value}":
+        "保存的词汇表: 第 {n} 个词含有半个字符: {value}",
+    "saved vocabulary: word {n} occurs twice, found {value}":
+        "保存的词汇表: 第 {n} 个词重复出现: {value}",
+    "saved vocabulary: the score of word {n} must be a finite number, found {value}":
+        "保存的词汇表: 第 {n} 个词的分数应为有限数，而不是 {value}",
+    # data files
+    "{path}: no usable document in it, expected items, each {expected}":
+        "{path}: 没有可用的文本；每一项应为{expected}",
+    "no data: name at least one .json, .jsonl or .txt file or folder":
+        "没有数据: 请至少指定一个 .json、.jsonl 或 .txt 文件或文件夹",
+    "{path}: no .json, .jsonl or .txt file in this folder; name another one, or the files":
+        "{path}: 文件夹中没有 .json、.jsonl 或 .txt 文件；请指定其他文件夹或文件",
+    "{path}: no such file or folder; check the path":
+        "{path}: 没有这个文件或文件夹；请检查路径",
+    "{path}: the name must end in {suffixes} so that the form is known; rename the file":
+        "{path}: 文件名应以 {suffixes} 结尾，才能知道格式；请重命名该文件",
+    "{path}: not a regular file; name a file or folder with data":
+        "{path}: 不是普通文件；请指定有数据的文件或文件夹",
+    "{path}: the file is empty; put documents or dialogues into it":
+        "{path}: 文件为空；请放入文本或对话",
+    "{path}, item {n} (line {line}): {reason}": "{path} 第 {n} 项（第 {line} 行）: {reason}",
+    "{path}, item {n}: {reason}": "{path} 第 {n} 项: {reason}",
+    "{path}, line {line}: {reason}": "{path} 第 {line} 行: {reason}",
+    "{path}, line {line}: found byte {byte} at byte {column} of the line, expected UTF-8{guess}; "
+    "convert the file, for example with iconv -f {name} -t UTF-8":
+        "{path} 第 {line} 行: 第 {column} 个字节为 {byte}，应为 UTF-8{guess}；请转换文件编码，"
+        "例如 iconv -f {name} -t UTF-8",
+    "{path}, line {line}, column {column}: broken JSON ({reason}), found {text}; mend the file"
+    "{guess}":
+        "{path} 第 {line} 行第 {column} 列: JSON 有误（{reason}），发现 {text}；请修改该文件"
+        "{guess}",
+    "{path}, line {line}, column {column}: broken JSON ({reason}), found the end; mend the "
+    "file{guess}":
+        "{path} 第 {line} 行第 {column} 列: JSON 有误（{reason}），文件到此结束；请修改该文件"
+        "{guess}",
+    "{path}: JSON that cannot be read ({reason}); mend the file":
+        "{path}: 无法读取的 JSON（{reason}）；请修改该文件",
+    "{path}, line {line}: JSON that cannot be read ({reason}); mend the file":
+        "{path} 第 {line} 行: 无法读取的 JSON（{reason}）；请修改该文件",
+    "{path}: found {found}, expected a list of items, or an object with one such list; an item is "
+    "{expected}":
+        "{path}: 发现{found}，应为若干项的列表，或只含一个这种列表的对象；每一项为{expected}",
+    "{path}: found {found}, expected a list of items; an item is {expected}":
+        "{path}: 发现{found}，应为若干项的列表；每一项为{expected}",
+    "{path}: the data that comes with cgpt is missing; install cgpt again":
+        "{path}: 缺少 cgpt 自带的数据；请重新安装 cgpt",
+    "dialogue: expected Message(role, content) one after the other, found {value}":
+        "对话: 应为一连串 Message(role, content)，而不是 {value}",
+    "dialogue: {reason}": "对话: {reason}",
+    # training
+    "training state: expected an object, found {type}": "训练状态: 应为对象，而不是 {type}",
+    "training state: unknown field '{name}'; known: {known}":
+        "训练状态: 未知字段 '{name}'；可用的字段: {known}",
+    "training state: {name} must be {type}, found {value}":
+        "训练状态: {name} 应为 {type}，而不是 {value}",
+    "training state: history must be a list of [phase, step, loss, held-out loss or null]":
+        "训练状态: history 应为 [阶段, 步, 损失, 验证损失或 null] 的列表",
+    "Trainer: unknown phase {name}; known: {known}":
+        "Trainer: 未知的阶段 {name}；可用的阶段: {known}",
+    "{phase}: expected a list of documents, found one string":
+        "{phase}: 应为文本列表，而不是一个字符串",
+    "{phase}: no token of the documents carries loss; give texts, or dialogues with answers":
+        "{phase}: 没有可学习的词；请给出文本，或有回答的对话",
+    "{phase}: no token of the held-out documents carries loss; give texts, or dialogues with "
+    "answers":
+        "{phase}: 验证文本中没有可学习的词；请给出文本，或有回答的对话",
+    "{phase}: no documents to train on; give at least one":
+        "{phase}: 没有可训练的文本；请至少给出一篇",
+    "{phase}: val_fraction={fraction} holds documents out for evaluation and needs at least 2, "
+    "found {n}; give more or set it to 0":
+        "{phase}: val_fraction={fraction} 要留出验证文本，至少需要 2 篇，而只有 {n} 篇；"
+        "请增加文本，或将其设为 0",
+    "{phase}: step {step} was reached with other documents (or another val_fraction, seed, "
+    "batch_tokens or join_dialogues); give the same ones, or start the phase anew with "
+    "llm.training_state.begin(...)":
+        "{phase}: 第 {step} 步之前用的是其他文本（或其他 val_fraction、seed、"
+        "batch_tokens、join_dialogues）；"
+        "请给出同样的文本，或用 llm.training_state.begin(...) 重新开始该阶段",
+    "{phase}: the {what} is {value} at step {next} (learning rate {lr}); this step was not applied "
+    "and the model is as after step {step}; lower the learning rate or clip the gradient":
+        "{phase}: 第 {next} 步的{what}为 {value}（学习率 {lr}）；这一步没有生效，模型停在第 {step} "
+        "步之后；请降低学习率，或裁剪梯度",
+    "{phase}: the held-out loss is {value} after step {step}; lower the learning rate or clip the "
+    "gradient":
+        "{phase}: 第 {step} 步之后验证损失为 {value}；请降低学习率，或裁剪梯度",
+    "no data to train on: name files for pre-training, for chat, or both":
+        "没有训练数据: 请指定预训练文件或对话文件，或两者",
+    "this model does not say on which data it was trained, so training cannot be resumed; train "
+    "it further on data of your choice instead":
+        "这个模型没有记录训练数据，无法恢复训练；请另选数据继续训练",
+    "the model was saved in the middle of {phase} (step {step}) without the optimizer's state, so "
+    "it cannot be resumed to the bit; resume from a checkpoint that holds it":
+        "模型保存于{phase}途中（第 {step} 步），没有优化器状态，无法原样恢复；"
+        "请从含有优化器状态的 checkpoint 恢复",
+    "the {phase} data ({paths}) is not that with which the run was begun; put the old files back, "
+    "or train anew":
+        "{phase}数据（{paths}）与开始训练时不同；请放回原来的文件，或重新训练",
+    "run: no data for the phase {name}; this run has {what}":
+        "run: 阶段 {name} 没有数据；本次训练有: {what}",
+    "{paths}: no dialogues in the chat data, only {n} texts; name them for pre-training instead":
+        "{paths}: 对话数据中没有对话，只有 {n} 篇文本；请改为用于预训练",
+    "resume: {phase} has already had {done} epochs of {all}; epochs counts all of them, give more "
+    "than {least}":
+        "resume: {phase}已训练 {done} 轮（共 {all} 轮）；epochs 是总轮数，请大于 {least}",
+    # generating, chatting, measuring
+    "{what} token ids must be between 0 and {most}, found {low} to {high}":
+        "{what}的词 id 应在 0 到 {most} 之间，而不是 {low} 到 {high}",
+    "all {n} tokens are banned; leave at least one": "全部 {n} 个词都被禁用；请至少留下一个",
+    "the model's logits are not finite: its weights hold NaN or infinity; load or train another "
+    "model":
+        "模型的输出不是有限数: 权重中有 NaN 或无穷大；请加载或训练其他模型",
+    "ids must be a list of at least one whole number, found {dtype} of shape {shape}; start a text "
+    "with bos":
+        "ids 应为至少有一个整数的列表，而不是形状 {shape} 的 {dtype}；文本请以 bos 开头",
+    "ids must be between 0 and {most}, found {low} to {high}":
+        "ids 应在 0 到 {most} 之间，而不是 {low} 到 {high}",
+    "chat: the system message and the marks of a turn take {n} of the {capacity} tokens of "
+    "context, at most {most} may be; {advice}":
+        "chat: 系统消息和一轮对话的标记占用上下文 {capacity} 个词中的 {n} 个，最多 {most} 个；"
+        "{advice}",
+    "LLM.loss: expected a list of texts, found one string":
+        "LLM.loss: 应为文本列表，而不是一个字符串",
+    "LLM.loss: no text with a token to predict; give at least one":
+        "LLM.loss: 没有可预测的文本；请至少给出一条",
+    "evaluate: no text to predict; give at least one document with text, or a dialogue with an "
+    "answer":
+        "evaluate: 没有可预测的文本；请至少给出一篇有文字的文本，或一段有回答的对话",
+}

@@ -1,0 +1,116 @@
+"""The sentence of an error in the language of this run.
+
+The library raises its errors in English. error_sentences.py and error_parts.py hold templates of
+those texts with their Chinese; here a text is matched with them and said again. They are imported
+with the first error that has to be said in Chinese.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+from cgpt.cli.messages import language, t
+from cgpt.errors import CgptError
+
+# Fields that hold a text of the library and not a value; they are translated in their turn.
+NESTED = frozenset(("found", "expected", "advice", "reason", "what", "guess", "phase"))
+NUMBER = "n"    # a field of digits only
+
+_CHINESE = re.compile("[\u4e00-\u9fff]")
+_NARROW = re.compile("[!-~]")
+
+
+def localized(error: CgptError) -> str:
+    """The error's sentence, in Chinese where that is the language and a template fits."""
+    text = str(error)
+    return text if language() == "en" else translated(text)
+
+
+def reason_of(error: BaseException) -> str:
+    """One sentence for any error that a command may end with."""
+    if isinstance(error, CgptError):
+        return localized(error)
+    if isinstance(error, MemoryError):
+        return t("out_of_memory")
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror if language() == "en" else _part(error.strerror)
+        return f"{error.filename}: {reason}" if error.filename else reason
+    return str(error) or type(error).__name__
+
+
+def translated(text: str) -> str:
+    """The Chinese of a sentence of the library, or the sentence itself where no template fits."""
+    from cgpt.cli.error_sentences import SENTENCES
+
+    return _in_chinese(text, SENTENCES) or text
+
+
+def _part(text: str) -> str:
+    """The Chinese of what a sentence may hold: a part, or another sentence, or else the text."""
+    from cgpt.cli.error_parts import PARTS
+    from cgpt.cli.error_sentences import SENTENCES
+
+    return _in_chinese(text, PARTS) or _in_chinese(text, SENTENCES) or text
+
+
+def _in_chinese(text: str, table: Mapping[str, str]) -> str:
+    """The Chinese of the template that says most of the text literally; "" where none fits."""
+    for template in _longest_first(tuple(table)):
+        found = match(template, text)
+        if found is not None:
+            return _filled(table[template], {name: _part(value) if name in NESTED else value
+                                             for name, value in found.items()})
+    return ""
+
+
+def match(template: str, text: str) -> dict[str, str] | None:
+    """The fields of `template` where it fits the whole text.
+
+    A nested text takes as much as it can, as it may hold the words that follow; a value as little.
+    """
+    if any(literal not in text for literal in literals(template)):
+        return None
+    found = _pattern(template).fullmatch(text)
+    return None if found is None else found.groupdict()
+
+
+def literals(template: str) -> list[str]:
+    """What a template says around its fields."""
+    return [literal for literal, _ in _pieces(template) if literal]
+
+
+def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
+    return ((literal, field) for literal, field, _, _ in string.Formatter().parse(template))
+
+
+@cache
+def _longest_first(templates: tuple[str, ...]) -> list[str]:
+    return sorted(templates, key=lambda template: -sum(map(len, literals(template))))
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = []
+    for literal, field in _pieces(template):
+        parts.append(re.escape(literal))
+        if field is not None:
+            kind = "[0-9.]+" if field == NUMBER else ".*" if field in NESTED else ".*?"
+            parts.append(f"(?P<{field}>{kind})")
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    """The template with its fields, set apart from Chinese around them where they are not."""
+    text = value = ""
+    for literal, field in _pieces(template):
+        if _CHINESE.match(literal) and _NARROW.match(value[-1:]):
+            text += " "
+        text += literal
+        value = values[field] if field else ""
+        if _CHINESE.match(text[-1:]) and _NARROW.match(value):
+            text += " "
+        text += value
+    return text

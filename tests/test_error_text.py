@@ -1,0 +1,253 @@
+"""Every error of cgpt can be said in Chinese, whole and with its values."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import string
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from error_samples import Samples, of_the_package
+from small_llm import small_llm
+
+from cgpt import ConfigError, GPTConfig, load_model_auto, save_model_binary
+from cgpt.checkpoint import failures
+from cgpt.cli import error_text, main
+from cgpt.cli.error_parts import CHECKPOINT, OTHER, PARTS, PYTHON
+from cgpt.cli.error_sentences import SENTENCES
+from cgpt.cli.error_text import NESTED, localized, reason_of, translated
+from cgpt.cli.messages import set_language
+from cgpt.data import read_corpus
+from cgpt.errors import CgptError
+from cgpt.run import default_run
+
+TABLES = {**SENTENCES, **PARTS}
+ADVICE = "请恢复该文件的备份，或加载更早的 checkpoint"
+
+
+@pytest.fixture(autouse=True)
+def chinese() -> Iterator[None]:
+    set_language("zh")
+    yield
+    set_language("zh")
+
+
+package = cache(of_the_package)
+
+
+class Seen:
+    """What a translation used: templates, and what it put into them as it was."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.used: set[str] = set()
+        self.left: list[str] = []
+        part, filled = error_text._part, error_text._filled
+
+        def looked_up(text: str) -> str:
+            found = part(text)
+            if found == text:
+                self.left.append(text)
+            return found
+
+        def said(template: str, values: dict[str, str]) -> str:
+            self.used.add(template)
+            self.left += (value for name, value in values.items() if name not in NESTED)
+            return filled(template, values)
+
+        monkeypatch.setattr(error_text, "_part", looked_up)
+        monkeypatch.setattr(error_text, "_filled", said)
+
+
+def english_in(text: str, seen: Seen) -> list[str]:
+    """What would still be English: the whole text, or what is more than a word inside it."""
+    seen.left.clear()
+    if translated(text) == text:
+        return [text]
+    quoted = re.compile(r"'[^']*'|\"[^\"]*\"")
+    return [left for left in seen.left
+            if re.search("[A-Za-z]+ [A-Za-z]{2,}", quoted.sub("", left))]
+
+
+def test_every_message_has_its_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch)
+    missing = {place: wrong for place, texts in package().items()
+               if (wrong := [part for text in dict.fromkeys(texts)
+                             for part in english_in(text, seen)])}
+    assert not missing, "say these in cgpt/cli/error_sentences.py or error_parts.py"
+
+
+def test_messages_are_found_all_over_the_package() -> None:
+    files = {place.partition(":")[0] for place in package()}
+    assert {"config.py", "readers.py", "items.py", "run.py", "checkpoint/sniff.py",
+            "checkpoint/floats.py", "cli/training.py", "kernels/__init__.py"} <= files
+    texts = [text for found in package().values() for text in found]
+    assert len(texts) > 500
+    assert "no data to train on: name files for pre-training, for chat, or both" in texts
+    assert any("found a GGUF file (llama.cpp), expected" in text for text in texts)
+    assert any("; it looks like GBK; convert" in text for text in texts)
+
+
+@pytest.mark.parametrize("source", [
+    'raise DataError(f"{path}: a fault that nobody has put into Chinese")',
+    'def fail():\n    return CgptError("a new one", code="x")',
+    'ADVICE = "do as you like"\nraise ConfigError(f"{owner}: unheard of; {ADVICE}")',
+    'raise damaged(path, f"a new kind of damage at {n}", "a whole file")',
+    'raise foreign(path, "a game" if n else "text")',
+    'def check(what):\n    raise damaged(path, f"{what} with a shape", "no new thing")',
+    'raise Unusable("the item is too odd to use")'])
+def test_a_message_without_chinese_is_noticed(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch)
+    found = [text for texts in Samples({"new.py": source}).messages().values() for text in texts]
+    assert any(english_in(text, seen) for text in found)
+
+
+def test_a_message_with_chinese_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = 'raise damaged(path, f"only the first {size} bytes", "a whole file")'
+    (found,) = Samples({"new.py": source}).messages().values()
+    assert found and not any(english_in(text, Seen(monkeypatch)) for text in found)
+
+
+def test_every_template_is_of_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch)
+    for texts in package().values():
+        for text in texts:
+            translated(text)
+    ours = {**SENTENCES, **CHECKPOINT, **OTHER}
+    assert not [english for english, chinese in ours.items() if chinese not in seen.used]
+
+
+@pytest.mark.parametrize("english", TABLES)
+def test_both_sides_have_the_same_fields(english: str) -> None:
+    def fields(text: str) -> list[str]:
+        return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name)
+
+    assert fields(english) == fields(TABLES[english])
+    assert len(set(fields(english))) == len(fields(english))
+    values_only = not re.search("[A-Za-z]", re.sub("{.*?}", "", TABLES[english]))
+    assert re.search("[\u4e00-\u9fff]", TABLES[english]) or values_only
+
+
+# ---- what users read ------------------------------------------------------------------------
+
+
+def said(action: Callable[[], object]) -> str:
+    with pytest.raises(CgptError) as info:
+        action()
+    return localized(info.value)
+
+
+def test_files_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model_binary(small_llm(), "model.bin")
+    whole = Path("model.bin").read_bytes()
+    Path("cut.bin").write_bytes(whole[:1000])
+    Path("模型 (1).pt").write_bytes(b"PK\x03\x04" + b"data.pkl" + bytes(99))
+    Path("empty.bin").touch()
+    Path("new.json").write_text('{"format": "cgpt-json",\n"version": 9}')
+    assert said(lambda: load_model_auto("nope.bin")) == (
+        "nope.bin 不存在，应为 cgpt 保存的模型文件；请检查路径")
+    assert said(lambda: load_model_auto("cut.bin")) == (
+        f"cut.bin 已损坏: 发现 1000 个字节，应为 {len(whole)} 个字节；{ADVICE}")
+    assert said(lambda: load_model_auto("模型 (1).pt")) == (
+        "模型 (1).pt 不是 cgpt 模型文件: 发现 PyTorch 文件（含 pickle 的 zip，可能执行代码），"
+        "应为 cgpt 保存的 .bin 或 .json；请选择其他文件")
+    assert said(lambda: load_model_auto("empty.bin")) == (
+        f"empty.bin 已损坏: 发现空文件，应为模型；{ADVICE}")
+    assert said(lambda: load_model_auto(tmp_path)) == (
+        f"{tmp_path} 不是 cgpt 模型文件: 发现文件夹，应为 cgpt 保存的 .bin 或 .json；"
+        "请指定其中的文件")
+    assert said(lambda: load_model_auto("new.json")).startswith("new.json 已损坏: 发现文件的开头与")
+
+
+def test_another_version(tmp_path: Path) -> None:
+    assert localized(failures.other_version("m.bin", "format version 2", "version 1")) == (
+        "m.bin 由其他版本的 cgpt 写成: 发现格式版本 2，应为版本 1；请升级 cgpt 后再读取")
+
+
+@pytest.mark.parametrize(("name", "content", "sentence"), [
+    ("a.txt", "第一行\n第二行是中文".encode("gb18030"),
+     "a.txt 第 1 行: 第 1 个字节为 0xB5，应为 UTF-8（像是 GBK）；请转换文件编码，"
+     "例如 iconv -f GB18030 -t UTF-8"),
+    ("a.json", '["山",\n "水" "火 (x) with y"]'.encode(),
+     "a.json 第 2 行第 6 列: JSON 有误（缺少 ','），发现 '\"火 (x) with y\"]'；请修改该文件"),
+    ("a.json", b'["a",',
+     "a.json 第 1 行第 6 列: JSON 有误（缺少值），文件到此结束；请修改该文件"),
+    ("a.json", b'{"text": "a"}\n{"text": "b"}',
+     "a.json 第 2 行第 1 列: JSON 有误（后面有多余的内容），发现 '{\"text\": \"b\"}'；"
+     "请修改该文件，若每行一个对象则将文件名改为 .jsonl 结尾"),
+    ("a.json", json.dumps([{"messages": [{"role": "user", "content": "a"}]}]).encode(),
+     "a.json 第 1 项（第 1 行）: 最后一条消息来自 user，应来自 assistant"),
+    ("a.json", b"3",
+     "a.json: 发现数 3，应为若干项的列表；每一项为字符串、{text}、{messages}、{conversations} 或 "
+     "{instruction, output}"),
+    ("a.jsonl", b" \n", "a.jsonl: 文件为空；请放入文本或对话")])
+def test_data_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
+                                  content: bytes, sentence: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content)
+    assert said(lambda: read_corpus([name])) == sentence
+
+
+def test_configurations() -> None:
+    assert said(lambda: GPTConfig(n_embd=64, n_head=6)) == (
+        "GPTConfig: n_head 应整除 n_embd，而现在 n_head=6，n_embd=64（余 4）；请换一对值")
+    assert said(lambda: GPTConfig(n_layer=0)) == (
+        "GPTConfig: n_layer 应在 1 到 1024 之间，而不是 0")
+    assert said(lambda: default_run("huge")).startswith(
+        "GPTConfig: 未知的预设 'huge'；可用的预设: tiny, small")
+
+
+def test_a_reason_inside_a_reason() -> None:
+    inner = failures.damaged("m.json", "a configuration that cannot be (GPTConfig: n_head must be "
+                             "a whole number, found '3, expected 4')", "a valid one")
+    assert localized(inner) == (
+        "m.json 已损坏: 发现不成立的配置（GPTConfig: n_head 应为整数，而不是 '3, expected 4'），"
+        f"应为有效的内容；{ADVICE}")
+
+
+@pytest.mark.parametrize(("number", "found", "advice"), [
+    (errno.ENOSPC, "{folder} 所在磁盘已满", "请腾出空间，或换一个文件夹"),
+    (errno.EACCES, "没有写入 {folder} 的权限", "请换一个文件夹，或修改其权限"),
+    (errno.EFBIG, "文件大小受限（ulimit -f）", "请放宽限制，或换一个文件夹"),
+    (errno.EISDIR, "同名文件夹", "请换一个文件名"),
+    (errno.EBUSY, "“设备或资源正忙”", "请换一个路径或文件夹")])
+def test_files_that_cannot_be_written(tmp_path: Path, number: int, found: str,
+                                      advice: str) -> None:
+    error = failures.unwritable(tmp_path / "m.bin", OSError(number, os.strerror(number)))
+    begins = "发现 " if found.startswith("{") else "发现"
+    begins += found.format(folder=tmp_path)
+    assert localized(error) == (f"{tmp_path / 'm.bin'} 无法保存: {begins}，应为可写的文件；{advice}"
+                                "（没有覆盖任何文件）")
+
+
+def test_errors_that_are_not_ours() -> None:
+    assert reason_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.log")) == "a.log: 磁盘已满"
+    assert reason_of(MemoryError()).startswith("内存不足")
+    assert reason_of(KeyError()) == "KeyError"
+    assert {PYTHON["Expecting value"], PYTHON["Extra data"]} == {"缺少值", "后面有多余的内容"}
+
+
+def test_english_is_as_raised_and_so_is_what_is_unknown() -> None:
+    set_language("en")
+    assert localized(ConfigError("AdamW: a, b")) == "AdamW: a, b"
+    assert localized(failures.foreign("a.bin", "text")).startswith("a.bin is not a cgpt model file")
+    set_language("zh")
+    assert localized(ConfigError("12 bytes, but nobody knows of what")) == (
+        "12 bytes, but nobody knows of what")
+
+
+def test_the_command_line_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                  capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CGPT_LANG", raising=False)
+    assert main(["info", "nope.bin"]) == 1
+    assert capsys.readouterr().err == (
+        "错误: nope.bin 不存在，应为 cgpt 保存的模型文件；请检查路径\n")
+    assert main(["info", "nope.bin", "--lang", "en"]) == 1
+    assert capsys.readouterr().err == (
+        "error: nope.bin does not exist, expected a model file that cgpt saved; check the path\n")
