@@ -27,11 +27,16 @@ def cpu_level() -> int:
 def vector_length() -> int:
     """float32 lanes of a vector in this module."""
 
-def linear_forward(x: _Floats, weight: _Floats, bias: _Floats | None, y: _Floats) -> None:
-    """y (N, M) = x (N, K) weight^T (M, K) + bias (M,)."""
+def linear_forward(
+    x: _Floats, weight: _Floats, bias: _Floats | None, y: _Floats,
+    residual: _Floats | None = None, activated: _Floats | None = None,
+) -> None:
+    """y (N, M) = x (N, K) weight^T (M, K) + bias (M,) + residual; activated = gelu(y)."""
 
-def linear_backward_input(dy: _Floats, weight: _Floats, dx: _Floats) -> None:
-    """dx (N, K) = dy (N, M) weight (M, K)."""
+def linear_backward_input(
+    dy: _Floats, weight: _Floats, dx: _Floats, activated: _Floats | None = None
+) -> None:
+    """dx (N, K) = dy (N, M) weight (M, K), times gelu'(activated)."""
 
 def linear_backward_weight(
     dy: _Floats, x: _Floats, dweight: _Floats, dbias: _Floats | None
@@ -58,6 +63,7 @@ def layernorm_backward(
     dx: _Floats,
     dweight: _Floats,
     dbias: _Floats,
+    add: bool = False,
 ) -> None:
     """dx (N, C), which may be dy, is overwritten; dweight and dbias (C,) are added to."""
 

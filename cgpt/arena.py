@@ -18,6 +18,7 @@ from cgpt.errors import ConfigError
 Floats = NDArray[np.float32]
 ALIGNMENT = 64                    # bytes: a cache line, and the widest vector
 _STEP = ALIGNMENT // 4            # the same in float32 elements
+_NOTHING = np.zeros((), np.float32)
 
 
 def aligned(size: int, *, zero: bool = False) -> Floats:
@@ -144,12 +145,23 @@ class Workspace:
 
     With keep=True (training) every layer has buffers of its own, which the backward pass reads;
     with keep=False (inference) buffers of the same role are one, whatever the number of layers.
+    Buffers are asked for twice: until `place` is called their sizes are only noted (no memory is
+    touched), then they are parts of one block, so that the system can give it large pages.
     """
 
     def __init__(self, rows: int, *, keep: bool) -> None:
         self.rows = rows
         self.keep = keep
+        self._sizes: dict[str, int] = {}
         self._buffers: dict[str, Floats] = {}
+
+    def place(self) -> None:
+        """Take the memory for all buffers asked for so far."""
+        sizes = {role: -(-size // _STEP) * _STEP for role, size in self._sizes.items()}
+        block, start = aligned(sum(sizes.values())), 0
+        for role, size in sizes.items():
+            self._buffers[role] = block[start:start + size]
+            start += size
 
     def saved(self, layer: str, role: str, width: int) -> Floats:
         """(rows, width) that stays until the layer's backward pass; shared when not kept."""
@@ -158,8 +170,9 @@ class Workspace:
     def shared(self, role: str, width: int) -> Floats:
         """(rows, width) that only lives until another layer asks for the same role."""
         size = self.rows * width
-        if role not in self._buffers or self._buffers[role].size < size:
-            self._buffers[role] = aligned(size)
+        if not self._buffers:
+            self._sizes[role] = max(size, self._sizes.get(role, 0))
+            return np.broadcast_to(_NOTHING, (self.rows, width))
         return self._buffers[role][:size].reshape(self.rows, width)
 
     @property

@@ -72,26 +72,47 @@ class Layer:
 
 
 class Linear(Layer):
-    """y = x W^T + b.  x (N, K), W (M, K), b (M,), y (N, M)."""
+    """y = x W^T + b.  x (N, K), W (M, K), b (M,), y (N, M).
+
+    A GELU before or after it is computed in the same pass over the product (see GELU.fuse).
+    """
 
     def __init__(self, fan_in: int, fan_out: int, std: float = 0.02) -> None:
         self.weight = Parameter(fan_out, fan_in, std=std)
         self.bias = Parameter(fan_out)
+        self.writes_elsewhere = False       # only ever called through `project`
+        self._before: GELU | None = None
+        self._after: GELU | None = None
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        """None: the neighbours belong to the branch."""
+        yield from ()
+
+    def fuse(self, before: GELU | None = None, after: GELU | None = None) -> None:
+        """Name the GELU whose output is x, or whose input is y."""
+        self._before, self._after = before or self._before, after or self._after
 
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
         fan_out, fan_in = self.weight.shape
-        self.y = workspace.saved(self.name, f"linear{slot}", fan_out)
+        if not self.writes_elsewhere:
+            self.y = workspace.saved(self.name, f"linear{slot}", fan_out)
         self.dx = workspace.shared(f"d{slot}", fan_in) if workspace.keep else None
 
     def forward(self, x: Floats, step: Step) -> Floats:
-        self.x, y = x, self.y[:len(x)]
-        K.linear_forward(x, self.weight.data, self.bias.data, y)
+        return self.project(x, self.y[:len(x)])
+
+    def project(self, x: Floats, y: Floats, residual: Floats | None = None) -> Floats:
+        """y (N, M), written: x W^T + b + residual (N, M)."""
+        self.x = x
+        activated = None if self._after is None else self._after.output(y)
+        K.linear_forward(x, self.weight.data, self.bias.data, y, residual, activated)
         return y
 
     def backward(self, dy: Floats, step: Step) -> Floats:
         dx = self.dx[:len(dy)]
         K.linear_backward_weight(dy, self.x, self.weight.grad, self.bias.grad)
-        K.linear_backward_input(dy, self.weight.data, dx)
+        K.linear_backward_input(dy, self.weight.data, dx,
+                                None if self._before is None else self._before.x)
         return dx
 
 
@@ -116,29 +137,51 @@ class LayerNorm(Layer):
         return y
 
     def backward(self, dy: Floats, step: Step) -> Floats:
+        return self.add_backward(dy, self.dx[:len(dy)], add=False)
+
+    def add_backward(self, dy: Floats, dx: Floats, *, add: bool = True) -> Floats:
+        """dx (N, C), added to: the gradient joins that of the stream that the norm reads."""
         n = len(dy)
-        dx = self.dx[:n]
         K.layernorm_backward(dy, self.x, self.weight.data, self.mean[:n], self.rstd[:n], dx,
-                             self.weight.grad, self.bias.grad)
+                             self.weight.grad, self.bias.grad, add)
         return dx
 
 
 class GELU(Layer):
-    """y = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).  x, y (N, F)."""
+    """y = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).  x, y (N, F).
+
+    Between two Linear layers it costs no pass over memory of its own: the one before writes y
+    while x is in the cache, the one after multiplies its dx by the slope.
+    """
 
     def __init__(self, F: int) -> None:
         self.width = F
+        self._fused = False
+
+    def fuse(self, before: Linear, after: Linear) -> None:
+        """Let the neighbours do the work."""
+        before.fuse(after=self)
+        after.fuse(before=self)
+        self._fused = True
+
+    def output(self, x: Floats) -> Floats:
+        """Where y for x (N, F) goes, whoever computes it."""
+        self.x = x
+        return self.y[:len(x)]
 
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
         self.y = workspace.saved(self.name, "gelu", self.width)
         self.dx = workspace.shared(f"d{slot}", self.width) if workspace.keep else None
 
     def forward(self, x: Floats, step: Step) -> Floats:
-        self.x, y = x, self.y[:len(x)]
-        K.gelu_forward(x.reshape(-1), y.reshape(-1))
+        y = self.output(x)
+        if not self._fused:
+            K.gelu_forward(x.reshape(-1), y.reshape(-1))
         return y
 
     def backward(self, dy: Floats, step: Step) -> Floats:
+        if self._fused:
+            return dy
         dx = self.dx[:len(dy)]
         K.gelu_backward(dy.reshape(-1), self.x.reshape(-1), dx.reshape(-1))
         return dx
@@ -206,34 +249,56 @@ class Dropout(Layer):
 
 
 class Residual(Layer):
-    """y = x + dropout(branch(x)), the branch being layers in a row.  x, y (N, C)."""
+    """y = x + dropout(branch(x)), the branch being layers in a row.  x, y (N, C).
 
-    def __init__(self, C: int, index: int, **branch: Layer) -> None:
+    The branch begins with a LayerNorm and ends with a Linear: without dropout the latter adds x
+    to its product as it writes it, and the former adds its dx to the gradient of the stream.
+    """
+
+    def __init__(self, C: int, index: int, ln: LayerNorm, **branch: Layer) -> None:
         self.C = C
-        self.branch = list(branch.values())
+        self.ln = ln
+        self.branch = [ln, *branch.values()]
         vars(self).update(branch)
+        last = self.branch[-1]
+        if not isinstance(last, Linear):
+            raise TypeError(f"Residual: the branch ends with a {type(last).__name__}, expected a "
+                            "Linear")
+        self.last = last
+        last.writes_elsewhere = True
         self.dropout = Dropout(C, index)
+        for before, layer, after in zip(self.branch, self.branch[1:], self.branch[2:],
+                                        strict=False):
+            if (isinstance(layer, GELU) and isinstance(before, Linear)
+                    and isinstance(after, Linear)):
+                layer.fuse(before, after)
+
+    def children(self) -> Iterator[tuple[str, Layer]]:
+        """The branch's layers by name; `last` is one of them."""
+        yield from ((key, layer) for key, layer in super().children() if key != "last")
 
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
         for place, layer in enumerate(self.branch):
             layer.plan(workspace, place)
         self.dropout.plan(workspace)
-        self.y = workspace.saved(self.name, "stream", self.C)
+        # Where buffers are shared, x must still not be y: x is that of the other kind of branch.
+        self.y = workspace.saved(self.name, "stream." + self.name.rpartition(".")[2], self.C)
 
     def forward(self, x: Floats, step: Step) -> Floats:
         y, branch = self.y[:len(x)], x
-        for layer in self.branch:
+        for layer in self.branch[:-1]:
             branch = layer.forward(branch, step)
-        branch = self.dropout.forward(branch, step)
+        if step.dropout == 0:
+            return self.last.project(branch, y, residual=x)
+        branch = self.dropout.forward(self.last.project(branch, y), step)
         K.residual_forward(x.reshape(-1), branch.reshape(-1), y.reshape(-1))
         return y
 
     def backward(self, dy: Floats, step: Step) -> Floats:
         branch = self.dropout.backward(dy, step)
-        for layer in reversed(self.branch):
+        for layer in reversed(self.branch[1:]):
             branch = layer.backward(branch, step)
-        K.residual_forward(dy.reshape(-1), branch.reshape(-1), dy.reshape(-1))
-        return dy
+        return self.ln.add_backward(branch, dy)
 
 
 class Embedding(Layer):

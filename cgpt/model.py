@@ -178,6 +178,7 @@ class GPT:
         if workspace is None or workspace.rows < rows:
             workspace = Workspace(rows, keep=training)
             self._plan(workspace)      # once to learn the largest size of each shared buffer
+            workspace.place()
             if training:
                 self._training = workspace
             else:

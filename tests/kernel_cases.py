@@ -68,19 +68,36 @@ def absolute(*arrays: NDArray) -> list[ref.Array]:
     return [np.abs(ref.double(a)) for a in arrays]
 
 
-def linear_forward(rng: Generator, N: int, K: int, M: int, bias: bool = True) -> Problem:
+def linear_forward(rng: Generator, N: int, K: int, M: int, bias: bool = True,
+                   finish: bool = False) -> Problem:
     x, weight = normal(rng, N, K), normal(rng, M, K)
     b = normal(rng, M) if bias else None
+    arguments = {"x": x, "weight": weight, "bias": b, "y": blank(N, M)}
+    y = ref.linear_forward(x, weight, b)
     size = ref.linear_forward(*absolute(x, weight), None if b is None else np.abs(b))
-    return Problem("linear_forward", {"x": x, "weight": weight, "bias": b, "y": blank(N, M)},
-                   {"y": (ref.linear_forward(x, weight, b), 4 * EPS * size)})
+    written = {"y": (y, 4 * EPS * size)}
+    if finish:
+        residual = normal(rng, N, M)
+        y, tolerance = y + residual, 4 * EPS * (size + np.abs(residual))
+        arguments |= {"residual": residual, "activated": blank(N, M)}
+        # an error of y goes on into gelu(y) by at most gelu' < 1.13
+        written = {"y": (y, tolerance), "activated": (
+            ref.gelu_forward(y), 1.13 * tolerance + _gelu_tolerance(y))}
+    return Problem("linear_forward", arguments, written)
 
 
-def linear_backward_input(rng: Generator, N: int, K: int, M: int) -> Problem:
+def linear_backward_input(rng: Generator, N: int, K: int, M: int, gelu: bool = False) -> Problem:
     dy, weight = normal(rng, N, M), normal(rng, M, K)
-    size = ref.linear_backward_input(*absolute(dy, weight))
-    return Problem("linear_backward_input", {"dy": dy, "weight": weight, "dx": blank(N, K)},
-                   {"dx": (ref.linear_backward_input(dy, weight), 4 * EPS * size)})
+    dx = ref.linear_backward_input(dy, weight)
+    tolerance = 4 * EPS * ref.linear_backward_input(*absolute(dy, weight))
+    arguments = {"dy": dy, "weight": weight, "dx": blank(N, K)}
+    if gelu:
+        x = _spread(rng, N * K).reshape(N, K)
+        arguments["activated"] = x
+        slope = np.abs(ref.gelu_backward(np.ones_like(x), x))
+        tolerance = tolerance * slope + np.abs(dx) * _gelu_slope_tolerance(x)
+        dx = ref.gelu_backward(dx, x)
+    return Problem("linear_backward_input", arguments, {"dx": (dx, tolerance)})
 
 
 def linear_backward_weight(rng: Generator, N: int, K: int, M: int, bias: bool = True) -> Problem:
@@ -111,7 +128,7 @@ def layernorm_forward(rng: Generator, N: int, C: int, offset: float = 0.0) -> Pr
                     "rstd": (rstd, spread * rstd)})
 
 
-def layernorm_backward(rng: Generator, N: int, C: int, alias: bool = False) -> Problem:
+def layernorm_backward(rng: Generator, N: int, C: int, add: bool = False) -> Problem:
     x, weight, dy = normal(rng, N, C), normal(rng, C), normal(rng, N, C)
     _, mean, rstd = (a.astype(np.float32) for a in ref.layernorm_forward(x, weight, weight))
     start = normal(rng, 2, C)
@@ -123,6 +140,10 @@ def layernorm_backward(rng: Generator, N: int, C: int, alias: bool = False) -> P
                       + normed * (g * normed).mean(axis=1, keepdims=True))
     arguments = {"dy": dy, "x": x, "weight": weight, "mean": mean, "rstd": rstd,
                  "dx": blank(N, C), "dweight": start[0], "dbias": start[1]}
+    if add:
+        before = normal(rng, N, C)
+        arguments |= {"dx": before, "add": True}
+        dx, size_x = dx + before, size_x + np.abs(before)
     return Problem("layernorm_backward", arguments, {
         "dx": (dx, 4 * EPS * size_x),
         "dweight": (start[0] + dweight,
@@ -135,11 +156,15 @@ def _spread(rng: Generator, n: int) -> NDArray[np.float32]:
     return normal(rng, n) * rng.choice([0.01, 1, 1, 3, 30], n).astype(np.float32)
 
 
+def _gelu_tolerance(x: NDArray) -> ref.Array:
+    rest = ref.gelu_gate(-ref.double(x))
+    return (EPS * (4 + rest * _exponent(x)) * np.abs(ref.gelu_forward(x)) + TINY * np.abs(x))
+
+
 def gelu_forward(rng: Generator, n: int) -> Problem:
     x = _spread(rng, n)
-    y, rest = ref.gelu_forward(x), ref.gelu_gate(-ref.double(x))
     return Problem("gelu_forward", {"x": x, "y": blank(n)},
-                   {"y": (y, EPS * (4 + rest * _exponent(x)) * np.abs(y) + TINY * np.abs(x))})
+                   {"y": (ref.gelu_forward(x), _gelu_tolerance(x))})
 
 
 def _exponent(x: NDArray) -> ref.Array:
@@ -147,15 +172,20 @@ def _exponent(x: NDArray) -> ref.Array:
     return 4 * np.sqrt(2 / np.pi) * (np.abs(ref.double(x)) + 0.044715 * np.abs(ref.double(x)) ** 3)
 
 
-def gelu_backward(rng: Generator, n: int) -> Problem:
-    x, dy = _spread(rng, n), normal(rng, n)
+def _gelu_slope_tolerance(x: NDArray) -> ref.Array:
+    """Of gelu'(x)."""
     gate, rest = ref.gelu_gate(ref.double(x)), ref.gelu_gate(-ref.double(x))
     bend = np.abs(x) * (1.6 + 0.215 * ref.double(x) ** 2)
     # rest = 1 - gate is off by EPS, absolutely, but not by more than itself
     size = gate * (6 + rest * _exponent(x)) + bend * gate * (
         rest * (6 + _exponent(x)) + 2 * np.minimum(1, rest / EPS))
+    return EPS * size + TINY * bend
+
+
+def gelu_backward(rng: Generator, n: int) -> Problem:
+    x, dy = _spread(rng, n), normal(rng, n)
     return Problem("gelu_backward", {"dy": dy, "x": x, "dx": blank(n)},
-                   {"dx": (ref.gelu_backward(dy, x), np.abs(dy) * (EPS * size + TINY * bend))})
+                   {"dx": (ref.gelu_backward(dy, x), np.abs(dy) * _gelu_slope_tolerance(x))})
 
 
 def residual_forward(rng: Generator, n: int) -> Problem:
@@ -363,6 +393,8 @@ def all_cases() -> list[Case]:
         {"N": 2, "K": 600, "M": 300},
         {"N": 100, "K": 300, "M": 1030},                # several blocks of rows and columns
         {"N": 600, "K": 1030, "M": 100},
+        {"N": 2100, "K": 20, "M": 40},                  # several depths of packing (DEPTH)
+        {"N": 20, "K": 40, "M": 2100},
     ]
     flat = [{"n": n} for n in (0, *SIZES, 4095, 4096, 4097, 9000, 250003)]
     norms = [*({"N": 3, "C": C} for C in SIZES), *({"N": N, "C": 17} for N in (0, 1, 64, 65, 200)),
@@ -374,11 +406,14 @@ def all_cases() -> list[Case]:
     return [
         *_cases(linear_forward, *products, {"N": 9, "K": 7, "M": 17, "bias": False},
                 {"N": 3, "K": 9, "M": 17, "bias": False},
-                {"N": 9, "K": 600, "M": 17, "bias": False}),
-        *_cases(linear_backward_input, *products),
+                {"N": 9, "K": 600, "M": 17, "bias": False},
+                *({**sizes, "finish": True} for sizes in products[::3]),
+                {"N": 100, "K": 300, "M": 1030, "bias": False, "finish": True}),
+        *_cases(linear_backward_input, *products,
+                *({**sizes, "gelu": True} for sizes in products[::3])),
         *_cases(linear_backward_weight, *products, {"N": 9, "K": 7, "M": 17, "bias": False}),
         *_cases(layernorm_forward, *norms, {"N": 9, "C": 65, "offset": 1000.0}),
-        *_cases(layernorm_backward, *norms),
+        *_cases(layernorm_backward, *norms, *({**sizes, "add": True} for sizes in norms[::2])),
         *_cases(gelu_forward, *flat), *_cases(gelu_backward, *flat),
         *_cases(residual_forward, *flat),
         *_cases(attention_forward, *ATTENTION), *_cases(attention_backward, *ATTENTION),

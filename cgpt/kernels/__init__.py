@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 INSTRUCTION_SETS = ("generic", "avx2", "avx512")
 MOST_THREADS = 1024     # more would exhaust the system before it helped
-_DEFAULT_LEVEL = 1      # the highest level that is chosen without being asked for
 
 
 def runnable() -> list[str]:
@@ -63,7 +62,7 @@ def _choose() -> tuple[str, ModuleType]:
         except ImportError:
             raise ConfigError(f"CGPT_ISA: {wanted} was not built into this installation; "
                               "leave CGPT_ISA unset") from None
-    for name in reversed(INSTRUCTION_SETS[:min(level, _DEFAULT_LEVEL) + 1]):
+    for name in reversed(INSTRUCTION_SETS[:level + 1]):
         try:
             return name, load(name)
         except ImportError:

@@ -8,7 +8,7 @@
 # arXiv:2205.14135 (blocks, and the backward from the log-sum-exp).
 
 cdef enum:
-    KEYS = 192      # keys of a block, a multiple of every MR
+    KEYS = 168      # keys of a block, a multiple of every MR
     STRIPS = 4      # strips of NR queries that share a block of keys in the backward pass
 
 ctypedef struct Head:

@@ -45,3 +45,23 @@ cdef inline const float *first_element(const float[:, ::1] x) noexcept nogil:
     if x.shape[0] > 0 and x.shape[1] > 0:
         return &x[0, 0]
     return NULL
+
+
+cdef const float *optional(str name, array, Py_ssize_t rows, Py_ssize_t columns) except? NULL:
+    """Where a (rows, columns) array begins; NULL for None."""
+    cdef const float[:, ::1] x
+    if array is None:
+        return NULL
+    x = array
+    expect_shape(name, x, rows, columns)
+    return first_element(x)
+
+
+cdef float *optional_output(str name, array, Py_ssize_t rows, Py_ssize_t columns) except? NULL:
+    """The same of an array that is written."""
+    cdef float[:, ::1] x
+    if array is None:
+        return NULL
+    x = array
+    expect_shape(name, x, rows, columns)
+    return <float *>first_element(x)

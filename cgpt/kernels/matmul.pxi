@@ -1,31 +1,73 @@
 # Products: one packed, blocked matrix product serves y = x W^T, dx = dy W and dW += dy^T x.
 #
-# A depth block of B (KC x NC) is packed once, by all threads, into panels of NR columns; then
-# each task packs MC rows of A and runs the micro-kernel over its tiles. The depth is cut into
-# fixed blocks added in order, so the bits depend neither on the threads nor on the tasks.
+# Columns of B are packed once, by all threads, into panels of NR columns; then each task takes
+# some rows of C: it packs those rows of A, a block of the depth at a time, runs the micro-kernel
+# over its tiles and, while they are still in the cache, finishes them (bias, GELU, residual).
+# Where C has too few rows for that, A is packed by all threads too and a task takes columns. The
+# depth is cut into blocks that depend on the shape alone and are added in order, so the bits
+# depend neither on the threads nor on the tasks.
 # Source: Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".
 
 cdef enum:
-    KC = 256      # depth of a block: a B panel (KC x NR floats) stays in the first cache
+    KC = 384      # most depth of a block: a panel of B stays in the first cache, or nearly
 cdef enum:
-    MC = 96       # rows of A a task packs: MC x KC floats stay in the second cache
+    MC = 84       # about the rows of A a task packs: MC x KC floats stay in the second cache
 cdef enum:
-    NC = 1024     # columns of B packed at a time: KC x NC floats stay in the last cache
+    PACKED = 1 << 21    # floats of packed B at a time: 8 MB stay in the last cache
 cdef enum:
-    NT = 256      # columns a task covers
+    DEPTH = 2048        # most depth that is packed at once
 cdef enum:
     FEW = 4       # up to this many rows, packing costs more than it gives
 
 ctypedef struct Matrix:
-    # element (i, j) is at data[i * row + j * column]
+    # element (i, j) is at data[i * row + j * column]; row or column is 1
     const float *data
     Py_ssize_t row
     Py_ssize_t column
+
+ctypedef struct Finish:
+    # What else is done to C (M, N); NULL for nothing. All but bias are shaped and laid out as C.
+    const float *bias         # C += bias (N,)
+    const float *residual     # then C += residual
+    float *activated          # then activated = gelu(C)
+    const float *slope_of     # then C *= gelu'(slope_of)
+    float *sums               # sums (M,) += the sums of the rows of A
+
+ctypedef struct Product:
+    # C (M, N) = A (M, K) B (K, N), or += with accumulate; C is contiguous
+    Matrix a
+    Matrix b
+    float *c
+    Py_ssize_t M
+    Py_ssize_t N
+    Py_ssize_t K
+    bint accumulate
+    Finish finish
+    Py_ssize_t kc             # depth of a block
+
+ctypedef struct Block:
+    # Columns j0 .. j0 + columns (padded: width) of rows k_begin .. k_end of B, packed, and how
+    # the tasks share C: mc rows and nc columns each. a_panels: all rows of A, or NULL
+    float *panels
+    float *a_panels
+    Py_ssize_t j0
+    Py_ssize_t columns
+    Py_ssize_t width
+    Py_ssize_t k_begin
+    Py_ssize_t k_end
+    Py_ssize_t mc
+    Py_ssize_t nc
 
 
 cdef inline const float *at(const float *p, Py_ssize_t i) noexcept nogil:
     """p + i, NULL for NULL."""
     return p + i if p != NULL else p
+
+
+cdef inline Py_ssize_t even_part(Py_ssize_t n, Py_ssize_t most, Py_ssize_t unit) noexcept nogil:
+    """Size of the equal parts, multiples of `unit`, that n is cut into: about `most`."""
+    cdef Py_ssize_t parts = blocks(n, most)
+    return blocks(blocks(n, parts), unit) * unit
 
 
 cdef void gemm_tile(Py_ssize_t depth, const float *a, const float *b, float *c, Py_ssize_t ldc,
@@ -51,56 +93,122 @@ cdef void gemm_tile(Py_ssize_t depth, const float *a, const float *b, float *c, 
                 c[i * ldc + j] = tile[i * NR + j]
 
 
-cdef void gemm_task(Matrix a, const float *b_panels, float *c, Py_ssize_t ldc, Py_ssize_t rows,
-                    Py_ssize_t columns, Py_ssize_t depth, int add, const float *bias) noexcept nogil:
-    """rows x columns of C from `rows` rows of A and packed panels of B."""
-    cdef float *a_panels = cgpt_scratch(SLOT_THREAD, (MC + MR) * KC)
-    cdef Py_ssize_t i, j
-    pack_panels(a.data, a.row, a.column, rows, depth, MR, 1.0, a_panels)
-    for j from 0 <= j < columns by NR:
-        for i from 0 <= i < rows by MR:
-            gemm_tile(depth, a_panels + i * depth, b_panels + j * depth, c + i * ldc + j, ldc,
-                      rows - i, columns - j, add, at(bias, j))
+cdef void gemm_finish(Product *p, Py_ssize_t first, Py_ssize_t columns) noexcept nogil:
+    """What p.finish asks for beyond the bias, for `columns` elements of C from `first` on."""
+    if p.finish.residual != NULL:
+        add_span(p.c + first, p.finish.residual + first, p.c + first, columns)
+    if p.finish.activated != NULL:
+        gelu_span(p.c + first, p.finish.activated + first, columns)
+    if p.finish.slope_of != NULL:
+        gelu_span_backward(p.c + first, p.finish.slope_of + first, p.c + first, columns)
 
 
-cdef void gemm(Matrix a, Matrix b, float *c, Py_ssize_t M, Py_ssize_t N, Py_ssize_t K,
-               bint accumulate, const float *bias, int threads) noexcept nogil:
-    """C (M, N) = A (M, K) B (K, N) [+ C] [+ bias (N,)]; C is contiguous."""
-    cdef float *b_panels = cgpt_scratch(SLOT_SHARED, (NC + NR) * KC)
-    cdef Py_ssize_t j0, k0, columns, depth, part, parts, task, row_blocks, column_blocks
+cdef void add_row_sums(const float *panel, Py_ssize_t depth, float *sums,
+                       Py_ssize_t rows) noexcept nogil:
+    """sums[i] += the sum of row i of a packed panel of A, k in order."""
+    cdef vf total
+    cdef Py_ssize_t i, k
+    for i from 0 <= i < smaller(MR, rows) by VL:
+        total = vset1(0)
+        for k in range(depth):      # reads past the panel's width, and behind it into scratch
+            total = total + vload(panel + k * MR + i)
+        store(sums + i, load(sums + i, smaller(MR, rows) - i) + total, smaller(MR, rows) - i)
+
+
+cdef void gemm_task(Product *p, Block *block, Py_ssize_t i0, Py_ssize_t first,
+                    Py_ssize_t last) noexcept nogil:
+    """Rows i0 .. i0 + mc of the columns first .. last of a block."""
+    cdef float *own_panels = cgpt_scratch(SLOT_THREAD, (block.mc + MR) * p.kc)
+    cdef Py_ssize_t rows = smaller(block.mc, p.M - i0), k0, depth, i, j
+    cdef float *c = p.c + i0 * p.N + block.j0
+    cdef const float *panels
+    cdef const float *a_panels
     cdef int add
-    cdef Matrix block
-    if K == 0 and not accumulate:
-        for j0 in range(M * N):
-            c[j0] = bias[j0 % N] if bias != NULL else 0
-    for j0 from 0 <= j0 < N by NC:
-        columns = smaller(NC, N - j0)
-        for k0 from 0 <= k0 < K by KC:
-            depth = smaller(KC, K - k0)
-            block.data = b.data + k0 * b.row + j0 * b.column
-            parts = blocks(columns, NR)
-            for part in prange(parts, num_threads=threads, schedule="static"):
-                pack_panels(block.data + part * NR * b.column, b.column, b.row,
-                            smaller(NR, columns - part * NR), depth, NR, 1.0,
-                            b_panels + part * NR * depth)
-            add = ACCUMULATE if (accumulate or k0 > 0) else (STORE if bias == NULL else ADD_BIAS)
-            row_blocks = blocks(M, MC)
-            column_blocks = blocks(columns, NT)
-            for task in prange(row_blocks * column_blocks, num_threads=threads,
-                               schedule="dynamic"):
-                gemm_block(a, b_panels, c, M, N, k0, depth, j0, columns,
-                           task // column_blocks, task % column_blocks, add, bias)
+    for k0 from block.k_begin <= k0 < block.k_end by p.kc:
+        depth = smaller(p.kc, block.k_end - k0)
+        add = ACCUMULATE if (p.accumulate or k0 > 0) else (
+            STORE if p.finish.bias == NULL else ADD_BIAS)
+        panels = block.panels + (k0 - block.k_begin) * block.width
+        if block.a_panels != NULL:
+            a_panels = (block.a_panels + (k0 - block.k_begin) * blocks(p.M, MR) * MR
+                        + i0 * depth)
+        else:
+            pack_panels(p.a.data + i0 * p.a.row + k0 * p.a.column, p.a.row, p.a.column, rows,
+                        depth, MR, 1.0, own_panels)
+            a_panels = own_panels
+        if p.finish.sums != NULL and block.j0 + first == 0:
+            for i from 0 <= i < rows by MR:
+                add_row_sums(a_panels + i * depth, depth, p.finish.sums + i0 + i, rows - i)
+        for j from first <= j < last by NR:
+            for i from 0 <= i < rows by MR:
+                gemm_tile(depth, a_panels + i * depth, panels + j * depth, c + i * p.N + j, p.N,
+                          rows - i, last - j, add, at(p.finish.bias, block.j0 + j))
+    if block.k_end == p.K:
+        for i in range(rows):
+            gemm_finish(p, (i0 + i) * p.N + block.j0 + first, last - first)
 
 
-cdef void gemm_block(Matrix a, const float *b_panels, float *c, Py_ssize_t M, Py_ssize_t N,
-                     Py_ssize_t k0, Py_ssize_t depth, Py_ssize_t j0, Py_ssize_t columns,
-                     Py_ssize_t row_block, Py_ssize_t column_block, int add,
-                     const float *bias) noexcept nogil:
-    """Task (row_block, column_block) of a packed block of B: finds its part of A, B and C."""
-    cdef Py_ssize_t i = row_block * MC, j = column_block * NT
-    a.data += i * a.row + k0 * a.column
-    gemm_task(a, b_panels + j * depth, c + i * N + j0 + j, N, smaller(MC, M - i),
-              smaller(NT, columns - j), depth, add, at(bias, j0 + j))
+cdef void pack_part(const float *x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows,
+                    Py_ssize_t depth, Py_ssize_t kc, int width, Py_ssize_t group,
+                    float *panels, Py_ssize_t part) noexcept nogil:
+    """Part `part` of a matrix packed in panels of `width` rows, `group` rows a part; all panels
+    of the first kc of depth lie before those of the next."""
+    cdef Py_ssize_t groups = blocks(rows, group), k0 = part // groups * kc
+    cdef Py_ssize_t i = part % groups * group
+    depth = smaller(kc, depth - k0)
+    pack_panels(x + i * row + k0 * column, row, column, smaller(group, rows - i), depth, width,
+                1.0, panels + k0 * blocks(rows, width) * width + i * depth)
+
+
+cdef void gemm_block(Product *p, Block *block, int threads) noexcept nogil:
+    """What a block of B contributes to C."""
+    cdef Py_ssize_t part, task, depth = block.k_end - block.k_begin, across, parts
+    cdef const float *b = p.b.data + block.k_begin * p.b.row + block.j0 * p.b.column
+    cdef const float *a = p.a.data + block.k_begin * p.a.column
+    block.a_panels = NULL
+    block.mc, block.nc = even_part(p.M, MC, MR), block.columns
+    if blocks(p.M, block.mc) < 4 * threads:
+        block.nc = even_part(block.columns, blocks(block.columns, 4 * threads), NR)
+        block.mc = even_part(p.M, blocks(p.M, blocks(4 * threads, blocks(block.columns, block.nc))),
+                             MR)
+        block.a_panels = cgpt_scratch(SLOT_SUMS, blocks(p.M, MR) * MR * depth + MR)
+        parts = blocks(p.M, MC) * blocks(depth, p.kc)
+        for part in prange(parts, num_threads=threads, schedule="static"):
+            pack_part(a, p.a.row, p.a.column, p.M, depth, p.kc, MR, MC, block.a_panels, part)
+    parts = blocks(block.columns, NR) * blocks(depth, p.kc)
+    for part in prange(parts, num_threads=threads, schedule="static"):
+        pack_part(b, p.b.column, p.b.row, block.columns, depth, p.kc, NR, NR, block.panels, part)
+    across = blocks(block.columns, block.nc)
+    for task in prange(blocks(p.M, block.mc) * across, num_threads=threads, schedule="dynamic"):
+        gemm_task(p, block, task // across * block.mc, task % across * block.nc,
+                  smaller(task % across * block.nc + block.nc, block.columns))
+
+
+cdef void gemm(Product *p, int threads) noexcept nogil:
+    cdef Py_ssize_t depth, columns, j0, k0
+    cdef Block block
+    p.kc = even_part(p.K, KC, 16)
+    depth = even_part(p.K, DEPTH, p.kc)
+    columns = even_part(p.N, PACKED // depth, NR)
+    block.panels = cgpt_scratch(SLOT_SHARED, depth * columns)
+    for j0 from 0 <= j0 < p.N by columns:
+        block.j0 = j0
+        block.columns = smaller(columns, p.N - j0)
+        block.width = blocks(block.columns, NR) * NR
+        for k0 from 0 <= k0 < p.K by depth:
+            block.k_begin = k0
+            block.k_end = smaller(k0 + depth, p.K)
+            gemm_block(p, &block, threads)
+
+
+cdef void empty_product(Product *p) noexcept nogil:
+    """C where K is 0: nothing but what is added and done to it."""
+    cdef Py_ssize_t i, j
+    for i in range(p.M):
+        for j in range(p.N):
+            if not p.accumulate:
+                p.c[i * p.N + j] = p.finish.bias[j] if p.finish.bias != NULL else 0
+        gemm_finish(p, i * p.N, p.N)
 
 
 cdef inline float dot(const float *x, const float *y, Py_ssize_t n) noexcept nogil:
@@ -116,66 +224,79 @@ cdef inline float dot(const float *x, const float *y, Py_ssize_t n) noexcept nog
     return vsum(sum0 + sum1)
 
 
-cdef void linear_rows(const float *x, const float *weight, const float *bias, float *y,
-                      Py_ssize_t rows, Py_ssize_t M, Py_ssize_t K, Py_ssize_t j) noexcept nogil:
-    """Output column j of a few rows: each weight row is read once."""
+cdef void linear_rows(Product *p, Py_ssize_t j) noexcept nogil:
+    """Column j of C for a few rows of A: each row of the weight is read once."""
     cdef Py_ssize_t i
-    for i in range(rows):
-        y[i * M + j] = dot(x + i * K, weight + j * K, K) + (bias[j] if bias != NULL else 0)
+    cdef float bias = p.finish.bias[j] if p.finish.bias != NULL else 0
+    for i in range(p.M):
+        p.c[i * p.N + j] = dot(p.a.data + i * p.K, p.b.data + j * p.K, p.K) + bias
 
 
-def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, float[:, ::1] y):
-    """y = x W^T + b.
+def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, float[:, ::1] y,
+                   residual=None, activated=None):
+    """y = x W^T + b + residual, and activated = gelu(y).
 
-    x       (N, K)
-    weight  (M, K)
-    bias    (M,) or None
-    y       (N, M)  written; must not overlap x
+    x          (N, K)
+    weight     (M, K)
+    bias       (M,) or None
+    y          (N, M)  written; must not overlap x
+    residual   (N, M) or None, added; must not overlap y
+    activated  (N, M) or None, written
     Raises ValueError naming the array whose shape is wrong.
     """
     cdef Py_ssize_t N = x.shape[0], K = x.shape[1], M = weight.shape[0], j
     cdef const float[::1] b
-    cdef const float *pb = NULL
-    cdef Matrix A, B
+    cdef Product p
     expect_shape("weight", weight, M, K)
     expect_shape("y", y, N, M)
+    p.finish = Finish(NULL, optional("residual", residual, N, M),
+                      optional_output("activated", activated, N, M), NULL, NULL)
     if bias is not None:
         b = bias
         expect_length("bias", b, M)
-        pb = &b[0]
+        p.finish.bias = &b[0] if M > 0 else NULL
     if N == 0 or M == 0:
         return
-    cdef const float *px = first_element(x)
-    cdef const float *pw = first_element(weight)
-    cdef float *py = &y[0, 0]
+    p.a, p.b = Matrix(first_element(x), K, 1), Matrix(first_element(weight), 1, K)
+    p.c, p.M, p.N, p.K, p.accumulate = &y[0, 0], N, M, K, False
     cdef int threads = threads_for(2.0 * N * M * K)
     with nogil:
-        if N <= FEW:
+        if K == 0:
+            empty_product(&p)
+        elif N <= FEW:
             for j in prange(M, num_threads=threads, schedule="static"):
-                linear_rows(px, pw, pb, py, N, M, K, j)
+                linear_rows(&p, j)
+            for j in range(N):
+                gemm_finish(&p, j * M, M)
         else:
-            A = Matrix(px, K, 1)
-            B = Matrix(pw, 1, K)
-            gemm(A, B, py, N, M, K, False, pb, threads)
+            gemm(&p, threads)
 
 
-def linear_backward_input(const float[:, ::1] dy, const float[:, ::1] weight, float[:, ::1] dx):
-    """dx = dy W, overwriting dx.
+def linear_backward_input(const float[:, ::1] dy, const float[:, ::1] weight, float[:, ::1] dx,
+                          activated=None):
+    """dx = dy W, overwriting dx; times gelu'(activated) where that is given.
 
-    dy (N, M), weight (M, K), dx (N, K). Raises ValueError naming the array with a wrong shape.
+    dy         (N, M)
+    weight     (M, K)
+    dx         (N, K)  must not overlap dy
+    activated  (N, K) or None: what gelu was applied to, whose output was the product's input
+    Raises ValueError naming the array with a wrong shape.
     """
     cdef Py_ssize_t N = dy.shape[0], M = weight.shape[0], K = weight.shape[1]
-    cdef Matrix A, B
+    cdef Product p
     expect_shape("dy", dy, N, M)
     expect_shape("dx", dx, N, K)
+    p.finish = Finish(NULL, NULL, NULL, optional("activated", activated, N, K), NULL)
     if N == 0 or K == 0:
         return
-    A = Matrix(first_element(dy), M, 1)
-    B = Matrix(first_element(weight), K, 1)
-    cdef float *pdx = &dx[0, 0]
+    p.a, p.b = Matrix(first_element(dy), M, 1), Matrix(first_element(weight), K, 1)
+    p.c, p.M, p.N, p.K, p.accumulate = &dx[0, 0], N, K, M, False
     cdef int threads = threads_for(2.0 * N * M * K)
     with nogil:
-        gemm(A, B, pdx, N, K, M, False, NULL, threads)
+        if M == 0:
+            empty_product(&p)
+        else:
+            gemm(&p, threads)
 
 
 def linear_backward_weight(const float[:, ::1] dy, const float[:, ::1] x, float[:, ::1] dweight,
@@ -187,7 +308,7 @@ def linear_backward_weight(const float[:, ::1] dy, const float[:, ::1] x, float[
     """
     cdef Py_ssize_t N = dy.shape[0], M = dy.shape[1], K = x.shape[1]
     cdef float[::1] db
-    cdef Matrix A, B
+    cdef Product p
     expect_shape("x", x, N, K)
     expect_shape("dweight", dweight, M, K)
     if dbias is not None:
@@ -195,28 +316,10 @@ def linear_backward_weight(const float[:, ::1] dy, const float[:, ::1] x, float[
         expect_length("dbias", db, M)
     if N == 0 or M == 0 or K == 0:
         return
-    cdef const float *pdy = &dy[0, 0]
-    cdef float *pdb = &db[0] if dbias is not None else NULL
-    cdef float *pdw = &dweight[0, 0]
-    cdef int threads = threads_for(2.0 * N * M * K)
-    cdef Py_ssize_t part
-    A = Matrix(pdy, 1, M)
-    B = Matrix(&x[0, 0], K, 1)
+    p.finish = Finish(NULL, NULL, NULL, NULL, NULL)
+    if dbias is not None:
+        p.finish.sums = &db[0]
+    p.a, p.b = Matrix(&dy[0, 0], 1, M), Matrix(&x[0, 0], K, 1)
+    p.c, p.M, p.N, p.K, p.accumulate = &dweight[0, 0], M, K, N, True
     with nogil:
-        gemm(A, B, pdw, M, K, N, True, NULL, threads)
-        if pdb != NULL:
-            for part in prange(blocks(M, 64), num_threads=threads, schedule="static"):
-                add_column_sums(pdy + part * 64, M, N, smaller(64, M - part * 64), pdb + part * 64)
-
-
-cdef void add_column_sums(const float *x, Py_ssize_t ldx, Py_ssize_t rows, Py_ssize_t columns,
-                          float *sums) noexcept nogil:
-    """sums[j] += sum over rows of x[:, j], for at most 64 columns, rows in order."""
-    cdef float total[64]
-    cdef Py_ssize_t i, j
-    memset(total, 0, sizeof(total))
-    for i in range(rows):
-        for j in range(columns):
-            total[j] += x[i * ldx + j]
-    for j in range(columns):
-        sums[j] += total[j]
+        gemm(&p, threads_for(2.0 * N * M * K))

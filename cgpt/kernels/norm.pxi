@@ -52,7 +52,7 @@ def layernorm_forward(const float[:, ::1] x, const float[::1] weight, const floa
 
 cdef void layernorm_row_backward(const float *dy, const float *x, const float *weight, float mean,
                                  float rstd, float *dx, float *dweight, float *dbias,
-                                 Py_ssize_t C) noexcept nogil:
+                                 Py_ssize_t C, bint add) noexcept nogil:
     """One row; dweight and dbias are added to."""
     cdef vf sum_g = vset1(0), sum_gx = vset1(0), g, normal, d, mean_g, mean_gx
     cdef vf centre = vset1(mean), scale = vset1(rstd)
@@ -70,25 +70,27 @@ cdef void layernorm_row_backward(const float *dy, const float *x, const float *w
     for j from 0 <= j < C by VL:
         normal = (load(x + j, C - j) - centre) * scale
         g = load(dy + j, C - j) * load(weight + j, C - j)
-        store(dx + j, (g - mean_g - normal * mean_gx) * scale, C - j)
+        g = (g - mean_g - normal * mean_gx) * scale
+        store(dx + j, g + load(dx + j, C - j) if add else g, C - j)
 
 
 cdef void layernorm_rows_backward(const float *dy, const float *x, const float *weight,
                                   const float *mean, const float *rstd, float *dx, float *sums,
-                                  Py_ssize_t rows, Py_ssize_t C) noexcept nogil:
+                                  Py_ssize_t rows, Py_ssize_t C, bint add) noexcept nogil:
     cdef Py_ssize_t i
     memset(sums, 0, 2 * C * sizeof(float))
     for i in range(rows):
         layernorm_row_backward(dy + i * C, x + i * C, weight, mean[i], rstd[i], dx + i * C,
-                               sums, sums + C, C)
+                               sums, sums + C, C, add)
 
 
 def layernorm_backward(const float[:, ::1] dy, const float[:, ::1] x, const float[::1] weight,
                        const float[::1] mean, const float[::1] rstd, float[:, ::1] dx,
-                       float[::1] dweight, float[::1] dbias):
-    """Gradient of layernorm_forward: dx overwritten, dweight and dbias added to.
+                       float[::1] dweight, float[::1] dbias, bint add=False):
+    """Gradient of layernorm_forward: dx overwritten, or with `add` added to; dweight and dbias
+    added to.
 
-    dy, x, dx               (N, C)  dx may be dy
+    dy, x, dx               (N, C)  dx may be dy, but not with `add`
     weight, dweight, dbias  (C,)
     mean, rstd              (N,)    as written by layernorm_forward
     Raises ValueError naming the array whose shape is wrong.
@@ -109,7 +111,7 @@ def layernorm_backward(const float[:, ::1] dy, const float[:, ::1] x, const floa
             layernorm_rows_backward(&dy[part * NORM_ROWS, 0], &x[part * NORM_ROWS, 0], &weight[0],
                                     &mean[part * NORM_ROWS], &rstd[part * NORM_ROWS],
                                     &dx[part * NORM_ROWS, 0], sums + part * 2 * C,
-                                    smaller(NORM_ROWS, N - part * NORM_ROWS), C)
+                                    smaller(NORM_ROWS, N - part * NORM_ROWS), C, add)
         for part in range(parts):
             for j in range(C):
                 dweight[j] += sums[part * 2 * C + j]

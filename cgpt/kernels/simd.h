@@ -14,6 +14,9 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #if !defined(__GNUC__) || defined(CGPT_SCALAR)
 #define VL 1            /* floats in a vector; CGPT_SCALAR shows that this works too */
@@ -28,13 +31,25 @@
 /* The micro-kernel holds MR x NR sums in registers: NR is two vectors, MR what the register
  * file leaves room for beside two vectors of B and one broadcast of A. */
 #if VL == 16
-#define MR 12
+#define MR 14
 #elif VL == 1
 #define MR 2
 #else
 #define MR 6
 #endif
 #define NR (2 * VL)
+
+#define PRAGMA(text) _Pragma(#text)
+#if defined(__GNUC__) && !defined(__clang__)
+#define UNROLL(n) PRAGMA(GCC unroll n)
+#else
+#define UNROLL(n)
+#endif
+#if defined(__GNUC__)
+#define PREFETCH(p) __builtin_prefetch(p)
+#else
+#define PREFETCH(p) ((void)0)
+#endif
 
 #if VL > 1
 typedef float vf __attribute__((vector_size(4 * VL)));
@@ -68,6 +83,12 @@ CGPT_INLINE void vstore(float *p, vf x) { *p = x; }
 CGPT_INLINE vf vselect(vi mask, vf yes, vf no) { return mask ? yes : no; }
 #define vless(a, b) ((a) < (b))
 CGPT_INLINE vf vpower2(vf n) { return ldexpf(1.0f, (int)n); }
+#endif
+
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
 #endif
 
 /* The first n floats, zeros behind them. */
@@ -141,31 +162,36 @@ CGPT_INLINE vf vexp(vf x) {
 }
 
 /* Memory that a thread keeps between calls, 64-byte aligned; slots never overlap. It lives as
- * long as the thread, and Python threads that call kernels at once each have their own. */
+ * long as the thread, and Python threads that call kernels at once each have their own. Large
+ * blocks ask for huge pages: packing walks over many rows at once, each on pages of its own. */
 enum { SLOT_SHARED, SLOT_THREAD, SLOT_SUMS, SLOTS };
+#define HUGE_PAGE ((size_t)1 << 21)
 
 static float *cgpt_scratch(int slot, size_t floats) {
     static CGPT_THREAD void *block[SLOTS];
     static CGPT_THREAD size_t room[SLOTS];
     if (room[slot] < floats) {
+        size_t border = 64, bytes;
         free(block[slot]);
         room[slot] = floats + floats / 4;
-        block[slot] = malloc(room[slot] * sizeof(float) + 64);
+        bytes = room[slot] * sizeof(float);
+        if (bytes >= HUGE_PAGE) border = HUGE_PAGE;
+        block[slot] = malloc(bytes + border);
         if (block[slot] == NULL) abort();
+#ifdef MADV_HUGEPAGE
+        if (border == HUGE_PAGE)
+            madvise((void *)(((uintptr_t)block[slot] + border - 1) & ~(uintptr_t)(border - 1)),
+                    bytes & ~(border - 1), MADV_HUGEPAGE);
+#endif
     }
+    if (room[slot] * sizeof(float) >= HUGE_PAGE)
+        return (float *)(((uintptr_t)block[slot] + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
     return (float *)(((uintptr_t)block[slot] + 63) & ~(uintptr_t)63);
 }
 
 /* C (MR x NR, row stride ldc) = sum over k of a[k][:] outer b[k][:], plus what `add` says. */
 enum { STORE, ACCUMULATE, ADD_BIAS };
 
-#if defined(__GNUC__) && !defined(__clang__)
-#define UNROLL _Pragma("GCC unroll 16")
-#elif defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL
-#endif
 
 CGPT_INLINE void micro_kernel(Py_ssize_t depth, const float *CGPT_RESTRICT a,
                               const float *CGPT_RESTRICT b, float *CGPT_RESTRICT c,
@@ -173,11 +199,16 @@ CGPT_INLINE void micro_kernel(Py_ssize_t depth, const float *CGPT_RESTRICT a,
     vf sum[MR][2];
     Py_ssize_t k;
     int i;
-    UNROLL
-    for (i = 0; i < MR; i++) sum[i][0] = sum[i][1] = vset1(0.0f);
+    UNROLL(16)
+    for (i = 0; i < MR; i++) {
+        sum[i][0] = sum[i][1] = vset1(0.0f);
+        PREFETCH(c + i * ldc);
+        PREFETCH(c + i * ldc + NR - 1);
+    }
+    UNROLL(4)
     for (k = 0; k < depth; k++) {
         vf b0 = vload(b), b1 = vload(b + VL);
-        UNROLL
+        UNROLL(16)
         for (i = 0; i < MR; i++) {
             vf ai = vset1(a[i]);
             sum[i][0] += ai * b0;
@@ -187,7 +218,7 @@ CGPT_INLINE void micro_kernel(Py_ssize_t depth, const float *CGPT_RESTRICT a,
         b += NR;
     }
     if (add == ACCUMULATE) {
-        UNROLL
+        UNROLL(16)
         for (i = 0; i < MR; i++) {
             vstore(c + i * ldc, vload(c + i * ldc) + sum[i][0]);
             vstore(c + i * ldc + VL, vload(c + i * ldc + VL) + sum[i][1]);
@@ -195,34 +226,10 @@ CGPT_INLINE void micro_kernel(Py_ssize_t depth, const float *CGPT_RESTRICT a,
     } else {
         vf bias0 = vset1(0.0f), bias1 = vset1(0.0f);
         if (add == ADD_BIAS) { bias0 = vload(bias); bias1 = vload(bias + VL); }
-        UNROLL
+        UNROLL(16)
         for (i = 0; i < MR; i++) {
             vstore(c + i * ldc, sum[i][0] + bias0);
             vstore(c + i * ldc + VL, sum[i][1] + bias1);
-        }
-    }
-}
-
-/* Rows of a matrix into panels of `width` rows: panel[k][0..width), zeros behind the last row.
- * Element (i, k) is at x[i * row + k * column]. */
-static void pack_panels(const float *x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows,
-                        Py_ssize_t depth, int width, float scale, float *CGPT_RESTRICT panel) {
-    Py_ssize_t i0, k;
-    int i, n;
-    for (i0 = 0; i0 < rows; i0 += width, panel += depth * width) {
-        const float *from = x + i0 * row;
-        n = rows - i0 < width ? (int)(rows - i0) : width;
-        if (n < width) memset(panel, 0, (size_t)(depth * width) * sizeof(float));
-        if (row == 1) {
-            for (k = 0; k < depth; k++)
-                for (i = 0; i < n; i++) panel[k * width + i] = scale * from[k * column + i];
-        } else if (n == width && column == 1) {
-            for (k = 0; k < depth; k++)
-                for (i = 0; i < width; i++) panel[k * width + i] = scale * from[i * row + k];
-        } else {
-            for (i = 0; i < n; i++)
-                for (k = 0; k < depth; k++)
-                    panel[k * width + i] = scale * from[i * row + k * column];
         }
     }
 }

@@ -23,10 +23,12 @@ cdef extern from "simd.h" nogil:
     float *cgpt_scratch(int slot, size_t floats)
     void micro_kernel(Py_ssize_t depth, const float *a, const float *b, float *c,
                       Py_ssize_t ldc, int add, const float *bias)
-    void pack_panels(const float *x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows,
-                     Py_ssize_t depth, int width, float scale, float *panel)
     int cgpt_cpu_level()
     int cgpt_has_openmp()
+
+cdef extern from "pack.h" nogil:
+    void pack_panels(const float *x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows,
+                     Py_ssize_t depth, int width, float scale, float *panel)
 
 from libc.math cimport isfinite, log, sqrt
 from libc.string cimport memcpy, memset
