@@ -1,15 +1,15 @@
 # Causal multi-head attention, forward and backward, without ever holding a (T, T) matrix.
 #
 # A task is one head of one document. Scores are kept transposed, keys down and a strip of NR
-# queries across, so that the softmax runs along whole vectors and its result is already the
-# packed right-hand side of the next product: O^T (D, NR) = V^T P^T. Blocks of keys behind the
-# last query of a strip are never touched.
+# queries across, so that the softmax runs along whole vectors. The strip is then the left-hand
+# side of the next product as it lies, its rows being the queries or the keys; D is always across,
+# where its usual sizes fill whole vectors. Blocks of keys behind the last query of a strip are
+# never touched.
 # Source: Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax); Dao et al. 2022,
 # arXiv:2205.14135 (blocks, and the backward from the log-sum-exp).
 
 cdef enum:
     KEYS = 168      # keys of a block, a multiple of every MR
-    STRIPS = 4      # strips of NR queries that share a block of keys in the backward pass
 
 ctypedef struct Head:
     # One head of one document: T rows of its q, k, v, with `stride` floats between rows.
@@ -25,28 +25,61 @@ cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t size) noexcept nogil:
     return blocks(n, size) * size
 
 
-cdef inline void panels_times_strip(Py_ssize_t rows, Py_ssize_t depth, const float *a_panels,
-                                    const float *strip, float *c, int add) noexcept nogil:
-    """c (rows padded to MR, NR) = packed A (rows, depth) times a strip (depth, NR)."""
+cdef inline void scores_of_strip(Py_ssize_t keys, Py_ssize_t D, const float *panels,
+                                 const float *strip, float *scores) noexcept nogil:
+    """scores (keys padded to MR, NR) = packed rows (keys, D) times a strip (D, NR)."""
     cdef Py_ssize_t i
-    for i from 0 <= i < rows by MR:
-        micro_kernel(depth, a_panels + i * depth, strip, c + i * NR, NR, add, NULL)
+    for i from 0 <= i < keys by MR:
+        tile_of_panel(keys - i, D, panels + i * D, strip, scores + i * NR, NR, STORE, NULL)
+
+
+cdef inline void add_to_queries(const float *scores, Py_ssize_t keys, const float *rows,
+                                Py_ssize_t D, Py_ssize_t ld_panel, float *c,
+                                Py_ssize_t ldc) noexcept nogil:
+    """c (NR padded to MR, D) += scores^T (NR, keys) times rows (keys, D).
+
+    rows are packed NR columns of D at a time, each `ld_panel` floats behind the one before.
+    """
+    cdef Py_ssize_t i, j
+    for j from 0 <= j < D by NR:
+        for i from 0 <= i < NR by MR:
+            tile_of_strip(NR - i, keys, scores + i, rows + j // NR * ld_panel, c + i * ldc + j,
+                          ldc, ACCUMULATE, NULL)
+
+
+cdef inline void add_to_keys(const float *scores, Py_ssize_t keys, Py_ssize_t queries,
+                             const float *rows, Py_ssize_t D, Py_ssize_t ld_panel, float *c,
+                             Py_ssize_t ldc) noexcept nogil:
+    """c (keys padded to MR, D) += scores (keys, queries <= NR) times rows (queries, D)."""
+    cdef Py_ssize_t i, j
+    for j from 0 <= j < D by NR:
+        for i from 0 <= i < keys by MR:
+            tile_of_block(keys - i, queries, scores + i * NR, rows + j // NR * ld_panel,
+                          c + i * ldc + j, ldc, ACCUMULATE, NULL)
+
+
+cdef void pack_across(const float *x, Py_ssize_t stride, Py_ssize_t T, Py_ssize_t D,
+                      float *panels) noexcept nogil:
+    """x (T, D) as [d / NR][row][NR], zeros behind the last d."""
+    pack_panels(x, 1, stride, D, T, NR, 1.0, panels)
 
 
 cdef inline void forget_future(float *scores, Py_ssize_t first_key, Py_ssize_t keys,
                                Py_ssize_t first_query, float hidden) noexcept nogil:
     """scores[key][query] = hidden where the key comes after the query."""
-    cdef Py_ssize_t key, i
+    cdef Py_ssize_t key, half
+    cdef float *row
     for key in range(max(0, first_query + 1 - first_key), keys):
-        for i in range(smaller(NR, first_key + key - first_query)):
-            scores[key * NR + i] = hidden
+        for half from 0 <= half < NR by VL:
+            row = scores + key * NR + half
+            vstore(row, vhide_before(vload(row), first_key + key - first_query - half, hidden))
 
 
-cdef void softmax_block(float *scores, Py_ssize_t keys, vf *most, vf *total, float *out,
-                        Py_ssize_t D) noexcept nogil:
-    """scores -> exp(scores - running maximum); running sum and output follow the new maximum."""
+cdef void softmax_block(float *scores, Py_ssize_t keys, vf *most, vf *total,
+                        float *factors) noexcept nogil:
+    """scores -> exp(scores - running maximum); factors (NR,) bring older sums to the new one."""
     cdef vf highest, factor, sum, e
-    cdef Py_ssize_t half, key, d
+    cdef Py_ssize_t half, key
     for half in range(2):
         highest = most[half]
         for key in range(keys):
@@ -59,58 +92,55 @@ cdef void softmax_block(float *scores, Py_ssize_t keys, vf *most, vf *total, flo
             vstore(scores + key * NR + half * VL, e)
             sum = sum + e
         total[half] = sum
-        for d in range(D):
-            vstore(out + d * NR + half * VL, vload(out + d * NR + half * VL) * factor)
+        vstore(factors + half * VL, factor)
+
+
+cdef inline void scale_row(const float *x, float factor, float *y, Py_ssize_t D) noexcept nogil:
+    cdef Py_ssize_t d
+    for d from 0 <= d < D by VL:
+        store(y + d, load(x + d, D - d) * vset1(factor), D - d)
 
 
 cdef void head_forward(Head head, float *out, Py_ssize_t ldo, float *lse) noexcept nogil:
     """out (T, D; row stride ldo) and lse (T,) of one head of one document."""
-    cdef Py_ssize_t T = head.T, D = head.D, q0, k0, keys, i, d
-    cdef Py_ssize_t Dm = padded(D, MR), Tm = padded(T, MR), n_keys
-    cdef float *k_panels = cgpt_scratch(SLOT_THREAD, Tm * D + T * Dm + (KEYS + D + Dm) * NR)
+    cdef Py_ssize_t T = head.T, D = head.D, q0, k0, keys, i
+    cdef Py_ssize_t Dn = padded(D, NR), Tm = padded(T, MR), n_keys
+    cdef float *k_panels = cgpt_scratch(
+        SLOT_THREAD, Tm * D + T * Dn + KEYS * NR + D * NR + padded(NR, MR) * Dn)
     cdef float *v_panels = k_panels + Tm * D
-    cdef float *scores = v_panels + T * Dm
+    cdef float *scores = v_panels + T * Dn
     cdef float *strip = scores + KEYS * NR
     cdef float *sums = strip + D * NR
     cdef vf most[2]
     cdef vf total[2]
     cdef float lanes[NR]
     cdef float tops[NR]
+    cdef float factors[NR]
     cdef float scale = <float>(1 / sqrt(<double>D))
     pack_panels(head.k, head.stride, 1, T, D, MR, 1.0, k_panels)
-    for k0 from 0 <= k0 < T by KEYS:       # V^T, a block of keys at a time
-        keys = smaller(KEYS, T - k0)
-        pack_panels(head.v + k0 * head.stride, 1, head.stride, D, keys, MR, 1.0,
-                    v_panels + k0 * Dm)
+    pack_across(head.v, head.stride, T, D, v_panels)
     for q0 from 0 <= q0 < T by NR:
         pack_panels(head.q + q0 * head.stride, head.stride, 1, smaller(NR, T - q0), D, NR, scale,
                     strip)
         n_keys = smaller(T, q0 + NR)
-        memset(sums, 0, Dm * NR * sizeof(float))
+        memset(sums, 0, padded(NR, MR) * Dn * sizeof(float))
         most[0] = most[1] = vset1(-1e30)
         total[0] = total[1] = vset1(0)
         for k0 from 0 <= k0 < n_keys by KEYS:
             keys = smaller(KEYS, n_keys - k0)
-            panels_times_strip(keys, D, k_panels + k0 * D, strip, scores, STORE)
+            scores_of_strip(keys, D, k_panels + k0 * D, strip, scores)
             forget_future(scores, k0, keys, q0, -1e30)
-            softmax_block(scores, keys, most, total, sums, D)
-            panels_times_block(D, keys, smaller(KEYS, T - k0), v_panels + k0 * Dm, scores, sums)
+            softmax_block(scores, keys, most, total, factors)
+            if k0 > 0:
+                for i in range(NR):
+                    scale_row(sums + i * Dn, factors[i], sums + i * Dn, Dn)
+            add_to_queries(scores, keys, v_panels + k0 * NR, D, T * NR, sums, Dn)
         for i in range(2):
             vstore(lanes + i * VL, total[i])
             vstore(tops + i * VL, most[i])
         for i in range(smaller(NR, T - q0)):
             lse[q0 + i] = tops[i] + <float>log(lanes[i])
-            for d in range(D):
-                out[(q0 + i) * ldo + d] = sums[d * NR + i] / lanes[i]
-
-
-cdef inline void panels_times_block(Py_ssize_t rows, Py_ssize_t depth, Py_ssize_t panel_depth,
-                                    const float *a_panels, const float *strip,
-                                    float *c) noexcept nogil:
-    """c += packed A times strip, using the first `depth` of panels `panel_depth` deep."""
-    cdef Py_ssize_t i
-    for i from 0 <= i < rows by MR:
-        micro_kernel(depth, a_panels + i * panel_depth, strip, c + i * NR, NR, ACCUMULATE, NULL)
+            scale_row(sums + i * Dn, 1 / lanes[i], out + (q0 + i) * ldo, D)
 
 
 cdef void attend(const float *qkv, const int *offsets, Py_ssize_t N, Py_ssize_t C,
@@ -167,95 +197,66 @@ cdef int check_attention(const float[:, ::1] qkv, const int[::1] offsets, int n_
 
 
 ctypedef struct Backward:
-    # Scratch of one task of the backward pass; "panels" are packed left-hand sides.
-    float *k_panels        # K: [key / MR][d][MR]
-    float *v_panels        # V: [key / MR][d][MR]
-    float *kt_panels       # K^T of a block: [d / MR][key][MR]
+    # Scratch of one task of the backward pass.
+    float *k_panels        # K in panels: [key / MR][d][MR]
+    float *v_panels        # V in panels
     float *q_strips        # Q^T, scaled: [query / NR][d][NR]
     float *g_strips        # dO^T: [query / NR][d][NR]
-    float *dq              # dQ^T: [query / NR][d][NR]
+    float *k_rows          # K: [d / NR][key][NR]
+    float *q_rows          # Q, scaled: [d / NR][query][NR]
+    float *g_rows          # dO: [d / NR][query][NR]
     float *delta           # [query], rows of dO * O summed
     float *lse             # [query], padded
-    float *p               # P^T: [strip][key][NR]
-    float *ds              # dS^T: [strip][key][NR]
-    float *left            # a (query, key) block packed: [key / MR][query][MR]
-    float *right           # Q or dO rows of a block: [d / NR][query][NR]
-    float *dk              # (key, D padded)
-    float *dv
-    Py_ssize_t Dm
+    float *p               # P^T of a strip and a block: [key][NR]
+    float *ds              # dS^T of the same
+    float *dq              # [query][Dn]
+    float *dk              # [key of the block][Dn]
+    float *dv              # [key of the block][Dn]
     Py_ssize_t Dn
 
 
 cdef Backward backward_scratch(Py_ssize_t T, Py_ssize_t D) noexcept nogil:
     cdef Backward s
-    cdef Py_ssize_t Tm = padded(T, MR), Tn = padded(T, NR), block = STRIPS * NR
-    s.Dm = padded(D, MR)
+    cdef Py_ssize_t Tm = padded(T, MR), Tn = padded(T, NR)
     s.Dn = padded(D, NR)
     s.k_panels = cgpt_scratch(
-        SLOT_THREAD, 2 * Tm * D + KEYS * s.Dm + 2 * Tn * D + Tn * s.Dm + 2 * Tn
-        + 3 * KEYS * block + block * s.Dn + 2 * KEYS * s.Dn)
+        SLOT_THREAD, 2 * Tm * D + 2 * Tn * D + 3 * T * s.Dn + 2 * Tn + 2 * KEYS * NR
+        + (Tn + MR) * s.Dn + 2 * KEYS * s.Dn)
     s.v_panels = s.k_panels + Tm * D
-    s.kt_panels = s.v_panels + Tm * D
-    s.q_strips = s.kt_panels + KEYS * s.Dm
+    s.q_strips = s.v_panels + Tm * D
     s.g_strips = s.q_strips + Tn * D
-    s.dq = s.g_strips + Tn * D
-    s.delta = s.dq + Tn * s.Dm
+    s.k_rows = s.g_strips + Tn * D
+    s.q_rows = s.k_rows + T * s.Dn
+    s.g_rows = s.q_rows + T * s.Dn
+    s.delta = s.g_rows + T * s.Dn
     s.lse = s.delta + Tn
     s.p = s.lse + Tn
-    s.ds = s.p + KEYS * block
-    s.left = s.ds + KEYS * block
-    s.right = s.left + KEYS * block
-    s.dk = s.right + block * s.Dn
+    s.ds = s.p + KEYS * NR
+    s.dq = s.ds + KEYS * NR
+    s.dk = s.dq + (Tn + MR) * s.Dn
     s.dv = s.dk + KEYS * s.Dn
     return s
 
 
-cdef void strip_scores(Backward s, Py_ssize_t D, Py_ssize_t q0, Py_ssize_t k0, Py_ssize_t keys,
-                       float *p, float *ds) noexcept nogil:
-    """P^T and dS^T = P^T (dP^T - delta) of a strip of queries and a block of keys."""
+cdef void strip_scores(Backward s, Py_ssize_t D, Py_ssize_t q0, Py_ssize_t k0,
+                       Py_ssize_t keys) noexcept nogil:
+    """P^T and dS^T = P^T (dP^T - delta) of a strip of queries and a block of keys.
+
+    Zeros in the rows up to a whole panel: the tiles of the next product reach into them.
+    """
     cdef Py_ssize_t key, half
     cdef vf lse, delta, e
-    panels_times_strip(keys, D, s.k_panels + k0 * D, s.q_strips + q0 * D, p, STORE)
-    panels_times_strip(keys, D, s.v_panels + k0 * D, s.g_strips + q0 * D, ds, STORE)
-    forget_future(p, k0, keys, q0, -1e30)
+    keys = padded(keys, MR)
+    scores_of_strip(keys, D, s.k_panels + k0 * D, s.q_strips + q0 * D, s.p)
+    scores_of_strip(keys, D, s.v_panels + k0 * D, s.g_strips + q0 * D, s.ds)
+    forget_future(s.p, k0, keys, q0, -1e30)
     for half from 0 <= half < NR by VL:
         lse = vload(s.lse + q0 + half)
         delta = vload(s.delta + q0 + half)
         for key in range(keys):
-            e = vexp(vload(p + key * NR + half) - lse)
-            vstore(p + key * NR + half, e)
-            vstore(ds + key * NR + half, e * (vload(ds + key * NR + half) - delta))
-
-
-cdef void pack_left(const float *strips, Py_ssize_t keys, Py_ssize_t queries,
-                    float *left) noexcept nogil:
-    """A block [strip][key][NR] as the packed left-hand side (key, query)."""
-    cdef Py_ssize_t k0, q, i, rows
-    for k0 from 0 <= k0 < keys by MR:
-        rows = smaller(MR, keys - k0)
-        for q in range(queries):
-            for i in range(rows):
-                left[k0 * queries + q * MR + i] = strips[
-                    (q // NR) * keys_padded(keys) * NR + (k0 + i) * NR + q % NR]
-            for i in range(rows, MR):
-                left[k0 * queries + q * MR + i] = 0
-
-
-cdef inline Py_ssize_t keys_padded(Py_ssize_t keys) noexcept nogil:
-    return padded(keys, MR)
-
-
-cdef void add_product(Backward s, const float *strips, const float *rows, Py_ssize_t ldr,
-                      Py_ssize_t keys, Py_ssize_t queries, Py_ssize_t D, float scale,
-                      float *c) noexcept nogil:
-    """c (keys, Dn) += block^T (keys, queries) times rows (queries, D)."""
-    cdef Py_ssize_t i, j
-    pack_left(strips, keys, queries, s.left)
-    pack_panels(rows, 1, ldr, D, queries, NR, scale, s.right)
-    for j from 0 <= j < D by NR:
-        for i from 0 <= i < keys by MR:
-            micro_kernel(queries, s.left + i * queries, s.right + j * queries,
-                         c + i * s.Dn + j, s.Dn, ACCUMULATE, NULL)
+            e = vexp(vload(s.p + key * NR + half) - lse)
+            vstore(s.p + key * NR + half, e)
+            vstore(s.ds + key * NR + half, e * (vload(s.ds + key * NR + half) - delta))
 
 
 cdef void prepare_backward(Backward s, Head head, const float *dout, const float *out,
@@ -265,7 +266,10 @@ cdef void prepare_backward(Backward s, Head head, const float *dout, const float
     pack_panels(head.v, head.stride, 1, T, D, MR, 1.0, s.v_panels)
     pack_panels(head.q, head.stride, 1, T, D, NR, scale, s.q_strips)
     pack_panels(dout, ldo, 1, T, D, NR, 1.0, s.g_strips)
-    memset(s.dq, 0, padded(T, NR) * s.Dm * sizeof(float))
+    pack_across(head.k, head.stride, T, D, s.k_rows)
+    pack_across(head.q, head.stride, T, D, s.q_rows)
+    pack_across(dout, ldo, T, D, s.g_rows)
+    memset(s.dq, 0, (padded(T, NR) + MR) * s.Dn * sizeof(float))
     for i in range(padded(T, NR)):
         s.delta[i] = dot(dout + i * ldo, out + i * ldo, D) if i < T else 0
         s.lse[i] = lse[i] if i < T else 0
@@ -274,31 +278,24 @@ cdef void prepare_backward(Backward s, Head head, const float *dout, const float
 cdef void head_backward(Head head, const float *dout, const float *out, Py_ssize_t ldo,
                         const float *lse, float *dq, float *dk, float *dv) noexcept nogil:
     """dq, dk, dv (T, D; row stride head.stride) of one head of one document."""
-    cdef Py_ssize_t T = head.T, D = head.D, k0, q0, keys, queries, strip, i, d, area
+    cdef Py_ssize_t T = head.T, D = head.D, k0, q0, keys, queries, i
     cdef float scale = <float>(1 / sqrt(<double>D))
     cdef Backward s = backward_scratch(T, D)
     prepare_backward(s, head, dout, out, ldo, lse, scale)
     for k0 from 0 <= k0 < T by KEYS:
-        keys = smaller(KEYS, T - k0)
-        area = keys_padded(keys) * NR
-        pack_panels(head.k + k0 * head.stride, 1, head.stride, D, keys, MR, 1.0, s.kt_panels)
         memset(s.dk, 0, 2 * KEYS * s.Dn * sizeof(float))
-        for q0 from k0 // NR * NR <= q0 < T by STRIPS * NR:
-            queries = smaller(STRIPS * NR, T - q0)
-            for strip in range(blocks(queries, NR)):
-                strip_scores(s, D, q0 + strip * NR, k0, keys, s.p + strip * area,
-                             s.ds + strip * area)
-                panels_times_strip(D, keys, s.kt_panels, s.ds + strip * area,
-                                   s.dq + (q0 + strip * NR) * s.Dm, ACCUMULATE)
-            add_product(s, s.p, dout + q0 * ldo, ldo, keys, queries, D, 1.0, s.dv)
-            add_product(s, s.ds, head.q + q0 * head.stride, head.stride, keys, queries, D, scale,
-                        s.dk)
-        for i in range(keys):
-            memcpy(dk + (k0 + i) * head.stride, s.dk + i * s.Dn, D * sizeof(float))
+        for q0 from k0 // NR * NR <= q0 < T by NR:
+            queries = smaller(NR, T - q0)
+            keys = smaller(KEYS, smaller(T, q0 + NR) - k0)      # none behind the last query
+            strip_scores(s, D, q0, k0, keys)
+            add_to_queries(s.ds, keys, s.k_rows + k0 * NR, D, T * NR, s.dq + q0 * s.Dn, s.Dn)
+            add_to_keys(s.p, keys, queries, s.g_rows + q0 * NR, D, T * NR, s.dv, s.Dn)
+            add_to_keys(s.ds, keys, queries, s.q_rows + q0 * NR, D, T * NR, s.dk, s.Dn)
+        for i in range(smaller(KEYS, T - k0)):
+            scale_row(s.dk + i * s.Dn, scale, dk + (k0 + i) * head.stride, D)
             memcpy(dv + (k0 + i) * head.stride, s.dv + i * s.Dn, D * sizeof(float))
     for i in range(T):
-        for d in range(D):
-            dq[i * head.stride + d] = scale * s.dq[(i // NR) * NR * s.Dm + d * NR + i % NR]
+        scale_row(s.dq + i * s.Dn, scale, dq + i * head.stride, D)
 
 
 cdef void attend_backward(const float *dout, const float *qkv, const float *out,

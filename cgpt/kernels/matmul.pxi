@@ -72,19 +72,19 @@ cdef inline Py_ssize_t even_part(Py_ssize_t n, Py_ssize_t most, Py_ssize_t unit)
 
 cdef void gemm_tile(Py_ssize_t depth, const float *a, const float *b, float *c, Py_ssize_t ldc,
                     Py_ssize_t rows, Py_ssize_t columns, int add, const float *bias) noexcept nogil:
-    """One MR x NR tile; a tile at the border goes through a buffer of the whole size."""
+    """One tile; where it is not whole it goes through a buffer that is."""
     cdef float tile[MR * NR]
     cdef float tile_bias[NR]
     cdef Py_ssize_t i, j
-    if rows >= MR and columns >= NR:
-        micro_kernel(depth, a, b, c, ldc, add, bias)
+    if columns >= NR and (rows >= MR or rows == MR_MID or rows == MR_LOW):
+        tile_of_panel(rows, depth, a, b, c, ldc, add, bias)
         return
     rows = smaller(rows, MR)
     columns = smaller(columns, NR)
     if add == ADD_BIAS:
         memset(tile_bias, 0, sizeof(tile_bias))
         memcpy(tile_bias, bias, columns * sizeof(float))
-    micro_kernel(depth, a, b, tile, NR, ADD_BIAS if add == ADD_BIAS else STORE, tile_bias)
+    tile_of_panel(rows, depth, a, b, tile, NR, ADD_BIAS if add == ADD_BIAS else STORE, tile_bias)
     for i in range(rows):
         for j in range(columns):
             if add == ACCUMULATE:

@@ -1,4 +1,4 @@
-/* Vectors, elementary functions and the matrix-product micro-kernel, for every instruction set.
+/* Vectors, elementary functions and scratch memory, for every instruction set.
  *
  * The same kernel source is compiled once per instruction set; this header is all that knows
  * how wide a vector is. GCC and Clang vector extensions carry the arithmetic (so AVX2, AVX-512,
@@ -29,13 +29,20 @@
 #endif
 
 /* The micro-kernel holds MR x NR sums in registers: NR is two vectors, MR what the register
- * file leaves room for beside two vectors of B and one broadcast of A. */
+ * file leaves room for beside two vectors of B and one broadcast of A; where fewer rows are left
+ * it takes MR_MID or MR_LOW. */
 #if VL == 16
 #define MR 14
+#define MR_MID 8
+#define MR_LOW 4
 #elif VL == 1
 #define MR 2
+#define MR_MID 2
+#define MR_LOW 1
 #else
 #define MR 6
+#define MR_MID 4
+#define MR_LOW 2
 #endif
 #define NR (2 * VL)
 
@@ -136,6 +143,14 @@ CGPT_INLINE vf vsqrt(vf x) {
     return vload(part);
 }
 
+/* `hidden` in the lanes before the n-th, x in the others. */
+CGPT_INLINE vf vhide_before(vf x, float n, float hidden) {
+    float lane[VL];
+    int i;
+    for (i = 0; i < VL; i++) lane[i] = (float)i;
+    return vselect(vless(vload(lane), vset1(n)), vset1(hidden), x);
+}
+
 /* exp, relative error under 2e-7; 0 below -87.3 (so exp(-inf) is 0), NaN stays NaN, infinity
  * above 88.7. Cody-Waite reduction by ln 2 in two parts, then the Taylor polynomial of degree 7
  * on [-ln2/2, ln2/2] (truncation 5e-9). Source: Cody and Waite 1980, chapter 6. */
@@ -187,51 +202,6 @@ static float *cgpt_scratch(int slot, size_t floats) {
     if (room[slot] * sizeof(float) >= HUGE_PAGE)
         return (float *)(((uintptr_t)block[slot] + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
     return (float *)(((uintptr_t)block[slot] + 63) & ~(uintptr_t)63);
-}
-
-/* C (MR x NR, row stride ldc) = sum over k of a[k][:] outer b[k][:], plus what `add` says. */
-enum { STORE, ACCUMULATE, ADD_BIAS };
-
-
-CGPT_INLINE void micro_kernel(Py_ssize_t depth, const float *CGPT_RESTRICT a,
-                              const float *CGPT_RESTRICT b, float *CGPT_RESTRICT c,
-                              Py_ssize_t ldc, int add, const float *bias) {
-    vf sum[MR][2];
-    Py_ssize_t k;
-    int i;
-    UNROLL(16)
-    for (i = 0; i < MR; i++) {
-        sum[i][0] = sum[i][1] = vset1(0.0f);
-        PREFETCH(c + i * ldc);
-        PREFETCH(c + i * ldc + NR - 1);
-    }
-    UNROLL(4)
-    for (k = 0; k < depth; k++) {
-        vf b0 = vload(b), b1 = vload(b + VL);
-        UNROLL(16)
-        for (i = 0; i < MR; i++) {
-            vf ai = vset1(a[i]);
-            sum[i][0] += ai * b0;
-            sum[i][1] += ai * b1;
-        }
-        a += MR;
-        b += NR;
-    }
-    if (add == ACCUMULATE) {
-        UNROLL(16)
-        for (i = 0; i < MR; i++) {
-            vstore(c + i * ldc, vload(c + i * ldc) + sum[i][0]);
-            vstore(c + i * ldc + VL, vload(c + i * ldc + VL) + sum[i][1]);
-        }
-    } else {
-        vf bias0 = vset1(0.0f), bias1 = vset1(0.0f);
-        if (add == ADD_BIAS) { bias0 = vload(bias); bias1 = vload(bias + VL); }
-        UNROLL(16)
-        for (i = 0; i < MR; i++) {
-            vstore(c + i * ldc, sum[i][0] + bias0);
-            vstore(c + i * ldc + VL, sum[i][1] + bias1);
-        }
-    }
 }
 
 /* What this processor can run: 0 the baseline, 1 AVX2 with FMA, 2 AVX-512 F, BW, DQ and VL. */

@@ -2,13 +2,12 @@
 cdef extern from "simd.h" nogil:
     enum: VL
     enum: MR
+    enum: MR_MID
+    enum: MR_LOW
     enum: NR
     enum: SLOT_SHARED
     enum: SLOT_THREAD
     enum: SLOT_SUMS
-    enum: STORE
-    enum: ACCUMULATE
-    enum: ADD_BIAS
     ctypedef float vf
     vf vset1(float x)
     vf vload(const float *p)
@@ -17,14 +16,24 @@ cdef extern from "simd.h" nogil:
     void vstore_part(float *p, vf x, Py_ssize_t n)
     vf vmax(vf a, vf b)
     vf vexp(vf x)
+    vf vhide_before(vf x, float n, float hidden)
     vf vsqrt(vf x)
     float vsum(vf x)
     float vmax_lanes(vf x)
     float *cgpt_scratch(int slot, size_t floats)
-    void micro_kernel(Py_ssize_t depth, const float *a, const float *b, float *c,
-                      Py_ssize_t ldc, int add, const float *bias)
     int cgpt_cpu_level()
     int cgpt_has_openmp()
+
+cdef extern from "micro.h" nogil:
+    enum: STORE
+    enum: ACCUMULATE
+    enum: ADD_BIAS
+    void tile_of_panel(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,
+                       float *c, Py_ssize_t ldc, int add, const float *bias)
+    void tile_of_strip(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,
+                       float *c, Py_ssize_t ldc, int add, const float *bias)
+    void tile_of_block(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,
+                       float *c, Py_ssize_t ldc, int add, const float *bias)
 
 cdef extern from "pack.h" nogil:
     void pack_panels(const float *x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows,

@@ -1,0 +1,69 @@
+/* The micro-kernel of every matrix product: a tile of C in registers. */
+#ifndef CGPT_MICRO_H
+#define CGPT_MICRO_H
+
+#include "simd.h"
+
+/* What becomes of C: it is stored, added to, or stored with a bias for each column added. */
+enum { STORE, ACCUMULATE, ADD_BIAS };
+
+/* C (rows x NR, row stride ldc) = sum over k of A[:, k] outer B[k][:]. Element (i, k) of A is at
+ * a[i * a_row + k * a_k]; B is packed, NR floats a k. rows, a_row and a_k are constants where it
+ * is called, so that every sum has a register and every address an offset. */
+CGPT_INLINE void tile_product(int rows, Py_ssize_t depth, const float *CGPT_RESTRICT a,
+                              Py_ssize_t a_row, Py_ssize_t a_k, const float *CGPT_RESTRICT b,
+                              float *CGPT_RESTRICT c, Py_ssize_t ldc, int add,
+                              const float *bias) {
+    vf sum[MR][2];
+    Py_ssize_t k;
+    int i;
+    UNROLL(16)
+    for (i = 0; i < rows; i++) {
+        sum[i][0] = sum[i][1] = vset1(0.0f);
+        PREFETCH(c + i * ldc);
+        PREFETCH(c + i * ldc + NR - 1);
+    }
+    UNROLL(4)
+    for (k = 0; k < depth; k++) {
+        vf b0 = vload(b), b1 = vload(b + VL);
+        UNROLL(16)
+        for (i = 0; i < rows; i++) {
+            vf ai = vset1(a[i * a_row]);
+            sum[i][0] += ai * b0;
+            sum[i][1] += ai * b1;
+        }
+        a += a_k;
+        b += NR;
+    }
+    if (add == ACCUMULATE) {
+        UNROLL(16)
+        for (i = 0; i < rows; i++) {
+            vstore(c + i * ldc, vload(c + i * ldc) + sum[i][0]);
+            vstore(c + i * ldc + VL, vload(c + i * ldc + VL) + sum[i][1]);
+        }
+    } else {
+        vf bias0 = vset1(0.0f), bias1 = vset1(0.0f);
+        if (add == ADD_BIAS) { bias0 = vload(bias); bias1 = vload(bias + VL); }
+        UNROLL(16)
+        for (i = 0; i < rows; i++) {
+            vstore(c + i * ldc, sum[i][0] + bias0);
+            vstore(c + i * ldc + VL, sum[i][1] + bias1);
+        }
+    }
+}
+
+/* Up to MR rows: as few as suffice are computed and written, which may be more than asked for. */
+#define TILE(name, A_ROW, A_K)                                                                  \
+    static void name(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,        \
+                     float *c, Py_ssize_t ldc, int add, const float *bias) {                   \
+        if (rows > MR_MID) tile_product(MR, depth, a, A_ROW, A_K, b, c, ldc, add, bias);       \
+        else if (rows > MR_LOW)                                                                \
+            tile_product(MR_MID, depth, a, A_ROW, A_K, b, c, ldc, add, bias);                  \
+        else tile_product(MR_LOW, depth, a, A_ROW, A_K, b, c, ldc, add, bias);                 \
+    }
+
+TILE(tile_of_panel, 1, MR)     /* A packed in panels of MR rows */
+TILE(tile_of_strip, 1, NR)     /* A as [k][NR], its rows some of the NR columns */
+TILE(tile_of_block, NR, 1)     /* A as [row][NR], depth at most NR */
+
+#endif
