@@ -46,6 +46,8 @@ SAMPLES: dict[str, tuple[str, ...]] = {
                                "'utf-8' codec can't decode byte 0xb5 in position 3: invalid start "
                                "byte"),
     "readers.py: error": ("found a list under 'text', expected a string",),
+    "cli/bench/workers.py: answer['error']":
+        ("CGPT_THREADS: found 'x', expected 1 to 1024; correct it or leave CGPT_THREADS unset",),
     "data.py: fault": ("no messages, expected at least one from the user and one from the "
                        "assistant",),
 }
