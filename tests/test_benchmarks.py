@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,8 @@ import pytest
 
 from cgpt import kernels
 from cgpt.cli.bench import workers
-from cgpt.cli.bench.shapes import SHAPES
+from cgpt.cli.bench.measure import Skip
+from cgpt.cli.bench.shapes import SHAPES, Shape
 from cgpt.errors import CgptError, ConfigError
 from cgpt.model import GPT
 
@@ -123,12 +125,44 @@ def test_a_side_that_cannot_is_left_out_and_one_that_fails_is_told(tmp_path: Pat
     monkeypatch.setitem(workers.SIDES, "odd", workers.Side("odd_side"))
     monkeypatch.setitem(workers.SIDES, "odder", workers.Side("odd_side"))
     monkeypatch.setattr(workers, "PLACE", "")
-    told: list[tuple[str, str]] = []
+    told: list[tuple[str, CgptError]] = []
     with workers.Crew(["odd", "odder"], 1, lambda *what: told.append(what)) as crew:
         found = crew.measure({"odd": ("works", {}), "odder": ("skips", {})}, 3)
-        assert found.values == {"odd": [2.5] * 3} and told == [("odder", "no such thing here")]
+        assert found.values == {"odd": [2.5] * 3}
+        assert [(name, str(why)) for name, why in told] == [("odder", "no such thing here")]
         assert 1e6 < found.memory["odd"]["resident"] <= found.memory["odd"]["peak"] < 1e9
         with pytest.raises(ConfigError, match="no"):
             crew.measure({"odd": ("refuses", {})}, 1)
         with pytest.raises(CgptError, match="side odd ended"):
             crew.measure({"odd": ("fails", {})}, 1)
+
+
+TINY = Shape(3, 4, 128, 192, 300, 16, 2)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
+def test_peers_decode_the_same_model(tmp_path: Path, weights: str) -> None:
+    """Every peer that is installed says the tokens that cgpt says with float32."""
+    sides = {"torch": "torch", "transformers": "transformers", "llama-cpp": "llama_cpp",
+             "ctranslate2": "ctranslate2"}
+    sides = {side: package for side, package in sides.items() if find_spec(package)}
+    if not sides or ("llama-cpp" in sides and not find_spec("gguf")):
+        pytest.skip("no peer is installed")
+    details = {"shape": vars(TINY), "folder": str(tmp_path)}
+    with workers.Worker("maker", 1) as maker:
+        maker.prepare("make", {**details, "peers": list(sides), "weights": weights})
+    found = {}
+    for side in ("cgpt", *sides):
+        task = "decode" if side in ("cgpt", "torch") else side
+        stored = "float32" if side == "cgpt" else weights
+        with workers.Worker(side, 1) as worker:
+            try:
+                worker.prepare(task, {**details, "weights": stored, "batch": 3, "seconds": 0.0,
+                                      "threads": 1})
+                found[side] = worker.measure()["tokens"]
+            except Skip:
+                assert weights != "float32"
+    agreeing = 100 if weights == "float32" else 5     # rounding turns a close choice some day
+    assert len(set(found["cgpt"])) > 10
+    assert all(tokens[:agreeing] == found["cgpt"][:agreeing] for tokens in found.values())

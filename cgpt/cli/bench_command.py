@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,13 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, OneOf, option
-from cgpt.cli.bench.table import BENCHES, Settings
+from cgpt.cli.bench.table import BENCHES, WEIGHTS, Settings
+from cgpt.cli.error_text import localized
 from cgpt.cli.messages import t
 from cgpt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cgpt.cli.bench.measure import Measurement
+    from cgpt.cli.bench.measure import Measurement, Skip
 
 SHAPE = "S"     # what is measured where no shape is named
 NAMES = tuple(BENCHES)
@@ -36,30 +38,34 @@ def separate(ctx: click.Context, param: click.Parameter,
 @option("--config", "shape", type=OneOf(("S", "M", "L", "L64"), fold=True), metavar="S|M|L|L64",
         note=SHAPE)
 @option("--peer", multiple=True, callback=separate, metavar="NAME[,NAME]")
+@option("--weights", type=OneOf(WEIGHTS), metavar="|".join(WEIGHTS), note=WEIGHTS[0])
+@option("--batch", type=Number(1, 4096, whole=True), metavar="N", note="1")
 @option("--repeats", type=Number(1, 1000, whole=True), metavar="N")
 @options.threads
 @options.as_json
-def bench(what: str | None, shape: str | None, peer: tuple[str, ...], repeats: int | None,
-          as_json: bool) -> int:
+def bench(what: str | None, shape: str | None, repeats: int | None, as_json: bool,
+          **given: Any) -> int:
     """Measure this machine."""
     from cgpt.cli.models import print_json
 
     chosen = [what] if what else [name for name, one in BENCHES.items() if one.whole]
-    given = {"config": shape, "peer": peer}
-    refuse_unused(chosen, {name for name, value in given.items() if value})
-    refuse_strangers(chosen, peer)
-    found = measure(chosen, shape or SHAPE, peer, repeats, quiet=as_json)
+    wanted = {name: value for name, value in {"config": shape, **given}.items() if value}
+    refuse_unused(chosen, wanted)
+    refuse_strangers(chosen, given["peer"])
+    found = measure(chosen, repeats, quiet=as_json, **wanted)
     if as_json:
         print_json(found)
     return 0
 
 
-def refuse_unused(chosen: list[str], given: set[str]) -> None:
+def refuse_unused(chosen: list[str], given: Iterable[str]) -> None:
     """An option that no chosen measurement takes would do nothing: say so."""
-    for name in sorted(given - {name for what in chosen for name in BENCHES[what].options}):
-        takers = " and ".join(what for what, one in BENCHES.items() if name in one.options)
-        raise ConfigError(f"bench: --{name} is for {takers}, not for {' and '.join(chosen)}; "
-                          f"name one of them or leave --{name} out")
+    taken = {name for what in chosen for name in BENCHES[what].options}
+    for name in given:
+        if name not in taken:
+            takers = " and ".join(what for what, one in BENCHES.items() if name in one.options)
+            raise ConfigError(f"bench: --{name} is for {takers}, not for {' and '.join(chosen)}; "
+                              f"name one of them or leave --{name} out")
 
 
 def refuse_strangers(chosen: list[str], peers: tuple[str, ...]) -> None:
@@ -71,20 +77,21 @@ def refuse_strangers(chosen: list[str], peers: tuple[str, ...]) -> None:
                               f"possible: {', '.join(known)}")
 
 
-def measure(chosen: list[str], shape: str, peers: tuple[str, ...] = (),
-            repeats: int | None = None, *, quiet: bool = True) -> dict[str, Any]:
+def measure(chosen: list[str], repeats: int | None = None, *, quiet: bool = True,
+            config: str = SHAPE, peer: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
     """Run the measurements and describe machine and results; prints them unless `quiet`."""
     import cgpt
     from cgpt import kernels
     from cgpt.cli.bench.shapes import REPEATS, SHAPES
 
     results = []
-    settings = Settings(shape, (), repeats or REPEATS[shape], kernels.get_num_threads(), tell)
+    settings = Settings(config, (), repeats or REPEATS[config], kernels.get_num_threads(), tell,
+                        **more)
     for what in chosen:
         one = BENCHES[what]
-        print(t("bench_running", what=f"{what} {shape}" if "config" in one.options else what),
+        print(t("bench_running", what=f"{what} {config}" if "config" in one.options else what),
               file=sys.stderr, flush=True)
-        beside = tuple(peer for peer in peers if peer in one.peers)
+        beside = tuple(name for name in peer if name in one.peers)
         for found in one.run(replace(settings, peers=beside)):
             results.append({"bench": what, **found.to_dict()})
             if not quiet:
@@ -92,13 +99,13 @@ def measure(chosen: list[str], shape: str, peers: tuple[str, ...] = (),
     return {"version": cgpt.__version__, "python": platform.python_version(),
             "machine": platform.machine(), "processor": processor(),
             "instruction_set": kernels.instruction_set(),
-            "threads": settings.threads, "config": shape, "shape": vars(SHAPES[shape]),
+            "threads": settings.threads, "config": config, "shape": vars(SHAPES[config]),
             "results": results}
 
 
-def tell(side: str, reason: str) -> None:
+def tell(side: str, reason: Skip) -> None:
     """A side that cannot take part, on stderr."""
-    print(t("bench_skipped", side=side, reason=reason), file=sys.stderr, flush=True)
+    print(t("bench_skipped", side=side, reason=localized(reason)), file=sys.stderr, flush=True)
 
 
 def show(found: Measurement) -> None:

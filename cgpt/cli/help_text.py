@@ -91,7 +91,11 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "verify": ("校验每个字节", "check every byte"),
     "shape": ("模型大小: S、M、L 或 L64 (L，每条 64 词)",
               "shape of the model: S, M, L or L64 (L with 64 tokens a sequence)"),
-    "peer": ("轮流测量的对照: torch、torch-malloc、torch-compile",
-             "measure these in turn: torch, torch-malloc, torch-compile"),
+    "peer": ("轮流测量的对照 (要安装 cgpt[peers]): train 可用 torch、torch-malloc、torch-compile；"
+             "decode 可用 torch、transformers、llama-cpp、ctranslate2",
+             "measure these in turn (install cgpt[peers]): train takes torch, torch-malloc, "
+             "torch-compile; decode takes torch, transformers, llama-cpp, ctranslate2"),
+    "weights": ("权重的存储精度", "how the weights are stored"),
+    "batch": ("一起解码的条数", "sequences that are decoded together"),
     "repeats": ("测量次数", "how often to measure"),
 }

@@ -65,17 +65,19 @@ def read_bandwidth(module: ModuleType, threads: int, size: int) -> Callable[[], 
 
 
 def peaks(threads: int, seconds: float, products: list[list[int]],
-          read: int) -> Callable[[], dict[str, Any]]:
-    """Task: {"fma", "sgemm" in GFLOP/s, "read" in GB/s, "isa"}; no sgemm without products, no
-    read where it is 0."""
+          reads: dict[str, int]) -> Callable[[], dict[str, Any]]:
+    """Task: {"isa", "fma" and "sgemm" in GFLOP/s, "read": {name: GB/s}}.
+
+    products  [N, K, M] to try with sgemm, beside a square one; without any there is no sgemm
+    reads     bytes to read, by name
+    """
     isa, module = best_set(threads)
     product = sgemm([[SQUARE] * 3, *products], seconds / 4) if products else None
-    bandwidth = read_bandwidth(module, threads, read) if read else None
+    bandwidths = {name: read_bandwidth(module, threads, size) for name, size in reads.items()}
 
     def measure() -> dict[str, Any]:
-        found: dict[str, Any] = {"isa": isa, "fma": multiply_adds(module, threads, seconds)}
-        if bandwidth:
-            found["read"] = bandwidth()
+        found: dict[str, Any] = {"isa": isa, "fma": multiply_adds(module, threads, seconds),
+                                 "read": {name: read() for name, read in bandwidths.items()}}
         if product:     # last: the threads of NumPy's BLAS go on spinning for a while
             found["sgemm"] = product()
         return found

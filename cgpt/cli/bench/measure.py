@@ -6,12 +6,16 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
+
+import numpy as np
+
+from cgpt.errors import CgptError
 
 LEAST_SECONDS = 0.25        # of one repeat; quick actions are repeated inside it
 
 
-class Skip(Exception):
+class Skip(CgptError):
     """A side cannot do what was asked for; the text says why."""
 
 
@@ -78,3 +82,18 @@ def repeated(action: Callable[[], Any], least: float = LEAST_SECONDS) -> Callabl
     action()
     calls = max(1, round(least / max(seconds_of(action), 1e-7)))
     return lambda: seconds_of(lambda: [action() for _ in range(calls)]) / calls
+
+
+class Decoded(TypedDict):
+    """One repeat of a decoding measurement: new tokens a second, and those of the first row."""
+
+    rate: float
+    tokens: list[int]
+
+
+def decoding(generate: Callable[[], np.ndarray], seconds: float) -> Callable[[], Decoded]:
+    """How a side measures a function that gives new tokens (B, n)."""
+    tokens = generate()
+    first = tokens[0].tolist()
+    measure = repeated(generate, seconds)
+    return lambda: {"rate": tokens.size / measure(), "tokens": first}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cgpt.cli.bench.measure import repeated
-from cgpt.cli.bench.shapes import NEW, PROMPT, Shape, random_batch
+from cgpt import kernels
+from cgpt.checkpoint import load_model_binary
+from cgpt.cli.bench.measure import Decoded, decoding, repeated
+from cgpt.cli.bench.shapes import NEW, Shape, random_batch, random_prompts
+from cgpt.errors import ConfigError
 from cgpt.model import GPT
 from cgpt.optim import AdamW
 
@@ -34,12 +36,24 @@ def train(shape: dict[str, int], seconds: float) -> Callable[[], float]:
     return lambda: form.tokens / measure()
 
 
-def decode(shape: dict[str, int], seconds: float) -> Callable[[], float]:
-    """Task: new tokens a second, greedy, batch 1."""
-    gpt = GPT(Shape(**shape).config(), seed=0)
-    prompt = np.arange(PROMPT, dtype=np.int32)
-    measure = repeated(lambda: gpt.generate(prompt, max_new_tokens=NEW), seconds)
-    return lambda: NEW / measure()
+def prepare_weights(gpt: GPT, weights: str) -> GPT:
+    """The model with its matrices stored so. Raises ConfigError for what cgpt does not have."""
+    if weights != "float32":
+        raise ConfigError(f"bench: cgpt does not decode with {weights} weights; "
+                          "use --weights float32")
+    return gpt
+
+
+def decode(shape: dict[str, int], folder: str, weights: str, batch: int, seconds: float,
+           threads: int) -> Callable[[], Decoded]:
+    """Task: the public generate, greedy, of a model whose file is mapped as for a chat."""
+    kernels.set_num_threads(threads)
+    gpt = prepare_weights(load_model_binary(Path(folder) / "model.bin", training=False).gpt,
+                          weights)
+    prompts = random_prompts(Shape(**shape), batch)
+    if batch == 1:
+        return decoding(lambda: gpt.generate(prompts[0], max_new_tokens=NEW)[None], seconds)
+    return decoding(lambda: gpt.generate(prompts, max_new_tokens=NEW), seconds)
 
 
 TASKS = {"train": train, "decode": decode}

@@ -62,3 +62,9 @@ def random_batch(shape: Shape, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, shape.vocab_size, (2, shape.B, shape.T), dtype=np.int32)
     return ids[0], ids[1]
+
+
+def random_prompts(shape: Shape, batch: int) -> np.ndarray:
+    """Prompts (batch, PROMPT) int32, unlike each other."""
+    rng = np.random.default_rng(2)
+    return rng.integers(0, shape.vocab_size, (batch, PROMPT), dtype=np.int32)

@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from cgpt.cli.bench.measure import Measurement
+    from cgpt.cli.bench.measure import Measurement, Skip
 
 TORCH = ("torch", "torch-malloc", "torch-compile")
-PEERS = TORCH
+DECODERS = ("torch", "transformers", "llama-cpp", "ctranslate2")
+WEIGHTS = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,17 @@ class Settings:
     repeats  of each side
     threads  of each side
     tell     is given the name of a side that cannot take part, and why
+    weights  how matrices are stored for decoding
+    batch    rows that are decoded together
     """
 
     config: str
     peers: tuple[str, ...]
     repeats: int
     threads: int
-    tell: Callable[[str, str], object]
+    tell: Callable[[str, Skip], object]
+    weights: str = "float32"
+    batch: int = 1
 
 
 class Bench(NamedTuple):
@@ -54,6 +59,7 @@ class Bench(NamedTuple):
 BENCHES = {
     "kernels": Bench("kernels:bench_kernels", ("config",), whole=True),
     "train": Bench("train:bench_train", ("config", "peer"), TORCH, whole=True),
-    "decode": Bench("decode:bench_decode", ("config", "peer"), ("torch",), whole=True),
+    "decode": Bench("decode:bench_decode", ("config", "peer", "weights", "batch"), DECODERS,
+                    whole=True),
     "save": Bench("save:bench_save", ("config",), whole=True),
 }

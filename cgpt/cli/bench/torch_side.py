@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cgpt.cli.bench.measure import Skip, repeated, seconds_of
-from cgpt.cli.bench.shapes import NEW, PROMPT, Shape, random_batch
+import numpy as np
+
+from cgpt.cli.bench.measure import Decoded, Skip, decoding, repeated, seconds_of
+from cgpt.cli.bench.shapes import NEW, Shape, random_batch, random_prompts
+from cgpt.cli.bench.weights import IN_TORCH, Stored
 from cgpt.config import GPTConfig
 
 
@@ -112,7 +115,8 @@ def training_step(model: Any, compiled: bool, batch: tuple[Any, Any]) -> Callabl
     except Exception as error:
         if not compiled:
             raise
-        raise Skip(f"torch.compile: {' '.join(str(error).split())[:200]}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise Skip(f"torch.compile failed ({reason})") from error
     optimizer = optimizer_of(model)
 
     def step(ids: Any = batch[0], targets: Any = batch[1]) -> None:
@@ -134,24 +138,33 @@ def train(shape: dict[str, int], seconds: float, compiled: bool = False) -> Call
     return lambda: form.tokens / measure()
 
 
-def decode(shape: dict[str, int], seconds: float) -> Callable[[], float]:
-    """Task: new tokens a second with a preallocated key-value cache, greedy, batch 1."""
+def decode(shape: dict[str, int], folder: str, weights: str, batch: int, seconds: float,
+           threads: int) -> Callable[[], Decoded]:
+    """Task: greedy decoding with a preallocated key-value cache."""
     import torch
 
-    config = Shape(**shape).config()
+    if weights == "int8":
+        raise Skip("PyTorch is not measured with int8 weights")
+    form, kind = Shape(**shape), getattr(torch, weights)
+    config = form.config()
     model = build(config).eval()
-    size = (1, config.n_head, config.block_size, config.n_embd // config.n_head)
+    Stored(folder).fill_torch(model, IN_TORCH, "", "blocks")
+    model = model.to(kind)
+    torch.set_num_threads(threads)
+    size = (batch, config.n_head, config.block_size, config.n_embd // config.n_head)
+    prompts = torch.from_numpy(random_prompts(form, batch)).long()
 
-    def generate() -> None:
+    def generate() -> np.ndarray:
         with torch.inference_mode():
-            cache = [(torch.empty(size), torch.empty(size)) for _ in range(config.n_layer)]
-            ids, start = torch.arange(PROMPT)[None], 0
+            cache = [(torch.empty(size, dtype=kind), torch.empty(size, dtype=kind))
+                     for _ in range(config.n_layer)]
+            ids, start, found = prompts, 0, []
             for _ in range(NEW):
-                found = model.logits(ids, cache, start).argmax(-1, keepdim=True)
-                start, ids = start + ids.shape[1], found
+                found.append(model.logits(ids, cache, start).argmax(-1, keepdim=True))
+                start, ids = start + ids.shape[1], found[-1]
+            return np.asarray(torch.cat(found, dim=1))
 
-    measure = repeated(generate, seconds)
-    return lambda: NEW / measure()
+    return decoding(generate, seconds)
 
 
 TASKS = {"train": train, "decode": decode}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cgpt.cli.bench import measure
@@ -20,7 +20,7 @@ def bench_train(run: Settings) -> Iterator[Measurement]:
     shape = SHAPES[run.config]
     details = {"shape": vars(shape), "seconds": measure.LEAST_SECONDS}
     tasks = dict.fromkeys(("cgpt", *run.peers), ("train", details))
-    tasks["machine"] = ("peaks", {**peak_details(shape, run.threads), "read": READ})
+    tasks["machine"] = ("peaks", peak_details(shape, run.threads))
     with Crew(tasks, run.threads, run.tell) as crew:
         found = crew.measure(tasks, run.repeats)
     peaks = found.values.pop("machine")
@@ -33,20 +33,21 @@ def peak_details(shape: Shape, threads: int) -> dict[str, Any]:
     """What the machine's side is told: how many threads, which products of the model."""
     N, C, F = shape.tokens, shape.n_embd, shape.n_ff
     return {"threads": threads, "seconds": measure.LEAST_SECONDS,
-            "products": [[N, C, 3 * C], [N, C, F], [N, F, C]]}
+            "products": [[N, C, 3 * C], [N, C, F], [N, F, C]], "reads": {"memory": READ}}
 
 
-def compared(found: Rounds, name: str, unit: str, config: str) -> Iterator[Measurement]:
-    """The rate of every side, and cgpt's over each peer's and over the best PyTorch's."""
+def compared(found: Rounds, name: str, unit: str, config: str, group: Iterable[str] = TORCH,
+             label: str = "best torch") -> Iterator[Measurement]:
+    """The rate of every side, and cgpt's over each peer's and over the best of a group's."""
     rates = {side: Measurement(name, unit, values, side, config)
              for side, values in found.values.items()}
     yield from rates.values()
     for side, rate in rates.items():
         if side != "cgpt":
             yield ratio(rates["cgpt"], rate.values, side)
-    fastest = best(found.values, TORCH)
+    fastest = best(found.values, group)
     if fastest:
-        over = ratio(rates["cgpt"], rates[fastest].values, "best torch")
+        over = ratio(rates["cgpt"], rates[fastest].values, label)
         over.note = fastest
         yield over
 
@@ -66,10 +67,10 @@ def speeds(found: Rounds, shape: Shape, peaks: list[dict[str, Any]],
            config: str) -> Iterator[Measurement]:
     """GFLOP/s of every side and its share of the multiply-adds that the machine can do."""
     isa = peaks[0]["isa"]
-    limits = {kind: [one[kind] for one in peaks] for kind in ("fma", "sgemm", "read")}
+    limits = {kind: [one[kind] for one in peaks] for kind in ("fma", "sgemm")}
     yield Measurement("multiply-add peak", "GFLOP/s", limits["fma"], "machine", note=isa)
     yield Measurement("sgemm", "GFLOP/s", limits["sgemm"], "machine", config, note="NumPy")
-    yield Measurement("memory read", "GB/s", limits["read"], "machine")
+    yield Measurement("memory read", "GB/s", [one["read"]["memory"] for one in peaks], "machine")
     for side, values in found.values.items():
         speed = Measurement("train", "GFLOP/s", [shape.token_flops * value / 1e9
                                                  for value in values], side, config)

@@ -39,6 +39,13 @@ SIDES = {
     "torch": Side("torch_side", "torch"),
     "torch-malloc": Side("torch_side", "torch", {}, KEEP_MEMORY),
     "torch-compile": Side("torch_side", "torch", {"compiled": True}),
+    "maker": Side("formats"),
+    "transformers": Side("decoders", "transformers"),
+    "llama-cpp": Side("decoders", "llama_cpp"),
+    "llama-cpp-1": Side("decoders", "llama_cpp"),
+    # Its own threads and those of its MKL get in each other's way: with several, oneDNN.
+    "ctranslate2": Side("decoders", "ctranslate2", {}, {"CT2_USE_MKL": "0"}),
+    "ctranslate2-1": Side("decoders", "ctranslate2"),
 }
 
 
@@ -117,7 +124,7 @@ class Crew:
     """
 
     def __init__(self, names: Iterable[str], threads: int,
-                 tell: Callable[[str, str], object]) -> None:
+                 tell: Callable[[str, Skip], object]) -> None:
         self.names, self.threads, self.tell = list(names), threads, tell
         self.workers: dict[str, Worker] = {}
 
@@ -140,7 +147,7 @@ class Crew:
                 self.workers[name].prepare(task, details)
                 found.values[name] = []
             except Skip as reason:
-                self.tell(name, str(reason))
+                self.tell(name, reason)
         for _ in range(repeats):
             for name, values in found.values.items():
                 values.append(self.workers[name].measure())
