@@ -164,5 +164,5 @@ def test_peers_decode_the_same_model(tmp_path: Path, weights: str) -> None:
             except Skip:
                 assert weights != "float32"
     agreeing = 100 if weights == "float32" else 5     # rounding turns a close choice some day
-    assert len(set(found["cgpt"])) > 10
+    assert len(set(found["cgpt"])) > 5
     assert all(tokens[:agreeing] == found["cgpt"][:agreeing] for tokens in found.values())
