@@ -139,3 +139,11 @@ def adamw(
 
 def sum_of_squares(x: _Floats) -> float:
     """The sum of x * x."""
+
+def probe_multiply_add(
+    ends: _Floats, rounds: int, factor: float = 0.5, term: float = 1.0
+) -> float:
+    """Multiply-adds in registers, a task an element of ends (tasks,); the operations done."""
+
+def probe_read(x: _Floats, sums: _Floats) -> None:
+    """Read x (n,) once in parts; sums (parts,) are their sums."""

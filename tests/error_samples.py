@@ -18,7 +18,7 @@ import cgpt
 from cgpt.checkpoint import failures, sniff
 
 PACKAGE = Path(cgpt.__file__).parent
-ERRORS = {"CgptError", "ConfigError", "DataError", "CheckpointError"}
+ERRORS = {"Skip", "CgptError", "ConfigError", "DataError", "CheckpointError"}
 BUILDERS = {"damaged", "foreign", "other_version", "not_saved"}     # of checkpoint/failures.py
 Function = ast.FunctionDef
 
@@ -46,6 +46,10 @@ SAMPLES: dict[str, tuple[str, ...]] = {
                                "'utf-8' codec can't decode byte 0xb5 in position 3: invalid start "
                                "byte"),
     "readers.py: error": ("found a list under 'text', expected a string",),
+    "cli/bench/workers.py: answer['error']":
+        ("CGPT_THREADS: found 'x', expected 1 to 1024; correct it or leave CGPT_THREADS unset",),
+    "cli/bench/workers.py: answer['skip']": ("llama.cpp could not load the model",),
+    "cli/bench/torch_side.py: ' '.join(str(error).split())[:200]": ("InvalidCxxCompiler: None",),
     "data.py: fault": ("no messages, expected at least one from the user and one from the "
                        "assistant",),
 }

@@ -6,10 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+
+from cgpt import kernels
+from cgpt.cli.bench import workers
+from cgpt.cli.bench.measure import Skip
+from cgpt.cli.bench.shapes import SHAPES, Shape
+from cgpt.errors import CgptError, ConfigError
+from cgpt.model import GPT
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SHORT = {
@@ -42,3 +53,116 @@ def test_short_run(name: str) -> None:
 def test_import_brings_in_nothing_heavy() -> None:
     """`import cgpt` brings in nothing heavy, whatever public name is used."""
     assert run("bench_startup.py")["heavy_imports"] == []
+
+
+# ---- what the machine can do ---------------------------------------------------------------
+
+
+@pytest.fixture(params=kernels.runnable())
+def module(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    loaded = kernels.load(request.param)
+    before = loaded.get_num_threads()
+    loaded.set_num_threads(2)
+    yield loaded
+    loaded.set_num_threads(before)
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3])
+def test_every_multiply_add_is_done_and_counted(module: ModuleType, tasks: int) -> None:
+    """Twelve chains from 0.0, 0.1 ... 1.1: with factor 1 and term 1/1024, 256 steps add 1/4."""
+    ends = np.zeros(tasks, np.float32)
+    lanes, rounds = module.vector_length(), 3
+    work = module.probe_multiply_add(ends, rounds, 1.0, 1 / 1024)
+    assert work == tasks * rounds * 256 * 12 * lanes * 2
+    starts = np.arange(12) / 10
+    np.testing.assert_allclose(ends, lanes * (starts + rounds / 4).sum(), rtol=1e-5)
+    module.probe_multiply_add(ends, 1, 0.5, 1.0)
+    np.testing.assert_allclose(ends, lanes * 12 * 2.0, rtol=1e-6)      # x = x / 2 + 1 ends at 2
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 65, 127, 128, 129, 1000])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_every_element_is_read_once(module: ModuleType, size: int, parts: int) -> None:
+    x = np.random.default_rng(size).standard_normal(size).astype(np.float32)
+    sums = np.full(parts, np.nan, np.float32)
+    module.probe_read(x, sums)
+    span = -(-size // parts)
+    expected = [x[part * span:(part + 1) * span].sum(dtype=np.float64) for part in range(parts)]
+    np.testing.assert_allclose(sums, expected, atol=1e-6 * np.abs(x).sum())
+
+
+def test_probes_refuse_nothing_to_do(module: ModuleType) -> None:
+    one, none = np.zeros(1, np.float32), np.zeros(0, np.float32)
+    for wrong in (lambda: module.probe_multiply_add(none, 1),
+                  lambda: module.probe_multiply_add(one, 0),
+                  lambda: module.probe_read(none, one), lambda: module.probe_read(one, none)):
+        with pytest.raises(ValueError, match="expected at least 1"):
+            wrong()
+
+
+# ---- shapes and processes ------------------------------------------------------------------
+
+
+def test_operations_of_a_token_are_those_of_the_matrices() -> None:
+    for shape in SHAPES.values():
+        entries = {entry.name: entry.size for entry in GPT.layout(shape.config())
+                   if len(entry.shape) == 2 and entry.name != "wpe.weight"}
+        assert shape.matmul_parameters == sum(entries.values())
+    small = SHAPES["S"]
+    assert small.token_flops == 6 * small.matmul_parameters + 12 * 2 * 256 * 128
+
+
+def test_a_side_that_cannot_is_left_out_and_one_that_fails_is_told(tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "odd_side.py").write_text(
+        "from cgpt.cli.bench.measure import Skip\n"
+        "from cgpt.errors import ConfigError\n"
+        "def skips(): raise Skip('no such thing here')\n"
+        "def refuses(): raise ConfigError('no')\n"
+        "def works():\n    print('noise on stdout')\n    return lambda: 2.5\n"
+        "TASKS = {'skips': skips, 'refuses': refuses, 'works': works, 'fails': lambda: 1 / 0}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setitem(workers.SIDES, "odd", workers.Side("odd_side"))
+    monkeypatch.setitem(workers.SIDES, "odder", workers.Side("odd_side"))
+    monkeypatch.setattr(workers, "PLACE", "")
+    told: list[tuple[str, CgptError]] = []
+    with workers.Crew(["odd", "odder"], 1, lambda *what: told.append(what)) as crew:
+        found = crew.measure({"odd": ("works", {}), "odder": ("skips", {})}, 3)
+        assert found.values == {"odd": [2.5] * 3}
+        assert [(name, str(why)) for name, why in told] == [("odder", "no such thing here")]
+        assert 1e6 < found.memory["odd"]["resident"] <= found.memory["odd"]["peak"] < 1e9
+        with pytest.raises(ConfigError, match="no"):
+            crew.measure({"odd": ("refuses", {})}, 1)
+        with pytest.raises(CgptError, match="side odd ended"):
+            crew.measure({"odd": ("fails", {})}, 1)
+
+
+TINY = Shape(3, 4, 128, 192, 300, 16, 2)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
+def test_peers_decode_the_same_model(tmp_path: Path, weights: str) -> None:
+    """Every peer that is installed says the tokens that cgpt says with float32."""
+    sides = {"torch": "torch", "transformers": "transformers", "llama-cpp": "llama_cpp",
+             "ctranslate2": "ctranslate2"}
+    sides = {side: package for side, package in sides.items() if find_spec(package)}
+    if not sides or ("llama-cpp" in sides and not find_spec("gguf")):
+        pytest.skip("no peer is installed")
+    details = {"shape": vars(TINY), "folder": str(tmp_path)}
+    with workers.Worker("maker", 1) as maker:
+        maker.prepare("make", {**details, "peers": list(sides), "weights": weights})
+    found = {}
+    for side in ("cgpt", *sides):
+        task = "decode" if side in ("cgpt", "torch") else side
+        stored = "float32" if side == "cgpt" else weights
+        with workers.Worker(side, 1) as worker:
+            try:
+                worker.prepare(task, {**details, "weights": stored, "batch": 3, "seconds": 0.0,
+                                      "threads": 1})
+                found[side] = worker.measure()["tokens"]
+            except Skip:
+                assert weights != "float32"
+    agreeing = 100 if weights == "float32" else 5     # rounding turns a close choice some day
+    assert len(set(found["cgpt"])) > 5
+    assert all(tokens[:agreeing] == found["cgpt"][:agreeing] for tokens in found.values())

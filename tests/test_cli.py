@@ -23,7 +23,7 @@ from small_llm import FACTS, TEXTS
 from cgpt.checkpoint import CheckpointManager, load_model_auto
 from cgpt.cli import main
 from cgpt.cli.app import spread_values
-from cgpt.cli.bench import Measurement
+from cgpt.cli.bench.measure import Measurement, ratio
 from cgpt.cli.models import one_line
 
 MODEL = "checkpoints/model_final.bin"
@@ -469,27 +469,31 @@ def test_damaged_model_exits_with_3(run: Run, place: Path) -> None:
 
 
 def test_bench_prints_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cgpt.cli import bench
+    from cgpt.cli.bench import measure, shapes
 
-    monkeypatch.setitem(bench.SHAPES, "S", bench.Shape(1, 1, 16, 32, 300, 16, 2))
-    monkeypatch.setattr(bench, "LEAST_SECONDS", 0.001)
+    monkeypatch.setitem(shapes.SHAPES, "S", shapes.Shape(1, 1, 16, 32, 300, 16, 2))
+    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.001)
     code, out, _ = run("bench", "--json", "--repeats", "2")
     assert code == 0
     results = json.loads(out)["results"]
     assert {one["bench"] for one in results} == {"kernels", "train", "decode", "save"}
-    assert all(len(one["values"]) == 2 or one["unit"] == "B" for one in results)
+    assert all(len(one["values"]) == 2 for one in results if one["unit"] not in ("B", "MB"))
     code, out, _ = run("bench", "train", "--repeats", "1")
     assert code == 0 and "tokens/s" in out
-    assert run("bench", "kernels", "--peer", "torch")[0] == 1
+
+
+def test_bench_refuses_what_it_would_ignore(run: Run) -> None:
+    code, _, err = run("bench", "kernels", "--peer", "torch")
+    assert code == 1 and "--peer" in err and "train" in err
+    assert run("bench", "train", "--peer", "torch,nobody")[0] == 2
 
 
 def test_missing_peer_names_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpt.cli.bench_peer.find_spec", lambda name: None)
+    monkeypatch.setattr("cgpt.cli.bench.workers.find_spec", lambda name: None)
     code, _, err = run("bench", "train", "--peer", "torch")
     assert code == 1 and "cgpt[peers]" in err
 
 
-def test_ratio_is_above_one_where_we_are_better() -> None:
-    rate = Measurement("train", "tokens/s", [20.0, 22.0, 21.0], peer_values=[10.5])
-    seconds = Measurement("save", "s", [0.5], higher=False, peer_values=[1.0])
-    assert rate.ratio == 2.0 and seconds.ratio == 2.0
+def test_ratio_goes_repeat_by_repeat() -> None:
+    rate = Measurement("train", "tokens/s", [20.0, 22.0, 30.0])
+    assert ratio(rate, [10.0, 11.0, 10.0], "torch").values == [2.0, 2.0, 3.0]

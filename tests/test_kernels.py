@@ -22,7 +22,9 @@ from cgpt import kernels
 
 CASES = all_cases()
 ISAS = kernels.runnable()
-UTILITIES = {"set_num_threads", "get_num_threads", "has_openmp", "cpu_level", "vector_length"}
+PROBES = {"probe_multiply_add", "probe_read"}       # tested in test_benchmarks.py
+UTILITIES = PROBES | {"set_num_threads", "get_num_threads", "has_openmp", "cpu_level",
+                      "vector_length"}
 
 
 @pytest.fixture(scope="module", params=ISAS)

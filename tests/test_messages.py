@@ -28,7 +28,7 @@ def fields(text: str) -> set[str]:
 def keys_used() -> tuple[set[str], list[str]]:
     """(keys in t("key") and other strings of the code, beginnings of f-strings given to t)."""
     words, beginnings = set(), []
-    for path in CLI.glob("*.py"):
+    for path in CLI.rglob("*.py"):
         if path.name == "messages.py":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

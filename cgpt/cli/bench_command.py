@@ -1,96 +1,145 @@
-"""`cgpt bench`: the measurements of bench.py, printed. The scripts in benchmarks/ call `main`."""
+"""`cgpt bench`: the measurements of bench/, printed. The scripts in benchmarks/ call `main`."""
 
 from __future__ import annotations
 
 import platform
 import sys
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, OneOf, option
+from cgpt.cli.bench.table import BENCHES, WEIGHTS, Settings
+from cgpt.cli.error_text import localized
 from cgpt.cli.messages import t
 from cgpt.errors import ConfigError
 
-WHAT = ("kernels", "train", "decode", "save")
-PEERED = ("train", "decode")
+if TYPE_CHECKING:
+    from cgpt.cli.bench.measure import Measurement, Skip
+
+SHAPE = "S"     # what is measured where no shape is named
+NAMES = tuple(BENCHES)
+PEERS = tuple(dict.fromkeys(peer for one in BENCHES.values() for peer in one.peers))
+
+
+def separate(ctx: click.Context, param: click.Parameter,
+             values: tuple[str, ...]) -> tuple[str, ...]:
+    """Callback: the words of `--peer a,b --peer c`, each once."""
+    words = [word.strip() for value in values for word in value.split(",") if word.strip()]
+    known = OneOf(PEERS, fold=True)
+    return tuple(dict.fromkeys(known.convert(word, param, ctx) for word in words))
 
 
 @click.command("bench", cls=Command)
-@click.argument("what", required=False, type=OneOf(WHAT), metavar="[kernels|train|decode|save]")
-@option("--config", "shape", type=OneOf(("S", "M", "L"), fold=True), default="S",
-        metavar="S|M|L", note="S")
-@option("--peer", type=OneOf(("torch",)), metavar="torch")
+@click.argument("what", required=False, type=OneOf(NAMES), metavar=f"[{'|'.join(NAMES)}]")
+@option("--config", "shape", type=OneOf(("S", "M", "L", "L64"), fold=True), metavar="S|M|L|L64",
+        note=SHAPE)
+@option("--peer", multiple=True, callback=separate, metavar="NAME[,NAME]")
+@option("--weights", type=OneOf(WEIGHTS), metavar="|".join(WEIGHTS), note=WEIGHTS[0])
+@option("--batch", type=Number(1, 4096, whole=True), metavar="N", note="1")
 @option("--repeats", type=Number(1, 1000, whole=True), metavar="N")
 @options.threads
 @options.as_json
-def bench(what: str | None, shape: str, peer: str | None, repeats: int | None,
-          as_json: bool) -> int:
+def bench(what: str | None, shape: str | None, repeats: int | None, as_json: bool,
+          **given: Any) -> int:
     """Measure this machine."""
     from cgpt.cli.models import print_json
 
-    chosen = [what] if what else list(WHAT)
-    if peer and not set(chosen) & set(PEERED):
-        raise ConfigError(f"bench: --peer measures {' and '.join(PEERED)}, not {what}; "
-                          "name one of them or leave --peer out")
-    found = measure(chosen, shape, peer, repeats, quiet=as_json)
+    chosen = [what] if what else [name for name, one in BENCHES.items() if one.whole]
+    wanted = {name: value for name, value in {"config": shape, **given}.items() if value}
+    refuse_unused(chosen, wanted)
+    refuse_strangers(chosen, given["peer"])
+    found = measure(chosen, repeats, quiet=as_json, **wanted)
     if as_json:
         print_json(found)
     return 0
 
 
-def measure(chosen: list[str], shape: str, peer: str | None = None, repeats: int | None = None,
-            *, quiet: bool = True) -> dict[str, Any]:
+def refuse_unused(chosen: list[str], given: Iterable[str]) -> None:
+    """An option that no chosen measurement takes would do nothing: say so."""
+    taken = {name for what in chosen for name in BENCHES[what].options}
+    for name in given:
+        if name not in taken:
+            takers = " and ".join(what for what, one in BENCHES.items() if name in one.options)
+            raise ConfigError(f"bench: --{name} is for {takers}, not for {' and '.join(chosen)}; "
+                              f"name one of them or leave --{name} out")
+
+
+def refuse_strangers(chosen: list[str], peers: tuple[str, ...]) -> None:
+    """A peer that no chosen measurement can be made beside."""
+    known = [peer for peer in PEERS if any(peer in BENCHES[what].peers for what in chosen)]
+    for peer in peers:
+        if peer not in known:
+            raise ConfigError(f"bench: {' and '.join(chosen)} cannot be measured beside {peer}; "
+                              f"possible: {', '.join(known)}")
+
+
+def measure(chosen: list[str], repeats: int | None = None, *, quiet: bool = True,
+            config: str = SHAPE, peer: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
     """Run the measurements and describe machine and results; prints them unless `quiet`."""
     import cgpt
     from cgpt import kernels
-    from cgpt.cli.bench import BENCHES, REPEATS, SHAPES
-    from cgpt.cli.bench_peer import TorchPeer
+    from cgpt.cli.bench.shapes import REPEATS, SHAPES
 
-    threads = kernels.get_num_threads()
     results = []
-    with ExitStack() as stack:
-        other = stack.enter_context(TorchPeer(shape, threads)) if peer else None
-        for what in chosen:
-            print(t("bench_running", what=f"{what} {shape}"), file=sys.stderr, flush=True)
-            beside = other if what in PEERED else None
-            for found in BENCHES[what](shape, repeats or REPEATS[shape], beside):
-                results.append({"bench": what, **found.to_dict()})
-                if not quiet:
-                    show(found)
+    settings = Settings(config, (), repeats or REPEATS[config], kernels.get_num_threads(), tell,
+                        **more)
+    for what in chosen:
+        one = BENCHES[what]
+        print(t("bench_running", what=f"{what} {config}" if "config" in one.options else what),
+              file=sys.stderr, flush=True)
+        beside = tuple(name for name in peer if name in one.peers)
+        for found in one.run(replace(settings, peers=beside)):
+            results.append({"bench": what, **found.to_dict()})
+            if not quiet:
+                show(found)
     return {"version": cgpt.__version__, "python": platform.python_version(),
-            "machine": platform.machine(), "instruction_set": kernels.instruction_set(),
-            "threads": threads, "config": shape, "shape": vars(SHAPES[shape]),
-            "peak_memory_mb": peak_memory(), "results": results}
+            "machine": platform.machine(), "processor": processor(),
+            "instruction_set": kernels.instruction_set(),
+            "threads": settings.threads, "config": config, "shape": vars(SHAPES[config]),
+            "results": results}
 
 
-def show(found: Any) -> None:
+def tell(side: str, reason: Skip) -> None:
+    """A side that cannot take part, on stderr."""
+    print(t("bench_skipped", side=side, reason=localized(reason)), file=sys.stderr, flush=True)
+
+
+def show(found: Measurement) -> None:
     """One measurement as a line."""
-    values = {"median": figure(found.median), "low": figure(min(found.values)),
-              "high": figure(max(found.values)), "unit": found.unit, "n": len(found.values)}
-    line = f"{found.name:32} {t('bench_median', **values)}"
-    if found.ratio is not None:
-        line += "  " + t("bench_ratio", peer=found.peer, ratio=f"{found.ratio:.2f}")
-    click.echo(line)
+    note = f" ({found.note})" if found.note else ""
+    if found.to:
+        values = {"to": found.to, "median": figure(found.median),
+                  "low": figure(min(found.values)), "high": figure(max(found.values))}
+        text = t("bench_ratio", **values)
+    elif found.unit == "yes":
+        text = t("yes" if found.median else "no")
+    elif len(found.values) == 1:
+        text = f"{figure(found.median)} {found.unit}"
+    else:
+        text = t("bench_median", median=figure(found.median), low=figure(min(found.values)),
+                 high=figure(max(found.values)), unit=found.unit, n=len(found.values))
+    click.echo(f"{found.side:14} {found.name:32} {text}{note}")
 
 
 def figure(value: float) -> str:
-    """Four figures, never an exponent."""
+    """Three or four figures, never an exponent."""
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 100 else f"{value:.2f}" if value >= 1 else f"{value:.4f}"
 
 
-def peak_memory() -> float | None:
-    """Most resident megabytes of this process so far, where the system tells."""
+def processor() -> str:
+    """The processor's name, where the system tells."""
     try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines = [line.partition(":") for line in file]
+    except OSError:
+        return platform.processor()
+    return next((value.strip() for key, _, value in lines if key.strip() == "model name"), "")
 
 
 def main(what: str) -> int:

@@ -58,12 +58,29 @@ SENTENCES: dict[str, str] = {
         "{path}: 无法读取（{reason}）；请检查路径和权限",
     "{path}: not valid TOML ({reason}); mend the file":
         "{path}: 不是有效的 TOML（{reason}）；请修改该文件",
-    "bench: --peer measures {benches}, not {bench}; name one of them or leave --peer out":
-        "bench: --peer 只能测量 {benches}，不能测量 {bench}；请换成其中之一，或去掉 --peer",
-    "bench: the peer torch is not installed; pip install 'cgpt[peers]'":
-        "bench: 没有安装对照库 torch；请运行 pip install 'cgpt[peers]'",
-    "bench: the peer torch ended with an error (shown above)":
-        "bench: 对照库 torch 出错退出（见上文）",
+    "bench: --{option} is for {takers}, not for {benches}; name one of them or leave --{left} "
+    "out":
+        "bench: --{option} 用于 {takers}，不能用于 {benches}；请换成其中之一，或去掉 --{left}",
+    "bench: {benches} cannot be measured beside {peer}; possible: {known}":
+        "bench: {benches} 不能与 {peer} 对照测量；可用的对照: {known}",
+    "bench: cgpt does not decode with {weights} weights; use --weights float32":
+        "bench: cgpt 不能用 {weights} 权重解码；请用 --weights float32",
+    "PyTorch is not measured with int8 weights":
+        "PyTorch 不测量 int8 权重",
+    "CTranslate2 does not compute with {weights} on this processor":
+        "CTranslate2 在这个处理器上不支持 {weights}",
+    "llama.cpp could not load the model":
+        "llama.cpp 无法加载模型",
+    "llama.cpp could not decode the batch":
+        "llama.cpp 无法解码这一批",
+    "torch.compile failed ({error})":
+        "torch.compile 失败（{error}）",
+    "the package {name} is missing; pip install 'cgpt[peers]'":
+        "缺少软件包 {name}；请运行 pip install 'cgpt[peers]'",
+    "bench: the peer {peer} is not installed; pip install 'cgpt[peers]'":
+        "bench: 没有安装对照库 {peer}；请运行 pip install 'cgpt[peers]'",
+    "bench: the side {side} ended with an error (shown above)":
+        "bench: 测量进程 {side} 出错退出（见上文）",
     # configuration
     "{owner}: unknown field '{name}'; known: {known}":
         "{owner}: 未知字段 '{name}'；可用的字段: {known}",

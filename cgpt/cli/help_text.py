@@ -89,7 +89,13 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "num": ("生成几份", "how many continuations"),
     "weights_only": ("只存权重，不存优化器", "weights without the optimizer"),
     "verify": ("校验每个字节", "check every byte"),
-    "shape": ("模型大小: S、M 或 L", "shape of the model: S, M or L"),
-    "peer": ("同时测量的比较对象", "measure this beside it"),
+    "shape": ("模型大小: S、M、L 或 L64 (L，每条 64 词)",
+              "shape of the model: S, M, L or L64 (L with 64 tokens a sequence)"),
+    "peer": ("轮流测量的对照 (要安装 cgpt[peers]): train 可用 torch、torch-malloc、torch-compile；"
+             "decode 可用 torch、transformers、llama-cpp、ctranslate2",
+             "measure these in turn (install cgpt[peers]): train takes torch, torch-malloc, "
+             "torch-compile; decode takes torch, transformers, llama-cpp, ctranslate2"),
+    "weights": ("权重的存储精度", "how the weights are stored"),
+    "batch": ("一起解码的条数", "sequences that are decoded together"),
     "repeats": ("测量次数", "how often to measure"),
 }

@@ -188,7 +188,9 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "bench_running": ("正在测量 {what}...", "measuring {what}..."),
     "bench_median": ("中位数 {median} {unit}, 最小 {low}, 最大 {high}, {n} 次",
                      "median {median} {unit}, least {low}, most {high}, {n} times"),
-    "bench_ratio": ("相对 {peer}: {ratio} 倍", "against {peer}: {ratio} times"),
+    "bench_ratio": ("是 {to} 的 {median} 倍, 最小 {low}, 最大 {high}",
+                    "{median} times {to}, least {low}, most {high}"),
+    "bench_skipped": ("跳过 {side}: {reason}", "leaving {side} out: {reason}"),
     # usage errors
     "no_command": ("没有命令 '{name}'", "no such command '{name}'"),
     "no_option": ("没有选项 '{name}'", "no such option '{name}'"),

@@ -1,0 +1,65 @@
+"""What can be measured: which function does it, beside which peers, with which options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from cgpt.cli.bench.measure import Measurement, Skip
+
+TORCH = ("torch", "torch-malloc", "torch-compile")
+DECODERS = ("torch", "transformers", "llama-cpp", "ctranslate2")
+WEIGHTS = ("float32", "float16", "int8")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a measurement is asked for.
+
+    config   name of a shape
+    peers    sides to measure beside cgpt
+    repeats  of each side
+    threads  of each side
+    tell     is given the name of a side that cannot take part, and why
+    weights  how matrices are stored for decoding
+    batch    rows that are decoded together
+    """
+
+    config: str
+    peers: tuple[str, ...]
+    repeats: int
+    threads: int
+    tell: Callable[[str, Skip], object]
+    weights: str = "float32"
+    batch: int = 1
+
+
+class Bench(NamedTuple):
+    """Where a measurement is, the options it takes and the peers it can be made beside.
+
+    whole  part of `cgpt bench` without a name
+    """
+
+    place: str
+    options: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    whole: bool = False
+
+    def run(self, settings: Settings) -> Iterator[Measurement]:
+        """Its measurements, as they are made."""
+        module, _, name = self.place.partition(":")
+        found: Iterator[Measurement] = getattr(
+            import_module(f"cgpt.cli.bench.{module}"), name)(settings)
+        return found
+
+
+BENCHES = {
+    "kernels": Bench("kernels:bench_kernels", ("config",), whole=True),
+    "train": Bench("train:bench_train", ("config", "peer"), TORCH, whole=True),
+    "decode": Bench("decode:bench_decode", ("config", "peer", "weights", "batch"), DECODERS,
+                    whole=True),
+    "save": Bench("save:bench_save", ("config",), whole=True),
+}
