@@ -1,11 +1,11 @@
 # Products: one packed, blocked matrix product serves y = x W^T, dx = dy W and dW += dy^T x.
 #
-# Columns of B are packed once, by all threads, into panels of NR columns; then each task takes
-# some rows of C: it packs those rows of A, a block of the depth at a time, runs the micro-kernel
-# over its tiles and, while they are still in the cache, finishes them (bias, GELU, residual).
-# Where C has too few rows for that, A is packed by all threads too and a task takes columns. The
-# depth is cut into blocks that depend on the shape alone and are added in order, so the bits
-# depend neither on the threads nor on the tasks.
+# Where C has many rows, columns of B are packed by all threads into panels of NR columns, and a
+# task takes some rows of C: it packs those rows of A, a block of the depth at a time, and runs the
+# micro-kernel over its tiles. Where C has few rows, A is packed by all threads, and a task takes
+# some columns and packs those of B. What is finished is, while still in the cache, completed by
+# bias, GELU or residual. The depth is cut into blocks that depend on the shape alone and are
+# added in order, so the bits depend neither on the threads nor on the tasks.
 # Source: Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".
 
 cdef enum:
@@ -46,13 +46,12 @@ ctypedef struct Product:
     Py_ssize_t kc             # depth of a block
 
 ctypedef struct Block:
-    # Columns j0 .. j0 + columns (padded: width) of rows k_begin .. k_end of B, packed, and how
-    # the tasks share C: mc rows and nc columns each. a_panels: all rows of A, or NULL
-    float *panels
+    # Columns j0 .. j0 + columns of C, depth k_begin .. k_end, and its tasks: mc rows and nc
+    # columns each. Packed and shared by all tasks: B (rows of A are the tasks' own), or else A.
+    float *b_panels
     float *a_panels
     Py_ssize_t j0
     Py_ssize_t columns
-    Py_ssize_t width
     Py_ssize_t k_begin
     Py_ssize_t k_end
     Py_ssize_t mc
@@ -115,39 +114,6 @@ cdef void add_row_sums(const float *panel, Py_ssize_t depth, float *sums,
         store(sums + i, load(sums + i, smaller(MR, rows) - i) + total, smaller(MR, rows) - i)
 
 
-cdef void gemm_task(Product *p, Block *block, Py_ssize_t i0, Py_ssize_t first,
-                    Py_ssize_t last) noexcept nogil:
-    """Rows i0 .. i0 + mc of the columns first .. last of a block."""
-    cdef float *own_panels = cgpt_scratch(SLOT_THREAD, (block.mc + MR) * p.kc)
-    cdef Py_ssize_t rows = smaller(block.mc, p.M - i0), k0, depth, i, j
-    cdef float *c = p.c + i0 * p.N + block.j0
-    cdef const float *panels
-    cdef const float *a_panels
-    cdef int add
-    for k0 from block.k_begin <= k0 < block.k_end by p.kc:
-        depth = smaller(p.kc, block.k_end - k0)
-        add = ACCUMULATE if (p.accumulate or k0 > 0) else (
-            STORE if p.finish.bias == NULL else ADD_BIAS)
-        panels = block.panels + (k0 - block.k_begin) * block.width
-        if block.a_panels != NULL:
-            a_panels = (block.a_panels + (k0 - block.k_begin) * blocks(p.M, MR) * MR
-                        + i0 * depth)
-        else:
-            pack_panels(p.a.data + i0 * p.a.row + k0 * p.a.column, p.a.row, p.a.column, rows,
-                        depth, MR, 1.0, own_panels)
-            a_panels = own_panels
-        if p.finish.sums != NULL and block.j0 + first == 0:
-            for i from 0 <= i < rows by MR:
-                add_row_sums(a_panels + i * depth, depth, p.finish.sums + i0 + i, rows - i)
-        for j from first <= j < last by NR:
-            for i from 0 <= i < rows by MR:
-                gemm_tile(depth, a_panels + i * depth, panels + j * depth, c + i * p.N + j, p.N,
-                          rows - i, last - j, add, at(p.finish.bias, block.j0 + j))
-    if block.k_end == p.K:
-        for i in range(rows):
-            gemm_finish(p, (i0 + i) * p.N + block.j0 + first, last - first)
-
-
 cdef void pack_part(const float *x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows,
                     Py_ssize_t depth, Py_ssize_t kc, int width, Py_ssize_t group,
                     float *panels, Py_ssize_t part) noexcept nogil:
@@ -160,41 +126,86 @@ cdef void pack_part(const float *x, Py_ssize_t row, Py_ssize_t column, Py_ssize_
                 1.0, panels + k0 * blocks(rows, width) * width + i * depth)
 
 
+cdef inline const float *a_at(Product *p, Py_ssize_t i, Py_ssize_t k) noexcept nogil:
+    return p.a.data + i * p.a.row + k * p.a.column
+
+
+cdef inline const float *b_at(Product *p, Py_ssize_t k, Py_ssize_t j) noexcept nogil:
+    return p.b.data + k * p.b.row + j * p.b.column
+
+
+cdef void gemm_task(Product *p, Block *block, Py_ssize_t i0, Py_ssize_t first) noexcept nogil:
+    """mc rows of C from i0 on and nc columns of a block from its `first` on."""
+    cdef Py_ssize_t rows = smaller(block.mc, p.M - i0), k0, depth, i, j
+    cdef Py_ssize_t columns = smaller(block.nc, block.columns - first), j0 = block.j0 + first
+    cdef float *own = cgpt_scratch(SLOT_THREAD, p.kc * (
+        block.mc + MR if block.a_panels == NULL else block.nc + NR))
+    cdef float *c = p.c + i0 * p.N + j0
+    cdef const float *a
+    cdef const float *b
+    cdef int add
+    for k0 from block.k_begin <= k0 < block.k_end by p.kc:
+        depth = smaller(p.kc, block.k_end - k0)
+        if block.a_panels == NULL:
+            pack_panels(a_at(p, i0, k0), p.a.row, p.a.column, rows, depth, MR, 1.0, own)
+            a = own
+            b = (block.b_panels + (k0 - block.k_begin) * blocks(block.columns, NR) * NR
+                 + first * depth)
+        else:
+            pack_panels(b_at(p, k0, j0), p.b.column, p.b.row, columns, depth, NR, 1.0, own)
+            a = block.a_panels + (k0 - block.k_begin) * blocks(p.M, MR) * MR + i0 * depth
+            b = own
+        if p.finish.sums != NULL and j0 == 0:
+            for i from 0 <= i < rows by MR:
+                add_row_sums(a + i * depth, depth, p.finish.sums + i0 + i, rows - i)
+        add = ACCUMULATE if (p.accumulate or k0 > 0) else (
+            STORE if p.finish.bias == NULL else ADD_BIAS)
+        for j from 0 <= j < columns by NR:
+            for i from 0 <= i < rows by MR:
+                gemm_tile(depth, a + i * depth, b + j * depth, c + i * p.N + j, p.N, rows - i,
+                          columns - j, add, at(p.finish.bias, j0 + j))
+    if block.k_end == p.K:
+        for i in range(rows):
+            gemm_finish(p, (i0 + i) * p.N + j0, columns)
+
+
 cdef void gemm_block(Product *p, Block *block, int threads) noexcept nogil:
-    """What a block of B contributes to C."""
-    cdef Py_ssize_t part, task, depth = block.k_end - block.k_begin, across, parts
-    cdef const float *b = p.b.data + block.k_begin * p.b.row + block.j0 * p.b.column
-    cdef const float *a = p.a.data + block.k_begin * p.a.column
-    block.a_panels = NULL
-    block.mc, block.nc = even_part(p.M, MC, MR), block.columns
-    if blocks(p.M, block.mc) < 4 * threads:
-        block.nc = even_part(block.columns, blocks(block.columns, 4 * threads), NR)
-        block.mc = even_part(p.M, blocks(p.M, blocks(4 * threads, blocks(block.columns, block.nc))),
-                             MR)
-        block.a_panels = cgpt_scratch(SLOT_SUMS, blocks(p.M, MR) * MR * depth + MR)
-        parts = blocks(p.M, MC) * blocks(depth, p.kc)
-        for part in prange(parts, num_threads=threads, schedule="static"):
-            pack_part(a, p.a.row, p.a.column, p.M, depth, p.kc, MR, MC, block.a_panels, part)
-    parts = blocks(block.columns, NR) * blocks(depth, p.kc)
-    for part in prange(parts, num_threads=threads, schedule="static"):
-        pack_part(b, p.b.column, p.b.row, block.columns, depth, p.kc, NR, NR, block.panels, part)
+    """What a block of the depth contributes to some columns of C."""
+    cdef Py_ssize_t part, task, depth = block.k_end - block.k_begin, across
+    if block.a_panels != NULL:
+        for part in prange(blocks(p.M, MC) * blocks(depth, p.kc), num_threads=threads,
+                           schedule="static"):
+            pack_part(a_at(p, 0, block.k_begin), p.a.row, p.a.column, p.M, depth, p.kc, MR, MC,
+                      block.a_panels, part)
+    else:
+        for part in prange(blocks(block.columns, NR) * blocks(depth, p.kc), num_threads=threads,
+                           schedule="static"):
+            pack_part(b_at(p, block.k_begin, block.j0), p.b.column, p.b.row, block.columns, depth,
+                      p.kc, NR, NR, block.b_panels, part)
     across = blocks(block.columns, block.nc)
     for task in prange(blocks(p.M, block.mc) * across, num_threads=threads, schedule="dynamic"):
-        gemm_task(p, block, task // across * block.mc, task % across * block.nc,
-                  smaller(task % across * block.nc + block.nc, block.columns))
+        gemm_task(p, block, task // across * block.mc, task % across * block.nc)
 
 
 cdef void gemm(Product *p, int threads) noexcept nogil:
-    cdef Py_ssize_t depth, columns, j0, k0
+    cdef Py_ssize_t depth, columns = p.N, j0, k0
     cdef Block block
     p.kc = even_part(p.K, KC, 16)
     depth = even_part(p.K, DEPTH, p.kc)
-    columns = even_part(p.N, PACKED // depth, NR)
-    block.panels = cgpt_scratch(SLOT_SHARED, depth * columns)
+    block.mc = even_part(p.M, MC, MR)
+    if blocks(p.M, block.mc) >= 4 * threads:
+        columns = even_part(p.N, PACKED // depth, NR)
+        block.nc = columns
+        block.a_panels = NULL
+        block.b_panels = cgpt_scratch(SLOT_SHARED, depth * columns)
+    else:
+        block.mc = blocks(p.M, MR) * MR
+        block.nc = smaller(4 * NR, even_part(p.N, blocks(p.N, 4 * threads), NR))
+        block.a_panels = cgpt_scratch(SLOT_SHARED, depth * block.mc + MR)
+        block.b_panels = NULL
     for j0 from 0 <= j0 < p.N by columns:
         block.j0 = j0
         block.columns = smaller(columns, p.N - j0)
-        block.width = blocks(block.columns, NR) * NR
         for k0 from 0 <= k0 < p.K by depth:
             block.k_begin = k0
             block.k_end = smaller(k0 + depth, p.K)
