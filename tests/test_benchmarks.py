@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +17,11 @@ import numpy as np
 import pytest
 
 from cgpt import kernels
-from cgpt.cli.bench import workers
+from cgpt.cli import bench_command
+from cgpt.cli.bench import grids, inside, measure, ours, workers
 from cgpt.cli.bench.measure import Skip
 from cgpt.cli.bench.shapes import SHAPES, Shape
+from cgpt.cli.bench.table import Settings
 from cgpt.errors import CgptError, ConfigError
 from cgpt.model import GPT
 
@@ -166,3 +169,100 @@ def test_peers_decode_the_same_model(tmp_path: Path, weights: str) -> None:
     agreeing = 100 if weights == "float32" else 5     # rounding turns a close choice some day
     assert len(set(found["cgpt"])) > 5
     assert all(tokens[:agreeing] == found["cgpt"][:agreeing] for tokens in found.values())
+
+
+# ---- short runs of what has no script of its own ---------------------------------------------
+
+
+def measured(what: str, monkeypatch: pytest.MonkeyPatch, **more: Any) -> list[dict[str, Any]]:
+    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.001)
+    monkeypatch.setitem(SHAPES, "S", TINY)
+    results = bench_command.measure([what], 1, **more)["results"]
+    assert all(one["bench"] == what and one["values"] for one in results)
+    return results
+
+
+def test_grids_leave_out_what_takes_too_long(monkeypatch: pytest.MonkeyPatch,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(grids, "MOST_FLOPS", 3e9)
+    small = measured("small", monkeypatch)
+    assert "C256 L2 B1 T16" in [one["name"] for one in small]
+    assert "C512 L4 B4 T64" in capsys.readouterr().err and len(small) < 36
+    assert [one["name"] for one in measured("sweep", monkeypatch)] == [
+        "C256 L4 B1 T16", "C256 L4 B1 T64"]
+
+
+def test_a_grid_tells_its_least_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cgpt beside itself with one thread: a ratio at each shape, the least one at the end."""
+    monkeypatch.setattr(grids, "MOST_FLOPS", 1.2e9)
+    run_ = Settings("S", ("cgpt-1",), 1, 2, lambda *what: None)
+    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.001)
+    *found, least = grids.bench_sweep(run_)
+    ratios = [one for one in found if one.to == "cgpt-1"]
+    assert ratios and least.median == min(one.median for one in ratios)
+    assert least.note in [one.name for one in ratios]
+
+
+def test_memory_that_is_not_there_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grids, "MOST_FLOPS", 1e30)
+    with pytest.raises(Skip, match="GB"):
+        grids.require_room(Shape(1, 1, 8, 32, 1 << 24, 1 << 10, 1 << 10))
+    grids.require_room(TINY)
+
+
+def test_cgpt_against_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    many, one, ratio = measured("threads", monkeypatch, config="S")
+    assert ratio["median"] == pytest.approx(many["median"] / one["median"])
+    (same,) = measured("bits", monkeypatch)
+    assert same["median"] == 1.0
+    (share,) = measured("share", monkeypatch)
+    assert 0 < share["median"] < 100
+
+
+def test_other_bits_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inside, "alone", lambda *what: [["a", "a", "b", "a"]])
+    (same,) = measured("bits", monkeypatch)
+    assert same["median"] == 0.0
+
+
+def test_time_outside_the_kernels_is_all_that_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in vars(kernels).items():
+        if callable(value):
+            monkeypatch.setattr(kernels, name, value)       # put back what the clock replaces
+    clock = ours.KernelClock()
+    x = np.ones(1 << 22, np.float32)
+    spent = measure.seconds_of(lambda: [kernels.sum_of_squares(x) for _ in range(5)])
+    assert 0.5 * spent < clock.seconds <= spent
+    before = clock.seconds
+    time.sleep(0.01)
+    assert clock.seconds == before
+
+
+def test_startup_and_packing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert [one["name"] for one in measured("startup", monkeypatch)] == [
+        "first training step", "first token"]
+    path = tmp_path / "chat.json"
+    dialogue = {"messages": [{"role": "user", "content": "你好"},
+                             {"role": "assistant", "content": "你好，很高兴见到你。"}]}
+    path.write_text(json.dumps([dialogue] * 5), "utf-8")
+    (epoch,) = measured("packing", monkeypatch, data=(str(path),))
+    assert epoch["note"].startswith("1 steps, ")
+    path.write_text(json.dumps(["一段文字。"]), "utf-8")
+    with pytest.raises(ConfigError, match="needs dialogues"):
+        measured("packing", monkeypatch, data=(str(path),))
+
+
+@pytest.mark.peer
+def test_padded_batches_hold_the_same_tokens(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from cgpt.cli.bench.torch_side import padded_batches
+
+    lengths = np.arange(1, 41)
+    ids = np.arange(lengths.sum(), dtype=np.int32)
+    np.savez(tmp_path / "samples.npz", ids=ids, targets=ids + 1, lengths=lengths)
+    batches = list(padded_batches(tmp_path))
+    assert [len(one) for one, _ in batches] == [16, 16, 8]
+    kept = np.concatenate([one[wanted >= 0].numpy() for one, wanted in batches])
+    assert np.array_equal(np.sort(kept), ids)
+    assert all(((wanted == one + 1) | ((one == 0) & (wanted == -1))).all()
+               for one, wanted in batches)

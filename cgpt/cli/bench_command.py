@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +19,6 @@ from cgpt.errors import ConfigError
 if TYPE_CHECKING:
     from cgpt.cli.bench.measure import Measurement, Skip
 
-SHAPE = "S"     # what is measured where no shape is named
 NAMES = tuple(BENCHES)
 PEERS = tuple(dict.fromkeys(peer for one in BENCHES.values() for peer in one.peers))
 
@@ -36,10 +34,11 @@ def separate(ctx: click.Context, param: click.Parameter,
 @click.command("bench", cls=Command)
 @click.argument("what", required=False, type=OneOf(NAMES), metavar=f"[{'|'.join(NAMES)}]")
 @option("--config", "shape", type=OneOf(("S", "M", "L", "L64"), fold=True), metavar="S|M|L|L64",
-        note=SHAPE)
+        note="S; threads: M")
 @option("--peer", multiple=True, callback=separate, metavar="NAME[,NAME]")
 @option("--weights", type=OneOf(WEIGHTS), metavar="|".join(WEIGHTS), note=WEIGHTS[0])
 @option("--batch", type=Number(1, 4096, whole=True), metavar="N", note="1")
+@option("--data", multiple=True, metavar="PATH")
 @option("--repeats", type=Number(1, 1000, whole=True), metavar="N")
 @options.threads
 @options.as_json
@@ -78,28 +77,30 @@ def refuse_strangers(chosen: list[str], peers: tuple[str, ...]) -> None:
 
 
 def measure(chosen: list[str], repeats: int | None = None, *, quiet: bool = True,
-            config: str = SHAPE, peer: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+            config: str = "", peer: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
     """Run the measurements and describe machine and results; prints them unless `quiet`."""
     import cgpt
     from cgpt import kernels
     from cgpt.cli.bench.shapes import REPEATS, SHAPES
 
     results = []
-    settings = Settings(config, (), repeats or REPEATS[config], kernels.get_num_threads(), tell,
-                        **more)
+    threads = kernels.get_num_threads()
     for what in chosen:
         one = BENCHES[what]
-        print(t("bench_running", what=f"{what} {config}" if "config" in one.options else what),
+        shape = config or one.config
+        print(t("bench_running", what=f"{what} {shape}" if "config" in one.options else what),
               file=sys.stderr, flush=True)
-        beside = tuple(name for name in peer if name in one.peers)
-        for found in one.run(replace(settings, peers=beside)):
+        settings = Settings(shape, tuple(name for name in peer if name in one.peers),
+                            repeats or one.repeats or REPEATS[shape], threads, tell, **more)
+        for found in one.run(settings):
             results.append({"bench": what, **found.to_dict()})
             if not quiet:
                 show(found)
     return {"version": cgpt.__version__, "python": platform.python_version(),
             "machine": platform.machine(), "processor": processor(),
             "instruction_set": kernels.instruction_set(),
-            "threads": settings.threads, "config": config, "shape": vars(SHAPES[config]),
+            "threads": threads, "shapes": {name: vars(SHAPES[name]) for name in dict.fromkeys(
+                one["config"] for one in results) if name in SHAPES},
             "results": results}
 
 

@@ -65,6 +65,14 @@ SENTENCES: dict[str, str] = {
         "bench: {benches} 不能与 {peer} 对照测量；可用的对照: {known}",
     "bench: cgpt does not decode with {weights} weights; use --weights float32":
         "bench: cgpt 不能用 {weights} 权重解码；请用 --weights float32",
+    "bench: packing needs dialogues, found none in the files of --data; name a file of dialogues":
+        "bench: packing 需要对话，而 --data 的文件中没有；请给出对话文件",
+    "bench: threads compares several threads with one; use --threads 2":
+        "bench: threads 比较多个线程与一个线程；请用 --threads 2",
+    "a step of {size} TFLOP takes too long":
+        "一步需要 {size} TFLOP，耗时过长",
+    "a step may need {needed} GB, of which {free} are free":
+        "一步可能需要 {needed} GB 内存，而空闲内存只有 {free} GB",
     "PyTorch is not measured with int8 weights":
         "PyTorch 不测量 int8 权重",
     "CTranslate2 does not compute with {weights} on this processor":

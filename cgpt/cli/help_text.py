@@ -41,8 +41,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Show a model's configuration, layers, parameters, records and training state.\n"
         "Without MODEL: version, instruction set, threads."),
     "bench": (
-        "测量本机速度: kernels、train、decode、save (默认全部)。",
-        "Measure this machine: kernels, train, decode, save (default: all)."),
+        "测量本机速度 (默认: kernels、train、decode、save)。\n"
+        "train 训练 · decode 解码 · kernels 各计算核 · save 保存与加载 · small 小步训练 · "
+        "sweep 各种 T 与 B · packing 对话拼接与填充 · startup 从启动到第一步、第一个词 · "
+        "threads 多线程与单线程 · bits 各线程数结果是否逐位相同 · share Python 占一步的比例。\n"
+        "每一方各在自己的进程里，轮流测量；倍数只在同一次测量之内计算。",
+        "Measure this machine (default: kernels, train, decode, save).\n"
+        "train, decode · kernels: each on its own · save: saving and loading · small: small steps "
+        "· sweep: over T and B · packing: packed against padded dialogues · startup: from start "
+        "to first step, first token · threads: all against one · bits: the same with any number "
+        "of threads · share: Python's share of a step.\n"
+        "Every side runs in a process of its own, in turn; ratios are made within one run only."),
 }
 
 # name of the option's parameter: (Chinese, English)
@@ -92,9 +101,11 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "shape": ("模型大小: S、M、L 或 L64 (L，每条 64 词)",
               "shape of the model: S, M, L or L64 (L with 64 tokens a sequence)"),
     "peer": ("轮流测量的对照 (要安装 cgpt[peers]): train 可用 torch、torch-malloc、torch-compile；"
-             "decode 可用 torch、transformers、llama-cpp、ctranslate2",
+             "decode 可用 torch、transformers、llama-cpp、ctranslate2；"
+             "startup 可用 torch、llama-cpp",
              "measure these in turn (install cgpt[peers]): train takes torch, torch-malloc, "
-             "torch-compile; decode takes torch, transformers, llama-cpp, ctranslate2"),
+             "torch-compile; decode takes torch, transformers, llama-cpp, ctranslate2; startup "
+             "takes torch, llama-cpp"),
     "weights": ("权重的存储精度", "how the weights are stored"),
     "batch": ("一起解码的条数", "sequences that are decoded together"),
     "repeats": ("测量次数", "how often to measure"),

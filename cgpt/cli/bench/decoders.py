@@ -70,7 +70,7 @@ class Llama:
             raise Skip("llama.cpp could not load the model")
         self.batch = llama_cpp.llama_batch_init(prompts.size, 0, 1)
 
-    def _decode(self, tokens: np.ndarray, start: int) -> np.ndarray:
+    def decode(self, tokens: np.ndarray, start: int) -> np.ndarray:
         """The likeliest next token (B,) after tokens (B, n) at positions from `start` on."""
         B, n = tokens.shape
         batch, i = self.batch, 0
@@ -92,9 +92,9 @@ class Llama:
         """The new tokens (B, NEW)."""
         api = self.api
         api.llama_memory_clear(api.llama_get_memory(self.context), False)
-        found = [self._decode(self.prompts, 0)]
+        found = [self.decode(self.prompts, 0)]
         for step in range(NEW - 1):
-            found.append(self._decode(found[-1][:, None], PROMPT + step))
+            found.append(self.decode(found[-1][:, None], PROMPT + step))
         return np.stack(found, axis=1)
 
 
@@ -105,6 +105,12 @@ def llama_cpp(shape: dict[str, int], folder: str, weights: str, batch: int, seco
     llama = Llama(Path(folder) / "model.gguf", random_prompts(form, batch), form.vocab_size,
                   form.config().block_size, threads)
     return decoding(llama.generate, seconds)
+
+
+def first_token(folder: str, threads: int) -> None:
+    """One token of llama.cpp after a prompt, for a model of the shape in the file."""
+    prompts = np.arange(PROMPT, dtype=np.int32)[None]
+    Llama(Path(folder) / "model.gguf", prompts, 1, 2 * PROMPT, threads).decode(prompts, 0)
 
 
 def ctranslate2(shape: dict[str, int], folder: str, weights: str, batch: int, seconds: float,

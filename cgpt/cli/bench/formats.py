@@ -13,6 +13,7 @@ from cgpt.cli.bench.measure import Skip
 from cgpt.cli.bench.shapes import Shape
 from cgpt.cli.bench.weights import randomise, store
 from cgpt.config import GPTConfig
+from cgpt.data import packaged_data, read_corpus
 from cgpt.llm import LLM
 from cgpt.model import GPT
 from cgpt.tokenizer import Tokenizer
@@ -126,4 +127,12 @@ def make(shape: dict[str, int], folder: str, peers: list[str],
     return lambda: None
 
 
-TASKS = {"make": make}
+def make_chat(folder: str, preset: str) -> Callable[[], None]:
+    """Task: chat.bin, an untrained model of that preset that knows the packaged data's words."""
+    texts = read_corpus(packaged_data()).texts()
+    llm = LLM.from_texts(texts, GPTConfig.preset(preset))
+    save_model_binary(llm, Path(folder) / "chat.bin", optimizer=False)
+    return lambda: None
+
+
+TASKS = {"make": make, "make_chat": make_chat}

@@ -26,6 +26,7 @@ class Settings:
     tell     is given the name of a side that cannot take part, and why
     weights  how matrices are stored for decoding
     batch    rows that are decoded together
+    data     files or folders with dialogues; () for the packaged ones
     """
 
     config: str
@@ -35,18 +36,23 @@ class Settings:
     tell: Callable[[str, Skip], object]
     weights: str = "float32"
     batch: int = 1
+    data: tuple[str, ...] = ()
 
 
 class Bench(NamedTuple):
     """Where a measurement is, the options it takes and the peers it can be made beside.
 
-    whole  part of `cgpt bench` without a name
+    whole    part of `cgpt bench` without a name
+    config   the shape where none is named
+    repeats  where no number is given; 0 for the shape's own
     """
 
     place: str
     options: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
     whole: bool = False
+    config: str = "S"
+    repeats: int = 0
 
     def run(self, settings: Settings) -> Iterator[Measurement]:
         """Its measurements, as they are made."""
@@ -62,4 +68,11 @@ BENCHES = {
     "decode": Bench("decode:bench_decode", ("config", "peer", "weights", "batch"), DECODERS,
                     whole=True),
     "save": Bench("save:bench_save", ("config",), whole=True),
+    "small": Bench("grids:bench_small", ("peer",), TORCH, repeats=5),
+    "sweep": Bench("grids:bench_sweep", ("peer",), TORCH, repeats=3),
+    "packing": Bench("packing:bench_packing", ("peer", "data"), TORCH[:2], repeats=3),
+    "startup": Bench("startup:bench_startup", ("peer",), (*TORCH, "llama-cpp"), repeats=5),
+    "threads": Bench("inside:bench_threads", ("config",), config="M"),
+    "bits": Bench("inside:bench_bits", ("config",), repeats=1),
+    "share": Bench("inside:bench_share", ("config",)),
 }

@@ -6,7 +6,9 @@ plain one whichever is faster here. `compiled` runs model and loss through torch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from cgpt.cli.bench.measure import Decoded, Skip, decoding, repeated, seconds_of
 from cgpt.cli.bench.shapes import NEW, Shape, random_batch, random_prompts
 from cgpt.cli.bench.weights import IN_TORCH, Stored
 from cgpt.config import GPTConfig
+
+DIALOGUES = 16      # of a padded batch
 
 
 def block_of(config: GPTConfig) -> Any:
@@ -167,4 +171,39 @@ def decode(shape: dict[str, int], folder: str, weights: str, batch: int, seconds
     return decoding(generate, seconds)
 
 
-TASKS = {"train": train, "decode": decode}
+def padded_batches(folder: Path) -> Iterator[tuple[Any, Any]]:
+    """(ids, targets) of 16 dialogues each in random order, padded to the longest: 0 and -1."""
+    import torch
+
+    stored = np.load(folder / "samples.npz")
+    ends = np.cumsum(stored["lengths"])
+    order = np.random.default_rng(0).permutation(len(ends))
+    ids, targets = stored["ids"], stored["targets"]
+    for first in range(0, len(order), DIALOGUES):
+        rows = [(ends[i] - stored["lengths"][i], ends[i]) for i in order[first:first + DIALOGUES]]
+        longest = max(end - start for start, end in rows)
+        batch = np.zeros((2, len(rows), longest), np.int64)
+        batch[1] = -1
+        for row, (start, end) in enumerate(rows):
+            batch[0, row, :end - start], batch[1, row, :end - start] = (ids[start:end],
+                                                                        targets[start:end])
+        yield torch.from_numpy(batch[0]), torch.from_numpy(batch[1])
+
+
+def padded(folder: str) -> Callable[[], dict[str, Any]]:
+    """Task: an epoch over padded batches: {"seconds", "steps", "tokens", "counted"}."""
+    place = Path(folder)
+    config = GPTConfig.from_dict(json.loads((place / "config.json").read_text("utf-8")))
+    batches = list(padded_batches(place))
+    step = training_step(build(config), False, batches[0])
+    step()
+    totals = {"steps": len(batches), "tokens": sum(ids.numel() for ids, _ in batches),
+              "counted": sum(int((targets >= 0).sum()) for _, targets in batches)}
+
+    def epoch() -> dict[str, Any]:
+        return {"seconds": seconds_of(lambda: [step(*batch) for batch in batches]), **totals}
+
+    return epoch
+
+
+TASKS = {"train": train, "decode": decode, "padded": padded}

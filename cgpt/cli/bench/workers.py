@@ -35,11 +35,13 @@ class Side:
 
 SIDES = {
     "cgpt": Side("ours"),
+    "cgpt-1": Side("ours", environment=dict.fromkeys(THREAD_VARIABLES, "1")),
     "machine": Side("machine"),
     "torch": Side("torch_side", "torch"),
     "torch-malloc": Side("torch_side", "torch", {}, KEEP_MEMORY),
     "torch-compile": Side("torch_side", "torch", {"compiled": True}),
     "maker": Side("formats"),
+    "dialogues": Side("dialogues"),
     "transformers": Side("decoders", "transformers"),
     "llama-cpp": Side("decoders", "llama_cpp"),
     "llama-cpp-1": Side("decoders", "llama_cpp"),
@@ -49,6 +51,22 @@ SIDES = {
 }
 
 
+def require_package(side: str) -> None:
+    """Raises ConfigError where the package of a peer is not installed."""
+    package = SIDES[side].package
+    if package and find_spec(package) is None:
+        raise ConfigError(f"bench: the peer {side} is not installed; pip install 'cgpt[peers]'")
+
+
+def environment_of(side: str, threads: int) -> dict[str, str]:
+    """The environment of a side's process."""
+    found = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+             **SIDES[side].environment}
+    if SIDES[side].package:
+        found.pop("GOMP_SPINCOUNT", None)       # cgpt's own; a peer keeps its default
+    return found
+
+
 class Worker:
     """One side in a process of its own; a context manager.
 
@@ -56,17 +74,12 @@ class Worker:
     """
 
     def __init__(self, name: str, threads: int) -> None:
+        require_package(name)
         self.name, self.side = name, SIDES[name]
-        if self.side.package and find_spec(self.side.package) is None:
-            raise ConfigError(
-                f"bench: the peer {name} is not installed; pip install 'cgpt[peers]'")
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)),
-                       **self.side.environment}
-        if self.side.package:
-            environment.pop("GOMP_SPINCOUNT", None)     # cgpt's own; a peer keeps its default
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cgpt.cli.bench.worker", PLACE + self.side.module],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment_of(name, threads))
 
     def __enter__(self) -> Worker:
         return self
