@@ -1,27 +1,20 @@
-"""An LLM as records of format v1, and back."""
+"""Records of format v1 as an LLM; packing.py is the way back."""
 
 from __future__ import annotations
 
 import os
-import struct
 import sys
-import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
-from itertools import chain, pairwise
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
-from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import damaged, other_version
-from cgpt.checkpoint.format import TENSORS, DType, Kind, Record, align, pack_front, place
+from cgpt.checkpoint.format import WHOLE, DType, Kind, Record
+from cgpt.checkpoint.packing import VOCABULARY
 from cgpt.checkpoint.parts import (
-    GRAPH,
     Progress,
     build_config,
     build_optimizer,
@@ -30,95 +23,121 @@ from cgpt.checkpoint.parts import (
     check_fits,
     check_layers,
     check_object,
-    dump_json,
+    check_words,
 )
-from cgpt.checkpoint.reader import BinaryFile, Job, grouped, in_parallel
+from cgpt.checkpoint.reader import BinaryFile, Job, in_parallel
+from cgpt.checkpoint.storage import GROUPS, StoredTensor, dequantize
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
 from cgpt.model import GPT
 from cgpt.tokenizer import FIRST_WORD, Tokenizer
 
-_VOCABULARY = struct.Struct("<IIQ")     # words, first word with a score, bytes of text
+_FORMS: dict[int, Any] = {DType.FLOAT32: "<f4", DType.FLOAT16: "<f2", DType.INT8: "i1"}
 
 
-# Saving
-
-def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
-    """Write `llm` to `path`; see `cgpt.checkpoint.save_model_binary`."""
-    pairs = [*_parts(llm, path, optimizer), *_tensors(llm, optimizer)]
-    records, size = place([record for record, _ in pairs])
-    payloads = [payload for _, payload in pairs]
-    groups = grouped([Job(len(payload), partial(zlib.crc32, payload)) for payload in payloads])
-
-    def write(out: Output) -> None:
-        with ThreadPoolExecutor(1) as pool:
-            checksums = pool.map(_checksums, groups)    # while this thread writes
-            out.seek(records[0].offset)
-            for record, payload in zip(records, payloads, strict=True):
-                out.write(payload)
-                out.write(bytes(align(record.end) - record.end))
-            found = chain.from_iterable(checksums)
-            table = [replace(record, crc=crc) for record, crc in zip(records, found, strict=True)]
-        out.seek(0)
-        out.write(pack_front(table, size))
-
-    return write_file(path, size, write)
-
-
-def _checksums(group: list[Job]) -> list[int]:
-    return [job.run() for job in group]
+def load(path: str | os.PathLike[str], *, training: bool = True,
+         progress: Progress | None = None) -> LLM:
+    """Read an LLM; see `cgpt.checkpoint.load_model_binary`."""
+    with BinaryFile(path) as file:
+        config, entries = read_shape(file)
+        tokenizer = read_tokenizer(file, config)
+        state = build_training_state(path, file.json(file.one(Kind.TRAINING_STATE)))
+        metadata = check_object(path, "metadata", file.json(file.one(Kind.METADATA)))
+        if file.mappable and not training:
+            weights, jobs = _map_weights(file, entries)
+        else:
+            file.check_rounded()
+            weights = aligned(arena_size(entries), zero=True)
+            jobs = _fills(file, Kind.TENSOR, weights, entries)
+        gpt = GPT(config, weights=weights if training else read_only(weights))
+        layers = check_layers(path, file.layers(), gpt)
+        llm = LLM(tokenizer, gpt, training_state=state, metadata=metadata)
+        if training:
+            jobs += _prepare_training(file, llm, entries)
+        in_parallel(jobs)
+    for number, layer in enumerate(layers, 1):
+        if progress is not None:
+            progress(number, len(layers), layer)
+    return llm
 
 
-def _parts(llm: LLM, path: object, optimizer: bool) -> Iterator[tuple[Record, bytes]]:
-    """The records that are not tensors."""
-    def part(kind: Kind, value: Any, name: str = "") -> tuple[Record, bytes]:
-        what = name or kind.name.lower()
-        data = dump_json(path, what, value).encode("ascii")
-        return Record(kind, what, len(data)), data
+def load_stored(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
+    """See `cgpt.checkpoint.load_stored_weights`."""
+    with BinaryFile(path) as file:
+        _, entries = read_shape(file)
+        group = read_group(file)
+        kinds = [kind for kind in (Kind.TENSOR, Kind.SCALE) if file.of(kind)]
+        views = {kind: _checked_region(file, kind) for kind in kinds}
 
-    yield part(Kind.CONFIG, {"graph": GRAPH, "config": llm.config.to_dict()})
-    vocabulary = pack_vocabulary(llm.tokenizer)
-    yield Record(Kind.VOCABULARY, "vocabulary", len(vocabulary)), vocabulary
-    for layer in llm.gpt.layer_records():
-        yield part(Kind.LAYER, {"name": layer.name, "type": layer.type,
-                                "parameters": list(layer.parameters)}, layer.name)
-    yield part(Kind.TRAINING_STATE, llm.training_state.to_dict())
-    yield part(Kind.METADATA, llm.metadata)
-    if optimizer and llm.optimizer is not None:
-        yield part(Kind.OPTIMIZER, llm.optimizer.to_dict())
-
-
-def _tensors(llm: LLM, optimizer: bool) -> Iterator[tuple[Record, memoryview]]:
-    """One record a tensor of every arena that is saved, in arena order."""
-    arena = llm.gpt.arena
-    arrays = [(Kind.TENSOR, arena.data)]
-    if optimizer and llm.optimizer is not None:
-        m, v = arena.require_moments()
-        arrays += [(Kind.ADAM_M, m), (Kind.ADAM_V, v)]
-    if optimizer and llm.best_weights is not None:
-        arrays.append((Kind.BEST_TENSOR, llm.best_weights))
-    for kind, array in arrays:
-        little = array.astype("<f4", copy=False)
-        for entry in arena.entries:
-            part = little[entry.offset:entry.offset + entry.size]
-            record = Record(kind, entry.name, part.nbytes, DType.FLOAT32, entry.shape)
-            yield record, memoryview(part).cast("B")
+        def array(record: Record) -> Any:
+            start = record.offset - file.of(Kind(record.kind))[0].offset
+            part = views[Kind(record.kind)][start:start + record.length]
+            found = np.frombuffer(part, _FORMS[record.dtype]).reshape(record.shape)
+            return read_only(found.astype(found.dtype.newbyteorder("="), copy=False))
+        scales = {record.name: array(record) for record in file.of(Kind.SCALE)}
+        return {entry.name: StoredTensor(array(record), scales.get(entry.name),
+                                         group if entry.name in scales else 0)
+                for entry, record in zip(entries, file.of(Kind.TENSOR), strict=True)}
 
 
-def pack_vocabulary(tokenizer: Tokenizer) -> bytes:
-    """The vocabulary's payload: counts, scores, where each word starts, the words' UTF-8."""
-    words = [word.encode("utf-8", "surrogatepass") for word in tokenizer.words]
-    text = b"".join(words)
-    scores = np.array(tokenizer.to_state()["scores"], "<f8")
-    offsets = np.concatenate(([0], np.cumsum([len(word) for word in words]))).astype("<u4")
-    return _VOCABULARY.pack(len(words), FIRST_WORD, len(text)) + scores.tobytes() \
-        + offsets.tobytes() + text
+def _checked_region(file: BinaryFile, kind: Kind) -> memoryview:
+    """All payloads of a kind as they lie in the file, checked; mapped where the system can."""
+    records = file.of(kind)
+    start = records[0].offset
+    length = records[-1].end - start
+    view = file.map(start, length) or memoryview(file.read(start, length))
+    in_parallel(_checks(file, kind, view))
+    return view
 
 
-def unpack_vocabulary(path: object, data: bytes) -> tuple[list[str], list[float]]:
+def _checks(file: BinaryFile, kind: Kind, view: memoryview) -> list[Job]:
+    """Jobs that check the payloads of a kind, which `view` begins with."""
+    records = file.of(kind)
+    start = records[0].offset
+    return [Job(record.length, partial(file.check, record,
+                                       view[record.offset - start:record.end - start]))
+            for record in records]
+
+
+def read_shape(file: BinaryFile) -> tuple[GPTConfig, list[Entry]]:
+    """The configuration of an open file and the layout of its tensors, which are checked."""
+    config = read_config(file)
+    # An int8 weight takes a byte; a file of others holds more bytes than this allows for.
+    entries = check_fits(file.path, config, file.size)
+    check_tensors(file, entries)
+    return config, entries
+
+
+def read_config(file: BinaryFile) -> GPTConfig:
+    """The configuration of an open file."""
+    values = check_object(file.path, "the config record", file.json(file.one(Kind.CONFIG)))
+    return build_config(file.path, values.get("graph"), values.get("config"))
+
+
+def read_group(file: BinaryFile) -> int:
+    """How many int8 weights share a scale; 0 where the file has none."""
+    values = check_object(file.path, "the config record", file.json(file.one(Kind.CONFIG)))
+    form = values.get("weights", {"form": "float32"})
+    group = form.get("group") if isinstance(form, dict) else None
+    if not file.of(Kind.SCALE):
+        return 0
+    if isinstance(group, bool) or group not in GROUPS:
+        raise damaged(file.path, f"int8 weights in groups of {group!r:.60}", "32 or 64")
+    return int(group)
+
+
+def read_tokenizer(file: BinaryFile, config: GPTConfig) -> Tokenizer:
+    """The tokenizer of an open file."""
+    payload = file.payload(file.one(Kind.VOCABULARY))
+    check_words(file.path, int.from_bytes(payload[:4], "little"), config, file.size)
+    words, scores = unpack_vocabulary(file.path, payload)
+    return build_tokenizer(file.path, words, scores, config)
+
+
+def unpack_vocabulary(path: object, data: bytes | bytearray) -> tuple[list[str], list[float]]:
     """(words of every id, scores of those from FIRST_WORD on). Raises CheckpointError."""
-    n_words, first, size = _VOCABULARY.unpack_from(data.ljust(_VOCABULARY.size, b"\0"))
-    scores_at = _VOCABULARY.size
+    n_words, first, size = VOCABULARY.unpack_from(data.ljust(VOCABULARY.size, b"\0"))
+    scores_at = VOCABULARY.size
     offsets_at = scores_at + 8 * (n_words - first)
     text_at = offsets_at + 4 * (n_words + 1)
     if first != FIRST_WORD or n_words < first or text_at + size != len(data):
@@ -139,50 +158,12 @@ def unpack_vocabulary(path: object, data: bytes) -> tuple[list[str], list[float]
     return words, scores.tolist()
 
 
-# Loading
-
-def load(path: str | os.PathLike[str], *, training: bool = True,
-         progress: Progress | None = None) -> LLM:
-    """Read an LLM; see `cgpt.checkpoint.load_model_binary`."""
-    with BinaryFile(path) as file:
-        config = read_config(file)
-        entries = check_fits(path, config, file.size // 4)
-        check_tensors(file, entries)
-        tokenizer = read_tokenizer(file, config)
-        state = build_training_state(path, file.json(file.one(Kind.TRAINING_STATE)))
-        metadata = check_object(path, "metadata", file.json(file.one(Kind.METADATA)))
-        if training:
-            weights = aligned(arena_size(entries), zero=True)
-            jobs = _fills(file, Kind.TENSOR, weights, entries)
-        else:
-            weights, jobs = _map_weights(file, entries)
-        gpt = GPT(config, weights=weights)
-        layers = check_layers(path, [file.json(one) for one in file.of(Kind.LAYER)], gpt)
-        llm = LLM(tokenizer, gpt, training_state=state, metadata=metadata)
-        if training:
-            jobs += _prepare_training(file, llm, entries)
-        in_parallel(jobs)
-    for number, layer in enumerate(layers, 1):
-        if progress is not None:
-            progress(number, len(layers), layer)
-    return llm
-
-
-def read_config(file: BinaryFile) -> GPTConfig:
-    """The configuration of an open file."""
-    values = check_object(file.path, "the config record", file.json(file.one(Kind.CONFIG)))
-    return build_config(file.path, values.get("graph"), values.get("config"))
-
-
-def read_tokenizer(file: BinaryFile, config: GPTConfig) -> Tokenizer:
-    """The tokenizer of an open file."""
-    words, scores = unpack_vocabulary(file.path, file.payload(file.one(Kind.VOCABULARY)))
-    return build_tokenizer(file.path, words, scores, config)
-
-
 def check_tensors(file: BinaryFile, entries: list[Entry]) -> None:
-    """Every tensor of the configuration once in each kind, placed as in the arena; none over."""
-    for kind in TENSORS:
+    """Every tensor of the configuration once in each kind, in the order of the arena; none over.
+
+    Weights may be float32, float16, or int8 with scales; all else is float32.
+    """
+    for kind in WHOLE:
         records = file.of(kind)
         if not records and kind != Kind.TENSOR:
             continue
@@ -190,39 +171,71 @@ def check_tensors(file: BinaryFile, entries: list[Entry]) -> None:
         for name in sorted(expected.symmetric_difference(record.name for record in records)):
             raise damaged(file.path, f"{kind.name.lower()} '{name}' missing or over",
                           "the tensors of the configuration")
+        allowed = _FORMS if kind == Kind.TENSOR else (DType.FLOAT32,)
         for record, entry in zip(records, entries, strict=True):
-            if record.dtype != DType.FLOAT32:
+            if record.dtype not in allowed:
                 raise other_version(file.path, f"{record.label} of type "
                                     f"{DType(record.dtype).name.lower()}", "float32")
-            place = (record.offset - records[0].offset) // 4
-            if (record.name, record.shape, place) != (entry.name, entry.shape, entry.offset):
-                raise damaged(file.path, f"{record.label} of shape {list(record.shape)} at element "
-                              f"{place}", f"'{entry.name}' of shape {list(entry.shape)} at element "
-                              f"{entry.offset}")
+            if (record.name, record.shape) != (entry.name, entry.shape):
+                raise damaged(file.path, f"{record.label} of shape {list(record.shape)}",
+                              f"'{entry.name}' of shape {list(entry.shape)}")
+    _check_scales(file)
     moments = {bool(file.of(kind)) for kind in (Kind.OPTIMIZER, Kind.ADAM_M, Kind.ADAM_V)}
     if len(moments) > 1:
         raise damaged(file.path, "only a part of the optimizer's records", "all or none")
+    if True in moments and not file.mappable:
+        raise damaged(file.path, "an optimizer beside weights that are not float32", "none")
+
+
+def _check_scales(file: BinaryFile) -> None:
+    """One record of scales for each int8 matrix, of its shape; none over."""
+    group = read_group(file)
+    whole = [record for record in file.of(Kind.TENSOR) if record.dtype == DType.INT8]
+    wanted = [(record.name, (record.shape[0], -(-record.shape[-1] // group)) if group else ())
+              for record in whole]
+    scales = file.of(Kind.SCALE)
+    if any(len(record.shape) != 2 for record in whole) \
+            or [(record.name, record.shape) for record in scales] != wanted \
+            or any(record.dtype != DType.FLOAT32 for record in scales):
+        raise damaged(file.path, f"{len(scales)} records of scales for {len(whole)} int8 tensors",
+                      "one for each, of its shape, and of float32")
 
 
 def _fills(file: BinaryFile, kind: Kind, target: Floats, entries: list[Entry]) -> list[Job]:
     """Jobs that read the tensors of a kind into a flat array."""
-    return [Job(record.length, partial(file.fill, record,
-                                       target[entry.offset:entry.offset + entry.size]))
-            for record, entry in zip(file.of(kind), entries, strict=True)]
+    jobs = []
+    scales = {record.name: record for record in file.of(Kind.SCALE)}
+    group = read_group(file)
+    for record, entry in zip(file.of(kind), entries, strict=True):
+        flat = target[entry.offset:entry.offset + entry.size]
+        if record.dtype == DType.FLOAT32:
+            run = partial(file.fill, record, flat)
+        else:
+            run = partial(_restore, file, record, scales.get(record.name), group,
+                          flat.reshape(entry.shape))
+        jobs.append(Job(record.length, run))
+    return jobs
+
+
+def _restore(file: BinaryFile, record: Record, scale: Record | None, group: int,
+             target: Floats) -> None:
+    """Read a float16 or int8 tensor into float32."""
+    stored = np.frombuffer(file.payload(record), _FORMS[record.dtype]).reshape(record.shape)
+    if scale is None:
+        np.copyto(target, stored)
+    else:
+        scales = np.frombuffer(file.payload(scale), "<f4").reshape(scale.shape)
+        dequantize(stored, scales, group, target)
 
 
 def _map_weights(file: BinaryFile, entries: list[Entry]) -> tuple[Floats, list[Job]]:
     """The weights as a read-only map of the file, and the jobs that check them."""
-    records = file.of(Kind.TENSOR)
-    start, size = records[0].offset, arena_size(entries)
+    start, size = file.of(Kind.TENSOR)[0].offset, arena_size(entries)
     view = file.map(start, 4 * size) if sys.byteorder == "little" else None
     if view is None:
         weights = aligned(size, zero=True)
-        return read_only(weights), _fills(file, Kind.TENSOR, weights, entries)
-    jobs = [Job(record.length, partial(file.check, record,
-                                       view[record.offset - start:record.end - start]))
-            for record in records]
-    return np.frombuffer(view, np.float32), jobs
+        return weights, _fills(file, Kind.TENSOR, weights, entries)
+    return np.frombuffer(view, np.float32), _checks(file, Kind.TENSOR, view)
 
 
 def _prepare_training(file: BinaryFile, llm: LLM, entries: list[Entry]) -> list[Job]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.arena import aligned, arena_size
-from cgpt.checkpoint.binary import check_tensors, read_config, read_tokenizer
+from cgpt.checkpoint.binary import read_config, read_shape, read_tokenizer
 from cgpt.checkpoint.format import VERSION, DType, Kind, Record
 from cgpt.checkpoint.json_file import JsonFile, quick_check
 from cgpt.checkpoint.parts import (
@@ -26,9 +26,7 @@ _FIRST = ("model_final.bin", "model_pretrained.bin")
 def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[str, Any]:
     """`cgpt.checkpoint.describe` of a binary file."""
     with BinaryFile(path) as file:
-        config = read_config(file)
-        entries = check_fits(path, config, file.size // 4)
-        check_tensors(file, entries)
+        config, entries = read_shape(file)
         tokenizer = read_tokenizer(file, config)
         state = build_training_state(path, file.json(file.one(Kind.TRAINING_STATE)))
         settings = file.maybe(Kind.OPTIMIZER)
@@ -37,7 +35,7 @@ def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[
         return {
             "path": os.fspath(path), "format": "binary", "version": VERSION, "bytes": file.size,
             "graph": GRAPH, "config": config.to_dict(),
-            "layers": [file.json(record) for record in file.of(Kind.LAYER)],
+            "layers": file.layers(),
             "parameters": sum(entry.size for entry in entries), "words": len(tokenizer),
             "optimizer": None if settings is None else file.json(settings),
             "best_weights": bool(file.of(Kind.BEST_TENSOR)),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
+from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import damaged, foreign, not_saved, other_version
 from cgpt.checkpoint.floats import PIECE, format_floats, parse_floats
@@ -75,7 +75,7 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> P
     def write(out: Output) -> None:
         crc = 0
         for piece in _formatted(pieces):
-            crc = zlib.crc32(piece, crc)
+            crc = crc32(piece, crc)
             out.write(piece)
         out.write(f'\n"text_crc32": "{crc:08x}"}}\n'.encode())
 
@@ -149,7 +149,7 @@ def _tensor_pieces(entries: list[Entry], array: Floats) -> Iterator[str | Floats
 
 
 def _crc(flat: Floats) -> int:
-    return zlib.crc32(memoryview(flat.astype("<f4", copy=False)).cast("B"))
+    return crc32(memoryview(flat.astype("<f4", copy=False)).cast("B"))
 
 
 # Loading
@@ -189,7 +189,7 @@ class JsonFile(Source):
         if not opened or tail is None:
             raise damaged(self.path, "a beginning and an end that do not belong together",
                           "a file as cgpt wrote it")
-        found = zlib.crc32(self._bytes[:-_TAIL_SIZE])
+        found = crc32(self._bytes[:-_TAIL_SIZE])
         if found != int(tail[1], 16):
             raise damaged(self.path, f"text with checksum {found:08x}", f"{tail[1].decode()}")
 
@@ -210,12 +210,8 @@ class JsonFile(Source):
                 found["data"] = spans[int(data[len(token) + 1:])]
             return found
 
-        try:
-            text = skeleton.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise damaged(self.path, f"bytes that are not UTF-8 ({error.reason})",
-                          "JSON") from None
-        root = check_object(self.path, "the file", parse_json(self.path, "the file", text, make))
+        root = check_object(self.path, "the file", parse_json(
+            self.path, "the file", skeleton, make, encoding="utf-8-sig", room=self.size))
         if root.get("format") != JSON_FORMAT:
             raise foreign(self.path, f"JSON of the format {root.get('format')!r:.60}")
         if root.get("version") != VERSION:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from cgpt.checkpoint import binary, info
+from cgpt.checkpoint import info, packing
 from cgpt.checkpoint.atomic import PREFIX, SUFFIX
 from cgpt.errors import CheckpointError
 from cgpt.llm import LLM, PHASES
@@ -31,7 +31,7 @@ class CheckpointManager:
         """Save everything as checkpoint_last.bin. Raises CheckpointError (code "write")."""
         last = self.folder / LAST
         self._keep(last)
-        return binary.save(llm, last)
+        return packing.save(llm, last)
 
     def latest(self, warn: Callable[[CheckpointError], object] | None = None) -> Path | None:
         """The checkpoint to go on from, every byte of it checked, or None where there is none.

@@ -7,7 +7,6 @@ import os
 import stat
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,14 +14,23 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from cgpt.arena import Floats
+from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.failures import damaged, foreign, unreadable
-from cgpt.checkpoint.format import Kind, Record, align, parse_header, parse_table
-from cgpt.checkpoint.parts import parse_json
+from cgpt.checkpoint.format import (
+    DType,
+    Kind,
+    Record,
+    align,
+    parse_header,
+    parse_table,
+)
+from cgpt.checkpoint.parts import check_part_length, parse_json
 from cgpt.checkpoint.sniff import HEAD, format_of
 
-THREADS = min(2, os.cpu_count() or 1)   # zlib releases the GIL; more would starve the disk
+THREADS = min(2, os.cpu_count() or 1)   # more would starve the disk
 _MOST = 1 << 30                         # bytes asked of one read call
 _PIECE = 1 << 19                        # bytes read and checked at a time
+_MOST_LAYERS = 1 << 21                  # bytes of all layer records together
 _GROUP = 1 << 21                        # bytes of a thread's next piece of work
 
 
@@ -94,11 +102,11 @@ class Source:
         view[:len(data)] = data
         return len(data)
 
-    def read(self, position: int, length: int) -> bytes:
+    def read(self, position: int, length: int) -> bytearray:
         """`length` bytes at `position`, which the caller knows to be inside the file."""
         data = bytearray(length)
         self.read_into(position, memoryview(data))
-        return bytes(data)
+        return data
 
     def map(self, start: int, length: int) -> memoryview | None:
         """A part of the file as a read-only memory map, or None where the system cannot."""
@@ -150,7 +158,25 @@ class BinaryFile(Source):
             raise damaged(self.path, f"no record of kind {kind.name.lower()}", "1")
         return found
 
-    def payload(self, record: Record) -> bytes:
+    @property
+    def mappable(self) -> bool:
+        """Whether all weights are float32, so that they can be used where they lie."""
+        return all(record.dtype == DType.FLOAT32 for record in self.of(Kind.TENSOR))
+
+    def layers(self) -> list[Any]:
+        """The layers, as JSON."""
+        total = sum(record.length for record in self.of(Kind.LAYER))
+        if total > _MOST_LAYERS:
+            raise damaged(self.path, f"layers described in {total} bytes",
+                          f"at most {_MOST_LAYERS}")
+        return [self.json(record) for record in self.of(Kind.LAYER)]
+
+    def check_rounded(self) -> None:
+        """Check the weights where they will take more memory than they take in the file."""
+        if not self.mappable:
+            self.verify((Kind.TENSOR, Kind.SCALE))
+
+    def payload(self, record: Record) -> bytearray:
         """A payload, checked."""
         data = self.read(record.offset, record.length)
         self.check(record, data)
@@ -158,11 +184,12 @@ class BinaryFile(Source):
 
     def json(self, record: Record) -> Any:
         """A payload that is JSON, checked."""
+        check_part_length(self.path, record.label, record.length)
         return parse_json(self.path, record.label, self.payload(record))
 
-    def check(self, record: Record, data: bytes | memoryview) -> None:
+    def check(self, record: Record, data: bytearray | memoryview) -> None:
         """Compare a payload with its checksum, and see that zeros follow it."""
-        self._compare(record, zlib.crc32(data))
+        self._compare(record, crc32(data))
 
     def fill(self, record: Record, target: Floats) -> None:
         """Read a float32 payload into `target` and check it."""
@@ -170,21 +197,22 @@ class BinaryFile(Source):
         for start in range(0, record.length, _PIECE):
             piece = view[start:start + _PIECE]
             self.read_into(record.offset + start, piece)
-            crc = zlib.crc32(piece, crc)            # while it is in the cache
+            crc = crc32(piece, crc)            # while it is in the cache
         self._compare(record, crc)
         if sys.byteorder == "big":
             target.byteswap(inplace=True)
 
-    def verify(self) -> None:
-        """Check every payload."""
+    def verify(self, kinds: Sequence[int] = ()) -> None:
+        """Check every payload, or those of some kinds."""
         def check(record: Record) -> None:
             buffer, crc = memoryview(bytearray(min(_PIECE, record.length))), 0
             for start in range(0, record.length, _PIECE):
                 piece = buffer[:record.length - start]
                 self.read_into(record.offset + start, piece)
-                crc = zlib.crc32(piece, crc)
+                crc = crc32(piece, crc)
             self._compare(record, crc)
-        in_parallel([Job(record.length, partial(check, record)) for record in self.records])
+        in_parallel([Job(record.length, partial(check, record)) for record in self.records
+                     if not kinds or record.kind in kinds])
 
     def _compare(self, record: Record, crc: int) -> None:
         if crc != record.crc:

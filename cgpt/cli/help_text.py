@@ -88,6 +88,8 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "system": ("系统提示", "system message"),
     "num": ("生成几份", "how many continuations"),
     "weights_only": ("只存权重，不存优化器", "weights without the optimizer"),
+    "weights": ("权重的存储形式；float16 和 int8 不含优化器",
+                "form of the weights; float16 and int8 go without the optimizer"),
     "verify": ("校验每个字节", "check every byte"),
     "shape": ("模型大小: S、M、L 或 L64 (L，每条 64 词)",
               "shape of the model: S, M, L or L64 (L with 64 tokens a sequence)"),
