@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cgpt.checkpoint import binary, info, json_file, packing
+from cgpt.checkpoint import binary, compare, info, json_file, packing
 from cgpt.checkpoint.info import find_models
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.parts import Progress
@@ -19,9 +19,9 @@ from cgpt.checkpoint.sniff import format_of
 from cgpt.checkpoint.storage import StoredTensor
 from cgpt.llm import LLM
 
-__all__ = ["CheckpointManager", "StoredTensor", "describe", "find_models", "load_model_auto",
-           "load_model_binary", "load_model_json", "load_stored_weights", "save_model_binary",
-           "save_model_json"]
+__all__ = ["CheckpointManager", "StoredTensor", "compare_models", "describe", "find_models",
+           "load_model_auto", "load_model_binary", "load_model_json", "load_stored_weights",
+           "save_model_binary", "save_model_json"]
 
 PathLike = str | os.PathLike[str]
 
@@ -86,6 +86,15 @@ def load_model_auto(path: PathLike, *, training: bool = True,
     Arguments and errors as `load_model_binary`.
     """
     return _module(path).load(path, training=training, progress=progress)
+
+
+def compare_models(a: PathLike, b: PathLike) -> dict[str, Any]:
+    """What differs between two model files of either format; see `compare.compare`.
+
+    Rounded weights are compared as the float32 that they stand for. Raises CheckpointError as
+    `load_model_auto` does.
+    """
+    return compare.compare(load_model_auto(a), load_model_auto(b))
 
 
 def describe(path: PathLike, verify: bool = False) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cgpt.checkpoint.failures import not_saved, unwritable
@@ -98,6 +98,25 @@ def write_file(path: str | os.PathLike[str], size: int, write: Callable[[Output]
             f"'{error.strerror}' when its folder was synced, expected success; save it again or "
             "choose another disk", code="write") from error
     return Path(path)
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a checkpoint folder: who saves and removes files there waits for others.
+
+    It is a lock of the folder itself, so there is no file of it that could be left over. Without
+    locks (Windows, some network file systems) nothing is held.
+    """
+    fd = -1
+    try:
+        if fcntl is not None and hasattr(os, "O_DIRECTORY"):
+            with suppress(OSError):
+                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def _target(path: str | os.PathLike[str]) -> Path:

@@ -199,7 +199,8 @@ def parse_table(path: object, header: Header, table: bytes | bytearray) -> list[
     return records
 
 
-def _parse_entry(path: object, table: bytes | bytearray, position: int, number: int) -> tuple[Record, int]:
+def _parse_entry(path: object, table: bytes | bytearray, position: int,
+                 number: int) -> tuple[Record, int]:
     """Entry `number` of the table, which starts at `position`, and where the next one starts."""
     where = f"entry {number} of the table"
     if position + _ENTRY.size > len(table):

@@ -18,7 +18,9 @@ from cgpt.checkpoint.parts import (
 )
 from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import format_of
+from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError
+from cgpt.llm import TrainingState
 
 _FIRST = ("model_final.bin", "model_pretrained.bin")
 
@@ -75,6 +77,18 @@ def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[st
             "words": len(file.tokenizer(file.config)), "optimizer": settings,
             "best_weights": best is not None, "training_state": state.to_dict(),
             "metadata": file.plain("metadata"), "records": [], "verified": verify}
+
+
+def read_progress(file: BinaryFile) -> tuple[GPTConfig, TrainingState]:
+    """Configuration and training state of an open file."""
+    state = file.json(file.one(Kind.TRAINING_STATE))
+    return read_config(file), build_training_state(file.path, state)
+
+
+def is_binary(path: str | os.PathLike[str]) -> bool:
+    """Whether a model file is of the binary format. Raises CheckpointError."""
+    with Source(path) as source:
+        return format_of(path, source.head, source.size) == "binary"
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:

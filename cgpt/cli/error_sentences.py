@@ -290,8 +290,13 @@ SENTENCES: dict[str, str] = {
         "模型保存于{phase}途中（第 {step} 步），没有优化器状态，无法原样恢复；"
         "请从含有优化器状态的 checkpoint 恢复",
     "the {phase} data ({paths}) is not that with which the run was begun; put the old files back, "
-    "or train anew":
-        "{phase}数据（{paths}）与开始训练时不同；请放回原来的文件，或重新训练",
+    "train anew, or resume with new_data=True (--new-data)":
+        "{phase}数据（{paths}）与开始训练时不同；请放回原来的文件，或重新训练，"
+        "或用 --new-data（new_data=True）在新数据上继续",
+    "CheckpointManager: unknown strategy {name}; known: {known}":
+        "CheckpointManager: 未知的策略 {name}；可用的策略: {known}",
+    "CheckpointManager: {name} must be at least {least}, found {value}":
+        "CheckpointManager: {name} 应至少为 {least}，而不是 {value}",
     "run: no data for the phase {name}; this run has {what}":
         "run: 阶段 {name} 没有数据；本次训练有: {what}",
     "{paths}: no dialogues in the chat data, only {n} texts; name them for pre-training instead":

@@ -40,6 +40,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "显示模型的配置、层、参数、记录与训练状态。\n不给 MODEL 时显示版本、指令集与线程数。",
         "Show a model's configuration, layers, parameters, records and training state.\n"
         "Without MODEL: version, instruction set, threads."),
+    "diff": (
+        "比较两个模型文件: 配置、词汇、训练状态与每个张量。\n有差别时退出码为 1。",
+        "Compare two model files: configuration, vocabulary, training state, every tensor.\n"
+        "The exit code is 1 where they differ."),
     "bench": (
         "测量本机速度: kernels、train、decode、save (默认全部)。",
         "Measure this machine: kernels, train, decode, save (default: all)."),
@@ -73,7 +77,13 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "dropout": ("dropout 概率", "dropout probability"),
     "vocab_size": ("词汇量上限", "most entries of the vocabulary"),
     "checkpoint_dir": ("中途保存的文件夹", "folder of the checkpoints on the way"),
-    "save_every": ("每 N 步保存一次，0 不保存", "checkpoint every N steps, 0 never"),
+    "save_every": ("每 N 步保存一次，0 不保存；指定 --strategy 时 0 为每轮",
+                   "checkpoint every N steps, 0 never; with --strategy 0 means every epoch"),
+    "strategy": ("中途保存哪些 checkpoint: 最佳、最后、定期 (默认 last)",
+                 "which checkpoints are saved on the way (last where only --save-every is given)"),
+    "keep": ("保留几个最佳和定期的 checkpoint", "how many best and periodic ones are kept"),
+    "new_data": ("数据已改变时，用新数据重新开始当前阶段",
+                 "where the data has changed, begin the phase anew on it"),
     "log": ("每步记一行 JSON", "write one JSON line a step"),
     "freeze_attn": ("微调时不训练注意力层", "leave attention as it is while fine-tuning"),
     "save_pretrained": ("预训练后的模型另存到", "also save the model after pre-training"),
