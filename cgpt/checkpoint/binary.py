@@ -12,7 +12,7 @@ import numpy as np
 
 from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
 from cgpt.checkpoint.failures import damaged, other_version
-from cgpt.checkpoint.format import WHOLE, DType, Kind, Record
+from cgpt.checkpoint.format import WHOLE, DType, Kind, Record, align
 from cgpt.checkpoint.packing import VOCABULARY
 from cgpt.checkpoint.parts import (
     Progress,
@@ -25,13 +25,14 @@ from cgpt.checkpoint.parts import (
     check_object,
     check_words,
 )
-from cgpt.checkpoint.reader import BinaryFile, Job, in_parallel
+from cgpt.checkpoint.reader import BinaryFile, Job, Running, in_parallel
 from cgpt.checkpoint.storage import GROUPS, StoredTensor, dequantize
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
-from cgpt.model import GPT
+from cgpt.model import GPT, LayerRecord
 from cgpt.tokenizer import FIRST_WORD, Tokenizer
 
+_TOGETHER = 1 << 10                     # payloads that are checked by one call
 _FORMS: dict[int, Any] = {DType.FLOAT32: "<f4", DType.FLOAT16: "<f2", DType.INT8: "i1"}
 
 
@@ -39,26 +40,52 @@ def load(path: str | os.PathLike[str], *, training: bool = True,
          progress: Progress | None = None) -> LLM:
     """Read an LLM; see `cgpt.checkpoint.load_model_binary`."""
     with BinaryFile(path) as file:
-        config, entries = read_shape(file)
-        tokenizer = read_tokenizer(file, config)
-        state = build_training_state(path, file.json(file.one(Kind.TRAINING_STATE)))
-        metadata = check_object(path, "metadata", file.json(file.one(Kind.METADATA)))
-        if file.mappable and not training:
-            weights, jobs = _map_weights(file, entries)
-        else:
-            file.check_rounded()
-            weights = aligned(arena_size(entries), zero=True)
-            jobs = _fills(file, Kind.TENSOR, weights, entries)
-        gpt = GPT(config, weights=weights if training else read_only(weights))
-        layers = check_layers(path, file.layers(), gpt)
-        llm = LLM(tokenizer, gpt, training_state=state, metadata=metadata)
-        if training:
-            jobs += _prepare_training(file, llm, entries)
-        in_parallel(jobs)
+        llm, layers = _load_copied(file, training=True) if training else _load_for_chat(file)
     for number, layer in enumerate(layers, 1):
         if progress is not None:
             progress(number, len(layers), layer)
     return llm
+
+
+def _load_for_chat(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
+    """A model whose weights are a map of the file where they can be."""
+    records = file.of(Kind.TENSOR)
+    view = None
+    if records and file.mappable and sys.byteorder == "little":
+        view = file.map(records[0].offset, align(records[-1].end) - records[0].offset)
+    if view is None:
+        return _load_copied(file, training=False)
+    checking = Running(_checks(file, Kind.TENSOR, view))    # while the rest is built
+    try:
+        config, entries = read_shape(file)
+        weights = np.frombuffer(view, np.float32, arena_size(entries))
+        found = _build(file, config, weights)
+    except BaseException:
+        checking.cancel()
+        raise
+    checking.finish()
+    return found
+
+
+def _load_copied(file: BinaryFile, *, training: bool) -> tuple[LLM, list[LayerRecord]]:
+    """A model in memory of its own; for training with all that goes on with it."""
+    config, entries = read_shape(file)
+    file.check_rounded()
+    weights = aligned(arena_size(entries), zero=True)
+    llm, layers = _build(file, config, weights if training else read_only(weights))
+    jobs = _fills(file, Kind.TENSOR, weights, entries)
+    in_parallel(jobs + _prepare_training(file, llm, entries) if training else jobs)
+    return llm, layers
+
+
+def _build(file: BinaryFile, config: GPTConfig, weights: Floats) -> tuple[LLM, list[LayerRecord]]:
+    """The model and its layers but for the numbers of its arrays."""
+    tokenizer = read_tokenizer(file, config)
+    state = build_training_state(file.path, file.json(file.one(Kind.TRAINING_STATE)))
+    metadata = check_object(file.path, "metadata", file.json(file.one(Kind.METADATA)))
+    gpt = GPT(config, weights=weights)
+    layers = check_layers(file.path, file.layers(), gpt)
+    return LLM(tokenizer, gpt, training_state=state, metadata=metadata), layers
 
 
 def load_stored(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
@@ -91,12 +118,14 @@ def _checked_region(file: BinaryFile, kind: Kind) -> memoryview:
 
 
 def _checks(file: BinaryFile, kind: Kind, view: memoryview) -> list[Job]:
-    """Jobs that check the payloads of a kind, which `view` begins with."""
+    """Jobs that check the payloads of a kind, which `view` begins with.
+
+    Each is one long call without the GIL: between short ones a thread would wait for it.
+    """
     records = file.of(kind)
-    start = records[0].offset
-    return [Job(record.length, partial(file.check, record,
-                                       view[record.offset - start:record.end - start]))
-            for record in records]
+    parts = [records[i:i + _TOGETHER] for i in range(0, len(records), _TOGETHER)]
+    return [Job(sum(record.length for record in part), partial(
+        file.check_all, part, view, records[0].offset)) for part in parts]
 
 
 def read_shape(file: BinaryFile) -> tuple[GPTConfig, list[Entry]]:
@@ -110,17 +139,16 @@ def read_shape(file: BinaryFile) -> tuple[GPTConfig, list[Entry]]:
 
 def read_config(file: BinaryFile) -> GPTConfig:
     """The configuration of an open file."""
-    values = check_object(file.path, "the config record", file.json(file.one(Kind.CONFIG)))
+    values = file.config_values()
     return build_config(file.path, values.get("graph"), values.get("config"))
 
 
 def read_group(file: BinaryFile) -> int:
     """How many int8 weights share a scale; 0 where the file has none."""
-    values = check_object(file.path, "the config record", file.json(file.one(Kind.CONFIG)))
-    form = values.get("weights", {"form": "float32"})
-    group = form.get("group") if isinstance(form, dict) else None
     if not file.of(Kind.SCALE):
         return 0
+    form = file.config_values().get("weights")
+    group = form.get("group") if isinstance(form, dict) else None
     if isinstance(group, bool) or group not in GROUPS:
         raise damaged(file.path, f"int8 weights in groups of {group!r:.60}", "32 or 64")
     return int(group)
@@ -145,17 +173,20 @@ def unpack_vocabulary(path: object, data: bytes | bytearray) -> tuple[list[str],
                       f"bytes of text in {len(data)} bytes", f"{FIRST_WORD} without a score, and "
                       "lengths that add up")
     scores = np.frombuffer(data, "<f8", n_words - first, scores_at)
-    offsets = np.frombuffer(data, "<u4", n_words + 1, offsets_at).tolist()
-    if offsets[0] != 0 or offsets[-1] != size or offsets != sorted(offsets):
+    offsets = np.frombuffer(data, "<u4", n_words + 1, offsets_at).astype(np.int64)
+    if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
         raise damaged(path, "word offsets that do not ascend from 0 to the end of the text",
                       "ascending ones")
-    text = memoryview(data)[text_at:]
     try:
-        words = [str(text[start:end], "utf-8", "surrogatepass")
-                 for start, end in pairwise(offsets)]
+        text = data[text_at:].decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         raise damaged(path, "a word that is not UTF-8", "UTF-8") from None
-    return words, scores.tolist()
+    # Where each word starts, in characters: as many as there are bytes that begin one.
+    begins = np.frombuffer(data, np.uint8, size, text_at) & 0xC0 != 0x80
+    if not begins[offsets[(offsets < size)]].all():
+        raise damaged(path, "a word that is not UTF-8", "UTF-8")
+    places = np.concatenate(([0], np.cumsum(begins)))[offsets].tolist()
+    return [text[start:end] for start, end in pairwise(places)], scores.tolist()
 
 
 def check_tensors(file: BinaryFile, entries: list[Entry]) -> None:
@@ -226,16 +257,6 @@ def _restore(file: BinaryFile, record: Record, scale: Record | None, group: int,
     else:
         scales = np.frombuffer(file.payload(scale), "<f4").reshape(scale.shape)
         dequantize(stored, scales, group, target)
-
-
-def _map_weights(file: BinaryFile, entries: list[Entry]) -> tuple[Floats, list[Job]]:
-    """The weights as a read-only map of the file, and the jobs that check them."""
-    start, size = file.of(Kind.TENSOR)[0].offset, arena_size(entries)
-    view = file.map(start, 4 * size) if sys.byteorder == "little" else None
-    if view is None:
-        weights = aligned(size, zero=True)
-        return weights, _fills(file, Kind.TENSOR, weights, entries)
-    return np.frombuffer(view, np.float32), _checks(file, Kind.TENSOR, view)
 
 
 def _prepare_training(file: BinaryFile, llm: LLM, entries: list[Entry]) -> list[Job]:

@@ -7,6 +7,7 @@ before it is used.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ _KNOWN_FEATURES = 0                     # incompatible features that this reader
 _MOST_RECORDS = 1 << 16
 _MOST_DIMENSIONS = 8
 _LONGEST_NAME = 1024
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 
 class Kind(IntEnum):
@@ -227,7 +229,7 @@ def _parse_name(path: object, where: str, raw: bytes | bytearray) -> str:
         name = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise damaged(path, f"{where} with a name that is not UTF-8", "UTF-8") from None
-    if any(char < " " or char in '/\\\x7f' for char in name) or name in (".", ".."):
+    if _NOT_IN_NAMES.search(name) or name in (".", ".."):
         raise damaged(path, f"{where} with the name {name!r}",
                       "one without control characters and path parts")
     return name

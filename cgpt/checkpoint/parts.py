@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,13 +23,15 @@ from cgpt.errors import ConfigError, DataError
 from cgpt.llm import TrainingState
 from cgpt.model import GPT, LayerRecord
 from cgpt.optim import AdamW
-from cgpt.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, Tokenizer
 
 GRAPH = "gpt2"                          # the only graph that this version builds
 _DEEPEST = 64                           # nesting of a JSON part
 _LONGEST = 1 << 24                      # bytes of a JSON part
 _ROOM = 40_000_000                      # bytes that a part's Python objects may take, and more
                                         # only in a file that is itself as large
+
+_HALVES = re.compile("[\ud800-\udfff]")
 
 Progress = Callable[[int, int, LayerRecord], None]
 Pairs = list[tuple[str, Any]]
@@ -144,19 +148,42 @@ def check_words(path: object, number: int, config: GPTConfig, size: int) -> None
         raise damaged(path, f"a vocabulary of {number} words", f"at most {most}")
 
 
+@cache
+def _reserved_words() -> list[str]:
+    """The special tokens and bytes, in the order of their ids."""
+    return Tokenizer([], []).words
+
+
 def build_tokenizer(path: object, words: list[str], scores: list[float],
                     config: GPTConfig) -> Tokenizer:
     """words of every id, scores of those from FIRST_WORD on."""
-    reserved = Tokenizer([], []).words
+    reserved = _reserved_words()
     if words[:FIRST_WORD] != reserved:
         raise damaged(path, "a vocabulary whose first words are not the special tokens and bytes",
                       f"'{reserved[0]}' to '{reserved[-1]}'")
     if len(words) > config.vocab_size:
         raise damaged(path, f"a vocabulary of {len(words)} words", f"at most {config.vocab_size}")
+    words = words[FIRST_WORD:]
+    if _plainly_right(words, scores):
+        return Tokenizer(words, scores)
     try:
-        return Tokenizer.from_state({"words": words[FIRST_WORD:], "scores": scores})
+        return Tokenizer.from_state({"words": words, "scores": scores})
     except DataError as error:
         raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None
+
+
+def _plainly_right(words: list[Any], scores: list[Any]) -> bool:
+    """Whether `Tokenizer.from_state` would refuse nothing, told without a look at each word.
+
+    False says nothing.
+    """
+    if set(map(type, words)) != {str} or set(map(type, scores)) != {float} \
+            or len(words) != len(scores):
+        return False
+    return (min(map(len, words)) > 0 and max(map(len, words)) <= _LONGEST_STORED
+            and len({*words, *_reserved_words()}) == len(words) + FIRST_WORD
+            and not _HALVES.search("".join(words)) and not math.isnan(sum(scores))
+            and min(scores) >= -_LARGEST_SCORE and max(scores) <= _LARGEST_SCORE)
 
 
 def build_training_state(path: object, values: Any) -> TrainingState:

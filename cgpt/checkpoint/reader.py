@@ -7,14 +7,15 @@ import os
 import stat
 import sys
 import threading
+from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from cgpt.arena import Floats
-from cgpt.checkpoint._codec import crc32
+from cgpt.checkpoint._codec import crc32, crc32_parts
 from cgpt.checkpoint.failures import damaged, foreign, unreadable
 from cgpt.checkpoint.format import (
     DType,
@@ -24,7 +25,7 @@ from cgpt.checkpoint.format import (
     parse_header,
     parse_table,
 )
-from cgpt.checkpoint.parts import check_part_length, parse_json
+from cgpt.checkpoint.parts import check_object, check_part_length, parse_json
 from cgpt.checkpoint.sniff import HEAD, format_of
 
 THREADS = min(2, os.cpu_count() or 1)   # more would starve the disk
@@ -111,11 +112,9 @@ class Source:
     def map(self, start: int, length: int) -> memoryview | None:
         """A part of the file as a read-only memory map, or None where the system cannot."""
         shift = start % mmap.ALLOCATIONGRANULARITY
-        kinds: dict[str, Any] = {"access": mmap.ACCESS_READ}
-        if sys.platform == "linux":     # all pages at once: they are read for the checksums anyway
-            kinds = {"flags": mmap.MAP_SHARED | mmap.MAP_POPULATE, "prot": mmap.PROT_READ}
         try:
-            found = mmap.mmap(self.fd, length + shift, offset=start - shift, **kinds)
+            found = mmap.mmap(self.fd, length + shift, access=mmap.ACCESS_READ,
+                              offset=start - shift)
         except (OSError, ValueError):
             return None
         return memoryview(found)[shift:]
@@ -134,15 +133,18 @@ class BinaryFile(Source):
             self.header = parse_header(path, self.head, self.size)
             start, length = self.header.table_offset, self.header.table_length
             self.records = parse_table(path, self.header, self.read(start, length))
-            end = start + length
-            self._check_zeros(end, None)
+            self._config: dict[str, Any] | None = None
+            self._by_kind: dict[int, list[Record]] = {}
+            for record in self.records:
+                self._by_kind.setdefault(record.kind, []).append(record)
+            self._check_zeros(start + length, None)
         except BaseException:
             self.close()
             raise
 
     def of(self, kind: Kind) -> list[Record]:
         """The records of a kind, in order."""
-        return [record for record in self.records if record.kind == kind]
+        return self._by_kind.get(kind, [])
 
     def maybe(self, kind: Kind) -> Record | None:
         """The only record of a kind, or None where there is none."""
@@ -157,6 +159,13 @@ class BinaryFile(Source):
         if found is None:
             raise damaged(self.path, f"no record of kind {kind.name.lower()}", "1")
         return found
+
+    def config_values(self) -> dict[str, Any]:
+        """The config record, as JSON."""
+        if self._config is None:
+            self._config = check_object(self.path, "the config record",
+                                        self.json(self.one(Kind.CONFIG)))
+        return self._config
 
     @property
     def mappable(self) -> bool:
@@ -190,6 +199,13 @@ class BinaryFile(Source):
     def check(self, record: Record, data: bytearray | memoryview) -> None:
         """Compare a payload with its checksum, and see that zeros follow it."""
         self._compare(record, crc32(data))
+
+    def check_all(self, records: Sequence[Record], data: memoryview, start: int) -> None:
+        """Check payloads that lie in `data`, whose first byte is byte `start` of the file."""
+        places = array("q", (record.offset - start for record in records))
+        found = crc32_parts(data, places, array("q", (record.length for record in records)))
+        for record, crc in zip(records, found, strict=True):
+            self._compare(record, crc)
 
     def fill(self, record: Record, target: Floats) -> None:
         """Read a float32 payload into `target` and check it."""
@@ -229,26 +245,52 @@ class BinaryFile(Source):
                           "zeros")
 
 
+class Running:
+    """Jobs that run on other threads from now on; `finish` helps and raises the first error."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._groups = deque(enumerate(grouped(jobs)))
+        self._errors: list[tuple[int, BaseException]] = []
+        self._threads = [threading.Thread(target=self._work, daemon=True)
+                         for _ in range(min(THREADS - 1, len(self._groups)))]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        while not self._errors:
+            try:
+                number, group = self._groups.popleft()
+            except IndexError:
+                return
+            try:
+                for job in group:
+                    job.run()
+            except BaseException as error:
+                self._errors.append((number, error))
+
+    def finish(self) -> None:
+        """Return when all are done. Raises the error of the first job that failed."""
+        try:
+            self._work()
+        finally:
+            self.cancel()
+        if self._errors:
+            raise min(self._errors, key=lambda one: one[0])[1]
+
+    def cancel(self) -> None:
+        """Begin no other job, and return when none runs any more."""
+        self._groups.clear()
+        for thread in self._threads:
+            thread.join()
+
+
 def in_parallel(jobs: Sequence[Job]) -> None:
-    """Run the jobs on two threads; the first error, in their order, is raised."""
-    groups = grouped(jobs)
-    if len(groups) < 2:
+    """Run the jobs on two threads; of those that fail, the first one's error is raised."""
+    if len(grouped(jobs)) > 1:
+        Running(jobs).finish()
+    else:
         for job in jobs:
             job.run()
-        return
-
-    def run(group: list[Job]) -> None:
-        for job in group:
-            job.run()
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        futures = [pool.submit(run, group) for group in groups]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def grouped(jobs: Sequence[Job]) -> list[list[Job]]:
