@@ -182,7 +182,7 @@ def report(args: argparse.Namespace, llm: LLM, times: dict[str, list[float]], si
     print(f"save at {result['save_ratio']:.2f} of the speed of a plain write + fsync (median), "
           f"load with copy at {result['load_ratio']:.2f} of a plain read")
     if "chat_ratio" in result:
-        print(f"load for chat in {result['chat_ratio']:.2f} of the time of safetensors' mapped load")
+        print(f"load for chat in {result['chat_ratio']:.2f} of the time of safetensors' load")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
     assert codes == {"damaged"}
 
 
-@pytest.mark.parametrize(("name", "step"), [("tiny_v1_weights.bin", 1), ("tiny_v1.bin", 13)])
+@pytest.mark.parametrize(("name", "step"), [("tiny_v1.bin", 13), ("tiny_v1_int8.bin", 29)])
 def test_every_flipped_byte_is_noticed(tmp_path: Path, name: str, step: int) -> None:
     whole = (DATA / name).read_bytes()
     path = tmp_path / "flipped.bin"

@@ -156,7 +156,8 @@ def test_files_are_looked_through_in_windows(tmp_path: Path, monkeypatch: pytest
                                              window: int) -> None:
     llm = tiny_llm()
     llm.metadata = {"data": [1, 2], "b": [{"data": [0.5]}], "d": {"data": ["]", 1]},
-                    "e": {"data": 3}, "x" * 300: {"data": [1, "x" * 500, 2]}, "f": '"data": [1' * 30}
+                    "e": {"data": 3}, "x" * 300: {"data": [1, "x" * 500, 2]},
+                    "f": '"data": [1' * 30}
     path = save_model_json(llm, tmp_path / "m.json")
     found = json.loads(path.read_text(encoding="ascii"))
     monkeypatch.setattr(json_file, "_WINDOW", window)

@@ -116,7 +116,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         if fd >= 0:
-            os.close(fd)
+            with suppress(OSError):
+                os.close(fd)
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
@@ -180,16 +181,29 @@ def _open_temporary(folder: Path) -> tuple[Path, int]:
     while True:
         path = folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
         fd = os.open(path, flags, 0o666)
-        if fcntl is None:
-            return path, fd
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        except OSError:
-            return path, fd             # a file system without locks
-        # Another process may have taken the new file for a stale one before it was locked.
-        if path.exists() and os.path.samestat(os.stat(path), os.fstat(fd)):
-            return path, fd
-        os.close(fd)
+            if _is_ours(path, fd):
+                return path, fd
+            os.close(fd)
+        except BaseException:
+            with suppress(OSError):
+                os.close(fd)
+            _remove(path)
+            raise
+
+
+def _is_ours(path: Path, fd: int) -> bool:
+    """Lock a new file. False where another process took it for a stale one before that."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError:
+        return True                     # a file system without locks
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _remove_stale(folder: Path) -> None:

@@ -10,6 +10,7 @@ import threading
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -71,7 +72,8 @@ class Source:
     def close(self) -> None:
         """Close the file; maps of it stay valid."""
         if self.fd >= 0:
-            os.close(self.fd)
+            with suppress(OSError):     # it was only read
+                os.close(self.fd)
             self.fd = -1
 
     def __enter__(self) -> Any:
