@@ -91,6 +91,14 @@ def test_digits_are_those_of_numpy() -> None:
         assert digits_of(text) == digits_of(np.format_float_scientific(value, trim="-"))
 
 
+def test_the_one_number_that_needs_a_digit_more() -> None:
+    """Its shortest decimal is so near to a middle that float64 rounds it across."""
+    value = np.array([0x15AE43FD, 0x95AE43FD], np.uint32).view(np.float32)
+    assert np.format_float_scientific(value[0]) == "7.038531e-26"
+    assert np.float32(float("7.038531e-26")) != value[0]
+    assert round_trip(value) == "7.0385307e-26,-7.0385307e-26,"
+
+
 def test_not_finite_numbers_have_no_text() -> None:
     for value in (math.nan, math.inf, -math.inf):
         with pytest.raises(ValueError, match="not finite"):

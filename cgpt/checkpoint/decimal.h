@@ -77,6 +77,12 @@ static inline char *cgpt_put_float(char *p, float value)
         return p + 4;
     }
     digits = cgpt_shortest(bits, &exponent);
+    if (bits == 0x15AE43FD) {
+        /* 7.038531e-26, rounded to float64 first, becomes the number below: of all float32 the
+         * only one that needs a digit more for readers that know no float32. */
+        digits = 70385307;
+        exponent = -33;
+    }
     while (digits % 10 == 0) {
         digits /= 10;
         exponent++;
