@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard cgpt/*.pyx cgpt/kernels/*.p[xy]* cgpt/kernels/*.h)
+SOURCES := pyproject.toml setup.py $(wildcard cgpt/*.pyx cgpt/kernels/*.p[xy]* cgpt/kernels/*.h cgpt/checkpoint/*.pyx cgpt/checkpoint/*.h)
 
 .PHONY: run test lint clean
 
@@ -28,4 +28,4 @@ $(VENV)/.installed-dev: $(BIN)/python $(SOURCES)
 	@touch $(VENV)/.installed $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info cgpt/*.so cgpt/*.c cgpt/kernels/*.so cgpt/kernels/*.c
+	rm -rf $(VENV) build dist *.egg-info cgpt/*.so cgpt/*.c cgpt/kernels/*.so cgpt/kernels/*.c cgpt/checkpoint/*.so cgpt/checkpoint/*.c

@@ -47,7 +47,11 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
 
 def extensions() -> list[Extension]:
     """The baseline module, and one more for each instruction set that this compiler can target."""
-    modules = [extension("cgpt._kernels", "cgpt/_kernels.pyx", [])]
+    folder = "cgpt/checkpoint/"
+    codec = Extension("cgpt.checkpoint._codec", [folder + "_codec.pyx"], include_dirs=[folder],
+                      depends=[folder + "crc32.h", folder + "decimal.h"],
+                      extra_compile_args=list(FLAGS))
+    modules = [extension("cgpt._kernels", "cgpt/_kernels.pyx", []), codec]
     if X86 and not MSVC:
         modules += [extension(f"cgpt.kernels.{isa}", f"cgpt/kernels/{isa}.pyx", flags)
                     for isa, flags in ISA_FLAGS.items()]

@@ -4,7 +4,10 @@
 
 Every save is followed by a plain write + fsync of as many bytes and, where they are installed, by
 safetensors and numpy with the same tensors (with fsync); median and spread (quarter to quarter) of
-each, and the ratio of the medians. Files are read warm. Choose a --folder on the disk that counts.
+each, and the ratio of the medians. A load for chat (weights, vocabulary, every checksum of them) is
+followed by safetensors' memory-mapped load of the same weights. Files are read warm. Choose a
+--folder on the disk that counts. Of the JSON files the memory of a process that saves and loads
+them is measured too.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from cgpt.optim import AdamW
 from cgpt.tokenizer import FIRST_WORD, Tokenizer
 
 Action = Callable[[], object]
+_WEIGHTS = ("load for chat", "safetensors mapped load")     # of files a third as large
 
 
 def make_model(preset: str) -> LLM:
@@ -82,29 +86,30 @@ def tensors_of(llm: LLM) -> dict[str, np.ndarray]:
 
 def actions(llm: LLM, folder: Path, with_json: bool) -> dict[str, Action]:
     """What is timed, in the order in which it runs; each save before the loads of its file."""
-    binary, plain = folder / "model.bin", folder / "plain.bin"
+    binary, plain, weights = folder / "model.bin", folder / "plain.bin", folder / "weights.bin"
+    save_model_binary(llm, weights, optimizer=False)
     content = save_model_binary(llm, binary).read_bytes()
     plain_write(plain, content)
     tensors = tensors_of(llm)
     found: dict[str, Action] = {
         "save": lambda: save_model_binary(llm, binary),
         "plain write + fsync": lambda: plain_write(plain, content),
-        "load for chat": lambda: load_model_binary(binary, training=False),
         "load for training": lambda: load_model_binary(binary),
         "plain read": lambda: plain_read(plain),
         "verify": lambda: describe(binary, verify=True),
+        "load for chat": lambda: load_model_binary(weights, training=False),
     }
     if importlib.util.find_spec("safetensors"):
         from safetensors import safe_open
         from safetensors.numpy import save_file
-        other = folder / "model.safetensors"
+        other, mapped = folder / "model.safetensors", folder / "weights.safetensors"
+        save_file(llm.gpt.parameters(), mapped)
 
-        def load_mapped() -> None:
-            with safe_open(other, "np") as file:
-                for name in file.keys():  # noqa: SIM118
-                    file.get_tensor(name)
+        def load_mapped() -> dict[str, np.ndarray]:
+            with safe_open(mapped, "np") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found["safetensors mapped load"] = load_mapped
         found["safetensors save + fsync"] = lambda: (save_file(tensors, other), synced(other))
-        found["safetensors load"] = load_mapped
     numpy_file = folder / "model.npz"
     found["numpy savez + fsync"] = lambda: (np.savez(numpy_file, **tensors), synced(numpy_file))
     found["numpy load"] = lambda: dict(np.load(numpy_file))
@@ -159,6 +164,8 @@ def report(args: argparse.Namespace, llm: LLM, times: dict[str, list[float]], si
         "seconds": median, "spread": spread,
         "save_ratio": median["plain write + fsync"] / median["save"],
         "load_ratio": median["plain read"] / median["load for training"]}
+    if "safetensors mapped load" in median:
+        result["chat_ratio"] = median["load for chat"] / median["safetensors mapped load"]
     for name in ("JSON save", "JSON load"):
         if name in median:
             result[f"{name} MB/s"] = json_size / median[name] / 1e6
@@ -168,11 +175,14 @@ def report(args: argparse.Namespace, llm: LLM, times: dict[str, list[float]], si
     print(f"{args.preset}: {llm.n_parameters} parameters, {size / 1e6:.1f} MB with Adam state "
           f"({result['bytes_per_parameter']:.3f} bytes a parameter)")
     for name, seconds in median.items():
-        rate = (json_size if name.startswith("JSON") else size) / seconds / 1e6
+        rate = (json_size if name.startswith("JSON") else size / 3 if name in _WEIGHTS
+                else size) / seconds / 1e6
         print(f"  {name:26} {seconds * 1e3:9.1f} ms  +- {spread[name] * 1e3:6.1f}  "
               f"{rate:8.0f} MB/s of its file")
     print(f"save at {result['save_ratio']:.2f} of the speed of a plain write + fsync (median), "
           f"load with copy at {result['load_ratio']:.2f} of a plain read")
+    if "chat_ratio" in result:
+        print(f"load for chat in {result['chat_ratio']:.2f} of the time of safetensors' load")
 
 
 if __name__ == "__main__":

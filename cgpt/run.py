@@ -87,12 +87,14 @@ class TrainingRun:
 
     config  RunConfig;  llm  LLM
     corpora Corpus by phase: those of the phases that are still to do
+    changed phases whose data is not that with which the run was begun
     """
 
     def __init__(self, config: RunConfig, llm: LLM, corpora: dict[str, Corpus]) -> None:
         self.config = config
         self.llm = llm
         self.corpora = corpora
+        self.changed: list[str] = []
 
     @classmethod
     def start(cls, config: RunConfig) -> TrainingRun:
@@ -111,11 +113,14 @@ class TrainingRun:
         return cls(config, llm, corpora)
 
     @classmethod
-    def resume(cls, llm: LLM, epochs: int | None = None, lr: float | None = None) -> TrainingRun:
+    def resume(cls, llm: LLM, epochs: int | None = None, lr: float | None = None, *,
+               new_data: bool = False) -> TrainingRun:
         """Go on where the LLM's training state stands, with the data that it names.
 
         epochs, lr  override those of the phase under way; with epochs, a run whose phases are
                     all done goes on with its last phase
+        new_data    where the files have changed, begin the phase under way anew on them, from the
+                    weights as they are; `changed` of the run names the phases
         A run that a step or time budget ended goes on without it.
         Raises DataError where the run is unknown or its data is missing or has changed,
         ConfigError for an override that cannot work, CgptError where the file it came from held
@@ -131,15 +136,23 @@ class TrainingRun:
                             f"{state.step}) without the optimizer's state, so it cannot be resumed "
                             "to the bit; resume from a checkpoint that holds it")
         known = _split_fingerprints(state.data_fingerprint)
-        corpora = {}
-        for name in _phases(config, llm):
-            corpora[name] = _read(config, name)
-            if known.get(name) != corpora[name].fingerprint:
+        phases = _phases(config, llm)
+        corpora = {name: _read(config, name) for name in phases}
+        changed = [name for name in phases if known.get(name) != corpora[name].fingerprint]
+        for name in changed:
+            if not new_data:
                 raise DataError(
                     f"the {name} data ({', '.join(config.phase(name)[0])}) is not that with which "
-                    "the run was begun; put the old files back, or train anew")
+                    "the run was begun; put the old files back, train anew, or resume with "
+                    "new_data=True (--new-data)")
+            known[name] = corpora[name].fingerprint
+        if state.unfinished and state.phase in changed:
+            state.begin(state.phase)
+        state.data_fingerprint = _join_fingerprints(known)
         state.run = config.to_dict()
-        return cls(config, llm, corpora)
+        run = cls(config, llm, corpora)
+        run.changed = changed
+        return run
 
     @property
     def corpus(self) -> Corpus:

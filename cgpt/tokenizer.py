@@ -17,6 +17,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from itertools import chain, compress, count, islice
 from operator import add, index, not_
 from typing import Any
@@ -40,6 +41,7 @@ _CACHED_LENGTH = 24
 # The characters that jieba joins to words; everything else it cuts into single characters.
 _BLOCK = re.compile(r"([\u4E00-\u9FD5a-zA-Z0-9+#&._%\-]+)")
 _RUN = re.compile(r"[0-9]+|[^0-9]+")
+_FIRST_PIECES: list[str | bytes] = [""] * FIRST_BYTE + [bytes([byte]) for byte in range(256)]
 
 
 class Tokenizer:
@@ -53,14 +55,22 @@ class Tokenizer:
 
     def __init__(self, words: list[str], scores: list[float]) -> None:
         """words of id 262 and up with their log-probabilities; checked by `from_state`."""
-        self._words = list(words)
-        self._lattice = _Lattice(dict(zip(words, scores, strict=True)))
-        self._ids = {word: FIRST_WORD + i for i, word in enumerate(words)}
-        # Two neighbours that no word holds side by side: every path cuts the text there.
-        self._inside = frozenset(word[i:i + 2] for word in words for i in range(len(word) - 1))
+        self._words, self._scores = list(words), list(scores)
         self._cache: dict[str, tuple[int, ...]] = {}
-        specials: list[str | bytes] = [""] * FIRST_BYTE
-        self._pieces = [*specials, *(bytes([byte]) for byte in range(256)), *words]
+        self._pieces = [*_FIRST_PIECES, *words]
+
+    @cached_property    # with the first text, so that a model is loaded sooner
+    def _lattice(self) -> _Lattice:
+        return _Lattice(dict(zip(self._words, self._scores, strict=True)))
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {word: id for id, word in enumerate(self._words, FIRST_WORD)}
+
+    @cached_property
+    def _inside(self) -> frozenset[str]:
+        """Pairs of characters inside a word; between two others every path cuts the text."""
+        return frozenset(word[i:i + 2] for word in self._words for i in range(len(word) - 1))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int = 8192) -> Tokenizer:
@@ -108,8 +118,7 @@ class Tokenizer:
 
     def to_state(self) -> dict[str, Any]:
         """What is saved: "words" of id 262 and up, "scores" their log-probabilities (nats)."""
-        scores = self._lattice.scores
-        return {"words": list(self._words), "scores": [scores[word] for word in self._words]}
+        return {"words": list(self._words), "scores": list(self._scores)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Tokenizer:

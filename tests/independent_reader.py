@@ -18,7 +18,7 @@ from typing import Any
 
 SIGNATURE = bytes.fromhex("89 43 47 50 54 0D 0A 1A")
 KINDS = {1: "config", 2: "vocabulary", 3: "layer", 4: "training_state", 5: "metadata",
-         6: "optimizer", 16: "tensor", 17: "adam_m", 18: "adam_v", 19: "best_tensor"}
+         6: "optimizer", 16: "tensor", 17: "adam_m", 18: "adam_v", 19: "best_tensor", 20: "scale"}
 ITEM_SIZES = {0: 1, 1: 4, 2: 2, 3: 2, 4: 1, 5: 1, 6: 4, 7: 8, 8: 8}
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
 
@@ -48,12 +48,13 @@ class Entry:
 
 @dataclass
 class Model:
-    """What a file holds; tensors are arrays of floats by name."""
+    """What a file holds; tensors are arrays of floats by name, int8 ones also as they lie."""
 
     version: int
     entries: list[Entry]
     graph: str = ""
     config: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
@@ -64,6 +65,8 @@ class Model:
     adam_m: dict[str, array.array[float]] = field(default_factory=dict)
     adam_v: dict[str, array.array[float]] = field(default_factory=dict)
     best: dict[str, array.array[float]] = field(default_factory=dict)
+    scales: dict[str, array.array[float]] = field(default_factory=dict)
+    quantized: dict[str, array.array[int]] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -96,12 +99,12 @@ def parse_header(data: bytes) -> tuple[int, int]:
     require(len(data) >= 64, "the header is cut")
     require(struct.unpack_from("<I", data, 60)[0] == zlib.crc32(data[:60]), "header damaged")
     (version, order, size, n_records, length, table, table_length, table_crc, features,
-     reserved) = struct.unpack_from("<IIIIQQQIII", data, 8)
+     _compatible) = struct.unpack_from("<IIIIQQQIII", data, 8)
     require(version == 1, f"version {version}")
     require(features == 0, "unknown feature bits")
-    require((order, size, table, reserved) == (0x01020304, 64, 64, 0), "odd header")
+    require((order, size, table) == (0x01020304, 64, 64), "odd header")
     require(length == len(data) and length % 64 == 0, "wrong length")
-    require(64 + table_length <= length and n_records <= 1 << 20, "table outside the file")
+    require(64 + table_length <= length and n_records <= 1 << 16, "table outside the file")
     require(zlib.crc32(data[64:64 + table_length]) == table_crc, "table damaged")
     return n_records, table_length
 
@@ -155,19 +158,50 @@ def add(model: Model, entry: Entry, payload: bytes) -> None:
         value = json.loads(payload.decode("ascii"))
         if kind == "config":
             model.graph, model.config = value["graph"], value["config"]
+            model.weights = value.get("weights", {"form": "float32"})
         elif kind == "layer":
             model.layers.append(value)
         else:
             setattr(model, kind, value)
     else:
+        add_tensor(model, entry, payload, kind)
+
+
+def add_tensor(model: Model, entry: Entry, payload: bytes, kind: str) -> None:
+    """Numbers as floats; int8 ones wait for their scales, which come later."""
+    if kind != "scale":
+        known = model.shapes.setdefault(entry.name, entry.shape)
+        require(known == entry.shape, "shapes differ")
+    if kind == "tensor" and entry.dtype == 2:
+        model.tensors[entry.name] = array.array("f", struct.unpack(f"<{len(payload) // 2}e",
+                                                                   payload))
+    elif kind == "tensor" and entry.dtype == 4:
+        require(len(entry.shape) == 2, f"{entry.name} is int8 and no matrix")
+        model.quantized[entry.name] = array.array("b", payload)
+    else:
+        require(entry.dtype == 1, f"{entry.name} is not float32")
         numbers = array.array("f", payload)
         if sys.byteorder == "big":
             numbers.byteswap()
         target = {"tensor": model.tensors, "adam_m": model.adam_m, "adam_v": model.adam_v,
-                  "best_tensor": model.best}[kind]
+                  "best_tensor": model.best, "scale": model.scales}[kind]
         target[entry.name] = numbers
-        require(entry.dtype == 1, f"{entry.name} is not float32")
-        require(model.shapes.setdefault(entry.name, entry.shape) == entry.shape, "shapes differ")
+        if kind == "scale":
+            restore(model, entry)
+
+
+def restore(model: Model, entry: Entry) -> None:
+    """weight[r][c] = q[r][c] * scale[r][c // group]."""
+    require(entry.name in model.quantized, f"scales of {entry.name}, which is not int8")
+    group = model.weights["group"]
+    require(group in (32, 64), "odd group")
+    rows, columns = model.shapes[entry.name]
+    per_row = -(-columns // group)
+    require(entry.shape == (rows, per_row), f"shape of the scales of {entry.name}")
+    q, scales = model.quantized[entry.name], model.scales[entry.name]
+    model.tensors[entry.name] = array.array("f", (
+        q[r * columns + c] * scales[r * per_row + c // group]
+        for r in range(rows) for c in range(columns)))
 
 
 def parse_vocabulary(payload: bytes) -> tuple[list[str], list[float]]:
@@ -192,6 +226,9 @@ def check_whole(model: Model) -> None:
     require(model.graph == "gpt2", f"graph {model.graph}")
     expected = parameters(model.config)
     order = [entry.name for entry in model.entries if entry.kind == 16]
+    require(list(model.scales) == list(model.quantized), "not one record of scales for each int8")
+    require(model.optimizer is None or model.weights["form"] == "float32",
+            "an optimizer beside rounded weights")
     require(order == list(expected), "other parameters than the graph's")
     for name, shape in expected.items():
         require(model.shapes[name] == shape, f"shape of {name}")

@@ -70,11 +70,24 @@ def spread(gpt: GPT, array: np.ndarray, rule: Callable[[np.ndarray], np.ndarray]
         array[entry.offset:entry.offset + entry.size] = rule(x)
 
 
+def rounded_llm() -> LLM:
+    """As `tiny_llm`, wider than a group of int8 (35 = 32 + 3), with no number beyond float16."""
+    config = GPTConfig(n_layer=1, n_head=5, n_embd=35, n_ff=3, block_size=4, vocab_size=FIRST_WORD)
+    gpt = GPT(config)
+    spread(gpt, gpt.arena.data, lambda x: x)
+    gpt.arena.view("wte.weight")[1] = 0
+    return LLM(Tokenizer.from_state({"words": [], "scores": []}), gpt)
+
+
 FIXTURES: dict[str, Callable[[Path], object]] = {
     "tiny_v1.bin": lambda path: save_model_binary(tiny_llm(), path),
     "tiny_v1.json": lambda path: save_model_json(tiny_llm(), path),
     "tiny_v1_weights.bin": lambda path: save_model_binary(
         tiny_llm(optimizer=False, best=False), path),
+    "tiny_v1_float16.bin": lambda path: save_model_binary(
+        rounded_llm(), path, optimizer=False, weights="float16"),
+    "tiny_v1_int8.bin": lambda path: save_model_binary(
+        rounded_llm(), path, optimizer=False, weights="int8", group=32),
 }
 
 

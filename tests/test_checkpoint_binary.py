@@ -13,6 +13,7 @@ from checkpoint_helpers import assert_same, same_bits
 from make_fixtures import DATA, WORDS, tiny_llm
 from small_llm import DIALOGUES, TEXTS, small_llm
 
+from cgpt import kernels
 from cgpt.checkpoint import (
     describe,
     load_model_auto,
@@ -78,18 +79,26 @@ def test_progress_is_told_once_a_layer(tiny: Path) -> None:
 
 @pytest.mark.parametrize("save", [save_model_binary, save_model_json])
 @pytest.mark.parametrize("phase", ["pretrain", "finetune"])
-def test_training_goes_on_to_the_bit(tmp_path: Path, phase: str, save: object) -> None:
-    config = TrainConfig(epochs=4, batch_tokens=40, lr=1e-2, warmup=2, val_fraction=0.2,
-                         patience=5, dropout=0.1)
+@pytest.mark.parametrize("stop", [1, 4, 5])
+def test_training_goes_on_to_the_bit(tmp_path: Path, phase: str, save: object, stop: int) -> None:
+    """Schedule, dropout, order, accumulation, early stopping and best weights; other threads."""
+    config = TrainConfig(epochs=4, batch_tokens=24, grad_accum=2, lr=1e-2, warmup=2,
+                         val_fraction=0.2, patience=2, dropout=0.1)
     documents = TEXTS if phase == "pretrain" else DIALOGUES
     straight = small_llm()
-    Trainer(straight, config, phase).fit(documents)
-    stopped = small_llm()
-    Trainer(stopped, config, phase).fit(
-        documents, should_stop=lambda: stopped.training_state.step >= 7)
-    assert 0 < stopped.training_state.step < straight.training_state.step
-    resumed = load_model_auto(save(stopped, tmp_path / "m"))      # type: ignore[operator]
-    Trainer(resumed, config, phase).fit(documents)
+    before = kernels.get_num_threads()
+    try:
+        kernels.set_num_threads(1)
+        Trainer(straight, config, phase).fit(documents)
+        stopped = small_llm()
+        Trainer(stopped, config, phase).fit(
+            documents, should_stop=lambda: stopped.training_state.step >= stop)
+        assert 0 < stopped.training_state.step < straight.training_state.step
+        resumed = load_model_auto(save(stopped, tmp_path / "m"))      # type: ignore[operator]
+        kernels.set_num_threads(3)
+        Trainer(resumed, config, phase).fit(documents)
+    finally:
+        kernels.set_num_threads(before)
     straight.training_state.seconds = resumed.training_state.seconds = 0.0
     assert_same(straight, resumed)
 

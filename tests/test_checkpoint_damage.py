@@ -37,7 +37,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
     assert codes == {"damaged"}
 
 
-@pytest.mark.parametrize(("name", "step"), [("tiny_v1_weights.bin", 1), ("tiny_v1.bin", 13)])
+@pytest.mark.parametrize(("name", "step"), [("tiny_v1.bin", 13), ("tiny_v1_int8.bin", 29)])
 def test_every_flipped_byte_is_noticed(tmp_path: Path, name: str, step: int) -> None:
     whole = (DATA / name).read_bytes()
     path = tmp_path / "flipped.bin"
@@ -95,7 +95,7 @@ def rewrite(path: Path, change: dict[int, int]) -> None:
     ({31: 255}, "damaged"),                         # length of the file
     ({32: 128}, "damaged"), ({47: 255}, "damaged"),  # place of the table
     ({52: 1}, "version"),                           # feature bits
-    ({56: 1}, "damaged"),                           # reserved
+    ({56: 1, 59: 128}, "none"),                     # compatible feature bits
 ])
 def test_headers_that_lie(tiny: Path, change: dict[int, int], code: str) -> None:
     rewrite(tiny, change)
@@ -160,7 +160,9 @@ LIES = {
     "optional record": (with_record(kind=99, name="future", flags=1), "none"),
     "unknown record": (with_record(kind=99, name="future"), "version"),
     "unknown flag": (with_record(kind=99, name="future", flags=3), "version"),
-    "other type": (changed(Kind.TENSOR, dtype=2, payload=bytes(272 * 4)), "version"),
+    "other type": (changed(Kind.TENSOR, dtype=3, payload=bytes(272 * 4)), "version"),
+    "float16 beside an optimizer": (changed(Kind.TENSOR, dtype=2, payload=bytes(272 * 4)),
+                                    "damaged"),
     "unknown type": (changed(Kind.TENSOR, dtype=77), "version"),
     "shape too large": (changed(Kind.TENSOR, shape=(1 << 62, 1 << 62)), "damaged"),
     "shape of zero": (changed(Kind.TENSOR, shape=(0, 2)), "damaged"),

@@ -6,6 +6,8 @@ import json
 import math
 import random
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -19,13 +21,15 @@ from small_llm import small_llm
 
 from cgpt.checkpoint import (
     describe,
+    floats,
+    json_file,
     load_model_auto,
     load_model_binary,
     load_model_json,
     save_model_binary,
     save_model_json,
 )
-from cgpt.checkpoint.floats import PIECE, format_floats, parse_floats
+from cgpt.checkpoint.floats import PIECE, format_floats, parse_floats, read_floats
 from cgpt.errors import CheckpointError
 
 
@@ -67,14 +71,56 @@ def test_texts_are_the_short_ones() -> None:
         "1.6777216e7,1.25e1,0.01,")
 
 
-def test_digits_are_as_few_as_numpys() -> None:
-    rng = np.random.default_rng(1)
-    values = (rng.standard_normal(5000) * 10.0 ** rng.integers(-9, 3, 5000)).astype(np.float32)
+def digits_of(text: str) -> tuple[str, int]:
+    """(digits without zeros at either end, the power of ten of the last one)."""
+    number, _, power = text.lstrip("-").partition("e")
+    whole, _, fraction = number.partition(".")
+    digits = (whole + fraction).rstrip("0")
+    return digits.lstrip("0"), int(power or 0) - len(fraction) + len(whole + fraction) - len(digits)
 
-    def digits(text: str) -> int:
-        return len(text.split("e")[0].lstrip("-").replace(".", "").strip("0"))
-    ours = [digits(text) for text in round_trip(values).split(",")[:-1]]
-    assert ours == [digits(np.format_float_scientific(value)) for value in values]
+
+def test_digits_are_those_of_numpy() -> None:
+    """The fewest that round back, and of these the nearest: 100,000 patterns and the edges."""
+    bits = np.random.default_rng(1).integers(0, 1 << 31, 100_000, dtype=np.uint32)
+    bits[:254 * 4] = (np.arange(1, 255, dtype=np.uint32)[:, None] * (1 << 23)
+                      + np.array([0, 1, (1 << 23) - 1, 2], np.uint32)).ravel()
+    bits[2000:3000] = np.arange(1, 1001)            # the least numbers of all
+    values = bits.view(np.float32)
+    values = values[np.isfinite(values)]
+    for text, value in zip(format_floats(values).decode().split(","), values, strict=False):
+        assert digits_of(text) == digits_of(np.format_float_scientific(value, trim="-"))
+
+
+def test_the_one_number_that_needs_a_digit_more() -> None:
+    """Its shortest decimal is so near to a middle that float64 rounds it across."""
+    value = np.array([0x15AE43FD, 0x95AE43FD], np.uint32).view(np.float32)
+    assert np.format_float_scientific(value[0]) == "7.038531e-26"
+    assert np.float32(float("7.038531e-26")) != value[0]
+    assert round_trip(value) == "7.0385307e-26,-7.0385307e-26,"
+
+
+def test_not_finite_numbers_have_no_text() -> None:
+    for value in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValueError, match="not finite"):
+            format_floats(np.array([1, value], np.float32))
+    assert format_floats(np.array([], np.float32)) == b""
+
+
+def test_decimals_of_any_length_are_rounded_as_python_does() -> None:
+    """To float64 and then to float32: hard cases near the middle of two numbers, long texts."""
+    rng = np.random.default_rng(3)
+    texts = [repr(float(value)) for value in 10.0 ** rng.uniform(-60, 38.5, 20_000)]
+    texts += [f"{digits}e{power}" for digits, power in zip(
+        rng.integers(0, 1 << 63, 20_000), rng.integers(-90, 19, 20_000), strict=True)]
+    # Exact middles of two float64, and beside them.
+    middles = [2 * int(half) + 1 << 3 for half in rng.integers(1 << 52, 1 << 53, 3000)]
+    texts += [f"{middle}{tail}" for middle in middles for tail in ("", ".0001", "e-30")]
+    texts += ["0." + "0" * 50 + "123456789012345678901234567890", "1" * 30 + "e-20", "0e99999",
+              "-0", "1e-99999", "-0.0e5", "123456789012345678901234567890.5", "5e-324", "7e-46"]
+    found = np.empty(len(texts), np.float32)
+    parse_floats(",".join(texts).encode(), found)
+    wanted = np.array([float(text) for text in texts]).astype(np.float32)
+    assert (found.view(np.uint32) == wanted.view(np.uint32)).all()
 
 
 @pytest.mark.parametrize("text", [
@@ -98,7 +144,36 @@ def test_long_lists_are_read_in_pieces() -> None:
     assert (back == values).all()
 
 
+def test_numbers_are_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b"1,2.5, -3e1 ,4,50000"
+    monkeypatch.setattr(floats, "_WINDOW", 8)
+    found = np.empty(5, np.float32)
+    read_floats(lambda start, size: bytearray(text[start:start + size]), 0, len(text), found)
+    assert found.tolist() == [1, 2.5, -30, 4, 50000]
+    for wrong in (b"1,2,3,4", b"1,2,3,4,5,6", b"1,2,,3,4,5", b",1,2,3,4,5", b"1,2,3,4,5,", b"1" * 9,
+                  b"1,2,3,4 5,6", b"1,2,3,4,x"):
+        with pytest.raises(ValueError):
+            read_floats(lambda start, size, text=wrong: bytearray(text[start:start + size]), 0,
+                        len(wrong), found)
+
+
 # Files
+
+@pytest.mark.parametrize("window", [50, 64, 99, 1000])
+def test_files_are_looked_through_in_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                             window: int) -> None:
+    llm = tiny_llm()
+    llm.metadata = {"data": [1, 2], "b": [{"data": [0.5]}], "d": {"data": ["]", 1]},
+                    "e": {"data": 3}, "x" * 300: {"data": [1, "x" * 500, 2]},
+                    "f": '"data": [1' * 30}
+    path = save_model_json(llm, tmp_path / "m.json")
+    found = json.loads(path.read_text(encoding="ascii"))
+    monkeypatch.setattr(json_file, "_WINDOW", window)
+    monkeypatch.setattr(json_file, "_LONGEST_OPEN", 40)
+    assert_same(llm, load_model_json(path))
+    path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    assert_same(llm, load_model_json(path))
+
 
 def test_round_trip_is_exact(tiny: Path) -> None:
     assert_same(tiny_llm(), load_model_json(tiny))
@@ -272,3 +347,36 @@ def test_writing_and_reading_take_little_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert path.stat().st_size > 15e6               # so the bounds above mean something
+
+
+BASE = """
+import resource, sys
+import numpy as np
+from cgpt.checkpoint import load_model_json, save_model_json
+from cgpt.config import GPTConfig
+from cgpt.llm import LLM
+from cgpt.model import GPT
+from cgpt.optim import AdamW
+from cgpt.tokenizer import Tokenizer
+if sys.argv[1] == "save":
+    words = [chr(0x4e00 + i) for i in range(2700)]
+    gpt = GPT(GPTConfig.preset("base"))
+    llm = LLM(Tokenizer.from_state({"words": words, "scores": [-8.0] * 2700}), gpt, AdamW(gpt))
+    rng = np.random.default_rng(0)
+    for array in gpt.arena.require_moments():
+        for entry in gpt.arena.entries:
+            array[entry.offset:entry.offset + entry.size] = 1e-3 * rng.random(entry.size)
+    save_model_json(llm, sys.argv[2])
+else:
+    load_model_json(sys.argv[2])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_a_base_model_takes_less_than_300_mb_of_memory(tmp_path: Path) -> None:
+    path = tmp_path / "base.json"
+    for what in ("save", "load"):
+        done = subprocess.run([sys.executable, "-c", BASE, what, str(path)], capture_output=True,
+                              text=True, check=True)
+        assert int(done.stdout) < 300e6
+    assert path.stat().st_size > 300e6

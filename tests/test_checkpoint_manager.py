@@ -204,8 +204,9 @@ def test_a_damaged_latest_falls_back_and_says_so(tmp_path: Path) -> None:
     assert warnings[0].code == "damaged"
     damage(before)
     assert manager.latest() is None
-    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint_last.bin",
-                                                    "checkpoint_previous.bin"]
+    assert sorted(os.listdir(tmp_path / "run")) == [
+        "checkpoint_last.bin", "checkpoint_last.json", "checkpoint_previous.bin",
+        "checkpoint_previous.json"]
 
 
 def test_without_a_last_one_the_furthest_trained_is_found_by_content(tmp_path: Path) -> None:

@@ -221,3 +221,32 @@ def test_the_default_run_is_that_of_the_packaged_data():
     assert config.preset == "small" and config.pretrain_train.epochs > 0
     assert [Path(path).name for path in (*config.pretrain, *config.chat)] == [
         "pretraining_data.json", "chat_training_data.json"]
+
+
+def test_new_data_begins_the_phase_anew_from_the_weights(config, tmp_path):
+    run = TrainingRun.start(config)
+    fit_all(run, 1)
+    assert run.llm.training_state.phase == "pretrain" and not run.changed
+    weights = run.llm.gpt.arena.data.copy()
+    (tmp_path / "texts.json").write_text(json.dumps(TEXTS[1:]), encoding="utf-8")
+    with pytest.raises(DataError, match="--new-data"):
+        TrainingRun.resume(reloaded(run.llm))
+    again = TrainingRun.resume(reloaded(run.llm), new_data=True)
+    state = again.llm.training_state
+    assert again.changed == ["pretrain"]
+    assert (state.step, state.batch, state.documents) == (0, 0, "")
+    assert np.array_equal(again.llm.gpt.arena.data, weights)
+    fit_all(again, 1)
+    later = TrainingRun.resume(reloaded(again.llm))      # the new data is now the run's
+    assert later.changed == [] and later.llm.training_state.step == 1
+    assert fit_all(later) == ["done", "done"]
+
+
+def test_new_data_of_a_later_phase_leaves_the_one_under_way_alone(config, tmp_path):
+    run = TrainingRun.start(config)
+    fit_all(run, 1)
+    chats = json.loads((tmp_path / "chats.json").read_text("utf-8"))
+    (tmp_path / "chats.json").write_text(json.dumps(chats[1:]), encoding="utf-8")
+    again = TrainingRun.resume(reloaded(run.llm), new_data=True)
+    assert again.changed == ["finetune"] and again.llm.training_state.step == 1
+    assert fit_all(again) == ["done", "done"]

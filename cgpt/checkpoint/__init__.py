@@ -10,30 +10,36 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cgpt.checkpoint import binary, info, json_file
+from cgpt.checkpoint import binary, compare, info, json_file, packing
 from cgpt.checkpoint.info import find_models
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.parts import Progress
 from cgpt.checkpoint.reader import Source
 from cgpt.checkpoint.sniff import format_of
+from cgpt.checkpoint.storage import StoredTensor
 from cgpt.llm import LLM
 
-__all__ = ["CheckpointManager", "describe", "find_models", "load_model_auto", "load_model_binary",
-           "load_model_json", "save_model_binary", "save_model_json"]
+__all__ = ["CheckpointManager", "StoredTensor", "compare_models", "describe", "find_models",
+           "load_model_auto", "load_model_binary", "load_model_json", "load_stored_weights",
+           "save_model_binary", "save_model_json"]
 
 PathLike = str | os.PathLike[str]
 
 
-def save_model_binary(llm: LLM, path: PathLike, *, optimizer: bool = True) -> Path:
+def save_model_binary(llm: LLM, path: PathLike, *, optimizer: bool = True,
+                      weights: str = "float32", group: int = 64) -> Path:
     """Save `llm` as a binary file of format v1; about 12 bytes a parameter, 4 without optimizer.
 
     optimizer  whether Adam's moments and the best weights so far are saved, which an exact
                resume needs
+    weights    "float32", or rounded to "float16" or "int8" (symmetric, `group` = 32 or 64 numbers
+               of a row to a scale), which takes a half or little more than a quarter; only with
+               optimizer=False, else ConfigError
     Folders are made when missing. The path holds the old file or the new one at every instant,
     also when the power fails; saving over the file that `llm` was loaded from is safe.
     Returns the path. Raises CheckpointError (code "write") with the reason.
     """
-    return binary.save(llm, path, optimizer=optimizer)
+    return packing.save(llm, path, optimizer=optimizer, weights=weights, group=group)
 
 
 def save_model_json(llm: LLM, path: PathLike, *, optimizer: bool = True) -> Path:
@@ -50,11 +56,21 @@ def load_model_binary(path: PathLike, *, training: bool = True,
 
     training  True: weights are copied, optimizer and best weights are loaded where they were
               saved. False, for chat: weights are mapped read-only from the file, the rest of the
-              training's arrays is left alone.
+              training's arrays is left alone. Rounded weights are float32 again in either case.
     progress  called once a layer as progress(i, n, LayerRecord), i from 1 to n
     Raises CheckpointError with code missing, damaged, version or foreign.
     """
     return binary.load(path, training=training, progress=progress)
+
+
+def load_stored_weights(path: PathLike) -> dict[str, StoredTensor]:
+    """The weights of a binary file as they are stored, by name: float32, float16 or int8.
+
+    They are mapped read-only from the file where the system can, after every checksum was
+    compared. An inference engine takes them from here; `load_model_binary` turns them into
+    float32. Raises CheckpointError as that does.
+    """
+    return binary.load_stored(path)
 
 
 def load_model_json(path: PathLike, *, training: bool = True,
@@ -70,6 +86,15 @@ def load_model_auto(path: PathLike, *, training: bool = True,
     Arguments and errors as `load_model_binary`.
     """
     return _module(path).load(path, training=training, progress=progress)
+
+
+def compare_models(a: PathLike, b: PathLike) -> dict[str, Any]:
+    """What differs between two model files of either format; see `compare.compare`.
+
+    Rounded weights are compared as the float32 that they stand for. Raises CheckpointError as
+    `load_model_auto` does.
+    """
+    return compare.compare(load_model_auto(a), load_model_auto(b))
 
 
 def describe(path: PathLike, verify: bool = False) -> dict[str, Any]:

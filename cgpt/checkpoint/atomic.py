@@ -12,9 +12,9 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cgpt.checkpoint.failures import not_saved, unwritable
@@ -100,6 +100,26 @@ def write_file(path: str | os.PathLike[str], size: int, write: Callable[[Output]
     return Path(path)
 
 
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a checkpoint folder: who saves and removes files there waits for others.
+
+    It is a lock of the folder itself, so there is no file of it that could be left over. Without
+    locks (Windows, some network file systems) nothing is held.
+    """
+    fd = -1
+    try:
+        if fcntl is not None and hasattr(os, "O_DIRECTORY"):
+            with suppress(OSError):
+                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        if fd >= 0:
+            with suppress(OSError):
+                os.close(fd)
+
+
 def _target(path: str | os.PathLike[str]) -> Path:
     """The file to replace: `path` or what its symbolic links point to. Raises OSError."""
     if "\0" in os.fsdecode(path):
@@ -161,16 +181,29 @@ def _open_temporary(folder: Path) -> tuple[Path, int]:
     while True:
         path = folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
         fd = os.open(path, flags, 0o666)
-        if fcntl is None:
-            return path, fd
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        except OSError:
-            return path, fd             # a file system without locks
-        # Another process may have taken the new file for a stale one before it was locked.
-        if path.exists() and os.path.samestat(os.stat(path), os.fstat(fd)):
-            return path, fd
-        os.close(fd)
+            if _is_ours(path, fd):
+                return path, fd
+            os.close(fd)
+        except BaseException:
+            with suppress(OSError):
+                os.close(fd)
+            _remove(path)
+            raise
+
+
+def _is_ours(path: Path, fd: int) -> bool:
+    """Lock a new file. False where another process took it for a stale one before that."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError:
+        return True                     # a file system without locks
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _remove_stale(folder: Path) -> None:

@@ -1,27 +1,20 @@
-"""An LLM as records of format v1, and back."""
+"""Records of format v1 as an LLM; packing.py is the way back."""
 
 from __future__ import annotations
 
 import os
-import struct
 import sys
-import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
-from itertools import chain, pairwise
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
-from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import damaged, other_version
-from cgpt.checkpoint.format import TENSORS, DType, Kind, Record, align, pack_front, place
+from cgpt.checkpoint.format import WHOLE, DType, Kind, Record, align
+from cgpt.checkpoint.packing import VOCABULARY
 from cgpt.checkpoint.parts import (
-    GRAPH,
     Progress,
     build_config,
     build_optimizer,
@@ -30,95 +23,149 @@ from cgpt.checkpoint.parts import (
     check_fits,
     check_layers,
     check_object,
-    dump_json,
+    check_words,
 )
-from cgpt.checkpoint.reader import BinaryFile, Job, grouped, in_parallel
+from cgpt.checkpoint.reader import BinaryFile, Job, Running, in_parallel
+from cgpt.checkpoint.storage import GROUPS, StoredTensor, dequantize
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
-from cgpt.model import GPT
+from cgpt.model import GPT, LayerRecord
 from cgpt.tokenizer import FIRST_WORD, Tokenizer
 
-_VOCABULARY = struct.Struct("<IIQ")     # words, first word with a score, bytes of text
+_TOGETHER = 1 << 10                     # payloads that are checked by one call
+_FORMS: dict[int, Any] = {DType.FLOAT32: "<f4", DType.FLOAT16: "<f2", DType.INT8: "i1"}
 
 
-# Saving
-
-def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
-    """Write `llm` to `path`; see `cgpt.checkpoint.save_model_binary`."""
-    pairs = [*_parts(llm, path, optimizer), *_tensors(llm, optimizer)]
-    records, size = place([record for record, _ in pairs])
-    payloads = [payload for _, payload in pairs]
-    groups = grouped([Job(len(payload), partial(zlib.crc32, payload)) for payload in payloads])
-
-    def write(out: Output) -> None:
-        with ThreadPoolExecutor(1) as pool:
-            checksums = pool.map(_checksums, groups)    # while this thread writes
-            out.seek(records[0].offset)
-            for record, payload in zip(records, payloads, strict=True):
-                out.write(payload)
-                out.write(bytes(align(record.end) - record.end))
-            found = chain.from_iterable(checksums)
-            table = [replace(record, crc=crc) for record, crc in zip(records, found, strict=True)]
-        out.seek(0)
-        out.write(pack_front(table, size))
-
-    return write_file(path, size, write)
+def load(path: str | os.PathLike[str], *, training: bool = True,
+         progress: Progress | None = None) -> LLM:
+    """Read an LLM; see `cgpt.checkpoint.load_model_binary`."""
+    with BinaryFile(path) as file:
+        llm, layers = _load_copied(file, training=True) if training else _load_for_chat(file)
+    for number, layer in enumerate(layers, 1):
+        if progress is not None:
+            progress(number, len(layers), layer)
+    return llm
 
 
-def _checksums(group: list[Job]) -> list[int]:
-    return [job.run() for job in group]
+def _load_for_chat(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
+    """A model whose weights are a map of the file where they can be."""
+    records = file.of(Kind.TENSOR)
+    view = None
+    if records and file.mappable and sys.byteorder == "little":
+        view = file.map(records[0].offset, align(records[-1].end) - records[0].offset)
+    if view is None:
+        return _load_copied(file, training=False)
+    checking = Running(_checks(file, Kind.TENSOR, view))    # while the rest is built
+    try:
+        config, entries = read_shape(file)
+        weights = np.frombuffer(view, np.float32, arena_size(entries))
+        found = _build(file, config, weights)
+    except BaseException:
+        checking.cancel()
+        raise
+    checking.finish()
+    return found
 
 
-def _parts(llm: LLM, path: object, optimizer: bool) -> Iterator[tuple[Record, bytes]]:
-    """The records that are not tensors."""
-    def part(kind: Kind, value: Any, name: str = "") -> tuple[Record, bytes]:
-        what = name or kind.name.lower()
-        data = dump_json(path, what, value).encode("ascii")
-        return Record(kind, what, len(data)), data
-
-    yield part(Kind.CONFIG, {"graph": GRAPH, "config": llm.config.to_dict()})
-    vocabulary = pack_vocabulary(llm.tokenizer)
-    yield Record(Kind.VOCABULARY, "vocabulary", len(vocabulary)), vocabulary
-    for layer in llm.gpt.layer_records():
-        yield part(Kind.LAYER, {"name": layer.name, "type": layer.type,
-                                "parameters": list(layer.parameters)}, layer.name)
-    yield part(Kind.TRAINING_STATE, llm.training_state.to_dict())
-    yield part(Kind.METADATA, llm.metadata)
-    if optimizer and llm.optimizer is not None:
-        yield part(Kind.OPTIMIZER, llm.optimizer.to_dict())
+def _load_copied(file: BinaryFile, *, training: bool) -> tuple[LLM, list[LayerRecord]]:
+    """A model in memory of its own; for training with all that goes on with it."""
+    config, entries = read_shape(file)
+    file.check_rounded()
+    weights = aligned(arena_size(entries), zero=True)
+    llm, layers = _build(file, config, weights if training else read_only(weights))
+    jobs = _fills(file, Kind.TENSOR, weights, entries)
+    in_parallel(jobs + _prepare_training(file, llm, entries) if training else jobs)
+    return llm, layers
 
 
-def _tensors(llm: LLM, optimizer: bool) -> Iterator[tuple[Record, memoryview]]:
-    """One record a tensor of every arena that is saved, in arena order."""
-    arena = llm.gpt.arena
-    arrays = [(Kind.TENSOR, arena.data)]
-    if optimizer and llm.optimizer is not None:
-        m, v = arena.require_moments()
-        arrays += [(Kind.ADAM_M, m), (Kind.ADAM_V, v)]
-    if optimizer and llm.best_weights is not None:
-        arrays.append((Kind.BEST_TENSOR, llm.best_weights))
-    for kind, array in arrays:
-        little = array.astype("<f4", copy=False)
-        for entry in arena.entries:
-            part = little[entry.offset:entry.offset + entry.size]
-            record = Record(kind, entry.name, part.nbytes, DType.FLOAT32, entry.shape)
-            yield record, memoryview(part).cast("B")
+def _build(file: BinaryFile, config: GPTConfig, weights: Floats) -> tuple[LLM, list[LayerRecord]]:
+    """The model and its layers but for the numbers of its arrays."""
+    tokenizer = read_tokenizer(file, config)
+    state = build_training_state(file.path, file.json(file.one(Kind.TRAINING_STATE)))
+    metadata = check_object(file.path, "metadata", file.json(file.one(Kind.METADATA)))
+    gpt = GPT(config, weights=weights)
+    layers = check_layers(file.path, file.layers(), gpt)
+    return LLM(tokenizer, gpt, training_state=state, metadata=metadata), layers
 
 
-def pack_vocabulary(tokenizer: Tokenizer) -> bytes:
-    """The vocabulary's payload: counts, scores, where each word starts, the words' UTF-8."""
-    words = [word.encode("utf-8", "surrogatepass") for word in tokenizer.words]
-    text = b"".join(words)
-    scores = np.array(tokenizer.to_state()["scores"], "<f8")
-    offsets = np.concatenate(([0], np.cumsum([len(word) for word in words]))).astype("<u4")
-    return _VOCABULARY.pack(len(words), FIRST_WORD, len(text)) + scores.tobytes() \
-        + offsets.tobytes() + text
+def load_stored(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
+    """See `cgpt.checkpoint.load_stored_weights`."""
+    with BinaryFile(path) as file:
+        _, entries = read_shape(file)
+        group = read_group(file)
+        kinds = [kind for kind in (Kind.TENSOR, Kind.SCALE) if file.of(kind)]
+        views = {kind: _checked_region(file, kind) for kind in kinds}
+
+        def array(record: Record) -> Any:
+            start = record.offset - file.of(Kind(record.kind))[0].offset
+            part = views[Kind(record.kind)][start:start + record.length]
+            found = np.frombuffer(part, _FORMS[record.dtype]).reshape(record.shape)
+            return read_only(found.astype(found.dtype.newbyteorder("="), copy=False))
+        scales = {record.name: array(record) for record in file.of(Kind.SCALE)}
+        return {entry.name: StoredTensor(array(record), scales.get(entry.name),
+                                         group if entry.name in scales else 0)
+                for entry, record in zip(entries, file.of(Kind.TENSOR), strict=True)}
 
 
-def unpack_vocabulary(path: object, data: bytes) -> tuple[list[str], list[float]]:
+def _checked_region(file: BinaryFile, kind: Kind) -> memoryview:
+    """All payloads of a kind as they lie in the file, checked; mapped where the system can."""
+    records = file.of(kind)
+    start = records[0].offset
+    length = records[-1].end - start
+    view = file.map(start, length) or memoryview(file.read(start, length))
+    in_parallel(_checks(file, kind, view))
+    return view
+
+
+def _checks(file: BinaryFile, kind: Kind, view: memoryview) -> list[Job]:
+    """Jobs that check the payloads of a kind, which `view` begins with.
+
+    Each is one long call without the GIL: between short ones a thread would wait for it.
+    """
+    records = file.of(kind)
+    parts = [records[i:i + _TOGETHER] for i in range(0, len(records), _TOGETHER)]
+    return [Job(sum(record.length for record in part), partial(
+        file.check_all, part, view, records[0].offset)) for part in parts]
+
+
+def read_shape(file: BinaryFile) -> tuple[GPTConfig, list[Entry]]:
+    """The configuration of an open file and the layout of its tensors, which are checked."""
+    config = read_config(file)
+    # An int8 weight takes a byte; a file of others holds more bytes than this allows for.
+    entries = check_fits(file.path, config, file.size)
+    check_tensors(file, entries)
+    return config, entries
+
+
+def read_config(file: BinaryFile) -> GPTConfig:
+    """The configuration of an open file."""
+    values = file.config_values()
+    return build_config(file.path, values.get("graph"), values.get("config"))
+
+
+def read_group(file: BinaryFile) -> int:
+    """How many int8 weights share a scale; 0 where the file has none."""
+    if not file.of(Kind.SCALE):
+        return 0
+    form = file.config_values().get("weights")
+    group = form.get("group") if isinstance(form, dict) else None
+    if isinstance(group, bool) or group not in GROUPS:
+        raise damaged(file.path, f"int8 weights in groups of {group!r:.60}", "32 or 64")
+    return int(group)
+
+
+def read_tokenizer(file: BinaryFile, config: GPTConfig) -> Tokenizer:
+    """The tokenizer of an open file."""
+    payload = file.payload(file.one(Kind.VOCABULARY))
+    check_words(file.path, int.from_bytes(payload[:4], "little"), config, file.size)
+    words, scores = unpack_vocabulary(file.path, payload)
+    return build_tokenizer(file.path, words, scores, config)
+
+
+def unpack_vocabulary(path: object, data: bytes | bytearray) -> tuple[list[str], list[float]]:
     """(words of every id, scores of those from FIRST_WORD on). Raises CheckpointError."""
-    n_words, first, size = _VOCABULARY.unpack_from(data.ljust(_VOCABULARY.size, b"\0"))
-    scores_at = _VOCABULARY.size
+    n_words, first, size = VOCABULARY.unpack_from(data.ljust(VOCABULARY.size, b"\0"))
+    scores_at = VOCABULARY.size
     offsets_at = scores_at + 8 * (n_words - first)
     text_at = offsets_at + 4 * (n_words + 1)
     if first != FIRST_WORD or n_words < first or text_at + size != len(data):
@@ -126,63 +173,28 @@ def unpack_vocabulary(path: object, data: bytes) -> tuple[list[str], list[float]
                       f"bytes of text in {len(data)} bytes", f"{FIRST_WORD} without a score, and "
                       "lengths that add up")
     scores = np.frombuffer(data, "<f8", n_words - first, scores_at)
-    offsets = np.frombuffer(data, "<u4", n_words + 1, offsets_at).tolist()
-    if offsets[0] != 0 or offsets[-1] != size or offsets != sorted(offsets):
+    offsets = np.frombuffer(data, "<u4", n_words + 1, offsets_at).astype(np.int64)
+    if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
         raise damaged(path, "word offsets that do not ascend from 0 to the end of the text",
                       "ascending ones")
-    text = memoryview(data)[text_at:]
     try:
-        words = [str(text[start:end], "utf-8", "surrogatepass")
-                 for start, end in pairwise(offsets)]
+        text = data[text_at:].decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         raise damaged(path, "a word that is not UTF-8", "UTF-8") from None
-    return words, scores.tolist()
-
-
-# Loading
-
-def load(path: str | os.PathLike[str], *, training: bool = True,
-         progress: Progress | None = None) -> LLM:
-    """Read an LLM; see `cgpt.checkpoint.load_model_binary`."""
-    with BinaryFile(path) as file:
-        config = read_config(file)
-        entries = check_fits(path, config, file.size // 4)
-        check_tensors(file, entries)
-        tokenizer = read_tokenizer(file, config)
-        state = build_training_state(path, file.json(file.one(Kind.TRAINING_STATE)))
-        metadata = check_object(path, "metadata", file.json(file.one(Kind.METADATA)))
-        if training:
-            weights = aligned(arena_size(entries), zero=True)
-            jobs = _fills(file, Kind.TENSOR, weights, entries)
-        else:
-            weights, jobs = _map_weights(file, entries)
-        gpt = GPT(config, weights=weights)
-        layers = check_layers(path, [file.json(one) for one in file.of(Kind.LAYER)], gpt)
-        llm = LLM(tokenizer, gpt, training_state=state, metadata=metadata)
-        if training:
-            jobs += _prepare_training(file, llm, entries)
-        in_parallel(jobs)
-    for number, layer in enumerate(layers, 1):
-        if progress is not None:
-            progress(number, len(layers), layer)
-    return llm
-
-
-def read_config(file: BinaryFile) -> GPTConfig:
-    """The configuration of an open file."""
-    values = check_object(file.path, "the config record", file.json(file.one(Kind.CONFIG)))
-    return build_config(file.path, values.get("graph"), values.get("config"))
-
-
-def read_tokenizer(file: BinaryFile, config: GPTConfig) -> Tokenizer:
-    """The tokenizer of an open file."""
-    words, scores = unpack_vocabulary(file.path, file.payload(file.one(Kind.VOCABULARY)))
-    return build_tokenizer(file.path, words, scores, config)
+    # Where each word starts, in characters: as many as there are bytes that begin one.
+    begins = np.frombuffer(data, np.uint8, size, text_at) & 0xC0 != 0x80
+    if not begins[offsets[(offsets < size)]].all():
+        raise damaged(path, "a word that is not UTF-8", "UTF-8")
+    places = np.concatenate(([0], np.cumsum(begins)))[offsets].tolist()
+    return [text[start:end] for start, end in pairwise(places)], scores.tolist()
 
 
 def check_tensors(file: BinaryFile, entries: list[Entry]) -> None:
-    """Every tensor of the configuration once in each kind, placed as in the arena; none over."""
-    for kind in TENSORS:
+    """Every tensor of the configuration once in each kind, in the order of the arena; none over.
+
+    Weights may be float32, float16, or int8 with scales; all else is float32.
+    """
+    for kind in WHOLE:
         records = file.of(kind)
         if not records and kind != Kind.TENSOR:
             continue
@@ -190,39 +202,61 @@ def check_tensors(file: BinaryFile, entries: list[Entry]) -> None:
         for name in sorted(expected.symmetric_difference(record.name for record in records)):
             raise damaged(file.path, f"{kind.name.lower()} '{name}' missing or over",
                           "the tensors of the configuration")
+        allowed = _FORMS if kind == Kind.TENSOR else (DType.FLOAT32,)
         for record, entry in zip(records, entries, strict=True):
-            if record.dtype != DType.FLOAT32:
+            if record.dtype not in allowed:
                 raise other_version(file.path, f"{record.label} of type "
                                     f"{DType(record.dtype).name.lower()}", "float32")
-            place = (record.offset - records[0].offset) // 4
-            if (record.name, record.shape, place) != (entry.name, entry.shape, entry.offset):
-                raise damaged(file.path, f"{record.label} of shape {list(record.shape)} at element "
-                              f"{place}", f"'{entry.name}' of shape {list(entry.shape)} at element "
-                              f"{entry.offset}")
+            if (record.name, record.shape) != (entry.name, entry.shape):
+                raise damaged(file.path, f"{record.label} of shape {list(record.shape)}",
+                              f"'{entry.name}' of shape {list(entry.shape)}")
+    _check_scales(file)
     moments = {bool(file.of(kind)) for kind in (Kind.OPTIMIZER, Kind.ADAM_M, Kind.ADAM_V)}
     if len(moments) > 1:
         raise damaged(file.path, "only a part of the optimizer's records", "all or none")
+    if True in moments and not file.mappable:
+        raise damaged(file.path, "an optimizer beside weights that are not float32", "none")
+
+
+def _check_scales(file: BinaryFile) -> None:
+    """One record of scales for each int8 matrix, of its shape; none over."""
+    group = read_group(file)
+    whole = [record for record in file.of(Kind.TENSOR) if record.dtype == DType.INT8]
+    wanted = [(record.name, (record.shape[0], -(-record.shape[-1] // group)) if group else ())
+              for record in whole]
+    scales = file.of(Kind.SCALE)
+    if any(len(record.shape) != 2 for record in whole) \
+            or [(record.name, record.shape) for record in scales] != wanted \
+            or any(record.dtype != DType.FLOAT32 for record in scales):
+        raise damaged(file.path, f"{len(scales)} records of scales for {len(whole)} int8 tensors",
+                      "one for each, of its shape, and of float32")
 
 
 def _fills(file: BinaryFile, kind: Kind, target: Floats, entries: list[Entry]) -> list[Job]:
     """Jobs that read the tensors of a kind into a flat array."""
-    return [Job(record.length, partial(file.fill, record,
-                                       target[entry.offset:entry.offset + entry.size]))
-            for record, entry in zip(file.of(kind), entries, strict=True)]
+    jobs = []
+    scales = {record.name: record for record in file.of(Kind.SCALE)}
+    group = read_group(file)
+    for record, entry in zip(file.of(kind), entries, strict=True):
+        flat = target[entry.offset:entry.offset + entry.size]
+        if record.dtype == DType.FLOAT32:
+            run = partial(file.fill, record, flat)
+        else:
+            run = partial(_restore, file, record, scales.get(record.name), group,
+                          flat.reshape(entry.shape))
+        jobs.append(Job(record.length, run))
+    return jobs
 
 
-def _map_weights(file: BinaryFile, entries: list[Entry]) -> tuple[Floats, list[Job]]:
-    """The weights as a read-only map of the file, and the jobs that check them."""
-    records = file.of(Kind.TENSOR)
-    start, size = records[0].offset, arena_size(entries)
-    view = file.map(start, 4 * size) if sys.byteorder == "little" else None
-    if view is None:
-        weights = aligned(size, zero=True)
-        return read_only(weights), _fills(file, Kind.TENSOR, weights, entries)
-    jobs = [Job(record.length, partial(file.check, record,
-                                       view[record.offset - start:record.end - start]))
-            for record in records]
-    return np.frombuffer(view, np.float32), jobs
+def _restore(file: BinaryFile, record: Record, scale: Record | None, group: int,
+             target: Floats) -> None:
+    """Read a float16 or int8 tensor into float32."""
+    stored = np.frombuffer(file.payload(record), _FORMS[record.dtype]).reshape(record.shape)
+    if scale is None:
+        np.copyto(target, stored)
+    else:
+        scales = np.frombuffer(file.payload(scale), "<f4").reshape(scale.shape)
+        dequantize(stored, scales, group, target)
 
 
 def _prepare_training(file: BinaryFile, llm: LLM, entries: list[Entry]) -> list[Job]:

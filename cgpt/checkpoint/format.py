@@ -7,12 +7,13 @@ before it is used.
 
 from __future__ import annotations
 
+import re
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.failures import damaged, other_version
 
 MAGIC = b"\x89CGPT\r\n\x1a"
@@ -24,10 +25,11 @@ OPTIONAL = 1                            # record flag: a reader that does not kn
 _HEADER = struct.Struct("<8sIIIIQQQIIII")
 _ENTRY = struct.Struct("<HBBHHIIQQ")
 _BYTE_ORDER = 0x01020304
-_KNOWN_FEATURES = 0                     # bits of incompatible features that this reader knows
-_MOST_RECORDS = 1 << 20
+_KNOWN_FEATURES = 0                     # incompatible features that this reader knows
+_MOST_RECORDS = 1 << 16
 _MOST_DIMENSIONS = 8
 _LONGEST_NAME = 1024
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 
 class Kind(IntEnum):
@@ -43,6 +45,7 @@ class Kind(IntEnum):
     ADAM_M = 17
     ADAM_V = 18
     BEST_TENSOR = 19
+    SCALE = 20
 
 
 class DType(IntEnum):
@@ -63,10 +66,12 @@ ITEM_SIZE = {DType.RAW: 1, DType.FLOAT32: 4, DType.FLOAT16: 2, DType.BFLOAT16: 2
              DType.UINT8: 1, DType.INT32: 4, DType.INT64: 8, DType.FLOAT64: 8}
 KINDS = frozenset(map(int, Kind))
 _DTYPES = frozenset(map(int, DType))
-TENSORS = (Kind.TENSOR, Kind.ADAM_M, Kind.ADAM_V, Kind.BEST_TENSOR)
+# Every tensor of the configuration once in each of these that is there at all.
+WHOLE = (Kind.TENSOR, Kind.ADAM_M, Kind.ADAM_V, Kind.BEST_TENSOR)
+TENSORS = (*WHOLE, Kind.SCALE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One line of the table. offset and length count bytes; crc is the payload's CRC-32."""
 
@@ -128,9 +133,9 @@ def pack_front(records: Sequence[Record], file_length: int) -> bytes:
     """Header, table and the zeros up to the first payload."""
     table = b"".join(map(_pack_entry, records))
     fields = (MAGIC, VERSION, _BYTE_ORDER, HEADER_SIZE, len(records), file_length, HEADER_SIZE,
-              len(table), zlib.crc32(table), 0, 0)
+              len(table), crc32(table), 0, 0)
     header = _HEADER.pack(*fields, 0)[:-4]
-    front = header + struct.pack("<I", zlib.crc32(header)) + table
+    front = header + struct.pack("<I", crc32(header)) + table
     return front.ljust(align(len(front)), b"\0")
 
 
@@ -157,8 +162,8 @@ def parse_header(path: object, head: bytes, actual_length: int) -> Header:
     if len(head) < HEADER_SIZE:
         raise damaged(path, f"{actual_length} bytes", f"a header of {HEADER_SIZE} bytes")
     (_, version, byte_order, header_size, n_records, file_length, table_offset, table_length,
-     table_crc, features, reserved, crc) = _HEADER.unpack_from(head)
-    found = zlib.crc32(head[:HEADER_SIZE - 4])
+     table_crc, features, _, crc) = _HEADER.unpack_from(head)   # _: compatible feature bits
+    found = crc32(head[:HEADER_SIZE - 4])
     if found != crc:
         raise damaged(path, f"a header with checksum {found:08x} that names version {version}",
                       f"checksum {crc:08x}")
@@ -166,9 +171,9 @@ def parse_header(path: object, head: bytes, actual_length: int) -> Header:
         raise other_version(path, f"format version {version}", f"version {VERSION}")
     if features & ~_KNOWN_FEATURES:
         raise other_version(path, f"unknown feature bits {features & ~_KNOWN_FEATURES:#x}", "none")
-    if byte_order != _BYTE_ORDER or header_size != HEADER_SIZE or reserved:
-        raise damaged(path, f"header fields {byte_order:#x}, {header_size}, {reserved}",
-                      f"{_BYTE_ORDER:#x}, {HEADER_SIZE}, 0")
+    if byte_order != _BYTE_ORDER or header_size != HEADER_SIZE:
+        raise damaged(path, f"header fields {byte_order:#x}, {header_size}",
+                      f"{_BYTE_ORDER:#x}, {HEADER_SIZE}")
     if actual_length != file_length:
         raise damaged(path, f"{actual_length} bytes", f"{file_length} bytes")
     if table_offset != HEADER_SIZE or table_length > file_length - HEADER_SIZE:
@@ -180,9 +185,9 @@ def parse_header(path: object, head: bytes, actual_length: int) -> Header:
     return Header(n_records, file_length, table_offset, table_length, table_crc)
 
 
-def parse_table(path: object, header: Header, table: bytes) -> list[Record]:
+def parse_table(path: object, header: Header, table: bytes | bytearray) -> list[Record]:
     """The records of a table, checked one by one and against each other. Raises CheckpointError."""
-    found = zlib.crc32(table)
+    found = crc32(table)
     if len(table) != header.table_length or found != header.table_crc:
         raise damaged(path, f"a table with checksum {found:08x}", f"{header.table_crc:08x}")
     records, position = [], 0
@@ -196,7 +201,8 @@ def parse_table(path: object, header: Header, table: bytes) -> list[Record]:
     return records
 
 
-def _parse_entry(path: object, table: bytes, position: int, number: int) -> tuple[Record, int]:
+def _parse_entry(path: object, table: bytes | bytearray, position: int,
+                 number: int) -> tuple[Record, int]:
     """Entry `number` of the table, which starts at `position`, and where the next one starts."""
     where = f"entry {number} of the table"
     if position + _ENTRY.size > len(table):
@@ -218,12 +224,12 @@ def _parse_entry(path: object, table: bytes, position: int, number: int) -> tupl
     return record, end
 
 
-def _parse_name(path: object, where: str, raw: bytes) -> str:
+def _parse_name(path: object, where: str, raw: bytes | bytearray) -> str:
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise damaged(path, f"{where} with a name that is not UTF-8", "UTF-8") from None
-    if any(char < " " or char in '/\\\x7f' for char in name) or name in (".", ".."):
+    if _NOT_IN_NAMES.search(name) or name in (".", ".."):
         raise damaged(path, f"{where} with the name {name!r}",
                       "one without control characters and path parts")
     return name

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.arena import aligned, arena_size
-from cgpt.checkpoint.binary import check_tensors, read_config, read_tokenizer
+from cgpt.checkpoint.binary import read_config, read_shape, read_tokenizer
 from cgpt.checkpoint.format import VERSION, DType, Kind, Record
 from cgpt.checkpoint.json_file import JsonFile, quick_check
 from cgpt.checkpoint.parts import (
@@ -18,7 +18,9 @@ from cgpt.checkpoint.parts import (
 )
 from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import format_of
+from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError
+from cgpt.llm import TrainingState
 
 _FIRST = ("model_final.bin", "model_pretrained.bin")
 
@@ -26,9 +28,7 @@ _FIRST = ("model_final.bin", "model_pretrained.bin")
 def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[str, Any]:
     """`cgpt.checkpoint.describe` of a binary file."""
     with BinaryFile(path) as file:
-        config = read_config(file)
-        entries = check_fits(path, config, file.size // 4)
-        check_tensors(file, entries)
+        config, entries = read_shape(file)
         tokenizer = read_tokenizer(file, config)
         state = build_training_state(path, file.json(file.one(Kind.TRAINING_STATE)))
         settings = file.maybe(Kind.OPTIMIZER)
@@ -37,7 +37,7 @@ def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[
         return {
             "path": os.fspath(path), "format": "binary", "version": VERSION, "bytes": file.size,
             "graph": GRAPH, "config": config.to_dict(),
-            "layers": [file.json(record) for record in file.of(Kind.LAYER)],
+            "layers": file.layers(),
             "parameters": sum(entry.size for entry in entries), "words": len(tokenizer),
             "optimizer": None if settings is None else file.json(settings),
             "best_weights": bool(file.of(Kind.BEST_TENSOR)),
@@ -77,6 +77,18 @@ def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[st
             "words": len(file.tokenizer(file.config)), "optimizer": settings,
             "best_weights": best is not None, "training_state": state.to_dict(),
             "metadata": file.plain("metadata"), "records": [], "verified": verify}
+
+
+def read_progress(file: BinaryFile) -> tuple[GPTConfig, TrainingState]:
+    """Configuration and training state of an open file."""
+    state = file.json(file.one(Kind.TRAINING_STATE))
+    return read_config(file), build_training_state(file.path, state)
+
+
+def is_binary(path: str | os.PathLike[str]) -> bool:
+    """Whether a model file is of the binary format. Raises CheckpointError."""
+    with Source(path) as source:
+        return format_of(path, source.head, source.size) == "binary"
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:

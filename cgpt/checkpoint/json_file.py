@@ -10,18 +10,19 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
+from cgpt.checkpoint._codec import crc32, skip_numbers
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import damaged, foreign, not_saved, other_version
-from cgpt.checkpoint.floats import PIECE, format_floats, parse_floats
+from cgpt.checkpoint.floats import PIECE, format_floats, read_floats
 from cgpt.checkpoint.format import VERSION
 from cgpt.checkpoint.parts import (
     GRAPH,
@@ -37,7 +38,7 @@ from cgpt.checkpoint.parts import (
     dump_json,
     parse_json,
 )
-from cgpt.checkpoint.reader import THREADS, Source
+from cgpt.checkpoint.reader import THREADS, Job, Source, in_parallel
 from cgpt.checkpoint.sniff import JSON_FORMAT, JSON_OPENING, format_of
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
@@ -46,7 +47,9 @@ from cgpt.tokenizer import FIRST_WORD, Tokenizer
 
 _TAIL = re.compile(rb'\n"text_crc32": "([0-9a-f]{8})"\}\n\Z')
 _TAIL_SIZE = len('\n"text_crc32": "00000000"}\n')
-_DATA = re.compile(rb'(?<=[{,\s])"data"\s*:\s*\[([0-9eE+\-.,\s]*)\]')
+_OPEN = re.compile(rb'(?<=[{,\s])"data"\s*:\s*\[')
+_LONGEST_OPEN = 1 << 12                 # bytes of such an opening, spaces included
+_WINDOW = 1 << 22                       # bytes that are looked through at a time
 _VERSION = re.compile(rb'"version"\s*:\s*%d\s*[,}]' % VERSION)
 _AHEAD = 8                              # pieces of numbers that are formatted before their turn
 _KEYS = {"format", "version", "graph", "config", "vocab", "layers", "optimizer", "training_state",
@@ -75,7 +78,7 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> P
     def write(out: Output) -> None:
         crc = 0
         for piece in _formatted(pieces):
-            crc = zlib.crc32(piece, crc)
+            crc = crc32(piece, crc)
             out.write(piece)
         out.write(f'\n"text_crc32": "{crc:08x}"}}\n'.encode())
 
@@ -149,7 +152,7 @@ def _tensor_pieces(entries: list[Entry], array: Floats) -> Iterator[str | Floats
 
 
 def _crc(flat: Floats) -> int:
-    return zlib.crc32(memoryview(flat.astype("<f4", copy=False)).cast("B"))
+    return crc32(memoryview(flat.astype("<f4", copy=False)).cast("B"))
 
 
 # Loading
@@ -159,6 +162,60 @@ class Span(NamedTuple):
 
     start: int
     end: int
+
+
+class Scan:
+    """One pass over an open file: its checksum, and its text without the lists of numbers.
+
+    crc       CRC-32 of all but the tail, which holds that of the file as it was written
+    skeleton  the text with every "data": [numbers] as "data":"TOKEN:i"
+    spans     where the numbers i lie
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.token = secrets.token_hex(8)
+        self.crc = 0
+        self.skeleton = bytearray()
+        self.spans: list[Span] = []
+        self._source = source
+        self._key = -1                  # where the opening began whose numbers are looked through
+        self._numbers = 0               # where they begin
+        held, base, seen = b"", 0, 0    # the end of the window before, and where it lies
+        for start in range(0, source.size, _WINDOW):
+            piece = source.read(start, min(_WINDOW, source.size - start))
+            self.crc = crc32(piece[:max(0, source.size - _TAIL_SIZE - start)], self.crc)
+            text = held + piece
+            at = self._look(text, base, seen, start + len(piece) == source.size)
+            seen = min(at, 1)           # one byte is kept: an opening must follow certain ones
+            held, base = bytes(text[at - seen:]), base + at - seen
+        if self._key >= 0:
+            self._give_up(source.size)
+
+    def _look(self, text: bytearray, base: int, at: int, last: bool) -> int:
+        """Look through a window from `at` on; how far."""
+        while True:
+            if self._key >= 0:
+                at = skip_numbers(text, at)
+                if at == len(text):
+                    return at
+                if text[at] == ord("]"):
+                    self.skeleton += f'"data":"{self.token}:{len(self.spans)}"'.encode()
+                    self.spans.append(Span(self._numbers, base + at))
+                    self._key, at = -1, at + 1
+                else:
+                    self._give_up(base + at)
+            found = _OPEN.search(text, at)
+            if found is None:
+                end = len(text) if last else max(at, len(text) - _LONGEST_OPEN)
+                self.skeleton += text[at:end]
+                return end
+            self.skeleton += text[at:found.start()]
+            self._key, self._numbers, at = base + found.start(), base + found.end(), found.end()
+
+    def _give_up(self, end: int) -> None:
+        """What began like a list of numbers and is none, up to `end`, stays as it is."""
+        self.skeleton += self._source.read(self._key, end - self._key)
+        self._key = -1
 
 
 class JsonFile(Source):
@@ -171,51 +228,38 @@ class JsonFile(Source):
             if format_of(path, self.head, self.size) != "json":
                 raise foreign(path, "a cgpt model in the binary format where JSON is wanted",
                               "load it with load_model_binary or load_model_auto")
-            # Copied where it cannot be mapped.
-            self._bytes = self.map(0, self.size) or memoryview(self.read(0, self.size))
-            self._check_text()
-            self.root = self._parse()
+            found = Scan(self)
+            self._check_text(found.crc)
+            self.root = self._parse(found)
             self.config = build_config(path, self.root["graph"], self.root["config"])
         except BaseException:
             self.close()
             raise
 
-    def _check_text(self) -> None:
+    def _check_text(self, crc: int) -> None:
         """Compare the whole text with its checksum, where cgpt wrote it."""
-        tail = _TAIL.search(bytes(self._bytes[-_TAIL_SIZE:]))
+        start = max(0, self.size - _TAIL_SIZE)
+        tail = _TAIL.search(self.read(start, self.size - start))
         opened = self.head.startswith(JSON_OPENING)
         if not opened and tail is None:
             return
         if not opened or tail is None:
             raise damaged(self.path, "a beginning and an end that do not belong together",
                           "a file as cgpt wrote it")
-        found = zlib.crc32(self._bytes[:-_TAIL_SIZE])
-        if found != int(tail[1], 16):
-            raise damaged(self.path, f"text with checksum {found:08x}", f"{tail[1].decode()}")
+        if crc != int(tail[1], 16):
+            raise damaged(self.path, f"text with checksum {crc:08x}", f"{tail[1].decode()}")
 
-    def _parse(self) -> dict[str, Any]:
+    def _parse(self, scan: Scan) -> dict[str, Any]:
         """The file's object with every list of numbers under "data" as a Span."""
-        token, spans, skeleton, position = secrets.token_hex(8), [], bytearray(), 0
-        for match in _DATA.finditer(self._bytes):
-            skeleton += self._bytes[position:match.start()]
-            skeleton += b'"data":"%s:%d"' % (token.encode(), len(spans))
-            spans.append(Span(match.start(1), match.end(1)))
-            position = match.end()
-        skeleton += self._bytes[position:]
-
         def make(pairs: Pairs) -> dict[str, Any]:
             found = dict(pairs)
             data = found.get("data")
-            if isinstance(data, str) and data.startswith(token):
-                found["data"] = spans[int(data[len(token) + 1:])]
+            if isinstance(data, str) and data.startswith(scan.token):
+                found["data"] = scan.spans[int(data[len(scan.token) + 1:])]
             return found
 
-        try:
-            text = skeleton.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise damaged(self.path, f"bytes that are not UTF-8 ({error.reason})",
-                          "JSON") from None
-        root = check_object(self.path, "the file", parse_json(self.path, "the file", text, make))
+        root = check_object(self.path, "the file", parse_json(
+            self.path, "the file", scan.skeleton, make, encoding="utf-8-sig", room=self.size))
         if root.get("format") != JSON_FORMAT:
             raise foreign(self.path, f"JSON of the format {root.get('format')!r:.60}")
         if root.get("version") != VERSION:
@@ -230,7 +274,7 @@ class JsonFile(Source):
         """A part that holds no tensors: its "data" lists, if it has any, are lists again."""
         def restore(value: Any) -> Any:
             if isinstance(value, Span):
-                text = bytes(self._bytes[value.start:value.end])
+                text = self.read(value.start, value.end - value.start)
                 return parse_json(self.path, name, b"[" + text + b"]")
             if isinstance(value, dict):
                 return {key: restore(one) for key, one in value.items()}
@@ -282,17 +326,19 @@ class JsonFile(Source):
                     or tensor["shape"] != list(entry.shape) or not isinstance(tensor["data"], Span):
                 raise damaged(self.path, f"the tensor '{entry.name}' as {tensor!r:.200}",
                               f"shape {list(entry.shape)}, crc32 and data (a list of numbers)")
-        for entry in entries:
-            tensor, flat = tensors[entry.name], target[entry.offset:entry.offset + entry.size]
-            start, end = tensor["data"]
-            try:
-                parse_floats(self._bytes[start:end], flat)
-            except ValueError as error:
-                raise damaged(self.path, f"in the tensor '{entry.name}' {error}",
-                              f"{entry.size} numbers") from None
-            if f"{_crc(flat):08x}" != tensor["crc32"]:
-                raise damaged(self.path, f"the tensor '{entry.name}' with checksum "
-                              f"{_crc(flat):08x}", f"{tensor['crc32']!r:.60}")
+        in_parallel([Job(4 * entry.size, partial(self._fill_one, tensors[entry.name], entry,
+                                                 target)) for entry in entries])
+
+    def _fill_one(self, tensor: dict[str, Any], entry: Entry, target: Floats) -> None:
+        flat = target[entry.offset:entry.offset + entry.size]
+        try:
+            read_floats(self.read, *tensor["data"], flat)
+        except ValueError as error:
+            raise damaged(self.path, f"in the tensor '{entry.name}' {error}",
+                          f"{entry.size} numbers") from None
+        if f"{_crc(flat):08x}" != tensor["crc32"]:
+            raise damaged(self.path, f"the tensor '{entry.name}' with checksum "
+                          f"{_crc(flat):08x}", f"{tensor['crc32']!r:.60}")
 
 
 def quick_check(source: Source) -> bool:

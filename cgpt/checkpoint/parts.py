@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,15 @@ from cgpt.errors import ConfigError, DataError
 from cgpt.llm import TrainingState
 from cgpt.model import GPT, LayerRecord
 from cgpt.optim import AdamW
-from cgpt.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, Tokenizer
 
 GRAPH = "gpt2"                          # the only graph that this version builds
 _DEEPEST = 64                           # nesting of a JSON part
+_LONGEST = 1 << 24                      # bytes of a JSON part
+_ROOM = 40_000_000                      # bytes that a part's Python objects may take, and more
+                                        # only in a file that is itself as large
+
+_HALVES = re.compile("[\ud800-\udfff]")
 
 Progress = Callable[[int, int, LayerRecord], None]
 Pairs = list[tuple[str, Any]]
@@ -49,9 +56,17 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"found {type(value).__name__}")
 
 
-def parse_json(path: object, what: str, text: str | bytes,
-               make_object: Callable[[Pairs], Any] | None = None) -> Any:
-    """Strict JSON: no NaN, no name twice in an object, bounded nesting. Raises CheckpointError."""
+def parse_json(path: object, what: str, text: bytes | bytearray,
+               make_object: Callable[[Pairs], Any] | None = None, *, encoding: str = "ascii",
+               room: int = 0) -> Any:
+    """Strict JSON: no NaN, no name twice in an object, bounded nesting, at most so many values.
+
+    room  bytes that the file's own size allows the values besides
+    Raises CheckpointError.
+    """
+    if parsed_size(text) > _ROOM + room:
+        raise damaged(path, f"{what} with more values than a model has", "fewer")
+
     def build(pairs: Pairs) -> Any:
         found = dict(pairs)
         if len(found) != len(pairs):
@@ -62,7 +77,7 @@ def parse_json(path: object, what: str, text: str | bytes,
         raise ValueError(f"the constant {constant}")
 
     try:
-        value = json.loads(text, object_pairs_hook=build, parse_constant=refuse)
+        value = json.loads(text.decode(encoding), object_pairs_hook=build, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"{what} with {_described(error)}", "strict JSON") from None
     if _too_deep(value):
@@ -70,9 +85,31 @@ def parse_json(path: object, what: str, text: str | bytes,
     return value
 
 
+def check_part_length(path: object, what: str, length: int) -> None:
+    """Bound what a JSON part makes a reader hold in memory, before it is read."""
+    if length > _LONGEST:
+        raise damaged(path, f"{what} of {length} bytes", f"at most {_LONGEST}")
+
+
+def check_part_size(path: object, what: str, text: bytes) -> None:
+    """Refuse to save a part that `parse_json` would refuse to read."""
+    if len(text) > _LONGEST or parsed_size(text) > _ROOM:
+        raise not_saved(path, f"{what} of {len(text)} bytes of JSON and {parsed_size(text)} "
+                        "in memory", f"at most {_LONGEST} and {_ROOM}", f"shorten {what}")
+
+
+def parsed_size(text: bytes | bytearray) -> int:
+    """About the most bytes that the Python objects of a JSON text take while it is parsed."""
+    count = text.count
+    return (2 * len(text) + 100 * count(b"[") + 350 * count(b"{") + 250 * count(b":")
+            + 60 * count(b","))
+
+
 def _described(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"'{error.msg}' at character {error.pos}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"bytes that are no text ({error.reason})"
     return "too deep nesting" if isinstance(error, RecursionError) else str(error)[:200]
 
 
@@ -101,19 +138,52 @@ def build_config(path: object, graph: Any, values: Any) -> GPTConfig:
         raise damaged(path, f"a configuration that cannot be ({error})", "a valid one") from None
 
 
+def check_words(path: object, number: int, config: GPTConfig, size: int) -> None:
+    """Bound the vocabulary of a file of `size` bytes before its words are taken apart.
+
+    A tokenizer takes some 400 bytes a word, the file of a real model more than that.
+    """
+    most = min(config.vocab_size, (_ROOM + size) // 400)
+    if number > most:
+        raise damaged(path, f"a vocabulary of {number} words", f"at most {most}")
+
+
+@cache
+def _reserved_words() -> list[str]:
+    """The special tokens and bytes, in the order of their ids."""
+    return Tokenizer([], []).words
+
+
 def build_tokenizer(path: object, words: list[str], scores: list[float],
                     config: GPTConfig) -> Tokenizer:
     """words of every id, scores of those from FIRST_WORD on."""
-    reserved = Tokenizer([], []).words
+    reserved = _reserved_words()
     if words[:FIRST_WORD] != reserved:
         raise damaged(path, "a vocabulary whose first words are not the special tokens and bytes",
                       f"'{reserved[0]}' to '{reserved[-1]}'")
     if len(words) > config.vocab_size:
         raise damaged(path, f"a vocabulary of {len(words)} words", f"at most {config.vocab_size}")
+    words = words[FIRST_WORD:]
+    if _plainly_right(words, scores):
+        return Tokenizer(words, scores)
     try:
-        return Tokenizer.from_state({"words": words[FIRST_WORD:], "scores": scores})
+        return Tokenizer.from_state({"words": words, "scores": scores})
     except DataError as error:
         raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None
+
+
+def _plainly_right(words: list[Any], scores: list[Any]) -> bool:
+    """Whether `Tokenizer.from_state` would refuse nothing, told without a look at each word.
+
+    False says nothing.
+    """
+    if set(map(type, words)) != {str} or set(map(type, scores)) != {float} \
+            or len(words) != len(scores):
+        return False
+    return (min(map(len, words)) > 0 and max(map(len, words)) <= _LONGEST_STORED
+            and len({*words, *_reserved_words()}) == len(words) + FIRST_WORD
+            and not _HALVES.search("".join(words)) and not math.isnan(sum(scores))
+            and min(scores) >= -_LARGEST_SCORE and max(scores) <= _LARGEST_SCORE)
 
 
 def build_training_state(path: object, values: Any) -> TrainingState:

@@ -7,22 +7,32 @@ import os
 import stat
 import sys
 import threading
-import zlib
+from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from cgpt.arena import Floats
+from cgpt.checkpoint._codec import crc32, crc32_parts
 from cgpt.checkpoint.failures import damaged, foreign, unreadable
-from cgpt.checkpoint.format import Kind, Record, align, parse_header, parse_table
-from cgpt.checkpoint.parts import parse_json
+from cgpt.checkpoint.format import (
+    DType,
+    Kind,
+    Record,
+    align,
+    parse_header,
+    parse_table,
+)
+from cgpt.checkpoint.parts import check_object, check_part_length, parse_json
 from cgpt.checkpoint.sniff import HEAD, format_of
 
-THREADS = min(2, os.cpu_count() or 1)   # zlib releases the GIL; more would starve the disk
+THREADS = min(2, os.cpu_count() or 1)   # more would starve the disk
 _MOST = 1 << 30                         # bytes asked of one read call
 _PIECE = 1 << 19                        # bytes read and checked at a time
+_MOST_LAYERS = 1 << 21                  # bytes of all layer records together
 _GROUP = 1 << 21                        # bytes of a thread's next piece of work
 
 
@@ -62,7 +72,8 @@ class Source:
     def close(self) -> None:
         """Close the file; maps of it stay valid."""
         if self.fd >= 0:
-            os.close(self.fd)
+            with suppress(OSError):     # it was only read
+                os.close(self.fd)
             self.fd = -1
 
     def __enter__(self) -> Any:
@@ -94,20 +105,18 @@ class Source:
         view[:len(data)] = data
         return len(data)
 
-    def read(self, position: int, length: int) -> bytes:
+    def read(self, position: int, length: int) -> bytearray:
         """`length` bytes at `position`, which the caller knows to be inside the file."""
         data = bytearray(length)
         self.read_into(position, memoryview(data))
-        return bytes(data)
+        return data
 
     def map(self, start: int, length: int) -> memoryview | None:
         """A part of the file as a read-only memory map, or None where the system cannot."""
         shift = start % mmap.ALLOCATIONGRANULARITY
-        kinds: dict[str, Any] = {"access": mmap.ACCESS_READ}
-        if sys.platform == "linux":     # all pages at once: they are read for the checksums anyway
-            kinds = {"flags": mmap.MAP_SHARED | mmap.MAP_POPULATE, "prot": mmap.PROT_READ}
         try:
-            found = mmap.mmap(self.fd, length + shift, offset=start - shift, **kinds)
+            found = mmap.mmap(self.fd, length + shift, access=mmap.ACCESS_READ,
+                              offset=start - shift)
         except (OSError, ValueError):
             return None
         return memoryview(found)[shift:]
@@ -126,15 +135,18 @@ class BinaryFile(Source):
             self.header = parse_header(path, self.head, self.size)
             start, length = self.header.table_offset, self.header.table_length
             self.records = parse_table(path, self.header, self.read(start, length))
-            end = start + length
-            self._check_zeros(end, None)
+            self._config: dict[str, Any] | None = None
+            self._by_kind: dict[int, list[Record]] = {}
+            for record in self.records:
+                self._by_kind.setdefault(record.kind, []).append(record)
+            self._check_zeros(start + length, None)
         except BaseException:
             self.close()
             raise
 
     def of(self, kind: Kind) -> list[Record]:
         """The records of a kind, in order."""
-        return [record for record in self.records if record.kind == kind]
+        return self._by_kind.get(kind, [])
 
     def maybe(self, kind: Kind) -> Record | None:
         """The only record of a kind, or None where there is none."""
@@ -150,7 +162,32 @@ class BinaryFile(Source):
             raise damaged(self.path, f"no record of kind {kind.name.lower()}", "1")
         return found
 
-    def payload(self, record: Record) -> bytes:
+    def config_values(self) -> dict[str, Any]:
+        """The config record, as JSON."""
+        if self._config is None:
+            self._config = check_object(self.path, "the config record",
+                                        self.json(self.one(Kind.CONFIG)))
+        return self._config
+
+    @property
+    def mappable(self) -> bool:
+        """Whether all weights are float32, so that they can be used where they lie."""
+        return all(record.dtype == DType.FLOAT32 for record in self.of(Kind.TENSOR))
+
+    def layers(self) -> list[Any]:
+        """The layers, as JSON."""
+        total = sum(record.length for record in self.of(Kind.LAYER))
+        if total > _MOST_LAYERS:
+            raise damaged(self.path, f"layers described in {total} bytes",
+                          f"at most {_MOST_LAYERS}")
+        return [self.json(record) for record in self.of(Kind.LAYER)]
+
+    def check_rounded(self) -> None:
+        """Check the weights where they will take more memory than they take in the file."""
+        if not self.mappable:
+            self.verify((Kind.TENSOR, Kind.SCALE))
+
+    def payload(self, record: Record) -> bytearray:
         """A payload, checked."""
         data = self.read(record.offset, record.length)
         self.check(record, data)
@@ -158,11 +195,19 @@ class BinaryFile(Source):
 
     def json(self, record: Record) -> Any:
         """A payload that is JSON, checked."""
+        check_part_length(self.path, record.label, record.length)
         return parse_json(self.path, record.label, self.payload(record))
 
-    def check(self, record: Record, data: bytes | memoryview) -> None:
+    def check(self, record: Record, data: bytearray | memoryview) -> None:
         """Compare a payload with its checksum, and see that zeros follow it."""
-        self._compare(record, zlib.crc32(data))
+        self._compare(record, crc32(data))
+
+    def check_all(self, records: Sequence[Record], data: memoryview, start: int) -> None:
+        """Check payloads that lie in `data`, whose first byte is byte `start` of the file."""
+        places = array("q", (record.offset - start for record in records))
+        found = crc32_parts(data, places, array("q", (record.length for record in records)))
+        for record, crc in zip(records, found, strict=True):
+            self._compare(record, crc)
 
     def fill(self, record: Record, target: Floats) -> None:
         """Read a float32 payload into `target` and check it."""
@@ -170,21 +215,22 @@ class BinaryFile(Source):
         for start in range(0, record.length, _PIECE):
             piece = view[start:start + _PIECE]
             self.read_into(record.offset + start, piece)
-            crc = zlib.crc32(piece, crc)            # while it is in the cache
+            crc = crc32(piece, crc)            # while it is in the cache
         self._compare(record, crc)
         if sys.byteorder == "big":
             target.byteswap(inplace=True)
 
-    def verify(self) -> None:
-        """Check every payload."""
+    def verify(self, kinds: Sequence[int] = ()) -> None:
+        """Check every payload, or those of some kinds."""
         def check(record: Record) -> None:
             buffer, crc = memoryview(bytearray(min(_PIECE, record.length))), 0
             for start in range(0, record.length, _PIECE):
                 piece = buffer[:record.length - start]
                 self.read_into(record.offset + start, piece)
-                crc = zlib.crc32(piece, crc)
+                crc = crc32(piece, crc)
             self._compare(record, crc)
-        in_parallel([Job(record.length, partial(check, record)) for record in self.records])
+        in_parallel([Job(record.length, partial(check, record)) for record in self.records
+                     if not kinds or record.kind in kinds])
 
     def _compare(self, record: Record, crc: int) -> None:
         if crc != record.crc:
@@ -201,26 +247,52 @@ class BinaryFile(Source):
                           "zeros")
 
 
+class Running:
+    """Jobs that run on other threads from now on; `finish` helps and raises the first error."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._groups = deque(enumerate(grouped(jobs)))
+        self._errors: list[tuple[int, BaseException]] = []
+        self._threads = [threading.Thread(target=self._work, daemon=True)
+                         for _ in range(min(THREADS - 1, len(self._groups)))]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        while not self._errors:
+            try:
+                number, group = self._groups.popleft()
+            except IndexError:
+                return
+            try:
+                for job in group:
+                    job.run()
+            except BaseException as error:
+                self._errors.append((number, error))
+
+    def finish(self) -> None:
+        """Return when all are done. Raises the error of the first job that failed."""
+        try:
+            self._work()
+        finally:
+            self.cancel()
+        if self._errors:
+            raise min(self._errors, key=lambda one: one[0])[1]
+
+    def cancel(self) -> None:
+        """Begin no other job, and return when none runs any more."""
+        self._groups.clear()
+        for thread in self._threads:
+            thread.join()
+
+
 def in_parallel(jobs: Sequence[Job]) -> None:
-    """Run the jobs on two threads; the first error, in their order, is raised."""
-    groups = grouped(jobs)
-    if len(groups) < 2:
+    """Run the jobs on two threads; of those that fail, the first one's error is raised."""
+    if len(grouped(jobs)) > 1:
+        Running(jobs).finish()
+    else:
         for job in jobs:
             job.run()
-        return
-
-    def run(group: list[Job]) -> None:
-        for job in group:
-            job.run()
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        futures = [pool.submit(run, group) for group in groups]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def grouped(jobs: Sequence[Job]) -> list[list[Job]]:

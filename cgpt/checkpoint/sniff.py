@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import zlib
 
+from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.failures import damaged, foreign
 from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
 from cgpt.errors import CheckpointError
@@ -58,7 +58,7 @@ def _damaged_opening(path: object, head: bytes, size: int) -> CheckpointError | 
         return damaged(path, "a signature changed as by a transfer in text mode",
                        "the bytes as they were saved")
     restored = MAGIC + head[len(MAGIC):HEADER_SIZE - 4]
-    if len(head) >= HEADER_SIZE and zlib.crc32(restored) == int.from_bytes(
+    if len(head) >= HEADER_SIZE and crc32(restored) == int.from_bytes(
             head[HEADER_SIZE - 4:HEADER_SIZE], "little"):
         return damaged(path, f"the signature {head[:8]!r}", repr(MAGIC))
     if not any(head[:HEADER_SIZE]):

@@ -31,6 +31,14 @@ SENTENCES: dict[str, str] = {
     "folder was synced, expected success; save it again or choose another disk":
         "{path} 已完整保存，但断电时可能丢失: 同步其文件夹时出错（{reason}），应为成功；"
         "请重新保存，或换一个磁盘",
+    "save: unknown form of weights {form}; known: {known}":
+        "保存: 未知的权重形式 {form}；可用的形式: {known}",
+    "save: int8 weights have groups of 32 or 64, found {group}":
+        "保存: int8 权重每组 32 或 64 个，而不是 {group}",
+    "save: the optimizer goes with float32 weights, found {form} with optimizer=True; pass "
+    "optimizer=False":
+        "保存: 优化器只能与 float32 权重同存，而现在为 {form} 且 optimizer=True；"
+        "请用 optimizer=False",
     # the command line
     "{folder}: the folder cannot be made ({reason}); run cgpt in a folder that you may write to":
         "{folder}: 无法创建文件夹（{reason}）；请在有写权限的文件夹中运行 cgpt",
@@ -47,6 +55,8 @@ SENTENCES: dict[str, str] = {
         "{path}: 无法写入（{reason}）；请用 --out 换一个位置",
     "{path}: is a folder; name a file by --out":
         "{path}: 这是文件夹；请用 --out 指定一个文件",
+    "{path}: JSON holds float32 weights only, found --weights {form}; name a .bin":
+        "{path}: JSON 只能保存 float32 权重，而现在为 --weights {form}；请改用 .bin",
     "{path}: unknown key '{key}'{guess}; known: {known}":
         "{path}: 未知的键 '{key}'{guess}；可用的键: {known}",
     "{path}: '{key}' takes one value, found {value}; give one":
@@ -288,8 +298,13 @@ SENTENCES: dict[str, str] = {
         "模型保存于{phase}途中（第 {step} 步），没有优化器状态，无法原样恢复；"
         "请从含有优化器状态的 checkpoint 恢复",
     "the {phase} data ({paths}) is not that with which the run was begun; put the old files back, "
-    "or train anew":
-        "{phase}数据（{paths}）与开始训练时不同；请放回原来的文件，或重新训练",
+    "train anew, or resume with new_data=True (--new-data)":
+        "{phase}数据（{paths}）与开始训练时不同；请放回原来的文件，或重新训练，"
+        "或用 --new-data（new_data=True）在新数据上继续",
+    "CheckpointManager: unknown strategy {name}; known: {known}":
+        "CheckpointManager: 未知的策略 {name}；可用的策略: {known}",
+    "CheckpointManager: {name} must be at least {least}, found {value}":
+        "CheckpointManager: {name} 应至少为 {least}，而不是 {value}",
     "run: no data for the phase {name}; this run has {what}":
         "run: 阶段 {name} 没有数据；本次训练有: {what}",
     "{paths}: no dialogues in the chat data, only {n} texts; name them for pre-training instead":

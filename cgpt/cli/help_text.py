@@ -40,6 +40,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "显示模型的配置、层、参数、记录与训练状态。\n不给 MODEL 时显示版本、指令集与线程数。",
         "Show a model's configuration, layers, parameters, records and training state.\n"
         "Without MODEL: version, instruction set, threads."),
+    "diff": (
+        "比较两个模型文件: 配置、词汇、训练状态与每个张量。\n有差别时退出码为 1。",
+        "Compare two model files: configuration, vocabulary, training state, every tensor.\n"
+        "The exit code is 1 where they differ."),
     "bench": (
         "测量本机速度 (默认: kernels、train、decode、save)。\n"
         "train 训练 · decode 解码 · kernels 各计算核 · save 保存与加载 · small 小步训练 · "
@@ -82,7 +86,13 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "dropout": ("dropout 概率", "dropout probability"),
     "vocab_size": ("词汇量上限", "most entries of the vocabulary"),
     "checkpoint_dir": ("中途保存的文件夹", "folder of the checkpoints on the way"),
-    "save_every": ("每 N 步保存一次，0 不保存", "checkpoint every N steps, 0 never"),
+    "save_every": ("每 N 步保存一次，0 不保存；指定 --strategy 时 0 为每轮",
+                   "checkpoint every N steps, 0 never; with --strategy 0 means every epoch"),
+    "strategy": ("中途保存哪些 checkpoint: 最佳、最后、定期 (默认 last)",
+                 "which checkpoints are saved on the way (last where only --save-every is given)"),
+    "keep": ("保留几个最佳和定期的 checkpoint", "how many best and periodic ones are kept"),
+    "new_data": ("数据已改变时，用新数据重新开始当前阶段",
+                 "where the data has changed, begin the phase anew on it"),
     "log": ("每步记一行 JSON", "write one JSON line a step"),
     "freeze_attn": ("微调时不训练注意力层", "leave attention as it is while fine-tuning"),
     "save_pretrained": ("预训练后的模型另存到", "also save the model after pre-training"),
@@ -97,6 +107,8 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "system": ("系统提示", "system message"),
     "num": ("生成几份", "how many continuations"),
     "weights_only": ("只存权重，不存优化器", "weights without the optimizer"),
+    "weights": ("权重的存储形式；float16 和 int8 不含优化器",
+                "form of the weights; float16 and int8 go without the optimizer"),
     "verify": ("校验每个字节", "check every byte"),
     "shape": ("模型大小: S、M、L 或 L64 (L，每条 64 词)",
               "shape of the model: S, M, L or L64 (L with 64 tokens a sequence)"),

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, option
+from cgpt.cli.app import Command, OneOf, option
 from cgpt.cli.layout import columns
 from cgpt.cli.messages import t
 from cgpt.cli.progress import without_nan
 from cgpt.cli.saving import save_model
 from cgpt.cli.terminal import plain_number
-from cgpt.errors import CheckpointError
+from cgpt.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from cgpt.data import Corpus
     from cgpt.train import EvalResult
+
+
+FORMS = ("float32", "float16", "int8")
 
 
 def print_json(value: Any) -> None:
@@ -93,12 +96,21 @@ def human_size(size: int) -> str:
 @click.argument("model")
 @click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
 @option("--weights-only", is_flag=True)
-def export(model: str, out: str, weights_only: bool) -> int:
+@option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS), default="float32",
+        note="float32")
+def export(model: str, out: str, weights_only: bool, weights: str) -> int:
     """Save a model in the format of the suffix."""
-    from cgpt.checkpoint import load_model_auto
+    from cgpt.checkpoint import load_model_auto, save_model_binary
 
-    llm = load_model_auto(model, training=not weights_only)
-    save_model(llm, out, optimizer=not weights_only)
+    rounded = weights != "float32"
+    if rounded and not out.lower().endswith(".bin"):
+        raise ConfigError(f"{out}: JSON holds float32 weights only, found --weights {weights}; "
+                          "name a .bin")
+    llm = load_model_auto(model, training=not (weights_only or rounded))
+    if rounded:
+        save_model_binary(llm, out, optimizer=False, weights=weights)
+    else:
+        save_model(llm, out, optimizer=not weights_only)
     click.echo(t("exported", path=out, size=human_size(os.path.getsize(out))), err=True)
     return 0
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Any], Any]
 
+STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")
 COUNT = Number(0, 1 << 62, whole=True)
 POSITIVE = Number(1, 1 << 31, whole=True)
 RATE = Number(0, 1, open_low=True)
@@ -67,6 +68,8 @@ sampling = _group(
 checkpoints = _group(
     option("--checkpoint-dir", metavar="DIR", default=CHECKPOINTS, note=CHECKPOINTS),
     option("--save-every", type=COUNT, metavar="N", default=0, note="0"),
+    option("--strategy", type=OneOf(STRATEGIES), metavar="|".join(STRATEGIES)),
+    option("--keep", type=POSITIVE, metavar="N", default=3, note="3"),
     option("--log", metavar="FILE.jsonl"))
 
 budget = _group(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cgpt.run import TrainingRun
     from cgpt.train import FitResult, Progress
 
+LAST = "checkpoint_last.bin"
 PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 
 
@@ -105,10 +106,12 @@ def train(**values: Any) -> int:
 @option("--epochs", type=options.POSITIVE, metavar="N")
 @option("--lr", type=options.RATE, metavar="F")
 @option("--out", metavar="PATH", callback=options.model_path)
+@option("--new-data", is_flag=True)
 @options.checkpoints
 @options.threads
 @options.as_json
-def resume(checkpoint: str | None, epochs: int | None, lr: float | None, **values: Any) -> int:
+def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_data: bool,
+           **values: Any) -> int:
     """Go on exactly where a checkpoint stopped."""
     from cgpt.checkpoint import load_model_auto
     from cgpt.cli.recipe import describe_run
@@ -123,8 +126,10 @@ def resume(checkpoint: str | None, epochs: int | None, lr: float | None, **value
     values["out"] = values["out"] or (recorded if isinstance(recorded, str) else str(path))
     values["save_pretrained"] = llm.metadata.get("save_pretrained")
     session = Session(values, resumed=True)
-    session.keeps_last = Path(path) == Path(values["checkpoint_dir"], "checkpoint_last.bin")
-    run = TrainingRun.resume(llm, epochs=epochs, lr=lr)
+    session.keeps_last = Path(path) == Path(values["checkpoint_dir"], LAST)
+    run = TrainingRun.resume(llm, epochs=epochs, lr=lr, new_data=new_data)
+    if run.changed:
+        session.say(t("data_changed", phases=", ".join(t(f"phase_{name}") for name in run.changed)))
     if not run.phases:
         session.say(t("nothing_to_resume", path=path))
         if values["as_json"]:
@@ -158,6 +163,12 @@ class Session:
         self.log: StepLog | None = None
         self.trained = False
         self.keeps_last = False     # checkpoint_last.bin is of this run
+        from cgpt.checkpoint import CheckpointManager
+
+        strategy = values["strategy"] or ("last" if values["save_every"] else None)
+        self.on_the_way = None if strategy is None else CheckpointManager(
+            values["checkpoint_dir"], strategy, values["keep"], values["save_every"])
+        self.learning_rate: float | None = None
 
     def say(self, text: str) -> None:
         """A line on stderr."""
@@ -171,6 +182,8 @@ class Session:
             if self.values["log"]:
                 self.log = StepLog(self.values["log"], log_head(run), append=self.resumed)
                 stack.callback(self.log.close)
+            if self.on_the_way is not None:
+                stack.callback(self.finish_writing, close=True)
             stop = stack.enter_context(StopRequest(sys.stderr))
             try:
                 for phase in tuple(run.phases):
@@ -197,6 +210,7 @@ class Session:
         """One phase with its display, log and checkpoints."""
         with ProgressDisplay(sys.stderr) as display:
             def progress(value: Progress) -> None:
+                self.learning_rate = value.lr
                 if self.log is not None:
                     self.log(value)
                 display(value)
@@ -205,18 +219,32 @@ class Session:
                                  on_checkpoint=self.step_done)
 
     def step_done(self, llm: LLM) -> None:
-        """After each step: the periodic checkpoint where it is due."""
+        """After each step: start to write the checkpoints that are due."""
         self.trained = True
-        every, step = self.values["save_every"], llm.training_state.step
-        if every and step % every == 0:
-            self.save_last(llm)
+        if self.on_the_way is None:
+            return
+        try:
+            paths = self.on_the_way.step_done(llm, self.learning_rate)
+        except CheckpointError as error:
+            self.say(t("checkpoint_failed", reason=reason_of(error)))
+        else:
+            self.keeps_last |= any(path.name == LAST for path in paths)
+
+    def finish_writing(self, *, close: bool = False) -> None:
+        """Wait for the checkpoint that is being written; a training does not fail with it."""
+        if self.on_the_way is not None:
+            try:
+                self.on_the_way.close() if close else self.on_the_way.wait()
+            except CheckpointError as error:
+                self.say(t("checkpoint_failed", reason=reason_of(error)))
 
     def save_last(self, llm: LLM) -> Path:
         """Save to the checkpoint folder, from where `cgpt resume` goes on."""
+        self.finish_writing()
+        self.keeps_last = True
         from cgpt.checkpoint import CheckpointManager
 
-        self.keeps_last = True
-        return CheckpointManager(self.values["checkpoint_dir"]).save_last(llm)
+        return CheckpointManager(self.values["checkpoint_dir"]).save_last(llm, self.learning_rate)
 
     def interrupted(self, run: TrainingRun, stop: StopRequest) -> int:
         """Keep the state and name the command that goes on."""
@@ -233,6 +261,7 @@ class Session:
 
     def save(self, llm: LLM, path: str) -> None:
         """Save and say so; where that fails, save elsewhere and pass the error on."""
+        self.finish_writing()
         try:
             save_model(llm, path)
         except (CgptError, OSError, MemoryError) as error:

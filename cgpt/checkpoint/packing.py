@@ -1,0 +1,165 @@
+"""An LLM as records of format v1, and a file of them."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgpt.arena import Entry, Floats
+from cgpt.checkpoint._codec import crc32
+from cgpt.checkpoint.atomic import Output, write_file
+from cgpt.checkpoint.failures import not_saved
+from cgpt.checkpoint.format import DType, Kind, Record, align, pack_front, place
+from cgpt.checkpoint.parts import GRAPH, check_part_size, dump_json
+from cgpt.checkpoint.reader import Job, grouped
+from cgpt.checkpoint.storage import Storage, quantize
+from cgpt.errors import ConfigError
+from cgpt.llm import LLM
+from cgpt.tokenizer import FIRST_WORD, Tokenizer
+
+VOCABULARY = struct.Struct("<IIQ")      # words, first word with a score, bytes of text
+
+Arrays = list[tuple[Kind, Floats]]
+Pair = tuple[Record, memoryview]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A file that is still to be written: its records in order and their payloads."""
+
+    records: list[Record]
+    payloads: list[memoryview]
+    size: int
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Replace `path` by this file. Raises CheckpointError (code "write")."""
+        return write_file(path, self.size, self._write)
+
+    def _write(self, out: Output) -> None:
+        jobs = [Job(len(payload), partial(crc32, payload)) for payload in self.payloads]
+        with ThreadPoolExecutor(1) as pool:
+            checksums = pool.map(_checksums, grouped(jobs))     # while this thread writes
+            out.seek(self.records[0].offset)
+            for record, payload in zip(self.records, self.payloads, strict=True):
+                out.write(payload)
+                out.write(bytes(align(record.end) - record.end))
+            found = chain.from_iterable(checksums)
+            table = [replace(record, crc=crc)
+                     for record, crc in zip(self.records, found, strict=True)]
+        out.seek(0)
+        out.write(pack_front(table, self.size))
+
+
+def _checksums(group: list[Job]) -> list[int]:
+    return [job.run() for job in group]
+
+
+def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True,
+         weights: str = "float32", group: int = 64) -> Path:
+    """Write `llm` to `path`; see `cgpt.checkpoint.save_model_binary`."""
+    storage = Storage(weights, group)
+    if optimizer and weights != "float32":
+        raise ConfigError(f"save: the optimizer goes with float32 weights, found {weights} with "
+                          "optimizer=True; pass optimizer=False")
+    return pack(llm, path, arrays_of(llm, optimizer=optimizer), storage).write(path)
+
+
+def arrays_of(llm: LLM, *, optimizer: bool = True) -> Arrays:
+    """The flat arrays that a file of `llm` holds, in its order."""
+    arrays = [(Kind.TENSOR, llm.gpt.arena.data)]
+    if optimizer and llm.optimizer is not None:
+        m, v = llm.gpt.arena.require_moments()
+        arrays += [(Kind.ADAM_M, m), (Kind.ADAM_V, v)]
+    if optimizer and llm.best_weights is not None:
+        arrays.append((Kind.BEST_TENSOR, llm.best_weights))
+    return arrays
+
+
+def pack(llm: LLM, path: object, arrays: Arrays, storage: Storage) -> Packed:
+    """The file that holds `llm` with these arrays (its own, or copies of them).
+
+    All that is not an array is copied. Raises CheckpointError (code "write") naming what a file
+    cannot hold; `path` is where it will go.
+    """
+    with_optimizer = any(kind == Kind.ADAM_M for kind, _ in arrays)
+    pairs = list(_parts(llm, path, with_optimizer, storage))
+    entries = llm.gpt.arena.entries
+    scales: list[Pair] = []
+    for kind, array in arrays:
+        for entry in entries:
+            flat = array[entry.offset:entry.offset + entry.size]
+            form = storage.form_of(entry) if kind == Kind.TENSOR else "float32"
+            found = list(_tensor(path, kind, entry, flat, form, storage.group))
+            pairs.append(found[0])
+            scales += found[1:]
+    pairs += scales
+    records, size = place([record for record, _ in pairs])
+    return Packed(records, [payload for _, payload in pairs], size)
+
+
+def _parts(llm: LLM, path: object, optimizer: bool, storage: Storage) -> Iterator[Pair]:
+    """The records that are not tensors."""
+    def part(kind: Kind, value: Any, name: str = "") -> Pair:
+        what = name or kind.name.lower()
+        data = dump_json(path, what, value).encode("ascii")
+        check_part_size(path, what, data)
+        return Record(kind, what, len(data)), memoryview(data)
+
+    config: dict[str, Any] = {"graph": GRAPH, "config": llm.config.to_dict()}
+    if storage.weights != "float32":
+        config["weights"] = {"form": storage.weights}
+    if storage.weights == "int8":
+        config["weights"]["group"] = storage.group
+    yield part(Kind.CONFIG, config)
+    vocabulary = pack_vocabulary(llm.tokenizer)
+    yield Record(Kind.VOCABULARY, "vocabulary", len(vocabulary)), memoryview(vocabulary)
+    for layer in llm.gpt.layer_records():
+        yield part(Kind.LAYER, {"name": layer.name, "type": layer.type,
+                                "parameters": list(layer.parameters)}, layer.name)
+    yield part(Kind.TRAINING_STATE, llm.training_state.to_dict())
+    yield part(Kind.METADATA, llm.metadata)
+    if optimizer and llm.optimizer is not None:
+        yield part(Kind.OPTIMIZER, llm.optimizer.to_dict())
+
+
+def _tensor(path: object, kind: Kind, entry: Entry, flat: Floats, form: str,
+            group: int) -> Iterator[Pair]:
+    """The record of one tensor, and after an int8 one that of its scales."""
+    if form == "float32":
+        yield _record(kind, entry, flat.astype("<f4", copy=False), DType.FLOAT32)
+        return
+    matrix = flat.reshape(entry.shape)
+    largest = float(np.abs(matrix).max())
+    if not largest <= (65504.0 if form == "float16" else 3.4e38):
+        raise not_saved(path, f"{largest} in '{entry.name}'", f"numbers that {form} can hold",
+                        "save the weights as float32")
+    if form == "float16":
+        yield _record(kind, entry, matrix.astype("<f2"), DType.FLOAT16)
+        return
+    q, scales = quantize(matrix, group)
+    yield _record(kind, entry, q, DType.INT8)
+    yield _record(Kind.SCALE, entry, scales.astype("<f4", copy=False), DType.FLOAT32)
+
+
+def _record(kind: Kind, entry: Entry, array: np.ndarray, dtype: DType) -> Pair:
+    shape = array.shape if kind == Kind.SCALE else entry.shape
+    return Record(kind, entry.name, array.nbytes, dtype, shape), memoryview(array).cast("B")
+
+
+def pack_vocabulary(tokenizer: Tokenizer) -> bytes:
+    """The vocabulary's payload: counts, scores, where each word starts, the words' UTF-8."""
+    words = [word.encode("utf-8", "surrogatepass") for word in tokenizer.words]
+    text = b"".join(words)
+    scores = np.array(tokenizer.to_state()["scores"], "<f8")
+    offsets = np.concatenate(([0], np.cumsum([len(word) for word in words]))).astype("<u4")
+    return VOCABULARY.pack(len(words), FIRST_WORD, len(text)) + scores.tobytes() \
+        + offsets.tobytes() + text

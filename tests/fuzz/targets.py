@@ -1,0 +1,91 @@
+"""What is fuzzed: bytes go in, and only the errors that cgpt promises may come out."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from cgpt.checkpoint import load_model_auto
+from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
+from cgpt.data import read_corpus
+from cgpt.errors import CheckpointError, DataError
+
+DATA = Path(__file__).parent.parent / "data"
+SUFFIXES = (".json", ".jsonl", ".txt")
+
+
+def load(data: bytes) -> None:
+    """Load for training and for chat from a file that only memory holds."""
+    with tempfile.NamedTemporaryFile(dir=_memory()) as file:
+        file.write(data)
+        file.flush()
+        for training in (True, False):
+            try:
+                load_model_auto(file.name, training=training)
+            except CheckpointError as error:
+                if error.code not in ("damaged", "foreign", "version"):
+                    raise
+
+
+def binary(data: bytes) -> None:
+    """A binary file as it is, and with the checksums of header and table made right."""
+    load(data)
+    if len(data) > HEADER_SIZE:
+        load(signed(data))
+
+
+def signed(data: bytes) -> bytes:
+    """The bytes with a right signature and right checksums of header and table."""
+    changed = bytearray(data)
+    changed[:8] = MAGIC
+    table = int.from_bytes(changed[40:48], "little")
+    changed[48:52] = zlib.crc32(changed[HEADER_SIZE:HEADER_SIZE + table]).to_bytes(4, "little")
+    changed[60:64] = zlib.crc32(changed[:60]).to_bytes(4, "little")
+    return bytes(changed)
+
+
+def text(data: bytes) -> None:
+    """A JSON file as it is, and behind the opening that lets it in."""
+    load(data)
+    load(b'{"format": "cgpt-json", ' + data)
+
+
+def documents(data: bytes) -> None:
+    """A data file of every suffix."""
+    for suffix in SUFFIXES:
+        with tempfile.NamedTemporaryFile(dir=_memory(), suffix=suffix) as file:
+            file.write(data)
+            file.flush()
+            with suppress(DataError):
+                read_corpus([file.name])
+
+
+def _memory() -> str | None:
+    return "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
+def _small_json() -> bytes:
+    """The JSON file without its long lists of numbers."""
+    found = json.loads((DATA / "tiny_v1.json").read_text("ascii"))
+    found["best_weights"] = found["optimizer"] = None
+    return json.dumps(found).encode()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"binary": binary, "json": text, "data": documents}
+SEEDS: dict[str, Callable[[], list[bytes]]] = {
+    "binary": lambda: [path.read_bytes() for path in sorted(DATA.glob("tiny_v1*.bin"))],
+    "json": lambda: [_small_json(), (DATA / "tiny_v1.json").read_bytes()],
+    "data": lambda: [
+        '["山很高。", "水很深。"]'.encode(),
+        '[{"messages": [{"role": "user", "content": "你好"},'
+        ' {"role": "assistant", "content": "好"}]}]'.encode(),
+        '{"text": "一"}\n{"instruction": "问", "input": "", "output": "答"}\n'.encode(),
+        b'[{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]'
+,
+        '用户：你好助手：你好\n\n第二篇'.encode()],
+}

@@ -1,0 +1,214 @@
+"""Files changed at random and one bit at a time: refused for what they are, in little memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from checkpoint_helpers import code_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from make_fixtures import DATA
+
+from cgpt.checkpoint import load_model_auto, load_model_binary
+from cgpt.checkpoint.format import Kind, pack_front, place
+from cgpt.checkpoint.reader import BinaryFile
+from cgpt.errors import CheckpointError
+
+FILES = ("tiny_v1.bin", "tiny_v1.json", "tiny_v1_int8.bin", "tiny_v1_float16.bin")
+FUZZ = Path(__file__).parent / "fuzz"
+
+
+def refusal(path: Path, *, training: bool = True) -> str:
+    """The code of the refusal, "none" for a load; without the sentence's parts being looked at."""
+    try:
+        (load_model_binary if path.suffix == ".bin" else load_model_auto)(path, training=training)
+    except CheckpointError as error:
+        return error.code
+    return "none"
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """All of them: 8 times 8,832 loads of the file of weights."""
+    whole = (DATA / "tiny_v1_weights.bin").read_bytes()
+    path = tmp_path / "flipped.bin"
+    path.write_bytes(whole)
+    codes: dict[str, int] = {}
+    with open(path, "r+b", buffering=0) as file:
+        for at, byte in enumerate(whole):
+            for bit in range(8):
+                file.seek(at)
+                file.write(bytes([byte ^ 1 << bit]))
+                code = refusal(path)
+                codes[code] = codes.get(code, 0) + 1
+            file.seek(at)
+            file.write(whole[at:at + 1])
+    assert codes == {"damaged": 8 * len(whole)}
+    assert refusal(path) == "none"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_truncation_is_noticed(tmp_path: Path, name: str) -> None:
+    whole = (DATA / name).read_bytes()
+    path = tmp_path / f"cut{Path(name).suffix}"
+    path.write_bytes(whole)
+    codes = set()
+    with open(path, "r+b") as file:
+        for size in reversed(range(0, len(whole), 1 if len(whole) < 30_000 else 7)):
+            file.truncate(size)
+            codes.add(refusal(path))
+    assert codes == {"damaged"}
+
+
+@st.composite
+def edits(draw: st.DrawFn) -> list[tuple[str, float, bytes]]:
+    """A few changes: (kind, place as a part of the file, bytes)."""
+    return draw(st.lists(st.tuples(
+        st.sampled_from(("overwrite", "insert", "remove", "repeat")), st.floats(0, 1),
+        st.binary(min_size=1, max_size=20)), min_size=1, max_size=4))
+
+
+def edited(data: bytes, changes: list[tuple[str, float, bytes]]) -> bytes:
+    for kind, where, new in changes:
+        at = int(where * len(data))
+        if kind == "overwrite":
+            data = data[:at] + new + data[at + len(new):]
+        elif kind == "insert":
+            data = data[:at] + new + data[at:]
+        elif kind == "remove":
+            data = data[:at] + data[at + len(new):]
+        else:
+            data = data[:at] + data[max(0, at - len(new)):]
+    return data
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(max_examples=150, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=edits())
+def test_mutations_are_refused(tmp_path: Path, name: str,
+                               changes: list[tuple[str, float, bytes]]) -> None:
+    whole = (DATA / name).read_bytes()
+    data = edited(whole, changes)
+    path = tmp_path / "m"
+    path.write_bytes(data)
+    if data == whole:
+        assert code_of(path) == "none"
+    else:
+        assert code_of(path) in ("damaged", "foreign", "version")
+        assert code_of(path, training=False) in ("damaged", "foreign", "version", "none")
+
+
+@settings(max_examples=200, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(number=st.integers(0, 30), changes=edits())
+def test_payloads_that_lie_with_right_checksums(tmp_path: Path, number: int,
+                                                changes: list[tuple[str, float, bytes]]) -> None:
+    """As an attacker would: what is inside is changed and everything is signed anew."""
+    path = tmp_path / "m.bin"
+    with BinaryFile(DATA / "tiny_v1.bin") as file:
+        pairs = [(record, bytes(file.payload(record))) for record in file.records]
+    number %= sum(record.kind < Kind.TENSOR for record, _ in pairs)
+    pairs[number] = (pairs[number][0], edited(pairs[number][1], changes))
+    write_signed(path, pairs)
+    assert code_of(path) in ("none", "damaged", "version")
+    assert code_of(path, training=False) in ("none", "damaged", "version")
+
+
+def write_signed(path: Path, pairs: list) -> None:
+    """A file of these (record, payload) with every checksum right."""
+    records, size = place([replace(record, length=len(data)) for record, data in pairs])
+    records = [replace(record, crc=zlib.crc32(data))
+               for record, (_, data) in zip(records, pairs, strict=True)]
+    content = bytearray(size)
+    front = pack_front(records, size)
+    content[:len(front)] = front
+    for record, (_, data) in zip(records, pairs, strict=True):
+        content[record.offset:record.offset + len(data)] = data
+    path.write_bytes(content)
+
+
+# Files that would take much memory
+
+def big(n: int, *parts: bytes) -> bytes:
+    return parts[0] + parts[1] * n + parts[2]
+
+
+HUGE = {
+    "metadata of lists": (Kind.METADATA, big(1_500_000, b'{"a":[', b"[],", b"0]}")),
+    "metadata of objects": (Kind.METADATA, big(1_500_000, b'{"a":[', b"{},", b"0]}")),
+    "metadata of numbers": (Kind.METADATA, big(4_000_000, b'{"a":[', b"1.5,", b"0]}")),
+    "metadata of text": (Kind.METADATA, big(60_000_000, b'{"a":"', b"x", b'"}')),
+    "state": (Kind.TRAINING_STATE, big(500_000, b'{"history":[', b'["a",1,2.5,3.5],', b"0]}")),
+    "layer": (Kind.LAYER, big(1_000_000, b'{"parameters":[', b'"",', b'""]}')),
+    "config": (Kind.CONFIG, big(1_000_000, b'{"config":[', b"{},", b"{}]}")),
+    "vocabulary": (Kind.VOCABULARY, b"\xff\xff\xff\0\x06\x01\0\0" + bytes(30_000_000)),
+    "deep": (Kind.METADATA, b"[" * 4_000_000),
+}
+
+
+def peak_of_refusal(path: Path) -> int:
+    """Bytes that a refused load took at most."""
+    tracemalloc.start()
+    try:
+        assert refusal(path) == "damaged"
+        assert refusal(path, training=False) == "damaged"
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_refused_load_takes_little_memory(tmp_path: Path, name: str) -> None:
+    kind, payload = HUGE[name]
+    path = tmp_path / "m.bin"
+    with BinaryFile(DATA / "tiny_v1.bin") as file:
+        pairs = [(record, bytes(file.payload(record))) for record in file.records]
+    at = next(i for i, (record, _) in enumerate(pairs) if record.kind == kind)
+    pairs[at] = (pairs[at][0], payload)
+    write_signed(path, pairs)
+    assert peak_of_refusal(path) < 64e6 + path.stat().st_size
+
+
+@pytest.mark.parametrize("part", ["metadata", "vocab", "layers", "training_state"])
+def test_a_refused_json_file_takes_little_memory(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "m.json"
+    found = json.loads((DATA / "tiny_v1.json").read_text("ascii"))
+    found[part] = "HERE"
+    hostile = b"[" + b"[[],{}]," * 700_000 + b"0]"
+    path.write_bytes(json.dumps(found).encode().replace(b'"HERE"', hostile))
+    assert peak_of_refusal(path) < 64e6 + path.stat().st_size
+
+
+# Guided by coverage
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None,
+                    reason="atheris is not installed")
+@pytest.mark.parametrize("target", ["binary", "json", "data"])
+def test_fuzzed_for_a_fixed_number_of_inputs(tmp_path: Path, target: str) -> None:
+    done = subprocess.run([sys.executable, str(FUZZ / "fuzz.py"), target, "-runs=3000", "-seed=1",
+                           str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Done 3000 runs" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["binary", "json", "data"])
+def test_the_fuzzed_functions_take_anything(target: str) -> None:
+    """The same functions on seeds and on bytes that are none, where atheris is missing too."""
+    sys.path.insert(0, str(FUZZ))
+    try:
+        from targets import SEEDS, TARGETS
+    finally:
+        sys.path.remove(str(FUZZ))
+    seeds = SEEDS[target]()
+    assert seeds
+    for seed in (*seeds, b"", b"\0" * 100, b"{", b"\xff\xfe"):
+        TARGETS[target](seed)
+        TARGETS[target](seed[:len(seed) // 2])
