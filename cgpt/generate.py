@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -72,11 +73,7 @@ def generate_batch(gpt: GPT, prompts: Sequence[Prompt], sampling: SamplingConfig
            after it
     Errors as generate_tokens, for all prompts before the first token.
     """
-    stop, banned = list(stop), list(banned)
-    streams = []
-    for row, prompt in enumerate(prompts):
-        seed = None if sampling.seed is None else sampling.seed + row
-        streams.append(decode(gpt, prompt, replace(sampling, seed=seed), stop=stop, banned=banned))
+    streams = _streams(gpt, prompts, sampling, stop=list(stop), banned=list(banned))
     found: list[list[int]] = []
     for row, stream in enumerate(streams):
         found.append([])
@@ -86,6 +83,25 @@ def generate_batch(gpt: GPT, prompts: Sequence[Prompt], sampling: SamplingConfig
                 stream.close()
                 break
     return found
+
+
+def stream_rows(gpt: GPT, prompts: Ints, sampling: SamplingConfig) -> Iterator[int | Ints]:
+    """The tokens that follow prompts (T,) one by one, or as arrays (B,) for prompts (B, T).
+
+    Row i of a batch has seed + i. Errors as generate_tokens.
+    """
+    if prompts.ndim != 2 or not len(prompts):
+        return (token for token, _ in decode(gpt, prompts, sampling))
+    rows = [(token for token, _ in stream) for stream in _streams(gpt, prompts, sampling)]
+    return (np.array(tokens, np.int32) for tokens in zip(*rows, strict=True))
+
+
+def _streams(gpt: GPT, prompts: Iterable[Prompt], sampling: SamplingConfig,
+             **named: Any) -> list[Generator[Token, None, None]]:
+    """One stream a prompt; prompt i has seed + i."""
+    seeds = (None if sampling.seed is None else sampling.seed + i for i in count())
+    return [decode(gpt, prompt, replace(sampling, seed=seed), **named)
+            for prompt, seed in zip(prompts, seeds, strict=False)]
 
 
 def beam_search(gpt: GPT, ids: Prompt, sampling: SamplingConfig, stop: Iterable[int] = (),

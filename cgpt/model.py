@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -335,10 +335,7 @@ class GPT:
             return self.head.project(x, cache.logits)[0]
 
     def infer_all(self, ids: ArrayLike, cache: KVCache) -> Floats:
-        """Logits (n, V) after each of ids (n,), which are appended to the cache.
-
-        Raises DataError where the cache is too full.
-        """
+        """Logits (n, V) after each of ids (n,), which are appended; DataError as infer."""
         flat, step = self._fresh(ids, cache)
         logits = np.empty((len(flat), self.config.vocab_size), np.float32)
         with self._turn:
@@ -353,14 +350,11 @@ class GPT:
         if n == 0 or cache.length + n > cache.capacity:
             raise DataError(f"infer: {n} tokens do not fit a cache that holds {cache.length} of "
                             f"{cache.capacity}")
-        places = np.arange(cache.length, cache.length + n, dtype=np.int32)
+        places = cache.length + np.arange(n, dtype=np.int32)
         return flat, Step(np.array([0, n], np.int32), places, cache=cache)
 
     def inspect(self, ids: ArrayLike) -> Inspection:
-        """What happens inside for ids (T,): the residual stream and the attention weights.
-
-        Raises DataError for ids out of range or more than block_size of them.
-        """
+        """Hidden states and attention weights for ids (T,): see cgpt.inspection.inspect."""
         from cgpt.inspection import inspect
 
         return inspect(self, ids)
@@ -379,17 +373,10 @@ class GPT:
     def stream(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
                top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Iterator[int | Ints]:
         """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
-        from cgpt.generate import SamplingConfig, generate_tokens
+        from cgpt.generate import SamplingConfig, stream_rows
 
-        sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
-                                  max_new_tokens=max_new_tokens)
-        prompts = self._tokens("ids", ids, 0)
-        if prompts.ndim != 2 or not len(prompts):
-            return generate_tokens(self, prompts, sampling)
-        seeds = [None if seed is None else seed + i for i in range(len(prompts))]
-        rows = [generate_tokens(self, prompt, replace(sampling, seed=one))
-                for prompt, one in zip(prompts, seeds, strict=True)]
-        return (np.array(tokens, np.int32) for tokens in zip(*rows, strict=True))
+        return stream_rows(self, self._tokens("ids", ids, 0), SamplingConfig(
+            temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed))
 
 
 def _int32(what: str, values: ArrayLike, least: int, end: int) -> Ints:

@@ -28,6 +28,7 @@ Ints = NDArray[np.int32]
 MOST_BEAMS = 256
 MOST_DRAFT = 64
 _MASK = (1 << 64) - 1
+_STEP = 0x9E3779B97F4A7C15             # 2^64 / golden ratio, odd
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def _bias_pairs(owner: str, value: Any) -> tuple[tuple[int, float], ...]:
             isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
         raise ConfigError(f"{owner}: logit_bias must be {{token id: number}}, found {value!r:.100}")
     for token, bias in pairs:
-        _check_int(owner, "a token id of logit_bias", token, 0)
-        _check_float(owner, "a number of logit_bias", bias, -1e6, 1e6)
+        _check_int(owner, "logit_bias", token, 0)
+        _check_float(owner, "logit_bias", bias, -1e6, 1e6)
     if len({token for token, _ in pairs}) < len(pairs):
         raise ConfigError(f"{owner}: logit_bias names a token id twice; name it once")
     return tuple(sorted((token, float(bias)) for token, bias in pairs))
@@ -135,7 +136,7 @@ class Uniforms:
         self.drawn = 0
         self._key = 0
         while True:
-            self._key = _mix(self._key ^ (seed & _MASK))
+            self._key = _mix((self._key + _STEP) ^ (seed & _MASK))
             seed >>= 64
             if not seed:
                 break
@@ -143,7 +144,7 @@ class Uniforms:
     def draw(self) -> float:
         """The next number, in steps of 2 ** -53."""
         self.drawn += 1
-        return (_mix(self._key + self.drawn * 0x9E3779B97F4A7C15) >> 11) * 2.0 ** -53
+        return (_mix(self._key + self.drawn * _STEP) >> 11) * 2.0 ** -53
 
 
 def _mix(z: int) -> int:

@@ -45,7 +45,8 @@ def penalise(rng: Generator, V: int, n: int) -> Problem:
                     "counts": (np.zeros(V), 0)})
 
 
-def draw(rng: Generator, V: int, spread: float = 3.0, ties: bool = False, **settings: Any) -> Problem:
+def draw(rng: Generator, V: int, spread: float = 3.0, ties: bool = False,
+         **settings: Any) -> Problem:
     scores = _scores(rng, V, spread, ties)
     wanted = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
               "u": float(rng.random()), **settings}

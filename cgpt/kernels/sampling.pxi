@@ -1,9 +1,8 @@
 # The choice of a token: penalties, the likeliest, a draw, the best few. No full sort anywhere.
 #
-# Tokens are ranked by score, equal scores by the lower id. A rank is one number (rank_of), so
-# that quickselect compares integers. A draw walks its tokens in the order of their ids: where
-# two instruction sets differ in the last bit of a probability, they differ in the token only
-# where u falls into that bit.
+# A token's rank is one number (rank_of), so that quickselect compares integers. A draw walks in
+# the order of the ids: instruction sets that differ in the last bit of a probability differ in
+# the token only where u falls into that bit.
 
 from libc.float cimport FLT_MAX
 from libc.math cimport INFINITY
@@ -235,8 +234,8 @@ cdef Py_ssize_t gather(const float *scores, const float *weights, Py_ssize_t V, 
 cdef Py_ssize_t walk_all(const Work *work, Py_ssize_t V, double goal) noexcept nogil:
     """The token where the sum of the weights passes `goal`; the last with a weight if none."""
     cdef Py_ssize_t i, strip = 0, last = (V - 1) // STRIP
-    cdef double sum = 0
     cdef Py_ssize_t chosen = -1
+    cdef double sum = 0
     while strip < last and sum + work.sums[strip] <= goal:
         sum += work.sums[strip]
         strip += 1
@@ -346,10 +345,9 @@ def draw(const float[::1] scores, double temperature, Py_ssize_t top_k, double t
 cdef Py_ssize_t gather_largest(const float *scores, Py_ssize_t V, Py_ssize_t k,
                                unsigned long long *ranks) noexcept nogil:
     """The k highest ranks, highest first; fewer where fewer scores are above -inf."""
-    cdef float floor = floor_of(scores, V, k, ranks)
+    cdef float floor = max(floor_of(scores, V, k, ranks), -FLT_MAX)
     cdef Py_ssize_t i, j, n, place = 0
     cdef unsigned long long lowest = 0, rank
-    floor = floor if floor > -FLT_MAX else -FLT_MAX
     n = gather(scores, scores, V, floor, floor, ranks)
     if n > k:
         lowest = last_kept(ranks, n, NULL, <double>k)
