@@ -130,9 +130,10 @@ def drawn(llm: LLM, text: str, sampling: SamplingConfig, i: int, as_json: bool) 
     kept: list[str] = []
     ids: list[int] = []
     logprobs: list[float] = []
+    pieces = llm.continuation(text, replace(sampling, seed=seed), logprobs=as_json)
     if not as_json:
         show(text)
-    for piece in llm.continuation(text, replace(sampling, seed=seed), logprobs=as_json):
+    for piece in pieces:
         kept.append(whole(piece.text))
         ids += piece.ids
         logprobs += piece.logprobs
