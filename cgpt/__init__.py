@@ -30,7 +30,7 @@ _PUBLIC = {
     "cgpt.data": ("Message", "read_corpus"),
     "cgpt.llm": ("LLM",),
     "cgpt.train": ("Trainer",),
-    "cgpt.generate": ("SamplingConfig",),
+    "cgpt.sampling": ("SamplingConfig",),
     "cgpt.chat": ("ChatSession",),
     "cgpt.checkpoint": ("load_model_auto", "load_model_binary", "load_model_json",
                         "save_model_binary", "save_model_json"),
@@ -78,12 +78,12 @@ if TYPE_CHECKING:
     from cgpt.config import GPTConfig, TrainConfig
     from cgpt.data import Message, read_corpus
     from cgpt.errors import CgptError, CheckpointError, ConfigError, DataError
-    from cgpt.generate import SamplingConfig
     from cgpt.kernels import get_num_threads, instruction_set, set_num_threads
     from cgpt.kvcache import KVCache
     from cgpt.llm import LLM
     from cgpt.model import GPT
     from cgpt.optim import AdamW, schedule
+    from cgpt.sampling import SamplingConfig
     from cgpt.tokenizer import Tokenizer
     from cgpt.train import Trainer
 

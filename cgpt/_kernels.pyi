@@ -147,3 +147,24 @@ def probe_multiply_add(
 
 def probe_read(x: _Floats, sums: _Floats) -> None:
     """Read x (n,) once in parts; sums (parts,) are their sums."""
+
+def argmax(x: _Floats) -> int:
+    """Index of the largest of x (V,), the lowest where several are; -1 where none can be."""
+
+def penalise(
+    scores: _Floats,
+    ids: _Integers,
+    counts: _Integers,
+    repetition: float,
+    presence: float,
+    frequency: float,
+) -> None:
+    """Lower scores (V,) at the tokens of ids (n,); counts (V,) are zeros before and after."""
+
+def draw(
+    scores: _Floats, temperature: float, top_k: int, top_p: float, min_p: float, u: float
+) -> int:
+    """The token of scores (V,) into whose share u in [0, 1) falls; -1 where none can be."""
+
+def largest(scores: _Floats, ids: _Integers, logprobs: _Floats) -> int:
+    """ids and logprobs (k,) of the k largest of scores (V,); how many there are, -1 for none."""

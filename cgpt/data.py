@@ -20,8 +20,8 @@ from cgpt.readers import Corpus, FileReport, read_corpus
 from cgpt.tokenizer import Tokenizer
 
 __all__ = ["Batch", "Corpus", "Dialogue", "FileReport", "Message", "Sample", "encode_dialogue",
-           "encode_document", "encode_prompt", "join_dialogues", "pack", "packaged_data",
-           "read_corpus", "split_samples"]
+           "encode_document", "encode_prompt", "join_dialogues", "message_ids", "pack",
+           "packaged_data", "read_corpus", "split_samples"]
 
 IGNORED = -1  # the target of a token that carries no loss
 
@@ -152,18 +152,22 @@ def _check_turns(messages: Sequence[Message], last: str) -> None:
         raise DataError(f"dialogue: {fault}")
 
 
+def message_ids(tokenizer: Tokenizer, message: Message) -> list[int]:
+    """A message in the template: its mark, its text and, where it is an answer, <eos>."""
+    marks = {"system": tokenizer.system_id, "user": tokenizer.user_id,
+             "assistant": tokenizer.assistant_id}
+    ids = [marks[message.role], *tokenizer.encode(message.content)]
+    return [*ids, tokenizer.eos_id] if message.role == "assistant" else ids
+
+
 def _template(tokenizer: Tokenizer,
               messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
     """The tokens of all turns and, for each, whether it is learnt."""
-    marks = {"system": tokenizer.system_id, "user": tokenizer.user_id,
-             "assistant": tokenizer.assistant_id}
     tokens, learnt = [tokenizer.bos_id], [False]
     for message in messages:
-        text = tokenizer.encode(message.content)
-        if message.role == "assistant":
-            text.append(tokenizer.eos_id)
-        tokens += [marks[message.role], *text]
-        learnt += [False] + [message.role == "assistant"] * len(text)
+        ids = message_ids(tokenizer, message)
+        tokens += ids
+        learnt += [False] + [message.role == "assistant"] * (len(ids) - 1)
     return tokens, learnt
 
 

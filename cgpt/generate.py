@@ -1,291 +1,212 @@
-"""From logits to tokens: greedy, sampling, beam search, streamed over a key-value cache.
+"""From a prompt to new tokens: one prompt streamed, several at once, or by beam search.
 
 A full context keeps its last half: the tail is inferred again and generation goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from cgpt.config import _check_float, _check_int, _Config
-from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.beam import Hypothesis, search
+from cgpt.context import Context
+from cgpt.errors import ConfigError, DataError
+from cgpt.sampling import Ints, Sampler, SamplingConfig, logprob
 
 if TYPE_CHECKING:
     from cgpt.kvcache import KVCache
     from cgpt.model import GPT
 
-_NUCLEUS = 64           # candidates that are sorted first for top-p; four times as many if too few
-_MOST_BEAMS = 256
+Prompt = Sequence[int] | np.ndarray
+Token = tuple[int, float | None]        # a token and its log-probability (nats) where asked for
+
+_LONGEST, _SHORTEST = 3, 2              # tokens in a row by which a draft is looked up
 
 
-@dataclass(frozen=True)
-class SamplingConfig(_Config):
-    """How the next token is chosen.
-
-    temperature         divides the logits; 0 takes the likeliest token (greedy)
-    top_k               only the k likeliest tokens; 0 for all
-    top_p               only the likeliest tokens that together have this probability; 1 for all
-    repetition_penalty  logits of tokens in the context are divided (positive) or multiplied
-                        (negative) by this, but for those that stop; 1 for none.
-                        Source: Keskar et al. 2019, arXiv:1909.05858
-    max_new_tokens      at most so many
-    seed                the same seed gives the same tokens; None for a fresh one
-    beam                hypotheses of a beam search; 1 samples. A beam search ignores temperature,
-                        top_k, top_p and seed
-    Raises ConfigError naming the field, the value found and the range expected.
-    """
-
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 0.9
-    repetition_penalty: float = 1.0
-    max_new_tokens: int = 256
-    seed: int | None = None
-    beam: int = 1
-
-    def __post_init__(self) -> None:
-        owner = "SamplingConfig"
-        _check_float(owner, "temperature", self.temperature, 0.0)
-        _check_int(owner, "top_k", self.top_k, 0)
-        _check_float(owner, "top_p", self.top_p, 0.0, 1.0, open_below=True)
-        _check_float(owner, "repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
-        _check_int(owner, "max_new_tokens", self.max_new_tokens, 0)
-        if self.seed is not None:
-            _check_int(owner, "seed", self.seed, 0)
-        _check_int(owner, "beam", self.beam, 1, _MOST_BEAMS)
+@overload
+def generate_tokens(gpt: GPT, ids: Sequence[int] | Ints, sampling: SamplingConfig | None = None, *,
+                    cache: KVCache | None = None, stop: Iterable[int] = (),
+                    banned: Iterable[int] = ()) -> Iterator[int]: ...
 
 
-class Context:
-    """The tokens that a cache holds; only tokens that it has not seen are inferred.
-
-    ids    list of int, what the cache holds, at most `capacity` tokens
-    cache  KVCache
-    """
-
-    def __init__(self, gpt: GPT, cache: KVCache | None = None, ids: Sequence[int] = ()) -> None:
-        """ids: the tokens already in `cache` (its first cache.length are taken)."""
-        self._gpt = gpt
-        self.cache = gpt.new_cache() if cache is None else cache
-        self.ids = list(ids[:self.cache.length])
-        self.capacity: int = self.cache.capacity
-
-    def feed(self, ids: Sequence[int]) -> np.ndarray:
-        """Make the context hold exactly `ids` (1 to capacity); (V,) logits after the last one."""
-        common = 0
-        most = min(len(self.ids), self.cache.length, len(ids) - 1)
-        while common < most and self.ids[common] == ids[common]:
-            common += 1
-        del self.ids[common:]
-        self.cache.truncate(common)
-        fresh = list(ids[common:])
-        logits = self._gpt.infer(np.array(fresh, dtype=np.int32), self.cache)
-        self.ids += fresh
-        return logits
-
-    def push(self, token: int) -> np.ndarray:
-        """Append one token; (V,) logits after it. A full context first keeps its last half."""
-        if len(self.ids) >= self.capacity:
-            return self.feed([*self.ids[len(self.ids) - self.capacity // 2:], token])
-        logits = self._gpt.infer(np.array([token], dtype=np.int32), self.cache)
-        self.ids.append(token)
-        return logits
-
-    def copy(self) -> Context:
-        """A context with a cache of its own that holds the same tokens."""
-        return Context(self._gpt, self.cache.copy(), self.ids)
+@overload
+def generate_tokens(gpt: GPT, ids: Sequence[Sequence[int] | Ints],
+                    sampling: SamplingConfig | None = None, *, cache: None = None,
+                    stop: Iterable[int] = (), banned: Iterable[int] = ()) -> list[list[int]]: ...
 
 
-class Sampler:
-    """Picks tokens from logits as a SamplingConfig says; keeps the random stream."""
-
-    def __init__(self, sampling: SamplingConfig, vocab_size: int,
-                 banned: Iterable[int] = (), stop: Iterable[int] = ()) -> None:
-        """banned: ids that are never picked; stop: ids that are never penalised.
-
-        Raises ConfigError where all are banned or one is out of range.
-        """
-        self.sampling = sampling
-        self._rng = np.random.default_rng(sampling.seed)
-        self._banned = _check_named("banned", banned, vocab_size)
-        self._stop = _check_named("stop", stop, vocab_size)
-        self._scores = np.empty(vocab_size, dtype=np.float32)
-        if self._banned.size >= vocab_size:
-            raise ConfigError(f"all {vocab_size} tokens are banned; leave at least one")
-
-    def scores(self, logits: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-        """(V,) logits with the penalty for `ids` and -inf where banned; reused by the next call.
-
-        Raises CgptError where the model's logits are not finite.
-        """
-        scores = self._scores
-        np.copyto(scores, logits)
-        penalty = self.sampling.repetition_penalty
-        if penalty != 1.0 and len(ids):
-            seen = np.asarray(ids, dtype=np.int64)
-            values = scores[seen]
-            scores[seen] = np.where(values > 0, values / penalty, values * penalty)
-            scores[self._stop] = logits[self._stop]
-        scores[self._banned] = -np.inf
-        if not np.isfinite(scores.max()):
-            raise CgptError("the model's logits are not finite: its weights hold NaN or infinity; "
-                            "load or train another model")
-        return scores
-
-    def pick(self, logits: np.ndarray, ids: Sequence[int]) -> int:
-        """The next token for (V,) logits after the context `ids`."""
-        scores = self.scores(logits, ids)
-        sampling = self.sampling
-        if sampling.temperature == 0:
-            return int(scores.argmax())
-        with np.errstate(over="ignore"):
-            scaled = (scores - scores.max()).astype(np.float64) / sampling.temperature
-        weights = np.exp(scaled)
-        if 0 < sampling.top_k < len(weights):
-            kept = np.argpartition(weights, -sampling.top_k)[-sampling.top_k:]
-        else:
-            kept = np.arange(len(weights))
-        if sampling.top_p < 1.0:
-            kept = kept[_nucleus(weights[kept], sampling.top_p)]
-        mass = np.cumsum(weights[kept])
-        place = int(np.searchsorted(mass, self._rng.random() * mass[-1], side="right"))
-        return int(kept[place]) if place < len(kept) else int(scores.argmax())
-
-
-def _nucleus(weights: np.ndarray, top_p: float) -> np.ndarray:
-    """Indices of the fewest largest weights whose share of the sum reaches top_p, largest first.
-
-    Only as many as are needed are sorted. Source: Holtzman et al. 2020, arXiv:1904.09751.
-    """
-    goal = top_p * weights.sum()
-    size, width = len(weights), min(_NUCLEUS, len(weights))
-    while True:
-        part = np.argpartition(weights, size - width)[size - width:]
-        part = part[np.argsort(-weights[part], kind="stable")]
-        mass = np.cumsum(weights[part])
-        if mass[-1] >= goal or width == size:
-            return part[:int(np.searchsorted(mass, goal)) + 1]
-        width = min(4 * width, size)
-
-
-def generate_tokens(gpt: GPT, ids: Sequence[int] | np.ndarray,
-                    sampling: SamplingConfig | None = None, *, cache: KVCache | None = None,
-                    stop: Iterable[int] = (), banned: Iterable[int] = ()) -> Iterator[int]:
+def generate_tokens(gpt: GPT, ids: Any, sampling: SamplingConfig | None = None, *,
+                    cache: KVCache | None = None, stop: Iterable[int] = (),
+                    banned: Iterable[int] = ()) -> Iterator[int] | list[list[int]]:
     """Stream the tokens that follow `ids`; a token of `stop` ends them and is not given.
 
-    ids     (n,) at least one; of more than block_size the last block_size are used
+    ids     (n,) at least one; of more than block_size the last block_size are used. A list of
+            such prompts, of any lengths, gives the list of their continuations at once
     cache   holds the first cache.length of ids (a new one by default); only the rest is inferred
     banned  ids that are never chosen
     Raises ConfigError or DataError at once, not with the first token.
     """
-    prompt = _check_ids(gpt, ids)
     sampling = SamplingConfig() if sampling is None else sampling
-    ends = frozenset(stop)
-    if sampling.beam > 1:
-        return iter(beam_search(gpt, prompt, sampling, ends, banned, cache=cache)[0][0])
-    sampler = Sampler(sampling, gpt.config.vocab_size, banned, ends)
-    return _stream(Context(gpt, cache, prompt), prompt, sampler, ends)
+    if _is_batch(ids):
+        if cache is not None:
+            raise ConfigError("generate_tokens: a cache holds one sequence, found several prompts; "
+                              "leave it out")
+        return generate_batch(gpt, ids, sampling, stop=stop, banned=banned)
+    return (token for token, _ in decode(gpt, ids, sampling, cache=cache, stop=stop, banned=banned))
 
 
-def _stream(context: Context, prompt: list[int], sampler: Sampler,
-            ends: frozenset[int]) -> Iterator[int]:
-    left = sampler.sampling.max_new_tokens
-    logits = context.feed(prompt[-context.capacity:]) if left else None
-    while left:
-        token = sampler.pick(logits, context.ids)
-        if token in ends:
-            return
-        yield token
-        left -= 1
-        if left:
-            logits = context.push(token)
+def _is_batch(ids: Any) -> bool:
+    return isinstance(ids, (list, tuple, np.ndarray)) and len(ids) > 0 and (
+        isinstance(ids[0], (list, tuple, np.ndarray)) and np.ndim(ids[0]) == 1)
 
 
-@dataclass
-class _Beam:
-    """One live hypothesis: its tokens, summed log-probability (nats), and what it has inferred."""
+def generate_batch(gpt: GPT, prompts: Sequence[Prompt], sampling: SamplingConfig, *,
+                   stop: Iterable[int] = (), banned: Iterable[int] = (),
+                   given: Callable[[int, int], bool] | None = None) -> list[list[int]]:
+    """The tokens that follow each prompt, each up to its own end; prompt i has seed + i.
 
-    tokens: list[int]
-    total: float
-    context: Context
-    logits: np.ndarray
-
-
-def beam_search(gpt: GPT, ids: Sequence[int] | np.ndarray, sampling: SamplingConfig,
-                stop: Iterable[int] = (), banned: Iterable[int] = (), *,
-                cache: KVCache | None = None) -> list[tuple[list[int], float]]:
-    """The best `sampling.beam` continuations of `ids` with their scores, best first.
-
-    A score is the mean log-probability (nats) of the new tokens, the stop token included; the
-    prompt and the stop token are not part of the tokens given. Each beam has its own cache.
+    given  called as given(row, token) for each token, in order within its row; True ends the row
+           after it
+    Errors as generate_tokens, for all prompts before the first token.
     """
-    prompt = _check_ids(gpt, ids)
-    if not sampling.max_new_tokens:
-        return [([], 0.0)]
-    ends = frozenset(stop)
-    sampler = Sampler(sampling, gpt.config.vocab_size, banned, ends)
-    context = Context(gpt, cache, prompt)
-    logits = context.feed(prompt[-context.capacity:])
-    beams = [_Beam([], 0.0, context, np.array(logits))]
-    done: list[tuple[list[int], float]] = []
-    for length in range(1, sampling.max_new_tokens + 1):
-        chosen = []
-        for rank, (total, parent, token) in enumerate(_expand(beams, sampler)):
-            if token not in ends:
-                chosen.append((total, parent, token))
-            elif rank < sampling.beam:
-                done.append((beams[parent].tokens, total / length))
-        chosen = chosen[:sampling.beam]
-        done.sort(key=lambda one: -one[1])
-        del done[sampling.beam:]
-        if length == sampling.max_new_tokens:
-            done += [([*beams[parent].tokens, token], total / length)
-                     for total, parent, token in chosen]
-        if not chosen or (len(done) >= sampling.beam and chosen[0][0] / length <= done[-1][1]):
-            break
-        if length < sampling.max_new_tokens:
-            beams = _grow(beams, chosen)
-    done.sort(key=lambda one: -one[1])
-    return done[:sampling.beam]
-
-
-def _expand(beams: list[_Beam], sampler: Sampler) -> list[tuple[float, int, int]]:
-    """The 2 * beam best (summed log-probability, beam, token) that extend the beams."""
-    found = []
-    for i, beam in enumerate(beams):
-        scores = sampler.scores(beam.logits, beam.context.ids)
-        most = float(scores.max())
-        logsum = most + float(np.log(np.exp(scores - most).sum(dtype=np.float64)))
-        width = min(2 * sampler.sampling.beam, len(scores))
-        best = np.argpartition(scores, -width)[-width:]
-        found += [(beam.total + float(scores[token]) - logsum, i, int(token))
-                  for token in best if scores[token] > -np.inf]
-    found.sort(key=lambda one: (-one[0], one[1], one[2]))
-    return found[:2 * sampler.sampling.beam]
-
-
-def _grow(beams: list[_Beam], chosen: list[tuple[float, int, int]]) -> list[_Beam]:
-    """The chosen extensions as beams; the last child of a beam takes over its context."""
-    last = {parent: child for child, (_, parent, _) in enumerate(chosen)}
-    contexts = [beams[parent].context if last[parent] == child else beams[parent].context.copy()
-                for child, (_, parent, _) in enumerate(chosen)]
-    return [_Beam([*beams[parent].tokens, token], total, context, np.array(context.push(token)))
-            for (total, parent, token), context in zip(chosen, contexts, strict=True)]
-
-
-def _check_named(what: str, ids: Iterable[int], vocab_size: int) -> np.ndarray:
-    """Distinct ids in rising order. Raises ConfigError where one is out of range."""
-    found = np.unique(np.fromiter(ids, dtype=np.int64))
-    if found.size and not 0 <= found[0] <= found[-1] < vocab_size:
-        raise ConfigError(f"{what} token ids must be between 0 and {vocab_size - 1}, found "
-                          f"{found[0]} to {found[-1]}")
+    streams = _streams(gpt, prompts, sampling, stop=list(stop), banned=list(banned))
+    found: list[list[int]] = []
+    for row, stream in enumerate(streams):
+        found.append([])
+        for token, _ in stream:
+            found[row].append(token)
+            if given is not None and given(row, token):
+                stream.close()
+                break
     return found
 
 
-def _check_ids(gpt: GPT, ids: Sequence[int] | np.ndarray) -> list[int]:
+def stream_rows(gpt: GPT, prompts: Ints, sampling: SamplingConfig) -> Iterator[int | Ints]:
+    """The tokens that follow prompts (T,) one by one, or as arrays (B,) for prompts (B, T).
+
+    Row i of a batch has seed + i. Errors as generate_tokens.
+    """
+    if prompts.ndim != 2 or not len(prompts):
+        return (token for token, _ in decode(gpt, prompts, sampling))
+    rows = [(token for token, _ in stream) for stream in _streams(gpt, prompts, sampling)]
+    return (np.array(tokens, np.int32) for tokens in zip(*rows, strict=True))
+
+
+def _streams(gpt: GPT, prompts: Iterable[Prompt], sampling: SamplingConfig,
+             **named: Any) -> list[Generator[Token, None, None]]:
+    """One stream a prompt; prompt i has seed + i."""
+    seeds = (None if sampling.seed is None else sampling.seed + i for i in count())
+    return [decode(gpt, prompt, replace(sampling, seed=seed), **named)
+            for prompt, seed in zip(prompts, seeds, strict=False)]
+
+
+def beam_search(gpt: GPT, ids: Prompt, sampling: SamplingConfig, stop: Iterable[int] = (),
+                banned: Iterable[int] = (), *, cache: KVCache | None = None) -> list[Hypothesis]:
+    """The best `sampling.beam` continuations of `ids`, best first, as (ids, score, logprobs).
+
+    Arguments and errors as generate_tokens; neither the prompt nor the stop token is repeated.
+    """
+    return search(gpt, _check_ids(gpt, ids), _without_texts(sampling), stop, banned, cache=cache)
+
+
+def decode(gpt: GPT, ids: Prompt, sampling: SamplingConfig, *, cache: KVCache | None = None,
+           stop: Iterable[int] = (), banned: Iterable[int] = (),
+           logprobs: bool = False) -> Generator[Token, None, None]:
+    """The tokens that follow one prompt, with their log-probabilities where asked for.
+
+    A log-probability is the model's own, before penalties and temperature; in a beam search it is
+    the search's. Arguments and errors as generate_tokens.
+    """
+    prompt, ends = _check_ids(gpt, ids), frozenset(stop)
+    sampling = _without_texts(sampling)
+    sampler = Sampler(sampling, gpt.config.vocab_size, banned, ends)
+    if sampling.beam > 1:
+        best = search(gpt, prompt, sampling, ends, banned, cache=cache)[0]
+        return (pair for pair in zip(best.ids, best.logprobs, strict=True))
+    context = Context(gpt, cache, prompt)
+    return follow(context, prompt[-context.capacity:], sampler, ends, logprobs=logprobs)
+
+
+def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: frozenset[int], *,
+           make_room: Callable[[list[int]], list[int]] | None = None,
+           logprobs: bool = False) -> Generator[Token, None, None]:
+    """Feed `prompt` to the context and stream what follows, up to a token of `ends`.
+
+    make_room  called with the new tokens so far where the context is full; what it returns, which
+               ends in the last of them, becomes the context. By default the last half is kept
+    With `speculate`, tokens that followed the same words before are inferred along with the one
+    that was picked. Every token is picked from the logits behind those that were picked before
+    it, and a draft only saves passes for as long as it is what is picked: so the tokens are those
+    that would be picked one by one, drawn from the same distribution with the same numbers.
+    Source: Leviathan et al. 2023, arXiv:2211.17192, for checking guesses in one pass; Saxena 2023,
+    "Prompt Lookup Decoding", for guessing by looking up.
+    """
+    sampling, answer = sampler.sampling, list[int]()
+    if not sampling.max_new_tokens:
+        return
+    rows, row = context.feed(prompt)[None], 0       # logits behind the last pick, and the draft
+    known, draft = len(prompt), list[int]()         # what of the context is picked, not guessed
+    try:
+        while True:
+            token = sampler.pick(rows[row], context.seen(known))
+            if token in ends:
+                return
+            answer.append(token)
+            yield token, logprob(rows[row], token) if logprobs else None
+            left = sampling.max_new_tokens - len(answer)
+            if not left:
+                return
+            if row < len(draft) and token == draft[row]:
+                row, known = row + 1, known + 1
+                continue
+            context.truncate(known)
+            if known < context.capacity:
+                room = min(sampling.speculate, left - 1, context.capacity - known - 1)
+                draft = look_up(context.seen(known), token, room) if room else []
+                rows, row, known = context.extend([token, *draft]), 0, known + 1
+            else:
+                kept = make_room(answer) if make_room else context.last_half(token)
+                rows, row, known, draft = context.feed(kept)[None], 0, len(kept), []
+    finally:
+        context.truncate(known)
+
+
+def look_up(seen: Ints, token: int, most: int) -> list[int]:
+    """Up to `most` tokens that may follow `seen` and `token`: what followed their end before.
+
+    The latest earlier place of the last three tokens is taken, else of the last two; where what
+    follows there reaches the end, it is repeated from there. None where there is no such place.
+    """
+    data = seen.tobytes() + np.int32(token).tobytes()
+    for n in range(_LONGEST, _SHORTEST - 1, -1):
+        place = _last_place(data[:-4], data[-4 * n:]) if len(data) > 4 * n else -1
+        if place >= 0:
+            span = np.frombuffer(data, np.int32)[place + n:place + n + most].tolist()
+            return [span[i % len(span)] for i in range(most)]
+    return []
+
+
+def _last_place(data: bytes, part: bytes) -> int:
+    """The last index of int32 numbers at which `part` begins in `data`; -1 for none."""
+    place = data.rfind(part)
+    while place >= 0 and place % 4:
+        place = data.rfind(part, 0, place + len(part) - 1)
+    return place // 4
+
+
+def _without_texts(sampling: SamplingConfig) -> SamplingConfig:
+    """Raises ConfigError where the options name texts, which tokens alone do not have."""
+    if sampling.stop:
+        raise ConfigError("SamplingConfig: stop names texts, which only LLM and ChatSession see; "
+                          "give token ids by the argument stop")
+    return sampling
+
+
+def _check_ids(gpt: GPT, ids: Prompt) -> list[int]:
     """ids as a list of int. Raises DataError where empty, of a wrong shape or out of range."""
     array = np.asarray(ids)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
@@ -295,4 +216,5 @@ def _check_ids(gpt: GPT, ids: Sequence[int] | np.ndarray) -> list[int]:
     if array.min() < 0 or array.max() >= vocab_size:
         raise DataError(f"ids must be between 0 and {vocab_size - 1}, "
                         f"found {array.min()} to {array.max()}")
-    return array.tolist()
+    found: list[int] = array.tolist()
+    return found

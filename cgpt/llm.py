@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -21,8 +21,11 @@ from cgpt.data import (
     split_samples,
 )
 from cgpt.errors import ConfigError, DataError
+from cgpt.generate import beam_search, decode, generate_batch
 from cgpt.model import GPT
 from cgpt.optim import AdamW
+from cgpt.sampling import SamplingConfig
+from cgpt.streaming import Piece, Watch, pieces, text_of
 from cgpt.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 PHASES = ("pretrain", "finetune")
@@ -125,6 +128,37 @@ def _fits_history(entry: Any) -> bool:
             and _fits(entry[3], "float | None"))
 
 
+@dataclass(frozen=True)
+class Score:
+    """Log-probabilities (nats) of a text under a model.
+
+    ids            its tokens
+    logprobs       (len(ids),) float32, each behind the tokens before it
+    total          their sum
+    per_character  the sum over the number of characters
+    """
+
+    ids: list[int]
+    logprobs: np.ndarray
+    total: float
+    per_character: float
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A text that a beam search found: its tokens, score and their log-probabilities (nats)."""
+
+    text: str
+    ids: list[int]
+    score: float
+    logprobs: list[float]
+
+
+def _sampling(max_new_tokens: int, temperature: float, options: dict[str, Any]) -> SamplingConfig:
+    return SamplingConfig.from_dict({"max_new_tokens": max_new_tokens, "temperature": temperature,
+                                     "top_p": 1.0, **options})
+
+
 class LLM:
     """A tokenizer and a GPT that belong together, and how far they are trained.
 
@@ -183,38 +217,83 @@ class LLM:
         specials = [i for i in range(len(SPECIAL_TOKENS)) if i != self.tokenizer.eos_id]
         return [*specials, *range(len(self.tokenizer), self.config.vocab_size)]
 
-    def stream(self, text: str, max_new_tokens: int = 40, temperature: float = 0.0, *,
-               top_k: int = 0, top_p: float = 1.0, repetition_penalty: float = 1.0,
-               seed: int | None = None, beam: int = 1) -> Iterator[str]:
+    def stream(self, text: str, max_new_tokens: int = 40, temperature: float = 0.0,
+               **options: Any) -> Iterator[str]:
         """Pieces of the text that continues `text`, whole characters only; ends at eos.
 
-        Raises ConfigError where an option is out of range.
+        options  other fields of SamplingConfig; top_p is 1 where it is not given
+        Raises ConfigError at once where an option is unknown or out of range.
         """
-        from cgpt.generate import SamplingConfig, generate_tokens
-        sampling = SamplingConfig(temperature, top_k, top_p, repetition_penalty, max_new_tokens,
-                                  seed, beam)
-        ids = [self.tokenizer.bos_id, *self.tokenizer.encode(text)]
-        tokens = generate_tokens(self.gpt, ids, sampling, stop=[self.tokenizer.eos_id],
-                                 banned=self.banned_ids)
-        return self._decode(tokens)
+        sampling = _sampling(max_new_tokens, temperature, options)
+        found = self.continuation(text, sampling)
+        return (piece.text for piece in found if piece.text)
 
-    def generate(self, text: str, max_new_tokens: int = 40, temperature: float = 0.0, *,
-                 top_k: int = 0, top_p: float = 1.0, repetition_penalty: float = 1.0,
-                 seed: int | None = None, beam: int = 1) -> str:
+    def continuation(self, text: str, sampling: SamplingConfig, *,
+                     logprobs: bool = False) -> Iterator[Piece]:
+        """The same as pieces with token ids and, where asked for, log-probabilities."""
+        tokens = decode(self.gpt, self._prompt(text), replace(sampling, stop=()),
+                        stop=[self.tokenizer.eos_id], banned=self.banned_ids, logprobs=logprobs)
+        return pieces(tokens, self.tokenizer, sampling.stop)
+
+    @overload
+    def generate(self, text: str, max_new_tokens: int = 40, temperature: float = 0.0,
+                 **options: Any) -> str: ...
+
+    @overload
+    def generate(self, text: Sequence[str], max_new_tokens: int = 40, temperature: float = 0.0,
+                 **options: Any) -> list[str]: ...
+
+    def generate(self, text: str | Sequence[str], max_new_tokens: int = 40,
+                 temperature: float = 0.0, **options: Any) -> str | list[str]:
         """The text that continues `text` (which is not repeated), up to eos; greedy by default.
 
-        Raises ConfigError where an option is out of range.
+        text     a list of texts gives the list of their continuations; text i has seed + i
+        options  other fields of SamplingConfig; top_p is 1 where it is not given
+        Raises ConfigError where an option is unknown or out of range.
         """
-        return "".join(self.stream(text, max_new_tokens, temperature, top_k=top_k, top_p=top_p,
-                                   repetition_penalty=repetition_penalty, seed=seed, beam=beam))
+        if isinstance(text, str):
+            return "".join(self.stream(text, max_new_tokens, temperature, **options))
+        sampling = _sampling(max_new_tokens, temperature, options)
+        prompts = [self._prompt(one) for one in text]
+        watches = [Watch(self.tokenizer, sampling.stop) for _ in prompts]
+        rows = generate_batch(self.gpt, prompts, replace(sampling, stop=()),
+                              stop=[self.tokenizer.eos_id], banned=self.banned_ids,
+                              given=(lambda row, token: watches[row].stopped_by(token))
+                              if sampling.stop else None)
+        return [text_of(row, self.tokenizer, sampling.stop) for row in rows]
 
-    def _decode(self, tokens: Iterator[int]) -> Iterator[str]:
-        decoder = self.tokenizer.decoder()
-        for token in tokens:
-            if piece := decoder.push(token):
-                yield piece
-        if piece := decoder.flush():
-            yield piece
+    def beam_search(self, text: str, sampling: SamplingConfig) -> list[Continuation]:
+        """The `sampling.beam` best continuations of `text`, best first, without `text` itself.
+
+        A stop string cuts a text and leaves its score, which is that of all its tokens.
+        """
+        found = beam_search(self.gpt, self._prompt(text), replace(sampling, stop=()),
+                            [self.tokenizer.eos_id], self.banned_ids)
+        return [Continuation(text_of(one.ids, self.tokenizer, sampling.stop), *one)
+                for one in found]
+
+    def _prompt(self, text: str) -> list[int]:
+        return [self.tokenizer.bos_id, *self.tokenizer.encode(text)]
+
+    def score(self, text: str, *, end: bool = False) -> Score:
+        """How likely the model finds `text` behind nothing: log-probabilities in nats.
+
+        end  whether it should also end there, by eos
+        A text longer than the context is scored in windows that overlap by half, so that a token
+        behind the first window follows at least half a context. Raises DataError for empty text.
+        """
+        tokens = [*self._prompt(text), *[self.tokenizer.eos_id] * end]
+        if len(tokens) < 2:
+            raise DataError("LLM.score: the text is empty; give at least one character")
+        T = self.config.block_size
+        ids, wanted = np.array(tokens[:-1], np.int32), np.array(tokens[1:], np.int32)
+        found = []
+        for start in range(0, max(len(ids) - T, 0) + max(T // 2, 1), max(T // 2, 1)):
+            losses = self.gpt.losses(ids[None, start:start + T], wanted[None, start:start + T])
+            found.append(losses[sum(map(len, found)) - start:])
+        logprobs = -np.concatenate(found)
+        total = float(logprobs.sum(dtype=np.float64))
+        return Score(tokens[1:], logprobs, total, total / max(len(text), 1))
 
     def samples(self, documents: Iterable[str | Dialogue], longest: int = 0) -> list[Sample]:
         """Documents and dialogues as samples that carry loss, at most block_size tokens each.

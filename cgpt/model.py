@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,6 +33,9 @@ from cgpt.layers import (
     Step,
     TiedHead,
 )
+
+if TYPE_CHECKING:
+    from cgpt.inspection import Inspection
 
 _HEAD_ROWS = 256      # rows whose logits are held at once where no gradient is wanted
 _TOP = 4              # gradient slot of layers outside a branch (a branch has slots 0 to 3)
@@ -324,17 +328,36 @@ class GPT:
         The array is the cache's and used again by the next call with it. Raises DataError where
         the cache is too full.
         """
+        flat, step = self._fresh(ids, cache)
+        with self._turn:
+            x = self._normed(flat, step, len(flat) - 1)
+            cache.length += len(flat)
+            return self.head.project(x, cache.logits)[0]
+
+    def infer_all(self, ids: ArrayLike, cache: KVCache) -> Floats:
+        """Logits (n, V) after each of ids (n,), which are appended; DataError as infer."""
+        flat, step = self._fresh(ids, cache)
+        logits = np.empty((len(flat), self.config.vocab_size), np.float32)
+        with self._turn:
+            x = self._normed(flat, step)
+            cache.length += len(flat)
+            return self.head.project(x, logits)
+
+    def _fresh(self, ids: ArrayLike, cache: KVCache) -> tuple[Ints, Step]:
+        """ids (n,) and the step that appends them to the cache; checks ids and room."""
         flat = self._tokens("ids", ids, 0).reshape(-1)
         n = len(flat)
         if n == 0 or cache.length + n > cache.capacity:
             raise DataError(f"infer: {n} tokens do not fit a cache that holds {cache.length} of "
                             f"{cache.capacity}")
-        places = np.arange(cache.length, cache.length + n, dtype=np.int32)
-        step = Step(np.array([0, n], np.int32), places, cache=cache)
-        with self._turn:
-            x = self._normed(flat, step, n - 1)
-            cache.length += n
-            return self.head.project(x, cache.logits)[0]
+        places = cache.length + np.arange(n, dtype=np.int32)
+        return flat, Step(np.array([0, n], np.int32), places, cache=cache)
+
+    def inspect(self, ids: ArrayLike) -> Inspection:
+        """Hidden states and attention weights for ids (T,): see cgpt.inspection.inspect."""
+        from cgpt.inspection import inspect
+
+        return inspect(self, ids)
 
     def generate(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
                  top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Ints:
@@ -350,17 +373,10 @@ class GPT:
     def stream(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
                top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Iterator[int | Ints]:
         """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
-        from cgpt.generate import SamplingConfig, generate_tokens
+        from cgpt.generate import SamplingConfig, stream_rows
 
-        sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
-                                  max_new_tokens=max_new_tokens)
-        prompts = self._tokens("ids", ids, 0)
-        if prompts.ndim != 2 or not len(prompts):
-            return generate_tokens(self, prompts, sampling)
-        seeds = [None if seed is None else seed + i for i in range(len(prompts))]
-        rows = [generate_tokens(self, prompt, replace(sampling, seed=one))
-                for prompt, one in zip(prompts, seeds, strict=True)]
-        return (np.array(tokens, np.int32) for tokens in zip(*rows, strict=True))
+        return stream_rows(self, self._tokens("ids", ids, 0), SamplingConfig(
+            temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed))
 
 
 def _int32(what: str, values: ArrayLike, least: int, end: int) -> Ints:

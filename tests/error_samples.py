@@ -45,6 +45,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "cli/training.py: error": ("Invalid value (at line 1, column 6)",
                                "'utf-8' codec can't decode byte 0xb5 in position 3: invalid start "
                                "byte"),
+    "session_file.py: str(error)": ("SamplingConfig: top_k must be a whole number, found 'a'",),
     "readers.py: error": ("found a list under 'text', expected a string",),
     "cli/bench/workers.py: answer['error']":
         ("CGPT_THREADS: found 'x', expected 1 to 1024; correct it or leave CGPT_THREADS unset",),
@@ -63,6 +64,8 @@ REASONS = {
     "checkpoint/parts.py: TypeError": str(failures.not_saved(
         "m.bin", "metadata that JSON cannot hold ({})",
         "strings, finite numbers, lists and objects", "change metadata")),
+    "session_file.py: ValueError": "a.json: not a session that cgpt saved ({}); choose another "
+                                   "file",
     "checkpoint/floats.py: ValueError": str(failures.damaged(
         "m.json", "in the tensor 'wte.weight' {}", "8 numbers")),
 }

@@ -22,6 +22,7 @@ import numpy as np
 import reference as ref
 from kernel_memory import Problem
 from numpy.typing import NDArray
+from sampling_cases import ALL as SAMPLING
 
 EPS = float(np.finfo(np.float32).eps)
 TINY = float(np.finfo(np.float32).tiny)     # below it float32 loses digits
@@ -430,4 +431,5 @@ def all_cases() -> list[Case]:
                 {"n": 65, "decay_end": 7, "step": 3, "beta2": 0.999},
                 {"n": 40000, "decay_end": 17000, "step": 100000}),
         *_cases(sum_of_squares, *({"n": n} for n in (0, *SIZES, 16383, 16384, 16385, 250003))),
+        *(case for make, sizes in SAMPLING for case in _cases(make, sizes)),
     ]

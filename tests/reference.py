@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from sampling_reference import argmax, draw, largest, penalise  # noqa: F401 - twins as well
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int32]

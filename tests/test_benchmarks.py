@@ -31,6 +31,8 @@ SHORT = {
     "bench_checkpoint.py": ["--preset", "tiny", "--repeats", "2"],
     "bench_decode.py": ["--config", "S", "--repeats", "1"],
     "bench_kernels.py": ["--config", "S", "--repeats", "1"],
+    "bench_sampling.py": ["--repeats", "1"],
+    "bench_session.py": ["--turns", "20"],
     "bench_startup.py": ["--repeats", "1"],
     "bench_train.py": ["--config", "S", "--repeats", "1"],
 }

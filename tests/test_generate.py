@@ -10,9 +10,11 @@ import pytest
 from small_llm import small_llm
 
 from cgpt.config import GPTConfig
+from cgpt.context import Context
 from cgpt.errors import CgptError, ConfigError, DataError
-from cgpt.generate import Context, Sampler, SamplingConfig, beam_search, generate_tokens
+from cgpt.generate import beam_search, generate_tokens
 from cgpt.model import GPT
+from cgpt.sampling import Sampler, SamplingConfig
 
 PROMPT = [1, 270, 265, 281]
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=20)
@@ -185,30 +187,31 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(gpt):
     sampling = SamplingConfig(beam=40, max_new_tokens=3)
     found = beam_search(gpt, PROMPT, sampling, [end], banned)
     # Float32 logits of the cache against those of a full pass.
-    assert [tokens for tokens, _ in found[:5]] == [tokens for tokens, _ in everything[:5]]
-    assert [one for _, one in found] == pytest.approx([one for _, one in everything], abs=1e-4)
+    assert [one.ids for one in found[:5]] == [tokens for tokens, _ in everything[:5]]
+    assert [one.score for one in found] == pytest.approx([one for _, one in everything], abs=1e-4)
 
 
 def test_beam_is_at_least_as_likely_as_greedy_and_scores_are_true(gpt):
     sampling = SamplingConfig(beam=4, max_new_tokens=8)
     greedy = list(generate_tokens(gpt, PROMPT, SamplingConfig(temperature=0, max_new_tokens=8)))
     found = beam_search(gpt, PROMPT, sampling)
-    assert len(found) == 4 and len({tuple(tokens) for tokens, _ in found}) == 4
-    assert [one for _, one in found] == sorted((one for _, one in found), reverse=True)
-    for tokens, value in found:
+    assert len(found) == 4 and len({tuple(one.ids) for one in found}) == 4
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    for tokens, value, logprobs in found:
         assert value == pytest.approx(score(gpt, tokens, None, []), abs=1e-4)
-    assert found[0][1] >= score(gpt, greedy, None, []) - 1e-4
-    assert list(generate_tokens(gpt, PROMPT, sampling)) == found[0][0]
+        assert sum(logprobs) / 8 == pytest.approx(value, abs=1e-6)
+    assert found[0].score >= score(gpt, greedy, None, []) - 1e-4
+    assert list(generate_tokens(gpt, PROMPT, sampling)) == found[0].ids
 
 
 def test_beam_search_goes_on_behind_a_full_context(gpt):
     found = beam_search(gpt, PROMPT, SamplingConfig(beam=2, max_new_tokens=70))
-    assert {len(tokens) for tokens, _ in found} == {70}
+    assert {len(one.ids) for one in found} == {70}
 
 
 def test_no_tokens_wanted_none_given(gpt):
     assert list(generate_tokens(gpt, PROMPT, SamplingConfig(max_new_tokens=0))) == []
-    assert beam_search(gpt, PROMPT, SamplingConfig(max_new_tokens=0, beam=2)) == [([], 0.0)]
+    assert beam_search(gpt, PROMPT, SamplingConfig(max_new_tokens=0, beam=2)) == [([], 0.0, [])]
 
 
 @pytest.mark.parametrize(("name", "value"), [
@@ -222,7 +225,8 @@ def test_options_out_of_range_are_named(name, value):
         SamplingConfig(**{name: value})
 
 
-@pytest.mark.parametrize("ids", [[], [[1, 2]], [1.5], [-1], [300], ["a"]])
+@pytest.mark.parametrize("ids", [[], [[1.5]], [[1], []], [[[1]]], np.zeros((0, 3), int), [1.5],
+                                 [-1], [300], ["a"]])
 def test_ids_that_do_not_fit_are_told_before_the_first_token(gpt, ids):
     with pytest.raises(DataError, match="ids must be"):
         generate_tokens(gpt, ids, GREEDY)

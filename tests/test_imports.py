@@ -18,14 +18,20 @@ FLOORS = [
     ["cli"],
     ["run"],
     ["chat"],
-    ["train", "generate", "checkpoint"],
+    ["session_file"],
+    ["train", "checkpoint"],
     ["evaluate"],
     ["llm"],
+    ["generate"],
+    ["beam"],
+    ["context"],
+    ["sampling", "streaming"],
     ["epochs"],
     ["data"],
     ["readers"],
     ["items"],
     ["tokenizer", "optim"],
+    ["inspection"],
     ["model"],
     ["layers"],
     ["kvcache"],
@@ -37,7 +43,7 @@ FLOORS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Imported late, inside a function, as a convenience for users; nothing below depends on it.
-ALLOWED = {("model", "generate"), ("llm", "generate"), ("llm", "evaluate")}
+ALLOWED = {("model", "generate"), ("model", "inspection"), ("llm", "evaluate")}
 HOMES = {"click": {"cli"}, "rich": {"cli"}, "jieba": {"tokenizer"}, "tomllib": {"cli"}}
 
 

@@ -78,8 +78,10 @@ def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     terminal.say()
 
 
-def chat_loop(terminal: Terminal, session: ChatSession, save: Callable[[], None]) -> None:
-    """Ask and answer until `exit`. `save` opens the save dialog.
+def chat_loop(terminal: Terminal, session: ChatSession, save: Callable[[], None],
+              path: str | None = None) -> None:
+    """Ask and answer until `exit`. `save` opens the save dialog; with a path the session is kept
+    there after every turn.
 
     Raises EOFError at the end of input, KeyboardInterrupt at a second Ctrl-C in a row or one in
     the save dialog.
@@ -90,6 +92,8 @@ def chat_loop(terminal: Terminal, session: ChatSession, save: Callable[[], None]
         try:
             word = turn(terminal, session)
             warned = False
+            if path is not None and not word:
+                keep(terminal, session, path)
         except KeyboardInterrupt:
             if warned or not terminal.interactive:
                 raise
@@ -104,6 +108,15 @@ def chat_loop(terminal: Terminal, session: ChatSession, save: Callable[[], None]
             terminal.say()
             save()
             terminal.say()
+
+
+def keep(terminal: Terminal, session: ChatSession, path: str) -> None:
+    """Save the session; a failure is told and the chat goes on."""
+    try:
+        session.save(path)
+    except CgptError as error:
+        terminal.say(t("label_error") + localized(error))
+        terminal.say()
 
 
 def turn(terminal: Terminal, session: ChatSession) -> str:

@@ -280,6 +280,21 @@ OTHER: dict[str, str] = {
     "message {n} is {found}, expected an object": "第 {n} 条消息为{found}，应为对象",
     "message {n} has {what}, expected 'role' and 'content' (or 'from' and 'value')":
         "第 {n} 条消息{what}，应有 'role' 和 'content'（或 'from' 和 'value'）",
+    "broken JSON at line {line}, column {column}": "第 {line} 行第 {column} 列 JSON 有误",
+    "byte {n} is not UTF-8": "第 {n} 字节不是 UTF-8",
+    "more than {n} bytes": "超过 {n} 字节",
+    'no "format": "{name}" in it': '没有 "format": "{name}"',
+    "its version is {value}, this release reads {n}": "其版本为 {value}，本版本只读取 {n}",
+    "its keys must be {keys}": "它的键应为 {keys}",
+    "system must be a string or null": "system 应为字符串或 null",
+    "drawn must be a whole number from 0 on, found {value}":
+        "drawn 应为不小于 0 的整数，而不是 {value}",
+    "sampling must be an object": "sampling 应为对象",
+    "messages must be a list": "messages 应为列表",
+    "message {n} must have role and content, both strings":
+        "第 {n} 条消息应有 role 和 content，均为字符串",
+    "its first message is from the system, which has a key of its own":
+        "它的第一条消息来自 system，而 system 有自己的键",
     "'history' must be a list of [question, answer] pairs": "'history' 应为 [问, 答] 的列表",
 }
 

@@ -124,6 +124,15 @@ SENTENCES: dict[str, str] = {
         "{owner}: patience={patience} 需要验证文本；请将 val_fraction 设为大于 0",
     "{owner}: {name} must be a TrainConfig, found {value}":
         "{owner}: {name} 应为 TrainConfig，而不是 {value}",
+    "{owner}: speculate={n} guesses for one continuation and cannot go with beam={beam}; set one "
+    "of them to its default":
+        "{owner}: speculate={n} 只适用于单个续写，不能与 beam={beam} 同用；请将其中之一设为默认值",
+    "{owner}: logit_bias must be {{token id: number}}, found {value}":
+        "{owner}: logit_bias 应为 {{词的 id: 数}}，而不是 {value}",
+    "{owner}: logit_bias names a token id twice; name it once":
+        "{owner}: logit_bias 中有重复的词 id；请只写一次",
+    "{owner}: stop must be a list of texts that are not empty, found {value}":
+        "{owner}: stop 应为非空文本的列表，而不是 {value}",
     "AdamW: {name} must be in {span}, found {value}":
         "AdamW: {name} 应在 {span} 内，而不是 {value}",
     "AdamW: eps must be a finite number of at least {least}, found {value}":
@@ -319,6 +328,23 @@ SENTENCES: dict[str, str] = {
     "the model's logits are not finite: its weights hold NaN or infinity; load or train another "
     "model":
         "模型的输出不是有限数: 权重中有 NaN 或无穷大；请加载或训练其他模型",
+    "no_repeat_ngram={n} leaves no token that could follow; set it higher or to 0":
+        "no_repeat_ngram={n} 使得没有词可选；请增大它，或设为 0",
+    "SamplingConfig: stop names texts, which only LLM and ChatSession see; give token ids by the "
+    "argument stop":
+        "SamplingConfig: stop 是文本，只有 LLM 和 ChatSession 能用；请用参数 stop 给出词的 id",
+    "generate_tokens: a cache holds one sequence, found several prompts; leave it out":
+        "generate_tokens: 一个缓存只对应一个序列，而这里有多个提示；请不要给出缓存",
+    "inspect: found {dtype} of shape {shape}, expected 1 to {most} whole numbers":
+        "inspect: 发现形状 {shape} 的 {dtype}，应为 1 到 {most} 个整数",
+    "LLM.score: the text is empty; give at least one character":
+        "LLM.score: 文本为空；请至少给出一个字符",
+    "ChatSession.restore: the snapshot is of another model; take one of this session":
+        "ChatSession.restore: 快照属于另一个模型；请使用本会话的快照",
+    "ChatSession: there is no turn {turn}, the session has {n}":
+        "ChatSession: 没有第 {turn} 轮，会话共有 {n} 轮",
+    "{path}: not a session that cgpt saved ({reason}); choose another file":
+        "{path}: 不是 cgpt 保存的会话（{reason}）；请选择其他文件",
     "ids must be a list of at least one whole number, found {dtype} of shape {shape}; start a text "
     "with bos":
         "ids 应为至少有一个整数的列表，而不是形状 {shape} 的 {dtype}；文本请以 bos 开头",

@@ -261,7 +261,7 @@ class GuidedRun:
 
     def _chat(self) -> None:
         from cgpt.chat import ChatSession
-        from cgpt.generate import SamplingConfig
+        from cgpt.sampling import SamplingConfig
 
         session = ChatSession(self.keeper.model(), SamplingConfig(temperature=0.0))
         chat_loop(self.terminal, session, self.keeper.dialog)

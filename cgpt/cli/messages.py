@@ -211,6 +211,13 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "not_number": ("'{value}' 不是有限的数", "'{value}' is not a finite number"),
     "out_of_range": ("{value} 不在范围 {range} 内", "{value} is not in {range}"),
     "not_one_of": ("'{value}' 不是 {choices} 之一", "'{value}' is not one of {choices}"),
+    "not_bias": ("'{value}' 不是 ID=F，例如 270=-5", "'{value}' is not ID=F, such as 270=-5"),
+    "empty_text": ("文本为空", "the text is empty"),
+    "num_above_beam": ("--num {num} 大于束宽 --beam {beam}；请增大 --beam",
+                       "--num {num} is more than --beam {beam} finds; set --beam higher"),
+    "session_system": ("{path} 已有自己的系统提示；请去掉 --system，或换一个 --session 文件",
+                       "{path} has its own system message; leave --system out or name another "
+                       "--session file"),
     "bad_suffix": ("'{value}' 应以 .bin 或 .json 结尾", "'{value}' must end in .bin or .json"),
     "guided_option": ("选项 '{name}' 属于引导运行；用于命令时请写在 '{command}' 之后",
                       "option '{name}' is for the guided run; for a command write it after "

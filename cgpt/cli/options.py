@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,10 +11,11 @@ import click
 from cgpt.cli.app import Number, OneOf, option
 from cgpt.cli.messages import t
 from cgpt.cli.saving import CHECKPOINTS
+from cgpt.cli.terminal import clean
 from cgpt.config import PRESETS
 
 if TYPE_CHECKING:
-    from cgpt.generate import SamplingConfig
+    from cgpt.sampling import SamplingConfig
 
 Decorator = Callable[[Any], Any]
 
@@ -54,16 +56,53 @@ as_json = option("--json", "as_json", is_flag=True)
 seed = option("--seed", type=Number(0, (1 << 63) - 1, whole=True), metavar="N")
 preset = option("--preset", type=OneOf(tuple(PRESETS)), metavar="|".join(PRESETS))
 
+
+
+class Bias(click.ParamType):
+    """ID=F: a token id and what is added to its logit."""
+
+    name = "bias"
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> tuple[int, float]:
+        token, _, bias = str(value).partition("=")
+        if not token.strip().isdecimal():
+            self.fail(t("not_bias", value=value), param, ctx)
+        return int(token), float(Number(-1e6, 1e6).convert(bias, param, ctx))
+
+
+class Text(click.ParamType):
+    """A text as it is; an environment variable holds one, spaces and all."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> str:
+        if not value:
+            self.fail(t("empty_text"), param, ctx)
+        return clean(str(value))
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
+
+
 sampling = _group(
     option("--temperature", type=Number(0, 1000), default=0.8, metavar="F", note="0.8"),
     option("--top-p", type=Number(0, 1, open_low=True), default=0.9, metavar="F", note="0.9"),
     option("--top-k", type=COUNT, default=0, metavar="N", note="0"),
-    option("--repetition-penalty", type=Number(0, 1000, open_low=True), default=1.0,
-           metavar="F", note="1"),
+    option("--min-p", type=Number(0, 1), default=0.0, metavar="F", note="0"),
+    option("--repetition-penalty", type=Number(0.001, 1000), default=1.0, metavar="F", note="1"),
+    option("--presence-penalty", type=Number(-1000, 1000), default=0.0, metavar="F", note="0"),
+    option("--frequency-penalty", type=Number(-1000, 1000), default=0.0, metavar="F", note="0"),
+    option("--no-repeat-ngram", type=COUNT, default=0, metavar="N", note="0"),
+    option("--logit-bias", type=Bias(), multiple=True, metavar="ID=F"),
+    option("--stop", type=Text(), multiple=True, metavar="TEXT"),
     option("--max-new-tokens", type=Number(1, 1 << 31, whole=True), default=256, metavar="N",
            note="256"),
     seed,
-    option("--beam", type=Number(1, 256, whole=True), default=1, metavar="N", note="1"))
+    option("--speculate", type=Number(0, 64, whole=True), default=0, metavar="N", note="0"),
+    option("--beam", type=Number(1, 256, whole=True), default=1, metavar="N", note="1"),
+    option("--length-penalty", type=Number(-10, 10), default=1.0, metavar="F", note="1"))
 
 checkpoints = _group(
     option("--checkpoint-dir", metavar="DIR", default=CHECKPOINTS, note=CHECKPOINTS),
@@ -94,8 +133,6 @@ recipe = _group(
 
 def sampling_config(values: dict[str, Any]) -> SamplingConfig:
     """The sampling options taken out of a command's values."""
-    from cgpt.generate import SamplingConfig
+    from cgpt.sampling import SamplingConfig
 
-    names = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed",
-             "beam")
-    return SamplingConfig(**{name: values.pop(name) for name in names})
+    return SamplingConfig(**{one.name: values.pop(one.name) for one in fields(SamplingConfig)})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,8 @@ from cgpt.cli.terminal import Terminal, clean, printable, whole
 
 if TYPE_CHECKING:
     from cgpt.chat import ChatSession
-    from cgpt.generate import SamplingConfig
     from cgpt.llm import LLM
+    from cgpt.sampling import SamplingConfig
 
 
 class ReloadingKeeper(Keeper):
@@ -43,24 +43,38 @@ class ReloadingKeeper(Keeper):
 @option("-p", "--prompt", metavar="TEXT")
 @options.sampling
 @option("--system", metavar="TEXT")
+@option("--session", metavar="FILE.json")
 @options.threads
-def chat(model: str, prompt: str | None, system: str | None, **values: Any) -> int:
+def chat(model: str, prompt: str | None, system: str | None, session: str | None,
+         **values: Any) -> int:
     """Talk to a model; answers once with -p or where stdin is a pipe."""
-    from cgpt.chat import ChatSession
     from cgpt.checkpoint import load_model_auto
 
     sampling = options.sampling_config(values)
     piped = prompt is None and not (sys.stdin is not None and sys.stdin.isatty())
     llm = load_model_auto(model, training=False)
-    session = ChatSession(llm, sampling, system=clean(system) if system else None)
+    talk = open_session(llm, sampling, clean(system) if system else None, session)
     if prompt is not None or piped:
         text = prompt if prompt is not None else (sys.stdin.read() if sys.stdin else "")
-        return answer_once(session, clean(text).strip())
-    return converse(session, model)
+        return answer_once(talk, clean(text).strip(), session)
+    return converse(talk, model, session)
 
 
-def answer_once(session: ChatSession, text: str) -> int:
-    """The answer to one question on stdout, streamed."""
+def open_session(llm: LLM, sampling: SamplingConfig, system: str | None,
+                 path: str | None) -> ChatSession:
+    """A new session, or the one in the file with the sampling of this run."""
+    from cgpt.chat import ChatSession
+
+    if path is None or not os.path.lexists(path):
+        return ChatSession(llm, sampling, system=system)
+    found = ChatSession.load(llm, path, sampling)
+    if system and system != found.system:
+        raise click.UsageError(t("session_system", path=path), ctx=click.get_current_context())
+    return found
+
+
+def answer_once(session: ChatSession, text: str, path: str | None = None) -> int:
+    """The answer to one question on stdout, streamed; the session is saved where it has a file."""
     if not text:
         raise click.UsageError(t("empty_question"), ctx=click.get_current_context())
     said = False
@@ -69,17 +83,19 @@ def answer_once(session: ChatSession, text: str) -> int:
         said = said or bool(piece)
         show(piece)
     show("\n")
+    if path is not None:
+        session.save(path)
     return 0
 
 
-def converse(session: ChatSession, path: str) -> int:
+def converse(session: ChatSession, model: str, path: str | None = None) -> int:
     """The same chat as the guided run's."""
     from cgpt.cli.chatting import chat_loop
 
     terminal = Terminal()
-    keeper = ReloadingKeeper(terminal, path)
+    keeper = ReloadingKeeper(terminal, model)
     with suppress(EOFError):
-        chat_loop(terminal, session, keeper.dialog)
+        chat_loop(terminal, session, keeper.dialog, path)
     return 0
 
 
@@ -95,37 +111,54 @@ def generate(model: str, text: str, num: int, as_json: bool, **values: Any) -> i
     from cgpt.checkpoint import load_model_auto
 
     sampling = options.sampling_config(values)
+    if sampling.beam > 1 and num > sampling.beam:
+        raise click.UsageError(t("num_above_beam", num=num, beam=sampling.beam),
+                               ctx=click.get_current_context())
     llm = load_model_auto(model, training=False)
     text = clean(text)
-    found = []
-    for i in range(num):
-        seed = None if sampling.seed is None else (sampling.seed + i) % (1 << 63)
-        kept = []
-        if not as_json:
-            show(text)
-        for piece in continuation(llm, text, replace(sampling, seed=seed)):
-            kept.append(piece)
-            if not as_json:
-                show(piece)
-        if not as_json:
-            show("\n")
-        found.append("".join(kept))
+    found = best(llm, text, sampling, num, as_json) if sampling.beam > 1 else [
+        drawn(llm, text, sampling, i, as_json) for i in range(num)]
     if as_json:
-        result = {"model": model, "prompt": text, "sampling": sampling.to_dict(),
-                  "texts": [{"continuation": one, "text": text + one} for one in found]}
+        result = {"model": model, "prompt": text, "sampling": sampling.to_dict(), "texts": found}
         click.echo(json.dumps(result, ensure_ascii=False))
     return 0
+
+
+def drawn(llm: LLM, text: str, sampling: SamplingConfig, i: int, as_json: bool) -> dict[str, Any]:
+    """The i-th continuation, shown as it is made unless it is for JSON."""
+    seed = None if sampling.seed is None else (sampling.seed + i) % (1 << 63)
+    kept: list[str] = []
+    ids: list[int] = []
+    logprobs: list[float] = []
+    pieces = llm.continuation(text, replace(sampling, seed=seed), logprobs=as_json)
+    if not as_json:
+        show(text)
+    for piece in pieces:
+        kept.append(whole(piece.text))
+        ids += piece.ids
+        logprobs += piece.logprobs
+        if not as_json:
+            show(kept[-1])
+    if not as_json:
+        show("\n")
+    continued = "".join(kept)
+    return {"continuation": continued, "text": text + continued, "ids": ids, "logprobs": logprobs}
+
+
+def best(llm: LLM, text: str, sampling: SamplingConfig, num: int,
+         as_json: bool) -> list[dict[str, Any]]:
+    """The best of a beam search: one as a continued text, several as lines of score and text."""
+    found = llm.beam_search(text, sampling)[:num]
+    if not as_json:
+        for one in found:
+            continued = whole(one.text)
+            show(text + continued + "\n" if num == 1 else
+                 f"{one.score:.4f}\t" + continued.replace("\n", "\\n") + "\n")
+    return [{"continuation": whole(one.text), "text": text + whole(one.text), "ids": one.ids,
+             "logprobs": one.logprobs, "score": one.score} for one in found]
 
 
 def show(piece: str) -> None:
     """A piece of text on stdout at once; a terminal gets no control characters."""
     sys.stdout.write(printable(piece) if sys.stdout.isatty() else piece)
     sys.stdout.flush()
-
-
-def continuation(llm: LLM, text: str, sampling: SamplingConfig) -> Iterator[str]:
-    """The new text in pieces of whole characters."""
-    return map(whole, llm.stream(
-        text, sampling.max_new_tokens, sampling.temperature, top_k=sampling.top_k,
-        top_p=sampling.top_p, repetition_penalty=sampling.repetition_penalty, seed=sampling.seed,
-        beam=sampling.beam))

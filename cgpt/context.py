@@ -1,0 +1,94 @@
+"""Context: the tokens that a key-value cache holds, so that only new ones are inferred."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgpt.arena import Floats
+from cgpt.sampling import Ints
+
+if TYPE_CHECKING:
+    from cgpt.kvcache import KVCache
+    from cgpt.model import GPT
+
+
+class Context:
+    """The tokens that a cache holds, at most `capacity`.
+
+    cache  KVCache
+    """
+
+    def __init__(self, gpt: GPT, cache: KVCache | None = None,
+                 ids: Sequence[int] | Ints = ()) -> None:
+        """ids: the tokens already in `cache` (its first cache.length are taken)."""
+        self.gpt = gpt
+        self.cache = gpt.new_cache() if cache is None else cache
+        self.capacity: int = self.cache.capacity
+        self._ids: Ints = np.empty(self.capacity, np.int32)
+        self._length = min(len(ids), self.cache.length)
+        self._ids[:self._length] = ids[:self._length]
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens."""
+        found: list[int] = self._ids[:self._length].tolist()
+        return found
+
+    def seen(self, length: int) -> Ints:
+        """(length,) int32: the first tokens, a view until the next change."""
+        return self._ids[:length]
+
+    def truncate(self, length: int) -> None:
+        """Forget what is behind the first `length` tokens, if anything is."""
+        self._length = min(self._length, length)
+        self.cache.truncate(min(self.cache.length, self._length))
+
+    def feed(self, ids: Sequence[int] | Ints) -> Floats:
+        """Make the context hold exactly `ids` (1 to capacity); (V,) logits after the last one.
+
+        Only what is new behind the same beginning is inferred. The logits are used again by the
+        next call.
+        """
+        wanted = np.asarray(ids, np.int32)
+        most = min(self._length, self.cache.length, len(wanted) - 1)
+        unlike = np.flatnonzero(self._ids[:most] != wanted[:most])
+        self.truncate(int(unlike[0]) if unlike.size else most)
+        return self._run(self.gpt.infer, wanted[self._length:])
+
+    def extend(self, ids: Sequence[int]) -> Floats:
+        """Append 1 to capacity - len(self) tokens; (n, V) logits after each.
+
+        The logits are used again by the next call.
+        """
+        if len(ids) == 1:
+            return self._run(self.gpt.infer, ids)[None]
+        return self._run(self.gpt.infer_all, ids)
+
+    def push(self, token: int) -> Floats:
+        """Append one token; (V,) logits after it. A full context first keeps its last half."""
+        if self._length == self.capacity:
+            return self.feed(self.last_half(token))
+        return self.extend([token])[0]
+
+    def last_half(self, token: int) -> list[int]:
+        """The last capacity // 2 tokens and `token`."""
+        return [*self._ids[self._length - self.capacity // 2:self._length].tolist(), token]
+
+    def _run(self, infer: Callable[[Ints, KVCache], Floats], ids: Sequence[int] | Ints) -> Floats:
+        """Broken off inside, it leaves at most a cache that has grown, which truncate() mends."""
+        end = self._length + len(ids)
+        fresh = self._ids[self._length:end]
+        fresh[...] = ids
+        logits = infer(fresh, self.cache)
+        self._length = end
+        return logits
+
+    def copy(self) -> Context:
+        """A context with a cache of its own that holds the same tokens."""
+        return Context(self.gpt, self.cache.copy(), self._ids[:self._length])

@@ -1,0 +1,86 @@
+"""A look inside a GPT: hidden states and attention weights, in plain NumPy from its parameters.
+
+A second, slow way through the graph that keeps everything; model.py is the fast one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cgpt.arena import Floats
+from cgpt.errors import DataError
+
+if TYPE_CHECKING:
+    from cgpt.model import GPT
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a model computed for one sequence of T tokens.
+
+    hidden     (L + 1, T, C) float32: the residual stream before the first block and after each
+    attention  (L, H, T, T) float32: what query t (third axis) gives to key s (fourth); rows add
+               up to 1, keys after the query have 0
+    logits     (T, V) float32: after each token
+    """
+
+    hidden: Floats
+    attention: Floats
+    logits: Floats
+
+
+def inspect(gpt: GPT, ids: ArrayLike) -> Inspection:
+    """hidden, attention and logits for ids (T,), computed in float64 and given in float32.
+
+    Raises DataError for ids out of range or of a wrong shape, or more than block_size of them.
+    """
+    flat = np.asarray(ids)
+    config = gpt.config
+    if flat.ndim != 1 or not 1 <= len(flat) <= config.block_size or flat.dtype.kind not in "iu":
+        raise DataError(f"inspect: found {flat.dtype} of shape {flat.shape}, expected 1 to "
+                        f"{config.block_size} whole numbers")
+    if flat.min() < 0 or flat.max() >= config.vocab_size:
+        raise DataError(f"ids must be between 0 and {config.vocab_size - 1}, "
+                        f"found {flat.min()} to {flat.max()}")
+    weights = {name: value.astype(np.float64) for name, value in gpt.parameters().items()}
+    x = weights["wte.weight"][flat] + weights["wpe.weight"][:len(flat)]
+    hidden, attention = [x], []
+    for i in range(config.n_layer):
+        x, att = _block(weights, f"h.{i}", x, config.n_head)
+        hidden.append(x)
+        attention.append(att)
+    logits = _norm(weights, "ln_f", x) @ weights["wte.weight"].T
+    return Inspection(np.stack(hidden).astype(np.float32), np.stack(attention).astype(np.float32),
+                      logits.astype(np.float32))
+
+
+def _block(weights: dict[str, Array], name: str, x: Array, H: int) -> tuple[Array, Array]:
+    """The residual stream (T, C) after a block, and its attention weights (H, T, T)."""
+    T, C = x.shape
+    qkv = _linear(weights, f"{name}.attn.c_attn", _norm(weights, f"{name}.attn.ln", x))
+    q, k, v = qkv.reshape(T, 3, H, C // H).transpose(1, 2, 0, 3)
+    scores = q @ k.transpose(0, 2, 1) / np.sqrt(C // H)
+    scores[:, ~np.tri(T, dtype=bool)] = -np.inf
+    att = np.exp(scores - scores.max(axis=2, keepdims=True))
+    att /= att.sum(axis=2, keepdims=True)
+    heads = (att @ v).transpose(1, 0, 2).reshape(T, C)
+    x = x + _linear(weights, f"{name}.attn.c_proj", heads)
+    h = _linear(weights, f"{name}.mlp.c_fc", _norm(weights, f"{name}.mlp.ln", x))
+    h = 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h ** 3)))
+    return x + _linear(weights, f"{name}.mlp.c_proj", h), att
+
+
+def _linear(weights: dict[str, Array], name: str, x: Array) -> Array:
+    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+
+def _norm(weights: dict[str, Array], name: str, x: Array) -> Array:
+    x = x - x.mean(axis=1, keepdims=True)
+    x = x / np.sqrt((x ** 2).mean(axis=1, keepdims=True) + 1e-5)
+    return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]

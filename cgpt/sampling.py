@@ -1,0 +1,257 @@
+"""How the next token is chosen from logits: the options, their order, the random stream.
+
+The order in which the options act:
+ 1. repetition_penalty, then presence_penalty and frequency_penalty, on tokens of the context
+ 2. logit_bias is added
+ 3. banned tokens and those that no_repeat_ngram rules out become impossible
+ 4. temperature 0: the likeliest token, the lowest id at a tie. Otherwise temperature divides
+ 5. top_k, then top_p of what top_k left, then min_p; one of what remains is drawn
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgpt import kernels as K
+from cgpt.arena import Floats
+from cgpt.config import _check_float, _check_int, _Config
+from cgpt.errors import CgptError, ConfigError
+
+Ints = NDArray[np.int32]
+
+MOST_BEAMS = 256
+MOST_DRAFT = 64
+_MASK = (1 << 64) - 1
+_STEP = 0x9E3779B97F4A7C15             # 2^64 / golden ratio, odd
+
+
+@dataclass(frozen=True)
+class SamplingConfig(_Config):
+    """How the next token is chosen; the module's head gives the order in which options act.
+
+    temperature         divides the logits; 0 takes the likeliest token (greedy)
+    top_k               only the k likeliest tokens; 0 for all
+    top_p               only the likeliest tokens that together have this probability; 1 for all
+    repetition_penalty  logits of tokens in the context are divided (positive) or multiplied
+                        (negative) by this; 1 for none
+    max_new_tokens      at most so many
+    seed                the same seed gives the same tokens; None for a fresh one
+    beam                hypotheses of a beam search; 1 samples. A beam search is not random: it
+                        has no use for temperature, top_k, top_p, min_p and seed
+    min_p               only tokens at least this likely, relative to the likeliest; 0 for all
+    presence_penalty    subtracted from the logits of tokens in the context; 0 for none
+    frequency_penalty   the same, times the number of occurrences
+    no_repeat_ngram     no n tokens in a row occur twice in the context; 0 for no such rule
+    logit_bias          {token id: what is added to its logit}; kept as pairs
+    stop                texts that end the answer where they would begin; no part of one is shown
+    length_penalty      a beam's score is its log-probability / length ** this: 1 is the mean, 0
+                        the sum (favours short ones), above 1 favours long ones
+    speculate           up to so many tokens a step are guessed from the context and checked in
+                        one pass; neither the tokens nor their probabilities change. 0 for none
+    Penalties and no_repeat_ngram leave tokens that end the answer alone.
+    Raises ConfigError naming the field, the value found and the range expected.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 0.9
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = 256
+    seed: int | None = None
+    beam: int = 1
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram: int = 0
+    logit_bias: Mapping[int, float] | Sequence[tuple[int, float]] = ()
+    stop: Sequence[str] = ()
+    length_penalty: float = 1.0
+    speculate: int = 0
+
+    def __post_init__(self) -> None:
+        owner = "SamplingConfig"
+        _check_float(owner, "temperature", self.temperature, 0.0)
+        _check_int(owner, "top_k", self.top_k, 0)
+        _check_float(owner, "top_p", self.top_p, 0.0, 1.0, open_below=True)
+        _check_float(owner, "min_p", self.min_p, 0.0, 1.0)
+        _check_float(owner, "repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
+        _check_float(owner, "presence_penalty", self.presence_penalty, -1e3, 1e3)
+        _check_float(owner, "frequency_penalty", self.frequency_penalty, -1e3, 1e3)
+        _check_int(owner, "no_repeat_ngram", self.no_repeat_ngram, 0)
+        _check_int(owner, "max_new_tokens", self.max_new_tokens, 0)
+        if self.seed is not None:
+            _check_int(owner, "seed", self.seed, 0)
+        _check_int(owner, "beam", self.beam, 1, MOST_BEAMS)
+        _check_float(owner, "length_penalty", self.length_penalty, -10.0, 10.0)
+        _check_int(owner, "speculate", self.speculate, 0, MOST_DRAFT)
+        object.__setattr__(self, "logit_bias", _bias_pairs(owner, self.logit_bias))
+        object.__setattr__(self, "stop", _stop_texts(owner, self.stop))
+        if self.beam > 1 and self.speculate:
+            raise ConfigError(f"{owner}: speculate={self.speculate} guesses for one continuation "
+                              f"and cannot go with beam={self.beam}; set one of them to its "
+                              "default")
+
+
+def _bias_pairs(owner: str, value: Any) -> tuple[tuple[int, float], ...]:
+    """Pairs of token id and bias, by id. Raises ConfigError for anything else."""
+    pairs = list(value.items()) if isinstance(value, Mapping) else value
+    if not isinstance(pairs, (list, tuple)) or not all(
+            isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
+        raise ConfigError(f"{owner}: logit_bias must be {{token id: number}}, found {value!r:.100}")
+    for token, bias in pairs:
+        _check_int(owner, "logit_bias", token, 0)
+        _check_float(owner, "logit_bias", bias, -1e6, 1e6)
+    if len({token for token, _ in pairs}) < len(pairs):
+        raise ConfigError(f"{owner}: logit_bias names a token id twice; name it once")
+    return tuple(sorted((token, float(bias)) for token, bias in pairs))
+
+
+def _stop_texts(owner: str, value: Any) -> tuple[str, ...]:
+    """Texts that are not empty. Raises ConfigError for anything else."""
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(
+            isinstance(text, str) and text for text in texts):
+        raise ConfigError(f"{owner}: stop must be a list of texts that are not empty, found "
+                          f"{value!r:.100}")
+    return tuple(texts)
+
+
+class Uniforms:
+    """Numbers spread evenly over [0, 1); the n-th is made of the seed and n alone.
+
+    drawn  how many were drawn; set it to go on from there
+    Source: Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators",
+    section 4 (SplitMix64).
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        """seed None takes one from the system."""
+        seed = int.from_bytes(os.urandom(8), "little") if seed is None else seed
+        self.drawn = 0
+        self._key = 0
+        while True:
+            self._key = _mix((self._key + _STEP) ^ (seed & _MASK))
+            seed >>= 64
+            if not seed:
+                break
+
+    def draw(self) -> float:
+        """The next number, in steps of 2 ** -53."""
+        self.drawn += 1
+        return (_mix(self._key + self.drawn * _STEP) >> 11) * 2.0 ** -53
+
+
+def _mix(z: int) -> int:
+    """Every bit of z (its low 64) reaches every bit of the result."""
+    z &= _MASK
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
+    return z ^ (z >> 31)
+
+
+class Sampler:
+    """Picks tokens from logits as a SamplingConfig says.
+
+    uniforms  the random stream; a pick with a temperature draws one number
+    """
+
+    def __init__(self, sampling: SamplingConfig, vocab_size: int,
+                 banned: Iterable[int] = (), stop: Iterable[int] = ()) -> None:
+        """banned: ids that are never picked; stop: ids that end, which are never penalised.
+
+        Raises ConfigError where all are banned or one is out of range.
+        """
+        self.sampling = sampling
+        self.uniforms = Uniforms(sampling.seed)
+        self._banned = _check_named("banned", banned, vocab_size)
+        self._stop = _check_named("stop", stop, vocab_size)
+        biased = dict(sampling.logit_bias)
+        _check_named("logit_bias", biased, vocab_size)
+        self._biased = np.fromiter(biased, np.int64, len(biased))
+        self._bias = np.fromiter(biased.values(), np.float32, len(biased))
+        if self._banned.size >= vocab_size:
+            raise ConfigError(f"all {vocab_size} tokens are banned; leave at least one")
+        penalties = (sampling.repetition_penalty, sampling.presence_penalty,
+                     sampling.frequency_penalty)
+        self._penalties = penalties if penalties != (1.0, 0.0, 0.0) else None
+        self._scores = np.empty(vocab_size, np.float32)
+        self._counts = np.zeros(vocab_size, np.int32)
+
+    def scores(self, logits: Floats, seen: Sequence[int] | Ints) -> Floats:
+        """(V,) what the options before temperature make of logits (V,) behind the tokens `seen`.
+
+        The array is used again by the next call, or is `logits` where nothing changes.
+        """
+        sampling, scores = self.sampling, self._scores
+        seen = np.asarray(seen, np.int32)
+        if not (self._penalties or self._biased.size or self._banned.size
+                or sampling.no_repeat_ngram):
+            return logits
+        np.copyto(scores, logits)
+        if self._penalties and seen.size:
+            K.penalise(scores, seen, self._counts, *self._penalties)
+            scores[self._stop] = logits[self._stop]
+        if self._biased.size:
+            scores[self._biased] += self._bias
+        if sampling.no_repeat_ngram:
+            ending = scores[self._stop]
+            scores[_completions(seen, sampling.no_repeat_ngram)] = -np.inf
+            scores[self._stop] = ending
+        scores[self._banned] = -np.inf
+        return scores
+
+    def pick(self, logits: Floats, seen: Sequence[int] | Ints) -> int:
+        """The next token for (V,) logits after the context `seen`.
+
+        Raises CgptError where the logits are not finite or every token is ruled out.
+        """
+        sampling, scores = self.sampling, self.scores(logits, seen)
+        if sampling.temperature == 0:
+            token = K.argmax(scores)
+        else:
+            token = K.draw(scores, sampling.temperature, sampling.top_k, sampling.top_p,
+                           sampling.min_p, self.uniforms.draw())
+        if token < 0:
+            raise self.nothing_left(logits)
+        return token
+
+    def nothing_left(self, logits: Floats) -> CgptError:
+        """Why none of (V,) logits could be picked."""
+        if np.isfinite(logits).all():
+            return CgptError(f"no_repeat_ngram={self.sampling.no_repeat_ngram} leaves no token "
+                             "that could follow; set it higher or to 0")
+        return CgptError("the model's logits are not finite: its weights hold NaN or infinity; "
+                         "load or train another model")
+
+
+def _completions(seen: Ints, n: int) -> Ints:
+    """The tokens that would complete n tokens in a row that `seen` holds already."""
+    places = len(seen) - n + 1
+    if places < 1:
+        return seen[:0]
+    same = np.ones(places, np.bool_)
+    for i in range(n - 1):
+        same &= seen[i:i + places] == seen[places + i]
+    return seen[n - 1:][same]
+
+
+def logprob(logits: Floats, token: int) -> float:
+    """log softmax(logits)[token], natural, of float32 logits (V,)."""
+    loss = np.empty(1, np.float32)
+    K.cross_entropy(logits.reshape(1, -1), np.array([token], np.int32), loss, 1.0, False)
+    return -float(loss[0])
+
+
+def _check_named(what: str, ids: Iterable[int], vocab_size: int) -> NDArray[np.int64]:
+    """Distinct ids in rising order. Raises ConfigError where one is out of range."""
+    found = np.unique(np.fromiter(ids, dtype=np.int64))
+    if found.size and not 0 <= found[0] <= found[-1] < vocab_size:
+        raise ConfigError(f"{what} token ids must be between 0 and {vocab_size - 1}, found "
+                          f"{found[0]} to {found[-1]}")
+    return found

@@ -1,0 +1,140 @@
+"""Text from tokens: whole characters, stop strings of which no part is ever shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_llm import small_llm, small_tokenizer
+
+from cgpt.sampling import SamplingConfig
+from cgpt.streaming import Piece, StopFilter, Watch, pieces, text_of
+from cgpt.tokenizer import FIRST_WORD, SPECIAL_TOKENS
+
+TOKENIZER = small_tokenizer()
+
+
+def cut(text: str, stop: Iterable[str]) -> str:
+    """The text up to the stop string that is completed first, looked for end by end."""
+    for end in range(1, len(text) + 1):
+        starts = [end - len(one) for one in stop if text[:end].endswith(one)]
+        if starts:
+            return text[:min(starts)]
+    return text
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.text("ab", max_size=4), max_size=12),
+       st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_what_is_shown_is_the_text_up_to_the_first_stop_string(parts, stop):
+    texts = StopFilter(stop)
+    shown = ""
+    for part in parts:
+        shown += texts.push(part)
+        # at every moment: a beginning of the result, and all that no stop string can still take
+        assert cut("".join(parts), stop).startswith(shown) or not texts.stopped
+        if texts.stopped:
+            break
+    shown += texts.end()
+    whole = "".join(parts)
+    if all(len(part) < 2 for part in parts):
+        assert shown == cut(whole, stop)
+    assert not any(one in shown for one in stop)
+    assert whole.startswith(shown)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("ab", max_size=20), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_nothing_is_held_back_that_can_be_shown(text, stop):
+    """Character by character: what is held back is always the beginning of a stop string."""
+    texts, shown = StopFilter(stop), ""
+    for i, char in enumerate(text):
+        shown += texts.push(char)
+        if texts.stopped:
+            break
+        held = text[len(shown):i + 1]
+        assert not held or any(one.startswith(held) for one in stop)
+
+
+def tokens_of(text: str) -> list[int]:
+    return TOKENIZER.encode(text)
+
+
+def streamed(ids: list[int], stop: tuple[str, ...] = (), half: bool = True) -> list[Piece]:
+    return list(pieces(((token, -0.5) for token in ids), TOKENIZER, stop, half=half))
+
+
+def test_pieces_carry_all_tokens_and_their_log_probabilities():
+    ids = tokens_of("长江é，")
+    found = streamed(ids)
+    assert [piece.text for piece in found] == ["长", "江", "é", "，"]
+    assert [token for piece in found for token in piece.ids] == ids
+    assert [len(piece.ids) for piece in found] == [len(piece.logprobs) for piece in found]
+    assert len(found[2].ids) == 2
+
+
+def test_a_stop_string_ends_the_text_but_its_tokens_are_told():
+    ids = tokens_of("长江全长约")
+    found = streamed(ids, ("全长",))
+    assert [piece.text for piece in found] == ["长", "江", ""]
+    assert [token for piece in found for token in piece.ids] == ids[:4]
+    assert streamed(ids, ("长江全黄",))[-1].text == "长约"
+    assert "".join(piece.text for piece in streamed(ids, ("约黄",))) == "长江全长约"
+    assert text_of(ids, TOKENIZER, ("全长", "江")) == "长"
+
+
+def test_a_stop_string_may_be_part_of_a_token_or_of_several():
+    words = small_llm().tokenizer.from_state(
+        {"words": ["你好吗", "长", "江"], "scores": [-1.0, -2.0, -2.0]})
+    ids = words.encode("长你好吗江")
+    assert len(ids) == 3
+    assert text_of(ids, words, ("好",)) == "长你"
+    assert text_of(ids, words, ("吗江",)) == "长你好"
+    watch = Watch(words, ("吗江",))
+    assert [watch.stopped_by(token) for token in ids] == [False, False, True]
+
+
+def test_half_a_character_at_the_end():
+    ids = tokens_of("长𠮷")[:-1]
+    assert [piece.text for piece in streamed(ids)] == ["长", "\ufffd"]
+    found = streamed(ids, half=False)
+    assert [piece.text for piece in found] == ["长", ""]
+    assert [token for piece in found for token in piece.ids] == ids
+
+
+def test_the_tokens_are_closed_with_the_pieces():
+    closed = []
+
+    def endless():
+        try:
+            while True:
+                yield tokens_of("长")[0], None
+        finally:
+            closed.append(True)
+
+    found = pieces(endless(), TOKENIZER)
+    next(found)
+    found.close()
+    assert closed == [True]
+    list(pieces(endless(), TOKENIZER, ["长长"]))
+    assert closed == [True, True]
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 1.0, "seed": 3},
+                                     {"beam": 3}])
+def test_generated_text_ends_before_a_stop_string(options):
+    llm = small_llm()
+    no_bytes = dict.fromkeys(range(len(SPECIAL_TOKENS), FIRST_WORD), -99.0)
+    options = {"logit_bias": no_bytes, **options}
+    text = llm.generate("长江", max_new_tokens=30, **options)
+    assert len(text) > 8
+    for stop in (text[4], text[3:6], text[-1]):
+        at = text.index(stop)
+        found = list(llm.stream("长江", max_new_tokens=30, stop=[stop, "xyz"], **options))
+        assert "".join(found) == text[:at] == llm.generate("长江", 30, stop=stop, **options)
+    ids = [token for piece in llm.continuation("长江", SamplingConfig(
+        **{"max_new_tokens": 30, "top_p": 1.0, **options, "stop": [text[4]]}))
+        for token in piece.ids]
+    assert llm.tokenizer.decode(ids) == text[:text.index(text[4]) + 1]
