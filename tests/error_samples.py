@@ -40,7 +40,9 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "checkpoint/json_file.py: what": ("the weights", "Adam's m", "Adam's v", "the best weights"),
     "checkpoint/parts.py: error": ("GPTConfig: n_head must be between 1 and 1024, found 0",
                                    "training state: unknown field 'x'; known: done, epoch"),
-    "checkpoint/json_file.py: error": ("more than 8 numbers",),
+    # raised by _codec.pyx
+    "checkpoint/json_file.py: error": ("more than 8 numbers", "something else than numbers",
+                                       "a number that is too large for float32"),
     "checkpoint/parts.py: str(error)[:200]": ("a name that occurs twice in one object",),
     "cli/training.py: error": ("Invalid value (at line 1, column 6)",
                                "'utf-8' codec can't decode byte 0xb5 in position 3: invalid start "

@@ -379,6 +379,17 @@ CACHED = [
       for n, start in ((0, 4), (1, 0), (5, 17), (17, 0), (65, 9))),
     {"n": 2, "start": 400, "room": 402, "H": 1, "D": 64},
 ]
+PRODUCTS = [
+    *_turned("N", "K", "M"), *_turned("N", "M", "K"),
+    *({"N": N, "K": 17, "M": 9} for N in (0, 1, 2, 3, 4, 5, 6)),
+    *({"N": 4, "K": K, "M": 7} for K in SIZES),     # the path of few rows
+    {"N": 6, "K": 600, "M": 37},                    # several depth blocks
+    {"N": 2, "K": 600, "M": 300},
+    {"N": 100, "K": 300, "M": 1030},                # several blocks of rows and columns
+    {"N": 600, "K": 1030, "M": 100},
+    {"N": 2100, "K": 20, "M": 40},                  # several depths of packing (DEPTH)
+    {"N": 20, "K": 40, "M": 2100},
+]
 
 
 def all_cases() -> list[Case]:
@@ -386,17 +397,6 @@ def all_cases() -> list[Case]:
 
     Small work is done by one thread: each kernel has a call of at least 200,000 operations too.
     """
-    products = [
-        *_turned("N", "K", "M"), *_turned("N", "M", "K"),
-        *({"N": N, "K": 17, "M": 9} for N in (0, 1, 2, 3, 4, 5, 6)),
-        *({"N": 4, "K": K, "M": 7} for K in SIZES),     # the path of few rows
-        {"N": 6, "K": 600, "M": 37},                    # several depth blocks
-        {"N": 2, "K": 600, "M": 300},
-        {"N": 100, "K": 300, "M": 1030},                # several blocks of rows and columns
-        {"N": 600, "K": 1030, "M": 100},
-        {"N": 2100, "K": 20, "M": 40},                  # several depths of packing (DEPTH)
-        {"N": 20, "K": 40, "M": 2100},
-    ]
     flat = [{"n": n} for n in (0, *SIZES, 4095, 4096, 4097, 9000, 250003)]
     norms = [*({"N": 3, "C": C} for C in SIZES), *({"N": N, "C": 17} for N in (0, 1, 64, 65, 200)),
              {"N": 5, "C": 600}, {"N": 300, "C": 130}]
@@ -405,16 +405,16 @@ def all_cases() -> list[Case]:
     chosen = [{"N": N, "R": R, "C": C} for N, R, C in
               ((1, 1, 1), (5, 0, 3), (9, 4, 17), (65, 65, 8), (130, 30, 65), (1700, 1600, 130))]
     return [
-        *_cases(linear_forward, *products, {"N": 9, "K": 7, "M": 17, "bias": False},
+        *_cases(linear_forward, *PRODUCTS, {"N": 9, "K": 7, "M": 17, "bias": False},
                 {"N": 3, "K": 9, "M": 17, "bias": False},
                 {"N": 9, "K": 600, "M": 17, "bias": False},
-                *({**sizes, "finish": True} for sizes in products[::3]),
+                *({**sizes, "finish": True} for sizes in PRODUCTS[::3]),
                 {"N": 100, "K": 300, "M": 1030, "bias": False, "finish": True}),
-        *_cases(linear_backward_input, *products,
-                *({**sizes, "gelu": True} for sizes in products[::3])),
-        *_cases(linear_backward_weight, *products, {"N": 9, "K": 7, "M": 17, "bias": False}),
+        *_cases(linear_backward_input, *PRODUCTS,
+                *({**sizes, "gelu": True} for sizes in PRODUCTS[::3])),
+        *_cases(linear_backward_weight, *PRODUCTS, {"N": 9, "K": 7, "M": 17, "bias": False}),
         *_cases(layernorm_forward, *norms, {"N": 9, "C": 65, "offset": 1000.0}),
-        *_cases(layernorm_backward, *norms, *({**sizes, "add": True} for sizes in norms[::2])),
+        *_cases(layernorm_backward, *norms, *({**sizes, "add": True} for sizes in norms[1::2])),
         *_cases(gelu_forward, *flat), *_cases(gelu_backward, *flat),
         *_cases(residual_forward, *flat),
         *_cases(attention_forward, *ATTENTION), *_cases(attention_backward, *ATTENTION),

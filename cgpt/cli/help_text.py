@@ -126,8 +126,8 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "num": ("生成几份 (束搜索: 最好的几份及得分)",
             "how many continuations (beam search: the best ones, with scores)"),
     "weights_only": ("只存权重，不存优化器", "weights without the optimizer"),
-    "weights": ("权重的存储形式；float16 和 int8 不含优化器",
-                "form of the weights; float16 and int8 go without the optimizer"),
+    "weights": ("权重的存储形式；float16 和 int8 的文件不含优化器",
+                "form of the weights; files of float16 and int8 go without the optimizer"),
     "verify": ("校验每个字节", "check every byte"),
     "shape": ("模型大小: S、M、L 或 L64 (L，每条 64 词)",
               "shape of the model: S, M, L or L64 (L with 64 tokens a sequence)"),
@@ -137,7 +137,6 @@ OPTIONS: dict[str, tuple[str, str]] = {
              "measure these in turn (install cgpt[peers]): train takes torch, torch-malloc, "
              "torch-compile; decode takes torch, transformers, llama-cpp, ctranslate2; startup "
              "takes torch, llama-cpp"),
-    "weights": ("权重的存储精度", "how the weights are stored"),
     "batch": ("一起解码的条数", "sequences that are decoded together"),
     "repeats": ("测量次数", "how often to measure"),
 }
