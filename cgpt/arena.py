@@ -95,6 +95,7 @@ class ParameterArena:
 
     data   (size,) float32 weights, aligned to 64 bytes; may be read-only
     grad   (size,) or None; m, v (size,) or None: Adam's moments
+    clean  whether the gradients are known to be zeros
     Gaps between entries are zeros in all of them.
     """
 
@@ -109,6 +110,7 @@ class ParameterArena:
                               f"expected contiguous float32 ({self.size},)")
         self.data = data
         self.grad: Floats | None = None
+        self.clean = True
         self.m: Floats | None = None
         self.v: Floats | None = None
         self._by_name = {entry.name: entry for entry in entries}
@@ -167,13 +169,14 @@ class Workspace:
         """(rows, width) that stays until the layer's backward pass; shared when not kept."""
         return self.shared(f"{layer}.{role}" if self.keep else role, width)
 
-    def shared(self, role: str, width: int) -> Floats:
+    def shared(self, role: str, width: int, rows: int | None = None) -> Floats:
         """(rows, width) that only lives until another layer asks for the same role."""
-        size = self.rows * width
+        rows = self.rows if rows is None else rows
+        size = rows * width
         if not self._buffers:
             self._sizes[role] = max(size, self._sizes.get(role, 0))
-            return np.broadcast_to(_NOTHING, (self.rows, width))
-        return self._buffers[role][:size].reshape(self.rows, width)
+            return np.broadcast_to(_NOTHING, (rows, width))
+        return self._buffers[role][:size].reshape(rows, width)
 
     @property
     def nbytes(self) -> int:

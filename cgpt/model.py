@@ -142,7 +142,10 @@ class GPT:
         return {name: parameter.data for name, parameter in self._parameters.items()}
 
     def gradients(self) -> dict[str, Floats]:
-        """Every gradient by name, as float32 views; zeros before the first backward pass."""
+        """Every gradient by name, as float32 views; zeros before the first backward pass.
+
+        Between forward() and backward() that of the token embedding may hold the head's share.
+        """
         self._require_grad()
         return {name: parameter.grad for name, parameter in self._parameters.items()}
 
@@ -169,8 +172,8 @@ class GPT:
             self._parameters[name].data[...] = array
 
     def _require_grad(self) -> None:
-        if self.arena.grad is None:
-            grad = self.arena.require_grad()
+        grad = self.arena.require_grad()
+        if not hasattr(self.embedding.wte, "grad"):
             for name, parameter in self._parameters.items():
                 parameter.grad = self.arena.view(name, grad)
 
@@ -190,7 +193,7 @@ class GPT:
         if workspace is not self._planned:
             self._plan(workspace)
             self._planned = workspace
-            self._step = None           # what backward() would read lies in other buffers
+            self.abandon()              # what backward() would read lies in other buffers
 
     def _plan(self, workspace: Workspace) -> None:
         for _, layer in self._layers():
@@ -235,7 +238,7 @@ class GPT:
 
     def _hidden(self, ids: Ints, step: Step) -> Floats:
         """The residual stream (N, C) after the last block; ends what backward() could use."""
-        self._step = None
+        self.abandon()
         x = self.embedding.embed(ids, step)
         for block in self.blocks:
             x = block.forward(x, step)
@@ -271,17 +274,24 @@ class GPT:
         with self._turn:
             self.reserve(len(flat))
             x = self.ln_f.forward(self._hidden(flat, step), step)
-            total, counted = self.head.loss(x, wanted, scale)
+            if self.arena.data.flags.writeable:     # read-only weights have no backward()
+                self._require_grad()
+            add = self.arena.grad is not None and self.arena.clean
+            total, counted = self.head.loss(x, wanted, scale, add=add)
             self._step = step
         return total / max(counted, 1)
+
+    def abandon(self) -> None:
+        """Forget the last forward(): no backward() will come. The gradients are as before it."""
+        self._step = None
+        self.head.abandon()
 
     def backward(self) -> None:
         """Add the gradient of the last forward() into the arena. Raises ConfigError without one."""
         step = self._step
         if step is None:
             raise ConfigError("backward: call forward(ids, targets) first, once for each backward")
-        self._require_grad()
-        self._step = None
+        self._step, self.arena.clean = None, False
         dx = self.head.backward(self.ln_f.y[:len(step.positions)], step)
         dx = self.ln_f.backward(dx, step)
         for block in reversed(self.blocks):

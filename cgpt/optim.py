@@ -66,7 +66,9 @@ class AdamW:
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
         if self.gpt.arena.grad is not None:
+            self.gpt.abandon()
             self.gpt.arena.grad.fill(0)
+            self.gpt.arena.clean = True
 
     def step(self, lr: float, clip: float = 0.0) -> float:
         """One step; clears the gradients. Returns the global gradient norm before clipping.
@@ -79,6 +81,7 @@ class AdamW:
             raise ConfigError(f"AdamW.step: found lr={lr} and clip={clip}, expected finite numbers "
                               "of at least 0")
         arena = self.gpt.arena
+        self.gpt.abandon()
         grad = arena.require_grad()
         m, v = arena.require_moments()
         norm = math.sqrt(sum(K.sum_of_squares(grad[a:b]) for a, b in self._trained))
@@ -91,6 +94,7 @@ class AdamW:
                     self.weight_decay, self.step_count, factor, arena.decay_end - a)
         if self.freeze:
             grad.fill(0)
+        arena.clean = True
         return norm
 
     def to_dict(self) -> dict[str, Any]:

@@ -237,3 +237,50 @@ def test_dropout_that_is_no_probability_is_told(wrong: float) -> None:
 def test_seeds_that_are_none_are_told(seed: object) -> None:
     with pytest.raises(ConfigError, match="GPT: seed must be"):
         GPT(CONFIG, seed=seed)
+
+
+def accumulated(gpt: GPT, batches: int, between: bool = False) -> dict[str, np.ndarray]:
+    """The gradients of some batches; with `between`, a forward pass is given up before each."""
+    gpt.gradients()
+    gpt.arena.grad.fill(0)
+    gpt.arena.clean = True
+    for seed in range(batches):
+        if between:
+            gpt.forward(**packed(seed + 7))
+        gpt.forward(**packed(seed))
+        gpt.backward()
+    return {name: array.copy() for name, array in gpt.gradients().items()}
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_the_head_in_blocks_of_rows(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks give the loss and gradients of one block, but for the order of float32 sums."""
+    whole, blocks = noisy(), noisy()
+    expected, loss = accumulated(whole, batches), whole.forward(**packed(0))
+    monkeypatch.setattr("cgpt.layers._LOGITS", 1)
+    monkeypatch.setattr("cgpt.layers._LEAST_ROWS", 16)
+    found = accumulated(blocks, batches)
+    assert blocks.head.logits.shape == (16, 50)
+    assert blocks.forward(**packed(0)) == pytest.approx(loss, rel=1e-6)
+    for name, array in expected.items():
+        assert np.allclose(found[name], array, rtol=1e-5, atol=1e-6), name
+    given_up = accumulated(noisy(), batches, between=True)
+    assert all(np.array_equal(given_up[name], array) for name, array in found.items())
+
+
+def test_a_forward_pass_that_is_given_up_leaves_no_gradient(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgpt.layers._LOGITS", 1)
+    monkeypatch.setattr("cgpt.layers._LEAST_ROWS", 16)
+    gpt = noisy()
+    optimizer = AdamW(gpt, weight_decay=0.0)
+    for give_up in (lambda: gpt.logits(packed()["ids"][None, :9]), lambda: optimizer.step(lr=1.0),
+                    optimizer.zero_grad, gpt.abandon):
+        before = gpt.arena.data.copy()
+        gpt.forward(**packed())
+        assert np.any(gpt.arena.grad)
+        give_up()
+        assert not np.any(gpt.arena.grad)
+        assert np.array_equal(gpt.arena.data, before)
+        with pytest.raises(ConfigError, match="call forward"):
+            gpt.backward()
