@@ -10,16 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cgpt import kernels as K
 from cgpt.arena import Floats, Parameter, Workspace
+from cgpt.arrays import Ints
 from cgpt.kvcache import KVCache
-
-Ints = NDArray[np.int32]
-_LOGITS = 1 << 23       # logits that are held at once in training (32 MB), or
-_LEAST_ROWS = 512       # those of so many rows: each block reads the whole table again
 
 
 @dataclass
@@ -173,7 +167,8 @@ class GELU(Layer):
 
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
         self.y = workspace.saved(self.name, "gelu", self.width)
-        self.dx = workspace.shared(f"d{slot}", self.width) if workspace.keep else None
+        own = workspace.keep and not self._fused
+        self.dx = workspace.shared(f"d{slot}", self.width) if own else None
 
     def forward(self, x: Floats, step: Step) -> Floats:
         y = self.output(x)
@@ -335,99 +330,3 @@ class Embedding(Layer):
         dy = self.dropout.backward(dy, step)
         K.embedding_backward(dy, self.ids, step.positions, self.wte.grad, self.wpe.grad)
         return dy
-
-
-class TiedHead(Layer):
-    """Logits against the token embedding, and their cross-entropy, for the counted rows only.
-
-    logits (R, V) = x (R, C) wte^T; a row whose target is -1 is left out of every product. They
-    are held for a block of rows at a time. Where the gradients are known to be zeros, a block's
-    share of them is added in the forward pass while its logits are there; else the logits of all
-    blocks but the last are made again in the backward pass.
-    """
-
-    def __init__(self, embedding: Embedding) -> None:
-        self.table = embedding.wte
-        self.added = False          # whether the forward pass has added to the table's gradient
-
-    def children(self) -> Iterator[tuple[str, Layer]]:
-        yield from ()
-
-    def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
-        """None of its own: the table belongs to the embedding."""
-        self.name = prefix
-        yield from ()
-
-    def plan(self, workspace: Workspace, slot: int = 0) -> None:
-        V, C = self.table.shape
-        self.losses = workspace.shared("losses", 1).reshape(-1)
-        if workspace.keep:
-            self.block = min(workspace.rows, max(_LEAST_ROWS, _LOGITS // V))
-            self.logits = workspace.shared("logits", V, self.block)
-            self.x, self.dx = workspace.shared("head", C), workspace.shared("d1", C)
-            self.scattered = workspace.shared("d2", C)
-
-    def project(self, x: Floats, logits: Floats) -> Floats:
-        """logits (R, V), written, of x (R, C)."""
-        K.linear_forward(x, self.table.data, None, logits)
-        return logits
-
-    def loss(self, x: Floats, targets: Ints, scale: float | None, *,
-             add: bool) -> tuple[float, int]:
-        """Sum of the losses and number of rows counted; with `add` most of backward is done too.
-
-        x (N, C), targets (N,), -1 is ignored; scale of the gradient, default 1 / rows counted.
-        """
-        self.rows = np.flatnonzero(targets >= 0).astype(np.int32)
-        R = len(self.rows)
-        self.whole = len(targets) == R
-        if not self.whole:
-            K.gather_rows(x, self.rows, self.x[:R])
-        self.counted = x if self.whole else self.x[:R]
-        self.targets = targets[self.rows]
-        self.scale = 1 / max(R, 1) if scale is None else scale
-        *earlier, last = self._blocks(R)
-        self.added = add and bool(earlier)
-        for part in earlier:
-            self._logits_gradient(part)
-            if add:
-                self._consume(part)
-        self._logits_gradient(last)
-        return float(self.losses[:R].sum(dtype=np.float64)), R
-
-    def abandon(self) -> None:
-        """Take back what loss() has added where backward() never came: there were zeros."""
-        if self.added:
-            self.table.grad.fill(0)
-            self.added = False
-
-    def backward(self, dy: Floats, step: Step) -> Floats:
-        """dx (N, C) of the loss; dy is only asked for its length."""
-        R = len(self.rows)
-        *earlier, last = self._blocks(R)
-        self._consume(last)
-        for part in () if self.added else earlier:
-            self._logits_gradient(part)
-            self._consume(part)
-        self.added = False
-        if self.whole:
-            return self.dx[:R]
-        K.scatter_rows(self.dx[:R], self.rows, self.scattered[:len(dy)])
-        return self.scattered[:len(dy)]
-
-    def _blocks(self, R: int) -> list[slice]:
-        """Blocks of about equal size, at least one."""
-        size = -(-R // (-(-R // self.block) or 1))
-        return [slice(start, min(start + size, R)) for start in range(0, R, size or 1)] or [
-            slice(0, 0)]
-
-    def _logits_gradient(self, part: slice) -> None:
-        """The losses of a block, and in the buffer the gradient of its logits."""
-        logits = self.project(self.counted[part], self.logits[:part.stop - part.start])
-        K.cross_entropy(logits, self.targets[part], self.losses[part], self.scale)
-
-    def _consume(self, part: slice) -> None:
-        """dx and the table's gradient from the buffer."""
-        dlogits = self.logits[:part.stop - part.start]
-        K.linear_backward_weight(dlogits, self.counted[part], self.table.grad, None)
-        K.linear_backward_input(dlogits, self.table.data, self.dx[part])

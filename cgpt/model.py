@@ -18,8 +18,10 @@ from numpy.typing import ArrayLike
 
 from cgpt import kernels as K
 from cgpt.arena import Entry, Floats, Parameter, ParameterArena, Workspace, layout
+from cgpt.arrays import expect_shape, int32
 from cgpt.config import GPTConfig, _check_int
 from cgpt.errors import ConfigError, DataError
+from cgpt.head import TiedHead
 from cgpt.kvcache import KVCache
 from cgpt.layers import (
     GELU,
@@ -31,7 +33,6 @@ from cgpt.layers import (
     Linear,
     Residual,
     Step,
-    TiedHead,
 )
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class GPT:
             B, T = array.shape
             borders = np.arange(0, B * T + 1, T, dtype=np.int32)
         else:
-            borders = _int32("offsets", offsets, 0, array.size + 1)
+            borders = int32("offsets", offsets, 0, array.size + 1)
         flat = array.reshape(-1)
         if borders.ndim != 1 or len(borders) < 2 or borders[0] != 0 or borders[-1] != len(flat):
             raise DataError(f"offsets: must run from 0 to the {len(flat)} tokens of the batch, "
@@ -223,17 +224,17 @@ class GPT:
         if positions is None:
             places = np.arange(len(flat), dtype=np.int32) - np.repeat(borders[:-1], lengths)
         else:
-            places = _int32("positions", positions, 0, self.config.block_size)
-            _expect_shape("positions", places, flat.shape)
+            places = int32("positions", positions, 0, self.config.block_size)
+            expect_shape("positions", places, flat.shape)
         return flat, Step(borders, places)
 
     def _tokens(self, what: str, values: ArrayLike, least: int) -> Ints:
-        return _int32(what, values, least, self.config.vocab_size)
+        return int32(what, values, least, self.config.vocab_size)
 
     def _targets(self, targets: ArrayLike, ids: ArrayLike) -> Ints:
         """Flat targets (N,) of as many ids; checks range and shape."""
         wanted = self._tokens("targets", targets, -1)
-        _expect_shape("targets", wanted, np.shape(ids))
+        expect_shape("targets", wanted, np.shape(ids))
         return wanted.reshape(-1)
 
     def _hidden(self, ids: Ints, step: Step) -> Floats:
@@ -387,23 +388,3 @@ class GPT:
 
         return stream_rows(self, self._tokens("ids", ids, 0), SamplingConfig(
             temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed))
-
-
-def _int32(what: str, values: ArrayLike, least: int, end: int) -> Ints:
-    """C-contiguous int32. Raises DataError for all but whole numbers from least to end - 1."""
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        raise DataError(f"{what}: found rows of unlike length, expected a rectangular array; "
-                        "lay them end to end with offsets, or pass them one by one") from None
-    if array.size and array.dtype.kind not in "iu":
-        raise DataError(f"{what}: found {array.dtype}, expected whole numbers")
-    if array.size and (array.min() < least or array.max() >= end):
-        bad = array[(array < least) | (array >= end)][0]
-        raise DataError(f"{what}: found {bad}, expected {least} to {end - 1}")
-    return np.ascontiguousarray(array, np.int32)
-
-
-def _expect_shape(what: str, array: Ints, shape: tuple[int, ...]) -> None:
-    if array.shape != shape:
-        raise DataError(f"{what}: found shape {array.shape}, expected {shape} as the ids have")

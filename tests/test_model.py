@@ -257,8 +257,8 @@ def test_the_head_in_blocks_of_rows(batches: int, monkeypatch: pytest.MonkeyPatc
     """Blocks give the loss and gradients of one block, but for the order of float32 sums."""
     whole, blocks = noisy(), noisy()
     expected, loss = accumulated(whole, batches), whole.forward(**packed(0))
-    monkeypatch.setattr("cgpt.layers._LOGITS", 1)
-    monkeypatch.setattr("cgpt.layers._LEAST_ROWS", 16)
+    monkeypatch.setattr("cgpt.head._LOGITS", 1)
+    monkeypatch.setattr("cgpt.head._LEAST_ROWS", 16)
     found = accumulated(blocks, batches)
     assert blocks.head.logits.shape == (16, 50)
     assert blocks.forward(**packed(0)) == pytest.approx(loss, rel=1e-6)
@@ -270,8 +270,8 @@ def test_the_head_in_blocks_of_rows(batches: int, monkeypatch: pytest.MonkeyPatc
 
 def test_a_forward_pass_that_is_given_up_leaves_no_gradient(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpt.layers._LOGITS", 1)
-    monkeypatch.setattr("cgpt.layers._LEAST_ROWS", 16)
+    monkeypatch.setattr("cgpt.head._LOGITS", 1)
+    monkeypatch.setattr("cgpt.head._LEAST_ROWS", 16)
     gpt = noisy()
     optimizer = AdamW(gpt, weight_decay=0.0)
     for give_up in (lambda: gpt.logits(packed()["ids"][None, :9]), lambda: optimizer.step(lr=1.0),
