@@ -21,7 +21,7 @@ from cgpt.cli import bench_command
 from cgpt.cli.bench import grids, inside, measure, ours, workers
 from cgpt.cli.bench.measure import Skip
 from cgpt.cli.bench.shapes import SHAPES, Shape
-from cgpt.cli.bench.table import Settings
+from cgpt.cli.bench.table import BENCHES, Settings
 from cgpt.errors import CgptError, ConfigError
 from cgpt.model import GPT
 
@@ -140,6 +140,17 @@ def test_a_side_that_cannot_is_left_out_and_one_that_fails_is_told(tmp_path: Pat
             crew.measure({"odd": ("refuses", {})}, 1)
         with pytest.raises(CgptError, match="side odd ended"):
             crew.measure({"odd": ("fails", {})}, 1)
+
+
+def test_what_a_side_is_told_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many; one where its name says so; and of cgpt's own way of waiting, nothing."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5000")
+    for side in workers.SIDES:
+        environment = workers.environment_of(side, 3)
+        expected = "1" if side.endswith("-1") else "3"
+        assert {environment[name] for name in workers.THREAD_VARIABLES} == {expected}
+        assert ("GOMP_SPINCOUNT" in environment) == (not workers.SIDES[side].package)
+    assert not any(peer.endswith("-1") for one in BENCHES.values() for peer in one.peers)
 
 
 TINY = Shape(3, 4, 128, 192, 300, 16, 2)

@@ -21,6 +21,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_":
                "MALLOC_TOP_PAD_": str(1 << 28)}
 PLACE = "cgpt.cli.bench."       # where the modules of the sides are
 THREAD_VARIABLES = ("CGPT_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(THREAD_VARIABLES, "1")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Side:
 
 SIDES = {
     "cgpt": Side("ours"),
-    "cgpt-1": Side("ours", environment=dict.fromkeys(THREAD_VARIABLES, "1")),
+    "cgpt-1": Side("ours", environment=ONE_THREAD),
     "machine": Side("machine"),
     "torch": Side("torch_side", "torch"),
     "torch-malloc": Side("torch_side", "torch", {}, KEEP_MEMORY),
@@ -44,10 +45,11 @@ SIDES = {
     "dialogues": Side("dialogues"),
     "transformers": Side("decoders", "transformers"),
     "llama-cpp": Side("decoders", "llama_cpp"),
-    "llama-cpp-1": Side("decoders", "llama_cpp"),
-    # Its own threads and those of its MKL get in each other's way: with several, oneDNN.
+    "llama-cpp-1": Side("decoders", "llama_cpp", {}, ONE_THREAD),
+    # Its own threads and those of its MKL get in each other's way: with several, oneDNN. With
+    # one, MKL has to be told so too, or it starts several.
     "ctranslate2": Side("decoders", "ctranslate2", {}, {"CT2_USE_MKL": "0"}),
-    "ctranslate2-1": Side("decoders", "ctranslate2"),
+    "ctranslate2-1": Side("decoders", "ctranslate2", {}, ONE_THREAD),
 }
 
 
