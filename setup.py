@@ -49,7 +49,7 @@ def extensions() -> list[Extension]:
     """The baseline module, and one more for each instruction set that this compiler can target."""
     folder = "cgpt/checkpoint/"
     codec = Extension("cgpt.checkpoint._codec", [folder + "_codec.pyx"], include_dirs=[folder],
-                      depends=[folder + "crc32.h", folder + "decimal.h"],
+                      depends=[folder + name for name in ("crc32.h", "decimal.h", "reading.h")],
                       extra_compile_args=list(FLAGS))
     modules = [extension("cgpt._kernels", "cgpt/_kernels.pyx", []), codec]
     if X86 and not MSVC:

@@ -121,16 +121,23 @@ def actions(llm: LLM, folder: Path, with_json: bool) -> dict[str, Action]:
 
 
 def run(found: dict[str, Action], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each action; all of them take turns, after one turn that does not count."""
+    """Seconds of each action; all that write take turns, then all that read.
+
+    The first turn does not count. A read right after a write would be timed together with what the
+    disk still does. The JSON files take seconds and have one turn.
+    """
     times: dict[str, list[float]] = {name: [] for name in found}
-    for turn in range(repeats + 1):
-        for name, action in found.items():
-            if name.startswith("JSON") and turn > 1:
-                continue
-            start = time.perf_counter()
-            action()
-            if turn or name.startswith("JSON"):
-                times[name].append(time.perf_counter() - start)
+    json_files = [name for name in found if name.startswith("JSON")]
+    others = [name for name in found if name not in json_files]
+    writes = [name for name in others if "save" in name or "write" in name]
+    reads = [name for name in others if name not in writes]
+    for names, turns in ((writes, repeats), (reads, repeats), (json_files, 0)):
+        for turn in range(turns + 1):
+            for name in names:
+                start = time.perf_counter()
+                found[name]()
+                if turn or not turns:
+                    times[name].append(time.perf_counter() - start)
     return times
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_helpers import code_of
+from make_fixtures import DATA
 
-from cgpt.checkpoint._codec import crc32, crc32_parts
+from cgpt.checkpoint import describe, load_model_binary, reader
+from cgpt.checkpoint._codec import READS, crc32, crc32_parts, read_checked
+from cgpt.errors import CheckpointError
 
 
 @pytest.mark.parametrize("fold", [True, False])
@@ -46,3 +52,53 @@ def test_crc32_of_parts() -> None:
             crc32_parts(data, np.array([start]), np.array([length]))
     with pytest.raises(ValueError, match="lengths"):
         crc32_parts(data, starts, lengths[:2])
+
+
+@pytest.mark.skipif(not READS, reason="files are read piece by piece here")
+def test_reading_with_a_checksum(tmp_path: Path) -> None:
+    data = np.random.default_rng(3).bytes(1_300_000)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        for start, length in ((0, 0), (0, 1), (5, 1_000_003), (100, 1 << 19), (0, len(data))):
+            target = bytearray(length)
+            assert read_checked(fd, start, length, target) == (
+                zlib.crc32(data[start:start + length]), length)
+            assert target == data[start:start + length]
+        scratch = bytearray(1000)                       # only the checksum counts
+        assert read_checked(fd, 7, 999_999, scratch) == (zlib.crc32(data[7:1_000_006]), 999_999)
+        crc, done = read_checked(fd, len(data) - 10, 50, bytearray(50))
+        assert (crc, done) == (zlib.crc32(data[-10:]), 10)
+        for length, room in ((-1, 5), (5, 0)):
+            with pytest.raises(ValueError, match="length"):
+                read_checked(fd, 0, length, bytearray(room))
+    finally:
+        os.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        read_checked(fd, 0, 5, bytearray(5))
+
+
+def test_where_files_are_read_piece_by_piece(tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "READS", False)
+    monkeypatch.setattr(reader, "_PIECE", 100)
+    load_model_binary(DATA / "tiny_v1.bin")
+    assert describe(DATA / "tiny_v1.bin", verify=True)["verified"]
+    data = bytearray((DATA / "tiny_v1.bin").read_bytes())
+    data[-70] ^= 1
+    path = tmp_path / "m.bin"
+    path.write_bytes(data)
+    assert code_of(path) == "damaged"
+    with pytest.raises(CheckpointError):
+        describe(path, verify=True)
+
+
+def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.bin"
+    whole = (DATA / "tiny_v1.bin").read_bytes()
+    path.write_bytes(whole)
+    with reader.BinaryFile(path) as file:
+        os.truncate(path, len(whole) - 200)
+        with pytest.raises(CheckpointError, match="its end at byte"):
+            file.verify()

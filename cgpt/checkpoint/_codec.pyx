@@ -5,14 +5,21 @@ Every function releases the GIL. The loops are C (crc32.h, decimal.h); their res
 """
 
 from array import array
+from os import strerror
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "crc32.h" nogil:
     void cgpt_crc_prepare()
     int cgpt_crc_folds()
     uint32_t cgpt_crc32(uint32_t crc, const unsigned char *p, size_t n, int fold)
+
+cdef extern from "reading.h" nogil:
+    enum: CGPT_READS
+    int64_t cgpt_read_checked(int fd, int64_t at, int64_t length, unsigned char *target,
+                              int64_t room, int fold, uint32_t *crc)
 
 cdef extern from "decimal.h" nogil:
     enum: CGPT_LEAST_POWER
@@ -80,6 +87,30 @@ def crc32_parts(const unsigned char[::1] data, const int64_t[::1] starts,
         for i in range(n):
             crcs[i] = cgpt_crc32(0, &data[0] + starts[i], lengths[i], _folds)
     return found.tolist()
+
+
+READS = bool(CGPT_READS)        # whether the system can do what read_checked does
+
+
+def read_checked(int fd, int64_t position, int64_t length, unsigned char[::1] target):
+    """Read `length` bytes of a file into `target`, from its beginning again where it is shorter.
+
+    Returns (the bytes' CRC-32, how many there were before the file ended). The GIL is released
+    once: taking it again for every piece cost more than the checksums. Raises OSError.
+    """
+    cdef int64_t room = target.shape[0], done
+    cdef uint32_t crc = 0
+    if length < 0 or (length > 0 and room == 0):
+        raise ValueError(f"length: found {length} with room for {room}")
+    cdef unsigned char *start = &target[0] if room else NULL
+    cdef int number = 0
+    with nogil:
+        done = cgpt_read_checked(fd, position, length, start, room, _folds, &crc)
+        if done < 0:
+            number = errno
+    if done < 0:
+        raise OSError(number, strerror(number))
+    return crc, done
 
 
 def format_floats(const float[::1] values):

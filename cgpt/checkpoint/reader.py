@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from cgpt.arena import Floats
-from cgpt.checkpoint._codec import crc32, crc32_parts
+from cgpt.checkpoint._codec import READS, crc32, crc32_parts, read_checked
 from cgpt.checkpoint.failures import damaged, foreign, unreadable
 from cgpt.checkpoint.format import (
     DType,
@@ -211,26 +211,37 @@ class BinaryFile(Source):
 
     def fill(self, record: Record, target: Floats) -> None:
         """Read a float32 payload into `target` and check it."""
-        view, crc = memoryview(target).cast("B"), 0
-        for start in range(0, record.length, _PIECE):
-            piece = view[start:start + _PIECE]
-            self.read_into(record.offset + start, piece)
-            crc = crc32(piece, crc)            # while it is in the cache
-        self._compare(record, crc)
+        self._compare(record, self._read_checked(record, memoryview(target).cast("B")))
         if sys.byteorder == "big":
             target.byteswap(inplace=True)
 
     def verify(self, kinds: Sequence[int] = ()) -> None:
         """Check every payload, or those of some kinds."""
         def check(record: Record) -> None:
-            buffer, crc = memoryview(bytearray(min(_PIECE, record.length))), 0
-            for start in range(0, record.length, _PIECE):
-                piece = buffer[:record.length - start]
-                self.read_into(record.offset + start, piece)
-                crc = crc32(piece, crc)
-            self._compare(record, crc)
+            buffer = memoryview(bytearray(min(_PIECE, record.length)))
+            self._compare(record, self._read_checked(record, buffer))
         in_parallel([Job(record.length, partial(check, record)) for record in self.records
                      if not kinds or record.kind in kinds])
+
+    def _read_checked(self, record: Record, target: memoryview) -> int:
+        """Read a payload into `target`, over and over where that is shorter; its CRC-32."""
+        if READS:
+            try:
+                crc, done = read_checked(self.fd, record.offset, record.length, target)
+            except OSError as error:
+                raise unreadable(self.path, error) from error
+            if done < record.length:
+                raise damaged(self.path, f"its end at byte {record.offset + done}",
+                              f"{record.length - done} bytes more")
+            return crc
+        crc = 0                         # Windows
+        again = len(target) < record.length
+        for start in range(0, record.length, _PIECE):
+            size = min(_PIECE, record.length - start)
+            piece = target[:size] if again else target[start:start + size]
+            self.read_into(record.offset + start, piece)
+            crc = crc32(piece, crc)
+        return crc
 
     def _compare(self, record: Record, crc: int) -> None:
         if crc != record.crc:
