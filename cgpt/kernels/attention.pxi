@@ -203,7 +203,7 @@ ctypedef struct Backward:
     float *q_strips        # Q^T, scaled: [query / NR][d][NR]
     float *g_strips        # dO^T: [query / NR][d][NR]
     float *k_rows          # K: [d / NR][key][NR]
-    float *q_rows          # Q, scaled: [d / NR][query][NR]
+    float *q_rows          # Q: [d / NR][query][NR]
     float *g_rows          # dO: [d / NR][query][NR]
     float *delta           # [query], rows of dO * O summed
     float *lse             # [query], padded
