@@ -78,7 +78,7 @@ def peaks(threads: int, seconds: float, products: list[list[int]],
     def measure() -> dict[str, Any]:
         found: dict[str, Any] = {"isa": isa, "fma": multiply_adds(module, threads, seconds),
                                  "read": {name: read() for name, read in bandwidths.items()}}
-        if product:     # last: the threads of NumPy's BLAS go on spinning for a while
+        if product:     # last: the threads of its BLAS spin into whatever comes behind it
             found["sgemm"] = product()
         return found
 

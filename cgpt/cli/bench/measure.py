@@ -12,7 +12,7 @@ import numpy as np
 
 from cgpt.errors import CgptError
 
-LEAST_SECONDS = 0.25        # of one repeat; quick actions are repeated inside it
+LEAST_SECONDS = 0.5         # of one repeat; quick actions are repeated inside it
 
 
 class Skip(CgptError):

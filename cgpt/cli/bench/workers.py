@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from cgpt.errors import CgptError, ConfigError
 # first step.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
                "MALLOC_TOP_PAD_": str(1 << 28)}
+# Seconds between two turns. The threads of a BLAS spin for up to 2**26 cycles after their last
+# product; without a rest the side whose turn comes next pays for them.
+REST = 0.1
 PLACE = "cgpt.cli.bench."       # where the modules of the sides are
 THREAD_VARIABLES = ("CGPT_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(THREAD_VARIABLES, "1")
@@ -155,7 +159,8 @@ class Crew:
         self._stack.__exit__(*error)
 
     def measure(self, tasks: dict[str, tuple[str, dict[str, Any]]], repeats: int) -> Rounds:
-        """Prepare (task, details) of each side, then measure all in turn, `repeats` times."""
+        """Prepare (task, details) of each side, then measure all in turn, `repeats` times,
+        with a rest before each turn."""
         found = Rounds()
         for name, (task, details) in tasks.items():
             try:
@@ -165,6 +170,7 @@ class Crew:
                 self.tell(name, reason)
         for _ in range(repeats):
             for name, values in found.values.items():
+                time.sleep(REST)
                 values.append(self.workers[name].measure())
         found.memory = {name: self.workers[name].memory() for name in found.values}
         return found
