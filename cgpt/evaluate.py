@@ -12,7 +12,7 @@ import numpy as np
 from cgpt.data import Dialogue, Sample
 from cgpt.errors import DataError
 from cgpt.llm import LLM
-from cgpt.tokenizer import FIRST_BYTE, FIRST_WORD, Tokenizer
+from cgpt.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,9 @@ def evaluate(llm: LLM, samples: Iterable[Sample | str | Dialogue]) -> EvalResult
 
 def _measure(tokenizer: Tokenizer, samples: Iterable[Sample]) -> tuple[int, int]:
     """Characters and UTF-8 bytes of the targets that carry loss."""
-    words = tokenizer.words[FIRST_WORD:]
-    sizes = np.zeros((2, len(tokenizer)), dtype=np.int64)
     # A byte counts as a character unless it continues one.
-    sizes[0, FIRST_BYTE:FIRST_WORD] = (np.arange(256) & 0xC0) != 0x80
-    sizes[1, FIRST_BYTE:FIRST_WORD] = 1
-    sizes[0, FIRST_WORD:] = [len(word) for word in words]
-    sizes[1, FIRST_WORD:] = [len(word.encode("utf-8", "surrogatepass")) for word in words]
+    sizes = np.array([[sum(byte & 0xC0 != 0x80 for byte in token), len(token)]
+                      for token in tokenizer.token_bytes()], dtype=np.int64).T
     characters = size = 0
     for sample in samples:
         counted = sizes[:, sample.targets[sample.targets >= 0]].sum(axis=1)

@@ -192,13 +192,19 @@ class LLM:
         return cls.from_texts(corpus.texts(), GPTConfig.preset(DEFAULT_PRESET), seed)
 
     @classmethod
-    def from_texts(cls, texts: Iterable[str], config: GPTConfig, seed: int = 0) -> LLM:
+    def from_texts(cls, texts: Iterable[str], config: GPTConfig, seed: int = 0,
+                   kind: str = "words") -> LLM:
         """A vocabulary of at most config.vocab_size tokens learnt from `texts`, fresh weights.
 
+        kind  of the vocabulary: "words", "chars" or "bpe"
         The model's vocab_size is the number of tokens learnt. Raises DataError where there is no
         text, ConfigError where vocab_size is too small for any.
         """
-        tokenizer = Tokenizer.train(texts, config.vocab_size)
+        return cls.fresh(Tokenizer.train(texts, config.vocab_size, kind), config, seed)
+
+    @classmethod
+    def fresh(cls, tokenizer: Tokenizer, config: GPTConfig, seed: int = 0) -> LLM:
+        """Fresh weights for a vocabulary; the model's vocab_size becomes that of the tokenizer."""
         return cls(tokenizer, GPT(replace(config, vocab_size=len(tokenizer)), seed=seed))
 
     @property

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from cgpt.checkpoint import load_tokenizer
 from cgpt.config import GPTConfig, TrainConfig, _check_int, _Config
 from cgpt.data import Corpus, Dialogue, packaged_data, read_corpus
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.llm import LLM, PHASES
+from cgpt.tokenizer import KINDS, Tokenizer
 from cgpt.train import FitResult, Progress, Trainer
 
 # The recipe of the guided run, tuned on the packaged data with the `small` preset
@@ -35,6 +37,8 @@ class RunConfig(_Config):
     pretrain, chat   files or folders of the two phases, as given; () skips the phase
     preset           shape of the model
     vocab_size       most tokens of the vocabulary; None for the preset's
+    tokenizer        kind of vocabulary to learn ("words", "chars", "bpe"), or a .json or .bin file
+                     that holds one
     seed             of the weights, and of the shuffling and dropout of both phases
     pretrain_train, finetune_train  how the phases are trained; their seed becomes `seed`
     Raises ConfigError naming the field that is wrong.
@@ -44,6 +48,7 @@ class RunConfig(_Config):
     chat: tuple[str, ...] = ()
     preset: str = "small"
     vocab_size: int | None = None
+    tokenizer: str = "words"
     seed: int = 0
     pretrain_train: TrainConfig = field(default_factory=TrainConfig)
     finetune_train: TrainConfig = field(default_factory=TrainConfig)
@@ -55,6 +60,10 @@ class RunConfig(_Config):
                 paths = (paths,)
             object.__setattr__(self, name, tuple(os.fspath(path) for path in paths))
         _check_int("RunConfig", "seed", self.seed, 0, (1 << 63) - 1)
+        if not isinstance(self.tokenizer, str) or not (
+                self.tokenizer in KINDS or self.tokenizer.lower().endswith((".json", ".bin"))):
+            raise ConfigError(f"RunConfig: tokenizer must be {', '.join(KINDS)}, or a .json or "
+                              f".bin file that holds a vocabulary, found {self.tokenizer!r}")
         for name in ("pretrain_train", "finetune_train"):
             value = getattr(self, name)
             if isinstance(value, dict):
@@ -105,8 +114,7 @@ class TrainingRun:
         corpora = {name: _read(config, name) for name in PHASES if config.phase(name)[0]}
         if not corpora:
             raise DataError("no data to train on: name files for pre-training, for chat, or both")
-        texts = [text for corpus in corpora.values() for text in corpus.texts()]
-        llm = LLM.from_texts(texts, config.shape(), seed=config.seed)
+        llm = LLM.fresh(_vocabulary(config, corpora), config.shape(), seed=config.seed)
         llm.training_state.run = config.to_dict()
         llm.training_state.data_fingerprint = _join_fingerprints(
             {name: corpus.fingerprint for name, corpus in corpora.items()})
@@ -241,6 +249,14 @@ def _read(config: RunConfig, name: str) -> Corpus:
         raise DataError(f"{', '.join(paths)}: no dialogues in the chat data, only "
                         f"{len(corpus.documents)} texts; name them for pre-training instead")
     return corpus
+
+
+def _vocabulary(config: RunConfig, corpora: dict[str, Corpus]) -> Tokenizer:
+    """The vocabulary that the config names, or one learnt from all texts."""
+    if config.tokenizer in KINDS:
+        texts = [text for corpus in corpora.values() for text in corpus.texts()]
+        return Tokenizer.train(texts, config.shape().vocab_size, config.tokenizer)
+    return load_tokenizer(config.tokenizer)
 
 
 def _ended_by_budget(config: RunConfig, llm: LLM) -> bool:

@@ -18,7 +18,8 @@ from typing import Any
 
 SIGNATURE = bytes.fromhex("89 43 47 50 54 0D 0A 1A")
 KINDS = {1: "config", 2: "vocabulary", 3: "layer", 4: "training_state", 5: "metadata",
-         6: "optimizer", 16: "tensor", 17: "adam_m", 18: "adam_v", 19: "best_tensor", 20: "scale"}
+         6: "optimizer", 7: "tokenizer", 16: "tensor", 17: "adam_m", 18: "adam_v",
+         19: "best_tensor", 20: "scale"}
 ITEM_SIZES = {0: 1, 1: 4, 2: 2, 3: 2, 4: 1, 5: 1, 6: 4, 7: 8, 8: 8}
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
 
@@ -61,6 +62,7 @@ class Model:
     training_state: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] | None = None
+    tokenizer: dict[str, Any] = field(default_factory=lambda: {"kind": "words"})
     tensors: dict[str, array.array[float]] = field(default_factory=dict)
     adam_m: dict[str, array.array[float]] = field(default_factory=dict)
     adam_v: dict[str, array.array[float]] = field(default_factory=dict)

@@ -18,6 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cgpt.arena import aligned
+from cgpt.bpe import name_of
 from cgpt.checkpoint import save_model_binary, save_model_json
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM, TrainingState
@@ -79,6 +80,17 @@ def rounded_llm() -> LLM:
     return LLM(Tokenizer.from_state({"words": [], "scores": []}), gpt)
 
 
+def kind_llm(kind: str) -> LLM:
+    """As `tiny_llm`, with a vocabulary of another kind."""
+    llm = tiny_llm(optimizer=False, best=False)
+    hill, water = "山".encode(), "水".encode()
+    words = {"bpe": [*map(name_of, (hill[:2], hill, water[1:], water))],
+             "chars": ["山", "水", "😀"]}[kind]
+    scores = [0.0] * 4 if kind == "bpe" else [-1.5, -1.625, -1.75]
+    llm.tokenizer = Tokenizer.from_state({"kind": kind, "words": words, "scores": scores})
+    return llm
+
+
 FIXTURES: dict[str, Callable[[Path], object]] = {
     "tiny_v1.bin": lambda path: save_model_binary(tiny_llm(), path),
     "tiny_v1.json": lambda path: save_model_json(tiny_llm(), path),
@@ -88,6 +100,9 @@ FIXTURES: dict[str, Callable[[Path], object]] = {
         rounded_llm(), path, optimizer=False, weights="float16"),
     "tiny_v1_int8.bin": lambda path: save_model_binary(
         rounded_llm(), path, optimizer=False, weights="int8", group=32),
+    "tiny_v1_bpe.bin": lambda path: save_model_binary(kind_llm("bpe"), path),
+    "tiny_v1_bpe.json": lambda path: save_model_json(kind_llm("bpe"), path),
+    "tiny_v1_chars.bin": lambda path: save_model_binary(kind_llm("chars"), path),
 }
 
 

@@ -34,6 +34,8 @@ SHORT = {
     "bench_sampling.py": ["--repeats", "1"],
     "bench_session.py": ["--turns", "20"],
     "bench_startup.py": ["--repeats", "1"],
+    "bench_tokenizer.py": ["--data", str(Path(__file__).parent.parent / "data"), "--repeats", "1",
+                           "--vocab-size", "600"],
     "bench_train.py": ["--config", "S", "--repeats", "1"],
 }
 

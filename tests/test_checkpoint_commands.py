@@ -31,7 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     for name in list(os.environ):
         if name.startswith("CGPT_"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr("cgpt.tokenizer._jieba_cut", lambda: list)
+    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
 
@@ -139,7 +139,7 @@ STOPPED = """
 import sys
 from cgpt.cli import main
 import cgpt.tokenizer
-cgpt.tokenizer._jieba_cut = lambda: list
+cgpt.vocabulary._jieba_cut = lambda: list
 raise SystemExit(main(sys.argv[1:]))
 """
 

@@ -46,7 +46,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("CGPT_"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr("cgpt.tokenizer._jieba_cut", lambda: list)
+    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     write_data(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cgpt.tokenizer._jieba_cut", lambda: list)
+        patch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
         patch.chdir(folder)
         assert main([*TRAIN, "--max-steps", "6", "--seed", "3"]) == 0
     return folder

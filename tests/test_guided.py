@@ -64,7 +64,7 @@ def fresh(tmp_path: Path) -> Path:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vocabularies without jieba, whose dictionary takes a second to read."""
-    monkeypatch.setattr("cgpt.tokenizer._jieba_cut", lambda: list)
+    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
     monkeypatch.delenv("CGPT_LANG", raising=False)
 
 

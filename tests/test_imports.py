@@ -31,6 +31,8 @@ FLOORS = [
     ["readers"],
     ["items"],
     ["tokenizer", "optim"],
+    ["bpe"],
+    ["vocabulary"],
     ["inspection"],
     ["model"],
     ["head"],
@@ -39,14 +41,14 @@ FLOORS = [
     ["arena"],
     ["arrays"],
     ["kernels"],
-    ["_kernels"],
+    ["_kernels", "_lattice", "_bpe", "_merging"],
     ["config"],
     ["errors"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Imported late, inside a function, as a convenience for users; nothing below depends on it.
 ALLOWED = {("model", "generate"), ("model", "inspection"), ("llm", "evaluate")}
-HOMES = {"click": {"cli"}, "rich": {"cli"}, "jieba": {"tokenizer"}, "tomllib": {"cli"}}
+HOMES = {"click": {"cli"}, "rich": {"cli"}, "jieba": {"vocabulary"}, "tomllib": {"cli"}}
 
 
 def room_of(path: Path) -> str:

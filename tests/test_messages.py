@@ -11,7 +11,7 @@ import click
 import pytest
 
 from cgpt.cli import choose_language, messages
-from cgpt.cli.app import Option
+from cgpt.cli.app import LazyGroup, Option
 from cgpt.cli.help_text import COMMANDS, OPTIONS
 from cgpt.cli.layout import box, columns, text_width, wrap
 from cgpt.cli.messages import MESSAGES, language, set_language, t
@@ -54,9 +54,19 @@ def test_every_message_is_used() -> None:
     assert not unused
 
 
+def every_command(group: LazyGroup, ctx: click.Context) -> list[click.Command]:
+    """The commands of a group, those of groups inside it too."""
+    found: list[click.Command] = []
+    for name in group.modules:
+        command = group.get_command(ctx, name)
+        found += [command, *(every_command(command, ctx) if isinstance(command, LazyGroup)
+                             else [])]
+    return found
+
+
 def test_every_option_and_command_has_help_in_both_languages() -> None:
     with click.Context(cgpt) as ctx:
-        commands = [cgpt, *(cgpt.get_command(ctx, name) for name in cgpt.modules)]
+        commands = [cgpt, *every_command(cgpt, ctx)]
         assert {command.name for command in commands} == set(COMMANDS)
         found = {param.name for command in commands for param in command.params
                  if isinstance(param, Option)}
@@ -71,8 +81,8 @@ def test_every_option_and_command_has_help_in_both_languages() -> None:
 
 def test_every_option_reads_the_environment() -> None:
     with click.Context(cgpt) as ctx:
-        for name in cgpt.modules:
-            for param in cgpt.get_command(ctx, name).params:
+        for command in every_command(cgpt, ctx):
+            for param in command.params:
                 if isinstance(param, Option) and param.name != "help":
                     flag = max(param.opts, key=len)
                     assert param.envvar == "CGPT_" + flag[2:].replace("-", "_").upper()

@@ -23,7 +23,8 @@ FINETUNE = TrainConfig(epochs=2, batch_tokens=48, warmup=2, val_fraction=0.2, jo
 @pytest.fixture
 def small_vocabulary(monkeypatch):
     """Spare the second that jieba takes to read its dictionary."""
-    monkeypatch.setattr(Tokenizer, "train", lambda texts, size: (list(texts), small_tokenizer())[1])
+    monkeypatch.setattr(Tokenizer, "train",
+                        lambda texts, size, kind: (list(texts), small_tokenizer())[1])
 
 
 @pytest.fixture

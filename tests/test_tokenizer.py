@@ -21,12 +21,10 @@ from cgpt.errors import ConfigError, DataError
 from cgpt.tokenizer import (
     FIRST_BYTE,
     FIRST_WORD,
-    LONGEST_WORD,
     SPECIAL_TOKENS,
     Tokenizer,
-    _jieba_cut,
-    _learn,
 )
+from cgpt.vocabulary import LONGEST_WORD, _jieba_cut, _learn
 
 TEXTS = [
     "山脉是高大而多岩石的地形。山脉通过构造力或火山活动在长时间的地质时期内形成。",
@@ -52,7 +50,7 @@ _cut = functools.cache(_jieba_cut)
 @pytest.fixture(autouse=True)
 def one_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
     """jieba's dictionary takes a second to read: once for all tests here."""
-    monkeypatch.setattr("cgpt.tokenizer._jieba_cut", _cut)
+    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", _cut)
 
 
 @functools.cache
@@ -113,7 +111,6 @@ def test_every_string_comes_back(text: str) -> None:
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert all(FIRST_BYTE <= token < len(tokenizer) for token in ids)
-    assert tokenizer.encode(text) == ids  # from the cache
 
 
 @given(st.one_of(chinese, any_text))
@@ -160,7 +157,7 @@ def test_words_rarer_than_chance_make_way() -> None:
 
 
 def test_dead_words_that_stay_are_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpt.tokenizer._ROUNDS", 0)  # as if the rounds were used up
+    monkeypatch.setattr("cgpt.vocabulary._ROUNDS", 0)  # as if the rounds were used up
     units = Counter({"和": 500, "的": 500, "和的": 2, "的和的": 2})
     scores = _learn(units, Counter({"和": 504, "的": 506}), 100)
     tokenizer = Tokenizer([*scores], [*scores.values()])
@@ -241,14 +238,6 @@ def test_state_is_enough_without_jieba(tokenizer: Tokenizer, reloaded: Tokenizer
     assert reloaded.to_state() == tokenizer.to_state()
     for text in TEXTS + HARD:
         assert reloaded.encode(text) == tokenizer.encode(text)
-
-
-def test_cache_is_bounded(tokenizer: Tokenizer, reloaded: Tokenizer,
-                          monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpt.tokenizer._CACHED_PIECES", 3)
-    for text in TEXTS:
-        assert reloaded.encode(text) == tokenizer.encode(text)
-        assert len(reloaded._cache) <= 3
 
 
 @pytest.mark.parametrize("change", [

@@ -17,11 +17,12 @@ from cgpt.checkpoint.parts import Progress
 from cgpt.checkpoint.reader import Source
 from cgpt.checkpoint.sniff import format_of
 from cgpt.checkpoint.storage import StoredTensor
+from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.llm import LLM
 
 __all__ = ["CheckpointManager", "StoredTensor", "compare_models", "describe", "find_models",
            "load_model_auto", "load_model_binary", "load_model_json", "load_stored_weights",
-           "save_model_binary", "save_model_json"]
+           "load_tokenizer", "save_model_binary", "save_model_json", "save_tokenizer"]
 
 PathLike = str | os.PathLike[str]
 

@@ -159,7 +159,9 @@ def read_tokenizer(file: BinaryFile, config: GPTConfig) -> Tokenizer:
     payload = file.payload(file.one(Kind.VOCABULARY))
     check_words(file.path, int.from_bytes(payload[:4], "little"), config, file.size)
     words, scores = unpack_vocabulary(file.path, payload)
-    return build_tokenizer(file.path, words, scores, config)
+    record = file.maybe(Kind.TOKENIZER)
+    kind = file.json(record).get("kind") if record else "words"
+    return build_tokenizer(file.path, words, scores, config, kind)
 
 
 def unpack_vocabulary(path: object, data: bytes | bytearray) -> tuple[list[str], list[float]]:

@@ -41,6 +41,7 @@ class Kind(IntEnum):
     TRAINING_STATE = 4
     METADATA = 5
     OPTIMIZER = 6
+    TOKENIZER = 7
     TENSOR = 16
     ADAM_M = 17
     ADAM_V = 18

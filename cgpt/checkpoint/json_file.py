@@ -85,6 +85,18 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> P
     return write_file(path, 12 * sum(array.size for _, array in arrays), write)
 
 
+def _vocab(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The words in id order and their scores; without scores where no score decides.
+
+    A reader that knows no other kind than words then refuses what it would encode wrongly.
+    """
+    state = tokenizer.to_state()
+    found: dict[str, Any] = {"words": tokenizer.words}
+    if tokenizer.kind != "bpe":
+        found["scores"] = [None] * FIRST_WORD + state["scores"]
+    return found if tokenizer.kind == "words" else {**found, "kind": tokenizer.kind}
+
+
 def _formatted(pieces: Iterator[str | Floats]) -> Iterator[bytes]:
     """Text as bytes and numbers as text, the latter formatted on two threads a little ahead."""
     with ThreadPoolExecutor(THREADS) as pool:
@@ -106,11 +118,10 @@ def _pieces(llm: LLM, path: object, optimizer: bool,
     def part(name: str, value: Any) -> str:
         return f'"{name}": {dump_json(path, name, value)},\n'
 
-    arena, words = llm.gpt.arena, llm.tokenizer.words
-    scores = [None] * FIRST_WORD + llm.tokenizer.to_state()["scores"]
+    arena = llm.gpt.arena
     yield JSON_OPENING.decode() + part("version", VERSION) + part("graph", GRAPH)
     yield part("config", llm.config.to_dict())
-    yield part("vocab", {"words": words, "scores": scores})
+    yield part("vocab", _vocab(llm.tokenizer))
     yield '"layers": [\n'
     by_name = {entry.name: entry for entry in arena.entries}
     for number, layer in enumerate(llm.gpt.layer_records()):
@@ -308,11 +319,14 @@ class JsonFile(Source):
         """The tokenizer of vocab.words and vocab.scores."""
         vocab = check_object(self.path, "vocab", self.root["vocab"])
         words, scores = vocab.get("words"), vocab.get("scores")
+        kind = vocab.get("kind", "words")
+        if kind == "bpe" and isinstance(words, list) and scores is None:
+            scores = [None] * FIRST_WORD + [0.0] * (len(words) - FIRST_WORD)
         if not (isinstance(words, list) and isinstance(scores, list)
                 and len(words) == len(scores) and scores[:FIRST_WORD] == [None] * FIRST_WORD):
             raise damaged(self.path, "words and scores that do not belong together",
                           f"two lists of one length, the first {FIRST_WORD} scores null")
-        return build_tokenizer(self.path, words, scores[FIRST_WORD:], config)
+        return build_tokenizer(self.path, words, scores[FIRST_WORD:], config, kind)
 
     def fill(self, tensors: Any, entries: list[Entry], target: Floats) -> None:
         """Read the tensors, which must be exactly those of the entries, into a flat array."""

@@ -18,7 +18,7 @@ from cgpt.arena import Entry, Floats
 from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import not_saved
-from cgpt.checkpoint.format import DType, Kind, Record, align, pack_front, place
+from cgpt.checkpoint.format import OPTIONAL, DType, Kind, Record, align, pack_front, place
 from cgpt.checkpoint.parts import GRAPH, check_part_size, dump_json
 from cgpt.checkpoint.reader import Job, grouped
 from cgpt.checkpoint.storage import Storage, quantize
@@ -108,11 +108,11 @@ def pack(llm: LLM, path: object, arrays: Arrays, storage: Storage) -> Packed:
 
 def _parts(llm: LLM, path: object, optimizer: bool, storage: Storage) -> Iterator[Pair]:
     """The records that are not tensors."""
-    def part(kind: Kind, value: Any, name: str = "") -> Pair:
+    def part(kind: Kind, value: Any, name: str = "", flags: int = 0) -> Pair:
         what = name or kind.name.lower()
         data = dump_json(path, what, value).encode("ascii")
         check_part_size(path, what, data)
-        return Record(kind, what, len(data)), memoryview(data)
+        return Record(kind, what, len(data), flags=flags), memoryview(data)
 
     config: dict[str, Any] = {"graph": GRAPH, "config": llm.config.to_dict()}
     if storage.weights != "float32":
@@ -129,6 +129,9 @@ def _parts(llm: LLM, path: object, optimizer: bool, storage: Storage) -> Iterato
     yield part(Kind.METADATA, llm.metadata)
     if optimizer and llm.optimizer is not None:
         yield part(Kind.OPTIMIZER, llm.optimizer.to_dict())
+    kind = llm.tokenizer.kind
+    if kind != "words":     # single characters are encoded as words are, by every reader
+        yield part(Kind.TOKENIZER, {"kind": kind}, flags=OPTIONAL if kind == "chars" else 0)
 
 
 def _tensor(path: object, kind: Kind, entry: Entry, flat: Floats, form: str,

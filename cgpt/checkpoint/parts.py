@@ -23,7 +23,7 @@ from cgpt.errors import ConfigError, DataError
 from cgpt.llm import TrainingState
 from cgpt.model import GPT, LayerRecord
 from cgpt.optim import AdamW
-from cgpt.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, Tokenizer
+from cgpt.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, KINDS, Tokenizer
 
 GRAPH = "gpt2"                          # the only graph that this version builds
 _DEEPEST = 64                           # nesting of a JSON part
@@ -155,7 +155,7 @@ def _reserved_words() -> list[str]:
 
 
 def build_tokenizer(path: object, words: list[str], scores: list[float],
-                    config: GPTConfig) -> Tokenizer:
+                    config: GPTConfig, kind: Any = "words") -> Tokenizer:
     """words of every id, scores of those from FIRST_WORD on."""
     reserved = _reserved_words()
     if words[:FIRST_WORD] != reserved:
@@ -164,10 +164,12 @@ def build_tokenizer(path: object, words: list[str], scores: list[float],
     if len(words) > config.vocab_size:
         raise damaged(path, f"a vocabulary of {len(words)} words", f"at most {config.vocab_size}")
     words = words[FIRST_WORD:]
-    if _plainly_right(words, scores):
+    if isinstance(kind, str) and kind not in KINDS:
+        raise other_version(path, f"a tokenizer of the kind {kind!r:.60}", ", ".join(KINDS))
+    if kind == "words" and _plainly_right(words, scores):
         return Tokenizer(words, scores)
     try:
-        return Tokenizer.from_state({"words": words, "scores": scores})
+        return Tokenizer.from_state({"words": words, "scores": scores, "kind": kind})
     except DataError as error:
         raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None
 

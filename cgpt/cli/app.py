@@ -147,7 +147,8 @@ class _Face:
         rows = [p.help_row() for p in self.params if isinstance(p, Option) and not p.hidden]
         lines += ["", t("label_options"), *columns(rows, width)]
         if isinstance(self, LazyGroup):
-            rows = [(name, pick(COMMANDS[name]).split("\n")[0]) for name in self.modules]
+            above = "" if self.name == "cgpt" else f"{self.name} "
+            rows = [(name, pick(COMMANDS[above + name]).split("\n")[0]) for name in self.modules]
             lines += ["", t("label_commands"), *columns(rows, width)]
         return "\n".join(lines)
 
@@ -168,7 +169,7 @@ class LazyGroup(_Face, click.Group):
     """The group of commands: name -> module that holds the function of the same name."""
 
     def __init__(self, *args: Any, modules: dict[str, str], **attrs: Any) -> None:
-        super().__init__(*args, add_help_option=False, **attrs)
+        super().__init__(*args, add_help_option=False, no_args_is_help=False, **attrs)
         self.modules = modules
         self.params += self.common_params()
 
@@ -183,11 +184,13 @@ class LazyGroup(_Face, click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The command, by the name that was typed and not by the one of its help."""
         if args and args[0] not in self.modules:
             near = nearest(args[0], list(self.modules))
             guess = t("did_you_mean", name=near) if near else ""
             raise click.UsageError(t("no_command", name=args[0]) + guess, ctx=ctx)
-        return super().resolve_command(ctx, args)
+        _, command, rest = super().resolve_command(ctx, args)
+        return args[0], command, rest
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -226,6 +229,8 @@ def usage_sentence(error: click.UsageError) -> str:
     if isinstance(error, click.BadOptionUsage):
         key = "option_takes_no_value" if "not take" in error.message else "option_needs_value"
         return t(key, name=error.option_name)
+    if error.message.startswith("Missing command"):
+        return t("missing_argument", name="COMMAND")
     if error.message.startswith("Got unexpected extra argument"):
         return t("extra_argument", name=error.message.partition("(")[2].rstrip(").").strip())
     return error.message

@@ -222,6 +222,8 @@ CHECKPOINT: dict[str, str] = {
         "词汇表开头不是特殊词和字节",
     "'{first}' to '{last}'": "'{first}' 到 '{last}'",
     "a vocabulary of {n} words": "{n} 个词的词汇表",
+    "a vocabulary in {n} bytes": "占 {n} 字节的词汇表",
+    "a tokenizer of the kind {value}": "{value} 类的分词器",
     "a vocabulary that cannot be ({reason})": "不成立的词汇表（{reason}）",
     "a training state that cannot be ({reason})": "不成立的训练状态（{reason}）",
     "optimizer settings that cannot be ({reason})": "不成立的优化器设置（{reason}）",

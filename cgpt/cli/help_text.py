@@ -44,6 +44,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "比较两个模型文件: 配置、词汇、训练状态与每个张量。\n有差别时退出码为 1。",
         "Compare two model files: configuration, vocabulary, training state, every tensor.\n"
         "The exit code is 1 where they differ."),
+    "tokenizer": (
+        "词汇表: 学习、编码、查看。\nFILE 为词汇表文件或模型文件。",
+        "Vocabularies: learn one, encode with one, look into one.\n"
+        "FILE is a vocabulary or a model."),
+    "tokenizer train": (
+        "从文件学习词汇表并保存。", "Learn a vocabulary from files and save it."),
+    "tokenizer encode": (
+        "把一段文本 (默认标准输入) 变成词，每行一个编号和词。",
+        "Turn a text (stdin by default) into tokens: an id and a token a line."),
+    "tokenizer inspect": (
+        "显示词汇表的内容；给出文件时，还显示其文本变成多少词。",
+        "Show what is in a vocabulary and, with files, what their text becomes."),
     "bench": (
         "测量本机速度 (默认: kernels、train、decode、save)。\n"
         "train 训练 · decode 解码 · kernels 各计算核 · save 保存与加载 · small 小步训练 · "
@@ -84,6 +96,9 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "patience": ("验证损失连续几轮不降就停，0 不提前停",
                  "epochs without a lower held-out loss before it stops, 0 never"),
     "dropout": ("dropout 概率", "dropout probability"),
+    "tokenizer": ("词汇表的种类 (默认 words)，或保存了词汇表的 .json 或 .bin 文件",
+                  "kind of vocabulary (words by default), or a .json or .bin that holds one"),
+    "kind": ("词汇表的种类: 词、字、字节对", "kind of vocabulary: words, characters, byte pairs"),
     "vocab_size": ("词汇量上限", "most entries of the vocabulary"),
     "checkpoint_dir": ("中途保存的文件夹", "folder of the checkpoints on the way"),
     "save_every": ("每 N 步保存一次，0 不保存；指定 --strategy 时 0 为每轮",

@@ -23,6 +23,7 @@ STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")
 COUNT = Number(0, 1 << 62, whole=True)
 POSITIVE = Number(1, 1 << 31, whole=True)
 RATE = Number(0, 1, open_low=True)
+VOCAB_SIZE = Number(262, 1 << 24, whole=True)
 
 
 def _group(*options: Decorator) -> Decorator:
@@ -127,7 +128,7 @@ recipe = _group(
     option("--val-fraction", type=Number(0, 1, open_high=True), metavar="F"),
     option("--patience", type=COUNT, metavar="N"),
     option("--dropout", type=Number(0, 1, open_high=True), metavar="F"),
-    option("--vocab-size", type=Number(262, 1 << 24, whole=True), metavar="N"),
+    option("--vocab-size", type=VOCAB_SIZE, metavar="N"),
     seed, threads)
 
 

@@ -65,7 +65,8 @@ def run_config(values: dict[str, Any]) -> RunConfig:
                          chat=tuple(values.get("chat") or ()))
     else:
         config = default_recipe(values.get("preset"))
-    changes = {key: values[key] for key in ("vocab_size", "seed") if values.get(key) is not None}
+    changes = {key: values[key] for key in ("vocab_size", "seed", "tokenizer")
+               if values.get(key) is not None}
     config = replace(config, **changes)
     both = {key: values[key] for key in TRAIN_FIELDS if values.get(key) is not None}
     if values.get("batch_size"):

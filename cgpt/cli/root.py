@@ -13,7 +13,8 @@ from cgpt.cli.messages import t
 MODULES = {"train": "cgpt.cli.training", "resume": "cgpt.cli.training",
            "chat": "cgpt.cli.talk", "generate": "cgpt.cli.talk", "eval": "cgpt.cli.models",
            "export": "cgpt.cli.models", "import": "cgpt.cli.models", "info": "cgpt.cli.models",
-           "diff": "cgpt.cli.diff", "bench": "cgpt.cli.bench_command"}
+           "diff": "cgpt.cli.diff", "tokenizer": "cgpt.cli.tokenizer_commands",
+           "bench": "cgpt.cli.bench_command"}
 
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

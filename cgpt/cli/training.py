@@ -77,6 +77,7 @@ def load_toml(path: str) -> dict[str, Any]:
 @option("--pretrain", metavar="PATH...", multiple=True, type=PATHS)
 @option("--chat", metavar="PATH...", multiple=True, type=PATHS)
 @options.preset
+@option("--tokenizer", metavar="words|chars|bpe|FILE")
 @option("--config", metavar="FILE.toml", is_eager=True, callback=read_config, expose_value=False)
 @option("--out", metavar="PATH", default=FINAL, note=FINAL, callback=options.model_path)
 @options.phases

@@ -1,0 +1,64 @@
+"""A vocabulary by itself: a small JSON file, or the one inside a model file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from cgpt.checkpoint.atomic import Output, write_file
+from cgpt.checkpoint.binary import read_config, read_tokenizer
+from cgpt.checkpoint.failures import damaged, other_version
+from cgpt.checkpoint.json_file import JsonFile
+from cgpt.checkpoint.parts import parse_json
+from cgpt.checkpoint.reader import BinaryFile, Source
+from cgpt.checkpoint.sniff import format_of
+from cgpt.errors import DataError
+from cgpt.tokenizer import Tokenizer
+
+FORMAT, VERSION = "cgpt-tokenizer", 1
+_OPENING = f'{{"format": "{FORMAT}"'.encode()
+_MOST = 1 << 28     # bytes of a vocabulary's file
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Path:
+    """Write {"format", "version", "kind", "words", "scores"}; see `save_model_binary` for how.
+
+    Raises CheckpointError (code "write") with the reason.
+    """
+    state = {"format": FORMAT, "version": VERSION, "kind": tokenizer.kind, **tokenizer.to_state()}
+    text = json.dumps(state, ensure_ascii=True).encode("ascii") + b"\n"
+
+    def write(out: Output) -> None:
+        out.write(text)
+
+    return write_file(path, len(text), write)
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
+    """The vocabulary of a file of `save_tokenizer` or of a model; no weights are read.
+
+    Raises CheckpointError with code missing, damaged, version or foreign.
+    """
+    with Source(path) as source:
+        if source.head.startswith(_OPENING):
+            if source.size > _MOST:
+                raise damaged(path, f"a vocabulary in {source.size} bytes", f"at most {_MOST}")
+            return _parsed(path, source.read(0, source.size))
+        kind = format_of(path, source.head, source.size)
+    if kind == "binary":
+        with BinaryFile(path) as file:
+            return read_tokenizer(file, read_config(file))
+    with JsonFile(path) as file:
+        return file.tokenizer(file.config)
+
+
+def _parsed(path: object, text: bytes | bytearray) -> Tokenizer:
+    state = parse_json(path, "the file", text, room=len(text))
+    if state.get("version") != VERSION:
+        raise other_version(path, f"format version {state.get('version')!r:.60}",
+                            f"version {VERSION}")
+    try:
+        return Tokenizer.from_state(state)
+    except DataError as error:
+        raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None

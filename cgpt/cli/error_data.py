@@ -1,0 +1,93 @@
+"""Chinese of the sentences about text, vocabularies and data files; see error_sentences.py."""
+
+from __future__ import annotations
+
+DATA_SENTENCES: dict[str, str] = {
+    # tokens and text
+    "Tokenizer.encode: expected a str, found {type}":
+        "Tokenizer.encode: 应为 str，而不是 {type}",
+    "token ids are whole numbers, found {value}": "词的 id 应为整数，而不是 {value}",
+    "token id {n} is outside the vocabulary, expected 0 to {most}":
+        "词的 id {n} 不在词汇表内，应在 0 到 {most} 之间",
+    "Tokenizer.train: expected a list of strings, found one string":
+        "Tokenizer.train: 应为字符串列表，而不是一个字符串",
+    "Tokenizer.train: text {n} is not a str, found {type}":
+        "Tokenizer.train: 第 {n} 条文本应为 str，而不是 {type}",
+    "Tokenizer.train: no text to learn a vocabulary from; give at least one string that is not "
+    "empty":
+        "Tokenizer.train: 没有可用来学习词汇的文本；请至少给出一个非空字符串",
+    "vocab_size must be a whole number, found {value}": "vocab_size 应为整数，而不是 {value}",
+    "vocab_size must be at least {least} ({special} special tokens, 256 bytes and a character), "
+    "found {value}":
+        "vocab_size 应至少为 {least}（{special} 个特殊词、256 个字节和一个字符），而不是 {value}",
+    "saved vocabulary: expected an object with 'words' and 'scores'":
+        "保存的词汇表: 应为含 'words' 和 'scores' 的对象",
+    "saved vocabulary: expected two lists of one length under 'words' and 'scores'":
+        "保存的词汇表: 'words' 和 'scores' 应为两个等长的列表",
+    "saved vocabulary: word {n} must be a string of 1 to {most} characters, found {value}":
+        "保存的词汇表: 第 {n} 个词应为 1 到 {most} 个字符的字符串，而不是 {value}",
+    "saved vocabulary: word {n} holds half a character, found {value}":
+        "保存的词汇表: 第 {n} 个词含有半个字符: {value}",
+    "saved vocabulary: word {n} occurs twice, found {value}":
+        "保存的词汇表: 第 {n} 个词重复出现: {value}",
+    "saved vocabulary: the score of word {n} must be a finite number, found {value}":
+        "保存的词汇表: 第 {n} 个词的分数应为有限数，而不是 {value}",
+    "saved vocabulary: unknown kind {value}; known: {known}":
+        "保存的词汇表: 未知的种类 {value}；可用的种类: {known}",
+    "saved vocabulary: word {n} must be one character in a vocabulary of characters, found {value}":
+        "保存的词汇表: 字的词汇表中第 {n} 个词应为一个字符，而不是 {value}",
+    "saved vocabulary: word {n} must be written in the characters that stand for bytes, found "
+    "{value}":
+        "保存的词汇表: 第 {n} 个词应由代表字节的字符写成，而不是 {value}",
+    "saved vocabulary: word {n} must stand for at least two bytes, found {value}":
+        "保存的词汇表: 第 {n} 个词应至少代表两个字节，而不是 {value}",
+    "tokenizer: unknown kind {value}; known: {known}":
+        "tokenizer: 未知的种类 {value}；可用的种类: {known}",
+    "RunConfig: tokenizer must be {known}, or a .json or .bin file that holds a vocabulary, found "
+    "{value}":
+        "RunConfig: tokenizer 应为 {known}，或保存了词汇表的 .json 或 .bin 文件，而不是 {value}",
+    # data files
+    "{path}: no usable document in it, expected items, each {expected}":
+        "{path}: 没有可用的文本；每一项应为{expected}",
+    "no data: name at least one .json, .jsonl or .txt file or folder":
+        "没有数据: 请至少指定一个 .json、.jsonl 或 .txt 文件或文件夹",
+    "{path}: no .json, .jsonl or .txt file in this folder; name another one, or the files":
+        "{path}: 文件夹中没有 .json、.jsonl 或 .txt 文件；请指定其他文件夹或文件",
+    "{path}: no such file or folder; check the path":
+        "{path}: 没有这个文件或文件夹；请检查路径",
+    "{path}: the name must end in {suffixes} so that the form is known; rename the file":
+        "{path}: 文件名应以 {suffixes} 结尾，才能知道格式；请重命名该文件",
+    "{path}: not a regular file; name a file or folder with data":
+        "{path}: 不是普通文件；请指定有数据的文件或文件夹",
+    "{path}: the file is empty; put documents or dialogues into it":
+        "{path}: 文件为空；请放入文本或对话",
+    "{path}, item {n} (line {line}): {reason}": "{path} 第 {n} 项（第 {line} 行）: {reason}",
+    "{path}, item {n}: {reason}": "{path} 第 {n} 项: {reason}",
+    "{path}, line {line}: {reason}": "{path} 第 {line} 行: {reason}",
+    "{path}, line {line}: found byte {byte} at byte {column} of the line, expected UTF-8{guess}; "
+    "convert the file, for example with iconv -f {name} -t UTF-8":
+        "{path} 第 {line} 行: 第 {column} 个字节为 {byte}，应为 UTF-8{guess}；请转换文件编码，"
+        "例如 iconv -f {name} -t UTF-8",
+    "{path}, line {line}, column {column}: broken JSON ({reason}), found {text}; mend the file"
+    "{guess}":
+        "{path} 第 {line} 行第 {column} 列: JSON 有误（{reason}），发现 {text}；请修改该文件"
+        "{guess}",
+    "{path}, line {line}, column {column}: broken JSON ({reason}), found the end; mend the "
+    "file{guess}":
+        "{path} 第 {line} 行第 {column} 列: JSON 有误（{reason}），文件到此结束；请修改该文件"
+        "{guess}",
+    "{path}: JSON that cannot be read ({reason}); mend the file":
+        "{path}: 无法读取的 JSON（{reason}）；请修改该文件",
+    "{path}, line {line}: JSON that cannot be read ({reason}); mend the file":
+        "{path} 第 {line} 行: 无法读取的 JSON（{reason}）；请修改该文件",
+    "{path}: found {found}, expected a list of items, or an object with one such list; an item is "
+    "{expected}":
+        "{path}: 发现{found}，应为若干项的列表，或只含一个这种列表的对象；每一项为{expected}",
+    "{path}: found {found}, expected a list of items; an item is {expected}":
+        "{path}: 发现{found}，应为若干项的列表；每一项为{expected}",
+    "{path}: the data that comes with cgpt is missing; install cgpt again":
+        "{path}: 缺少 cgpt 自带的数据；请重新安装 cgpt",
+    "dialogue: expected Message(role, content) one after the other, found {value}":
+        "对话: 应为一连串 Message(role, content)，而不是 {value}",
+    "dialogue: {reason}": "对话: {reason}",
+}
