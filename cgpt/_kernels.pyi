@@ -34,9 +34,13 @@ def linear_forward(
     """y (N, M) = x (N, K) weight^T (M, K) + bias (M,) + residual; activated = gelu(y)."""
 
 def linear_backward_input(
-    dy: _Floats, weight: _Floats, dx: _Floats, activated: _Floats | None = None
+    dy: _Floats,
+    weight: _Floats,
+    dx: _Floats,
+    activated: _Floats | None = None,
+    again: _Floats | None = None,
 ) -> None:
-    """dx (N, K) = dy (N, M) weight (M, K), times gelu'(activated)."""
+    """dx (N, K) = dy (N, M) weight (M, K), times gelu'(activated); again = gelu(activated)."""
 
 def linear_backward_weight(
     dy: _Floats, x: _Floats, dweight: _Floats, dbias: _Floats | None
@@ -53,6 +57,11 @@ def layernorm_forward(
     eps: float = 1e-5,
 ) -> None:
     """y (N, C) = (x - mean) * rstd * weight + bias, row by row; mean and rstd (N,) are written."""
+
+def layernorm_again(
+    x: _Floats, weight: _Floats, bias: _Floats, mean: _Floats, rstd: _Floats, y: _Floats
+) -> None:
+    """y (N, C) of layernorm_forward once more, from its mean and rstd."""
 
 def layernorm_backward(
     dy: _Floats,

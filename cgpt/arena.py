@@ -147,13 +147,17 @@ class Workspace:
 
     With keep=True (training) every layer has buffers of its own, which the backward pass reads;
     with keep=False (inference) buffers of the same role are one, whatever the number of layers.
+    With recompute=True blocks share theirs too, all but their outputs: backward makes what lay in
+    them again.
     Buffers are asked for twice: until `place` is called their sizes are only noted (no memory is
     touched), then they are parts of one block, so that the system can give it large pages.
     """
 
-    def __init__(self, rows: int, *, keep: bool) -> None:
+    def __init__(self, rows: int, *, keep: bool, recompute: bool = False) -> None:
         self.rows = rows
         self.keep = keep
+        self.recompute = recompute
+        self.block = ""         # name of the block that is being planned and will be recomputed
         self._sizes: dict[str, int] = {}
         self._buffers: dict[str, Floats] = {}
 
@@ -165,9 +169,14 @@ class Workspace:
             self._buffers[role] = block[start:start + size]
             start += size
 
-    def saved(self, layer: str, role: str, width: int) -> Floats:
-        """(rows, width) that stays until the layer's backward pass; shared when not kept."""
-        return self.shared(f"{layer}.{role}" if self.keep else role, width)
+    def saved(self, layer: str, role: str, width: int, *, always: bool = False) -> Floats:
+        """(rows, width) that stays until the layer's backward pass; shared when not kept.
+
+        With recompute the same layers of all blocks share it, unless it is to stay `always`.
+        """
+        if not self.keep:
+            return self.shared(role, width)
+        return self.shared(f"{layer if always else layer.removeprefix(self.block)}.{role}", width)
 
     def shared(self, role: str, width: int, rows: int | None = None) -> Floats:
         """(rows, width) that only lives until another layer asks for the same role."""

@@ -106,22 +106,29 @@ class Linear(Layer):
 
     def backward(self, dy: Floats, step: Step) -> Floats:
         dx = self.dx[:len(dy)]
+        if self._before is None:
+            K.linear_backward_input(dy, self.weight.data, dx)
+        else:       # x is made again on the way: it was not kept
+            K.linear_backward_input(dy, self.weight.data, dx, self._before.x, self.x)
         K.linear_backward_weight(dy, self.x, self.weight.grad, self.bias.grad)
-        K.linear_backward_input(dy, self.weight.data, dx,
-                                None if self._before is None else self._before.x)
         return dx
 
 
 class LayerNorm(Layer):
-    """y = (x - mean) / sqrt(variance + 1e-5) * weight + bias, row by row.  x, y (N, C)."""
+    """y = (x - mean) / sqrt(variance + 1e-5) * weight + bias, row by row.  x, y (N, C).
+
+    In a Residual branch y is not kept: `again` makes it for the backward pass of its reader.
+    """
 
     def __init__(self, C: int) -> None:
         self.weight = Parameter(C, fill=1.0)
         self.bias = Parameter(C)
+        self.kept = True
 
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
         C = self.weight.shape[0]
-        self.y = workspace.saved(self.name, "norm", C)
+        self.y = (workspace.saved(self.name, "norm", C) if self.kept
+                  else workspace.shared("norm", C))
         self.mean = workspace.saved(self.name, "mean", 1).reshape(-1)
         self.rstd = workspace.saved(self.name, "rstd", 1).reshape(-1)
         self.dx = workspace.shared(f"d{slot}", C) if workspace.keep else None
@@ -131,6 +138,12 @@ class LayerNorm(Layer):
         self.x, y = x, self.y[:n]
         K.layernorm_forward(x, self.weight.data, self.bias.data, y, self.mean[:n], self.rstd[:n])
         return y
+
+    def again(self) -> None:
+        """The y of the last forward, bit for bit, after others have used its buffer."""
+        n = len(self.x)
+        K.layernorm_again(self.x, self.weight.data, self.bias.data, self.mean[:n], self.rstd[:n],
+                          self.y[:n])
 
     def backward(self, dy: Floats, step: Step) -> Floats:
         return self.add_backward(dy, self.dx[:len(dy)], add=False)
@@ -147,7 +160,8 @@ class GELU(Layer):
     """y = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).  x, y (N, F).
 
     Between two Linear layers it costs no pass over memory of its own: the one before writes y
-    while x is in the cache, the one after multiplies its dx by the slope.
+    while x is in the cache, the one after multiplies its dx by the slope. That one also makes y
+    again, so y is not kept.
     """
 
     def __init__(self, F: int) -> None:
@@ -166,7 +180,8 @@ class GELU(Layer):
         return self.y[:len(x)]
 
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
-        self.y = workspace.saved(self.name, "gelu", self.width)
+        self.y = (workspace.shared("gelu", self.width) if self._fused
+                  else workspace.saved(self.name, "gelu", self.width))
         own = workspace.keep and not self._fused
         self.dx = workspace.shared(f"d{slot}", self.width) if own else None
 
@@ -255,6 +270,8 @@ class Residual(Layer):
     def __init__(self, C: int, index: int, ln: LayerNorm, **branch: Layer) -> None:
         self.C = C
         self.ln = ln
+        ln.kept = False
+        self.always = False         # whether y stays even where blocks are computed again
         self.branch = [ln, *branch.values()]
         vars(self).update(branch)
         last = self.branch[-1]
@@ -279,12 +296,17 @@ class Residual(Layer):
             layer.plan(workspace, place)
         self.dropout.plan(workspace)
         # Where buffers are shared, x must still not be y: x is that of the other kind of branch.
-        self.y = workspace.saved(self.name, "stream." + self.name.rpartition(".")[2], self.C)
+        self.y = workspace.saved(self.name, "stream." + self.name.rpartition(".")[2], self.C,
+                                 always=self.always)
+
+    def enter(self, x: Floats, step: Step) -> Floats:
+        """The branch up to its last layer: everything that backward reads, but y."""
+        for layer in self.branch[:-1]:
+            x = layer.forward(x, step)
+        return x
 
     def forward(self, x: Floats, step: Step) -> Floats:
-        y, branch = self.y[:len(x)], x
-        for layer in self.branch[:-1]:
-            branch = layer.forward(branch, step)
+        y, branch = self.y[:len(x)], self.enter(x, step)
         if step.dropout == 0:
             return self.last.project(branch, y, residual=x)
         branch = self.dropout.forward(self.last.project(branch, y), step)
@@ -293,6 +315,7 @@ class Residual(Layer):
 
     def backward(self, dy: Floats, step: Step) -> Floats:
         branch = self.dropout.backward(dy, step)
+        self.ln.again()
         for layer in reversed(self.branch[1:]):
             branch = layer.backward(branch, step)
         return self.ln.add_backward(branch, dy)

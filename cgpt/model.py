@@ -7,7 +7,6 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,21 +18,12 @@ from numpy.typing import ArrayLike
 from cgpt import kernels as K
 from cgpt.arena import Entry, Floats, Parameter, ParameterArena, Workspace, layout
 from cgpt.arrays import expect_shape, int32
+from cgpt.block import Block
 from cgpt.config import GPTConfig, _check_int
 from cgpt.errors import ConfigError, DataError
 from cgpt.head import TiedHead
 from cgpt.kvcache import KVCache
-from cgpt.layers import (
-    GELU,
-    CausalAttention,
-    Embedding,
-    Ints,
-    Layer,
-    LayerNorm,
-    Linear,
-    Residual,
-    Step,
-)
+from cgpt.layers import Embedding, Ints, Layer, LayerNorm, Step
 
 if TYPE_CHECKING:
     from cgpt.inspection import Inspection
@@ -51,40 +41,24 @@ class LayerRecord:
     parameters: tuple[str, ...]
 
 
-class Block(Layer):
-    """One transformer block: attention, then MLP, each added to the residual stream."""
-
-    def __init__(self, config: GPTConfig, index: int) -> None:
-        C, F = config.n_embd, config.n_ff
-        # Scaled so that the stream's variance does not grow with depth (GPT-2, section 2.3).
-        out = 0.02 / math.sqrt(2 * config.n_layer)
-        self.attn = Residual(C, 2 * index + 1, ln=LayerNorm(C), c_attn=Linear(C, 3 * C),
-                             heads=CausalAttention(C, config.n_head, index),
-                             c_proj=Linear(C, C, std=out))
-        self.mlp = Residual(C, 2 * index + 2, ln=LayerNorm(C), c_fc=Linear(C, F), gelu=GELU(F),
-                            c_proj=Linear(F, C, std=out))
-
-    def forward(self, x: Floats, step: Step) -> Floats:
-        return self.mlp.forward(self.attn.forward(x, step), step)
-
-    def backward(self, dy: Floats, step: Step) -> Floats:
-        return self.attn.backward(self.mlp.backward(dy, step), step)
-
-
 class GPT:
     """A GPT-2 graph with its parameters.
 
-    config   shape of the graph
-    seed     of the initial weights: normal(0, 0.02), residual projections 1/sqrt(2L) of it
-    weights  a flat float32 array laid out as `GPT.layout(config)`, used without copying and
-             possibly read-only, instead of fresh weights
+    config     shape of the graph
+    seed       of the initial weights: normal(0, 0.02), residual projections 1/sqrt(2L) of it
+    weights    a flat float32 array laid out as `GPT.layout(config)`, used without copying and
+               possibly read-only, instead of fresh weights
+    recompute  of each block keep only the output for the backward pass, which then computes the
+               block again: less memory, more time, the same bits; may be set between steps
     Any number of Python threads may infer, generate and ask for losses and logits at once (they
     take turns); training is for one thread that has the model to itself.
     """
 
-    def __init__(self, config: GPTConfig, seed: int = 0, weights: Floats | None = None) -> None:
+    def __init__(self, config: GPTConfig, seed: int = 0, weights: Floats | None = None, *,
+                 recompute: bool = False) -> None:
         _check_int("GPT", "seed", seed, 0)
         self.config = config
+        self.recompute = recompute
         self._declare()
         named = dict(self._named_parameters())
         self.arena = ParameterArena(layout(named.items()), weights)
@@ -183,8 +157,9 @@ class GPT:
     def reserve(self, rows: int, *, training: bool = True) -> None:
         """Place every activation buffer for batches of up to `rows` tokens."""
         workspace = self._training if training else self._inference
-        if workspace is None or workspace.rows < rows:
-            workspace = Workspace(rows, keep=training)
+        recompute = training and self.recompute
+        if workspace is None or workspace.rows < rows or workspace.recompute != recompute:
+            workspace = Workspace(rows, keep=training, recompute=recompute)
             self._plan(workspace)      # once to learn the largest size of each shared buffer
             workspace.place()
             if training:
@@ -296,6 +271,8 @@ class GPT:
         dx = self.head.backward(self.ln_f.y[:len(step.positions)], step)
         dx = self.ln_f.backward(dx, step)
         for block in reversed(self.blocks):
+            if block is not self.blocks[-1] and self._training.recompute:
+                block.again(step)
             dx = block.backward(dx, step)
         self.embedding.backward(dx, step)
 

@@ -132,6 +132,7 @@ class _Run:
     def __init__(self, llm: LLM, config: TrainConfig, phase: str,
                  documents: Sequence[str | Dialogue]) -> None:
         llm.gpt.arena.require_writable()
+        llm.gpt.recompute = config.recompute
         self.llm, self.config, self.phase = llm, config, phase
         longest = min(llm.config.block_size, config.batch_tokens)
         if isinstance(documents, str):

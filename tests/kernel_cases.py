@@ -91,14 +91,16 @@ def linear_backward_input(rng: Generator, N: int, K: int, M: int, gelu: bool = F
     dy, weight = normal(rng, N, M), normal(rng, M, K)
     dx = ref.linear_backward_input(dy, weight)
     tolerance = 4 * EPS * ref.linear_backward_input(*absolute(dy, weight))
-    arguments = {"dy": dy, "weight": weight, "dx": blank(N, K)}
+    arguments, written = {"dy": dy, "weight": weight, "dx": blank(N, K)}, {}
     if gelu:
         x = _spread(rng, N * K).reshape(N, K)
-        arguments["activated"] = x
+        arguments |= {"activated": x, "again": blank(N, K)}
         slope = np.abs(ref.gelu_backward(np.ones_like(x), x))
         tolerance = tolerance * slope + np.abs(dx) * _gelu_slope_tolerance(x)
+        written["again"] = (ref.gelu_forward(x), _gelu_tolerance(x))
         dx = ref.gelu_backward(dx, x)
-    return Problem("linear_backward_input", arguments, {"dx": (dx, tolerance)})
+    written["dx"] = (dx, tolerance)
+    return Problem("linear_backward_input", arguments, written)
 
 
 def linear_backward_weight(rng: Generator, N: int, K: int, M: int, bias: bool = True) -> Problem:
@@ -127,6 +129,16 @@ def layernorm_forward(rng: Generator, N: int, C: int, offset: float = 0.0) -> Pr
                     "mean": blank(N), "rstd": blank(N)},
                    {"y": (y, tolerance), "mean": (mean, 2 * EPS * level),
                     "rstd": (rstd, spread * rstd)})
+
+
+def layernorm_again(rng: Generator, N: int, C: int) -> Problem:
+    x, weight, bias = normal(rng, N, C), normal(rng, C), normal(rng, C)
+    _, mean, rstd = (a.astype(np.float32) for a in ref.layernorm_forward(x, weight, bias))
+    y = ref.layernorm_again(x, weight, bias, mean, rstd)
+    size = (np.abs(x) + np.abs(mean[:, None])) * np.abs(rstd[:, None] * weight) + np.abs(bias)
+    return Problem("layernorm_again", {"x": x, "weight": weight, "bias": bias, "mean": mean,
+                                       "rstd": rstd, "y": blank(N, C)},
+                   {"y": (y, 4 * EPS * size)})
 
 
 def layernorm_backward(rng: Generator, N: int, C: int, add: bool = False) -> Problem:
@@ -414,6 +426,7 @@ def all_cases() -> list[Case]:
                 *({**sizes, "gelu": True} for sizes in PRODUCTS[::3])),
         *_cases(linear_backward_weight, *PRODUCTS, {"N": 9, "K": 7, "M": 17, "bias": False}),
         *_cases(layernorm_forward, *norms, {"N": 9, "C": 65, "offset": 1000.0}),
+        *_cases(layernorm_again, *norms),
         *_cases(layernorm_backward, *norms, *({**sizes, "add": True} for sizes in norms[1::2])),
         *_cases(gelu_forward, *flat), *_cases(gelu_backward, *flat),
         *_cases(residual_forward, *flat),

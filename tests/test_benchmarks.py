@@ -234,6 +234,15 @@ def test_cgpt_against_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < share["median"] < 100
 
 
+def test_recompute_reaches_the_side_that_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    monkeypatch.setattr(ours, "GPT", lambda *what, **more: built.append(more) or GPT(*what, **more))
+    form = vars(TINY)
+    assert ours.train(form, 0.001, recompute=True)() > 0 and ours.train(form, 0.001)() > 0
+    assert [one["recompute"] for one in built] == [True, False]
+    assert measured("train", monkeypatch, recompute=True)
+
+
 def test_other_bits_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inside, "alone", lambda *what: [["a", "a", "b", "a"]])
     (same,) = measured("bits", monkeypatch)

@@ -131,7 +131,8 @@ def test_flag_beats_environment_beats_file_beats_default(
     write_data(tmp_path)
     (tmp_path / "run.toml").write_text(
         'preset = "tiny"\npretrain = "texts.json"\nchat = ["chats.jsonl"]\nlr = 0.003\n'
-        'warmup = 7\nmax-steps = 1\nseed = 5\nfreeze_attn = true\n')
+        'warmup = 7\nmax-steps = 1\nseed = 5\nfreeze_attn = true\n'
+        'recompute = true\n')
     monkeypatch.setenv("CGPT_SEED", "6")
     monkeypatch.setenv("CGPT_LR", "0.002")
     code, _, err = run("train", "--config", "run.toml", "--lr", "0.001", "--batch-size", "2")
@@ -142,6 +143,7 @@ def test_flag_beats_environment_beats_file_beats_default(
         train = config[phase]
         assert (train["lr"], train["warmup"], train["max_steps"]) == (0.001, 7, 1)
         assert train["batch_tokens"] == 2 * 128 and train["grad_accum"] == 1
+        assert train["recompute"] is True
     assert config["pretrain_train"]["freeze"] == []
     assert config["finetune_train"]["freeze"] == ["h.*.attn.*"]
 

@@ -35,7 +35,7 @@ FLOORS = [
     ["vocabulary"],
     ["inspection"],
     ["model"],
-    ["head"],
+    ["head", "block"],
     ["layers"],
     ["kvcache"],
     ["arena"],

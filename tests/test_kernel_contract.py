@@ -29,7 +29,7 @@ EXAMPLES = (
     "linear_forward-N9-K7-M17", "linear_forward-N3-K9-M17", "linear_backward_input-N6-K17-M9",
     "linear_forward-N100-K300-M1030-finishTrue", "linear_backward_input-N100-K300-M1030-geluTrue",
     "linear_backward_weight-N9-K7-M17", "layernorm_forward-N65-C17",
-    "layernorm_backward-N65-C17", "layernorm_backward-N64-C17-addTrue", "gelu_forward-n65",
+    "layernorm_again-N65-C17", "layernorm_backward-N65-C17", "layernorm_backward-N64-C17-addTrue", "gelu_forward-n65",
     "gelu_backward-n65", "residual_forward-n65",
     "attention_forward-T5+1-H3-D9", "attention_backward-T5+1-H3-D9",
     "attention_cached-n5-start17-room25-H3-D17", "embedding_forward-N300-C130",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -237,6 +239,59 @@ def test_dropout_that_is_no_probability_is_told(wrong: float) -> None:
 def test_seeds_that_are_none_are_told(seed: object) -> None:
     with pytest.raises(ConfigError, match="GPT: seed must be"):
         GPT(CONFIG, seed=seed)
+
+
+def steps(gpt: GPT, dropout: float = 0.0) -> bytes:
+    """The weights after some steps of unlike batches, accumulated and given up ones too."""
+    optimizer = AdamW(gpt)
+    for seed in range(3):
+        for key in range(2):
+            gpt.forward(**packed(seed), dropout=dropout, dropout_key=key)
+            gpt.backward()
+        gpt.forward(**packed(seed + 7))
+        optimizer.step(lr=1e-2)
+    return gpt.arena.data.tobytes()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_recomputed_blocks_give_the_same_bits(dropout: float) -> None:
+    config = replace(CONFIG, n_layer=4)
+    kept, again = noisy(config), noisy(config)
+    again.recompute = True
+    assert steps(kept, dropout) == steps(again, dropout)
+    blocks = [block.mlp.c_fc.y.ctypes.data for block in again.blocks]
+    assert len(set(blocks)) == 1 and len({b.mlp.y.ctypes.data for b in again.blocks}) == 4
+    assert again._training.nbytes < 0.6 * kept._training.nbytes
+
+
+def test_recompute_may_change_between_steps() -> None:
+    config = replace(CONFIG, n_layer=3)
+    one, other = noisy(config), noisy(config)
+    for recompute in (True, False, True):
+        other.recompute = recompute
+        assert steps(one) == steps(other)
+        other.forward(**packed())
+        other.recompute = not recompute         # for the next forward, not for this backward
+        other.backward()
+        one.forward(**packed())
+        one.backward()
+
+
+def test_what_is_not_kept_is_made_again_bit_for_bit() -> None:
+    """The norm's and GELU's outputs share a buffer among blocks: backward makes each again."""
+    gpt = noisy()
+    gpt.forward(**packed())
+    gpt.backward()
+    first, last = gpt.blocks
+    assert first.mlp.gelu.y.ctypes.data == last.mlp.gelu.y.ctypes.data
+    assert first.attn.ln.y.ctypes.data == last.mlp.ln.y.ctypes.data != gpt.ln_f.y.ctypes.data
+    y = np.empty_like(first.mlp.c_fc.y[:70])
+    K.gelu_forward(first.mlp.c_fc.y[:70].reshape(-1), y.reshape(-1))
+    assert first.mlp.c_proj.x.tobytes() == y.tobytes()
+    norm, ln = np.empty_like(first.attn.ln.x), first.attn.ln
+    K.layernorm_forward(ln.x, ln.weight.data, ln.bias.data, norm, np.empty(70, np.float32),
+                        np.empty(70, np.float32))
+    assert first.attn.c_attn.x.tobytes() == norm.tobytes()
 
 
 def accumulated(gpt: GPT, batches: int, between: bool = False) -> dict[str, np.ndarray]:

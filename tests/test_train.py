@@ -79,6 +79,14 @@ def test_same_seed_same_bits(phase):
     assert snapshot(first)[0] != snapshot(other)[0]
 
 
+def test_recompute_changes_no_bit():
+    kept, again = small_llm(), small_llm()
+    Trainer(kept, CONFIG).fit(DOCUMENTS["pretrain"])
+    Trainer(again, replace(CONFIG, recompute=True)).fit(DOCUMENTS["pretrain"])
+    assert again.gpt.recompute and not kept.gpt.recompute
+    assert snapshot(kept) == snapshot(again)
+
+
 @pytest.mark.parametrize("phase", ["pretrain", "finetune"])
 def test_stopping_after_any_step_changes_nothing(phase):
     whole = small_llm()

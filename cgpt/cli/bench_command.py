@@ -39,6 +39,7 @@ def separate(ctx: click.Context, param: click.Parameter,
 @option("--weights", type=OneOf(WEIGHTS), metavar="|".join(WEIGHTS), note=WEIGHTS[0])
 @option("--batch", type=Number(1, 4096, whole=True), metavar="N", note="1")
 @option("--data", multiple=True, metavar="PATH")
+@option("--recompute", is_flag=True)
 @option("--repeats", type=Number(1, 1000, whole=True), metavar="N")
 @options.threads
 @options.as_json

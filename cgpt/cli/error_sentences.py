@@ -123,6 +123,8 @@ SENTENCES: dict[str, str] = {
         "GPTConfig: 未知的预设 '{name}'；可用的预设: {known}",
     "{owner}: freeze must be a list of names, found {value}":
         "{owner}: freeze 应为名称列表，而不是 {value}",
+    "{owner}: recompute must be true or false, found {value}":
+        "{owner}: recompute 应为 true 或 false，而不是 {value}",
     "{owner}: patience={patience} needs held-out documents to look at; set val_fraction above 0":
         "{owner}: patience={patience} 需要验证文本；请将 val_fraction 设为大于 0",
     "{owner}: {name} must be a TrainConfig, found {value}":

@@ -129,6 +129,7 @@ recipe = _group(
     option("--patience", type=COUNT, metavar="N"),
     option("--dropout", type=Number(0, 1, open_high=True), metavar="F"),
     option("--vocab-size", type=VOCAB_SIZE, metavar="N"),
+    option("--recompute", is_flag=True),
     seed, threads)
 
 

@@ -17,7 +17,7 @@ ATTENTION = ("h.*.attn.*",)  # parameters that --freeze-attn leaves as they are
 
 # option -> field of TrainConfig, the same in both phases
 TRAIN_FIELDS = ("grad_accum", "lr", "warmup", "val_fraction", "patience", "dropout", "max_steps",
-                "max_minutes")
+                "max_minutes", "recompute")
 
 
 def local_data() -> tuple[str, ...]:

@@ -31,6 +31,7 @@ ctypedef struct Finish:
     const float *residual     # then C += residual
     float *activated          # then activated = gelu(C)
     const float *slope_of     # then C *= gelu'(slope_of)
+    float *again              # and again = gelu(slope_of)
     float *sums               # sums (M,) += the sums of the rows of A
 
 ctypedef struct Product:
@@ -99,7 +100,8 @@ cdef void gemm_finish(Product *p, Py_ssize_t first, Py_ssize_t columns) noexcept
     if p.finish.activated != NULL:
         gelu_span(p.c + first, p.finish.activated + first, columns)
     if p.finish.slope_of != NULL:
-        gelu_span_backward(p.c + first, p.finish.slope_of + first, p.c + first, columns)
+        gelu_span_backward(p.c + first, p.finish.slope_of + first, p.c + first, columns,
+                           p.finish.again + first if p.finish.again != NULL else NULL)
 
 
 cdef void add_row_sums(const float *panel, Py_ssize_t depth, float *sums,
@@ -261,7 +263,7 @@ def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, floa
     expect_shape("weight", weight, M, K)
     expect_shape("y", y, N, M)
     p.finish = Finish(NULL, optional("residual", residual, N, M),
-                      optional_output("activated", activated, N, M), NULL, NULL)
+                      optional_output("activated", activated, N, M), NULL, NULL, NULL)
     if bias is not None:
         b = bias
         expect_length("bias", b, M)
@@ -284,20 +286,24 @@ def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, floa
 
 
 def linear_backward_input(const float[:, ::1] dy, const float[:, ::1] weight, float[:, ::1] dx,
-                          activated=None):
+                          activated=None, again=None):
     """dx = dy W, overwriting dx; times gelu'(activated) where that is given.
 
     dy         (N, M)
     weight     (M, K)
     dx         (N, K)  must not overlap dy
     activated  (N, K) or None: what gelu was applied to, whose output was the product's input
+    again      (N, K) or None, written: that output, gelu(activated), which must be given too
     Raises ValueError naming the array with a wrong shape.
     """
     cdef Py_ssize_t N = dy.shape[0], M = weight.shape[0], K = weight.shape[1]
     cdef Product p
     expect_shape("dy", dy, N, M)
     expect_shape("dx", dx, N, K)
-    p.finish = Finish(NULL, NULL, NULL, optional("activated", activated, N, K), NULL)
+    if again is not None and activated is None:
+        raise ValueError("again: is made of activated, which is missing")
+    p.finish = Finish(NULL, NULL, NULL, optional("activated", activated, N, K),
+                      optional_output("again", again, N, K), NULL)
     if N == 0 or K == 0:
         return
     p.a, p.b = Matrix(first_element(dy), M, 1), Matrix(first_element(weight), K, 1)
@@ -327,7 +333,7 @@ def linear_backward_weight(const float[:, ::1] dy, const float[:, ::1] x, float[
         expect_length("dbias", db, M)
     if N == 0 or M == 0 or K == 0:
         return
-    p.finish = Finish(NULL, NULL, NULL, NULL, NULL)
+    p.finish = Finish(NULL, NULL, NULL, NULL, NULL, NULL)
     if dbias is not None:
         p.finish.sums = &db[0]
     p.a, p.b = Matrix(&dy[0, 0], 1, M), Matrix(&x[0, 0], K, 1)

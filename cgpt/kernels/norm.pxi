@@ -4,9 +4,18 @@ cdef enum:
     NORM_ROWS = 64    # rows whose parameter gradients are summed before they are added up
 
 
+cdef inline void normalize_row(const float *x, const float *weight, const float *bias, float *y,
+                               float mean, float rstd, Py_ssize_t C) noexcept nogil:
+    cdef vf centre = vset1(mean), scale = vset1(rstd)
+    cdef Py_ssize_t j
+    for j from 0 <= j < C by VL:
+        store(y + j, (load(x + j, C - j) - centre) * scale * load(weight + j, C - j)
+              + load(bias + j, C - j), C - j)
+
+
 cdef void layernorm_row(const float *x, const float *weight, const float *bias, float *y,
                         float *mean, float *rstd, Py_ssize_t C, float eps) noexcept nogil:
-    cdef vf total = vset1(0), centre, difference, scale
+    cdef vf total = vset1(0), centre, difference
     cdef Py_ssize_t j
     cdef float m, spread = 0
     for j from 0 <= j < C by VL:
@@ -24,10 +33,7 @@ cdef void layernorm_row(const float *x, const float *weight, const float *bias, 
         j += 1
     mean[0] = m
     rstd[0] = <float>(1 / sqrt((vsum(total) + spread) / C + eps))
-    scale = vset1(rstd[0])
-    for j from 0 <= j < C by VL:
-        store(y + j, (load(x + j, C - j) - centre) * scale * load(weight + j, C - j)
-              + load(bias + j, C - j), C - j)
+    normalize_row(x, weight, bias, y, m, rstd[0], C)
 
 
 def layernorm_forward(const float[:, ::1] x, const float[::1] weight, const float[::1] bias,
@@ -48,6 +54,26 @@ def layernorm_forward(const float[:, ::1] x, const float[::1] weight, const floa
     cdef int threads = threads_for(8.0 * N * C)
     for i in prange(N, nogil=True, num_threads=threads, schedule="static"):
         layernorm_row(&x[i, 0], &weight[0], &bias[0], &y[i, 0], &mean[i], &rstd[i], C, eps)
+
+
+def layernorm_again(const float[:, ::1] x, const float[::1] weight, const float[::1] bias,
+                    const float[::1] mean, const float[::1] rstd, float[:, ::1] y):
+    """The y of layernorm_forward, bit for bit, from the mean and rstd that it wrote.
+
+    x, y          (N, C)  y is written
+    weight, bias  (C,)
+    mean, rstd    (N,)
+    Raises ValueError naming the array whose shape is wrong.
+    """
+    cdef Py_ssize_t N = x.shape[0], C = x.shape[1], i
+    expect_shape("y", y, N, C)
+    expect_length("weight", weight, C)
+    expect_length("bias", bias, C)
+    expect_length("mean", mean, N)
+    expect_length("rstd", rstd, N)
+    cdef int threads = threads_for(4.0 * N * C)
+    for i in prange(N, nogil=True, num_threads=threads, schedule="static"):
+        normalize_row(&x[i, 0], &weight[0], &bias[0], &y[i, 0], mean[i], rstd[i], C)
 
 
 cdef void layernorm_row_backward(const float *dy, const float *x, const float *weight, float mean,

@@ -17,9 +17,9 @@ from cgpt.model import GPT
 from cgpt.optim import AdamW
 
 
-def training_step(shape: Shape) -> Callable[[], Any]:
+def training_step(shape: Shape, recompute: bool = False) -> Callable[[], Any]:
     """One whole step: forward, backward, clip, AdamW; the first call plans the buffers."""
-    gpt = GPT(shape.config(), seed=0)
+    gpt = GPT(shape.config(), seed=0, recompute=recompute)
     optimizer = AdamW(gpt)
     ids, targets = random_batch(shape)
 
@@ -31,10 +31,10 @@ def training_step(shape: Shape) -> Callable[[], Any]:
     return step
 
 
-def train(shape: dict[str, int], seconds: float) -> Callable[[], float]:
+def train(shape: dict[str, int], seconds: float, recompute: bool = False) -> Callable[[], float]:
     """Task: tokens a second of whole training steps."""
     form = Shape(**shape)
-    measure = repeated(training_step(form), seconds)
+    measure = repeated(training_step(form, recompute), seconds)
     return lambda: form.tokens / measure()
 
 

@@ -27,6 +27,7 @@ class Settings:
     weights  how matrices are stored for decoding
     batch    rows that are decoded together
     data     files or folders with dialogues; () for the packaged ones
+    recompute  whether cgpt computes activations again in the backward pass
     """
 
     config: str
@@ -37,6 +38,7 @@ class Settings:
     weights: str = "float32"
     batch: int = 1
     data: tuple[str, ...] = ()
+    recompute: bool = False
 
 
 class Bench(NamedTuple):
@@ -64,7 +66,7 @@ class Bench(NamedTuple):
 
 BENCHES = {
     "kernels": Bench("kernels:bench_kernels", ("config",), whole=True),
-    "train": Bench("train:bench_train", ("config", "peer"), TORCH, whole=True),
+    "train": Bench("train:bench_train", ("config", "peer", "recompute"), TORCH, whole=True),
     "decode": Bench("decode:bench_decode", ("config", "peer", "weights", "batch"), DECODERS,
                     whole=True),
     "save": Bench("save:bench_save", ("config",), whole=True),

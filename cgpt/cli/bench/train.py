@@ -20,6 +20,7 @@ def bench_train(run: Settings) -> Iterator[Measurement]:
     shape = SHAPES[run.config]
     details = {"shape": vars(shape), "seconds": measure.LEAST_SECONDS}
     tasks = dict.fromkeys(("cgpt", *run.peers), ("train", details))
+    tasks["cgpt"] = ("train", {**details, "recompute": run.recompute})
     tasks["machine"] = ("peaks", peak_details(shape, run.threads))
     with Crew(tasks, run.threads, run.tell) as crew:
         found = crew.measure(tasks, run.repeats)
