@@ -25,7 +25,9 @@ _PUBLIC = {
     "cgpt.kernels": ("get_num_threads", "instruction_set", "set_num_threads"),
     "cgpt.model": ("GPT",),
     "cgpt.kvcache": ("KVCache",),
-    "cgpt.optim": ("AdamW", "schedule"),
+    "cgpt.muon": ("Muon",),
+    "cgpt.optim": ("AdamW",),
+    "cgpt.schedules": ("schedule",),
     "cgpt.tokenizer": ("Tokenizer",),
     "cgpt.data": ("Message", "read_corpus"),
     "cgpt.llm": ("LLM",),
@@ -49,6 +51,7 @@ __all__ = [
     "GPTConfig",
     "KVCache",
     "Message",
+    "Muon",
     "SamplingConfig",
     "Tokenizer",
     "TrainConfig",
@@ -82,8 +85,10 @@ if TYPE_CHECKING:
     from cgpt.kvcache import KVCache
     from cgpt.llm import LLM
     from cgpt.model import GPT
-    from cgpt.optim import AdamW, schedule
+    from cgpt.muon import Muon
+    from cgpt.optim import AdamW
     from cgpt.sampling import SamplingConfig
+    from cgpt.schedules import schedule
     from cgpt.tokenizer import Tokenizer
     from cgpt.train import Trainer
 

@@ -126,9 +126,14 @@ def scatter_rows(dy: _Floats, rows: _Integers, dx: _Floats) -> None:
     """dx (N, C) = 0, then dx[rows] = dy (R, C); rows without repeats."""
 
 def cross_entropy(
-    logits: _Floats, targets: _Integers, losses: _Floats, scale: float, gradient: bool = True
+    logits: _Floats,
+    targets: _Integers,
+    losses: _Floats,
+    scale: float,
+    gradient: bool = True,
+    smoothing: float = 0,
 ) -> None:
-    """losses (N,); logits (N, V) become scale * (softmax - onehot); target -1 is ignored."""
+    """losses (N,); logits (N, V) become scale * (softmax - wanted); target -1 is ignored."""
 
 def adamw(
     data: _Floats,
@@ -145,6 +150,12 @@ def adamw(
     decay_end: int,
 ) -> None:
     """One AdamW step over flat arrays (n,); decay before decay_end only; grad becomes zero."""
+
+def momentum(grad: _Floats, m: _Floats, u: _Floats, beta: float, clip_factor: float) -> None:
+    """m = beta m + g, u = g + beta m with g = clip_factor grad; grad becomes zero.  All (n,)"""
+
+def descend(data: _Floats, u: _Floats, rate: float, decay: float) -> None:
+    """data (n,) = decay data - rate u."""
 
 def sum_of_squares(x: _Floats) -> float:
     """The sum of x * x."""

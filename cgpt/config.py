@@ -16,6 +16,9 @@ PRESETS: dict[str, dict[str, int]] = {
     "gpt2": dict(n_layer=12, n_head=12, n_embd=768, n_ff=3072, vocab_size=50257, block_size=1024),
 }
 
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "linear", "constant", "wsd")
+
 # Generous limits that keep every size product far inside 63 bits.
 _MOST = {"n_layer": 1024, "n_head": 1024, "n_embd": 65536, "n_ff": 1 << 18,
          "vocab_size": 1 << 24, "block_size": 1 << 20}
@@ -60,6 +63,11 @@ def _check_float(owner: str, name: str, value: Any, least: float, most: float = 
         raise ConfigError(
             f"{owner}: {name} must be a finite number in {left}{least}, {most}{right}, "
             f"found {value}")
+
+
+def _check_choice(owner: str, name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{owner}: unknown {name} {value!r:.60}; known: {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -108,8 +116,15 @@ class TrainConfig(_Config):
     epochs         passes over the documents; 0 trains nothing
     batch_tokens   most tokens of one packed micro-batch
     grad_accum     micro-batches of one optimizer step
-    lr             peak learning rate; warmed up over `warmup` steps, then a cosine down to
-                   lr * min_lr_ratio at the phase's last step
+    lr             peak learning rate; warmed up over `warmup` steps, then down to
+                   lr * min_lr_ratio at the phase's last step as `schedule` says
+    schedule       "cosine", "linear", "constant" (which stays at lr) or "wsd": warm-up, stay at
+                   lr, fall linearly over the last part `decay_share` of the steps
+    schedule_steps steps in which the rate falls; 0 for those of all epochs. For a run that a
+                   budget will end: the rate is then at its lowest when it does.
+    optimizer      "muon": orthogonal updates of the blocks' matrices with `momentum`, AdamW for
+                   the rest; "adamw": AdamW for all
+    embedding_lr   learning rate of the embeddings as a multiple of lr
     clip           global gradient norm is scaled down to this; 0 never clips
     dropout        probability, on the embeddings and on each residual branch
     val_fraction   share of the documents held out for evaluation; 0 trains on all
@@ -123,6 +138,10 @@ class TrainConfig(_Config):
     recompute      keep only the blocks' outputs and compute the rest again in the backward pass:
                    about a third less memory for activations of a small model, far less for a deep
                    one, about a quarter more time, the same bits
+    label_smoothing  share of a target's probability that is spread over all tokens; the losses of
+                   training are then of that, the held-out ones are not
+    ema            the moving average of the weights keeps this much of itself a step; it is what
+                   is evaluated and what the phase ends with. 0 keeps none.
     Raises ConfigError naming the field, the value found and the range expected.
     """
 
@@ -146,22 +165,35 @@ class TrainConfig(_Config):
     freeze: tuple[str, ...] = ()
     join_dialogues: int = 1
     recompute: bool = False
+    optimizer: str = "adamw"
+    momentum: float = 0.95
+    embedding_lr: float = 1.0
+    schedule: str = "cosine"
+    schedule_steps: int = 0
+    decay_share: float = 0.2
+    label_smoothing: float = 0.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         owner = "TrainConfig"
         for name, least in (("epochs", 0), ("batch_tokens", 1), ("grad_accum", 1), ("warmup", 0),
-                            ("patience", 0), ("seed", 0), ("max_steps", 0), ("join_dialogues", 1)):
+                            ("patience", 0), ("seed", 0), ("max_steps", 0), ("join_dialogues", 1),
+                            ("schedule_steps", 0)):
             _check_int(owner, name, getattr(self, name), least, (1 << 63) - 1)
-        for name in ("lr", "eps"):
+        for name in ("lr", "eps", "embedding_lr"):
             _check_float(owner, name, getattr(self, name), 0.0, open_below=True)
         for name in ("weight_decay", "clip", "max_minutes"):
             _check_float(owner, name, getattr(self, name), 0.0)
-        for name in ("beta1", "beta2", "dropout", "val_fraction"):
+        for name in ("beta1", "beta2", "dropout", "val_fraction", "momentum", "label_smoothing",
+                     "ema"):
             _check_float(owner, name, getattr(self, name), 0.0, 1.0, open_above=True)
         _check_float(owner, "min_lr_ratio", self.min_lr_ratio, 0.0, 1.0)
         if not isinstance(self.recompute, bool):
             raise ConfigError(f"{owner}: recompute must be true or false, found "
                               f"{self.recompute!r}")
+        _check_float(owner, "decay_share", self.decay_share, 0.0, 1.0, open_below=True)
+        _check_choice(owner, "optimizer", self.optimizer, OPTIMIZERS)
+        _check_choice(owner, "schedule", self.schedule, SCHEDULES)
         if not isinstance(self.freeze, (list, tuple)) or not all(
                 isinstance(pattern, str) for pattern in self.freeze):
             raise ConfigError(f"{owner}: freeze must be a list of names, found {self.freeze!r}")

@@ -50,11 +50,13 @@ class TiedHead(Layer):
         return logits
 
     def loss(self, x: Floats, targets: Ints, scale: float | None, *,
-             add: bool) -> tuple[float, int]:
+             add: bool, smoothing: float = 0.0) -> tuple[float, int]:
         """Sum of the losses and number of rows counted; with `add` most of backward is done too.
 
-        x (N, C), targets (N,), -1 is ignored; scale of the gradient, default 1 / rows counted.
+        x (N, C), targets (N,), -1 is ignored; scale of the gradient, default 1 / rows counted;
+        smoothing of the targets as in the cross_entropy kernel.
         """
+        self.smoothing = smoothing
         self.rows = np.flatnonzero(targets >= 0).astype(np.int32)
         R = len(self.rows)
         self.whole = len(targets) == R
@@ -101,7 +103,8 @@ class TiedHead(Layer):
     def _logits_gradient(self, part: slice) -> None:
         """The losses of a block, and in the buffer the gradient of its logits."""
         logits = self.project(self.counted[part], self.logits[:part.stop - part.start])
-        K.cross_entropy(logits, self.targets[part], self.losses[part], self.scale)
+        K.cross_entropy(logits, self.targets[part], self.losses[part], self.scale,
+                        smoothing=self.smoothing)
 
     def _consume(self, part: slice) -> None:
         """dx and the table's gradient from the buffer."""

@@ -169,6 +169,8 @@ class LLM:
     metadata        free JSON-ready dict that is saved along
     best_weights    (arena.size,) float32 or None: the best so far inside an unfinished phase with
                     a held-out split
+    average         (arena.size,) float32 or None: the moving average of the weights inside an
+                    unfinished phase that keeps one; files hold it as the weights
     """
 
     def __init__(self, tokenizer: Tokenizer, gpt: GPT, optimizer: AdamW | None = None,
@@ -184,6 +186,7 @@ class LLM:
         self.training_state = TrainingState() if training_state is None else training_state
         self.metadata: dict[str, Any] = {} if metadata is None else metadata
         self.best_weights: np.ndarray | None = None
+        self.average: np.ndarray | None = None
 
     @classmethod
     def default(cls, seed: int = 0) -> LLM:

@@ -227,7 +227,8 @@ class GPT:
 
     def forward(self, ids: ArrayLike, targets: ArrayLike, *, offsets: ArrayLike | None = None,
                 positions: ArrayLike | None = None, dropout: float = 0.0, dropout_key: int = 0,
-                scale: float | None = None, backward: bool = True) -> float:
+                scale: float | None = None, backward: bool = True,
+                label_smoothing: float = 0.0) -> float:
         """Mean cross-entropy in nats over the counted tokens; 0 where none is counted.
 
         ids, targets  (B, T) int32, or (N,) with offsets; a target of -1 is ignored
@@ -237,15 +238,18 @@ class GPT:
         scale         factor of the gradient, default 1 / counted tokens (so that accumulated
                       batches can be scaled by the count of all of them)
         backward      False keeps nothing for backward() and needs less memory
-        Raises DataError for shapes or ids that do not fit the model.
+        label_smoothing  share of each target that is spread over the vocabulary
+        Raises DataError for shapes or ids that do not fit the model, ConfigError for a dropout or
+        label_smoothing out of range.
         """
         flat, step = self._prepare(ids, offsets, positions)
         wanted = self._targets(targets, ids)
         if not backward:
             losses = self._losses(flat, wanted, step)
             return float(losses.sum(dtype=np.float64) / max(np.count_nonzero(wanted >= 0), 1))
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"dropout: found {dropout}, expected at least 0 and below 1")
+        for name, value in (("dropout", dropout), ("label_smoothing", label_smoothing)):
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name}: found {value}, expected at least 0 and below 1")
         step.dropout, step.key = dropout, dropout_key
         with self._turn:
             self.reserve(len(flat))
@@ -253,7 +257,7 @@ class GPT:
             if self.arena.data.flags.writeable:     # read-only weights have no backward()
                 self._require_grad()
             add = self.arena.grad is not None and self.arena.clean
-            total, counted = self.head.loss(x, wanted, scale, add=add)
+            total, counted = self.head.loss(x, wanted, scale, add=add, smoothing=label_smoothing)
             self._step = step
         return total / max(counted, 1)
 

@@ -1,16 +1,18 @@
-"""AdamW over the arena, global gradient clipping, and the learning-rate schedule."""
+"""AdamW over the arena and global gradient clipping."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
 from cgpt import kernels as K
+from cgpt.arena import Entry, ParameterArena
 from cgpt.errors import ConfigError
 from cgpt.model import GPT
 
+EMBEDDINGS = ("wte.weight", "wpe.weight")       # first in the arena
 _LEAST_EPS = 1e-37      # about the smallest normal float32; 0 / 0 would be NaN
 
 
@@ -19,14 +21,17 @@ class AdamW:
 
     betas, eps, weight_decay  as in the paper; decay is multiplied by the learning rate
     freeze                    parameter-name patterns (fnmatch) that are left alone
+    embedding_lr              learning rate of the embeddings as a multiple of that of the rest
     fresh                     start with moments of zero; False keeps those of the arena
     Raises ConfigError for values out of range or a pattern that fits no parameter.
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101.
     """
 
+    kind = "adamw"
+
     def __init__(self, gpt: GPT, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
                  weight_decay: float = 0.1, freeze: Iterable[str] = (), *,
-                 fresh: bool = True) -> None:
+                 embedding_lr: float = 1.0, fresh: bool = True) -> None:
         for name, value, top in (("beta1", betas[0], 1.0), ("beta2", betas[1], 1.0),
                                  ("weight_decay", weight_decay, math.inf)):
             if not 0 <= value < top:
@@ -34,34 +39,65 @@ class AdamW:
         if not _LEAST_EPS <= eps < math.inf:
             raise ConfigError(f"AdamW: eps must be a finite number of at least {_LEAST_EPS:g}, "
                               f"found {eps}")
+        if not 0 < embedding_lr < math.inf:
+            raise ConfigError(f"AdamW: embedding_lr must be a finite number above 0, found "
+                              f"{embedding_lr}")
         self.gpt = gpt
         self.betas = (float(betas[0]), float(betas[1]))
         self.eps = float(eps)
         self.weight_decay = float(weight_decay)
         self.freeze = tuple(freeze)
+        self.embedding_lr = float(embedding_lr)
         self.step_count = 0
-        self._trained = self._trained_spans()
-        for moment in gpt.arena.require_moments():
+        self._check_patterns()
+        self._trained = self._spans(lambda entry: True)
+        self._adams = self._spans(self._by_adam)
+        for moment in self.arena.require_moments():
             if fresh:
                 moment.fill(0)
+
+    @property
+    def arena(self) -> ParameterArena:
+        """Holds what is trained, with its gradients and moments: that of the model."""
+        return self.gpt.arena
+
+    def restored(self) -> None:
+        """To be called when the weights in `arena` were replaced: here nothing follows from it."""
 
     def _frozen(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.freeze)
 
-    def _trained_spans(self) -> list[tuple[int, int]]:
-        """Spans of the arena that are trained: all of it, or what lies between frozen entries."""
-        arena = self.gpt.arena
+    def _by_adam(self, entry: Entry) -> bool:
+        """Whether AdamW trains this parameter, where it is trained."""
+        return True
+
+    def _check_patterns(self) -> None:
         for pattern in self.freeze:
-            if not any(fnmatchcase(entry.name, pattern) for entry in arena.entries):
+            if not any(fnmatchcase(entry.name, pattern) for entry in self.arena.entries):
                 raise ConfigError(f"freeze: no parameter is named like '{pattern}'; "
                                   "gpt.parameters() lists the names")
+
+    def _spans(self, wanted: Callable[[Entry], bool]) -> list[tuple[int, int]]:
+        """Spans of the arena that are trained and `wanted`, neighbours as one."""
         spans, start = [], 0
-        for entry in arena.entries:
-            if self._frozen(entry.name):
+        for entry in self.arena.entries:
+            if self._frozen(entry.name) or not wanted(entry):
                 if entry.offset > start:
                     spans.append((start, entry.offset))
                 start = entry.offset + -(-entry.size // 16) * 16
-        return [*spans, (start, arena.size)] if start < arena.size else spans
+        size = self.arena.size
+        return [*spans, (start, size)] if start < size else spans
+
+    def _rates(self) -> list[tuple[int, int, float]]:
+        """The spans of AdamW with the factor of the learning rate in each."""
+        end = next((entry.offset for entry in self.arena.entries
+                    if entry.name not in EMBEDDINGS), 0)
+        if self.embedding_lr == 1:
+            return [(a, b, 1.0) for a, b in self._adams]
+        return [(max(a, low), min(b, high), rate) for a, b in self._adams
+                for low, high, rate in ((0, end, self.embedding_lr),
+                                        (end, self.arena.size, 1.0))
+                if max(a, low) < min(b, high)]
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
@@ -80,45 +116,48 @@ class AdamW:
         if not 0 <= lr < math.inf or not clip >= 0:
             raise ConfigError(f"AdamW.step: found lr={lr} and clip={clip}, expected finite numbers "
                               "of at least 0")
-        arena = self.gpt.arena
         self.gpt.abandon()
-        grad = arena.require_grad()
-        m, v = arena.require_moments()
-        norm = math.sqrt(sum(K.sum_of_squares(grad[a:b]) for a, b in self._trained))
+        norm = self._norm()
         if not math.isfinite(norm):
             return norm
         self.step_count += 1
         factor = clip / norm if clip > 0 and norm > clip else 1.0
-        for a, b in self._trained:
-            K.adamw(arena.data[a:b], grad[a:b], m[a:b], v[a:b], lr, *self.betas, self.eps,
-                    self.weight_decay, self.step_count, factor, arena.decay_end - a)
+        self._apply(lr, factor)
         if self.freeze:
-            grad.fill(0)
-        arena.clean = True
+            self.gpt.arena.require_grad().fill(0)
+        self.gpt.arena.clean = True
         return norm
+
+    def _norm(self) -> float:
+        """The global norm of the gradients of what is trained."""
+        grad = self.arena.require_grad()
+        return math.sqrt(sum(K.sum_of_squares(grad[a:b]) for a, b in self._trained))
+
+    def _apply(self, lr: float, factor: float) -> None:
+        """Update what is trained by the gradients times `factor` and clear them."""
+        arena = self.arena
+        grad = arena.require_grad()
+        m, v = arena.require_moments()
+        for a, b, rate in self._rates():
+            K.adamw(arena.data[a:b], grad[a:b], m[a:b], v[a:b], lr * rate, *self.betas, self.eps,
+                    self.weight_decay / rate, self.step_count, factor, arena.decay_end - a)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings and the step count, JSON-ready; the moments are in the arena."""
         return {"betas": list(self.betas), "eps": self.eps, "weight_decay": self.weight_decay,
-                "freeze": list(self.freeze), "step_count": self.step_count}
+                "embedding_lr": self.embedding_lr, "freeze": list(self.freeze),
+                "step_count": self.step_count}
 
     @classmethod
     def from_dict(cls, gpt: GPT, values: dict[str, Any]) -> AdamW:
         """The optimizer that to_dict() described; the moments stay as the arena has them."""
-        optimizer = cls(gpt, (values["betas"][0], values["betas"][1]), values["eps"],
-                        values["weight_decay"], values.get("freeze", ()), fresh=False)
+        optimizer = cls(gpt, **cls._arguments(values), fresh=False)
         optimizer.step_count = int(values["step_count"])
         return optimizer
 
-
-def schedule(step: int, *, lr: float, warmup: int, total: int, min_lr_ratio: float = 0.1) -> float:
-    """Learning rate of step 0, 1, ...: a linear rise to lr, then a cosine to lr * min_lr_ratio.
-
-    warmup, total  optimizer steps; the last step of `total` has the lowest rate
-    Source: Loshchilov and Hutter 2017, arXiv:1608.03983.
-    """
-    if step < warmup:
-        return lr * (step + 1) / (warmup + 1)
-    progress = min(1.0, (step - warmup) / max(1, total - 1 - warmup))
-    lowest = lr * min_lr_ratio
-    return lowest + 0.5 * (lr - lowest) * (1 + math.cos(math.pi * progress))
+    @staticmethod
+    def _arguments(values: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of __init__ for what to_dict() gave."""
+        return {"betas": (values["betas"][0], values["betas"][1]), "eps": values["eps"],
+                "weight_decay": values["weight_decay"],
+                "embedding_lr": values.get("embedding_lr", 1.0), "freeze": values.get("freeze", ())}

@@ -260,9 +260,9 @@ def _vocabulary(config: RunConfig, corpora: dict[str, Corpus]) -> Tokenizer:
 
 
 def _ended_by_budget(config: RunConfig, llm: LLM) -> bool:
-    """Whether the last phase can go on exactly: a budget ended it, and not with best weights."""
+    """Whether the last phase can go on exactly: a budget ended it, with its last weights."""
     state, train = llm.training_state, config.phase(llm.training_state.phase)[1]
-    return (state.step < state.total_steps and not train.val_fraction
+    return (state.step < state.total_steps and not train.val_fraction and not train.ema
             and llm.optimizer is not None)
 
 

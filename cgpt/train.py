@@ -17,13 +17,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cgpt.arena import Floats
+from cgpt.averaging import averaged, replace_weights, update_average
 from cgpt.config import TrainConfig
 from cgpt.data import Batch, Dialogue
 from cgpt.epochs import Epochs, bits, digest, split_documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluate import EvalResult, evaluate
 from cgpt.llm import LLM, PHASES
-from cgpt.optim import AdamW, schedule
+from cgpt.optimizers import make_optimizer
+from cgpt.schedules import schedule
 
 __all__ = ["EvalResult", "FitResult", "Progress", "Trainer", "evaluate"]
 
@@ -171,26 +174,27 @@ class _Run:
                 f"{self.phase}: step {state.step} was reached with other documents (or another "
                 "val_fraction, seed, batch_tokens or join_dialogues); give the same ones, or start "
                 "the phase anew with llm.training_state.begin(...)")
-        optimizer = AdamW(llm.gpt, (config.beta1, config.beta2), config.eps, config.weight_decay,
-                          config.freeze, fresh=not resumed)
+        optimizer = make_optimizer(llm.gpt, config, fresh=not resumed)
         if not resumed:
             state.begin(self.phase)
             state.documents = documents
-            llm.best_weights = None
+            llm.best_weights = llm.average = None
         optimizer.step_count = state.step
         optimizer.zero_grad()
         self.optimizer = llm.optimizer = optimizer
+        if config.ema and llm.average is None:
+            llm.average = optimizer.arena.data.copy()
 
     def _reopens(self, documents: str, planned: int) -> bool:
         """Whether a budget ended this very phase and there is more of it now.
 
         It then goes on exactly, since the schedule is that of all epochs whatever the budget. Not
-        where a split is held out: the weights are then the best ones, not the last.
+        where a split is held out or an average is kept: the weights are then not the last ones.
         """
         state = self.state
         return (state.phase == self.phase in state.done and self.llm.optimizer is not None
                 and state.documents == documents and state.step < state.total_steps == planned
-                and not self.held_out and not self.reason())
+                and not self.held_out and not self.config.ema and not self.reason())
 
     def reason(self) -> str:
         """Why no step follows, or ""."""
@@ -213,8 +217,10 @@ class _Run:
         if self._batches_of != epoch:
             self._batches, self._batches_of = self.epochs.batches(epoch), epoch
         group = self._batches[state.batch:state.batch + config.grad_accum]
-        lr = schedule(state.step, lr=config.lr, warmup=config.warmup, total=state.total_steps,
-                      min_lr_ratio=config.min_lr_ratio)
+        lr = schedule(state.step, lr=config.lr, warmup=config.warmup,
+                      total=config.schedule_steps or state.total_steps,
+                      min_lr_ratio=config.min_lr_ratio, kind=config.schedule,
+                      decay=config.decay_share)
         loss, counted, norm = self._update(group, lr)
         if state.batch == 0:
             state.loss_sum, state.loss_tokens = 0.0, 0
@@ -223,6 +229,8 @@ class _Run:
         state.step += 1
         state.tokens += sum(len(batch.ids) for batch in group)
         state.batch += len(group)
+        if self.llm.average is not None:
+            update_average(self.llm.average, self.optimizer, config.ema)
         if state.step % self._every == 0 or state.step == state.total_steps:
             state.history.append([self.phase, state.step, loss, None])
         if state.batch >= len(self._batches):
@@ -244,7 +252,8 @@ class _Run:
         for micro, batch in enumerate(group):
             loss = gpt.forward(batch.ids, batch.targets, offsets=batch.offsets,
                                positions=batch.positions, dropout=config.dropout,
-                               dropout_key=self._key(micro), scale=1.0 / counted)
+                               dropout_key=self._key(micro), scale=1.0 / counted,
+                               label_smoothing=config.label_smoothing)
             if not math.isfinite(loss):
                 raise self._diverged("loss", loss, lr)
             gpt.backward()
@@ -270,10 +279,17 @@ class _Run:
             f"{self.state.step}; lower the learning rate or clip the gradient", code="diverged")
 
     def _evaluate(self, loss: float) -> None:
-        """Held-out loss after a step of training loss `loss`; keeps the best weights."""
-        state, data = self.state, self.llm.gpt.arena.data
-        total, counted = self.llm.summed_loss(self.held_out)
-        found = total / counted
+        """Held-out loss after a step of training loss `loss`; keeps the best weights.
+
+        Where an average of the weights is kept, it is what is evaluated.
+        """
+        with averaged(self.llm.average, self.optimizer) as data:
+            total, counted = self.llm.summed_loss(self.held_out)
+            self._record(loss, total / counted, data)
+
+    def _record(self, loss: float, found: float, data: Floats) -> None:
+        """Note a held-out loss of the weights `data`; keep them where they are the best."""
+        state = self.state
         if not math.isfinite(found):
             raise CgptError(f"{self.phase}: the held-out loss is {found} after step {state.step}; "
                             "lower the learning rate or clip the gradient", code="diverged")
@@ -293,13 +309,14 @@ class _Run:
             state.bad_evals += 1
 
     def finish(self) -> None:
-        """End the phase: evaluate where that is due, return to the best weights."""
+        """End the phase: evaluate where that is due, take the best weights or the averaged ones."""
         state, llm = self.state, self.llm
         if self.held_out and state.batch:
             self._evaluate(state.loss_sum / state.loss_tokens)
-        if llm.best_weights is not None:
-            np.copyto(llm.gpt.arena.data, llm.best_weights)
-            llm.best_weights = None
+        final = llm.average if llm.best_weights is None else llm.best_weights
+        if final is not None:
+            replace_weights(self.optimizer, final)
+        llm.best_weights = llm.average = None
         state.done.append(self.phase)
 
     def _progress(self, epoch: int, loss: float, lr: float, norm: float) -> Progress:

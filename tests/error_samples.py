@@ -37,7 +37,8 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "record.label": ("tensor 'h.0.attn.ln.weight'", "vocabulary"),
     "repr(MAGIC)": (repr(b"\x89CGPT\r\n"),), "repr(JSON_OPENING)": (repr(b'{"format": '),),
     "checkpoint/sniff.py: name": tuple(name for _, name in sniff._SIGNATURES),
-    "checkpoint/json_file.py: what": ("the weights", "Adam's m", "Adam's v", "the best weights"),
+    "checkpoint/json_save.py: what": ("the weights", "Adam's m", "Adam's v", "the best weights",
+                                          "the live weights"),
     "checkpoint/parts.py: error": ("GPTConfig: n_head must be between 1 and 1024, found 0",
                                    "training state: unknown field 'x'; known: done, epoch"),
     # raised by _codec.pyx

@@ -19,7 +19,7 @@ from typing import Any
 SIGNATURE = bytes.fromhex("89 43 47 50 54 0D 0A 1A")
 KINDS = {1: "config", 2: "vocabulary", 3: "layer", 4: "training_state", 5: "metadata",
          6: "optimizer", 7: "tokenizer", 16: "tensor", 17: "adam_m", 18: "adam_v",
-         19: "best_tensor", 20: "scale"}
+         19: "best_tensor", 20: "scale", 21: "live_tensor"}
 ITEM_SIZES = {0: 1, 1: 4, 2: 2, 3: 2, 4: 1, 5: 1, 6: 4, 7: 8, 8: 8}
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
 
@@ -67,6 +67,7 @@ class Model:
     adam_m: dict[str, array.array[float]] = field(default_factory=dict)
     adam_v: dict[str, array.array[float]] = field(default_factory=dict)
     best: dict[str, array.array[float]] = field(default_factory=dict)
+    live: dict[str, array.array[float]] = field(default_factory=dict)
     scales: dict[str, array.array[float]] = field(default_factory=dict)
     quantized: dict[str, array.array[int]] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -186,7 +187,7 @@ def add_tensor(model: Model, entry: Entry, payload: bytes, kind: str) -> None:
         if sys.byteorder == "big":
             numbers.byteswap()
         target = {"tensor": model.tensors, "adam_m": model.adam_m, "adam_v": model.adam_v,
-                  "best_tensor": model.best, "scale": model.scales}[kind]
+                  "best_tensor": model.best, "live_tensor": model.live, "scale": model.scales}[kind]
         target[entry.name] = numbers
         if kind == "scale":
             restore(model, entry)
@@ -234,7 +235,7 @@ def check_whole(model: Model) -> None:
     require(order == list(expected), "other parameters than the graph's")
     for name, shape in expected.items():
         require(model.shapes[name] == shape, f"shape of {name}")
-    for found in (model.adam_m, model.adam_v, model.best):
+    for found in (model.adam_m, model.adam_v, model.best, model.live):
         require(not found or list(found) == order, "moments or best weights incomplete")
     require(bool(model.adam_m) == bool(model.adam_v) == (model.optimizer is not None),
             "a part of the optimizer is missing")

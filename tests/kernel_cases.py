@@ -316,10 +316,10 @@ def scatter_rows(rng: Generator, N: int, R: int, C: int) -> Problem:
 
 
 def cross_entropy(rng: Generator, N: int, V: int, spread: float = 3.0, gradient: bool = True,
-                  scale: float = 0.125) -> Problem:
+                  scale: float = 0.125, smoothing: float = 0.0) -> Problem:
     logits = normal(rng, N, V, scale=spread)
     targets = rng.integers(-1, V, size=N, dtype=np.int32)
-    expected, losses = ref.cross_entropy(logits, targets, scale)
+    expected, losses = ref.cross_entropy(logits, targets, scale, smoothing)
     counted = (targets >= 0)[:, None]
     shift = logits.max(axis=1, keepdims=True) - ref.double(logits)
     # exp(-shift) is off by EPS / 2 shift; the target's element is a difference from `scale`
@@ -328,9 +328,13 @@ def cross_entropy(rng: Generator, N: int, V: int, spread: float = 3.0, gradient:
     tolerance = scale * EPS * (8 + shift) * p + scale * TINY
     rows = np.flatnonzero(targets >= 0)
     tolerance[rows, targets[rows]] += scale * EPS
+    tolerance[rows] += scale * EPS * smoothing / V
     picked = np.abs(shift[np.arange(N), np.maximum(targets, 0)])
+    # The logits themselves are added up: their size counts, not only how far they are apart.
+    picked += 4 * smoothing * np.abs(logits).max(axis=1)
     return Problem("cross_entropy", {"logits": logits, "targets": targets, "losses": blank(N),
-                                     "scale": scale, "gradient": gradient},
+                                     "scale": scale, "gradient": gradient,
+                                     "smoothing": smoothing},
                    {"losses": (losses, EPS * (6 + picked) * counted[:, 0]),
                     "logits": (expected, tolerance) if gradient else (logits, 0)})
 
@@ -353,6 +357,23 @@ def adamw(rng: Generator, n: int, decay_end: int, step: int = 1, clip: float = 1
         "decay_end": decay_end},
         {"data": (new, 2 * EPS * np.abs(data) + 8 * EPS * update),
          "grad": (np.zeros(n), 0), "m": (new_m, 2 * EPS * size_m), "v": (new_v, 2 * EPS * new_v)})
+
+
+def momentum(rng: Generator, n: int, clip: float = 0.5) -> Problem:
+    grad, m, beta = normal(rng, n), normal(rng, n), 0.95
+    _, new, u = ref.momentum(grad, m, beta, clip)
+    size = [np.abs(part) for part in ref.momentum(*absolute(grad, m), beta, clip)]
+    return Problem("momentum", {"grad": grad, "m": m, "u": blank(n), "beta": beta,
+                                "clip_factor": clip},
+                   {"grad": (np.zeros(n), 0), "m": (new, 2 * EPS * size[1]),
+                    "u": (u, 3 * EPS * size[2])})
+
+
+def descend(rng: Generator, n: int) -> Problem:
+    data, u, rate, decay = normal(rng, n), normal(rng, n), 0.03, 0.998
+    size = ref.descend(*absolute(data, u), -rate, decay)
+    return Problem("descend", {"data": data, "u": u, "rate": rate, "decay": decay},
+                   {"data": (ref.descend(data, u, rate, decay), 2 * EPS * size)})
 
 
 def sum_of_squares(rng: Generator, n: int) -> Problem:
@@ -437,12 +458,15 @@ def all_cases() -> list[Case]:
         *_cases(cross_entropy, *({"N": 3, "V": V} for V in range(1, 66)),
                 *({"N": N, "V": 17} for N in (0, 1, 2, 5)), {"N": 5, "V": 3001},
                 {"N": 4, "V": 300, "spread": 1e4}, {"N": 4, "V": 37, "spread": 1e-3},
-                {"N": 4, "V": 37, "gradient": False}),
+                {"N": 4, "V": 37, "gradient": False},
+                *({"N": 5, "V": V, "smoothing": 0.1} for V in (*SIZES, 3001)),
+                {"N": 4, "V": 37, "gradient": False, "smoothing": 0.9}),
         *_cases(adamw, *({"n": n, "decay_end": n // 2, "step": n} for n in SIZES),
                 {"n": 0, "decay_end": 0}, {"n": 17, "decay_end": 0}, {"n": 17, "decay_end": 17},
                 {"n": 17, "decay_end": 99}, {"n": 65, "decay_end": 7, "clip": 0.125},
                 {"n": 65, "decay_end": 7, "step": 3, "beta2": 0.999},
                 {"n": 40000, "decay_end": 17000, "step": 100000}),
+        *_cases(momentum, *flat), *_cases(descend, *flat),
         *_cases(sum_of_squares, *({"n": n} for n in (0, *SIZES, 16383, 16384, 16385, 250003))),
         *(case for make, sizes in SAMPLING for case in _cases(make, sizes)),
     ]

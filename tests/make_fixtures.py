@@ -23,6 +23,7 @@ from cgpt.checkpoint import save_model_binary, save_model_json
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM, TrainingState
 from cgpt.model import GPT
+from cgpt.muon import Muon
 from cgpt.optim import AdamW
 from cgpt.tokenizer import FIRST_WORD, Tokenizer
 
@@ -63,6 +64,19 @@ def tiny_llm(*, optimizer: bool = True, best: bool = True) -> LLM:
     return llm
 
 
+def averaging_llm() -> LLM:
+    """As `tiny_llm`, trained by Muon and with an average of the weights, which is x / 4."""
+    llm = tiny_llm()
+    moments = [array.copy() for array in llm.gpt.arena.require_moments()]
+    llm.optimizer = Muon(llm.gpt, momentum=0.875, embedding_lr=2.0)
+    llm.optimizer.step_count = 412
+    for array, values in zip(llm.gpt.arena.require_moments(), moments, strict=True):
+        array[:] = values
+    llm.average = aligned(llm.gpt.arena.size, zero=True)
+    spread(llm.gpt, llm.average, lambda x: x / 4)
+    return llm
+
+
 def spread(gpt: GPT, array: np.ndarray, rule: Callable[[np.ndarray], np.ndarray]) -> None:
     """Fill the entries of a flat array by a rule of x; the gaps between them stay zero."""
     for entry in gpt.arena.entries:
@@ -94,6 +108,8 @@ def kind_llm(kind: str) -> LLM:
 FIXTURES: dict[str, Callable[[Path], object]] = {
     "tiny_v1.bin": lambda path: save_model_binary(tiny_llm(), path),
     "tiny_v1.json": lambda path: save_model_json(tiny_llm(), path),
+    "tiny_v1_average.bin": lambda path: save_model_binary(averaging_llm(), path),
+    "tiny_v1_average.json": lambda path: save_model_json(averaging_llm(), path),
     "tiny_v1_weights.bin": lambda path: save_model_binary(
         tiny_llm(optimizer=False, best=False), path),
     "tiny_v1_float16.bin": lambda path: save_model_binary(

@@ -219,17 +219,17 @@ def scatter_rows(dy: NDArray, rows: Integers, n_rows: int) -> Array:
 # loss
 
 
-def cross_entropy(logits: NDArray, targets: Integers, scale: float) -> tuple[Array, Array]:
+def cross_entropy(logits: NDArray, targets: Integers, scale: float,
+                  smoothing: float = 0.0) -> tuple[Array, Array]:
     """The gradient of scale * sum(losses) to the logits (N, V), and the losses (N,)."""
     logits = double(logits)
+    V = logits.shape[1]
     shifted = logits - logits.max(axis=1, keepdims=True)
-    total = np.exp(shifted).sum(axis=1)
-    counted = np.flatnonzero(targets >= 0)
-    losses, gradient = np.zeros(len(logits)), np.zeros_like(logits)
-    losses[counted] = np.log(total[counted]) - shifted[counted, targets[counted]]
-    gradient[counted] = scale * np.exp(shifted[counted]) / total[counted, None]
-    gradient[counted, targets[counted]] -= scale
-    return gradient, losses
+    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    wanted = (1 - smoothing) * np.eye(V)[np.maximum(targets, 0)] + smoothing / V
+    counted = (targets >= 0)[:, None]
+    losses = -np.sum(counted * wanted * logs, axis=1)
+    return scale * counted * (np.exp(logs) - wanted), losses
 
 
 # optimizer
@@ -245,6 +245,31 @@ def adamw(data: NDArray, grad: NDArray, m: NDArray, v: NDArray, lr: float, beta1
     decay = np.where(np.arange(len(g)) < decay_end, 1 - lr * weight_decay, 1.0)
     update = m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + eps)
     return decay * double(data) - lr * update, np.zeros_like(g), m, v
+
+
+def momentum(grad: NDArray, m: NDArray, beta: float,
+             clip_factor: float) -> tuple[Array, Array, Array]:
+    """grad (zeros), m and u after the step."""
+    g = double(grad) * clip_factor
+    m = beta * double(m) + g
+    return np.zeros_like(g), m, g + beta * m
+
+
+def descend(data: NDArray, u: NDArray, rate: float, decay: float) -> Array:
+    """data after the step."""
+    return decay * double(data) - rate * double(u)
+
+
+def newton_schulz(u: NDArray, rounds: int = 5) -> Array:
+    """What Muon makes of u (rows, columns): the quintic on u / |u|, on the smaller side."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = double(u) / max(np.linalg.norm(double(u)), 1e-15)
+    if len(x) > len(x.T):
+        x = x.T
+    for _ in range(rounds):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if x.shape == u.shape else x.T
 
 
 def sum_of_squares(x: NDArray) -> float:

@@ -148,6 +148,28 @@ def test_flag_beats_environment_beats_file_beats_default(
     assert config["finetune_train"]["freeze"] == ["h.*.attn.*"]
 
 
+def test_training_options_reach_the_run(run: Run, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    code, _, err = run("train", "--preset", "tiny", "--pretrain", "texts.json", "--chat",
+                       "chats.jsonl", "--max-steps", "2", "--optimizer", "adamw", "--schedule",
+                       "wsd", "--schedule-steps", "2", "--label-smoothing", "0.1", "--ema", "0.9",
+                       "--freeze", "h.0.*", "--freeze", "wpe.weight", "--freeze-attn")
+    assert code == 0, err
+    llm = load_model_auto(tmp_path / MODEL)
+    for phase in ("pretrain_train", "finetune_train"):
+        train = llm.training_state.run[phase]
+        assert (train["optimizer"], train["schedule"], train["schedule_steps"]) == (
+            "adamw", "wsd", 2)
+        assert (train["label_smoothing"], train["ema"]) == (0.1, 0.9)
+    assert train["freeze"] == ["h.*.attn.*", "h.0.*", "wpe.weight"]
+    assert llm.optimizer.freeze == ("h.*.attn.*", "h.0.*", "wpe.weight")
+    code, _, err = run("train", "--optimizer", "sgd")
+    assert code == 2 and "adamw, muon" in err
+    code, _, err = run("train", "--preset", "tiny", "--pretrain", "texts.json", "--chat",
+                       "chats.jsonl", "--max-steps", "1", "--freeze", "nothing.*")
+    assert code == 1 and "nothing.*" in err
+
+
 @pytest.mark.parametrize(("text", "sentence"), [
     ("max_stepz = 3", "未知的键 'max_stepz'，是不是 'max_steps'?；可用的键: "),
     ("lr = [1, 2]", "'lr' 只接受一个值，而不是 [1, 2]；请只写一个"),

@@ -29,13 +29,14 @@ EXAMPLES = (
     "linear_forward-N9-K7-M17", "linear_forward-N3-K9-M17", "linear_backward_input-N6-K17-M9",
     "linear_forward-N100-K300-M1030-finishTrue", "linear_backward_input-N100-K300-M1030-geluTrue",
     "linear_backward_weight-N9-K7-M17", "layernorm_forward-N65-C17",
-    "layernorm_again-N65-C17", "layernorm_backward-N65-C17",
-    "layernorm_backward-N64-C17-addTrue", "gelu_forward-n65", "gelu_backward-n65",
-    "residual_forward-n65",
+    "layernorm_again-N65-C17", "layernorm_backward-N65-C17", "layernorm_backward-N64-C17-addTrue",
+    "gelu_forward-n65",
+    "gelu_backward-n65", "residual_forward-n65",
     "attention_forward-T5+1-H3-D9", "attention_backward-T5+1-H3-D9",
     "attention_cached-n5-start17-room25-H3-D17", "embedding_forward-N300-C130",
     "embedding_backward-N300-C130", "gather_rows-N9-R4-C17", "scatter_rows-N9-R4-C17",
-    "cross_entropy-N5-V17", "adamw-n65-decay_end7-step3-beta20.999", "sum_of_squares-n65",
+    "cross_entropy-N5-V17", "cross_entropy-N5-V17-smoothing0.1",
+    "adamw-n65-decay_end7-step3-beta20.999", "momentum-n65", "descend-n65", "sum_of_squares-n65",
     "argmax-V65-", "penalise-V300-n65", "draw-V65-top_k9-", "largest-V65-k8-",
 )
 
@@ -74,7 +75,8 @@ DEFINES = {"linear_forward": ("x", "weight"), "linear_backward_input": ("dy", "w
            "attention_backward": ("qkv", "out"), "attention_cached": ("qkv", "keys", "out"),
            "embedding_forward": ("ids", "wte"), "embedding_backward": ("ids", "dwte"),
            "gather_rows": ("rows", "x"), "scatter_rows": ("rows", "dx"),
-           "cross_entropy": ("logits",), "adamw": ("data",), "penalise": ("scores",),
+           "cross_entropy": ("logits",), "adamw": ("data",), "momentum": ("grad",),
+           "descend": ("data",), "penalise": ("scores",),
            "largest": ("ids",)}
 
 
@@ -157,6 +159,7 @@ ATTENTION = ("attention_forward-T5+1-H3-D9", "attention_backward-T5+1-H3-D9")
       for wrong in (0, -1, 2, 28)),
     ("attention_cached-n5", "start", -1), ("attention_cached-n5", "start", 21),
     ("attention_cached-n5", "start", 2**62), ("adamw-n65", "step", 0), ("adamw-n65", "step", -1),
+    *(("cross_entropy-N5-V17", "smoothing", wrong) for wrong in (-0.1, 1.0, float("nan"))),
 ])
 def test_wrong_settings_are_refused(module, name, argument, value):
     with pytest.raises(ValueError, match=argument):

@@ -1,9 +1,8 @@
-"""AdamW over the arena: clipping, decay, freezing, schedule."""
+"""AdamW over the arena: clipping, decay, freezing."""
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError
 from cgpt.model import GPT
-from cgpt.optim import AdamW, schedule
+from cgpt.optim import AdamW
 
 CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ff=20, vocab_size=30, block_size=10)
 
@@ -81,19 +80,11 @@ def test_frozen_parameters_stay() -> None:
 
 
 @pytest.mark.parametrize("wrong", [dict(betas=(1.0, 0.9)), dict(eps=0.0), dict(eps=math.nan),
-                                   dict(weight_decay=-1.0), dict(betas=(0.9, math.nan))])
+                                   dict(weight_decay=-1.0), dict(betas=(0.9, math.nan)),
+                                   dict(embedding_lr=0.0), dict(embedding_lr=math.inf)])
 def test_wrong_settings_get_a_sentence(wrong: dict) -> None:
     with pytest.raises(ConfigError, match="AdamW: "):
         AdamW(GPT(CONFIG), **wrong)
-
-
-def test_schedule_rises_then_falls() -> None:
-    rates = [schedule(i, lr=1.0, warmup=10, total=110, min_lr_ratio=0.1) for i in range(110)]
-    assert rates[0] == pytest.approx(1 / 11) and rates[10] == 1.0
-    assert all(a < b for a, b in pairwise(rates[:11]))
-    assert all(a > b for a, b in pairwise(rates[10:]))
-    assert rates[-1] == pytest.approx(0.1)
-    assert schedule(500, lr=1.0, warmup=10, total=110) == pytest.approx(0.1)
 
 
 def test_a_new_optimizer_starts_afresh_and_a_saved_one_goes_on() -> None:
@@ -117,6 +108,25 @@ def test_a_step_that_would_spoil_the_weights_is_refused(wrong: dict) -> None:
         optimizer.step(**wrong)
     assert np.array_equal(gpt.arena.data, before) and np.array_equal(gpt.arena.grad, gradient)
     assert optimizer.step_count == 0
+
+
+def test_embeddings_may_learn_faster() -> None:
+    """Three times the rate moves them three times as far and lets them decay as before."""
+    gpt, plain = with_gradients(), with_gradients()
+    before = {name: array.copy() for name, array in gpt.parameters().items()}
+    AdamW(gpt, weight_decay=0.0, embedding_lr=3.0).step(lr=1e-3)
+    AdamW(plain, weight_decay=0.0).step(lr=1e-3)
+    for name, array in gpt.parameters().items():
+        factor = 3 if name in ("wte.weight", "wpe.weight") else 1
+        np.testing.assert_allclose(array - before[name],
+                                   factor * (plain.parameters()[name] - before[name]),
+                                   rtol=1e-3, atol=1e-7)
+    gpt = GPT(CONFIG, seed=1)
+    gpt.gradients()
+    AdamW(gpt, weight_decay=0.5, embedding_lr=3.0).step(lr=0.1)
+    np.testing.assert_allclose(gpt.parameters()["wte.weight"],
+                               before["wte.weight"] * np.float32(0.95), rtol=1e-6)
+    assert AdamW.from_dict(gpt, AdamW(gpt, embedding_lr=3.0).to_dict()).embedding_lr == 3.0
 
 
 def test_an_eps_that_is_zero_in_float32_is_refused() -> None:

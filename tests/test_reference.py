@@ -162,6 +162,38 @@ def test_cross_entropy():
     assert losses[1] == losses[4] == 0 and not gradient[[1, 4]].any()
 
 
+def test_cross_entropy_with_smoothing():
+    """A loss of (1 - e) of the target's and e of the mean of all."""
+    logits, targets = normal(5, 4), np.array([3, -1, 0, 2, 1], np.int32)
+    gradient, losses = ref.cross_entropy(logits, targets, 0.3, 0.2)
+    check_gradient(lambda a: float(0.3 * ref.cross_entropy(a, targets, 1.0, 0.2)[1].sum()), logits,
+                   gradient)
+    each = np.array([ref.cross_entropy(logits, np.full(5, j, np.int32), 1.0)[1] for j in range(4)])
+    np.testing.assert_allclose(losses[2], 0.8 * each[0, 2] + 0.2 * each[:, 2].mean())
+    assert losses[1] == 0 and not gradient[1].any()
+
+
+def test_momentum_by_hand():
+    grad, m = np.array([4.0, -2.0]), np.array([1.0, 0.5])
+    cleared, new, u = ref.momentum(grad, m, 0.5, 0.25)
+    np.testing.assert_allclose(new, [1.5, -0.25])
+    np.testing.assert_allclose(u, [1.75, -0.625])
+    assert not cleared.any()
+    np.testing.assert_allclose(ref.descend(grad, m, 2.0, 0.5), [0.0, -2.0])
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4)])
+def test_newton_schulz_keeps_singular_vectors_and_evens_out_values(shape):
+    u = normal(*shape)
+    found = ref.newton_schulz(u)
+    left, values, right = np.linalg.svd(u, full_matrices=False)
+    inside = left.T @ found @ right.T
+    np.testing.assert_allclose(inside, np.diag(np.diag(inside)), atol=1e-10)
+    assert (np.diag(inside)[values > 0.02 * values[0]] > 0.6).all()
+    assert (np.diag(inside) < 1.3).all()
+    np.testing.assert_allclose(ref.newton_schulz(1e3 * u), found, atol=1e-10)
+
+
 def test_adamw_by_hand():
     """First step: m / (1 - beta1) = g and v / (1 - beta2) = g^2, so data moves by lr * sign(g)."""
     data, grad = np.array([1.0, -2.0, 3.0]), np.array([0.5, -4.0, 0.0])

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cgpt.checkpoint import binary, compare, info, json_file, packing
+from cgpt.checkpoint import binary, compare, info, json_file, json_save, packing
 from cgpt.checkpoint.info import find_models
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.parts import Progress
@@ -48,7 +48,7 @@ def save_model_json(llm: LLM, path: PathLike, *, optimizer: bool = True) -> Path
 
     Arguments, promises and errors as `save_model_binary`; NaN and infinity cannot be saved.
     """
-    return json_file.save(llm, path, optimizer=optimizer)
+    return json_save.save(llm, path, optimizer=optimizer)
 
 
 def load_model_binary(path: PathLike, *, training: bool = True,

@@ -73,8 +73,15 @@ def _load_copied(file: BinaryFile, *, training: bool) -> tuple[LLM, list[LayerRe
     file.check_rounded()
     weights = aligned(arena_size(entries), zero=True)
     llm, layers = _build(file, config, weights if training else read_only(weights))
-    jobs = _fills(file, Kind.TENSOR, weights, entries)
-    in_parallel(jobs + _prepare_training(file, llm, entries) if training else jobs)
+    if not training:
+        in_parallel(_fills(file, Kind.TENSOR, weights, entries))
+        return llm, layers
+    kind = Kind.TENSOR
+    jobs = _prepare_training(file, llm, entries)
+    if file.of(Kind.LIVE_TENSOR):
+        kind, llm.average = Kind.LIVE_TENSOR, aligned(arena_size(entries), zero=True)
+        jobs += _fills(file, Kind.TENSOR, llm.average, entries)
+    in_parallel(jobs + _fills(file, kind, weights, entries))
     return llm, layers
 
 

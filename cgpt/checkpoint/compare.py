@@ -57,7 +57,8 @@ def _vocabulary(a: LLM, b: LLM) -> dict[str, Any]:
 def _tensors(llm: LLM) -> dict[tuple[str, str], Floats]:
     """Every tensor that is saved, by kind and name."""
     arena = llm.gpt.arena
-    arrays: list[tuple[str, Any]] = [("weights", arena.data), ("best", llm.best_weights)]
+    arrays: list[tuple[str, Any]] = [
+        ("weights", arena.data), ("best", llm.best_weights), ("average", llm.average)]
     if llm.optimizer is not None:
         arrays += zip("mv", arena.require_moments(), strict=True)
     return {(kind, entry.name): arena.view(entry.name, array) for kind, array in arrays

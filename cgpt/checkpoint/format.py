@@ -47,6 +47,7 @@ class Kind(IntEnum):
     ADAM_V = 18
     BEST_TENSOR = 19
     SCALE = 20
+    LIVE_TENSOR = 21
 
 
 class DType(IntEnum):
@@ -68,7 +69,7 @@ ITEM_SIZE = {DType.RAW: 1, DType.FLOAT32: 4, DType.FLOAT16: 2, DType.BFLOAT16: 2
 KINDS = frozenset(map(int, Kind))
 _DTYPES = frozenset(map(int, DType))
 # Every tensor of the configuration once in each of these that is there at all.
-WHOLE = (Kind.TENSOR, Kind.ADAM_M, Kind.ADAM_V, Kind.BEST_TENSOR)
+WHOLE = (Kind.TENSOR, Kind.ADAM_M, Kind.ADAM_V, Kind.BEST_TENSOR, Kind.LIVE_TENSOR)
 TENSORS = (*WHOLE, Kind.SCALE)
 
 

@@ -68,8 +68,9 @@ def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[st
             file.fill(file.weights(), entries, scratch)
             for tensors in [] if optimizer is None else [optimizer.get("m"), optimizer.get("v")]:
                 file.fill(tensors, entries, scratch)
-            if best is not None:
-                file.fill(best, entries, scratch)
+            for tensors in (best, file.root.get("live_weights")):
+                if tensors is not None:
+                    file.fill(tensors, entries, scratch)
         return {
             "path": os.fspath(path), "format": "json", "version": VERSION, "bytes": file.size,
             "graph": GRAPH, "config": file.config.to_dict(), "layers": file.layers(),

@@ -1,4 +1,4 @@
-"""An LLM as JSON, written and read as a stream: the numbers are never all in memory as text.
+"""Reading an LLM that json_save.py wrote, as a stream: its numbers are never all in memory as text.
 
 The layout is described in docs/persistence.md. A file that was not touched since cgpt wrote it
 is checked as a whole (`text_crc32`); one that another program wrote again is checked by the
@@ -10,22 +10,16 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
 from cgpt.checkpoint._codec import crc32, skip_numbers
-from cgpt.checkpoint.atomic import Output, write_file
-from cgpt.checkpoint.failures import damaged, foreign, not_saved, other_version
-from cgpt.checkpoint.floats import PIECE, format_floats, read_floats
+from cgpt.checkpoint.failures import damaged, foreign, other_version
+from cgpt.checkpoint.floats import read_floats
 from cgpt.checkpoint.format import VERSION
+from cgpt.checkpoint.json_save import checksum
 from cgpt.checkpoint.parts import (
-    GRAPH,
     Pairs,
     Progress,
     build_config,
@@ -35,10 +29,9 @@ from cgpt.checkpoint.parts import (
     check_fits,
     check_layers,
     check_object,
-    dump_json,
     parse_json,
 )
-from cgpt.checkpoint.reader import THREADS, Job, Source, in_parallel
+from cgpt.checkpoint.reader import Job, Source, in_parallel
 from cgpt.checkpoint.sniff import JSON_FORMAT, JSON_OPENING, format_of
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
@@ -51,122 +44,9 @@ _OPEN = re.compile(rb'(?<=[{,\s])"data"\s*:\s*\[')
 _LONGEST_OPEN = 1 << 12                 # bytes of such an opening, spaces included
 _WINDOW = 1 << 22                       # bytes that are looked through at a time
 _VERSION = re.compile(rb'"version"\s*:\s*%d\s*[,}]' % VERSION)
-_AHEAD = 8                              # pieces of numbers that are formatted before their turn
 _KEYS = {"format", "version", "graph", "config", "vocab", "layers", "optimizer", "training_state",
          "metadata", "best_weights"}
 
-
-# Saving
-
-def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
-    """Write `llm` to `path`; see `cgpt.checkpoint.save_model_json`."""
-    arena = llm.gpt.arena
-    with_optimizer = optimizer and llm.optimizer is not None
-    arrays = [("the weights", arena.data)]
-    if with_optimizer:
-        m, v = arena.require_moments()
-        arrays += [("Adam's m", m), ("Adam's v", v)]
-    best = llm.best_weights if optimizer else None
-    if best is not None:
-        arrays.append(("the best weights", best))
-    for what, array in arrays:
-        if not np.isfinite(array).all():
-            raise not_saved(path, f"NaN or infinity in {what}", "finite numbers, as JSON has no "
-                            "others", "save it as .bin or go back to an earlier checkpoint")
-    pieces = _pieces(llm, path, with_optimizer, best)
-
-    def write(out: Output) -> None:
-        crc = 0
-        for piece in _formatted(pieces):
-            crc = crc32(piece, crc)
-            out.write(piece)
-        out.write(f'\n"text_crc32": "{crc:08x}"}}\n'.encode())
-
-    return write_file(path, 12 * sum(array.size for _, array in arrays), write)
-
-
-def _vocab(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The words in id order and their scores; without scores where no score decides.
-
-    A reader that knows no other kind than words then refuses what it would encode wrongly.
-    """
-    state = tokenizer.to_state()
-    found: dict[str, Any] = {"words": tokenizer.words}
-    if tokenizer.kind != "bpe":
-        found["scores"] = [None] * FIRST_WORD + state["scores"]
-    return found if tokenizer.kind == "words" else {**found, "kind": tokenizer.kind}
-
-
-def _formatted(pieces: Iterator[str | Floats]) -> Iterator[bytes]:
-    """Text as bytes and numbers as text, the latter formatted on two threads a little ahead."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        waiting: list[Callable[[], bytes]] = []
-        for piece in pieces:
-            if isinstance(piece, str):
-                waiting.append(piece.encode)
-            else:
-                waiting.append(pool.submit(format_floats, piece).result)
-            if len(waiting) > _AHEAD:
-                yield waiting.pop(0)()
-        for result in waiting:
-            yield result()
-
-
-def _pieces(llm: LLM, path: object, optimizer: bool,
-            best: Floats | None) -> Iterator[str | Floats]:
-    """The file in order, up to text_crc32: text, and numbers that are still to be formatted."""
-    def part(name: str, value: Any) -> str:
-        return f'"{name}": {dump_json(path, name, value)},\n'
-
-    arena = llm.gpt.arena
-    yield JSON_OPENING.decode() + part("version", VERSION) + part("graph", GRAPH)
-    yield part("config", llm.config.to_dict())
-    yield part("vocab", _vocab(llm.tokenizer))
-    yield '"layers": [\n'
-    by_name = {entry.name: entry for entry in arena.entries}
-    for number, layer in enumerate(llm.gpt.layer_records()):
-        fields = {"name": layer.name, "type": layer.type, "parameters": list(layer.parameters)}
-        yield (",\n" if number else "") + dump_json(path, "layers", fields)[:-1] + ', "tensors": {'
-        yield from _tensor_pieces([by_name[name] for name in layer.parameters], arena.data)
-        yield "}}"
-    yield '],\n"optimizer": '
-    if optimizer and llm.optimizer is not None:
-        yield dump_json(path, "optimizer", llm.optimizer.to_dict())[:-1]
-        for name, array in zip("mv", arena.require_moments(), strict=True):
-            yield f', "{name}": {{'
-            yield from _tensor_pieces(arena.entries, array)
-            yield "}"
-        yield "},\n"
-    else:
-        yield "null,\n"
-    yield part("training_state", llm.training_state.to_dict())
-    yield part("metadata", llm.metadata)
-    yield '"best_weights": '
-    if best is None:
-        yield "null,"
-    else:
-        yield "{"
-        yield from _tensor_pieces(arena.entries, best)
-        yield "},"
-
-
-def _tensor_pieces(entries: list[Entry], array: Floats) -> Iterator[str | Floats]:
-    """The members of an object: name: {shape, crc32, data}."""
-    for number, entry in enumerate(entries):
-        flat = array[entry.offset:entry.offset + entry.size]
-        yield (f'{"," if number else ""}\n"{entry.name}": {{"shape": {list(entry.shape)}, '
-               f'"crc32": "{_crc(flat):08x}", "data": [')
-        for start in range(0, entry.size - 1, PIECE):
-            yield flat[start:min(start + PIECE, entry.size - 1)]
-        # The last number without its comma.
-        yield format_floats(flat[-1:])[:-1].decode() + "]}"
-
-
-def _crc(flat: Floats) -> int:
-    return crc32(memoryview(flat.astype("<f4", copy=False)).cast("B"))
-
-
-# Loading
 
 class Span(NamedTuple):
     """Where the numbers of a "data" list lie in the file: first byte and the one behind."""
@@ -276,7 +156,7 @@ class JsonFile(Source):
         if root.get("version") != VERSION:
             raise other_version(self.path, f"format version {root.get('version')!r:.60}",
                                 f"version {VERSION}")
-        missing = sorted((_KEYS ^ root.keys()) - {"text_crc32"})
+        missing = sorted((_KEYS ^ root.keys()) - {"text_crc32", "live_weights"})
         if missing:
             raise damaged(self.path, f"'{missing[0]}' missing or unknown", f"{sorted(_KEYS)}")
         return root
@@ -350,9 +230,9 @@ class JsonFile(Source):
         except ValueError as error:
             raise damaged(self.path, f"in the tensor '{entry.name}' {error}",
                           f"{entry.size} numbers") from None
-        if f"{_crc(flat):08x}" != tensor["crc32"]:
+        if f"{checksum(flat):08x}" != tensor["crc32"]:
             raise damaged(self.path, f"the tensor '{entry.name}' with checksum "
-                          f"{_crc(flat):08x}", f"{tensor['crc32']!r:.60}")
+                          f"{checksum(flat):08x}", f"{tensor['crc32']!r:.60}")
 
 
 def quick_check(source: Source) -> bool:
@@ -397,3 +277,6 @@ def _read_training(file: JsonFile, llm: LLM, entries: list[Entry]) -> None:
     if file.root["best_weights"] is not None:
         llm.best_weights = aligned(arena_size(entries), zero=True)
         file.fill(file.root["best_weights"], entries, llm.best_weights)
+    if "live_weights" in file.root:
+        llm.average = llm.gpt.arena.data.copy()
+        file.fill(file.root["live_weights"], entries, llm.gpt.arena.data)

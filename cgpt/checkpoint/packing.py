@@ -19,7 +19,7 @@ from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.format import OPTIONAL, DType, Kind, Record, align, pack_front, place
-from cgpt.checkpoint.parts import GRAPH, check_part_size, dump_json
+from cgpt.checkpoint.parts import GRAPH, check_part_size, dump_json, weights_to_save
 from cgpt.checkpoint.reader import Job, grouped
 from cgpt.checkpoint.storage import Storage, quantize
 from cgpt.errors import ConfigError
@@ -75,12 +75,14 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True,
 
 def arrays_of(llm: LLM, *, optimizer: bool = True) -> Arrays:
     """The flat arrays that a file of `llm` holds, in its order."""
-    arrays = [(Kind.TENSOR, llm.gpt.arena.data)]
+    arrays = [(Kind.TENSOR, weights_to_save(llm))]
     if optimizer and llm.optimizer is not None:
         m, v = llm.gpt.arena.require_moments()
         arrays += [(Kind.ADAM_M, m), (Kind.ADAM_V, v)]
     if optimizer and llm.best_weights is not None:
         arrays.append((Kind.BEST_TENSOR, llm.best_weights))
+    if optimizer and llm.average is not None:
+        arrays.append((Kind.LIVE_TENSOR, llm.gpt.arena.data))
     return arrays
 
 
@@ -155,7 +157,8 @@ def _tensor(path: object, kind: Kind, entry: Entry, flat: Floats, form: str,
 
 def _record(kind: Kind, entry: Entry, array: np.ndarray, dtype: DType) -> Pair:
     shape = array.shape if kind == Kind.SCALE else entry.shape
-    return Record(kind, entry.name, array.nbytes, dtype, shape), memoryview(array).cast("B")
+    flags = OPTIONAL if kind == Kind.LIVE_TENSOR else 0
+    return Record(kind, entry.name, array.nbytes, dtype, shape, flags), memoryview(array).cast("B")
 
 
 def pack_vocabulary(tokenizer: Tokenizer) -> bytes:

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.arena import Entry
+from cgpt.arena import Entry, Floats
 from cgpt.checkpoint.failures import damaged, not_saved, other_version
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.llm import TrainingState
+from cgpt.llm import LLM, TrainingState
 from cgpt.model import GPT, LayerRecord
 from cgpt.optim import AdamW
+from cgpt.optimizers import restore_optimizer
 from cgpt.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, KINDS, Tokenizer
 
 GRAPH = "gpt2"                          # the only graph that this version builds
@@ -124,6 +125,11 @@ def _too_deep(value: Any) -> bool:
     return True
 
 
+def weights_to_save(llm: LLM) -> Floats:
+    """What a file holds as the weights: their average where training keeps one."""
+    return llm.gpt.arena.data if llm.average is None else llm.average
+
+
 # Building
 
 def build_config(path: object, graph: Any, values: Any) -> GPTConfig:
@@ -197,7 +203,7 @@ def build_training_state(path: object, values: Any) -> TrainingState:
 
 
 def build_optimizer(path: object, gpt: GPT, values: Any) -> AdamW:
-    """AdamW with its settings; its moments are zeros and still to be read."""
+    """The optimizer with its settings; its moments are zeros and still to be read."""
     try:
         betas = [float(beta) for beta in values["betas"]]
         numbers = [*betas, float(values["eps"]), float(values["weight_decay"])]
@@ -206,7 +212,7 @@ def build_optimizer(path: object, gpt: GPT, values: Any) -> AdamW:
             raise ValueError(f"numbers {numbers}")
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise ValueError(f"step_count {steps!r:.60}")
-        return AdamW.from_dict(gpt, values)
+        return restore_optimizer(gpt, values)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise damaged(path, f"optimizer settings that cannot be ({error})",
                       "betas, eps, weight_decay and step_count") from None

@@ -46,6 +46,7 @@ CHECKPOINT: dict[str, str] = {
     "NaN or infinity in {what}": "{what}中有 NaN 或无穷大",
     "the weights": "权重",
     "the best weights": "最佳权重",
+    "the live weights": "当前权重",
     "Adam's {name}": "Adam 的 {name}",
     "finite numbers, as JSON has no others": "有限数，JSON 只能表示有限数",
     "save it as .bin or go back to an earlier checkpoint":

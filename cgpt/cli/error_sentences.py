@@ -142,6 +142,14 @@ SENTENCES: dict[str, str] = {
         "AdamW: {name} 应在 {span} 内，而不是 {value}",
     "AdamW: eps must be a finite number of at least {least}, found {value}":
         "AdamW: eps 应为不小于 {least} 的有限数，而不是 {value}",
+    "AdamW: embedding_lr must be a finite number above 0, found {value}":
+        "AdamW: embedding_lr 应为大于 0 的有限数，而不是 {value}",
+    "Muon: momentum must be in [0, 1), found {value}":
+        "Muon: momentum 应在 [0, 1) 内，而不是 {value}",
+    "optimizer: unknown kind {name}; known: {known}":
+        "optimizer: 未知的种类 {name}；可用的种类: {known}",
+    "{owner}: unknown {name} {value}; known: {known}":
+        "{owner}: 未知的 {name} {value}；可用: {known}",
     "AdamW.step: found lr={lr} and clip={clip}, expected finite numbers of at least 0":
         "AdamW.step: lr={lr}，clip={clip}，二者应为不小于 0 的有限数",
     "freeze: no parameter is named like '{pattern}'; gpt.parameters() lists the names":
@@ -182,8 +190,8 @@ SENTENCES: dict[str, str] = {
         "{name}: 发现 {value}，应在 {least} 到 {most} 之间",
     "{name}: found shape {shape}, expected {wanted} as the ids have":
         "{name}: 形状为 {shape}，应与 ids 一样为 {wanted}",
-    "dropout: found {value}, expected at least 0 and below 1":
-        "dropout: 应不小于 0 且小于 1，而不是 {value}",
+    "{name}: found {value}, expected at least 0 and below 1":
+        "{name}: 应不小于 0 且小于 1，而不是 {value}",
     "backward: call forward(ids, targets) first, once for each backward":
         "backward: 请先调用 forward(ids, targets)，每次 backward 之前一次",
     "infer: {n} tokens do not fit a cache that holds {held} of {capacity}":

@@ -12,7 +12,7 @@ from cgpt.cli.app import Number, OneOf, option
 from cgpt.cli.messages import t
 from cgpt.cli.saving import CHECKPOINTS
 from cgpt.cli.terminal import clean
-from cgpt.config import PRESETS
+from cgpt.config import OPTIMIZERS, PRESETS, SCHEDULES
 
 if TYPE_CHECKING:
     from cgpt.sampling import SamplingConfig
@@ -128,6 +128,11 @@ recipe = _group(
     option("--val-fraction", type=Number(0, 1, open_high=True), metavar="F"),
     option("--patience", type=COUNT, metavar="N"),
     option("--dropout", type=Number(0, 1, open_high=True), metavar="F"),
+    option("--label-smoothing", type=Number(0, 1, open_high=True), metavar="F"),
+    option("--ema", type=Number(0, 1, open_high=True), metavar="F"),
+    option("--optimizer", type=OneOf(OPTIMIZERS), metavar="|".join(OPTIMIZERS)),
+    option("--schedule", type=OneOf(SCHEDULES), metavar="|".join(SCHEDULES)),
+    option("--schedule-steps", type=COUNT, metavar="N"),
     option("--vocab-size", type=VOCAB_SIZE, metavar="N"),
     option("--recompute", is_flag=True),
     seed, threads)

@@ -17,7 +17,8 @@ ATTENTION = ("h.*.attn.*",)  # parameters that --freeze-attn leaves as they are
 
 # option -> field of TrainConfig, the same in both phases
 TRAIN_FIELDS = ("grad_accum", "lr", "warmup", "val_fraction", "patience", "dropout", "max_steps",
-                "max_minutes", "recompute")
+                "max_minutes", "recompute", "label_smoothing", "ema", "optimizer", "schedule",
+                "schedule_steps")
 
 
 def local_data() -> tuple[str, ...]:
@@ -77,7 +78,8 @@ def run_config(values: dict[str, Any]) -> RunConfig:
             more["epochs"] = epochs
         return replace(train, **both, **more)
 
-    frozen = {"freeze": ATTENTION} if values.get("freeze_attn") else {}
+    names = (*(ATTENTION if values.get("freeze_attn") else ()), *(values.get("freeze") or ()))
+    frozen = {"freeze": names} if names else {}
     return replace(
         config, pretrain_train=phase(config.pretrain_train, values.get("pretrain_epochs")),
         finetune_train=phase(config.finetune_train, values.get("finetune_epochs"), **frozen))

@@ -84,6 +84,7 @@ def load_toml(path: str) -> dict[str, Any]:
 @options.budget
 @options.recipe
 @options.checkpoints
+@option("--freeze", metavar="PATTERN", multiple=True)
 @option("--freeze-attn", is_flag=True)
 @option("--save-pretrained", metavar="PATH", callback=options.model_path)
 @options.as_json

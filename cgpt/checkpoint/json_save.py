@@ -1,0 +1,135 @@
+"""Saving an LLM as JSON; json_file.py is the way back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgpt.arena import Entry, Floats
+from cgpt.checkpoint._codec import crc32
+from cgpt.checkpoint.atomic import Output, write_file
+from cgpt.checkpoint.failures import not_saved
+from cgpt.checkpoint.floats import PIECE, format_floats
+from cgpt.checkpoint.format import VERSION
+from cgpt.checkpoint.parts import GRAPH, dump_json, weights_to_save
+from cgpt.checkpoint.reader import THREADS
+from cgpt.checkpoint.sniff import JSON_OPENING
+from cgpt.llm import LLM
+from cgpt.tokenizer import FIRST_WORD, Tokenizer
+
+_AHEAD = 8                              # pieces of numbers that are formatted before their turn
+
+
+def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
+    """Write `llm` to `path`; see `cgpt.checkpoint.save_model_json`."""
+    arena = llm.gpt.arena
+    with_optimizer = optimizer and llm.optimizer is not None
+    arrays = [("the weights", weights_to_save(llm))]
+    if with_optimizer:
+        m, v = arena.require_moments()
+        arrays += [("Adam's m", m), ("Adam's v", v)]
+    extras: dict[str, Floats | None] = {"best_weights": llm.best_weights if optimizer else None}
+    if optimizer and llm.average is not None:
+        extras["live_weights"] = arena.data
+    arrays += [(f"the {name.replace('_', ' ')}", array) for name, array in extras.items()
+               if array is not None]
+    for what, array in arrays:
+        if not np.isfinite(array).all():
+            raise not_saved(path, f"NaN or infinity in {what}", "finite numbers, as JSON has no "
+                            "others", "save it as .bin or go back to an earlier checkpoint")
+    pieces = _pieces(llm, path, with_optimizer, extras)
+
+    def write(out: Output) -> None:
+        crc = 0
+        for piece in _formatted(pieces):
+            crc = crc32(piece, crc)
+            out.write(piece)
+        out.write(f'\n"text_crc32": "{crc:08x}"}}\n'.encode())
+
+    return write_file(path, 12 * sum(array.size for _, array in arrays), write)
+
+
+def _vocab(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The words in id order and their scores; without scores where no score decides.
+
+    A reader that knows no other kind than words then refuses what it would encode wrongly.
+    """
+    state = tokenizer.to_state()
+    found: dict[str, Any] = {"words": tokenizer.words}
+    if tokenizer.kind != "bpe":
+        found["scores"] = [None] * FIRST_WORD + state["scores"]
+    return found if tokenizer.kind == "words" else {**found, "kind": tokenizer.kind}
+
+
+def _formatted(pieces: Iterator[str | Floats]) -> Iterator[bytes]:
+    """Text as bytes and numbers as text, the latter formatted on two threads a little ahead."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting: list[Callable[[], bytes]] = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                waiting.append(piece.encode)
+            else:
+                waiting.append(pool.submit(format_floats, piece).result)
+            if len(waiting) > _AHEAD:
+                yield waiting.pop(0)()
+        for result in waiting:
+            yield result()
+
+
+def _pieces(llm: LLM, path: object, optimizer: bool,
+            extras: dict[str, Floats | None]) -> Iterator[str | Floats]:
+    """The file in order, up to text_crc32: text, and numbers that are still to be formatted."""
+    def part(name: str, value: Any) -> str:
+        return f'"{name}": {dump_json(path, name, value)},\n'
+
+    arena = llm.gpt.arena
+    yield JSON_OPENING.decode() + part("version", VERSION) + part("graph", GRAPH)
+    yield part("config", llm.config.to_dict())
+    yield part("vocab", _vocab(llm.tokenizer))
+    yield '"layers": [\n'
+    by_name = {entry.name: entry for entry in arena.entries}
+    for number, layer in enumerate(llm.gpt.layer_records()):
+        fields = {"name": layer.name, "type": layer.type, "parameters": list(layer.parameters)}
+        yield (",\n" if number else "") + dump_json(path, "layers", fields)[:-1] + ', "tensors": {'
+        yield from _tensor_pieces([by_name[name] for name in layer.parameters],
+                                  weights_to_save(llm))
+        yield "}}"
+    yield '],\n"optimizer": '
+    if optimizer and llm.optimizer is not None:
+        yield dump_json(path, "optimizer", llm.optimizer.to_dict())[:-1]
+        for name, array in zip("mv", arena.require_moments(), strict=True):
+            yield f', "{name}": {{'
+            yield from _tensor_pieces(arena.entries, array)
+            yield "}"
+        yield "},\n"
+    else:
+        yield "null,\n"
+    yield part("training_state", llm.training_state.to_dict())
+    yield part("metadata", llm.metadata)
+    for name, array in extras.items():
+        yield f'"{name}": ' + ("null," if array is None else "{")
+        if array is not None:
+            yield from _tensor_pieces(arena.entries, array)
+            yield "},"
+
+
+def _tensor_pieces(entries: list[Entry], array: Floats) -> Iterator[str | Floats]:
+    """The members of an object: name: {shape, crc32, data}."""
+    for number, entry in enumerate(entries):
+        flat = array[entry.offset:entry.offset + entry.size]
+        yield (f'{"," if number else ""}\n"{entry.name}": {{"shape": {list(entry.shape)}, '
+               f'"crc32": "{checksum(flat):08x}", "data": [')
+        for start in range(0, entry.size - 1, PIECE):
+            yield flat[start:min(start + PIECE, entry.size - 1)]
+        # The last number without its comma.
+        yield format_floats(flat[-1:])[:-1].decode() + "]}"
+
+
+def checksum(flat: Floats) -> int:
+    """CRC-32 of the numbers as they lie in a binary file."""
+    return crc32(memoryview(flat.astype("<f4", copy=False)).cast("B"))
