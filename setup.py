@@ -34,7 +34,7 @@ X86 = platform.machine().lower() in ("x86_64", "amd64") and "arm64" not in os.en
 FLAGS = ["/O2", "/fp:precise"] if MSVC else (
     ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]) + ["-fno-math-errno", "-fno-trapping-math"]
 ISA_FLAGS = {
-    "avx2": ["-mavx2", "-mfma"],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma",
                "-mprefer-vector-width=512", "-mtune=skylake-avx512"],
 }

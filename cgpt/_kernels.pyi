@@ -4,7 +4,8 @@ Every instruction set has these names. Arrays are C-contiguous; the caller alloc
 written; a wrong shape is a ValueError that names the array.
 """
 
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,9 +106,10 @@ def attention_backward(
     """dqkv (N, 3C) from dout (N, C); out and lse are what attention_forward wrote."""
 
 def attention_cached(
-    qkv: _Floats, keys: _Floats, values: _Floats, start: int, n_head: int, out: _Floats
+    qkv: _Floats, keys: _Floats, values: _Floats, start: int, out: _Floats
 ) -> None:
-    """out (n, C) of n new rows at position `start`, whose keys and values join the cache (T, C)."""
+    """out (n, C) of n new rows at position `start`; their keys and values join the cache
+    (H, T, D)."""
 
 def embedding_forward(
     ids: _Integers, positions: _Integers, wte: _Floats, wpe: _Floats, y: _Floats
@@ -188,3 +190,27 @@ def draw(
 
 def largest(scores: _Floats, ids: _Integers, logprobs: _Floats) -> int:
     """ids and logprobs (k,) of the k largest of scores (V,); how many there are, -1 for none."""
+
+def pick_rows(
+    scores: _Floats, temperature: float, top_k: int, top_p: float, min_p: float,
+    u: NDArray[np.float64] | None, tokens: _Integers,
+) -> None:
+    """tokens (R,), written: for each row of scores (R, V) what argmax or draw would return."""
+
+class Decoder:
+    """The layers of a GPT-2 graph, bound to weights that stay where they are.
+
+    A norm is (weight, bias), a linear layer (matrix, bias); a matrix is float32, float16 or
+    (int8 values, float32 scales, group).
+    """
+
+    def __init__(
+        self, n_head: int, wte: Any, wpe: _Floats, ln_f: tuple[_Floats, _Floats],
+        layers: Sequence[Any],
+    ) -> None: ...
+    def run(
+        self, ids: _Integers, places: _Integers, slots: _Integers, keys: _Floats,
+        values: _Floats, logits: _Floats, positions: _Integers | None = None,
+    ) -> None:
+        """Append R tokens to sequences whose caches are (S, L, H, T, D); logits (n, V) behind the
+        last n of them."""

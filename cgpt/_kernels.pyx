@@ -7,10 +7,11 @@ Sums run in an order that depends on the shapes alone, so any number of threads 
 bits.
 """
 
-from cython.parallel import prange
+from cython.parallel import parallel, prange, threadid
 
 include "kernels/simd.pxi"
 include "kernels/checks.pxi"
+include "kernels/dots.pxi"
 
 cdef int _threads = 1
 
@@ -59,3 +60,6 @@ include "kernels/adamw.pxi"
 include "kernels/muon.pxi"
 include "kernels/probe.pxi"
 include "kernels/sampling.pxi"
+include "kernels/pick.pxi"
+include "kernels/cached.pxi"
+include "kernels/decode.pxi"

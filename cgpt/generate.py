@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from cgpt.batch import steps
 from cgpt.beam import Hypothesis, search
 from cgpt.context import Context
 from cgpt.errors import ConfigError, DataError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Prompt = Sequence[int] | np.ndarray
 Token = tuple[int, float | None]        # a token and its log-probability (nats) where asked for
 
+_TOGETHER = 64      # prompts of a batch that are held at once
 _LONGEST, _SHORTEST = 3, 2              # tokens in a row by which a draft is looked up
 
 
@@ -73,7 +75,24 @@ def generate_batch(gpt: GPT, prompts: Sequence[Prompt], sampling: SamplingConfig
            after it
     Errors as generate_tokens, for all prompts before the first token.
     """
-    streams = _streams(gpt, prompts, sampling, stop=list(stop), banned=list(banned))
+    if gpt.decoder is None or sampling.beam > 1 or sampling.speculate:
+        return _one_by_one(_streams(gpt, prompts, sampling, stop=list(stop), banned=list(banned)),
+                           given)
+    found: list[list[int]] = [[] for _ in prompts]
+    ids, samplers, ends = _rows(gpt, prompts, sampling, stop, banned)
+    for first in range(0, len(ids), _TOGETHER):
+        part, ended = slice(first, first + _TOGETHER), set[int]()
+        for step in steps(gpt, ids[part], samplers[part], ends, ended):
+            for row, token in step:
+                found[first + row].append(token)
+                if given is not None and given(first + row, token):
+                    ended.add(row)
+    return found
+
+
+def _one_by_one(streams: Sequence[Generator[Token, None, None]],
+                given: Callable[[int, int], bool] | None) -> list[list[int]]:
+    """The tokens of each stream; see generate_batch."""
     found: list[list[int]] = []
     for row, stream in enumerate(streams):
         found.append([])
@@ -85,6 +104,16 @@ def generate_batch(gpt: GPT, prompts: Sequence[Prompt], sampling: SamplingConfig
     return found
 
 
+def _rows(gpt: GPT, prompts: Iterable[Prompt], sampling: SamplingConfig, stop: Iterable[int] = (),
+          banned: Iterable[int] = ()) -> tuple[list[list[int]], list[Sampler], frozenset[int]]:
+    """The prompts, checked, a sampler for each (prompt i has seed + i) and the ids that end."""
+    sampling, ends, banned = _without_texts(sampling), frozenset(stop), list(banned)
+    ids = [_check_ids(gpt, prompt) for prompt in prompts]
+    samplers = [Sampler(replace(sampling, seed=seed), gpt.config.vocab_size, banned, ends)
+                for _, seed in zip(ids, _seeds(sampling), strict=False)]
+    return ids, samplers, ends
+
+
 def stream_rows(gpt: GPT, prompts: Ints, sampling: SamplingConfig) -> Iterator[int | Ints]:
     """The tokens that follow prompts (T,) one by one, or as arrays (B,) for prompts (B, T).
 
@@ -92,16 +121,22 @@ def stream_rows(gpt: GPT, prompts: Ints, sampling: SamplingConfig) -> Iterator[i
     """
     if prompts.ndim != 2 or not len(prompts):
         return (token for token, _ in decode(gpt, prompts, sampling))
-    rows = [(token for token, _ in stream) for stream in _streams(gpt, prompts, sampling)]
-    return (np.array(tokens, np.int32) for tokens in zip(*rows, strict=True))
+    if gpt.decoder is None:
+        rows = [(token for token, _ in stream) for stream in _streams(gpt, prompts, sampling)]
+        return (np.array(tokens, np.int32) for tokens in zip(*rows, strict=True))
+    found = steps(gpt, *_rows(gpt, prompts, sampling), set())
+    return (np.array([token for _, token in step], np.int32) for step in found)
 
 
 def _streams(gpt: GPT, prompts: Iterable[Prompt], sampling: SamplingConfig,
              **named: Any) -> list[Generator[Token, None, None]]:
     """One stream a prompt; prompt i has seed + i."""
-    seeds = (None if sampling.seed is None else sampling.seed + i for i in count())
     return [decode(gpt, prompt, replace(sampling, seed=seed), **named)
-            for prompt, seed in zip(prompts, seeds, strict=False)]
+            for prompt, seed in zip(prompts, _seeds(sampling), strict=False)]
+
+
+def _seeds(sampling: SamplingConfig) -> Iterator[int | None]:
+    return (None if sampling.seed is None else sampling.seed + i for i in count())
 
 
 def beam_search(gpt: GPT, ids: Prompt, sampling: SamplingConfig, stop: Iterable[int] = (),

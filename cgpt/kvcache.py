@@ -12,21 +12,19 @@ from cgpt.errors import ConfigError
 class KVCache:
     """Keys and values of one sequence, for every block, up to the model's context.
 
-    keys, values  (L, T, C) float32; the first `length` rows of each block are filled
+    keys, values  (L, H, T, D) float32; the first `length` places of each head are filled
     logits        (1, V) float32 of the token inferred last
     """
 
     def __init__(self, config: GPTConfig) -> None:
-        shape = (config.n_layer, config.block_size, config.n_embd)
-        self.keys: Floats = np.empty(shape, np.float32)
-        self.values: Floats = np.empty(shape, np.float32)
+        self.keys, self.values = new_caches(config, 1, config.block_size)[:, 0]
         self.logits: Floats = np.empty((1, config.vocab_size), np.float32)
         self.length = 0
 
     @property
     def capacity(self) -> int:
         """Most tokens that fit."""
-        return self.keys.shape[1]
+        return self.keys.shape[2]
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from position `length` on; what is before it is used again."""
@@ -35,11 +33,20 @@ class KVCache:
         self.length = length
 
     def copy(self) -> KVCache:
-        """An independent cache with the same tokens; only the filled rows are copied."""
+        """An independent cache with the same tokens; only the filled places are copied."""
         other = object.__new__(KVCache)
         other.keys, other.values = np.empty_like(self.keys), np.empty_like(self.values)
         other.logits = self.logits.copy()
         other.length = self.length
-        other.keys[:, :self.length] = self.keys[:, :self.length]
-        other.values[:, :self.length] = self.values[:, :self.length]
+        other.keys[:, :, :self.length] = self.keys[:, :, :self.length]
+        other.values[:, :, :self.length] = self.values[:, :, :self.length]
         return other
+
+
+def new_caches(config: GPTConfig, sequences: int, capacity: int) -> Floats:
+    """Keys and values (2, S, L, H, T, D) of S sequences of up to `capacity` = T tokens, unfilled.
+
+    The system gives memory to those places only that are written.
+    """
+    H = config.n_head
+    return np.empty((2, sequences, config.n_layer, H, capacity, config.n_embd // H), np.float32)

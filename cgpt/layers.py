@@ -220,7 +220,7 @@ class CausalAttention(Layer):
         self.x, y = x, self.y[:n]
         if step.cache is not None:
             K.attention_cached(x, step.cache.keys[self.index], step.cache.values[self.index],
-                               step.cache.length, self.n_head, y)
+                               step.cache.length, y)
         else:
             K.attention_forward(x, step.offsets, self.n_head, y, self._lse(n))
         return y

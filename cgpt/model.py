@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,11 +21,10 @@ from cgpt.block import Block
 from cgpt.config import GPTConfig, _check_int
 from cgpt.errors import ConfigError, DataError
 from cgpt.head import TiedHead
+from cgpt.inference import Inference
 from cgpt.kvcache import KVCache
 from cgpt.layers import Embedding, Ints, Layer, LayerNorm, Step
-
-if TYPE_CHECKING:
-    from cgpt.inspection import Inspection
+from cgpt.weights import StoredTensor
 
 _HEAD_ROWS = 256      # rows whose logits are held at once where no gradient is wanted
 _TOP = 4              # gradient slot of layers outside a branch (a branch has slots 0 to 3)
@@ -41,7 +39,7 @@ class LayerRecord:
     parameters: tuple[str, ...]
 
 
-class GPT:
+class GPT(Inference):
     """A GPT-2 graph with its parameters.
 
     config     shape of the graph
@@ -203,9 +201,6 @@ class GPT:
             expect_shape("positions", places, flat.shape)
         return flat, Step(borders, places)
 
-    def _tokens(self, what: str, values: ArrayLike, least: int) -> Ints:
-        return int32(what, values, least, self.config.vocab_size)
-
     def _targets(self, targets: ArrayLike, ids: ArrayLike) -> Ints:
         """Flat targets (N,) of as many ids; checks range and shape."""
         wanted = self._tokens("targets", targets, -1)
@@ -288,84 +283,37 @@ class GPT:
 
     def _losses(self, ids: Ints, targets: Ints, step: Step) -> Floats:
         losses = np.zeros(len(ids), np.float32)
-        rows = np.flatnonzero(targets >= 0).astype(np.int32)
-        logits = np.empty((min(_HEAD_ROWS, len(rows)), self.config.vocab_size), np.float32)
-        with self._turn:
-            x = self._normed(ids, step)
-            for start in range(0, len(rows), _HEAD_ROWS):
-                part = rows[start:start + _HEAD_ROWS]
-                block = self.head.project(x[part], logits[:len(part)])
-                found = np.empty(len(part), np.float32)
-                K.cross_entropy(block, targets[part], found, 1.0, False)
-                losses[part] = found
+        counted = np.flatnonzero(targets >= 0).astype(np.int32)
+        for rows, logits in self._logits_of(ids, counted, step):
+            found = np.empty(len(rows), np.float32)
+            K.cross_entropy(logits, targets[rows], found, 1.0, False)
+            losses[rows] = found
         return losses
 
     def logits(self, ids: ArrayLike) -> Floats:
         """Logits (B, T, V) float32 of ids (B, T)."""
         flat, step = self._prepare(ids, None, None)
-        logits = np.empty((len(flat), self.config.vocab_size), np.float32)
+        found = np.empty((len(flat), self.config.vocab_size), np.float32)
+        for rows, logits in self._logits_of(flat, np.arange(len(flat), dtype=np.int32), step):
+            found[rows] = logits
+        return found.reshape(*np.shape(ids), -1)
+
+    def _logits_of(self, ids: Ints, rows: Ints, step: Step) -> Iterator[tuple[Ints, Floats]]:
+        """The rows asked for, some at a time, with their logits, which the next ones overwrite."""
+        logits = np.empty((min(_HEAD_ROWS, len(rows)), self.config.vocab_size), np.float32)
         with self._turn:
-            self.head.project(self._normed(flat, step), logits)
-        return logits.reshape(*np.shape(ids), -1)
+            x = self._normed(ids, step)
+            for start in range(0, len(rows), _HEAD_ROWS):
+                part = rows[start:start + _HEAD_ROWS]
+                yield part, self.head.project(x[part], logits[:len(part)])
 
-    # Inference
+    # Inference (the rest of it in inference.py)
 
-    def new_cache(self) -> KVCache:
-        """An empty cache for one sequence of up to block_size tokens."""
-        return KVCache(self.config)
+    def stored(self) -> dict[str, StoredTensor]:
+        """Every parameter by name, as views into the arena."""
+        return {name: StoredTensor(value) for name, value in self.parameters().items()}
 
-    def infer(self, ids: ArrayLike, cache: KVCache) -> Floats:
-        """Logits (V,) after the last of ids (n,), which are appended to the cache.
-
-        The array is the cache's and used again by the next call with it. Raises DataError where
-        the cache is too full.
-        """
-        flat, step = self._fresh(ids, cache)
+    def _append_by_layers(self, ids: Ints, places: Ints, cache: KVCache, logits: Floats) -> None:
+        step = Step(np.array([0, len(ids)], np.int32), places, cache=cache)
         with self._turn:
-            x = self._normed(flat, step, len(flat) - 1)
-            cache.length += len(flat)
-            return self.head.project(x, cache.logits)[0]
-
-    def infer_all(self, ids: ArrayLike, cache: KVCache) -> Floats:
-        """Logits (n, V) after each of ids (n,), which are appended; DataError as infer."""
-        flat, step = self._fresh(ids, cache)
-        logits = np.empty((len(flat), self.config.vocab_size), np.float32)
-        with self._turn:
-            x = self._normed(flat, step)
-            cache.length += len(flat)
-            return self.head.project(x, logits)
-
-    def _fresh(self, ids: ArrayLike, cache: KVCache) -> tuple[Ints, Step]:
-        """ids (n,) and the step that appends them to the cache; checks ids and room."""
-        flat = self._tokens("ids", ids, 0).reshape(-1)
-        n = len(flat)
-        if n == 0 or cache.length + n > cache.capacity:
-            raise DataError(f"infer: {n} tokens do not fit a cache that holds {cache.length} of "
-                            f"{cache.capacity}")
-        places = cache.length + np.arange(n, dtype=np.int32)
-        return flat, Step(np.array([0, n], np.int32), places, cache=cache)
-
-    def inspect(self, ids: ArrayLike) -> Inspection:
-        """Hidden states and attention weights for ids (T,): see cgpt.inspection.inspect."""
-        from cgpt.inspection import inspect
-
-        return inspect(self, ids)
-
-    def generate(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
-                 top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Ints:
-        """The new tokens that follow ids: (n,) int32 for ids (T,), (B, n) for ids (B, T).
-
-        temperature 0 is greedy; row i of a batch is drawn with seed + i, all afresh with None.
-        Raises ConfigError or DataError for options or ids out of range.
-        """
-        tokens = list(self.stream(ids, max_new_tokens, temperature, top_k, top_p, seed))
-        found = np.array(tokens, np.int32).reshape(len(tokens), *np.shape(ids)[:-1])
-        return np.ascontiguousarray(found.T)
-
-    def stream(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
-               top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Iterator[int | Ints]:
-        """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
-        from cgpt.generate import SamplingConfig, stream_rows
-
-        return stream_rows(self, self._tokens("ids", ids, 0), SamplingConfig(
-            temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed))
+            self.head.project(self._normed(ids, step, len(ids) - len(logits)), logits)

@@ -159,6 +159,8 @@ class Sampler:
     """Picks tokens from logits as a SamplingConfig says.
 
     uniforms  the random stream; a pick with a temperature draws one number
+    banned    ids that are never picked, rising
+    changes   whether other options change scores before temperature does
     """
 
     def __init__(self, sampling: SamplingConfig, vocab_size: int,
@@ -169,17 +171,18 @@ class Sampler:
         """
         self.sampling = sampling
         self.uniforms = Uniforms(sampling.seed)
-        self._banned = _check_named("banned", banned, vocab_size)
+        self.banned = _check_named("banned", banned, vocab_size)
         self._stop = _check_named("stop", stop, vocab_size)
         biased = dict(sampling.logit_bias)
         _check_named("logit_bias", biased, vocab_size)
         self._biased = np.fromiter(biased, np.int64, len(biased))
         self._bias = np.fromiter(biased.values(), np.float32, len(biased))
-        if self._banned.size >= vocab_size:
+        if self.banned.size >= vocab_size:
             raise ConfigError(f"all {vocab_size} tokens are banned; leave at least one")
         penalties = (sampling.repetition_penalty, sampling.presence_penalty,
                      sampling.frequency_penalty)
         self._penalties = penalties if penalties != (1.0, 0.0, 0.0) else None
+        self.changes = bool(self._penalties or self._biased.size or sampling.no_repeat_ngram)
         self._scores = np.empty(vocab_size, np.float32)
         self._counts = np.zeros(vocab_size, np.int32)
 
@@ -190,8 +193,7 @@ class Sampler:
         """
         sampling, scores = self.sampling, self._scores
         seen = np.asarray(seen, np.int32)
-        if not (self._penalties or self._biased.size or self._banned.size
-                or sampling.no_repeat_ngram):
+        if not (self.changes or self.banned.size):
             return logits
         np.copyto(scores, logits)
         if self._penalties and seen.size:
@@ -203,7 +205,7 @@ class Sampler:
             ending = scores[self._stop]
             scores[_completions(seen, sampling.no_repeat_ngram)] = -np.inf
             scores[self._stop] = ending
-        scores[self._banned] = -np.inf
+        scores[self.banned] = -np.inf
         return scores
 
     def pick(self, logits: Floats, seen: Sequence[int] | Ints) -> int:
@@ -228,6 +230,28 @@ class Sampler:
                              "that could follow; set it higher or to 0")
         return CgptError("the model's logits are not finite: its weights hold NaN or infinity; "
                          "load or train another model")
+
+
+def pick_rows(samplers: Sequence[Sampler], logits: Floats, seen: Sequence[Ints]) -> list[int]:
+    """The next token of each row of logits (R, V), each picked as by its own sampler.
+
+    The samplers have the same options but for the seed. logits may be changed; errors as pick.
+    """
+    first, sampling = samplers[0], samplers[0].sampling
+    if first.changes:
+        scores = np.stack([one.scores(row, context) for one, row, context in
+                           zip(samplers, logits, seen, strict=True)])
+    else:
+        scores = logits
+        if len(first.banned):
+            scores[:, first.banned] = -np.inf
+    u = np.array([one.uniforms.draw() for one in samplers]) if sampling.temperature else None
+    tokens = np.empty(len(samplers), np.int32)
+    K.pick_rows(scores, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, u,
+                tokens)
+    for row in np.flatnonzero(tokens < 0):
+        raise samplers[row].nothing_left(logits[row])
+    return tokens.tolist()
 
 
 def _completions(seen: Ints, n: int) -> Ints:

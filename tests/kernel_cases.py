@@ -269,13 +269,14 @@ def attention_backward(rng: Generator, T: tuple[int, ...], H: int, D: int,
 
 def attention_cached(rng: Generator, n: int, start: int, room: int, H: int, D: int) -> Problem:
     C = H * D
-    qkv, keys, values = normal(rng, n, 3 * C), blank(room, C), blank(room, C)
-    keys[:start], values[:start] = normal(rng, start, C), normal(rng, start, C)
-    new_keys, new_values, out = ref.attention_cached(qkv, keys, values, start, H)
-    whole = np.vstack([np.hstack([np.zeros((start, C)), keys[:start], values[:start]]), qkv])
+    qkv, keys, values = normal(rng, n, 3 * C), blank(H, room, D), blank(H, room, D)
+    keys[:, :start], values[:, :start] = normal(rng, H, start, D), normal(rng, H, start, D)
+    new_keys, new_values, out = ref.attention_cached(qkv, keys, values, start)
+    seen = [x[:, :start].swapaxes(0, 1).reshape(start, C) for x in (keys, values)]
+    whole = np.vstack([np.hstack([np.zeros((start, C)), *seen]), qkv])
     size = attention_size(whole, documents((start + n,)), H, np.zeros((start + n, C)))
     return Problem("attention_cached",
-                   {"qkv": qkv, "keys": keys, "values": values, "start": start, "n_head": H,
+                   {"qkv": qkv, "keys": keys, "values": values, "start": start,
                     "out": blank(n, C)},
                    {"keys": (new_keys, 0), "values": (new_values, 0),
                     "out": (out, size.out[start:])})

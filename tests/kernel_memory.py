@@ -46,21 +46,22 @@ class Problem:
 
 
 class Guarded:
-    """A copy of `array` whose first byte is `shift` bytes past a multiple of 64."""
+    """A copy of `array` that begins `shift` bytes past a multiple of 64; twice that for float64."""
 
     def __init__(self, array: NDArray, shift: int = 0) -> None:
-        assert array.itemsize == 4 and shift % 4 == 0
-        room = np.full(array.size + 2 * BORDER + 32, SENTINEL, np.uint32)
+        assert array.itemsize in (4, 8) and shift % 4 == 0
+        self.words = array.nbytes // 4
+        shift *= array.itemsize // 4
+        room = np.full(self.words + 2 * BORDER + 32, SENTINEL, np.uint32)
         first = (BORDER * 4 - room.ctypes.data) % 64 // 4 + shift // 4
-        self.buffer = room[first:first + array.size + 2 * BORDER]
-        self.array = self.buffer[BORDER:BORDER + array.size].view(array.dtype)
+        self.buffer = room[first:first + self.words + 2 * BORDER]
+        self.array = self.buffer[BORDER:BORDER + self.words].view(array.dtype)
         self.array = self.array.reshape(array.shape)
         self.array[...] = array
 
     def check(self, name: str) -> None:
-        size = self.array.size
         for side, border in (("before", self.buffer[:BORDER]),
-                             ("behind", self.buffer[BORDER + size:])):
+                             ("behind", self.buffer[BORDER + self.words:])):
             changed = np.flatnonzero(border != SENTINEL)
             assert not changed.size, f"{name}: {changed.size} elements written {side} the array"
 

@@ -175,15 +175,18 @@ def attention_backward(dout: NDArray, qkv: NDArray, offsets: NDArray, n_head: in
     return dqkv
 
 
-def attention_cached(qkv: NDArray, keys: NDArray, values: NDArray, start: int,
-                     n_head: int) -> tuple[Array, Array, Array]:
-    """keys and values (T, C) with the new rows in them, and out (n, C)."""
-    n, C = qkv.shape[0], qkv.shape[1] // 3
+def attention_cached(qkv: NDArray, keys: NDArray, values: NDArray,
+                     start: int) -> tuple[Array, Array, Array]:
+    """keys and values (H, T, D) with the new rows in them, and out (n, C)."""
     keys, values = double(keys).copy(), double(values).copy()
-    keys[start:start + n], values[start:start + n] = qkv[:, C:2 * C], qkv[:, 2 * C:]
-    before = np.hstack([np.zeros((start, C)), keys[:start], values[:start]])
-    whole = np.vstack([before, double(qkv)])
-    out, _ = attention_forward(whole, np.array([0, start + n]), n_head)
+    H, _, D = keys.shape
+    n, C = len(qkv), H * D
+    _, k, v = (part.reshape(n, H, D).swapaxes(0, 1) for part in np.split(double(qkv), 3, axis=1))
+    keys[:, start:start + n], values[:, start:start + n] = k, v
+    before = [np.zeros((start, C)), *(x[:, :start].swapaxes(0, 1).reshape(start, C)
+                                      for x in (keys, values))]
+    whole = np.vstack([np.hstack(before), double(qkv)])
+    out, _ = attention_forward(whole, np.array([0, start + n]), H)
     return keys, values, out[start:]
 
 

@@ -66,3 +66,10 @@ def largest(scores: NDArray, k: int) -> tuple[NDArray[np.int32], Array]:
     logsum = scores.max() + np.log(np.exp(scores - scores.max()).sum())
     logprobs = scores[order] - logsum
     return np.where(np.isfinite(logprobs), order, -1).astype(np.int32), logprobs
+
+
+def pick_rows(scores: NDArray, temperature: float, top_k: int, top_p: float, min_p: float,
+              u: NDArray | None) -> list[int]:
+    """argmax (temperature 0) or draw, row by row."""
+    return [argmax(row) if u is None else draw(row, temperature, top_k, top_p, min_p, float(x))
+            for row, x in zip(scores, np.zeros(len(scores)) if u is None else u, strict=True)]

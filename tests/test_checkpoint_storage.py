@@ -19,8 +19,8 @@ from cgpt.checkpoint import (
     save_model_binary,
     save_model_json,
 )
-from cgpt.checkpoint.storage import GROUPS, dequantize, quantize
 from cgpt.errors import CheckpointError, ConfigError
+from cgpt.weights import GROUPS, dequantize, quantize
 
 FORMS = ("float16", "int8")
 
@@ -71,8 +71,14 @@ def test_what_is_stored_is_what_is_loaded(tmp_path: Path, form: str) -> None:
     stored = load_stored_weights(path)
     loaded = load_model_binary(path, training=False)
     trained = load_model_binary(path)
-    assert not loaded.gpt.arena.data.flags.writeable and trained.gpt.arena.data.flags.writeable
-    assert same_bits(loaded.gpt.arena.data, trained.gpt.arena.data)
+    assert trained.gpt.arena.data.flags.writeable
+    for name, value in loaded.gpt.parameters().items():
+        assert same_bits(value, trained.gpt.parameters()[name])
+    again = load_model_binary(path, training=False, weights="float32")
+    assert same_bits(again.gpt.arena.data, trained.gpt.arena.data)
+    assert not again.gpt.arena.data.flags.writeable
+    with pytest.raises(ConfigError, match="neither changed nor saved"):
+        save_model_binary(loaded, tmp_path / "again.bin", optimizer=False)
     assert stored.keys() == llm.gpt.parameters().keys()
     for name, tensor in stored.items():
         matrix = tensor.data.ndim == 2 and (form == "float16" or name != "wpe.weight")

@@ -24,7 +24,7 @@ FLOORS = [
     ["evaluate"],
     ["llm"],
     ["generate"],
-    ["beam"],
+    ["beam", "batch"],
     ["context"],
     ["sampling", "streaming"],
     ["epochs"],
@@ -35,10 +35,11 @@ FLOORS = [
     ["bpe", "muon"],
     ["vocabulary", "optim", "schedules"],
     ["inspection"],
+    ["stored"],
     ["model"],
-    ["head", "block"],
+    ["inference", "head", "block"],
     ["layers"],
-    ["kvcache"],
+    ["kvcache", "weights"],
     ["arena"],
     ["arrays"],
     ["kernels"],
@@ -48,7 +49,7 @@ FLOORS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Imported late, inside a function, as a convenience for users; nothing below depends on it.
-ALLOWED = {("model", "generate"), ("model", "inspection"), ("llm", "evaluate")}
+ALLOWED = {("inference", "generate"), ("inference", "inspection"), ("llm", "evaluate")}
 HOMES = {"click": {"cli"}, "rich": {"cli"}, "jieba": {"vocabulary"}, "tomllib": {"cli"}}
 
 

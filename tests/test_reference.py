@@ -127,13 +127,16 @@ def test_attention_by_loops():
 def test_attention_cached_is_the_end_of_the_whole():
     qkv, start = normal(7, 12), 4
     whole, _ = ref.attention_forward(qkv, np.array([0, 7]), 2)
-    keys, values = np.full((8, 4), np.nan), np.full((8, 4), np.nan)
-    keys[:start], values[:start] = qkv[:start, 4:8], qkv[:start, 8:]
-    keys, values, out = ref.attention_cached(qkv[start:], keys, values, start, 2)
+    keys, values = np.full((2, 8, 2), np.nan), np.full((2, 8, 2), np.nan)
+    for h in range(2):
+        keys[h, :start] = qkv[:start, 4 + 2 * h:6 + 2 * h]
+        values[h, :start] = qkv[:start, 8 + 2 * h:10 + 2 * h]
+    keys, values, out = ref.attention_cached(qkv[start:], keys, values, start)
     np.testing.assert_allclose(out, whole[start:], rtol=1e-13)
-    np.testing.assert_array_equal(keys[:7], qkv[:, 4:8])
-    np.testing.assert_array_equal(values[:7], qkv[:, 8:])
-    assert np.isnan(keys[7]).all() and np.isnan(values[7]).all()
+    for h in range(2):
+        np.testing.assert_array_equal(keys[h, :7], qkv[:, 4 + 2 * h:6 + 2 * h])
+        np.testing.assert_array_equal(values[h, :7], qkv[:, 8 + 2 * h:10 + 2 * h])
+    assert np.isnan(keys[:, 7]).all() and np.isnan(values[:, 7]).all()
 
 
 def test_embedding():

@@ -16,9 +16,11 @@ from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.parts import Progress
 from cgpt.checkpoint.reader import Source
 from cgpt.checkpoint.sniff import format_of
-from cgpt.checkpoint.storage import StoredTensor
 from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
+from cgpt.errors import ConfigError
 from cgpt.llm import LLM
+from cgpt.stored import with_weights
+from cgpt.weights import StoredTensor
 
 __all__ = ["CheckpointManager", "StoredTensor", "compare_models", "describe", "find_models",
            "load_model_auto", "load_model_binary", "load_model_json", "load_stored_weights",
@@ -52,16 +54,18 @@ def save_model_json(llm: LLM, path: PathLike, *, optimizer: bool = True) -> Path
 
 
 def load_model_binary(path: PathLike, *, training: bool = True,
-                      progress: Progress | None = None) -> LLM:
+                      progress: Progress | None = None, weights: str | None = None) -> LLM:
     """Load a binary file. Everything that is read is checked before it is used.
 
     training  True: weights are copied, optimizer and best weights are loaded where they were
               saved. False, for chat: weights are mapped read-only from the file, the rest of the
-              training's arrays is left alone. Rounded weights are float32 again in either case.
+              training's arrays is left alone
+    weights   the form that the model's matrices are to have: "float32", "float16" or "int8". By
+              default that of the file; a model that is loaded for training has float32 only
     progress  called once a layer as progress(i, n, LayerRecord), i from 1 to n
     Raises CheckpointError with code missing, damaged, version or foreign.
     """
-    return binary.load(path, training=training, progress=progress)
+    return _in_form(binary.load(path, training=training, progress=progress), training, weights)
 
 
 def load_stored_weights(path: PathLike) -> dict[str, StoredTensor]:
@@ -75,18 +79,29 @@ def load_stored_weights(path: PathLike) -> dict[str, StoredTensor]:
 
 
 def load_model_json(path: PathLike, *, training: bool = True,
-                    progress: Progress | None = None) -> LLM:
+                    progress: Progress | None = None, weights: str | None = None) -> LLM:
     """Load a JSON file; arguments and errors as `load_model_binary`."""
-    return json_file.load(path, training=training, progress=progress)
+    return _in_form(json_file.load(path, training=training, progress=progress), training, weights)
 
 
 def load_model_auto(path: PathLike, *, training: bool = True,
-                    progress: Progress | None = None) -> LLM:
+                    progress: Progress | None = None, weights: str | None = None) -> LLM:
     """Load a model in whichever format it is, told by its content and not by its name.
 
     Arguments and errors as `load_model_binary`.
     """
-    return _module(path).load(path, training=training, progress=progress)
+    found = _module(path).load(path, training=training, progress=progress)
+    return _in_form(found, training, weights)
+
+
+def _in_form(llm: LLM, training: bool, weights: str | None) -> LLM:
+    """The model with its matrices in the form asked for."""
+    if training and weights not in (None, "float32"):
+        raise ConfigError(f"load: training needs float32 weights, found weights={weights!r}; "
+                          "pass training=False")
+    if weights is not None:
+        llm.gpt = with_weights(llm.gpt, weights)
+    return llm
 
 
 def compare_models(a: PathLike, b: PathLike) -> dict[str, Any]:

@@ -26,11 +26,12 @@ from cgpt.checkpoint.parts import (
     check_words,
 )
 from cgpt.checkpoint.reader import BinaryFile, Job, Running, in_parallel
-from cgpt.checkpoint.storage import GROUPS, StoredTensor, dequantize
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
 from cgpt.model import GPT, LayerRecord
+from cgpt.stored import StoredGPT
 from cgpt.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.weights import GROUPS, StoredTensor, dequantize
 
 _TOGETHER = 1 << 10                     # payloads that are checked by one call
 _FORMS: dict[int, Any] = {DType.FLOAT32: "<f4", DType.FLOAT16: "<f2", DType.INT8: "i1"}
@@ -53,13 +54,15 @@ def _load_for_chat(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
     view = None
     if records and file.mappable and sys.byteorder == "little":
         view = file.map(records[0].offset, align(records[-1].end) - records[0].offset)
+    if not file.mappable:
+        return _load_stored(file)
     if view is None:
         return _load_copied(file, training=False)
     checking = Running(_checks(file, Kind.TENSOR, view))    # while the rest is built
     try:
         config, entries = read_shape(file)
         weights = np.frombuffer(view, np.float32, arena_size(entries))
-        found = _build(file, config, weights)
+        found = _build(file, GPT(config, weights=weights))
     except BaseException:
         checking.cancel()
         raise
@@ -72,7 +75,7 @@ def _load_copied(file: BinaryFile, *, training: bool) -> tuple[LLM, list[LayerRe
     config, entries = read_shape(file)
     file.check_rounded()
     weights = aligned(arena_size(entries), zero=True)
-    llm, layers = _build(file, config, weights if training else read_only(weights))
+    llm, layers = _build(file, GPT(config, weights=weights if training else read_only(weights)))
     if not training:
         in_parallel(_fills(file, Kind.TENSOR, weights, entries))
         return llm, layers
@@ -85,12 +88,19 @@ def _load_copied(file: BinaryFile, *, training: bool) -> tuple[LLM, list[LayerRe
     return llm, layers
 
 
-def _build(file: BinaryFile, config: GPTConfig, weights: Floats) -> tuple[LLM, list[LayerRecord]]:
-    """The model and its layers but for the numbers of its arrays."""
-    tokenizer = read_tokenizer(file, config)
+def _load_stored(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
+    """A model whose weights stay float16 or int8, mapped where they can be."""
+    config, entries = read_shape(file)
+    file.check_rounded()
+    form = "int8" if file.of(Kind.SCALE) else "float16"
+    return _build(file, StoredGPT(config, _stored_tensors(file, entries), form))
+
+
+def _build(file: BinaryFile, gpt: GPT) -> tuple[LLM, list[LayerRecord]]:
+    """The model with what else the file holds, and its layers; the numbers may still be missing."""
+    tokenizer = read_tokenizer(file, gpt.config)
     state = build_training_state(file.path, file.json(file.one(Kind.TRAINING_STATE)))
     metadata = check_object(file.path, "metadata", file.json(file.one(Kind.METADATA)))
-    gpt = GPT(config, weights=weights)
     layers = check_layers(file.path, file.layers(), gpt)
     return LLM(tokenizer, gpt, training_state=state, metadata=metadata), layers
 
@@ -98,20 +108,24 @@ def _build(file: BinaryFile, config: GPTConfig, weights: Floats) -> tuple[LLM, l
 def load_stored(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
     """See `cgpt.checkpoint.load_stored_weights`."""
     with BinaryFile(path) as file:
-        _, entries = read_shape(file)
-        group = read_group(file)
-        kinds = [kind for kind in (Kind.TENSOR, Kind.SCALE) if file.of(kind)]
-        views = {kind: _checked_region(file, kind) for kind in kinds}
+        return _stored_tensors(file, read_shape(file)[1])
 
-        def array(record: Record) -> Any:
-            start = record.offset - file.of(Kind(record.kind))[0].offset
-            part = views[Kind(record.kind)][start:start + record.length]
-            found = np.frombuffer(part, _FORMS[record.dtype]).reshape(record.shape)
-            return read_only(found.astype(found.dtype.newbyteorder("="), copy=False))
-        scales = {record.name: array(record) for record in file.of(Kind.SCALE)}
-        return {entry.name: StoredTensor(array(record), scales.get(entry.name),
-                                         group if entry.name in scales else 0)
-                for entry, record in zip(entries, file.of(Kind.TENSOR), strict=True)}
+
+def _stored_tensors(file: BinaryFile, entries: list[Entry]) -> dict[str, StoredTensor]:
+    """Every tensor as it lies in the file."""
+    group = read_group(file)
+    kinds = [kind for kind in (Kind.TENSOR, Kind.SCALE) if file.of(kind)]
+    views = {kind: _checked_region(file, kind) for kind in kinds}
+
+    def array(record: Record) -> Any:
+        start = record.offset - file.of(Kind(record.kind))[0].offset
+        part = views[Kind(record.kind)][start:start + record.length]
+        found = np.frombuffer(part, _FORMS[record.dtype]).reshape(record.shape)
+        return read_only(found.astype(found.dtype.newbyteorder("="), copy=False))
+    scales = {record.name: array(record) for record in file.of(Kind.SCALE)}
+    return {entry.name: StoredTensor(array(record), scales.get(entry.name),
+                                     group if entry.name in scales else 0)
+            for entry, record in zip(entries, file.of(Kind.TENSOR), strict=True)}
 
 
 def _checked_region(file: BinaryFile, kind: Kind) -> memoryview:

@@ -21,10 +21,11 @@ from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.format import OPTIONAL, DType, Kind, Record, align, pack_front, place
 from cgpt.checkpoint.parts import GRAPH, check_part_size, dump_json, weights_to_save
 from cgpt.checkpoint.reader import Job, grouped
-from cgpt.checkpoint.storage import Storage, quantize
+from cgpt.checkpoint.storage import Storage
 from cgpt.errors import ConfigError
 from cgpt.llm import LLM
 from cgpt.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.weights import quantize
 
 VOCABULARY = struct.Struct("<IIQ")      # words, first word with a score, bytes of text
 

@@ -156,8 +156,9 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "num": ("生成几份 (束搜索: 最好的几份及得分)",
             "how many continuations (beam search: the best ones, with scores)"),
     "weights_only": ("只存权重，不存优化器", "weights without the optimizer"),
-    "weights": ("权重的存储形式；float16 和 int8 的文件不含优化器",
-                "form of the weights; files of float16 and int8 go without the optimizer"),
+    "weights": ("权重的形式；float16 和 int8 更小更快，存成的文件不含优化器",
+                "form of the weights; float16 and int8 are smaller and faster, and their files go "
+                "without the optimizer"),
     "verify": ("校验每个字节", "check every byte"),
     "shape": ("模型大小: S、M、L 或 L64 (L，每条 64 词)",
               "shape of the model: S, M, L or L64 (L with 64 tokens a sequence)"),

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from cgpt.train import EvalResult
 
 
-FORMS = ("float32", "float16", "int8")
-
-
 def print_json(value: Any) -> None:
     """One JSON object on stdout; NaN and infinities are null."""
     click.echo(json.dumps(without_nan(value), ensure_ascii=False))
@@ -96,7 +93,7 @@ def human_size(size: int) -> str:
 @click.argument("model")
 @click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
 @option("--weights-only", is_flag=True)
-@option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS), default="float32",
+@option("--weights", type=OneOf(options.FORMS), metavar="|".join(options.FORMS), default="float32",
         note="float32")
 def export(model: str, out: str, weights_only: bool, weights: str) -> int:
     """Save a model in the format of the suffix."""
@@ -106,7 +103,7 @@ def export(model: str, out: str, weights_only: bool, weights: str) -> int:
     if rounded and not out.lower().endswith(".bin"):
         raise ConfigError(f"{out}: JSON holds float32 weights only, found --weights {weights}; "
                           "name a .bin")
-    llm = load_model_auto(model, training=not (weights_only or rounded))
+    llm = load_model_auto(model, training=not (weights_only or rounded), weights="float32")
     if rounded:
         save_model_binary(llm, out, optimizer=False, weights=weights)
     else:

@@ -24,6 +24,7 @@ COUNT = Number(0, 1 << 62, whole=True)
 POSITIVE = Number(1, 1 << 31, whole=True)
 RATE = Number(0, 1, open_low=True)
 VOCAB_SIZE = Number(262, 1 << 24, whole=True)
+FORMS = ("float32", "float16", "int8")
 
 
 def _group(*options: Decorator) -> Decorator:
@@ -55,6 +56,7 @@ threads = option("--threads", type=Number(1, 1024, whole=True), metavar="N",
                  expose_value=False, callback=_threads)
 as_json = option("--json", "as_json", is_flag=True)
 seed = option("--seed", type=Number(0, (1 << 63) - 1, whole=True), metavar="N")
+weights = option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS))
 preset = option("--preset", type=OneOf(tuple(PRESETS)), metavar="|".join(PRESETS))
 
 

@@ -44,15 +44,16 @@ class ReloadingKeeper(Keeper):
 @options.sampling
 @option("--system", metavar="TEXT")
 @option("--session", metavar="FILE.json")
+@options.weights
 @options.threads
 def chat(model: str, prompt: str | None, system: str | None, session: str | None,
-         **values: Any) -> int:
+         weights: str | None, **values: Any) -> int:
     """Talk to a model; answers once with -p or where stdin is a pipe."""
     from cgpt.checkpoint import load_model_auto
 
     sampling = options.sampling_config(values)
     piped = prompt is None and not (sys.stdin is not None and sys.stdin.isatty())
-    llm = load_model_auto(model, training=False)
+    llm = load_model_auto(model, training=False, weights=weights)
     talk = open_session(llm, sampling, clean(system) if system else None, session)
     if prompt is not None or piped:
         text = prompt if prompt is not None else (sys.stdin.read() if sys.stdin else "")
@@ -104,9 +105,11 @@ def converse(session: ChatSession, model: str, path: str | None = None) -> int:
 @click.argument("text")
 @options.sampling
 @option("--num", type=Number(1, 10000, whole=True), default=1, metavar="N", note="1")
+@options.weights
 @options.threads
 @options.as_json
-def generate(model: str, text: str, num: int, as_json: bool, **values: Any) -> int:
+def generate(model: str, text: str, num: int, weights: str | None, as_json: bool,
+             **values: Any) -> int:
     """Continue a text, `--num` times; seeds count up from --seed."""
     from cgpt.checkpoint import load_model_auto
 
@@ -114,7 +117,7 @@ def generate(model: str, text: str, num: int, as_json: bool, **values: Any) -> i
     if sampling.beam > 1 and num > sampling.beam:
         raise click.UsageError(t("num_above_beam", num=num, beam=sampling.beam),
                                ctx=click.get_current_context())
-    llm = load_model_auto(model, training=False)
+    llm = load_model_auto(model, training=False, weights=weights)
     text = clean(text)
     found = best(llm, text, sampling, num, as_json) if sampling.beam > 1 else [
         drawn(llm, text, sampling, i, as_json) for i in range(num)]

@@ -1,4 +1,4 @@
-# The choice of a token: penalties, the likeliest, a draw, the best few. No full sort anywhere.
+# The choice of a token: penalties, the likeliest, a draw. No full sort anywhere.
 #
 # A token's rank is one number (rank_of), so that quickselect compares integers. A draw walks in
 # the order of the ids: instruction sets that differ in the last bit of a probability differ in
@@ -317,6 +317,18 @@ cdef Py_ssize_t draw_span(const float *scores, Py_ssize_t V, double temperature,
     return token_of(work.ranks[smaller(i, kept - 1)])
 
 
+cdef int check_draw(Py_ssize_t V, double temperature, Py_ssize_t top_k, double top_p,
+                    double min_p) except -1:
+    if not 0 < V <= 0xffffffff:
+        raise ValueError(f"scores: found {V} to choose from, expected at least one element")
+    for name, value, fits in (("temperature", temperature, temperature > 0),
+                              ("top_k", top_k, top_k >= 0), ("top_p", top_p, 0 < top_p <= 1),
+                              ("min_p", min_p, 0 <= min_p <= 1)):
+        if not fits:
+            raise ValueError(f"{name}: found {value}, expected another range")
+    return 0
+
+
 def draw(const float[::1] scores, double temperature, Py_ssize_t top_k, double top_p,
          double min_p, double u):
     """A token drawn from softmax(scores / temperature), cut to its likeliest part.
@@ -330,71 +342,9 @@ def draw(const float[::1] scores, double temperature, Py_ssize_t top_k, double t
     Raises ValueError for an empty array or a setting out of range.
     """
     cdef Py_ssize_t V = scores.shape[0], found
-    if not 0 < V <= 0xffffffff:
-        raise ValueError(f"scores: found shape ({V},), expected at least one element")
-    for name, value, fits in (("temperature", temperature, temperature > 0),
-                              ("top_k", top_k, top_k >= 0), ("top_p", top_p, 0 < top_p <= 1),
-                              ("min_p", min_p, 0 <= min_p <= 1), ("u", u, 0 <= u < 1)):
-        if not fits:
-            raise ValueError(f"{name}: found {value}, expected another range")
+    check_draw(V, temperature, top_k, top_p, min_p)
+    if not 0 <= u < 1:
+        raise ValueError(f"u: found {u}, expected at least 0 and below 1")
     with nogil:
         found = draw_span(&scores[0], V, temperature, top_k, top_p, min_p, u)
-    return found
-
-
-cdef Py_ssize_t gather_largest(const float *scores, Py_ssize_t V, Py_ssize_t k,
-                               unsigned long long *ranks) noexcept nogil:
-    """The k highest ranks, highest first; fewer where fewer scores are above -inf."""
-    cdef float floor = max(floor_of(scores, V, k, ranks), -FLT_MAX)
-    cdef Py_ssize_t i, j, n, place = 0
-    cdef unsigned long long lowest = 0, rank
-    n = gather(scores, scores, V, floor, floor, ranks)
-    if n > k:
-        lowest = last_kept(ranks, n, NULL, <double>k)
-    for i in range(n):          # those that are kept, inserted in falling order
-        rank = ranks[i]
-        if rank >= lowest:
-            j = place
-            while j > 0 and ranks[j - 1] < rank:
-                ranks[j] = ranks[j - 1]
-                j -= 1
-            ranks[j] = rank
-            place += 1
-    return place
-
-
-cdef Py_ssize_t largest_span(const float *scores, Py_ssize_t V, int *ids, float *logprobs,
-                             Py_ssize_t k) noexcept nogil:
-    """See largest."""
-    cdef vf check = vset1(0)
-    cdef float most = strip_max(scores, V, &check)
-    cdef Work work = work_for(V)
-    cdef Py_ssize_t i, n
-    cdef double logsum
-    if vsum(check) != 0 or not isfinite(most):
-        return -1
-    logsum = log(weigh(scores, work.weights, work.sums, V, most, 1))
-    n = gather_largest(scores, V, k, work.ranks)
-    for i in range(k):
-        ids[i] = <int>token_of(work.ranks[i]) if i < n else -1
-        logprobs[i] = <float>(scores[ids[i]] - most - logsum) if i < n else -INFINITY
-    return n
-
-
-def largest(const float[::1] scores, int[::1] ids, float[::1] logprobs):
-    """The k largest scores, largest first (equal scores: the lowest id), and log softmax there.
-
-    scores    (V,)
-    ids       (k,)  int32, written; 1 <= k <= V
-    logprobs  (k,)  written, natural logarithm
-    Returns how many there are: -inf is left out and what is behind them is -1 and -inf. -1 and
-    nothing written where there is nothing to choose: NaN or infinity, or nothing but -inf.
-    Raises ValueError naming the array whose shape is wrong.
-    """
-    cdef Py_ssize_t V = scores.shape[0], k = ids.shape[0], found
-    expect_length("logprobs", logprobs, k)
-    if not 1 <= k <= V:
-        raise ValueError(f"ids: found shape ({k},), expected 1 to {V} elements")
-    with nogil:
-        found = largest_span(&scores[0], V, &ids[0], &logprobs[0], k)
     return found

@@ -54,8 +54,10 @@
 #endif
 #if defined(__GNUC__)
 #define PREFETCH(p) __builtin_prefetch(p)
+#define PREFETCH_FAR(p) __builtin_prefetch(p, 0, 2)     /* into the second cache only */
 #else
 #define PREFETCH(p) ((void)0)
+#define PREFETCH_FAR(p) ((void)0)
 #endif
 
 #if VL > 1

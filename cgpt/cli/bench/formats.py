@@ -24,10 +24,10 @@ IN_GGUF = {"attn.ln": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "at
 OUTSIDE_GGUF = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
 
 
-def write_cgpt(gpt: GPT, path: Path) -> None:
+def write_cgpt(gpt: GPT, path: Path, weights: str = "float32") -> None:
     """A weights-only checkpoint; its vocabulary is smaller than the model's, which is fine."""
     llm = LLM(Tokenizer.train(["山高水长，天地之间。"] * 4, 300), gpt)
-    save_model_binary(llm, path, optimizer=False)
+    save_model_binary(llm, path, optimizer=False, weights=weights)
 
 
 def gguf_name(name: str) -> str:
@@ -114,7 +114,7 @@ def make(shape: dict[str, int], folder: str, peers: list[str],
          weights: str) -> Callable[[], None]:
     """Task: write what cgpt and these peers read. Raises Skip where a writer is missing."""
     gpt, place = random_model(Shape(**shape).config()), Path(folder)
-    write_cgpt(gpt, place / "model.bin")
+    write_cgpt(gpt, place / "model.bin", weights)
     try:
         if {"torch", "transformers"} & set(peers):
             store(gpt, place)

@@ -12,7 +12,6 @@ from cgpt import kernels
 from cgpt.checkpoint import load_model_binary
 from cgpt.cli.bench.measure import Decoded, decoding, repeated, seconds_of
 from cgpt.cli.bench.shapes import NEW, Shape, random_batch, random_prompts
-from cgpt.errors import ConfigError
 from cgpt.model import GPT
 from cgpt.optim import AdamW
 
@@ -38,20 +37,11 @@ def train(shape: dict[str, int], seconds: float, recompute: bool = False) -> Cal
     return lambda: form.tokens / measure()
 
 
-def prepare_weights(gpt: GPT, weights: str) -> GPT:
-    """The model with its matrices stored so. Raises ConfigError for what cgpt does not have."""
-    if weights != "float32":
-        raise ConfigError(f"bench: cgpt does not decode with {weights} weights; "
-                          "use --weights float32")
-    return gpt
-
-
 def decode(shape: dict[str, int], folder: str, weights: str, batch: int, seconds: float,
            threads: int) -> Callable[[], Decoded]:
     """Task: the public generate, greedy, of a model whose file is mapped as for a chat."""
     kernels.set_num_threads(threads)
-    gpt = prepare_weights(load_model_binary(Path(folder) / "model.bin", training=False).gpt,
-                          weights)
+    gpt = load_model_binary(Path(folder) / "model.bin", training=False).gpt
     prompts = random_prompts(Shape(**shape), batch)
     if batch == 1:
         return decoding(lambda: gpt.generate(prompts[0], max_new_tokens=NEW)[None], seconds)

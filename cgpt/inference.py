@@ -1,0 +1,135 @@
+"""Inference: tokens appended to a cache, and what is generated from there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cgpt import kernels as K
+from cgpt.arena import Floats
+from cgpt.arrays import Ints, int32
+from cgpt.config import GPTConfig
+from cgpt.errors import DataError
+from cgpt.kvcache import KVCache
+from cgpt.weights import StoredTensor
+
+if TYPE_CHECKING:
+    from cgpt.inspection import Inspection
+
+
+class Inference:
+    """What a model does without learning. Any number of Python threads may use it at once.
+
+    config  shape of the graph
+    """
+
+    config: GPTConfig
+
+    def stored(self) -> Mapping[str, StoredTensor]:
+        """Every parameter by name, as it lies in memory."""
+        raise NotImplementedError
+
+    @cached_property
+    def decoder(self) -> K.Decoder | None:
+        """All layers in one call, over the weights as they are at that time; None for a graph
+        that it does not know, which goes layer by layer."""
+        return bind(self.config, self.stored())
+
+    def new_cache(self) -> KVCache:
+        """An empty cache for one sequence of up to block_size tokens."""
+        return KVCache(self.config)
+
+    def infer(self, ids: ArrayLike, cache: KVCache) -> Floats:
+        """Logits (V,) after the last of ids (n,), which are appended to the cache.
+
+        The array is the cache's and used again by the next call with it. Raises DataError where
+        the cache is too full.
+        """
+        self._append(self._fresh(ids, cache), cache, cache.logits)
+        return cache.logits[0]
+
+    def infer_all(self, ids: ArrayLike, cache: KVCache) -> Floats:
+        """Logits (n, V) after each of ids (n,), which are appended; DataError as infer."""
+        flat = self._fresh(ids, cache)
+        logits = np.empty((len(flat), self.config.vocab_size), np.float32)
+        self._append(flat, cache, logits)
+        return logits
+
+    def _append(self, ids: Ints, cache: KVCache, logits: Floats) -> None:
+        """Append ids (n,); the logits (m, V) behind the last m of them are written."""
+        places = np.arange(cache.length, cache.length + len(ids), dtype=np.int32)
+        if self.decoder is None:
+            self._append_by_layers(ids, places, cache, logits)
+        else:
+            self.decoder.run(ids, places, np.zeros_like(places), cache.keys[None],
+                             cache.values[None], logits)
+        cache.length += len(ids)
+
+    def _append_by_layers(self, ids: Ints, places: Ints, cache: KVCache, logits: Floats) -> None:
+        """The same for a graph of which `decoder` is None."""
+        raise NotImplementedError
+
+    def _fresh(self, ids: ArrayLike, cache: KVCache) -> Ints:
+        """ids (n,) as int32; checks their range and that the cache has room."""
+        flat = self._tokens("ids", ids, 0).reshape(-1)
+        n = len(flat)
+        if n == 0 or cache.length + n > cache.capacity:
+            raise DataError(f"infer: {n} tokens do not fit a cache that holds {cache.length} of "
+                            f"{cache.capacity}")
+        return flat
+
+    def _tokens(self, what: str, values: ArrayLike, least: int) -> Ints:
+        return int32(what, values, least, self.config.vocab_size)
+
+    def inspect(self, ids: ArrayLike) -> Inspection:
+        """Hidden states and attention weights for ids (T,): see cgpt.inspection.inspect."""
+        from cgpt.inspection import inspect
+
+        return inspect(self, ids)
+
+    def generate(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
+                 top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Ints:
+        """The new tokens that follow ids: (n,) int32 for ids (T,), (B, n) for ids (B, T).
+
+        temperature 0 is greedy; row i of a batch is drawn with seed + i, all afresh with None.
+        Raises ConfigError or DataError for options or ids out of range.
+        """
+        tokens = list(self.stream(ids, max_new_tokens, temperature, top_k, top_p, seed))
+        found = np.array(tokens, np.int32).reshape(len(tokens), *np.shape(ids)[:-1])
+        return np.ascontiguousarray(found.T)
+
+    def stream(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
+               top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Iterator[int | Ints]:
+        """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
+        from cgpt.generate import SamplingConfig, stream_rows
+
+        return stream_rows(self, self._tokens("ids", ids, 0), SamplingConfig(
+            temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed))
+
+
+def bind(config: GPTConfig, weights: Mapping[str, StoredTensor]) -> K.Decoder:
+    """A decoder of the GPT-2 graph over these weights, which it does not copy."""
+    def matrix(name: str) -> Any:
+        one = weights[f"{name}.weight"]
+        return one.data if one.scales is None else (one.data, one.scales, one.group)
+
+    def vector(name: str) -> Floats:
+        return weights[name].floats()
+
+    def norm(name: str) -> tuple[Floats, Floats]:
+        return vector(f"{name}.weight"), vector(f"{name}.bias")
+
+    def linear(name: str) -> tuple[Any, Floats]:
+        return matrix(name), vector(f"{name}.bias")
+
+    def layer(name: str) -> tuple[Any, ...]:
+        return (norm(f"{name}.attn.ln"), linear(f"{name}.attn.c_attn"),
+                linear(f"{name}.attn.c_proj"), norm(f"{name}.mlp.ln"),
+                linear(f"{name}.mlp.c_fc"), linear(f"{name}.mlp.c_proj"))
+
+    return K.Decoder(config.n_head, matrix("wte"), vector("wpe.weight"), norm("ln_f"),
+                     [layer(f"h.{i}") for i in range(config.n_layer)])

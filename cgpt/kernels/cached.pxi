@@ -1,0 +1,92 @@
+# Attention of single rows over a cache of keys and values, each head's in one piece: (H, T, D).
+
+
+cdef inline void key_scores(const float *q, const float *k, Py_ssize_t D, Py_ssize_t keys,
+                            float scale, float *scores) noexcept nogil:
+    """Scores of the first VL of `keys` keys; where there are fewer, -1e30 behind them."""
+    cdef vf sums[VL]
+    cdef vf qd
+    cdef Py_ssize_t d, t
+    for t in range(VL):
+        sums[t] = vset1(0)
+    for d from 0 <= d < D by VL:
+        qd = load(q + d, D - d)
+        if keys >= VL and D - d >= VL:
+            for t in range(VL):
+                sums[t] = sums[t] + qd * vload(k + t * D + d)
+        else:
+            for t in range(smaller(keys, VL)):
+                sums[t] = sums[t] + qd * load(k + t * D + d, D - d)
+    vstore(scores, vsums(sums) * vset1(scale))
+    for t in range(keys, VL):
+        scores[t] = -1e30
+
+
+cdef void attend_row(const float *q, const float *keys, const float *values, Py_ssize_t D,
+                     Py_ssize_t n, float *out) noexcept nogil:
+    """out (D,) of one query (D,) of a head against n keys and values (n, D)."""
+    cdef Py_ssize_t t, d = 0, room = blocks(n, VL) * VL
+    cdef float *scores = cgpt_scratch(SLOT_THREAD, room)
+    cdef const float *v
+    cdef vf most = vset1(-1e30), total = vset1(0), e, sum0, sum1, sum2, sum3
+    cdef float top, scale
+    for t from 0 <= t < n by VL:
+        key_scores(q, keys + t * D, D, n - t, <float>(1 / sqrt(<double>D)), scores + t)
+        most = vmax(most, vload(scores + t))
+    top = vmax_lanes(most)
+    for t from 0 <= t < n by VL:
+        e = vexp(vload(scores + t) - vset1(top))
+        vstore(scores + t, e)
+        total = total + e
+    scale = 1 / vsum(total)
+    while d + 4 * VL <= D:      # four sums at once: none waits for the one before
+        sum0 = sum1 = sum2 = sum3 = vset1(0)
+        for t in range(n):
+            v = values + t * D + d
+            e = vset1(scores[t])
+            sum0 = sum0 + e * vload(v)
+            sum1 = sum1 + e * vload(v + VL)
+            sum2 = sum2 + e * vload(v + 2 * VL)
+            sum3 = sum3 + e * vload(v + 3 * VL)
+        vstore(out + d, sum0 * vset1(scale))
+        vstore(out + d + VL, sum1 * vset1(scale))
+        vstore(out + d + 2 * VL, sum2 * vset1(scale))
+        vstore(out + d + 3 * VL, sum3 * vset1(scale))
+        d = d + 4 * VL
+    while d < D:
+        sum0 = vset1(0)
+        for t in range(n):
+            sum0 = sum0 + vset1(scores[t]) * load(values + t * D + d, D - d)
+        store(out + d, sum0 * vset1(scale), D - d)
+        d = d + VL
+
+
+def attention_cached(const float[:, ::1] qkv, float[:, :, ::1] keys, float[:, :, ::1] values,
+                     Py_ssize_t start, float[:, ::1] out):
+    """Attention of n new rows over a cache: the rows' keys and values are put in first.
+
+    qkv           (n, 3C)    rows at positions start .. start + n - 1
+    keys, values  (H, T, D)  H D = C; places before `start` are read, those from it on are written
+    out           (n, C)     written
+    Raises ValueError naming the array whose shape is wrong, or a cache that is too short.
+    """
+    cdef Py_ssize_t n = qkv.shape[0], H = keys.shape[0], T = keys.shape[1], D = keys.shape[2]
+    cdef Py_ssize_t C = H * D, i, h, task
+    expect_shape("qkv", qkv, n, 3 * C)
+    expect_shape("out", out, n, C)
+    for i in range(3):
+        expect("values", values.shape[i], keys.shape[i])
+    if start < 0 or start + n > T:
+        raise ValueError(f"start: rows {start} to {start + n} do not fit a cache of {T}")
+    if n == 0 or C == 0:
+        return
+    cdef int threads = threads_for(4.0 * n * (start + n) * C)
+    with nogil:
+        for i in range(n):
+            for h in range(H):
+                memcpy(&keys[h, start + i, 0], &qkv[i, C + h * D], D * sizeof(float))
+                memcpy(&values[h, start + i, 0], &qkv[i, 2 * C + h * D], D * sizeof(float))
+        for task in prange(n * H, num_threads=threads, schedule="static"):
+            attend_row(&qkv[task // H, (task % H) * D], &keys[task % H, 0, 0],
+                       &values[task % H, 0, 0], D, start + task // H + 1,
+                       &out[task // H, (task % H) * D])

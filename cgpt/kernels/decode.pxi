@@ -1,0 +1,377 @@
+# Inference: all layers for a few rows in one call, each row a token of some sequence's cache.
+#
+# One parallel region for the whole call: every thread makes some columns of each product, and
+# waits for the others between two of them. A row's numbers depend on its own sequence alone, not
+# on the rows beside it nor on the threads, so that a token is the same whether it was fed by
+# itself, with the rest of its prompt or beside other sequences.
+
+from libc.stdlib cimport calloc, free
+
+cdef enum:
+    ALONE = 4       # up to so many rows, each thread prepares all rows for itself and waits less
+cdef enum:
+    MOST_ROWS = 64  # of one pass through the layers
+
+cdef enum Finishing:
+    WRITE           # y = x W^T + b
+    WRITE_GELU      # y = gelu(x W^T + b)
+    ADD             # y += x W^T + b
+
+ctypedef struct Projection:
+    Weights weight
+    const float *bias
+    Dots dots
+
+ctypedef struct Norm:
+    const float *weight
+    const float *bias
+
+ctypedef struct DecodeBlock:
+    Norm norm1
+    Projection c_attn
+    Projection c_proj
+    Norm norm2
+    Projection c_fc
+    Projection mlp_proj
+
+ctypedef struct Scratch:
+    # What rows become on their way; `room` floats of `prepared` belong to one thread, or else to all
+    float *x              # (R, C) the stream
+    float *qkv            # (R, 3C)
+    float *mixed          # (R, C) what attention gives
+    float *hidden         # (R, F)
+    float *prepared       # (threads, room)
+    Py_ssize_t room
+
+ctypedef struct Rows:
+    # R tokens: token r goes to position places[r] of sequence slots[r], whose cache holds the
+    # positions before it once the rows before r are done
+    const int *ids
+    const int *places
+    const int *positions  # which row of the table of positions
+    const int *slots
+    Py_ssize_t R
+    float *keys           # (sequences, L, H, T, D)
+    float *values
+    Py_ssize_t T          # of the cache
+    Py_ssize_t first      # rows from here on have logits
+    float *logits         # (R - first, V)
+    Scratch scratch
+
+
+cdef int bind(Projection *p, str name, weight, bias, Py_ssize_t rows,
+              Py_ssize_t columns) except -1:
+    """Point at a matrix (rows, columns): an array of float32 or float16, or for int8 a tuple of
+    values, scales and group."""
+    cdef const float[:, ::1] floats
+    cdef const unsigned short[:, ::1] halves
+    cdef const signed char[:, ::1] values
+    cdef const float[:, ::1] scales
+    cdef const float[::1] b
+    p.weight.rows, p.weight.columns = rows, columns
+    p.weight.group, p.weight.scales, p.bias = 0, NULL, NULL
+    if isinstance(weight, tuple):
+        values, scales, p.weight.group = weight
+        if p.weight.group != 32 and p.weight.group != 64:
+            raise ValueError(f"{name}: found groups of {p.weight.group}, expected 32 or 64")
+        expect(f"{name}: rows", values.shape[0], rows)
+        expect(f"{name}: columns", values.shape[1], columns)
+        expect_shape(f"{name}: scales", scales, rows, blocks(columns, p.weight.group))
+        p.weight.form, p.weight.data, p.weight.scales = INT8, &values[0, 0], &scales[0, 0]
+    elif weight.dtype.itemsize == 2:
+        halves = weight.view("uint16")
+        expect(f"{name}: rows", halves.shape[0], rows)
+        expect(f"{name}: columns", halves.shape[1], columns)
+        p.weight.form, p.weight.data = FLOAT16, &halves[0, 0]
+    else:
+        floats = weight
+        expect_shape(name, floats, rows, columns)
+        p.weight.form, p.weight.data = FLOAT32, &floats[0, 0]
+    if bias is not None:
+        b = bias
+        expect_length(f"{name}: bias", b, rows)
+        p.bias = &b[0]
+    p.dots = dots_for(p.weight.form)
+    return 0
+
+
+cdef const float *vector_of(str name, array, Py_ssize_t length) except NULL:
+    cdef const float[::1] x = array
+    expect_length(name, x, length)
+    return &x[0]
+
+
+cdef inline Py_ssize_t padded_columns(Py_ssize_t columns) noexcept nogil:
+    return blocks(columns, QUANTUM) * QUANTUM
+
+
+cdef inline Py_ssize_t prepared_room(Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
+    """Floats for rows of an operand: their floats, int8 values, scales and corrections."""
+    cdef Py_ssize_t P = padded_columns(columns)
+    return rows * (columns + P // 4 + P // QUANTUM + P // 4) + 64
+
+
+cdef Operand prepare(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *to,
+                     int thread, int threads) noexcept nogil:
+    """Rows of x from `first` on, normalised where there is a norm, as the product `to` wants them.
+
+    For a few rows every thread does it for itself; else each does some and all wait."""
+    cdef Py_ssize_t C = to.weight.columns, P = padded_columns(C), R = rows.R - first, r
+    cdef bint alone = R <= ALONE or threads == 1, quantized = to.weight.form == INT8
+    cdef float *room = rows.scratch.prepared + (thread * rows.scratch.room if alone else 0)
+    cdef signed char *q = <signed char *>(room + R * C)
+    cdef float *scales = room + R * C + R * P // 4
+    cdef int *correction = <int *>(scales + R * (P // QUANTUM))
+    cdef const float *row
+    cdef float mean, rstd
+    x = x + first * C
+    for r from (0 if alone else thread) <= r < R by (1 if alone else threads):
+        row = x + r * C
+        if norm != NULL:
+            layernorm_row(row, norm.weight, norm.bias, room + r * C, &mean, &rstd, C, 1e-5)
+            row = room + r * C
+        if quantized:
+            quantize_row(row, C, q + r * P, scales + r * (P // QUANTUM), correction + r * (P // 4))
+    if not alone and (quantized or norm != NULL):
+        wait_for_all()
+    if norm != NULL:
+        x = room
+    return Operand(x, q, scales, correction, C, P)
+
+
+cdef void finish(Projection *p, float *y, const float *sums, Py_ssize_t j0, Py_ssize_t skip,
+                 Py_ssize_t n, Finishing how) noexcept nogil:
+    """Columns j0 + skip .. j0 + n of a row y from dot products `sums` (VL,) of columns j0 on."""
+    cdef float part[VL]
+    cdef vf v = vload(sums)
+    cdef Py_ssize_t j
+    if p.bias != NULL:
+        v = v + load(p.bias + j0, n)
+    if how == WRITE_GELU:
+        v = v * gelu_gate(v)
+    if skip == 0:
+        store(y + j0, load(y + j0, n) + v if how == ADD else v, n)
+        return
+    vstore(part, v)
+    for j in range(skip, n):
+        y[j0 + j] = y[j0 + j] + part[j] if how == ADD else part[j]
+
+
+cdef void project(Projection *p, Operand x, Py_ssize_t R, float *y, Finishing how, int thread,
+                  int threads) noexcept nogil:
+    """This thread's columns of y (R, M)."""
+    cdef Py_ssize_t M = p.weight.rows, units = blocks(M, VL), r, i, j, j0, n
+    cdef Py_ssize_t last = units * (thread + 1) // threads
+    cdef float sums[TILE_ROWS * VL]
+    cdef Weights whole = p.weight
+    if M < VL:
+        whole = widened(&p.weight, cgpt_scratch(
+            SLOT_THREAD, VL * (whole.columns + blocks(whole.columns, 32)) + 1))
+    for j in range(units * thread // threads, last):
+        j0 = j * VL
+        n = VL
+        if j0 + VL > M and M >= VL:         # the last columns once more, so that all exist
+            j0 = M - VL
+        elif M < VL:
+            n = M
+        for r from 0 <= r < R by TILE_ROWS:
+            if j + 1 < last and R > TILE_ROWS:
+                fetch_part(&whole, smaller(j0 + VL, M - VL), r, R)
+            p.dots(&whole, &x, r, smaller(TILE_ROWS, R - r), j0, sums)
+            for i in range(smaller(TILE_ROWS, R - r)):
+                finish(p, y + (r + i) * M, sums + i * VL, j0, j * VL - j0, n, how)
+
+
+cdef void apply(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *to, float *y,
+                Finishing how, int thread, int threads) noexcept nogil:
+    """This thread's columns of y: the product of the rows of x from `first` on, normalised."""
+    project(to, prepare(rows, x, first, norm, to, thread, threads), rows.R - first, y, how, thread,
+            threads)
+
+
+cdef void embed_row(const Weights *wte, const float *position, Py_ssize_t id,
+                    float *x) noexcept nogil:
+    cdef Py_ssize_t C = wte.columns, c, groups
+    cdef const float *floats = <const float *>wte.data + id * C
+    cdef const unsigned short *halves = <const unsigned short *>wte.data + id * C
+    cdef const signed char *values = <const signed char *>wte.data + id * C
+    cdef unsigned short part[VL]
+    if wte.form == FLOAT32:
+        for c in range(C):
+            x[c] = floats[c] + position[c]
+    elif wte.form == INT8:
+        groups = blocks(C, wte.group)
+        for c in range(C):
+            x[c] = values[c] * wte.scales[id * groups + c // wte.group] + position[c]
+    else:
+        for c from 0 <= c < C by VL:
+            memcpy(part, halves + c, 2 * smaller(VL, C - c))
+            store(x + c, vload_half(part) + load(position + c, C - c), C - c)
+
+
+cdef class Decoder:
+    """The layers of a GPT-2 graph, bound to weights that stay where they are.
+
+    n_head     heads
+    wte        (V, C) float32 or float16, or (int8 (V, C), float32 scales, group): the embedding
+               and the head
+    wpe        (T, C) float32
+    ln_f       (weight, bias), (C,) each
+    layers     for each block (norm 1, c_attn, c_proj, norm 2, c_fc, mlp c_proj); a norm is
+               (weight, bias), a projection (matrix as wte, bias (M,))
+    Arrays are C-contiguous, and read anew in every call. Raises ValueError naming what does not
+    fit.
+    """
+
+    cdef DecodeBlock *_blocks
+    cdef Projection _head
+    cdef const float *_positions
+    cdef Norm _norm
+    cdef Py_ssize_t _L, _H, _C, _F, _V, _T
+    cdef object _kept
+
+    def __cinit__(self):
+        self._blocks = NULL
+
+    def __dealloc__(self):
+        free(self._blocks)
+
+    def __init__(self, int n_head, wte, const float[:, ::1] wpe, ln_f, layers):
+        cdef const float[:, ::1] positions = wpe
+        cdef DecodeBlock *block
+        cdef Py_ssize_t i, C = positions.shape[1]
+        self._kept = (wte, wpe, ln_f, layers)
+        self._L, self._H, self._C, self._T = len(layers), n_head, C, positions.shape[0]
+        self._V = len(wte[0]) if isinstance(wte, tuple) else len(wte)
+        self._F = 0
+        if self._T < 1 or C < 1 or self._V < 1 or n_head < 1 or C % n_head:
+            raise ValueError(f"Decoder: found V, T, C, heads = {self._V}, {self._T}, {C}, "
+                             f"{n_head}, expected at least 1 of each and heads that divide C")
+        self._positions = &positions[0, 0]
+        bind(&self._head, "wte", wte, None, self._V, C)
+        self._norm = Norm(vector_of("ln_f.weight", ln_f[0], C), vector_of("ln_f.bias", ln_f[1], C))
+        free(self._blocks)
+        self._blocks = <DecodeBlock *>calloc(max(self._L, 1), sizeof(DecodeBlock))
+        if self._blocks == NULL:
+            raise MemoryError
+        for i in range(self._L):
+            block, (norm1, c_attn, c_proj, norm2, c_fc, mlp_proj) = &self._blocks[i], layers[i]
+            self._F = len(c_fc[1])
+            block.norm1 = Norm(vector_of("norm 1", norm1[0], C), vector_of("norm 1", norm1[1], C))
+            block.norm2 = Norm(vector_of("norm 2", norm2[0], C), vector_of("norm 2", norm2[1], C))
+            bind(&block.c_attn, "c_attn", c_attn[0], c_attn[1], 3 * C, C)
+            bind(&block.c_proj, "c_proj", c_proj[0], c_proj[1], C, C)
+            bind(&block.c_fc, "c_fc", c_fc[0], c_fc[1], self._F, C)
+            bind(&block.mlp_proj, "mlp.c_proj", mlp_proj[0], mlp_proj[1], C, self._F)
+
+    def run(self, const int[::1] ids, const int[::1] places, const int[::1] slots,
+            float[:, :, :, :, ::1] keys, float[:, :, :, :, ::1] values, float[:, ::1] logits,
+            positions=None):
+        """Append tokens to sequences; logits of the last rows of them.
+
+        ids, places, slots  (R,) int32: token r goes to position places[r] of sequence slots[r].
+                      Rows of one sequence stand in rising order of position, and its cache holds
+                      what is before the first
+        keys, values  (S, L, H, T, D), the caches of S sequences; the rows' places are written
+        logits        (n <= R, V), written: those behind the last n rows
+        positions     (R,) int32 rows of the table of positions, by default `places`
+        Raises ValueError naming what is out of range; nothing is written then.
+        """
+        cdef Py_ssize_t R = ids.shape[0], n = logits.shape[0], start, i
+        cdef const int[::1] embedded = places if positions is None else positions
+        cdef Rows rows
+        expect("places", places.shape[0], R)
+        expect("slots", slots.shape[0], R)
+        expect("positions", embedded.shape[0], R)
+        expect("keys: layers", keys.shape[1], self._L)
+        expect("keys: heads", keys.shape[2], self._H)
+        expect("keys: width of a head", keys.shape[4], self._C // self._H)
+        for i in range(5):
+            expect("values", values.shape[i], keys.shape[i])
+        if n > R:
+            raise ValueError(f"logits: found {n} rows, expected at most {R}")
+        if n:
+            expect("logits: vocabulary", logits.shape[1], self._V)
+        if R == 0:
+            return
+        expect_range("ids", ids, 0, self._V)
+        expect_range("places", places, 0, keys.shape[3])
+        expect_range("positions", embedded, 0, self._T)
+        expect_range("slots", slots, 0, keys.shape[0])
+        rows.keys, rows.values = &keys[0, 0, 0, 0, 0], &values[0, 0, 0, 0, 0]
+        rows.T = keys.shape[3]
+        with nogil:
+            for start from 0 <= start < R by MOST_ROWS:
+                rows.R = smaller(MOST_ROWS, R - start)
+                rows.ids, rows.places = &ids[start], &places[start]
+                rows.slots, rows.positions = &slots[start], &embedded[start]
+                rows.first = smaller(rows.R, max(0, R - n - start))
+                rows.logits = (&logits[start + rows.first - (R - n), 0]
+                               if rows.first < rows.R else NULL)
+                self._run(&rows)
+
+    cdef void _run(self, Rows *rows) noexcept nogil:
+        """Some rows through all layers."""
+        cdef Py_ssize_t R = rows.R, C = self._C, F = self._F, room, apart
+        cdef Scratch *s = &rows.scratch
+        cdef int threads = threads_for(2.0 * R * (self._V * C + self._L * C * (4 * C + 2 * F)))
+        apart = smaller(R, ALONE)
+        room = max(prepared_room(R, max(C, F)), threads * prepared_room(apart, max(C, F)))
+        s.x = cgpt_scratch(SLOT_SHARED, R * (5 * C + F) + room)
+        s.qkv = s.x + R * C
+        s.mixed = s.qkv + 3 * R * C
+        s.hidden = s.mixed + R * C
+        s.prepared = s.hidden + R * F
+        s.room = prepared_room(apart, max(C, F))
+        with parallel(num_threads=threads):
+            self._layers(rows, threadid(), threads_here())
+
+    cdef void _layers(self, Rows *rows, int thread, int threads) noexcept nogil:
+        """One thread's part of a pass; the waits are where all need what all have made."""
+        cdef Py_ssize_t R = rows.R, r, i
+        cdef Scratch *s = &rows.scratch
+        cdef DecodeBlock *block
+        for r from thread <= r < R by threads:
+            embed_row(&self._head.weight, self._positions + rows.positions[r] * self._C,
+                      rows.ids[r],
+                      s.x + r * self._C)
+        wait_for_all()
+        for i in range(self._L):
+            block = &self._blocks[i]
+            apply(rows, s.x, 0, &block.norm1, &block.c_attn, s.qkv, WRITE, thread, threads)
+            wait_for_all()
+            self._attention(rows, i, thread, threads)
+            wait_for_all()
+            apply(rows, s.mixed, 0, NULL, &block.c_proj, s.x, ADD, thread, threads)
+            wait_for_all()
+            apply(rows, s.x, 0, &block.norm2, &block.c_fc, s.hidden, WRITE_GELU, thread, threads)
+            wait_for_all()
+            apply(rows, s.hidden, 0, NULL, &block.mlp_proj, s.x, ADD, thread, threads)
+            wait_for_all()
+        if rows.first < R:
+            apply(rows, s.x, rows.first, &self._norm, &self._head, rows.logits, WRITE, thread,
+                  threads)
+
+    cdef void _attention(self, Rows *rows, Py_ssize_t layer, int thread,
+                         int threads) noexcept nogil:
+        """New keys and values into the caches, then some (row, head) pairs."""
+        cdef Py_ssize_t C = self._C, D = C // self._H, r, h, task, place
+        cdef float *qkv = rows.scratch.qkv
+        for task from thread <= task < rows.R * self._H by threads:
+            r, h = task // self._H, task % self._H
+            place = self._head_place(rows, r, layer, h) + rows.places[r] * D
+            memcpy(rows.keys + place, qkv + r * 3 * C + C + h * D, D * sizeof(float))
+            memcpy(rows.values + place, qkv + r * 3 * C + 2 * C + h * D, D * sizeof(float))
+        if rows.R > 1:      # one row's head needs nothing of another thread's
+            wait_for_all()
+        for task from thread <= task < rows.R * self._H by threads:
+            r, h = task // self._H, task % self._H
+            place = self._head_place(rows, r, layer, h)
+            attend_row(qkv + r * 3 * C + h * D, rows.keys + place, rows.values + place, D,
+                       rows.places[r] + 1, rows.scratch.mixed + r * C + h * D)
+
+    cdef inline Py_ssize_t _head_place(self, Rows *rows, Py_ssize_t r, Py_ssize_t layer,
+                                       Py_ssize_t head) noexcept nogil:
+        """Where the keys of row r's sequence begin for a head of a layer."""
+        return (((rows.slots[r] * self._L + layer) * self._H + head) * rows.T
+                * (self._C // self._H))

@@ -1,0 +1,372 @@
+/* Products of a few rows with a matrix as it lies in memory: every element is one dot product.
+ *
+ * y (R, M) = x (R, K) W^T, where W (M, K) is float32, float16 or int8 and read once, without
+ * being packed or converted first: for a few rows its bytes are the time. A tile is VL dot
+ * products, of 1, 2 or 4 rows of x with VL, VL / 2 or VL / 4 rows of W; whatever the tile, an
+ * element's sum runs along K in the same order, so its bits do not depend on the other rows.
+ */
+#ifndef CGPT_DOTS_H
+#define CGPT_DOTS_H
+
+#include "simd.h"
+#if VL == 16 || VL == 8
+#include <immintrin.h>
+#endif
+
+enum { FLOAT32, FLOAT16, INT8 };
+
+#define BYTES (4 * VL)      /* int8 values in a vector */
+#define QUANTUM 64          /* values of a row of x that share a scale; a multiple of BYTES */
+#define TILE_ROWS 4         /* most rows of x in a tile */
+
+/* W (rows, columns) as it is stored: see Storage in cgpt/checkpoint/storage.py. */
+typedef struct {
+    const void *data;
+    const float *scales;    /* of int8: (rows, ceil(columns / group)) */
+    Py_ssize_t rows, columns, group;
+    int form;
+} Weights;
+
+/* Rows of x. Where W is int8 they are int8 too: q (rows, padded), zeros behind the last column;
+ * scales (rows, padded / QUANTUM); correction (rows, padded / 4), -128 times the sum of four q. */
+typedef struct {
+    const float *x;
+    const int8_t *q;
+    const float *scales;
+    const int32_t *correction;
+    Py_ssize_t columns, padded;
+} Operand;
+
+/* Lane i of the result is the sum of the lanes of x[i], added in the order of vsum. */
+#if VL == 16
+#define FOLD8(a, b) (SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +     \
+                     SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+#define FOLD4(a, b) (SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +   \
+                     SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31))
+#define FOLD2(a, b) (SHUFFLE(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +   \
+                     SHUFFLE(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31))
+#define FOLD1(a, b) (SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +  \
+                     SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31))
+#elif VL == 8
+#define FOLD4(a, b) (SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +                                   \
+                     SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
+#define FOLD2(a, b) (SHUFFLE(a, b, 0, 1, 4, 5, 8, 9, 12, 13) +                                   \
+                     SHUFFLE(a, b, 2, 3, 6, 7, 10, 11, 14, 15))
+#define FOLD1(a, b) (SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14) +                                  \
+                     SHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15))
+#elif VL == 4
+#define FOLD2(a, b) (SHUFFLE(a, b, 0, 1, 4, 5) + SHUFFLE(a, b, 2, 3, 6, 7))
+#define FOLD1(a, b) (SHUFFLE(a, b, 0, 2, 4, 6) + SHUFFLE(a, b, 1, 3, 5, 7))
+#endif
+#define FOLD_ALL(fold, n)                                                                       \
+    UNROLL(8)                                                                                   \
+    for (i = 0; i < (n); i++) x[i] = fold(x[2 * i], x[2 * i + 1]);
+
+CGPT_INLINE vf vsums(vf *x) {
+#if VL > 1
+    int i;
+#endif
+#if VL == 16
+    FOLD_ALL(FOLD8, 8)
+#endif
+#if VL >= 8
+    FOLD_ALL(FOLD4, 4)
+#endif
+#if VL >= 4
+    FOLD_ALL(FOLD2, 2)
+    FOLD_ALL(FOLD1, 1)
+#endif
+    return x[0];
+}
+
+/* VL halves as floats. Subnormal ones come out exact; infinities do not, and a file has none. */
+CGPT_INLINE vf vload_half(const uint16_t *p) {
+#if VL == 16
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+#elif VL == 8
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+#else
+    float part[VL];
+    int i;
+    for (i = 0; i < VL; i++) {
+        uint32_t bits = (uint32_t)(p[i] & 0x7fff) << 13;
+        memcpy(part + i, &bits, 4);
+        part[i] *= 0x1p112f;            /* the exponents' biases differ by 112 */
+        if (p[i] & 0x8000) part[i] = -part[i];
+    }
+    return vload(part);
+#endif
+}
+
+/* The first n < VL elements of a row from element k on, zeros behind them. */
+CGPT_INLINE vf weights_part(const void *row, int form, Py_ssize_t k, Py_ssize_t n) {
+    if (form == FLOAT32) return vload_part((const float *)row + k, n);
+    {
+        uint16_t part[VL] = {0};
+        memcpy(part, (const uint16_t *)row + k, (size_t)n * 2);
+        return vload_half(part);
+    }
+}
+
+CGPT_INLINE vf weights_at(const void *row, int form, Py_ssize_t k) {
+    return form == FLOAT32 ? vload((const float *)row + k) : vload_half((const uint16_t *)row + k);
+}
+
+/* Dot products of `rt` rows from x on with VL / rt rows from w on; lane [row][column]. */
+CGPT_INLINE vf tile_of_floats(int rt, int form, const float *x, const char *w, Py_ssize_t K) {
+    const int jt = VL / rt;
+    const Py_ssize_t stride = K * (form == FLOAT32 ? 4 : 2);
+    vf sum[VL], xs[TILE_ROWS];
+    Py_ssize_t k;
+    int r, j;
+    UNROLL(16)
+    for (j = 0; j < VL; j++) sum[j] = vset1(0.0f);
+    for (k = 0; k + VL <= K; k += VL) {
+        UNROLL(4)
+        for (r = 0; r < rt; r++) xs[r] = vload(x + r * K + k);
+        UNROLL(16)
+        for (j = 0; j < jt; j++) {
+            vf wj = weights_at(w + j * stride, form, k);
+            UNROLL(4)
+            for (r = 0; r < rt; r++) sum[r * jt + j] += xs[r] * wj;
+        }
+    }
+    if (k < K) {
+        UNROLL(4)
+        for (r = 0; r < rt; r++) xs[r] = vload_part(x + r * K + k, K - k);
+        UNROLL(16)
+        for (j = 0; j < jt; j++) {
+            vf wj = weights_part(w + j * stride, form, k, K - k);
+            UNROLL(4)
+            for (r = 0; r < rt; r++) sum[r * jt + j] += xs[r] * wj;
+        }
+    }
+    return vsums(sum);
+}
+
+/* Sums of four products each, lane by lane, as floats: weights w times values q, both int8; the
+ * weights may be -128, the values may not. `correction` is that of the values. */
+#if VL == 16
+CGPT_INLINE vf products_wide(__m512i w, const int8_t *q) {
+    __m512i x = _mm512_loadu_si512(q);
+    x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+    x = _mm512_maddubs_epi16(_mm512_abs_epi8(w), x);    /* at most 2 * 128 * 127 */
+    return (vf)_mm512_cvtepi32_ps(_mm512_madd_epi16(x, _mm512_set1_epi16(1)));
+}
+#define PRODUCTS(w, q, correction)                                                              \
+    products_wide(_mm512_loadu_si512(w), q)
+/* VNNI multiplies unsigned by signed: w + 128 times q, and the correction takes 128 q away. */
+#define PRODUCTS_VNNI(w, q, correction)                                                         \
+    ((vf)_mm512_cvtepi32_ps(_mm512_dpbusd_epi32(                                                \
+        _mm512_loadu_si512(correction),                                                         \
+        _mm512_xor_si512(_mm512_loadu_si512(w), _mm512_set1_epi8(-128)),                        \
+        _mm512_loadu_si512(q))))
+#elif VL == 8
+CGPT_INLINE vf products_wide(__m256i w, const int8_t *q) {
+    __m256i x = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)q), w);
+    x = _mm256_maddubs_epi16(_mm256_abs_epi8(w), x);
+    return (vf)_mm256_cvtepi32_ps(_mm256_madd_epi16(x, _mm256_set1_epi16(1)));
+}
+#define PRODUCTS(w, q, correction)                                                              \
+    products_wide(_mm256_loadu_si256((const __m256i *)(w)), q)
+#else
+CGPT_INLINE vf products_wide(const int8_t *w, const int8_t *q) {
+    float part[VL];
+    int i;
+    for (i = 0; i < VL; i++)
+        part[i] = (float)(w[4 * i] * q[4 * i] + w[4 * i + 1] * q[4 * i + 1] +
+                          w[4 * i + 2] * q[4 * i + 2] + w[4 * i + 3] * q[4 * i + 3]);
+    return vload(part);
+}
+#define PRODUCTS(w, q, correction) products_wide(w, q)
+#endif
+
+/* The scales of BYTES weights from column k on. */
+CGPT_INLINE vf scales_at(const float *scales, Py_ssize_t k, Py_ssize_t group, Py_ssize_t groups) {
+    Py_ssize_t g = k / group;
+#if VL == 16
+    if (group < BYTES) {
+        float second = g + 1 < groups ? scales[g + 1] : 0.0f;
+        return (vf)_mm512_mask_blend_ps(0xff00, _mm512_set1_ps(scales[g]), _mm512_set1_ps(second));
+    }
+#endif
+    (void)groups;
+    return vset1(scales[g]);
+}
+
+/* As tile_of_floats, of int8 rows. NAME is compiled for each way to multiply. */
+#define TILE_OF_BYTES(NAME, FUNCTION, MULTIPLY)                                                 \
+    FUNCTION vf NAME(int rt, const Operand *o, Py_ssize_t row, const Weights *m, Py_ssize_t j0) {\
+        const int jt = VL / rt;                                                                 \
+        const Py_ssize_t K = m->columns, P = o->padded;                                         \
+        const Py_ssize_t groups = (K + m->group - 1) / m->group;                                \
+        const int8_t *w = (const int8_t *)m->data + j0 * K, *q = o->q + row * P;                \
+        const float *scales = m->scales + j0 * groups, *own = o->scales + row * (P / QUANTUM);  \
+        const int32_t *correction = o->correction + row * (P / 4);                              \
+        vf sum[VL];                                                                             \
+        Py_ssize_t k;                                                                           \
+        int r, j;                                                                               \
+        (void)correction;                                                                       \
+        UNROLL(16)                                                                              \
+        for (j = 0; j < VL; j++) sum[j] = vset1(0.0f);                                          \
+        for (k = 0; k < K; k += BYTES) {                                                        \
+            const int whole = k + BYTES <= K;                                                   \
+            UNROLL(16)                                                                          \
+            for (j = 0; j < jt; j++) {                                                          \
+                int8_t part[BYTES];                                                             \
+                const int8_t *wj = w + j * K + k;                                               \
+                vf scale = scales_at(scales + j * groups, k, m->group, groups);                 \
+                if (!whole) {       /* the last row ends here, and maybe the memory does */     \
+                    memset(part, 0, sizeof part);                                               \
+                    memcpy(part, wj, (size_t)(K - k));                                          \
+                    wj = part;                                                                  \
+                }                                                                               \
+                UNROLL(4)                                                                       \
+                for (r = 0; r < rt; r++)                                                        \
+                    sum[r * jt + j] += MULTIPLY(wj, q + r * P + k, correction + (r * P + k) / 4) \
+                                       * (scale * vset1(own[(r * P + k) / QUANTUM]));           \
+            }                                                                                   \
+        }                                                                                       \
+        return vsums(sum);                                                                      \
+    }
+TILE_OF_BYTES(tile_of_bytes, CGPT_INLINE, PRODUCTS)
+
+/* out[row][0 .. VL) = dot products of `rows` <= TILE_ROWS rows from `row` on with the rows of W
+ * from j0 on, all VL of which exist. */
+#define DOTS(NAME, FUNCTION, TILE1, TILE2, TILE4)                                               \
+    FUNCTION void NAME(const Weights *m, const Operand *o, Py_ssize_t row, Py_ssize_t rows,     \
+                       Py_ssize_t j0, float *out) {                                             \
+        Py_ssize_t r = 0;                                                                       \
+        int j;                                                                                  \
+        if (VL >= 4)                                                                            \
+            for (; r + 4 <= rows; r += 4)                                                       \
+                for (j = 0; j < VL; j += VL / 4)                                                \
+                    scatter(4, TILE4, out + r * VL + j);                                        \
+        if (VL >= 2)                                                                            \
+            for (; r + 2 <= rows; r += 2)                                                       \
+                for (j = 0; j < VL; j += VL / 2)                                                \
+                    scatter(2, TILE2, out + r * VL + j);                                        \
+        for (j = 0; r < rows; r++)                                                              \
+            scatter(1, TILE1, out + r * VL);                                                    \
+    }
+
+/* Lanes [row][column] of a tile to rows that are VL apart. */
+CGPT_INLINE void scatter(int rt, vf sums, float *out) {
+    float part[VL];
+    int r, j;
+    vstore(part, sums);
+    for (r = 0; r < rt; r++)
+        for (j = 0; j < VL / rt; j++) out[r * VL + j] = part[r * (VL / rt) + j];
+}
+
+#define FLOATS(rt, form, size)                                                                  \
+    tile_of_floats(rt, form, o->x + (row + r) * o->columns,                                     \
+                   (const char *)m->data + (j0 + j) * m->columns * size, m->columns)
+DOTS(dots_float32, static, FLOATS(1, FLOAT32, 4), FLOATS(2, FLOAT32, 4), FLOATS(4, FLOAT32, 4))
+DOTS(dots_float16, static, FLOATS(1, FLOAT16, 2), FLOATS(2, FLOAT16, 2), FLOATS(4, FLOAT16, 2))
+DOTS(dots_int8, static, tile_of_bytes(1, o, row + r, m, j0 + j),
+     tile_of_bytes(2, o, row + r, m, j0 + j), tile_of_bytes(4, o, row + r, m, j0 + j))
+
+#if VL == 16 && defined(__GNUC__)
+#define CGPT_VNNI __attribute__((target("avx512vnni")))
+TILE_OF_BYTES(tile_of_bytes_vnni, CGPT_INLINE CGPT_VNNI, PRODUCTS_VNNI)
+DOTS(dots_int8_vnni, static CGPT_VNNI, tile_of_bytes_vnni(1, o, row + r, m, j0 + j),
+     tile_of_bytes_vnni(2, o, row + r, m, j0 + j), tile_of_bytes_vnni(4, o, row + r, m, j0 + j))
+#endif
+
+typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                     float *);
+
+/* The function for a matrix of this form on this processor. */
+static Dots dots_for(int form) {
+    if (form == FLOAT32) return dots_float32;
+    if (form == FLOAT16) return dots_float16;
+#ifdef CGPT_VNNI
+    if (__builtin_cpu_supports("avx512vnni")) return dots_int8_vnni;
+#endif
+    return dots_int8;
+}
+
+/* A row of x (K) as int8 with a scale for each QUANTUM values: max |x| / 127, rounded to nearest.
+ * A value that is not finite makes its scale NaN, so that it is seen in every product. */
+static void quantize_row(const float *x, Py_ssize_t K, int8_t *q, float *scales,
+                         int32_t *correction) {
+    Py_ssize_t k, i;
+    for (k = 0; k < K; k += QUANTUM) {
+        float part[QUANTUM] = {0}, most, unfinite, inverse;
+        int8_t *to = q + k;
+        const Py_ssize_t n = K - k < QUANTUM ? K - k : QUANTUM;
+        memcpy(part, x + k, (size_t)n * 4);
+        {
+            vf top = vset1(0.0f), zero = vset1(0.0f);
+            for (i = 0; i < QUANTUM; i += VL) {
+                vf v = vload(part + i), minus = vset1(0.0f) - v;
+                top = vmax(top, vselect(vless(v, minus), minus, v));
+                zero += v - v;
+            }
+            most = vmax_lanes(top);
+            unfinite = vsum(zero);      /* 0, or NaN */
+        }
+        if (unfinite != 0.0f) {
+            memset(to, 0, QUANTUM);
+            scales[k / QUANTUM] = unfinite;
+        } else {
+            inverse = most > 0.0f ? 127.0f / most : 0.0f;
+            if (!(inverse < INFINITY)) inverse = 0.0f;      /* most is next to nothing */
+            for (i = 0; i < QUANTUM; i++) {
+                float v = part[i] * inverse;
+                to[i] = (int8_t)(int)(v < 0.0f ? v - 0.5f : v + 0.5f);
+            }
+            scales[k / QUANTUM] = most / 127.0f;
+        }
+        for (i = 0; i < QUANTUM; i += 4)
+            correction[(k + i) / 4] = -128 * (to[i] + to[i + 1] + to[i + 2] + to[i + 3]);
+    }
+}
+
+/* A matrix of fewer than VL rows, copied to `room` with rows of zeros behind it. */
+static Weights widened(const Weights *m, void *room) {
+    const size_t size = m->form == FLOAT32 ? 4 : m->form == FLOAT16 ? 2 : 1;
+    const size_t bytes = size * (size_t)m->columns;
+    Weights whole = *m;
+    whole.data = room;
+    whole.rows = VL;
+    memset(room, 0, bytes * VL);
+    memcpy(room, m->data, bytes * (size_t)m->rows);
+    if (m->form == INT8) {
+        const size_t groups = (size_t)((m->columns + m->group - 1) / m->group);
+        float *scales = (float *)room + ((bytes * VL + 3) / 4);
+        memset(scales, 0, groups * VL * 4);
+        memcpy(scales, m->scales, groups * (size_t)m->rows * 4);
+        whole.scales = scales;
+    }
+    return whole;
+}
+
+/* Ask for VL rows of W from j0 on, before they are needed: of all `parts` the part-th and the
+ * TILE_ROWS - 1 after it. Where rows of x share them, arithmetic leaves the memory idle. */
+static void fetch_part(const Weights *m, Py_ssize_t j0, Py_ssize_t part, Py_ssize_t parts) {
+    const Py_ssize_t row = m->columns * (m->form == FLOAT32 ? 4 : m->form == FLOAT16 ? 2 : 1);
+    const char *from = (const char *)m->data + j0 * row, *p;
+    const char *end = from + VL * row * (part + TILE_ROWS) / parts;
+    const char *past = from + VL * row;
+    for (p = from + VL * row * part / parts; p < end && p < past; p += 64) PREFETCH_FAR(p);
+}
+
+/* How many threads the parallel region has got. */
+static int threads_here(void) {
+#ifdef _OPENMP
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
+}
+
+/* The threads of the parallel region that this is called in wait for each other. */
+static void wait_for_all(void) {
+#ifdef _OPENMP
+#pragma omp barrier
+#endif
+}
+
+#endif

@@ -1,0 +1,113 @@
+"""StoredGPT: a model whose weights stay float16 or int8, for chat and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cgpt.arena import Floats, aligned, arena_size, read_only
+from cgpt.config import GPTConfig
+from cgpt.errors import ConfigError
+from cgpt.kvcache import new_caches
+from cgpt.layers import Ints, Step
+from cgpt.model import GPT
+from cgpt.weights import FORMS, GROUPS, StoredTensor, form_of, rounded
+
+_ROWS = 256         # whose logits are held at once
+_TOGETHER = 16      # documents whose caches are held at once
+
+
+class StoredGPT(GPT):
+    """A GPT-2 graph over weights that are not float32; it infers and measures, it does not learn.
+
+    weights  every parameter by name, see GPT.layout; matrices are multiplied as they are stored,
+             rows of activations being rounded to int8 beside int8 weights
+    form     "float16" or "int8"
+    """
+
+    def __init__(self, config: GPTConfig, weights: Mapping[str, StoredTensor], form: str) -> None:
+        self.config, self.form = config, form
+        self._declare()
+        self._parameters = dict(self._named_parameters())
+        self._weights = dict(weights)
+
+    def stored(self) -> dict[str, StoredTensor]:
+        """Every parameter by name, as it lies in memory."""
+        return self._weights
+
+    @property
+    def arena(self) -> NoReturn:
+        """Raises ConfigError: there is none."""
+        raise ConfigError(f"arena: this model's weights are {self.form}, which can be neither "
+                          "changed nor saved; load it with weights=\"float32\"")
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of learned values."""
+        return sum(one.data.size for one in self._weights.values())
+
+    def parameters(self) -> dict[str, Floats]:
+        """Every parameter by name, as float32 copies of what is stored."""
+        return {name: one.floats() for name, one in self._weights.items()}
+
+    def forward(self, ids: ArrayLike, targets: ArrayLike, *, backward: bool = True,
+                **more: Any) -> float:
+        """As GPT.forward with backward=False. Raises ConfigError with backward=True."""
+        if backward:
+            return self.arena
+        return super().forward(ids, targets, backward=False, **more)
+
+    def _logits_of(self, ids: Ints, rows: Ints, step: Step) -> Iterator[tuple[Ints, Floats]]:
+        borders = step.offsets
+        for first in range(0, len(borders) - 1, _TOGETHER):
+            yield from self._logits_of_some(ids, rows, step, borders[first:first + _TOGETHER + 1])
+
+    def _logits_of_some(self, ids: Ints, rows: Ints, step: Step,
+                        borders: Ints) -> Iterator[tuple[Ints, Floats]]:
+        """Those of a few documents, whose borders are given."""
+        lengths = np.diff(borders)
+        keys, values = new_caches(self.config, len(lengths), int(lengths.max()))
+        slots = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        places = np.arange(borders[0], borders[-1], dtype=np.int32) \
+            - np.repeat(borders[:-1], lengths)
+        logits = np.empty((min(_ROWS, len(slots)), self.config.vocab_size), np.float32)
+        for start in range(borders[0], borders[-1], _ROWS):
+            part = slice(start, min(start + _ROWS, borders[-1]))
+            own = slice(part.start - borders[0], part.stop - borders[0])
+            wanted = rows[np.searchsorted(rows, part.start):np.searchsorted(rows, part.stop)]
+            block = logits[:part.stop - part.start if len(wanted) else 0]
+            self.decoder.run(ids[part], places[own], slots[own], keys, values, block,
+                             step.positions[part])
+            if len(wanted):
+                yield wanted, block[wanted - start]
+
+
+def with_weights(gpt: GPT, form: str, group: int = 64) -> GPT:
+    """The same model with its matrices in another form, for inference; `gpt` where it has it.
+
+    form   "float32", "float16" or "int8"; group (32 or 64) int8 weights share a scale
+    Raises ConfigError for another form or group, or where the weights do not fit the form.
+    """
+    if form not in FORMS or group not in GROUPS:
+        raise ConfigError(f"weights: found form {form!r} in groups of {group!r}; known: "
+                          f"{', '.join(FORMS)}, int8 in groups of 32 or 64")
+    if form == form_in_use(gpt):
+        return gpt
+    entries = GPT.layout(gpt.config)
+    if form == "float32":
+        weights = aligned(arena_size(entries), zero=True)
+        for entry in entries:
+            weights[entry.offset:entry.offset + entry.size] = (
+                gpt.stored()[entry.name].floats().reshape(-1))
+        return GPT(gpt.config, weights=read_only(weights))
+    stored = {entry.name: rounded(entry, gpt.stored()[entry.name].floats(),
+                                  form_of(entry, form), group) for entry in entries}
+    return StoredGPT(gpt.config, stored, form)
+
+
+def form_in_use(gpt: GPT) -> str:
+    """The form of a model's matrices."""
+    return gpt.form if isinstance(gpt, StoredGPT) else "float32"
