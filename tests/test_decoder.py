@@ -155,7 +155,8 @@ def test_the_bits_depend_on_the_sequence_alone(module, config, form):
     """Whole, one by one, in odd parts, beside other sequences, with 1, 2 and 3 threads."""
     made = decoder(module, config, weights(config, form))
     T = config.block_size
-    sequences = [tokens(config, n, seed) for seed, n in enumerate((T, 1, max(1, T - 3), max(1, T // 2)))]
+    lengths = (T, 1, max(1, T - 3), max(1, T // 2))
+    sequences = [tokens(config, n, seed) for seed, n in enumerate(lengths)]
     whole = [alone(config, made, ids, len(ids)) for ids in sequences]
     try:
         for threads in (1, 2, 3):

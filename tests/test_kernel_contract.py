@@ -115,6 +115,8 @@ def test_other_types_and_layouts_are_refused(module, problem):
             continue
         for wrong in (array.astype(np.float64), np.zeros(array.shape, np.int64), array[None],
                       np.repeat(array, 2, axis=-1)[..., ::2], "text"):
+            if name == "u" and wrong is not array and np.array_equal(wrong, array):
+                continue        # float64 is its type
             with pytest.raises((ValueError, TypeError)):
                 getattr(module, problem.kernel)(**problem.arguments | {name: wrong})
         if name in problem.written:
