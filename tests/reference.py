@@ -12,7 +12,13 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from sampling_reference import argmax, draw, largest, penalise  # noqa: F401 - twins as well
+from sampling_reference import (  # noqa: F401 - twins as well
+    argmax,
+    draw,
+    largest,
+    penalise,
+    pick_rows,
+)
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int32]

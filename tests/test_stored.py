@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_llm import DIALOGUES, FACTS, small_llm
 
-from cgpt import ConfigError, Trainer, TrainConfig, load_model_auto, save_model_binary
+from cgpt import ConfigError, TrainConfig, Trainer, load_model_auto, save_model_binary
 from cgpt.batch import steps
 from cgpt.chat import ChatSession
 from cgpt.checkpoint import save_model_json
@@ -56,8 +57,9 @@ def test_a_file_of_a_form_is_used_in_that_form(llm: LLM, tmp_path: Path, form: s
 @pytest.mark.parametrize("form", FORMS)
 def test_it_answers_and_measures(llm: LLM, form: str) -> None:
     other = LLM(llm.tokenizer, with_weights(llm.gpt, form))
-    for question, answer in FACTS:
-        assert "".join(ChatSession(other, GREEDY).reply(question)) == answer
+    for question, _ in FACTS:
+        assert "".join(ChatSession(other, GREEDY).reply(question)) == "".join(
+            ChatSession(llm, GREEDY).reply(question))
     before, after = evaluate(llm, DIALOGUES), evaluate(other, DIALOGUES)
     assert after.tokens == before.tokens
     assert abs(after.loss - before.loss) < 0.02
@@ -74,7 +76,7 @@ def test_losses_are_those_of_the_logits(llm: LLM) -> None:
     ids, targets = rng.integers(0, gpt.config.vocab_size, (2, offsets[-1]), dtype=np.int32)
     targets[rng.random(len(targets)) < 0.3] = -1
     found = gpt.losses(ids, targets, offsets=offsets)
-    for start, end in zip(offsets, offsets[1:], strict=False):
+    for start, end in pairwise(offsets):
         logits = gpt.logits(ids[None, start:end])[0].astype(np.float64)
         logsum = np.log(np.exp(logits).sum(axis=1))
         for t in range(start, end):

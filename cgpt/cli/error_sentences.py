@@ -76,8 +76,6 @@ SENTENCES: dict[str, str] = {
         "bench: --{option} 用于 {takers}，不能用于 {benches}；请换成其中之一，或去掉 --{left}",
     "bench: {benches} cannot be measured beside {peer}; possible: {known}":
         "bench: {benches} 不能与 {peer} 对照测量；可用的对照: {known}",
-    "bench: cgpt does not decode with {weights} weights; use --weights float32":
-        "bench: cgpt 不能用 {weights} 权重解码；请用 --weights float32",
     "bench: packing needs dialogues, found none in the files of --data; name a file of dialogues":
         "bench: packing 需要对话，而 --data 的文件中没有；请给出对话文件",
     "bench: threads compares several threads with one; use --threads 2":
@@ -167,6 +165,15 @@ SENTENCES: dict[str, str] = {
     # model
     "arena: weights have dtype {dtype} and shape {shape}, expected contiguous float32 {wanted}":
         "arena: 权重的类型为 {dtype}，形状为 {shape}，应为连续的 float32，形状 {wanted}",
+    "arena: this model's weights are {form}, which can be neither changed nor saved; load it with "
+    "weights=\"float32\"":
+        "arena: 这个模型的权重为 {form}，既不能修改也不能保存；请用 weights=\"float32\" 加载",
+    "load: training needs float32 weights, found weights={form}; pass training=False":
+        "加载: 训练需要 float32 权重，而现在为 weights={form}；请用 training=False",
+    "weights: found form {form} in groups of {group}; known: {known}, int8 in groups of 32 or 64":
+        "权重: 形式 {form}，每组 {group} 个；可用的形式: {known}，int8 每组 32 或 64 个",
+    "weights: {largest} in '{name}' is more than {form} can hold; use float32":
+        "权重: '{name}' 中的 {largest} 超出 {form} 的范围；请用 float32",
     "arena: these weights are mapped read-only; load the model with training=True to change them":
         "arena: 这些权重是只读映射；要修改它们，请用 training=True 加载模型",
     "load_parameters: this model has no parameter '{name}'; parameters() lists what it has":
