@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from cgpt.data import Dialogue, Sample
+from cgpt.data import Dialogue, Sample, pack
 from cgpt.errors import DataError
 from cgpt.llm import LLM
 from cgpt.tokenizer import Tokenizer
+
+BATCH_TOKENS = 4096
+_NO_TEXT = ("evaluate: no text to predict; give at least one document with text, or a dialogue "
+            "with an answer")
 
 
 @dataclass(frozen=True)
@@ -50,19 +55,115 @@ def evaluate(llm: LLM, samples: Iterable[Sample | str | Dialogue]) -> EvalResult
     total, tokens = llm.summed_loss(found)
     characters, size = _measure(llm.tokenizer, found)
     if not characters:
-        raise DataError("evaluate: no text to predict; give at least one document with text, or a "
-                        "dialogue with an answer")
+        raise DataError(_NO_TEXT)
+    return _result(total, tokens, characters, size)
+
+
+def _result(total: float, tokens: int, characters: int, size: int) -> EvalResult:
+    """Totals (nats, counts) as means."""
     loss, bits = total / tokens, total / math.log(2)
     return EvalResult(loss=loss, tokens=tokens, characters=characters, bytes=size,
                       perplexity=math.exp(loss) if loss < 700 else math.inf,
                       bits_per_character=bits / characters, bits_per_byte=bits / size)
 
 
+@dataclass(frozen=True)
+class DocumentScore:
+    """What one document cost: total loss in nats, counted tokens, characters, UTF-8 bytes."""
+
+    nats: float
+    tokens: int
+    characters: int
+    bytes: int
+
+
+def score_documents(llm: LLM, documents: Iterable[str | Dialogue]) -> list[DocumentScore]:
+    """The cost of each document or dialogue by itself, in order."""
+    owners: list[int] = []
+    samples: list[Sample] = []
+    count = 0
+    for document in documents:
+        found = llm.samples([document])
+        owners += [count] * len(found)
+        samples += found
+        count += 1
+    totals = np.zeros((count, 4))
+    sizes = _sizes(llm.tokenizer)
+    place = 0
+    for batch in pack(samples, max(BATCH_TOKENS, llm.config.block_size)):
+        losses = llm.gpt.losses(batch.ids, batch.targets, offsets=batch.offsets)
+        losses = losses.astype(np.float64)
+        for start, end in pairwise(batch.offsets):
+            targets = batch.targets[start:end]
+            learnt = targets[targets >= 0]
+            totals[owners[place]] += (losses[start:end].sum(), len(learnt),
+                                      *sizes[:, learnt].sum(axis=1))
+            place += 1
+    return [DocumentScore(float(nats), int(tokens), int(characters), int(size))
+            for nats, tokens, characters, size in totals]
+
+
+def total_of(scores: Iterable[DocumentScore]) -> EvalResult:
+    """The totals of documents. Raises DataError where there is no character to predict."""
+    rows = np.array([(one.nats, one.tokens, one.characters, one.bytes) for one in scores])
+    if not len(rows) or not rows[:, 2].sum():
+        raise DataError(_NO_TEXT)
+    nats, tokens, characters, size = rows.sum(axis=0)
+    return _result(float(nats), int(tokens), int(characters), int(size))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better or worse one model predicts the same documents than another.
+
+    bits_per_character  of the second less those of the first: below 0 the second is better
+    relative            that over the first's
+    low, high           95 % interval of bits_per_character, over the choice of documents; None
+                        for a single document
+    better              documents that the second predicts better; documents: all of them
+    """
+
+    bits_per_character: float
+    relative: float
+    low: float | None
+    high: float | None
+    better: int
+    documents: int
+
+
+def difference(first: Sequence[DocumentScore], second: Sequence[DocumentScore]) -> Difference:
+    """Of two models on the same documents, document by document.
+
+    The interval is that of a ratio of sums: Cochran 1977, "Sampling Techniques", section 6.4.
+    Raises DataError where the documents are not the same or have no character.
+    """
+    if [one.characters for one in first] != [one.characters for one in second]:
+        raise DataError("difference: the scores are of other documents; score both models on the "
+                        "same ones")
+    before = total_of(first)
+    characters = np.array([one.characters for one in first], np.float64)
+    bits = np.array([other.nats - one.nats for one, other in
+                     zip(first, second, strict=True)]) / math.log(2)
+    n, ratio = len(bits), float(bits.sum() / characters.sum())
+    low = high = None
+    if n > 1:
+        spread = float(np.square(bits - ratio * characters).sum())
+        half = 1.96 * math.sqrt(n / (n - 1) * spread) / float(characters.sum())
+        low, high = ratio - half, ratio + half
+    return Difference(ratio, ratio / before.bits_per_character, low, high,
+                      int(np.count_nonzero(bits < 0)), n)
+
+
+def _sizes(tokenizer: Tokenizer) -> np.ndarray:
+    """(2, V): characters and UTF-8 bytes of each token."""
+    # A byte counts as a character unless it continues one.
+    return np.array([[sum(byte & 0xC0 != 0x80 for byte in token), len(token)]
+                     for token in tokenizer.token_bytes()], dtype=np.int64).T
+
+
 def _measure(tokenizer: Tokenizer, samples: Iterable[Sample]) -> tuple[int, int]:
     """Characters and UTF-8 bytes of the targets that carry loss."""
-    # A byte counts as a character unless it continues one.
-    sizes = np.array([[sum(byte & 0xC0 != 0x80 for byte in token), len(token)]
-                      for token in tokenizer.token_bytes()], dtype=np.int64).T
+    sizes = _sizes(tokenizer)
     characters = size = 0
     for sample in samples:
         counted = sizes[:, sample.targets[sample.targets >= 0]].sum(axis=1)

@@ -6,7 +6,7 @@ A second, slow way through the graph that keeps everything; model.py is the fast
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,19 +35,46 @@ class Inspection:
     logits: Floats
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a model expected in one place of a sequence.
+
+    id            of the token that stands there, -1 behind the last one
+    probability   that the model gave it (nan behind the last one); rank: 1 for the most likely
+    alternatives  the most likely (id, probability), best first
+    """
+
+    id: int
+    probability: float
+    rank: int
+    alternatives: list[tuple[int, float]]
+
+
+def predictions(gpt: GPT, ids: ArrayLike, top: int = 5) -> list[Prediction]:
+    """What gpt expected at ids[1], ids[2], ... and behind the last of ids (n,): n in all.
+
+    Raises DataError for ids out of range or of a wrong shape, or more than block_size of them.
+    """
+    flat = _check_ids(gpt, ids)
+    logits = gpt.logits(flat[None].astype(np.int32))[0].astype(np.float64)
+    found = []
+    for row, token in zip(logits, [*flat[1:].tolist(), -1], strict=True):
+        odds = np.exp(row - row.max())
+        odds /= odds.sum()
+        best = np.argsort(-odds, kind="stable")[:top]
+        probability = float(odds[token]) if token >= 0 else float("nan")
+        rank = 1 + int(np.count_nonzero(odds > odds[token])) if token >= 0 else 0
+        found.append(Prediction(token, probability, rank,
+                                [(int(i), float(odds[i])) for i in best]))
+    return found
+
+
 def inspect(gpt: GPT, ids: ArrayLike) -> Inspection:
     """hidden, attention and logits for ids (T,), computed in float64 and given in float32.
 
     Raises DataError for ids out of range or of a wrong shape, or more than block_size of them.
     """
-    flat = np.asarray(ids)
-    config = gpt.config
-    if flat.ndim != 1 or not 1 <= len(flat) <= config.block_size or flat.dtype.kind not in "iu":
-        raise DataError(f"inspect: found {flat.dtype} of shape {flat.shape}, expected 1 to "
-                        f"{config.block_size} whole numbers")
-    if flat.min() < 0 or flat.max() >= config.vocab_size:
-        raise DataError(f"ids must be between 0 and {config.vocab_size - 1}, "
-                        f"found {flat.min()} to {flat.max()}")
+    flat, config = _check_ids(gpt, ids), gpt.config
     weights = {name: value.astype(np.float64) for name, value in gpt.parameters().items()}
     x = weights["wte.weight"][flat] + weights["wpe.weight"][:len(flat)]
     hidden, attention = [x], []
@@ -58,6 +85,19 @@ def inspect(gpt: GPT, ids: ArrayLike) -> Inspection:
     logits = _norm(weights, "ln_f", x) @ weights["wte.weight"].T
     return Inspection(np.stack(hidden).astype(np.float32), np.stack(attention).astype(np.float32),
                       logits.astype(np.float32))
+
+
+def _check_ids(gpt: GPT, ids: ArrayLike) -> NDArray[Any]:
+    """ids (T,) as whole numbers of the vocabulary, at most a context of them; else DataError."""
+    flat = np.asarray(ids)
+    config = gpt.config
+    if flat.ndim != 1 or not 1 <= len(flat) <= config.block_size or flat.dtype.kind not in "iu":
+        raise DataError(f"inspect: found {flat.dtype} of shape {flat.shape}, expected 1 to "
+                        f"{config.block_size} whole numbers")
+    if flat.min() < 0 or flat.max() >= config.vocab_size:
+        raise DataError(f"ids must be between 0 and {config.vocab_size - 1}, "
+                        f"found {flat.min()} to {flat.max()}")
+    return flat
 
 
 def _block(weights: dict[str, Array], name: str, x: Array, H: int) -> tuple[Array, Array]:

@@ -7,9 +7,12 @@ so that a checkpoint alone says how to go on.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from cgpt.checkpoint import load_tokenizer
 from cgpt.config import GPTConfig, TrainConfig, _check_int, _Config
@@ -26,6 +29,7 @@ PRETRAIN = TrainConfig(epochs=8, batch_tokens=2048, lr=2e-3, warmup=20)
 FINETUNE = TrainConfig(epochs=26, batch_tokens=2048, lr=2e-3, warmup=20, join_dialogues=8)
 TUNED_WIDTH = 256
 CONTINUE_WARMUP = 10
+_RESUMPTIONS = 20           # the last so many that changed anything are kept
 
 Paths = Sequence[str | os.PathLike[str]]
 
@@ -115,6 +119,7 @@ class TrainingRun:
         if not corpora:
             raise DataError("no data to train on: name files for pre-training, for chat, or both")
         llm = LLM.fresh(_vocabulary(config, corpora), config.shape(), seed=config.seed)
+        llm.metadata["made_with"] = made_with()
         llm.training_state.run = config.to_dict()
         llm.training_state.data_fingerprint = _join_fingerprints(
             {name: corpus.fingerprint for name, corpus in corpora.items()})
@@ -160,6 +165,7 @@ class TrainingRun:
         state.run = config.to_dict()
         run = cls(config, llm, corpora)
         run.changed = changed
+        _note_resumption(llm, epochs, lr, changed)
         return run
 
     @property
@@ -190,7 +196,36 @@ class TrainingRun:
             raise ConfigError(f"run: no data for the phase {name!r}; this run has "
                               f"{', '.join(self.corpora) or 'none left'}")
         trainer = Trainer(self.llm, self.config.phase(name)[1], name)
-        return trainer.fit(self.documents(name), on_progress, should_stop, on_checkpoint)
+        result = trainer.fit(self.documents(name), on_progress, should_stop, on_checkpoint)
+        self.llm.metadata.setdefault("phases", {})[name] = asdict(result)
+        return result
+
+    def first_dialogue(self) -> Dialogue:
+        """The first dialogue of the fine-tuning data, () where there is none."""
+        corpus = self.corpora.get("finetune")
+        return next(iter(corpus.dialogues), ()) if corpus is not None else ()
+
+
+def made_with() -> dict[str, Any]:
+    """Versions and instruction set that the bits of a training follow from."""
+    import cgpt
+    from cgpt import kernels
+
+    return {"cgpt": cgpt.__version__, "python": platform.python_version(),
+            "numpy": np.__version__, "instruction_set": kernels.instruction_set(),
+            "machine": platform.machine()}
+
+
+def _note_resumption(llm: LLM, epochs: int | None, lr: float | None, changed: list[str]) -> None:
+    """Keep in the metadata where a training went on with other versions, settings or data."""
+    state, before = llm.training_state, llm.metadata.get("resumed")
+    resumed = before if isinstance(before, list) else []
+    with_ = {"made_with": made_with(), "epochs": epochs, "lr": lr, "new_data": changed}
+    known = {"made_with": llm.metadata.get("made_with"), "epochs": None, "lr": None,
+             "new_data": []}
+    if with_ != known:
+        entry = {"phase": state.phase, "step": state.step, **with_}
+        llm.metadata["resumed"] = [*resumed, entry][-_RESUMPTIONS:]
 
 
 def default_run(preset: str = "small") -> RunConfig:

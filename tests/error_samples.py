@@ -45,7 +45,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "checkpoint/json_file.py: error": ("more than 8 numbers", "something else than numbers",
                                        "a number that is too large for float32"),
     "checkpoint/parts.py: str(error)[:200]": ("a name that occurs twice in one object",),
-    "cli/training.py: error": ("Invalid value (at line 1, column 6)",
+    "cli/config_file.py: error": ("Invalid value (at line 1, column 6)",
                                "'utf-8' codec can't decode byte 0xb5 in position 3: invalid start "
                                "byte"),
     "session_file.py: str(error)": ("SamplingConfig: top_k must be a whole number, found 'a'",),

@@ -335,7 +335,7 @@ def test_kill_while_saving_leaves_a_whole_file(tmp_path: Path) -> None:
 def test_ctrl_c_at_a_terminal_while_training(tmp_path: Path) -> None:
     write_data(tmp_path)
     with Screen(*TRAIN, "--pretrain-epochs", "20000", cwd=tmp_path, columns=40) as screen:
-        screen.expect("预训练 步 ")
+        screen.expect("步 ")
         screen.type("\x03")
         assert screen.end() == 130
         assert "cgpt resume checkpoints/checkpoint_last.bin" in screen.text.replace("\n", "")

@@ -21,7 +21,7 @@ FLOORS = [
     ["session_file"],
     ["train", "checkpoint"],
     ["averaging"],
-    ["evaluate"],
+    ["evaluate", "answers"],
     ["llm"],
     ["generate"],
     ["beam", "batch"],

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -42,13 +43,17 @@ class CheckpointManager:
               "periodic": at the end of an epoch, once `every` more steps are done; the newest
               `keep` of the phase are kept.
               "best+last" and "best+periodic" do both.
+              None saves by `minutes` alone.
     keep      how many of the best, and of the periodic ones, are kept; at least 1
+    minutes   the last state is also saved whenever this much time has passed since that was done
+              (or since the first step), 0 for never
     Raises ConfigError for settings that cannot be.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] = "checkpoints", strategy: str = "last",
-                 keep: int = 3, every: int = 0) -> None:
-        if strategy not in STRATEGIES:
+    def __init__(self, folder: str | os.PathLike[str] = "checkpoints",
+                 strategy: str | None = "last", keep: int = 3, every: int = 0,
+                 minutes: float = 0.0) -> None:
+        if strategy is not None and strategy not in STRATEGIES:
             raise ConfigError(f"CheckpointManager: unknown strategy {strategy!r}; "
                               f"known: {', '.join(STRATEGIES)}")
         for name, value, least in (("keep", keep, 1), ("every", every, 0)):
@@ -59,7 +64,11 @@ class CheckpointManager:
         self.strategy = strategy
         self.keep = keep
         self.every = every
-        self._kinds = strategy.split("+")
+        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes >= 0:
+            raise ConfigError(f"CheckpointManager: minutes must be at least 0, found {minutes!r}")
+        self.minutes = minutes
+        self._last_at: float | None = None      # when the last state was saved
+        self._kinds = strategy.split("+") if strategy else []
         self._epoch_step = 0            # of the last end of an epoch that was seen
         self._writer = BackgroundWriter()
 
@@ -116,11 +125,20 @@ class CheckpointManager:
         if "periodic" in self._kinds and ended and (
                 not self.every or state.step // self.every > self._epoch_step // self.every):
             names.append(self._free(f"{_EPOCH}{state.epoch}", llm))
-        if "last" in self._kinds and (state.step % self.every == 0 if self.every else ended):
+        if self._late() or ("last" in self._kinds
+                            and (state.step % self.every == 0 if self.every else ended)):
             names.append(LAST)
+            self._last_at = time.monotonic()
         if ended:
             self._epoch_step = state.step
         return names
+
+    def _late(self) -> bool:
+        """Whether the last state was saved `minutes` ago or before."""
+        now = time.monotonic()
+        if self._last_at is None:
+            self._last_at = now
+        return bool(self.minutes) and now - self._last_at >= 60 * self.minutes
 
     def _free(self, stem: str, llm: LLM) -> str:
         """The name; with the phase where a checkpoint of another phase or model has it."""

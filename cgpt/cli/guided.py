@@ -13,6 +13,7 @@ from cgpt.cli.chatting import chat_loop
 from cgpt.cli.error_text import reason_of
 from cgpt.cli.messages import t
 from cgpt.cli.progress import ProgressDisplay, result_line
+from cgpt.cli.samples import Samples, first_question
 from cgpt.cli.saving import CHECKPOINTS, EXPORTS, FINAL, PRETRAINED, Keeper
 from cgpt.cli.terminal import (
     StopRequest,
@@ -26,7 +27,7 @@ from cgpt.errors import CgptError, CheckpointError
 if TYPE_CHECKING:
     from cgpt.llm import LLM
     from cgpt.run import RunConfig, TrainingRun
-    from cgpt.train import FitResult
+    from cgpt.train import FitResult, Progress
 
 DEFAULT_EPOCHS, DEFAULT_LR = 50, 0.0001
 MARKS = {FINAL: "mark_final", PRETRAINED: "mark_pretrained"}
@@ -203,7 +204,8 @@ class GuidedRun:
             last = phase == "finetune"
             if last:
                 self.keeper.default = FINAL
-            result = self._train(phase, partial(run.fit_phase, phase))
+            samples = Samples(run.llm, phase, prompt=first_question(run, phase))
+            result = self._train(phase, partial(run.fit_phase, phase), samples)
             if result is None or result.stopped == "interrupted":
                 return False
             if not last:
@@ -212,8 +214,9 @@ class GuidedRun:
                 self.terminal.say()
         return True
 
-    def _train(self, phase: str, fit: Callable[..., FitResult]) -> FitResult | None:
-        """One phase with its live line; None where training had to stop with an error."""
+    def _train(self, phase: str, fit: Callable[..., FitResult],
+               samples: Samples) -> FitResult | None:
+        """One phase with its live lines; None where training had to stop with an error."""
         terminal, keeper = self.terminal, self.keeper
 
         def progress_made(llm: LLM) -> None:
@@ -221,8 +224,13 @@ class GuidedRun:
 
         try:
             with (StopRequest(terminal.output) as stop,
-                  ProgressDisplay(terminal.output) as display):
-                result = fit(on_progress=display, should_stop=stop, on_checkpoint=progress_made)
+                  ProgressDisplay(terminal.output, stop) as display):
+                def progress(value: Progress) -> None:
+                    if samples.due(value):
+                        display.sample(value.step, *samples.make(value.step))
+                    display(value)
+
+                result = fit(on_progress=progress, should_stop=stop, on_checkpoint=progress_made)
         except CgptError as error:
             if not keeper.unsaved:
                 raise
@@ -231,7 +239,7 @@ class GuidedRun:
             return None
         terminal.note(result_line(phase, result))
         terminal.say()
-        if stop.number == signal.SIGTERM:
+        if stop.number not in (0, signal.SIGINT):
             raise Terminated(stop.number)
         return result
 
@@ -253,7 +261,7 @@ class GuidedRun:
         terminal.say()
         chat = continued_chat(self.options.data, llm.training_state.run)
         fit = partial(continue_training, llm, epochs, lr, chat=chat)
-        result = self._train("finetune", fit)
+        result = self._train("finetune", fit, Samples(llm, "finetune"))
         finished = result is not None and result.stopped != "interrupted"
         self._finish(finished, "continue_done")
 

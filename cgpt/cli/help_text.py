@@ -30,8 +30,22 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "MODEL: checkpoints/model_final.bin by default."),
     "generate": ("续写一段文本。", "Continue a text."),
     "eval": (
-        "在文本或对话文件上评测: 损失、困惑度、每字符与每字节比特数。",
-        "Measure loss, perplexity, bits per character and per byte on files."),
+        "在文本或对话文件上评测: 损失、困惑度、每字符与每字节比特数。\n"
+        "可给多个模型并列比较；--compare 另给差别及其 95% 区间，--accuracy 让模型回答问题。",
+        "Measure loss, perplexity, bits per character and per byte on files.\n"
+        "Several models are shown side by side; --compare adds the difference and its 95 % "
+        "interval, --accuracy lets the model answer the questions of dialogues."),
+    "plot": (
+        "画出运行的损失曲线: 给日志 (--log 所写) 或模型文件，可多个。\n"
+        "不给 -o 时画在终端；-o 写 .png、.svg 或 .pdf (需要 cgpt[plot])。",
+        "Draw the losses of runs: logs that --log wrote, or model files.\n"
+        "In the terminal, or with -o as .png, .svg or .pdf (needs cgpt[plot])."),
+    "inspect": (
+        "逐词查看模型的预测: 概率、名次、最可能的词；-o 画出注意力图。\n"
+        "默认每层一幅 (各头平均)；--layer N 画该层各头，再加 --head N 只画一头。",
+        "Token by token what a model expected: probability, rank, alternatives; -o draws its "
+        "attention.\n"
+        "A map a layer (mean of heads); --layer N: its heads, with --head N that one alone."),
     "export": ("转存为 .bin 或 .json (按后缀)。", "Save as .bin or .json, by suffix."),
     "import": (
         "读入其他来源的模型，存为 OUT.bin。\n支持 cgpt 的 .bin 与 .json。",
@@ -111,7 +125,14 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "keep": ("保留几个最佳和定期的 checkpoint", "how many best and periodic ones are kept"),
     "new_data": ("数据已改变时，用新数据重新开始当前阶段",
                  "where the data has changed, begin the phase anew on it"),
-    "log": ("每步记一行 JSON", "write one JSON line a step"),
+    "save_minutes": ("每 F 分钟自动保存到 checkpoint_last.bin，0 不自动保存",
+                     "save checkpoint_last.bin every F minutes, 0 never"),
+    "log": ("每步记一行 JSON (cgpt plot 用它画图)", "write one JSON line a step (for cgpt plot)"),
+    "sample_every": ("每 N 步让模型写一段，不影响训练结果，0 不写",
+                     "let the model write something every N steps, 0 never; changes no bit"),
+    "sample_prompt": ("续写 (微调时回答) 的开头，默认为文档开头或数据的第一问",
+                      "what it continues (or answers, in fine-tuning); default: a document's "
+                      "beginning, the first question of the data"),
     "label_smoothing": ("标签平滑: 目标概率分给全部词的比例，0 不用",
                         "share of each target spread over the vocabulary, 0 for none"),
     "ema": ("保存权重的滑动平均，每步保留 F，例如 0.999；0 不用",
@@ -159,6 +180,21 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "weights": ("权重的形式；float16 和 int8 更小更快，存成的文件不含优化器",
                 "form of the weights; float16 and int8 are smaller and faster, and their files go "
                 "without the optimizer"),
+    "compare": ("另一个模型，或同一模型的另一种权重形式，给出与第一个的差别，可多次",
+                "another model, or another form of this one's weights: shows the difference from "
+                "the first model; repeatable"),
+    "accuracy": ("回答对话里的问题，统计完全一致与包含答案的比例",
+                 "answer the questions of dialogues: how many are exact, how many contain it"),
+    "max_questions": ("最多回答几个问题，0 不限", "most questions that are answered, 0 for all"),
+    "answers": ("把每个回答追加到 FILE", "append every answer to FILE (implies --accuracy)"),
+    "output": ("图的文件: .png、.svg 或 .pdf", "picture: .png, .svg or .pdf"),
+    "font": ("图用的字体文件 (默认自动找有中文的字体)",
+             "font file of the picture (default: one with Chinese letters is looked for)"),
+    "layer": ("画第 N 层的各头 (从 1 数)", "draw the heads of layer N, from 1"),
+    "head": ("只画该层第 N 头 (从 1 数)", "draw head N of the layer alone, from 1"),
+    "top": ("列出几个最可能的词", "how many alternatives are listed"),
+    "toml": ("写出重复这次训练的 TOML (cgpt train --config)",
+             "write the TOML that repeats the training (cgpt train --config)"),
     "verify": ("校验每个字节", "check every byte"),
     "shape": ("模型大小: S、M、L 或 L64 (L，每条 64 词)",
               "shape of the model: S, M, L or L64 (L with 64 tokens a sequence)"),

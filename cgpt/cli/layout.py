@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 BOX_INNER = 59
 
@@ -79,3 +80,39 @@ def box(title: str, width: int, left: int | None = None) -> list[str]:
     return ["╔" + "═" * inner + "╗",
             "║" + " " * left + title + " " * (space - left) + "║",
             "╚" + "═" * inner + "╝"]
+
+
+def aligned(rows: Sequence[Sequence[str]], width: int, gap: int = 2) -> list[str]:
+    """Cells in straight columns, the first to the left and the others to the right.
+
+    A table wider than `width` cells has its first column shortened to the end of its names, to at
+    least 8 cells; where that is not enough each row becomes a block of lines "head: cell".
+    """
+    if not rows:
+        return []
+    sizes = [max(text_width(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rest = sum(size + gap for size in sizes[1:])
+    if rest + min(sizes[0], 8) > width:
+        return [line for row in rows[1:] for line in _block(rows[0], row, width)]
+    first = min(sizes[0], width - rest)
+    lines = []
+    for row in rows:
+        head = row[0] if text_width(row[0]) <= first else "…" + _tail(row[0], first - 1)
+        line = head + " " * (first - text_width(head))
+        for cell, size in zip(row[1:], sizes[1:], strict=True):
+            line += " " * (gap + size - text_width(cell)) + cell
+        lines.append(line.rstrip())
+    return lines
+
+
+def _tail(text: str, width: int) -> str:
+    """The longest end of at most `width` cells."""
+    return cut(text[::-1], width)[0][::-1]
+
+
+def _block(heads: Sequence[str], row: Sequence[str], width: int) -> list[str]:
+    """A row as lines of its own: its first cell, then the others with their heads."""
+    size = max(map(text_width, heads[1:]), default=0)
+    rest = [f"  {head}{' ' * (size - text_width(head))}  {cell}"
+            for head, cell in zip(heads[1:], row[1:], strict=True)]
+    return [cut(line, width)[0] for line in [row[0], *rest]]

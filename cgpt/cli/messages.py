@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+from cgpt.cli.view_text import VIEW
+
 LANGUAGES = ("zh", "en")
 
 _language: ContextVar[str] = ContextVar("language", default="zh")
@@ -128,6 +130,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
                           "{phase} interrupted: {steps} steps, loss {loss}, {time}"),
     "stopping": ("正在完成当前步；再按一次 Ctrl-C 立即结束。",
                  "Finishing this step; a second Ctrl-C ends at once."),
+    "stop_hint": ("Ctrl-C: 完成当前步后停止，不丢失进度", "Ctrl-C finishes this step and stops"),
+    **VIEW,
     # commands
     "label_error": ("错误: ", "error: "),
     "label_usage": ("用法: ", "usage: "),
@@ -140,6 +144,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
                       "out of memory; use a smaller model or a smaller batch"),
     "resume_with": ("已中断，模型已保存: {path}\n继续: {command}",
                     "interrupted, the model is saved: {path}\nto go on: {command}"),
+    "go_on_with": ("接着训练到最后一轮: {command}", "to go on to the last epoch: {command}"),
     "saved": ("模型已保存: {path}", "model saved: {path}"),
     "save_elsewhere": ("无法保存到 {path}: {reason}", "could not save to {path}: {reason}"),
     "checkpoint_failed": ("❌ 中途保存失败，训练继续: {reason}",

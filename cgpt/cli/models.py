@@ -1,4 +1,4 @@
-"""`cgpt eval`, `export`, `import` and `info`."""
+"""`cgpt export`, `import` and `info`."""
 
 from __future__ import annotations
 
@@ -6,87 +6,26 @@ import json
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, OneOf, option
-from cgpt.cli.layout import columns
+from cgpt.cli.layout import columns, text_width
+from cgpt.cli.memory import human_size
 from cgpt.cli.messages import t
-from cgpt.cli.progress import without_nan
+from cgpt.cli.panel import phase_name
 from cgpt.cli.saving import save_model
+from cgpt.cli.sketch import sparkline
+from cgpt.cli.step_log import without_nan
 from cgpt.cli.terminal import plain_number
-from cgpt.errors import CheckpointError, ConfigError
-
-if TYPE_CHECKING:
-    from cgpt.data import Corpus
-    from cgpt.train import EvalResult
+from cgpt.errors import CheckpointError, ConfigError, DataError
 
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout; NaN and infinities are null."""
     click.echo(json.dumps(without_nan(value), ensure_ascii=False))
-
-
-@click.command("eval", cls=Command)
-@click.argument("model")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@options.threads
-@options.as_json
-def eval(model: str, paths: tuple[str, ...], as_json: bool) -> int:
-    """Measure a model on text or dialogue files."""
-    from cgpt.checkpoint import load_model_auto
-    from cgpt.data import read_corpus
-    from cgpt.train import evaluate
-
-    llm = load_model_auto(model, training=False)
-    corpora = [(path, read_corpus([path])) for path in paths]
-
-    def measure(found: list[Corpus]) -> EvalResult:
-        documents = [*(one for corpus in found for one in corpus.documents),
-                     *(one for corpus in found for one in corpus.dialogues)]
-        return evaluate(llm, documents)
-
-    whole = measure([corpus for _, corpus in corpora])
-    parts = [(path, measure([corpus])) for path, corpus in corpora] if len(paths) > 1 else []
-    if as_json:
-        print_json({"model": model, "paths": list(paths), **whole.to_dict(),
-                    "files": [{"path": path, **part.to_dict()} for path, part in parts]})
-        return 0
-    for path, part in parts:
-        click.echo(path)
-        print_rows(evaluation_rows(part))
-    if parts:
-        click.echo(t("eval_all"))
-    print_rows(evaluation_rows(whole))
-    return 0
-
-
-def evaluation_rows(result: EvalResult) -> list[tuple[str, str]]:
-    """The lines of `cgpt eval`."""
-    return [(t("row_loss"), f"{result.loss:.4f}"),
-            (t("row_perplexity"), plain_number(float(f"{result.perplexity:.5g}"))
-             if result.perplexity < float("inf") else "inf"),
-            (t("row_bpc"), f"{result.bits_per_character:.4f}"),
-            (t("row_bpb"), f"{result.bits_per_byte:.4f}"),
-            (t("row_counts"), f"{result.tokens:,} / {result.characters:,} / {result.bytes:,}")]
-
-
-def print_rows(rows: list[tuple[str, str]]) -> None:
-    """Two straight columns on stdout, however wide the characters are; never wrapped."""
-    for line in columns(rows, 10000):
-        click.echo(line)
-
-
-def human_size(size: int) -> str:
-    """Bytes as 1.2 MB."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError
 
 
 @click.command("export", cls=Command)
@@ -131,9 +70,12 @@ def import_(source: str, out: str) -> int:
 @click.command("info", cls=Command)
 @click.argument("model", required=False, metavar="[MODEL]")
 @option("--verify", is_flag=True)
+@option("--toml", is_flag=True)
 @options.as_json
-def info(model: str | None, verify: bool, as_json: bool) -> int:
+def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
     """What a model file holds; without one, what this installation is."""
+    if toml:
+        return print_recipe(model, as_json=as_json)
     if model is None:
         found = installation()
     else:
@@ -147,11 +89,47 @@ def info(model: str | None, verify: bool, as_json: bool) -> int:
         found["openmp"] = t("with_openmp" if found["openmp"] else "without_openmp")
     else:
         found["bytes"] = f"{found['bytes']} ({human_size(found['bytes'])})"
+        state = found["training_state"]
+        found["training_state"] = {**state, "history": histories(state["history"])}
     for line in description({t(f"info_{key}"): value for key, value in found.items()}):
         click.echo(line)
     if model is not None and verify:
         click.echo(t("verified"), err=True)
     return 0
+
+
+def print_recipe(model: str | None, *, as_json: bool) -> int:
+    """The TOML that repeats the training of a model, on stdout.
+
+    Raises DataError where the model does not know its training.
+    """
+    from cgpt.checkpoint import describe
+    from cgpt.cli.config_file import FINGERPRINT, repeated, to_toml
+
+    if model is None or as_json:
+        raise click.UsageError(t("toml_alone"), ctx=click.get_current_context())
+    found = describe(model)
+    state, about = found["training_state"], found["metadata"]
+    if not state["run"]:
+        raise DataError(f"{model}: the file does not say how it was trained, so there is nothing "
+                        "to repeat; train with cgpt train or the guided run")
+    comments = {str(key): str(value) for key, value in about.get("made_with", {}).items()}
+    for one in about.get("resumed", []):
+        comments[f"resumed at {one['phase']} step {one['step']}"] = json.dumps(
+            {key: value for key, value in one.items() if key not in ("phase", "step")})
+    values = {FINGERPRINT: state["data_fingerprint"],
+              **repeated(state["run"], about.get("phases", {}))}
+    click.echo(to_toml(values, comments), nl=False)
+    return 0
+
+
+def histories(history: list[list[Any]]) -> dict[str, str]:
+    """The losses of each phase as a sparkline between the first and the last of them."""
+    found: dict[str, list[float]] = {}
+    for phase, _, loss, _ in history:
+        found.setdefault(phase, []).append(loss)
+    return {phase_name(phase): f"{losses[0]:.4f} {sparkline(losses, 32)} {losses[-1]:.4f}"
+            for phase, losses in found.items()}
 
 
 def installation() -> dict[str, Any]:
@@ -193,8 +171,8 @@ def table(rows: list[dict[str, Any]], indent: int) -> list[str]:
     """Objects with like keys, one a line, in straight columns."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     cells = [keys] + [[short(row.get(key, "")) for key in keys] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(keys))]
-    return [" " * indent + "  ".join(cell.ljust(width) for cell, width in
+    widths = [max(text_width(row[i]) for row in cells) for i in range(len(keys))]
+    return [" " * indent + "  ".join(cell + " " * (width - text_width(cell)) for cell, width in
                                      zip(row, widths, strict=True)).rstrip() for row in cells]
 
 

@@ -10,8 +10,10 @@ import click
 
 from cgpt.cli.app import Number, OneOf, option
 from cgpt.cli.messages import t
+from cgpt.cli.samples import EVERY
 from cgpt.cli.saving import CHECKPOINTS
 from cgpt.cli.terminal import clean
+from cgpt.cli.view_text import FORMATS
 from cgpt.config import OPTIMIZERS, PRESETS, SCHEDULES
 
 if TYPE_CHECKING:
@@ -41,6 +43,13 @@ def model_path(ctx: click.Context, param: click.Parameter, value: str | None) ->
     """Callback: a path whose suffix says the format."""
     if value is not None and not value.lower().endswith((".bin", ".json")):
         raise click.BadParameter(t("bad_suffix", value=value), ctx=ctx, param=param)
+    return value
+
+
+def picture_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Callback: a path whose suffix is that of a picture."""
+    if value is not None and not value.lower().endswith(FORMATS):
+        raise click.BadParameter(t("bad_picture", value=value), ctx=ctx, param=param)
     return value
 
 
@@ -112,7 +121,12 @@ checkpoints = _group(
     option("--save-every", type=COUNT, metavar="N", default=0, note="0"),
     option("--strategy", type=OneOf(STRATEGIES), metavar="|".join(STRATEGIES)),
     option("--keep", type=POSITIVE, metavar="N", default=3, note="3"),
-    option("--log", metavar="FILE.jsonl"))
+    option("--save-minutes", type=Number(0), metavar="F", default=10.0, note="10"))
+
+viewing = _group(
+    option("--log", metavar="FILE.jsonl"),
+    option("--sample-every", type=COUNT, metavar="N", default=EVERY, note=str(EVERY)),
+    option("--sample-prompt", type=Text(), metavar="TEXT"))
 
 budget = _group(
     option("--max-steps", type=COUNT, metavar="N"),

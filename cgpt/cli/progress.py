@@ -1,20 +1,22 @@
-"""Live progress of training: one line of a terminal by rich, else a plain line now and then."""
+"""Live progress of training: a few lines of a terminal by rich, else a plain line now and then."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from dataclasses import asdict, is_dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cgpt.cli.layout import cut, text_width
+from cgpt.cli.memory import human_size, resident
 from cgpt.cli.messages import t
-from cgpt.cli.terminal import plain_number
+from cgpt.cli.panel import Losses, View, number, one_row, panel, phase_name, rate
+from cgpt.cli.terminal import in_foreground, silent_keys
 
 if TYPE_CHECKING:
+    from cgpt.cli.terminal import StopRequest
     from cgpt.train import FitResult, Progress
 
 PLAIN_SECONDS = 5.0
@@ -31,20 +33,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
 
 
-def number(value: float | None) -> str:
-    """A loss, or - where there is none."""
-    return "-" if value is None else f"{value:.4f}"
+def progress_line(p: Progress, width: int | None = None, memory: int = 0) -> str:
+    """All of a step's numbers; on a narrow screen the least needed go first.
 
-
-def phase_name(phase: str) -> str:
-    """The phase as users call it."""
-    return t(f"phase_{phase if phase in ('pretrain', 'finetune') else 'other'}")
-
-
-def progress_line(p: Progress, width: int | None = None) -> str:
-    """Phase, epoch, step, loss, speed, time left; on a narrow screen the least needed go first.
-
-    width  cells at the most, None for a line that may be as long as it is
+    width   cells at the most, None for a line that may be as long as it is
+    memory  bytes that the process holds, 0 for unknown
     """
     fields = [  # (how soon it goes where the line is too long, text)
         (0, phase_name(p.phase)),
@@ -52,8 +45,10 @@ def progress_line(p: Progress, width: int | None = None) -> str:
         (1, t("p_step", now=p.step, all=p.steps)),
         (0, t("p_loss", loss=number(p.loss))),
         (5, t("p_val", loss=number(p.val_loss)) if p.val_loss is not None else ""),
-        (6, t("p_lr", lr=plain_number(float(f"{p.lr:.3g}")))),
+        (6, t("p_lr", lr=rate(p.lr))),
+        (7, t("p_norm", norm=number(p.grad_norm))),
         (3, t("p_speed", speed=f"{p.tokens_per_second:,.0f}")),
+        (8, human_size(memory) if memory else ""),
         (2, t("p_left", time=duration(p.seconds_left)))]
     fields = [field for field in fields if field[1]]
     while True:
@@ -76,15 +71,23 @@ def result_line(phase: str, result: FitResult) -> str:
 
 
 class ProgressDisplay:
-    """Call it with each Progress. A context manager: the live line is closed at the end."""
+    """Call it with each Progress. A context manager: the live lines are closed at the end.
 
-    def __init__(self, stream: TextIO) -> None:
+    stop    what Ctrl-C asks; its notice then stands in the last line
+    losses  of earlier steps of the phase, where it goes on from there
+    """
+
+    def __init__(self, stream: TextIO, stop: StopRequest | None = None,
+                 losses: Sequence[float] = ()) -> None:
         self.stream = stream
+        self.stop = stop
+        self.view = View(Losses(losses))
         self.last = -math.inf
         self.shown: Progress | None = None
         self.pending: Progress | None = None
         self.live: Any = None
-        if stream.isatty():
+        self._keys = ExitStack()
+        if stream.isatty() and in_foreground(stream):
             self.live = self._start_live()
 
     def _start_live(self) -> Any:
@@ -94,72 +97,71 @@ class ProgressDisplay:
         self.console = Console(file=self.stream, highlight=False, markup=False, emoji=False)
         if self.console.is_dumb_terminal:
             return None
+        self.view.plain = not self.console.encoding.startswith("utf")
         return Live(console=self.console, auto_refresh=False, redirect_stdout=False,
                     redirect_stderr=False)
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         self.pending = progress
+        self.view.losses.add(progress.loss)
         wait = LIVE_SECONDS if self.live else PLAIN_SECONDS
         if progress.step > 1 and now - self.last < wait:
             return
         self.last = now
         self._show(progress)
 
-    def _show(self, progress: Progress) -> None:
-        self.shown = progress
+    def sample(self, step: int, prompt: str, text: str) -> None:
+        """What the model writes after this step."""
         if self.live:
-            from rich.text import Text
-
-            line = progress_line(progress, self.console.width - 1)
-            style = "" if self.console.no_color else "cyan"
-            self.live.update(Text(line, style=style, no_wrap=True, overflow="crop"), refresh=True)
+            self.view.sample = (step, prompt, text)
+            self.last = -math.inf
         else:
-            print(progress_line(progress), file=self.stream, flush=True)
+            shown = " ".join(part for part in (one_row(prompt), one_row(text)) if part)
+            print(t("f_sample", step=step), shown, file=self.stream, flush=True)
+
+    def _show(self, progress: Progress, *, ended: bool = False) -> None:
+        self.shown = progress
+        self.view.memory = resident()
+        if self.live:
+            self._notice(ended)
+            self.live.update(self._render(progress), refresh=True)
+        else:
+            print(progress_line(progress, memory=self.view.memory), file=self.stream, flush=True)
+
+    def _notice(self, ended: bool) -> None:
+        """The last line: how to stop, that it is stopping, or nothing once it has ended."""
+        asked = self.stop is not None and self.stop()
+        self.view.urgent = asked
+        self.view.notice = ("" if ended or self.stop is None
+                            else t("stopping" if asked else "stop_hint"))
+
+    def _render(self, progress: Progress) -> Any:
+        from rich.text import Text
+
+        lines = panel(progress, self.view, self.console.width - 1, self.console.height,
+                      t("p_left", time=duration(progress.seconds_left)))
+        whole = Text(no_wrap=True, overflow="crop")
+        for i, line in enumerate(lines):
+            whole.append("\n" if i else "")
+            for text, style in line:
+                whole.append(text, style)
+        return whole
 
     def __enter__(self) -> ProgressDisplay:
         if self.live:
+            self._keys.enter_context(silent_keys())
             self.live.start()
+            if self.stop is not None:
+                self.stop.inline = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if self.pending is not None and self.pending is not self.shown:
-            self._show(self.pending)
-        if self.live:
-            self.live.stop()
-
-
-class StepLog:
-    """`--log FILE.jsonl`: first what is run, then one JSON object a step."""
-
-    def __init__(self, path: str, head: dict[str, Any], *, append: bool = False) -> None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.file = target.open("a" if append else "w", encoding="utf-8")
-        self._write(head)
-
-    def _write(self, values: dict[str, Any]) -> None:
-        self.file.write(json.dumps(without_nan(values), ensure_ascii=False) + "\n")
-        self.file.flush()
-
-    def __call__(self, progress: Progress) -> None:
-        values = asdict(progress) if is_dataclass(progress) else dict(vars(progress))
-        self._write(values)
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
-
-
-def without_nan(value: Any) -> Any:
-    """The same for JSON: NaN and infinities are null, paths and tuples as JSON has them."""
-    if isinstance(value, dict):
-        return {str(key): without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    if hasattr(value, "item") and not hasattr(value, "__len__"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+        if self.stop is not None:
+            self.stop.inline = False
+        with self._keys:
+            if self.pending is not None and (self.live or self.pending is not self.shown):
+                self._show(self.pending, ended=True)
+            if self.live:
+                self.live.stop()

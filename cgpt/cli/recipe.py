@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgpt.cli.config_file import with_fields
 from cgpt.cli.messages import t
 
 if TYPE_CHECKING:
@@ -56,8 +57,11 @@ def default_recipe(preset: str | None) -> RunConfig:
     return config
 
 
-def run_config(values: dict[str, Any]) -> RunConfig:
-    """The recipe with the options given; None leaves a field as the recipe has it."""
+def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> RunConfig:
+    """The recipe with the options given; None leaves a field as the recipe has it.
+
+    fields  of the RunConfig, from a file; options come on top of them
+    """
     if values.get("pretrain") or values.get("chat"):
         from cgpt.run import default_run
 
@@ -69,6 +73,8 @@ def run_config(values: dict[str, Any]) -> RunConfig:
     changes = {key: values[key] for key in ("vocab_size", "seed", "tokenizer")
                if values.get(key) is not None}
     config = replace(config, **changes)
+    if fields:
+        config = with_fields(config, fields)
     both = {key: values[key] for key in TRAIN_FIELDS if values.get(key) is not None}
     if values.get("batch_size"):
         both["batch_tokens"] = values["batch_size"] * config.shape().block_size

@@ -11,8 +11,9 @@ from cgpt.cli.app import LazyGroup, Option, option
 from cgpt.cli.messages import t
 
 MODULES = {"train": "cgpt.cli.training", "resume": "cgpt.cli.training",
-           "chat": "cgpt.cli.talk", "generate": "cgpt.cli.talk", "eval": "cgpt.cli.models",
+           "chat": "cgpt.cli.talk", "generate": "cgpt.cli.talk", "eval": "cgpt.cli.evaluating",
            "export": "cgpt.cli.models", "import": "cgpt.cli.models", "info": "cgpt.cli.models",
+           "plot": "cgpt.cli.plotting", "inspect": "cgpt.cli.looking",
            "diff": "cgpt.cli.diff", "tokenizer": "cgpt.cli.tokenizer_commands",
            "bench": "cgpt.cli.bench_command"}
 

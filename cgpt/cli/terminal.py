@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+import stat
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -227,6 +228,36 @@ def ctrl_c_as_key() -> Iterator[None]:
         termios.tcsetattr(fd, termios.TCSANOW, before)
 
 
+def in_foreground(stream: TextIO) -> bool:
+    """Whether a terminal's keys are this program's: False for one started with `&`."""
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except (OSError, ValueError, AttributeError):   # another kind of terminal, or none
+        return True
+
+
+@contextmanager
+def silent_keys() -> Iterator[None]:
+    """Keys do not show while lines are drawn over each other; Ctrl-C is as ever."""
+    try:
+        import termios
+
+        fd = sys.stdin.fileno()
+        before = termios.tcgetattr(fd) if in_foreground(sys.stdin) else None
+    except (ImportError, AttributeError, OSError, ValueError, termios.error):
+        before = None
+    if before is None:
+        yield
+        return
+    changed = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(fd, termios.TCSANOW, changed)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):       # the terminal may be gone
+            termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
 class Terminated(BaseException):
     """SIGTERM or a closed terminal; `code` is the exit code."""
 
@@ -264,16 +295,26 @@ def termination_raises() -> Iterator[None]:
 class StopRequest:
     """Ctrl-C or SIGTERM asks to finish the step and says so; a second one raises at once.
 
-    Use as a context manager and pass it as `should_stop`. `stream` shows the notice, which the
-    live line of a terminal then draws over.
+    So does the terminal's end (SIGHUP, unless it is ignored as under nohup), after which what is
+    said goes nowhere. Use as a context manager and pass it as `should_stop`. `stream` shows the
+    notice; where `inline` is set it takes the place of the line that the cursor is on.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.number = 0
         self.stream = stream
-        self._handlers = handling({"SIGINT": self._on_signal, "SIGTERM": self._on_signal})
+        self.inline = False
+        names = ["SIGINT", "SIGTERM"]
+        hang_up = getattr(signal, "SIGHUP", None)
+        if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+            names.append("SIGHUP")
+        self._handlers = handling(dict.fromkeys(names, self._on_signal))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == getattr(signal, "SIGHUP", None):
+            leave_terminal()
+            if self.number:     # the shell and the kernel may each send one
+                return
         if self.number:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
@@ -286,7 +327,8 @@ class StopRequest:
         notice = t("stopping")
         with suppress(OSError, ValueError):
             if self.stream.isatty():
-                notice = "\r\n" + cut(notice, shutil.get_terminal_size().columns - 1)[0]
+                start = "\r\x1b[2K" if self.inline else "\r\n"
+                notice = start + cut(notice, shutil.get_terminal_size().columns - 1)[0]
             else:
                 notice += "\n"
             os.write(self.stream.fileno(), notice.encode(self.stream.encoding, "replace"))
@@ -303,8 +345,18 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM."""
+        """130 after Ctrl-C, 143 after SIGTERM, 129 after the terminal's end."""
         return 128 + (self.number or signal.SIGINT)
+
+
+def leave_terminal() -> None:
+    """The terminal is gone: what would be written to it goes nowhere, without an error."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # one that hung up is no tty any more
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
 
 
 def silence_broken_pipe() -> None:

@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, Option, nearest, option
+from cgpt.cli.app import Command, option
+from cgpt.cli.config_file import FINGERPRINT, check_fingerprint, read_config, rest_of_config
 from cgpt.cli.error_text import reason_of
+from cgpt.cli.memory import resident
 from cgpt.cli.messages import t
-from cgpt.cli.progress import ProgressDisplay, StepLog, result_line, without_nan
+from cgpt.cli.progress import ProgressDisplay, result_line
+from cgpt.cli.samples import Samples, first_question
 from cgpt.cli.saving import CHECKPOINTS, FINAL, Keeper, free_name, save_model
+from cgpt.cli.step_log import StepLog, without_nan
 from cgpt.cli.terminal import StopRequest, Terminal
-from cgpt.errors import CgptError, CheckpointError, ConfigError, DataError
+from cgpt.errors import CgptError, CheckpointError, DataError
 
 if TYPE_CHECKING:
     from cgpt.llm import LLM
@@ -28,49 +32,6 @@ if TYPE_CHECKING:
 
 LAST = "checkpoint_last.bin"
 PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
-
-
-def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Callback of --config: the file's values stand between the environment and the defaults."""
-    if value:
-        known = {one.flag.lstrip("-").replace("-", "_"): one for one in ctx.command.params
-                 if isinstance(one, Option) and one.name not in ("help", "lang", "config", None)}
-        found: dict[str, Any] = {}
-        for key, entry in load_toml(value).items():
-            name = key.replace("-", "_")
-            if name not in known:
-                near = nearest(name, list(known))
-                guess = f"; did you mean '{near}'?" if near else ""
-                raise ConfigError(f"{value}: unknown key '{key}'{guess}; "
-                                  f"known: {', '.join(sorted(known))}")
-            if isinstance(entry, (dict, list)) and not (isinstance(entry, list)
-                                                        and known[name].multiple):
-                raise ConfigError(f"{value}: '{key}' takes one value, found {entry!r:.80}; "
-                                  "give one")
-            single = known[name].multiple and not isinstance(entry, list)
-            found[known[name].name or name] = [entry] if single else entry
-        ctx.default_map = {**(ctx.default_map or {}), **found}
-    return value
-
-
-def load_toml(path: str) -> dict[str, Any]:
-    """The tables of a TOML file. Raises ConfigError where it cannot be read."""
-    try:
-        import tomllib
-    except ImportError:
-        try:
-            import tomli as tomllib  # type: ignore[no-redef,import-not-found,unused-ignore]
-        except ImportError:
-            raise ConfigError(f"{path}: reading TOML needs Python 3.11, or on this Python the "
-                              "package tomli: pip install tomli") from None
-    try:
-        with open(path, "rb") as file:
-            return dict(tomllib.load(file))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check path and "
-                          "permissions") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML ({error}); mend the file") from error
 
 
 @click.command("train", cls=Command, spread=("--pretrain", "--chat"))
@@ -84,6 +45,7 @@ def load_toml(path: str) -> dict[str, Any]:
 @options.budget
 @options.recipe
 @options.checkpoints
+@options.viewing
 @option("--freeze", metavar="PATTERN", multiple=True)
 @option("--freeze-attn", is_flag=True)
 @option("--save-pretrained", metavar="PATH", callback=options.model_path)
@@ -95,10 +57,13 @@ def train(**values: Any) -> int:
 
     session = Session(values)
     session.say(t("reading"))
-    run = TrainingRun.start(run_config(values))
+    rest = rest_of_config()
+    run = TrainingRun.start(run_config(values, rest))
+    check_fingerprint(rest.get(FINGERPRINT), run.llm.training_state.data_fingerprint)
     run.llm.metadata["out"] = values["out"]
-    if values["save_pretrained"]:
-        run.llm.metadata["save_pretrained"] = values["save_pretrained"]
+    for name in ("save_pretrained", "log"):
+        if values[name]:
+            run.llm.metadata[name] = values[name]
     describe_run(run, session.say)
     return session.go(run)
 
@@ -110,6 +75,7 @@ def train(**values: Any) -> int:
 @option("--out", metavar="PATH", callback=options.model_path)
 @option("--new-data", is_flag=True)
 @options.checkpoints
+@options.viewing
 @options.threads
 @options.as_json
 def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_data: bool,
@@ -127,6 +93,7 @@ def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_dat
     recorded = llm.metadata.get("out")
     values["out"] = values["out"] or (recorded if isinstance(recorded, str) else str(path))
     values["save_pretrained"] = llm.metadata.get("save_pretrained")
+    values["log"] = values["log"] or llm.metadata.get("log")
     session = Session(values, resumed=True)
     session.keeps_last = Path(path) == Path(values["checkpoint_dir"], LAST)
     run = TrainingRun.resume(llm, epochs=epochs, lr=lr, new_data=new_data)
@@ -168,12 +135,17 @@ class Session:
         from cgpt.checkpoint import CheckpointManager
 
         strategy = values["strategy"] or ("last" if values["save_every"] else None)
-        self.on_the_way = None if strategy is None else CheckpointManager(
-            values["checkpoint_dir"], strategy, values["keep"], values["save_every"])
+        minutes = values["save_minutes"]
+        self.on_the_way = None if strategy is None and not minutes else CheckpointManager(
+            values["checkpoint_dir"], strategy, values["keep"], values["save_every"], minutes)
         self.learning_rate: float | None = None
 
     def say(self, text: str) -> None:
-        """A line on stderr."""
+        """Sentences on stderr, wrapped to the screen where there is one."""
+        Terminal(sys.stderr).note(text)
+
+    def say_command(self, text: str) -> None:
+        """The same as it is: a command that is broken in two cannot be copied."""
         print(text, file=sys.stderr, flush=True)
 
     def go(self, run: TrainingRun) -> int:
@@ -204,17 +176,42 @@ class Session:
             self.save(run.llm, self.values["out"])
             if self.keeps_last:  # so that a later resume does not go back behind the end
                 self.save_last(run.llm)
+            self.say_how_to_go_on(run, results)
         if self.values["as_json"]:
             self.report(run, results)
         return 0
 
+    def say_how_to_go_on(self, run: TrainingRun, results: dict[str, FitResult]) -> None:
+        """The command that goes on behind a budget, where that is exact."""
+        phase = run.llm.training_state.phase
+        if phase in results and results[phase].stopped == "budget" and not (
+                run.config.phase(phase)[1].val_fraction):
+            self.say_command(t("go_on_with", command=self.resume_command(self.values["out"])))
+
+    def resume_command(self, path: str) -> str:
+        """`cgpt resume` of this file."""
+        folder = self.values["checkpoint_dir"]
+        command = f"cgpt resume {shlex.quote(path)}"
+        return command if folder == CHECKPOINTS else (
+            f"{command} --checkpoint-dir {shlex.quote(folder)}")
+
     def fit(self, run: TrainingRun, phase: str, stop: StopRequest) -> FitResult:
-        """One phase with its display, log and checkpoints."""
-        with ProgressDisplay(sys.stderr) as display:
+        """One phase with its display, samples, log and checkpoints."""
+        state = run.llm.training_state
+        prompt = self.values["sample_prompt"] or first_question(run, phase)
+        samples = Samples(run.llm, phase, self.values["sample_every"], prompt)
+        earlier = [entry[2] for entry in state.history
+                   if state.unfinished and state.phase == phase == entry[0]]
+        with ProgressDisplay(sys.stderr, stop, earlier) as display:
             def progress(value: Progress) -> None:
                 self.learning_rate = value.lr
+                more: dict[str, Any] = {}
+                if samples.due(value):
+                    prompt, text = samples.make(value.step)
+                    display.sample(value.step, prompt, text)
+                    more["sample"] = {"prompt": prompt, "text": text}
                 if self.log is not None:
-                    self.log(value)
+                    self.log(value, memory=resident(), **more)
                 display(value)
 
             return run.fit_phase(phase, on_progress=progress, should_stop=stop,
@@ -255,10 +252,7 @@ class Session:
             path = self.save_last(run.llm).as_posix()
         except (CgptError, OSError) as error:
             path = self.rescue(run.llm, folder, error)
-        command = f"cgpt resume {shlex.quote(path)}"
-        if folder != CHECKPOINTS:
-            command += f" --checkpoint-dir {shlex.quote(folder)}"
-        self.say(t("resume_with", path=path, command=command))
+        self.say_command(t("resume_with", path=path, command=self.resume_command(path)))
         return stop.exit_code
 
     def save(self, llm: LLM, path: str) -> None:
@@ -304,9 +298,10 @@ def check_writable(path: str) -> None:
 
 
 def log_head(run: TrainingRun) -> dict[str, Any]:
-    """The first line of a log: what is run."""
-    import cgpt
+    """The first line of a log: what is run, and with what."""
+    from cgpt.run import made_with
 
-    return {"version": cgpt.__version__, "seed": run.config.seed,
+    made = made_with()
+    return {"version": made.pop("cgpt"), "made_with": made, "seed": run.config.seed,
             "config": run.config.to_dict(), "model": run.llm.gpt.config.to_dict(),
             "data_fingerprint": run.llm.training_state.data_fingerprint}

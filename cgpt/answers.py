@@ -1,0 +1,83 @@
+"""How many questions a model answers as expected: exactly, or with the answer inside its own."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from cgpt.data import Dialogue, Message, encode_prompt
+from cgpt.errors import DataError
+from cgpt.generate import generate_batch
+from cgpt.llm import LLM
+from cgpt.sampling import SamplingConfig
+
+TOGETHER = 32       # questions that are answered at once
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question: what was asked last, what was expected and what the model said.
+
+    exact     both are the same but for blanks, width and case of letters, and closing marks
+    contains  what was expected stands in what was said, compared likewise
+    """
+
+    question: str
+    expected: str
+    found: str
+    exact: bool
+    contains: bool
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of all questions, and their number."""
+
+    exact: float
+    contains: float
+    questions: int
+
+
+def questions_of(dialogues: Iterable[Dialogue]) -> Iterator[tuple[list[Message], str]]:
+    """Every turn of the assistant as (the messages before it, what was said)."""
+    for dialogue in dialogues:
+        for i, message in enumerate(dialogue):
+            if message.role == "assistant":
+                yield list(dialogue[:i]), message.content
+
+
+def answer(llm: LLM, dialogues: Iterable[Dialogue], max_new_tokens: int = 128,
+           most: int = 0) -> Iterator[Answer]:
+    """The model's most likely answer (greedy) to each question, behind the turns as they are.
+
+    most  questions at the most, 0 for all
+    """
+    sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
+    questions = questions_of(dialogues)
+    if most:
+        questions = islice(questions, most)
+    while group := list(islice(questions, TOGETHER)):
+        prompts = [encode_prompt(llm.tokenizer, before) for before, _ in group]
+        rows = generate_batch(llm.gpt, prompts, sampling, stop=[llm.tokenizer.eos_id],
+                              banned=llm.banned_ids)
+        for (before, expected), row in zip(group, rows, strict=True):
+            found = llm.tokenizer.decode(row)
+            said, wanted = plain(found), plain(expected)
+            yield Answer(before[-1].content, expected, found, said == wanted, wanted in said)
+
+
+def accuracy(answers: Sequence[Answer]) -> Accuracy:
+    """The shares of right answers. Raises DataError where there is no question."""
+    if not answers:
+        raise DataError("accuracy: no question; give files of dialogues, each with an answer")
+    n = len(answers)
+    return Accuracy(sum(one.exact for one in answers) / n,
+                    sum(one.contains for one in answers) / n, n)
+
+
+def plain(text: str) -> str:
+    """A text as compared: width and case of letters, blanks and closing marks do not matter."""
+    folded = "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return folded.rstrip(".。!?;") or folded

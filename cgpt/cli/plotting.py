@@ -1,0 +1,159 @@
+"""`cgpt plot`: the curves of runs, in the terminal or as a picture."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command, option, screen_width
+from cgpt.cli.layout import aligned, cut
+from cgpt.cli.messages import language, pick, t
+from cgpt.cli.models import print_json
+from cgpt.cli.panel import number, phase_name
+from cgpt.cli.sketch import chart
+from cgpt.cli.step_log import Curve, Run, read_log
+from cgpt.cli.view_text import FIGURE
+from cgpt.errors import DataError
+
+if TYPE_CHECKING:
+    from cgpt.cli.letters import Letters
+
+CHART_HEIGHT = 14
+PALETTE = ("blue", "red", "green", "magenta", "yellow", "cyan")
+LAST_SHARE = 20         # the loss at the end is the mean of the last twentieth of the steps
+
+
+@click.command("plot", cls=Command)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@option("-o", "--output", metavar="FILE", callback=options.picture_path)
+@option("--font", metavar="FILE")
+@options.as_json
+def plot(runs: tuple[str, ...], output: str | None, font: str | None, as_json: bool) -> int:
+    """Draw the losses of runs."""
+    found = [read_run(path) for path in runs]
+    name_apart(found, runs)
+    if output is not None:
+        draw_picture(found, output, font)
+    if as_json:
+        print_json({"runs": [{"name": run.name, "curves": [vars(one) for one in run.curves]}
+                             for run in found]})
+    elif output is None:
+        draw_on_terminal(found)
+    return 0
+
+
+def read_run(path: str) -> Run:
+    """The curves of a log, or of the history that a model file carries.
+
+    Raises DataError where there is none, CheckpointError for a damaged model.
+    """
+    from cgpt.checkpoint import describe
+    from cgpt.checkpoint.info import is_model
+
+    if not (path.lower().endswith(".bin") or (path.lower().endswith(".json") and is_model(path))):
+        return read_log(path)
+    run = Run(Path(path).stem)
+    for phase, step, loss, held_out in describe(path)["training_state"]["history"]:
+        run.curve(phase).add(step, loss, held_out)
+    if not run.curves:
+        raise DataError(f"{path}: the model has no history of losses; it was not trained yet")
+    return run
+
+
+def name_apart(runs: Sequence[Run], paths: Sequence[str]) -> None:
+    """Runs of the same name are called by their paths."""
+    names = [run.name for run in runs]
+    for run, path in zip(runs, paths, strict=True):
+        if names.count(run.name) > 1:
+            run.name = path
+
+
+def last_loss(curve: Curve) -> float:
+    """The loss at the end: the mean over the last twentieth of the steps."""
+    part = curve.losses[-max(len(curve.losses) // LAST_SHARE, 1):]
+    return sum(part) / len(part)
+
+
+def draw_on_terminal(runs: Sequence[Run]) -> None:
+    """A chart a phase with all runs in colours; without colours a chart a run."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    coloured = console.color_system is not None and not console.no_color
+    width = screen_width() if sys.stdout.isatty() else 79
+    for phase in dict.fromkeys(curve.phase for run in runs for curve in run.curves):
+        found = [(run.name, run.curve(phase)) for run in runs
+                 if any(curve.phase == phase for curve in run.curves)]
+        groups = [found] if coloured or len(found) == 1 else [[one] for one in found]
+        for group in groups:
+            title = f"{phase_name(phase)} · {t('row_loss')}"
+            if len(group) == 1:
+                title += f" · {group[0][0]}"
+            click.echo(cut(title, width)[0])
+            rows = chart([list(zip(curve.steps, curve.losses, strict=True))
+                          for _, curve in group], width, CHART_HEIGHT)
+            for row in rows:
+                text = Text(no_wrap=True, overflow="ignore", end="")
+                for piece, owner in row:
+                    text.append(piece, PALETTE[owner % len(PALETTE)] if owner >= 0 else "")
+                text.rstrip()
+                console.print(text)
+        for line in summary(found, width, coloured=coloured and len(found) > 1):
+            console.print(line)
+        click.echo()
+
+
+def summary(found: Sequence[tuple[str, Curve]], width: int, *, coloured: bool) -> list[object]:
+    """A straight table of the runs: steps, first and last loss, lowest held-out one."""
+    from rich.text import Text
+
+    rows = [[t("col_run"), t("f_step"), t("col_first"), t("col_last"), t("col_held_out")]]
+    for name, curve in found:
+        held_out = min((loss for _, loss in curve.held_out), default=None)
+        rows.append([name, f"{curve.steps[-1]}", number(curve.losses[0]),
+                     number(last_loss(curve)), number(held_out)])
+    lines = [Text(line, no_wrap=True) for line in aligned(rows, width)]
+    if coloured:        # one run a line, or where it is narrow one run a block of lines
+        heads = len(lines) % len(found) if len(lines) != len(rows) else 1
+        step = (len(lines) - heads) // len(found)
+        for i, line in enumerate(lines[heads::step]):
+            line.stylize(PALETTE[i % len(PALETTE)])
+    return list(lines)
+
+
+def draw_picture(runs: Sequence[Run], output: str, font: str | None) -> None:
+    """Write the picture and say so, and what could not be written in it."""
+    from cgpt.cli.letters import letters_for
+    from cgpt.cli.picture import curves_figure, require_matplotlib, save
+
+    require_matplotlib()
+    words = {key: pick(pair) for key, pair in FIGURE.items()}
+    letters = letters_for([*words.values(), *(run.name for run in runs)], font)
+    if language() != "en" and not all(map(letters.shows, words.values())):
+        say_no_font()
+        words = {key: pair[1] for key, pair in FIGURE.items()}
+    names = readable([run.name for run in runs], letters)
+    save(curves_figure(runs, names, words, letters), output, letters)
+    click.echo(t("picture_saved", path=output), err=True)
+
+
+def say_no_font() -> None:
+    """Say why the labels of a picture are English."""
+    from cgpt.cli.letters import ADVICE
+
+    click.echo(t("no_font", font=ADVICE), err=True)
+
+
+def readable(names: Sequence[str], letters: Letters) -> list[str]:
+    """The names; one that the font cannot show becomes a number, which is said."""
+    shown = [name if letters.shows(name) else f"#{i}" for i, name in enumerate(names, 1)]
+    told = [f"{new} = {name}" for name, new in zip(names, shown, strict=True) if name != new]
+    if told:
+        click.echo(t("shown_as", names=", ".join(told)), err=True)
+    return shown

@@ -1,0 +1,137 @@
+"""`--log FILE.jsonl`: what is run, then one JSON object a step; written here and read again."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgpt.errors import DataError
+
+if TYPE_CHECKING:
+    from cgpt.train import Progress
+
+
+class StepLog:
+    """A log that is being written. The first object has version, seed and config.
+
+    append  go on with the file: the head then follows the steps of the run before it
+    """
+
+    def __init__(self, path: str, head: dict[str, Any], *, append: bool = False) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.file = target.open("a" if append else "w", encoding="utf-8")
+        self._write(head)
+
+    def _write(self, values: dict[str, Any]) -> None:
+        self.file.write(json.dumps(without_nan(values), ensure_ascii=False) + "\n")
+        self.file.flush()
+
+    def __call__(self, progress: Progress, **more: Any) -> None:
+        """One step, with what else there is to say about it."""
+        self._write({**asdict(progress), **more})
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def without_nan(value: Any) -> Any:
+    """The same for JSON: NaN and infinities are null, paths and tuples as JSON has them."""
+    if isinstance(value, dict):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    if hasattr(value, "item") and not hasattr(value, "__len__"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass
+class Curve:
+    """The losses of one phase of a run.
+
+    steps, losses    of the steps that were logged; held_out: (step, loss) where it was measured
+    """
+
+    phase: str
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    held_out: list[tuple[int, float]] = field(default_factory=list)
+
+    def cut(self, step: int) -> None:
+        """Forget this step and those behind it: the run went on again from before it."""
+        while self.steps and self.steps[-1] >= step:
+            self.steps.pop()
+            self.losses.pop()
+        while self.held_out and self.held_out[-1][0] >= step:
+            self.held_out.pop()
+
+    def add(self, step: int, loss: float, held_out: float | None) -> None:
+        """Take a step; a held-out loss is a new one where it differs from the last."""
+        if self.steps and step <= self.steps[-1]:
+            self.cut(step)
+        self.steps.append(step)
+        self.losses.append(loss)
+        if held_out is not None and (not self.held_out or self.held_out[-1][1] != held_out):
+            self.held_out.append((step, held_out))
+
+
+@dataclass
+class Run:
+    """A run as read from a log or a model file: its name and its phases in order."""
+
+    name: str
+    curves: list[Curve] = field(default_factory=list)
+
+    def curve(self, phase: str) -> Curve:
+        """The curve of a phase, made where there is none."""
+        for one in self.curves:
+            if one.phase == phase:
+                return one
+        self.curves.append(Curve(phase))
+        return self.curves[-1]
+
+
+def read_log(path: str) -> Run:
+    """The curves of a log; a last line that was cut off (the run goes on) is left out.
+
+    Raises DataError naming the line that is no step of a log, or where there is no step.
+    """
+    run = Run(Path(path).stem)
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: the log cannot be read ({reason}); check the path") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                _take(run, json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                if number == len(lines) > 1 and isinstance(error, json.JSONDecodeError):
+                    break
+                raise DataError(f"{path} line {number}: not a step of a log, expected an object "
+                                "with phase, step and loss; give a file that --log wrote"
+                                ) from error
+    if not run.curves:
+        raise DataError(f"{path}: no step in the log; wait for the first one or give another file")
+    return run
+
+
+def _take(run: Run, values: Any) -> None:
+    """One object of a log: a head says nothing about steps. Raises where it is neither."""
+    if not isinstance(values, dict):
+        raise TypeError
+    if "version" in values and "step" not in values:
+        return
+    loss, held_out = values["loss"], values.get("val_loss")
+    if loss is None:                # was not finite
+        return
+    run.curve(str(values["phase"])).add(int(values["step"]), float(loss),
+                                        None if held_out is None else float(held_out))
