@@ -140,9 +140,11 @@ def test_tables_are_straight_or_become_blocks() -> None:
     rows = [["文件", "一", "model"], ["很长的文件名.json", "1.25", "1000.5"]]
     lines = aligned(rows, 40)
     assert len({text_width(line) for line in lines}) == 1
-    assert aligned(rows, 26)[1].startswith("…名.json ")
+    assert aligned(rows, 26)[1].startswith("…文件名.json ")
     block = aligned(rows, 18)
     assert block == ["很长的文件名.json", "  一     1.25", "  model  1000.5"]
+    assert aligned([["", "checkpoints/a.bin", "b"], ["x", "1.25", "2"]], 16)[1:] == [
+        "  …s/a.bin  1.25", "  b         2"]
 
 
 def test_memory_is_what_the_process_holds() -> None:

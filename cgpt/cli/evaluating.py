@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option, screen_width
-from cgpt.cli.layout import aligned, columns
+from cgpt.cli.layout import aligned, columns, wrap
 from cgpt.cli.messages import t
 from cgpt.cli.models import print_json
 from cgpt.cli.step_log import without_nan
@@ -86,9 +87,10 @@ def eval(model: str, paths: tuple[str, ...], compare: tuple[str, ...], weights: 
     width = screen_width() if sys.stdout.isatty() else 1000
     for line in report(found, width):
         click.echo(line)
-    for one, change in pairs:
-        click.echo(f"{one.name} · {t('eval_difference', base=model)}")
-        for line in columns(difference_rows(change), width):
+    names = short_names([one.name for one in found])
+    for name, (_, change) in zip(names[1:], pairs, strict=False):
+        title = f"{name} · {t('eval_difference', base=names[0])}"
+        for line in [*wrap(title, width), *columns(difference_rows(change), width)]:
             click.echo(line)
     return 0
 
@@ -186,7 +188,7 @@ def report(found: Sequence[Measured], width: int) -> list[str]:
         lines += [t("eval_all")] if one.files else []
         return lines + columns([*evaluation_rows(one.whole), *accuracy_rows(one.accuracy)], width)
     lines = []
-    names = [one.name for one in found]
+    names = short_names([one.name for one in found])
     if found[0].files:
         lines += [t("eval_by_file")]
         rows = [[t("col_file"), *names]]
@@ -199,6 +201,12 @@ def report(found: Sequence[Measured], width: int) -> list[str]:
     rows += [[label, *(column[i][1] for column in cells)] for i, (label, _) in
              enumerate(cells[0])]
     return lines + aligned(rows, width)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The models without their folders, where that tells them apart."""
+    short = [Path(name).name for name in names]
+    return short if len(set(short)) == len(short) else list(names)
 
 
 def evaluation_rows(result: EvalResult) -> list[tuple[str, str]]:

@@ -111,8 +111,11 @@ def _tail(text: str, width: int) -> str:
 
 
 def _block(heads: Sequence[str], row: Sequence[str], width: int) -> list[str]:
-    """A row as lines of its own: its first cell, then the others with their heads."""
-    size = max(map(text_width, heads[1:]), default=0)
-    rest = [f"  {head}{' ' * (size - text_width(head))}  {cell}"
-            for head, cell in zip(heads[1:], row[1:], strict=True)]
-    return [cut(line, width)[0] for line in [row[0], *rest]]
+    """A row as lines of its own: its first cell, then the others with the end of their heads."""
+    cells = max(map(text_width, row[1:]), default=0)
+    size = max(min(max(map(text_width, heads[1:]), default=0), width - cells - 4), 1)
+    lines = [cut(row[0], width)[0]]
+    for head, cell in zip(heads[1:], row[1:], strict=True):
+        shown = head if text_width(head) <= size else "…" + _tail(head, size - 1)
+        lines.append(f"  {shown}{' ' * (size - text_width(shown))}  {cell}")
+    return lines

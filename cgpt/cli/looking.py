@@ -12,7 +12,7 @@ import numpy as np
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option, screen_width
-from cgpt.cli.layout import cut, text_width
+from cgpt.cli.layout import cut, text_width, wrap
 from cgpt.cli.messages import language, pick, t
 from cgpt.cli.models import print_json
 from cgpt.cli.terminal import clean
@@ -54,9 +54,9 @@ def inspect(model: str, text: str, output: str | None, layer: int | None, head: 
     if as_json:
         print_json({"model": model, "text": text, **as_values(llm, found)})
     else:
-        for line in table(llm, found, screen_width() if sys.stdout.isatty() else 99):
+        width = screen_width() if sys.stdout.isatty() else 99
+        for line in [*table(llm, found, width), *wrap(total(text, found), width)]:
             click.echo(line)
-        click.echo(total(text, found))
     if output is not None:
         draw(llm, ids, output, layer, head, font)
     return 0
