@@ -267,6 +267,7 @@ def continue_training(llm: LLM, epochs: int, lr: float,
         run, fingerprint = plan.to_dict(), _join_fingerprints({"finetune": corpus.fingerprint})
     state.begin("finetune")
     state.run, state.data_fingerprint = run, fingerprint
+    llm.metadata["continued"] = {"epochs": epochs, "lr": lr, "made_with": made_with()}
     return Trainer(llm, config, "finetune").fit(documents, on_progress, should_stop, on_checkpoint)
 
 

@@ -37,7 +37,7 @@ from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError, DataError
 from cgpt.evaluate import difference, evaluate, score_documents, total_of
 from cgpt.inspection import predictions
-from cgpt.run import RunConfig
+from cgpt.run import RunConfig, continue_training
 from cgpt.train import Trainer
 
 __all__ = ["clean_environment", "place", "run", "trained"]      # fixtures
@@ -391,6 +391,11 @@ def test_info_shows_history_versions_and_data(run: Run, place: Path) -> None:
     save_model_binary(small_llm(), "new.bin")
     code, _, err = run("info", "new.bin", "--toml")
     assert code == 1 and "没有记录训练方式" in err
+    llm = load_model_auto(MODEL)
+    continue_training(llm, 1, 1e-4, chat=["chats.jsonl"])
+    save_model_binary(llm, "further.bin")
+    code, _, err = run("info", "further.bin", "--toml")
+    assert code == 1 and "在另一个模型的权重上继续训练" in err
 
 
 def test_a_resumption_that_changes_something_is_noted(run: Run, place: Path) -> None:

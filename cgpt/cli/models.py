@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, OneOf, option
+from cgpt.cli.app import Command, OneOf, option, screen_width
 from cgpt.cli.layout import columns, text_width
 from cgpt.cli.memory import human_size
 from cgpt.cli.messages import t
@@ -21,6 +22,8 @@ from cgpt.cli.sketch import sparkline
 from cgpt.cli.step_log import without_nan
 from cgpt.cli.terminal import plain_number
 from cgpt.errors import CheckpointError, ConfigError, DataError
+
+WIDE = 10_000       # cells of a line that is not wrapped
 
 
 def print_json(value: Any) -> None:
@@ -91,7 +94,8 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
         found["bytes"] = f"{found['bytes']} ({human_size(found['bytes'])})"
         state = found["training_state"]
         found["training_state"] = {**state, "history": histories(state["history"])}
-    for line in description({t(f"info_{key}"): value for key, value in found.items()}):
+    width = screen_width() if sys.stdout.isatty() else WIDE
+    for line in description({t(f"info_{key}"): value for key, value in found.items()}, width):
         click.echo(line)
     if model is not None and verify:
         click.echo(t("verified"), err=True)
@@ -113,6 +117,10 @@ def print_recipe(model: str | None, *, as_json: bool) -> int:
     if not state["run"]:
         raise DataError(f"{model}: the file does not say how it was trained, so there is nothing "
                         "to repeat; train with cgpt train or the guided run")
+    if about.get("continued"):
+        raise DataError(f"{model}: was trained further from the weights of an earlier model, which "
+                        "the file does not hold, so no configuration repeats it; ask the model "
+                        "that it was made from")
     comments = {str(key): str(value) for key, value in about.get("made_with", {}).items()}
     for one in about.get("resumed", []):
         comments[f"resumed at {one['phase']} step {one['step']}"] = json.dumps(
@@ -144,17 +152,20 @@ def installation() -> dict[str, Any]:
             "cpus": os.cpu_count()}
 
 
-def description(found: dict[str, Any], indent: int = 0) -> list[str]:
-    """A nested description as indented lines; lists of objects become straight columns."""
+def description(found: dict[str, Any], width: int = WIDE, indent: int = 0) -> list[str]:
+    """A nested description as indented lines; lists of objects become straight columns.
+
+    width  cells that a value is wrapped to; tables are as wide as they are
+    """
     lines: list[str] = []
     pad = " " * indent
     plain = {key: value for key, value in found.items() if not nested(value)}
     if isinstance(plain.get("seconds"), float):
         plain["seconds"] = t("seconds", n=f"{plain['seconds']:.1f}")
-    lines += columns([(key, one_line(value)) for key, value in plain.items()], 10000, indent)
+    lines += columns([(key, one_line(value)) for key, value in plain.items()], width, indent)
     for key, value in found.items():
         if isinstance(value, dict) and nested(value):
-            lines += [f"{pad}{key}:", *description(value, indent + 2)]
+            lines += [f"{pad}{key}:", *description(value, width, indent + 2)]
         elif nested(value):
             lines += [f"{pad}{key}:", *table(value, indent + 2)]
     return lines

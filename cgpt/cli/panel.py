@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cgpt.cli.layout import cut, text_width, wrap
+from cgpt.cli.layout import cut, text_width
 from cgpt.cli.memory import human_size
 from cgpt.cli.messages import t
 from cgpt.cli.sketch import means, sparkline
@@ -169,9 +169,12 @@ def sample_lines(sample: tuple[int, str, str] | None, width: int) -> list[Line]:
     step, prompt, text = sample
     label = t("f_sample", step=step)
     whole = " ".join(part for part in (one_row(prompt), one_row(text)) if part)
-    lines = wrap(f"{label} {whole}", width)
-    if len(lines) > SAMPLE_LINES:
-        lines = lines[:SAMPLE_LINES]
-        lines[-1] = cut(lines[-1], width - 2)[0] + "…"
+    lines, rest = [], f"{label} {whole}"
+    while rest and len(lines) < SAMPLE_LINES:
+        line, rest = cut(rest, width)
+        lines.append(line)
+        rest = rest.lstrip()
+    if rest:
+        lines[-1] = cut(lines[-1], width - 1)[0] + "…"
     first = cut(lines[0], text_width(label))
     return [[(first[0], LABEL), (first[1], "")], *([(line, "")] for line in lines[1:])]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cgpt.train import FitResult, Progress
 
 PLAIN_SECONDS = 5.0
-LIVE_SECONDS = 0.1
+LIVE_SECONDS = 0.2      # drawing takes about a millisecond
 NARROW = 60         # cells; below it fields stand closer together
 
 

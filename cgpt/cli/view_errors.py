@@ -23,6 +23,10 @@ VIEW_ERRORS: dict[str, str] = {
     "{path}: the file does not say how it was trained, so there is nothing to repeat; train with "
     "cgpt train or the guided run":
         "{path}: 文件没有记录训练方式，无法重复；请用 cgpt train 或引导运行训练",
+    "{path}: was trained further from the weights of an earlier model, which the file does not "
+    "hold, so no configuration repeats it; ask the model that it was made from":
+        "{path}: 是在另一个模型的权重上继续训练的，文件中没有那些权重，因此没有配置能重复它；"
+        "请查看它所来自的模型",
     "matplotlib is not installed, which draws the pictures; pip install 'cgpt[plot]'":
         "画图需要 matplotlib，而它没有安装；请运行 pip install 'cgpt[plot]'",
     "{file}: not a font that can be read; name a .ttf, .otf or .ttc file":
