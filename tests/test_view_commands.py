@@ -324,7 +324,8 @@ def test_a_run_is_repeated_to_the_bit_from_its_toml(run: Run, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     write_data(tmp_path)
     args = (*TRAIN, "--max-steps", "5", "--seed", "11", "--dropout", "0.2", "--val-fraction",
-            "0.2", "--freeze-attn", "--batch-size", "1", "--lr", "0.004")
+            "0.2", "--freeze-attn", "--batch-size", "1", "--lr", "0.004", "--tokenizer", "chars",
+            "--schedule", "wsd", "--ema", "0.9", "--label-smoothing", "0.1")
     with monkeypatch.context() as patch:
         stop_at(patch, 3, "finetune")
         assert run(*args, "--out", "a.bin")[0] == 130
