@@ -20,82 +20,87 @@ if TYPE_CHECKING:
     from cgpt.inference import Inference
 
 
-class _Row:
-    """A sequence: its number, the tokens in its cache, and those that are still to go there."""
+class _Rows:
+    """The sequences and their caches; row i of the arrays is prompt i.
 
-    def __init__(self, number: int, prompt: Sequence[int], sampler: Sampler,
-                 capacity: int) -> None:
-        self.number, self.sampler = number, sampler
-        self.tokens: Ints = np.empty(capacity, np.int32)
-        self.length = 0
-        self.fresh = list(prompt[-capacity:])
-        self.left = sampler.sampling.max_new_tokens
+    tokens   (N, capacity) int32: what is in the caches, `lengths` (N,) of each
+    """
 
-    @property
-    def seen(self) -> Ints:
-        """(length,) int32: what is in the cache."""
-        return self.tokens[:self.length]
+    def __init__(self, gpt: Inference, n: int, capacity: int) -> None:
+        assert gpt.decoder is not None
+        self.decoder, self.capacity = gpt.decoder, capacity
+        self.keys, self.values = new_caches(gpt.config, n, capacity)
+        self.logits: Floats = np.empty((n, gpt.config.vocab_size), np.float32)
+        self.tokens: Ints = np.empty((n, capacity), np.int32)
+        self.lengths: Ints = np.zeros(n, np.int32)
 
-    def places(self) -> range:
-        """Where the fresh tokens go."""
-        return range(self.length, self.length + len(self.fresh))
+    def seen(self, rows: Ints) -> list[Ints]:
+        """What is in the cache of each of these rows."""
+        return [self.tokens[row, :self.lengths[row]] for row in rows]
 
-    def settle(self) -> None:
-        """The fresh tokens are in the cache now."""
-        end = self.length + len(self.fresh)
-        self.tokens[self.length:end] = self.fresh
-        self.length, self.fresh = end, []
+    def append(self, rows: Ints, tokens: Ints) -> Floats:
+        """One token for each of these rows; logits (n, V) behind them, until the next call.
 
-    def follow(self, token: int) -> None:
-        """Let `token` be appended next; a full context first keeps its last half."""
-        capacity = len(self.tokens)
-        self.fresh = [token]
-        if self.length == capacity:
-            self.fresh = [*self.tokens[capacity - capacity // 2:].tolist(), token]
-            self.length = 0
+        A full row first keeps its last half.
+        """
+        full = self.lengths[rows] == self.capacity
+        if full.any():
+            half = self.capacity - self.capacity // 2
+            return self.feed(rows, [
+                [*self.tokens[row, half:].tolist(), token] if over else [token]
+                for row, token, over in zip(rows, tokens.tolist(), full, strict=True)], full)
+        places = self.lengths[rows]
+        self.tokens[rows, places] = tokens
+        self.lengths[rows] += 1
+        return self._run(tokens, places, rows, len(rows))
+
+    def feed(self, rows: Ints, fresh: Sequence[Sequence[int]], anew: np.ndarray) -> Floats:
+        """Several tokens for each of these rows, from the start where `anew`; as append."""
+        self.lengths[rows[anew]] = 0
+        sizes = np.array([len(ids) for ids in fresh])
+        ids = np.fromiter(chain.from_iterable(fresh), np.int32)
+        slots = np.repeat(rows, sizes)
+        first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        places = np.repeat(self.lengths[rows], sizes) + np.arange(len(ids), dtype=np.int32) - first
+        self.tokens[slots, places] = ids
+        self.lengths[rows] += sizes.astype(np.int32)
+        # The last tokens of all rows come last, for those are the ones that have logits.
+        last = np.cumsum(sizes) - 1
+        order = np.concatenate([np.delete(np.arange(len(ids)), last), last])
+        return self._run(ids[order], places[order].astype(np.int32), slots[order], len(rows))
+
+    def _run(self, ids: Ints, places: Ints, slots: Ints, n: int) -> Floats:
+        logits = self.logits[:n]
+        self.decoder.run(ids, places, slots, self.keys, self.values, logits)
+        return logits
 
 
 def steps(gpt: Inference, prompts: Sequence[Sequence[int]], samplers: Sequence[Sampler],
           ends: frozenset[int], ended: set[int]) -> Iterator[list[tuple[int, int]]]:
     """At every step the tokens that follow, as pairs (number of the prompt, token).
 
-    A row ends with a token of `ends`, which is not given, after its sampler's max_new_tokens, and
-    where the caller has added its number to `ended`.
+    The samplers differ in their seed alone. A row ends with a token of `ends`, which is not given,
+    after max_new_tokens, and where the caller has added its number to `ended`.
     """
-    longest = max((len(prompt) + sampler.sampling.max_new_tokens
-                   for prompt, sampler in zip(prompts, samplers, strict=True)), default=1)
-    capacity = min(gpt.config.block_size, longest)
-    rows = [_Row(i, prompt, sampler, capacity)
-            for i, (prompt, sampler) in enumerate(zip(prompts, samplers, strict=True))]
-    keys, values = new_caches(gpt.config, len(rows), capacity)
-    logits = np.empty((len(rows), gpt.config.vocab_size), np.float32)
-    while rows := [row for row in rows if row.left and row.number not in ended]:
-        _append(gpt, rows, keys, values, logits[:len(rows)])
-        tokens = pick_rows([row.sampler for row in rows], logits[:len(rows)],
-                           [row.seen for row in rows])
-        rows = [row for row, token in zip(rows, tokens, strict=True) if token not in ends]
-        found = [(row.number, token) for row, token in
-                 zip(rows, (token for token in tokens if token not in ends), strict=True)]
-        for row, (_, token) in zip(rows, found, strict=True):
-            row.follow(token)
-            row.left -= 1
-        yield found
-
-
-def _append(gpt: Inference, rows: list[_Row], keys: Floats, values: Floats,
-            logits: Floats) -> None:
-    """All fresh tokens into the caches; logits (len(rows), V) behind the last one of each row."""
-    # The last tokens of all rows come last, for those are the ones that have logits.
-    parts = [slice(0, -1), slice(-1, None)] if any(len(row.fresh) > 1 for row in rows) else [
-        slice(None)]
-    ids = _flat(row.fresh[part] for part in parts for row in rows)
-    places = _flat(row.places()[part] for part in parts for row in rows)
-    slots = _flat([row.number] * len(row.fresh[part]) for part in parts for row in rows)
-    assert gpt.decoder is not None
-    gpt.decoder.run(ids, places, slots, keys, values, logits)
-    for row in rows:
-        row.settle()
-
-
-def _flat(parts: Iterator[Sequence[int]]) -> Ints:
-    return np.fromiter(chain.from_iterable(parts), np.int32)
+    left = samplers[0].sampling.max_new_tokens if samplers else 0
+    if not left:
+        return
+    T = gpt.config.block_size
+    capacity = min(T, max(map(len, prompts)) + left)
+    rows = _Rows(gpt, len(prompts), capacity)
+    live: Ints = np.arange(len(prompts), dtype=np.int32)
+    logits = rows.feed(live, [prompt[-capacity:] for prompt in prompts], live >= 0)
+    while True:
+        tokens = pick_rows([samplers[row] for row in live], logits,
+                           rows.seen(live) if samplers[0].changes else ())
+        if not ends.isdisjoint(tokens.tolist()):
+            going = np.array([token not in ends for token in tokens.tolist()])
+            live, tokens = live[going], tokens[going]
+        yield list(zip(live.tolist(), tokens.tolist(), strict=True))
+        left -= 1
+        if ended:
+            going = np.array([row not in ended for row in live.tolist()], np.bool_)
+            live, tokens = live[going], tokens[going]
+        if not left or not len(live):
+            return
+        logits = rows.append(live, tokens)

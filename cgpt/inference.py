@@ -61,13 +61,13 @@ class Inference:
 
     def _append(self, ids: Ints, cache: KVCache, logits: Floats) -> None:
         """Append ids (n,); the logits (m, V) behind the last m of them are written."""
-        places = np.arange(cache.length, cache.length + len(ids), dtype=np.int32)
+        places, end = cache.places, cache.length + len(ids)
         if self.decoder is None:
-            self._append_by_layers(ids, places, cache, logits)
+            self._append_by_layers(ids, places[cache.length:end], cache, logits)
         else:
-            self.decoder.run(ids, places, np.zeros_like(places), cache.keys[None],
-                             cache.values[None], logits)
-        cache.length += len(ids)
+            self.decoder.run(ids, places[cache.length:end], cache.slots[:len(ids)],
+                             cache.all_keys, cache.all_values, logits)
+        cache.length = end
 
     def _append_by_layers(self, ids: Ints, places: Ints, cache: KVCache, logits: Floats) -> None:
         """The same for a graph of which `decoder` is None."""

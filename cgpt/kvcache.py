@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cgpt.arena import Floats
+from cgpt.arrays import Ints
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError
 
@@ -14,12 +15,21 @@ class KVCache:
 
     keys, values  (L, H, T, D) float32; the first `length` places of each head are filled
     logits        (1, V) float32 of the token inferred last
+    all_keys, all_values, places, slots  the same (1, L, H, T, D), the places 0 to T - 1 and the
+                  number of the one sequence for each, as a decoder wants them
     """
 
     def __init__(self, config: GPTConfig) -> None:
-        self.keys, self.values = new_caches(config, 1, config.block_size)[:, 0]
+        self._hold(*new_caches(config, 1, config.block_size))
         self.logits: Floats = np.empty((1, config.vocab_size), np.float32)
         self.length = 0
+
+    def _hold(self, keys: Floats, values: Floats) -> None:
+        """Take over (1, L, H, T, D) each, and make what every call of the decoder needs."""
+        self.all_keys, self.all_values = keys, values
+        self.keys, self.values = keys[0], values[0]
+        self.places: Ints = np.arange(self.capacity, dtype=np.int32)
+        self.slots: Ints = np.zeros(self.capacity, np.int32)
 
     @property
     def capacity(self) -> int:
@@ -35,7 +45,7 @@ class KVCache:
     def copy(self) -> KVCache:
         """An independent cache with the same tokens; only the filled places are copied."""
         other = object.__new__(KVCache)
-        other.keys, other.values = np.empty_like(self.keys), np.empty_like(self.values)
+        other._hold(np.empty_like(self.all_keys), np.empty_like(self.all_values))
         other.logits = self.logits.copy()
         other.length = self.length
         other.keys[:, :, :self.length] = self.keys[:, :, :self.length]

@@ -232,11 +232,15 @@ class Sampler:
                          "load or train another model")
 
 
-def pick_rows(samplers: Sequence[Sampler], logits: Floats, seen: Sequence[Ints]) -> list[int]:
-    """The next token of each row of logits (R, V), each picked as by its own sampler.
+def pick_rows(samplers: Sequence[Sampler], logits: Floats, seen: Sequence[Ints]) -> Ints:
+    """The next token (R,) of each row of logits (R, V), each picked as by its own sampler.
 
-    The samplers have the same options but for the seed. logits may be changed; errors as pick.
+    The samplers have the same options but for the seed; `seen` is only looked at where those
+    change scores. logits may be changed; errors as pick.
     """
+    tokens: Ints = np.empty(len(samplers), np.int32)
+    if not len(samplers):
+        return tokens
     first, sampling = samplers[0], samplers[0].sampling
     if first.changes:
         scores = np.stack([one.scores(row, context) for one, row, context in
@@ -246,12 +250,12 @@ def pick_rows(samplers: Sequence[Sampler], logits: Floats, seen: Sequence[Ints])
         if len(first.banned):
             scores[:, first.banned] = -np.inf
     u = np.array([one.uniforms.draw() for one in samplers]) if sampling.temperature else None
-    tokens = np.empty(len(samplers), np.int32)
     K.pick_rows(scores, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, u,
                 tokens)
-    for row in np.flatnonzero(tokens < 0):
+    if tokens.min() < 0:
+        row = int(tokens.argmin())
         raise samplers[row].nothing_left(logits[row])
-    return tokens.tolist()
+    return tokens
 
 
 def _completions(seen: Ints, n: int) -> Ints:

@@ -135,9 +135,13 @@ def test_a_row_that_has_ended_costs_nothing(llm: LLM, monkeypatch: pytest.Monkey
 
     gpt = with_weights(llm.gpt, "float16")
     monkeypatch.setattr(gpt, "decoder", Watched(gpt.decoder))
-    samplers = [Sampler(SamplingConfig(temperature=0, max_new_tokens=n), gpt.config.vocab_size)
-                for n in (1, 4, 2)]
-    found = list(steps(gpt, [[4], [5, 6], [7]], samplers, frozenset(), set()))
-    assert [len(step) for step in found] == [3, 2, 1, 1] and passes == [4, 2, 1, 1]
+    samplers = [Sampler(SamplingConfig(temperature=0, max_new_tokens=4), gpt.config.vocab_size)
+                for _ in range(3)]
+    ended: set[int] = set()
+    found = []
+    for step in steps(gpt, [[4], [5, 6], [7]], samplers, frozenset(), ended):
+        found.append([row for row, _ in step])
+        ended |= {0} if len(found) == 1 else {2} if len(found) == 2 else set()
+    assert found == [[0, 1, 2], [1, 2], [1], [1]] and passes == [4, 2, 1, 1]
     assert generate_batch(gpt, [], GREEDY) == []
     assert generate_batch(gpt, PROMPTS, SamplingConfig(max_new_tokens=0)) == [[]] * len(PROMPTS)

@@ -1,6 +1,13 @@
 # Attention of single rows over a cache of keys and values, each head's in one piece: (H, T, D).
 
 
+cdef inline void fetch(const float *x, Py_ssize_t n) noexcept nogil:
+    """Ask for n floats before they are needed."""
+    cdef Py_ssize_t i
+    for i from 0 <= i < n by 16:
+        PREFETCH_FAR(x + i)
+
+
 cdef inline void key_scores(const float *q, const float *k, Py_ssize_t D, Py_ssize_t keys,
                             float scale, float *scores) noexcept nogil:
     """Scores of the first VL of `keys` keys; where there are fewer, -1e30 behind them."""
@@ -31,6 +38,8 @@ cdef void attend_row(const float *q, const float *keys, const float *values, Py_
     cdef vf most = vset1(-1e30), total = vset1(0), e, sum0, sum1, sum2, sum3
     cdef float top, scale
     for t from 0 <= t < n by VL:
+        fetch(keys + (t + VL) * D, smaller(VL, n - t - VL) * D)
+        fetch(values + t * D, smaller(VL, n - t) * D)
         key_scores(q, keys + t * D, D, n - t, <float>(1 / sqrt(<double>D)), scores + t)
         most = vmax(most, vload(scores + t))
     top = vmax_lanes(most)

@@ -160,26 +160,21 @@ cdef void finish(Projection *p, float *y, const float *sums, Py_ssize_t j0, Py_s
 cdef void project(Projection *p, Operand x, Py_ssize_t R, float *y, Finishing how, int thread,
                   int threads) noexcept nogil:
     """This thread's columns of y (R, M)."""
-    cdef Py_ssize_t M = p.weight.rows, units = blocks(M, VL), r, i, j, j0, n
+    cdef Py_ssize_t M = p.weight.rows, units = blocks(M, VL), r, j, j0, n, next
     cdef Py_ssize_t last = units * (thread + 1) // threads
-    cdef float sums[TILE_ROWS * VL]
+    cdef float sums[MOST_ROWS * VL]
     cdef Weights whole = p.weight
     if M < VL:
         whole = widened(&p.weight, cgpt_scratch(
             SLOT_THREAD, VL * (whole.columns + blocks(whole.columns, 32)) + 1))
     for j in range(units * thread // threads, last):
-        j0 = j * VL
-        n = VL
-        if j0 + VL > M and M >= VL:         # the last columns once more, so that all exist
-            j0 = M - VL
-        elif M < VL:
-            n = M
-        for r from 0 <= r < R by TILE_ROWS:
-            if j + 1 < last and R > TILE_ROWS:
-                fetch_part(&whole, smaller(j0 + VL, M - VL), r, R)
-            p.dots(&whole, &x, r, smaller(TILE_ROWS, R - r), j0, sums)
-            for i in range(smaller(TILE_ROWS, R - r)):
-                finish(p, y + (r + i) * M, sums + i * VL, j0, j * VL - j0, n, how)
+        # The last columns are made once more, so that there are VL of them.
+        j0 = smaller(j * VL, max(M - VL, 0))
+        next = smaller(j0 + VL, M - VL) if j + 1 < last else -1
+        n = smaller(VL, M)
+        p.dots(&whole, &x, R, j0, next, sums)
+        for r in range(R):
+            finish(p, y + r * M, sums + r * VL, j0, j * VL - j0, n, how)
 
 
 cdef void apply(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *to, float *y,

@@ -231,17 +231,34 @@ CGPT_INLINE vf scales_at(const float *scales, Py_ssize_t k, Py_ssize_t group, Py
     }
 TILE_OF_BYTES(tile_of_bytes, CGPT_INLINE, PRODUCTS)
 
-/* out[row][0 .. VL) = dot products of `rows` <= TILE_ROWS rows from `row` on with the rows of W
- * from j0 on, all VL of which exist. */
+/* Ask for part `part` of `parts` of VL rows of W from j0 on, before they are needed: where many rows
+ * of x share them, the arithmetic would leave the memory idle. */
+CGPT_INLINE void fetch_part(const Weights *m, Py_ssize_t j0, Py_ssize_t part, Py_ssize_t parts) {
+    const Py_ssize_t row = m->columns * (m->form == FLOAT32 ? 4 : m->form == FLOAT16 ? 2 : 1);
+    const char *from = (const char *)m->data + j0 * row;
+    const Py_ssize_t size = VL * row / parts + 1;
+    const char *p = from + size * part, *end = from + VL * row;
+    if (end > p + size) end = p + size;
+    for (; p < end; p += 64) PREFETCH_FAR(p);
+}
+
+/* out[row][0 .. VL) = dot products of `rows` rows with the VL rows of W from j0 on, all of which
+ * exist; those from `next` on come after them (-1: none). Four rows of W stay in the first cache
+ * while all rows of x pass by. */
 #define DOTS(NAME, FUNCTION, TILE1, TILE2, TILE4)                                               \
-    FUNCTION void NAME(const Weights *m, const Operand *o, Py_ssize_t row, Py_ssize_t rows,     \
-                       Py_ssize_t j0, float *out) {                                             \
-        Py_ssize_t r = 0;                                                                       \
+    FUNCTION void NAME(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,      \
+                       Py_ssize_t next, float *out) {                                           \
+        const Py_ssize_t whole = VL >= 4 ? rows / 4 * 4 : 0;                                    \
+        Py_ssize_t r;                                                                           \
         int j;                                                                                  \
         if (VL >= 4)                                                                            \
-            for (; r + 4 <= rows; r += 4)                                                       \
-                for (j = 0; j < VL; j += VL / 4)                                                \
+            for (j = 0; j < VL; j += VL / 4)                                                    \
+                for (r = 0; r < whole; r += 4) {                                                \
+                    if (next >= 0 && rows > 4)                                                  \
+                        fetch_part(m, next, j / (VL / 4) * (whole / 4) + r / 4, whole);         \
                     scatter(4, TILE4, out + r * VL + j);                                        \
+                }                                                                               \
+        r = whole;                                                                              \
         if (VL >= 2)                                                                            \
             for (; r + 2 <= rows; r += 2)                                                       \
                 for (j = 0; j < VL; j += VL / 2)                                                \
@@ -260,18 +277,18 @@ CGPT_INLINE void scatter(int rt, vf sums, float *out) {
 }
 
 #define FLOATS(rt, form, size)                                                                  \
-    tile_of_floats(rt, form, o->x + (row + r) * o->columns,                                     \
+    tile_of_floats(rt, form, o->x + r * o->columns,                                     \
                    (const char *)m->data + (j0 + j) * m->columns * size, m->columns)
 DOTS(dots_float32, static, FLOATS(1, FLOAT32, 4), FLOATS(2, FLOAT32, 4), FLOATS(4, FLOAT32, 4))
 DOTS(dots_float16, static, FLOATS(1, FLOAT16, 2), FLOATS(2, FLOAT16, 2), FLOATS(4, FLOAT16, 2))
-DOTS(dots_int8, static, tile_of_bytes(1, o, row + r, m, j0 + j),
-     tile_of_bytes(2, o, row + r, m, j0 + j), tile_of_bytes(4, o, row + r, m, j0 + j))
+DOTS(dots_int8, static, tile_of_bytes(1, o, r, m, j0 + j),
+     tile_of_bytes(2, o, r, m, j0 + j), tile_of_bytes(4, o, r, m, j0 + j))
 
 #if VL == 16 && defined(__GNUC__)
 #define CGPT_VNNI __attribute__((target("avx512vnni")))
 TILE_OF_BYTES(tile_of_bytes_vnni, CGPT_INLINE CGPT_VNNI, PRODUCTS_VNNI)
-DOTS(dots_int8_vnni, static CGPT_VNNI, tile_of_bytes_vnni(1, o, row + r, m, j0 + j),
-     tile_of_bytes_vnni(2, o, row + r, m, j0 + j), tile_of_bytes_vnni(4, o, row + r, m, j0 + j))
+DOTS(dots_int8_vnni, static CGPT_VNNI, tile_of_bytes_vnni(1, o, r, m, j0 + j),
+     tile_of_bytes_vnni(2, o, r, m, j0 + j), tile_of_bytes_vnni(4, o, r, m, j0 + j))
 #endif
 
 typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -341,16 +358,6 @@ static Weights widened(const Weights *m, void *room) {
         whole.scales = scales;
     }
     return whole;
-}
-
-/* Ask for VL rows of W from j0 on, before they are needed: of all `parts` the part-th and the
- * TILE_ROWS - 1 after it. Where rows of x share them, arithmetic leaves the memory idle. */
-static void fetch_part(const Weights *m, Py_ssize_t j0, Py_ssize_t part, Py_ssize_t parts) {
-    const Py_ssize_t row = m->columns * (m->form == FLOAT32 ? 4 : m->form == FLOAT16 ? 2 : 1);
-    const char *from = (const char *)m->data + j0 * row, *p;
-    const char *end = from + VL * row * (part + TILE_ROWS) / parts;
-    const char *past = from + VL * row;
-    for (p = from + VL * row * part / parts; p < end && p < past; p += 64) PREFETCH_FAR(p);
 }
 
 /* How many threads the parallel region has got. */

@@ -19,14 +19,13 @@ cdef extern from "dots.h" nogil:
         const int *correction
         Py_ssize_t columns
         Py_ssize_t padded
-    ctypedef void (*Dots)(const Weights *m, const Operand *o, Py_ssize_t row, Py_ssize_t rows,
-                          Py_ssize_t j0, float *out) noexcept nogil
+    ctypedef void (*Dots)(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
+                          Py_ssize_t next, float *out) noexcept nogil
     Dots dots_for(int form)
     vf vsums(vf *x)
     vf vload_half(const unsigned short *p)
     void quantize_row(const float *x, Py_ssize_t K, signed char *q, float *scales,
                       int *correction)
     Weights widened(const Weights *m, void *room)
-    void fetch_part(const Weights *m, Py_ssize_t j0, Py_ssize_t part, Py_ssize_t parts)
     void wait_for_all()
     int threads_here()

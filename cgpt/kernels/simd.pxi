@@ -20,6 +20,7 @@ cdef extern from "simd.h" nogil:
     vf vsqrt(vf x)
     float vsum(vf x)
     float vmax_lanes(vf x)
+    void PREFETCH_FAR(const void *p)
     float *cgpt_scratch(int slot, size_t floats)
     int cgpt_cpu_level()
     int cgpt_has_openmp()
