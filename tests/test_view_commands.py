@@ -33,9 +33,11 @@ from cgpt.answers import accuracy, answer, plain
 from cgpt.checkpoint import load_model_auto, save_model_binary
 from cgpt.cli.config_file import check_fingerprint, repeated, to_toml
 from cgpt.cli.layout import text_width
+from cgpt.cli.plotting import picture_lines
+from cgpt.cli.step_log import Curve
 from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.evaluate import difference, evaluate, score_documents, total_of
+from cgpt.evaluate import DocumentScore, difference, evaluate, score_documents, total_of
 from cgpt.inspection import predictions
 from cgpt.run import RunConfig, continue_training
 from cgpt.train import Trainer
@@ -116,6 +118,17 @@ def test_plot_and_inspect_at_a_terminal(place: Path, columns: int, language: str
         if args[0] == "plot":
             assert b"\x1b[34m" in screen.raw and b"\x1b[31m" in screen.raw
             assert sum("│" in line for line in lines) == 2 * 12, "both runs in one chart"
+
+
+def test_a_run_alone_shows_its_held_out_losses() -> None:
+    curve = Curve("pretrain", [1, 2, 3, 4], [4.0, 3.0, 2.0, 1.0], [(2, 5.0), (4, 5.5)])
+    for coloured, top in ((True, 5.5), (False, 4.0)):
+        title, first, *_ = picture_lines("pretrain", [("运行", curve)], 39, coloured=coloured)
+        assert text_width(title.plain) <= 39 and ("验证" in title.plain) == coloured
+        assert float(first.plain.split()[0]) == top
+        assert {span.style for span in first.spans} - {""} == {"red" if coloured else "blue"}
+    title, first, *_ = picture_lines("pretrain", [("a", curve), ("b", curve)], 39, coloured=True)
+    assert "验证" not in title.plain and float(first.plain.split()[0]) == 4.0
 
 
 def test_plot_as_a_picture(run: Run, place: Path, font: Path) -> None:
@@ -261,6 +274,10 @@ def test_differences_and_their_interval() -> None:
     share = 3 / math.log(2) * math.sqrt(300) / sum(one.characters for one in scores * 50)
     assert (wide.high - wide.low) / 2 == pytest.approx(1.96 * share, rel=0.15)
     assert difference(scores[:1], better[:1]).low is None
+    two = [DocumentScore(math.log(2) * bits, 9, 10, 30) for bits in (40, 60)]
+    found = difference(two, [replace(two[0], nats=math.log(2) * 44), two[1]])
+    assert found.bits_per_character == pytest.approx(0.2) and found.relative == pytest.approx(0.04)
+    assert found.high - 0.2 == pytest.approx(1.96 * math.sqrt(2 * (2 * 2**2)) / 20)
     with pytest.raises(DataError, match="other documents"):
         difference(scores, scores[::-1])
 

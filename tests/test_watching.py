@@ -26,6 +26,7 @@ from cgpt.cli.panel import Losses, View, panel
 from cgpt.cli.progress import ProgressDisplay, progress_line
 from cgpt.cli.sketch import chart, means, sparkline
 from cgpt.cli.step_log import read_log
+from cgpt.cli.terminal import StopRequest, Terminated
 from cgpt.errors import ConfigError, DataError
 from cgpt.train import Progress
 
@@ -130,7 +131,7 @@ def test_charts_fit_and_go_where_the_points_go(width: int) -> None:
     lines = ["".join(text for text, _ in row) for row in rows]
     assert all(text_width(line) <= width for line in lines)
     first, last = lines[0].partition("│")[2], lines[7].partition("│")[2]
-    filled = [[i for i, char in enumerate(line) if char != "\u2800"] for line in (first, last)]
+    filled = [[i for i, char in enumerate(line) if char != " "] for line in (first, last)]
     assert filled[0][0] == 0 and filled[1][-1] >= width - 14
     assert lines[0].strip().startswith("9") and lines[-1].split() == ["1", "9"]
     assert chart([[]], width, 10) == [] and chart([[(1.0, 2.0)]], width, 10)
@@ -183,6 +184,13 @@ class Drawn:
         raise AssertionError("\n".join(self.lines()))
 
 
+def echoes(screen: Screen) -> bool:
+    """Whether the terminal shows what is typed."""
+    import termios
+
+    return bool(termios.tcgetattr(screen.master)[3] & termios.ECHO)
+
+
 @pytest.mark.parametrize(("columns", "language"), [(80, "zh"), (80, "en"), (40, "zh"), (40, "en")])
 def test_the_live_display_and_ctrl_c_at_a_terminal(tmp_path: Path, columns: int,
                                                    language: str) -> None:
@@ -201,8 +209,10 @@ def test_the_live_display_and_ctrl_c_at_a_terminal(tmp_path: Path, columns: int,
         assert len(bars) == 1, "one frame, drawn over itself"
         screen.type("\r\r")     # keys do not break the picture
         drawn.until(lambda lines: sum("─" in line for line in lines) == 1 and whole(lines))
+        assert not echoes(screen)
         screen.type("\x03")
         assert screen.end() == 130
+        assert echoes(screen)
         lines = drawn.lines()
         shown = "".join(lines)
         assert "cgpt resume checkpoints/checkpoint_last.bin" in shown
@@ -330,6 +340,19 @@ def test_a_closed_terminal_stops_and_saves(tmp_path: Path) -> None:
         screen.hang_up()
         assert screen.process.wait(60) == 129
     assert load_model_auto(tmp_path / "checkpoints/checkpoint_last.bin").training_state.unfinished
+
+
+def test_a_hang_up_may_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgpt.cli.terminal.leave_terminal", lambda: None)
+    with StopRequest(io.StringIO()) as stop:
+        assert not stop()
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert stop() and stop.exit_code == 129
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_under_nohup_a_closed_terminal_stops_nothing(tmp_path: Path) -> None:

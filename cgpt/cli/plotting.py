@@ -11,7 +11,7 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, option, screen_width
-from cgpt.cli.layout import aligned, cut
+from cgpt.cli.layout import aligned, cut, text_width
 from cgpt.cli.messages import language, pick, t
 from cgpt.cli.models import print_json
 from cgpt.cli.panel import number, phase_name
@@ -21,6 +21,8 @@ from cgpt.cli.view_text import FIGURE
 from cgpt.errors import DataError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from cgpt.cli.letters import Letters
 
 CHART_HEIGHT = 14
@@ -82,7 +84,6 @@ def last_loss(curve: Curve) -> float:
 def draw_on_terminal(runs: Sequence[Run]) -> None:
     """A chart a phase with all runs in colours; without colours a chart a run."""
     from rich.console import Console
-    from rich.text import Text
 
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
     coloured = console.color_system is not None and not console.no_color
@@ -92,21 +93,36 @@ def draw_on_terminal(runs: Sequence[Run]) -> None:
                  if any(curve.phase == phase for curve in run.curves)]
         groups = [found] if coloured or len(found) == 1 else [[one] for one in found]
         for group in groups:
-            title = f"{phase_name(phase)} · {t('row_loss')}"
-            if len(group) == 1:
-                title += f" · {group[0][0]}"
-            click.echo(cut(title, width)[0])
-            rows = chart([list(zip(curve.steps, curve.losses, strict=True))
-                          for _, curve in group], width, CHART_HEIGHT)
-            for row in rows:
-                text = Text(no_wrap=True, overflow="ignore", end="")
-                for piece, owner in row:
-                    text.append(piece, PALETTE[owner % len(PALETTE)] if owner >= 0 else "")
-                text.rstrip()
-                console.print(text)
+            for line in picture_lines(phase, group, width, coloured=coloured):
+                console.print(line)
         for line in summary(found, width, coloured=coloured and len(found) > 1):
             console.print(line)
         click.echo()
+
+
+def picture_lines(phase: str, group: Sequence[tuple[str, Curve]], width: int, *,
+                  coloured: bool) -> list[Text]:
+    """Title and chart of the runs of one chart; a run alone shows its held-out losses too."""
+    from rich.text import Text
+
+    series = [list(zip(curve.steps, curve.losses, strict=True)) for _, curve in group]
+    title = f"{phase_name(phase)} · {t('row_loss')}"
+    marks: list[tuple[str, str]] = []
+    if len(group) == 1:
+        name, curve = group[0]
+        title += f" · {name}"
+        if coloured and curve.held_out:
+            series.append([(float(step), loss) for step, loss in curve.held_out])
+            marks = [(f"{t('f_loss')} ", PALETTE[0]), (t("f_val"), PALETTE[1])]
+    room = width - sum(text_width(mark) + 1 for mark, _ in marks)
+    lines = [Text.assemble(cut(title, room)[0], " " if marks else "", *marks, no_wrap=True)]
+    for row in chart(series, width, CHART_HEIGHT):
+        text = Text(no_wrap=True, overflow="ignore", end="")
+        for piece, owner in row:
+            text.append(piece, PALETTE[owner % len(PALETTE)] if owner >= 0 else "")
+        text.rstrip()
+        lines.append(text)
+    return lines
 
 
 def summary(found: Sequence[tuple[str, Curve]], width: int, *, coloured: bool) -> list[object]:

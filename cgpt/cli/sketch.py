@@ -49,7 +49,7 @@ class Canvas:
 
     def row(self, y: int) -> list[tuple[str, int]]:
         """The characters of a row with their owners, -1 for none."""
-        return [(chr(BRAILLE + bits), owner)
+        return [(chr(BRAILLE + bits) if bits else " ", owner)
                 for bits, owner in zip(self.cells[y], self.owner[y], strict=True)]
 
 
