@@ -127,14 +127,16 @@ class TrainingRun:
 
     @classmethod
     def resume(cls, llm: LLM, epochs: int | None = None, lr: float | None = None, *,
-               new_data: bool = False) -> TrainingRun:
+               new_data: bool = False, max_steps: int | None = None,
+               max_minutes: float | None = None) -> TrainingRun:
         """Go on where the LLM's training state stands, with the data that it names.
 
         epochs, lr  override those of the phase under way; with epochs, a run whose phases are
                     all done goes on with its last phase
         new_data    where the files have changed, begin the phase under way anew on them, from the
                     weights as they are; `changed` of the run names the phases
-        A run that a step or time budget ended goes on without it.
+        max_steps, max_minutes  new budgets of each phase still to do, what it has had included
+        A run that a step or time budget ended goes on without it, or with a new one.
         Raises DataError where the run is unknown or its data is missing or has changed,
         ConfigError for an override that cannot work, CgptError where the file it came from held
         no optimizer state in the middle of a phase.
@@ -144,6 +146,7 @@ class TrainingRun:
             raise DataError("this model does not say on which data it was trained, so training "
                             "cannot be resumed; train it further on data of your choice instead")
         config = _override(RunConfig.from_dict(state.run), llm, epochs, lr)
+        config = _with_budgets(config, _phases(config, llm), max_steps, max_minutes)
         if state.unfinished and state.step and llm.optimizer is None:
             raise CgptError(f"the model was saved in the middle of {state.phase} (step "
                             f"{state.step}) without the optimizer's state, so it cannot be resumed "
@@ -324,6 +327,15 @@ def _override(config: RunConfig, llm: LLM, epochs: int | None, lr: float | None)
         state.done.remove(name)
     key = "pretrain_train" if name == "pretrain" else "finetune_train"
     return replace(config, **{key: replace(old, **changes)})
+
+
+def _with_budgets(config: RunConfig, phases: Sequence[str], max_steps: int | None,
+                  max_minutes: float | None) -> RunConfig:
+    """The config with new budgets of these phases; None leaves a budget as it is."""
+    given = {"max_steps": max_steps, "max_minutes": max_minutes}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return replace(config, **{f"{name}_train": replace(config.phase(name)[1], **changes)
+                              for name in phases if changes})
 
 
 def _join_fingerprints(found: dict[str, str]) -> str:

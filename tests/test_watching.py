@@ -386,9 +386,26 @@ def test_a_budget_says_how_to_go_on(run: Run, tmp_path: Path) -> None:
     write_data(tmp_path)
     code, _, err = run(*TRAIN, "--max-steps", "5", "--pretrain-epochs", "0")
     assert code == 0 and f"接着训练到最后一轮: cgpt resume {MODEL}" in err
+    code, _, err = run("resume", MODEL, "--max-steps", "9")
+    assert code == 0 and "接着训练" in err
+    assert load_model_auto(tmp_path / MODEL).training_state.step == 9
+    assert run(*TRAIN, "--max-steps", "9", "--pretrain-epochs", "0", "--out", "whole.bin")[0] == 0
+    same_model(tmp_path / MODEL, tmp_path / "whole.bin")
     code, _, err = run("resume", MODEL)
     assert code == 0 and "接着训练" not in err
     assert load_model_auto(tmp_path / MODEL).training_state.step == 26
+
+
+def test_a_new_budget_holds_for_all_that_is_left(run: Run, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data(tmp_path)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2, "pretrain")
+        assert run(*TRAIN)[0] == 130
+    code, out, _ = run("resume", "--max-steps", "4", "--json")
+    phases = json.loads(out)["phases"]
+    assert code == 0 and [phases[name]["steps"] for name in ("pretrain", "finetune")] == [4, 4]
+    assert [phases[name]["stopped"] for name in ("pretrain", "finetune")] == ["budget"] * 2
 
 
 # ---- autosaves -----------------------------------------------------------------------------

@@ -72,6 +72,7 @@ def train(**values: Any) -> int:
 @click.argument("checkpoint", required=False, metavar="[CHECKPOINT]")
 @option("--epochs", type=options.POSITIVE, metavar="N")
 @option("--lr", type=options.RATE, metavar="F")
+@options.budget
 @option("--out", metavar="PATH", callback=options.model_path)
 @option("--new-data", is_flag=True)
 @options.checkpoints
@@ -96,7 +97,8 @@ def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_dat
     values["log"] = values["log"] or llm.metadata.get("log")
     session = Session(values, resumed=True)
     session.keeps_last = Path(path) == Path(values["checkpoint_dir"], LAST)
-    run = TrainingRun.resume(llm, epochs=epochs, lr=lr, new_data=new_data)
+    run = TrainingRun.resume(llm, epochs, lr, new_data=new_data, max_steps=values["max_steps"],
+                             max_minutes=values["max_minutes"])
     if run.changed:
         session.say(t("data_changed", phases=", ".join(t(f"phase_{name}") for name in run.changed)))
     if not run.phases:
