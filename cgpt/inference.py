@@ -111,8 +111,12 @@ class Inference:
             temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed))
 
 
-def bind(config: GPTConfig, weights: Mapping[str, StoredTensor]) -> K.Decoder:
-    """A decoder of the GPT-2 graph over these weights, which it does not copy."""
+def bind(config: GPTConfig, weights: Mapping[str, StoredTensor],
+         module: Any = K) -> K.Decoder:
+    """A decoder of the GPT-2 graph over these weights, which it does not copy.
+
+    module  the compiled kernels that it is to run on
+    """
     def matrix(name: str) -> Any:
         one = weights[f"{name}.weight"]
         return one.data if one.scales is None else (one.data, one.scales, one.group)
@@ -131,5 +135,5 @@ def bind(config: GPTConfig, weights: Mapping[str, StoredTensor]) -> K.Decoder:
                 linear(f"{name}.attn.c_proj"), norm(f"{name}.mlp.ln"),
                 linear(f"{name}.mlp.c_fc"), linear(f"{name}.mlp.c_proj"))
 
-    return K.Decoder(config.n_head, matrix("wte"), vector("wpe.weight"), norm("ln_f"),
-                     [layer(f"h.{i}") for i in range(config.n_layer)])
+    return module.Decoder(config.n_head, matrix("wte"), vector("wpe.weight"), norm("ln_f"),
+                          [layer(f"h.{i}") for i in range(config.n_layer)])

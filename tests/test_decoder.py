@@ -17,6 +17,7 @@ from test_kernels import ISAS, module  # noqa: F401
 import cgpt
 from cgpt import kernels
 from cgpt.config import GPTConfig
+from cgpt.inference import bind
 from cgpt.model import GPT
 from cgpt.weights import FORMS, StoredTensor, dequantize, form_of, rounded
 
@@ -40,22 +41,7 @@ def weights(config: GPTConfig, form: str, group: int = 64,
 
 
 def decoder(module: ModuleType, config: GPTConfig, stored: dict[str, StoredTensor]) -> Any:
-    def matrix(name: str) -> Any:
-        one = stored[f"{name}.weight"]
-        return one.data if one.scales is None else (one.data, one.scales, one.group)
-
-    def vector(name: str) -> np.ndarray:
-        one = stored[name].data
-        return one if one.dtype == np.float32 else one.astype(np.float32)
-
-    def pair(name: str) -> tuple[np.ndarray, np.ndarray]:
-        return vector(f"{name}.weight"), vector(f"{name}.bias")
-
-    layers = [tuple(pair(f"h.{i}.{name}") if name.endswith("ln") else
-                    (matrix(f"h.{i}.{name}"), vector(f"h.{i}.{name}.bias"))
-                    for name in ("attn.ln", "attn.c_attn", "attn.c_proj", "mlp.ln", "mlp.c_fc",
-                                 "mlp.c_proj")) for i in range(config.n_layer)]
-    return module.Decoder(config.n_head, matrix("wte"), vector("wpe.weight"), pair("ln_f"), layers)
+    return bind(config, stored, module)
 
 
 def caches(config: GPTConfig, sequences: int, capacity: int) -> np.ndarray:
