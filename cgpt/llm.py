@@ -24,6 +24,7 @@ from cgpt.errors import ConfigError, DataError
 from cgpt.generate import beam_search, decode, generate_batch
 from cgpt.model import GPT
 from cgpt.optim import AdamW
+from cgpt.parallel import ALONE, Alone, summed_loss
 from cgpt.sampling import SamplingConfig
 from cgpt.streaming import Piece, Watch, pieces, text_of
 from cgpt.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -314,15 +315,13 @@ class LLM:
         longest = min(longest or self.config.block_size, self.config.block_size)
         return split_samples(found, longest)
 
-    def summed_loss(self, samples: Sequence[Sample]) -> tuple[float, int]:
-        """(sum of the loss in nats, counted tokens) of the samples."""
-        total, counted = 0.0, 0
-        for batch in pack(samples, max(_EVALUATION_TOKENS, self.config.block_size)):
-            loss = self.gpt.forward(batch.ids, batch.targets, offsets=batch.offsets,
-                                    positions=batch.positions, backward=False)
-            total += loss * batch.counted
-            counted += batch.counted
-        return total, counted
+    def summed_loss(self, samples: Sequence[Sample],
+                    parallel: Alone = ALONE) -> tuple[float, int]:
+        """(sum of the loss in nats, counted tokens) of the samples, which processes share."""
+        batches = pack(samples, max(_EVALUATION_TOKENS, self.config.block_size))
+        return summed_loss(lambda batch: self.gpt.forward(
+            batch.ids, batch.targets, offsets=batch.offsets, positions=batch.positions,
+            backward=False), batches, parallel)
 
     def loss(self, texts: Iterable[str | Dialogue]) -> float:
         """Mean loss (nats a token, eos included) over all tokens of the texts that carry loss.

@@ -8,7 +8,7 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -261,18 +261,27 @@ class GPT(Inference):
         self._step = None
         self.head.abandon()
 
-    def backward(self) -> None:
-        """Add the gradient of the last forward() into the arena. Raises ConfigError without one."""
+    def block_names(self) -> list[str]:
+        """Names of the blocks, in order: their parameters begin with them."""
+        return [name for name, layer in self._layers() if layer in self.blocks]
+
+    def backward(self, finished: Callable[[str], object] | None = None) -> None:
+        """Add the gradient of the last forward() into the arena. Raises ConfigError without one.
+
+        finished  is called with a block's name when its parameters' gradients are complete
+        """
         step = self._step
         if step is None:
             raise ConfigError("backward: call forward(ids, targets) first, once for each backward")
         self._step, self.arena.clean = None, False
         dx = self.head.backward(self.ln_f.y[:len(step.positions)], step)
         dx = self.ln_f.backward(dx, step)
-        for block in reversed(self.blocks):
+        for name, block in zip(reversed(self.block_names()), reversed(self.blocks), strict=True):
             if block is not self.blocks[-1] and self._training.recompute:
                 block.again(step)
             dx = block.backward(dx, step)
+            if finished is not None:
+                finished(name)
         self.embedding.backward(dx, step)
 
     def losses(self, ids: ArrayLike, targets: ArrayLike, *,

@@ -19,6 +19,7 @@ from cgpt.config import GPTConfig, TrainConfig, _check_int, _Config
 from cgpt.data import Corpus, Dialogue, packaged_data, read_corpus
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.llm import LLM, PHASES
+from cgpt.parallel import ALONE
 from cgpt.tokenizer import KINDS, Tokenizer
 from cgpt.train import FitResult, Progress, Trainer
 
@@ -101,6 +102,7 @@ class TrainingRun:
     config  RunConfig;  llm  LLM
     corpora Corpus by phase: those of the phases that are still to do
     changed phases whose data is not that with which the run was begun
+    parallel  the processes that share the training; see cgpt.spread
     """
 
     def __init__(self, config: RunConfig, llm: LLM, corpora: dict[str, Corpus]) -> None:
@@ -108,6 +110,7 @@ class TrainingRun:
         self.llm = llm
         self.corpora = corpora
         self.changed: list[str] = []
+        self.parallel = ALONE
 
     @classmethod
     def start(cls, config: RunConfig) -> TrainingRun:
@@ -198,7 +201,7 @@ class TrainingRun:
         if name not in self.corpora:
             raise ConfigError(f"run: no data for the phase {name!r}; this run has "
                               f"{', '.join(self.corpora) or 'none left'}")
-        trainer = Trainer(self.llm, self.config.phase(name)[1], name)
+        trainer = Trainer(self.llm, self.config.phase(name)[1], name, self.parallel)
         result = trainer.fit(self.documents(name), on_progress, should_stop, on_checkpoint)
         self.llm.metadata.setdefault("phases", {})[name] = asdict(result)
         return result

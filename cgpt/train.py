@@ -26,6 +26,7 @@ from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluate import EvalResult, evaluate
 from cgpt.llm import LLM, PHASES
 from cgpt.optimizers import make_optimizer
+from cgpt.parallel import ALONE, Alone, GradientSum, share
 from cgpt.schedules import schedule
 
 __all__ = ["EvalResult", "FitResult", "Progress", "Trainer", "evaluate"]
@@ -86,16 +87,19 @@ class Trainer:
     phase  "pretrain" or "finetune": names the random streams and the place in the state. What
            carries loss follows from the documents: every token of a text, but only the
            assistant's tokens and their eos of a dialogue.
+    parallel  the processes that share the training (cgpt.mpi.connect()), each of which calls this
+           with the same model, settings and documents; by default there are no others
     Raises ConfigError for an unknown phase.
     """
 
     def __init__(self, llm: LLM, config: TrainConfig | None = None,
-                 phase: str = "pretrain") -> None:
+                 phase: str = "pretrain", parallel: Alone = ALONE) -> None:
         if phase not in PHASES:
             raise ConfigError(f"Trainer: unknown phase {phase!r}; known: {', '.join(PHASES)}")
         self.llm = llm
         self.config = TrainConfig() if config is None else config
         self.phase = phase
+        self.parallel = parallel
 
     def fit(self, documents: Sequence[str | Dialogue],
             on_progress: Callable[[Progress], object] | None = None,
@@ -115,7 +119,7 @@ class Trainer:
         fits nothing, and CgptError (code "diverged") naming phase and step where a loss or
         gradient is not finite: nothing of that step is applied.
         """
-        run = _Run(self.llm, self.config, self.phase, documents)
+        run = _Run(self.llm, self.config, self.phase, documents, self.parallel)
         stopped = run.reason()
         while not stopped:
             progress = run.step()
@@ -123,7 +127,7 @@ class Trainer:
                 on_progress(progress)
             if on_checkpoint:
                 on_checkpoint(self.llm)
-            stopped = run.reason() or ("interrupted" if should_stop and should_stop() else "")
+            stopped = run.agreed(bool(should_stop and should_stop()))
         if stopped != "interrupted":
             run.finish()
         return run.result(stopped)
@@ -133,10 +137,11 @@ class _Run:
     """One call of fit: the encoded documents and the loop's steps."""
 
     def __init__(self, llm: LLM, config: TrainConfig, phase: str,
-                 documents: Sequence[str | Dialogue]) -> None:
+                 documents: Sequence[str | Dialogue], parallel: Alone) -> None:
         llm.gpt.arena.require_writable()
         llm.gpt.recompute = config.recompute
-        self.llm, self.config, self.phase = llm, config, phase
+        self.llm, self.config, self.phase, self.parallel = llm, config, phase, parallel
+        self.gradient = GradientSum(llm.gpt, parallel)
         longest = min(llm.config.block_size, config.batch_tokens)
         if isinstance(documents, str):
             raise DataError(f"{phase}: expected a list of documents, found one string")
@@ -150,7 +155,10 @@ class _Run:
         self.epochs = Epochs(samples, llm.tokenizer, config, phase, longest)
         self.state = llm.training_state
         planned = sum(self.epochs.steps(epoch) for epoch in range(config.epochs))
-        self._begin(digest([*samples, *self.held_out], config), planned)
+        documents_digest = digest([*samples, *self.held_out], config)
+        self._begin(documents_digest, planned)
+        parallel.require_same({"documents": documents_digest, "settings": config.to_dict(),
+                               "step": self.state.step}, llm.gpt.arena.data)
         self.state.total_steps = planned
         self._last = min(planned, config.max_steps or planned)
         self._every = -(-self.state.total_steps // _HISTORY) or 1
@@ -209,6 +217,12 @@ class _Run:
             return "budget"
         return ""
 
+    def agreed(self, stop: bool) -> str:
+        """Why no step follows in any of the processes, or ""; the time is that of process 0."""
+        asked = self.parallel.gather([float(stop), self.state.seconds])
+        self.state.seconds = float(asked[0, 1])
+        return self.reason() or ("interrupted" if asked[:, 0].any() else "")
+
     def step(self) -> Progress:
         """One optimizer step, and the evaluation where it ends an epoch."""
         began = time.perf_counter()
@@ -249,25 +263,29 @@ class _Run:
         gpt, config = self.llm.gpt, self.config
         counted = sum(batch.counted for batch in group)
         total = 0.0
-        for micro, batch in enumerate(group):
+        mine = share(group, config.grad_accum, self.parallel.rank, self.parallel.size)
+        for left, (micro, first, batch) in zip(reversed(range(len(mine))), mine, strict=True):
             loss = gpt.forward(batch.ids, batch.targets, offsets=batch.offsets,
                                positions=batch.positions, dropout=config.dropout,
-                               dropout_key=self._key(micro), scale=1.0 / counted,
+                               dropout_key=self._key(micro, first), scale=1.0 / counted,
                                label_smoothing=config.label_smoothing)
-            if not math.isfinite(loss):
-                raise self._diverged("loss", loss, lr)
-            gpt.backward()
+            self.gradient.add(last=not left)
             total += loss * batch.counted
+        self.gradient.finish()
+        total = float(self.parallel.summed(np.array([total]))[0])
+        if not math.isfinite(total):
+            raise self._diverged("loss", total, lr)
         norm = self.optimizer.step(lr=lr, clip=config.clip)
         if not math.isfinite(norm):
             raise self._diverged("gradient norm", norm, lr)
         return total / counted, counted, norm
 
-    def _key(self, micro: int) -> int:
-        """What names the dropout masks of a micro-batch: 63 bits."""
+    def _key(self, micro: int, first: int) -> int:
+        """What names the dropout masks of a micro-batch, or of its part from token `first` on."""
         if not self.config.dropout:
             return 0
-        source = bits(self.config.seed, self.phase, "dropout", self.state.step, micro)
+        source = bits(self.config.seed, self.phase, "dropout", self.state.step, micro,
+                      *([first] if first else []))
         return int(source.random_raw()) >> 1
 
     def _diverged(self, what: str, value: float, lr: float) -> CgptError:
@@ -284,7 +302,7 @@ class _Run:
         Where an average of the weights is kept, it is what is evaluated.
         """
         with averaged(self.llm.average, self.optimizer) as data:
-            total, counted = self.llm.summed_loss(self.held_out)
+            total, counted = self.llm.summed_loss(self.held_out, self.parallel)
             self._record(loss, total / counted, data)
 
     def _record(self, loss: float, found: float, data: Floats) -> None:

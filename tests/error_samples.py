@@ -18,7 +18,7 @@ import cgpt
 from cgpt.checkpoint import failures, sniff
 
 PACKAGE = Path(cgpt.__file__).parent
-ERRORS = {"Skip", "CgptError", "ConfigError", "DataError", "CheckpointError"}
+ERRORS = {"PeerError", "Skip", "CgptError", "ConfigError", "DataError", "CheckpointError"}
 BUILDERS = {"damaged", "foreign", "other_version", "not_saved"}     # of checkpoint/failures.py
 Function = ast.FunctionDef
 

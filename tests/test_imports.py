@@ -16,6 +16,7 @@ PACKAGE = ROOT / "cgpt"
 FLOORS = [
     ["__main__"],
     ["cli"],
+    ["spread"],
     ["run"],
     ["chat"],
     ["session_file"],
@@ -23,6 +24,8 @@ FLOORS = [
     ["averaging"],
     ["evaluate", "answers"],
     ["llm"],
+    ["mpi"],
+    ["parallel"],
     ["generate"],
     ["beam", "batch"],
     ["context"],
@@ -45,7 +48,7 @@ FLOORS = [
     ["kernels"],
     ["_kernels", "_lattice", "_bpe", "_merging"],
     ["config"],
-    ["errors"],
+    ["errors", "launcher"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Imported late, inside a function, as a convenience for users; nothing below depends on it.

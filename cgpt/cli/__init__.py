@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cgpt.cli.messages import LANGUAGES, set_language, t
+from cgpt.launcher import launched
 
 UNREADABLE = ("damaged", "foreign", "version")  # codes of a CheckpointError that exit with 3
 
@@ -21,6 +22,11 @@ def main(args: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if args is None else args)
     prepare_streams()
     choose_language(given)
+    if launched():
+        from cgpt.cli import ranks
+
+        if ranks.asked(given):
+            ranks.prepare()
     try:
         code = guard(lambda: run(given))
         sys.stdout.flush()

@@ -7,10 +7,12 @@ Where several templates fit, the one with the most literal text counts.
 from __future__ import annotations
 
 from cgpt.cli.error_data import DATA_SENTENCES
+from cgpt.cli.error_parallel import PARALLEL_SENTENCES
 from cgpt.cli.view_errors import VIEW_ERRORS
 
 SENTENCES: dict[str, str] = {
     **DATA_SENTENCES,
+    **PARALLEL_SENTENCES,
     **VIEW_ERRORS,
     # checkpoint: the sentences of failures.py, their parts lie in error_parts.py
     "{path} is damaged: found {found}, expected {expected}; restore a copy of the file or load an "

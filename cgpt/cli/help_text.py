@@ -90,6 +90,8 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "lang": ("界面语言", "language of the interface"),
     "version": ("显示版本后退出", "show the version and exit"),
     "as_json": ("结果以一个 JSON 对象写到标准输出", "print one JSON object on stdout"),
+    "parallel": ("与 mpiexec 启动的其他进程一同训练",
+                 "train together with the other processes that mpiexec started"),
     "threads": ("计算线程数", "threads that compute"),
     "seed": ("随机种子", "seed of all that is random"),
     "data": ("训练数据: 文件或文件夹，可多个", "training data: files or folders, several"),

@@ -50,6 +50,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "pretrained_saved_as": ("✓ 预训练checkpoint已保存: {path}",
                             "✓ Pre-training checkpoint saved: {path}"),
     "trained": ("✅ 训练完成!", "✅ Training finished!"),
+    "in_parallel": ("{n} 个进程一同训练（{machines} 台机器，每个进程 {threads} 个线程）",
+                    "{n} processes train together ({machines} machines, {threads} threads each)"),
     "training_stopped": ("⏹ 训练已中断，模型已保留。", "⏹ Training stopped, the model is kept."),
     "training_failed": ("❌ 训练停止: {reason}", "❌ Training stopped: {reason}"),
     "ask_continue": ("是否继续训练此模型? (y/n): ", "Continue training this model? (y/n): "),

@@ -19,6 +19,7 @@ from cgpt.cli.error_text import reason_of
 from cgpt.cli.memory import resident
 from cgpt.cli.messages import t
 from cgpt.cli.progress import ProgressDisplay, result_line
+from cgpt.cli.ranks import Team, in_parallel
 from cgpt.cli.samples import Samples, first_question
 from cgpt.cli.saving import CHECKPOINTS, FINAL, Keeper, free_name, save_model
 from cgpt.cli.step_log import StepLog, without_nan
@@ -50,6 +51,8 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 @option("--freeze-attn", is_flag=True)
 @option("--save-pretrained", metavar="PATH", callback=options.model_path)
 @options.as_json
+@options.parallel
+@in_parallel
 def train(**values: Any) -> int:
     """Train a new model."""
     from cgpt.cli.recipe import describe_run, run_config
@@ -79,6 +82,8 @@ def train(**values: Any) -> int:
 @options.viewing
 @options.threads
 @options.as_json
+@options.parallel
+@in_parallel
 def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_data: bool,
            **values: Any) -> int:
     """Go on exactly where a checkpoint stopped."""
@@ -130,6 +135,7 @@ class Session:
 
     def __init__(self, values: dict[str, Any], *, resumed: bool = False) -> None:
         self.values = values
+        self.team: Team = values["team"]
         self.resumed = resumed
         self.log: StepLog | None = None
         self.trained = False
@@ -153,6 +159,7 @@ class Session:
     def go(self, run: TrainingRun) -> int:
         """Train what is left, save, report; the exit code."""
         check_writable(self.values["out"])
+        self.team.share(run)
         results: dict[str, FitResult] = {}
         with ExitStack() as stack:
             if self.values["log"]:
@@ -161,12 +168,13 @@ class Session:
             if self.on_the_way is not None:
                 stack.callback(self.finish_writing, close=True)
             stop = stack.enter_context(StopRequest(sys.stderr))
+            self.team.rescue = lambda: self.trained and self.interrupted(run, stop)
             try:
                 for phase in tuple(run.phases):
                     result = self.fit(run, phase, stop)
                     results[phase] = result
                     self.say(result_line(phase, result))
-                    if stop() or result.stopped == "interrupted":
+                    if self.team.stopped(stop, result):
                         return self.interrupted(run, stop)
                     target = self.values["save_pretrained"]
                     if phase == "pretrain" and target:

@@ -1,0 +1,51 @@
+"""A run that all processes of a parallel training have: process 0 makes it, the others get it.
+
+They get the model with its training state as process 0 has it, and read the data themselves. So
+only process 0 needs the checkpoint that a training goes on from, and all start with the same bits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cgpt.checkpoint import load_model_binary, save_model_binary
+from cgpt.errors import DataError
+from cgpt.mpi import Ranks
+from cgpt.run import TrainingRun
+
+
+def send_run(run: TrainingRun, ranks: Ranks) -> None:
+    """Process 0: give the others this run, in which they then take part. Raises PeerError."""
+    with TemporaryDirectory(prefix="cgpt-") as folder:
+        path = Path(folder, "run.bin")
+        save_model_binary(run.llm, path)
+        ranks.broadcast(path.read_bytes())
+    run.parallel = ranks
+
+
+def send_nothing(ranks: Ranks) -> None:
+    """Process 0: there is nothing to train."""
+    ranks.broadcast(b"")
+
+
+def receive_run(ranks: Ranks) -> TrainingRun | None:
+    """The others: the run of process 0, None where there is nothing to train.
+
+    Raises DataError where the data here is not that of process 0, PeerError where that fails.
+    """
+    data = ranks.broadcast(None)
+    if not data:
+        return None
+    with TemporaryDirectory(prefix="cgpt-") as folder:
+        path = Path(folder, "run.bin")
+        path.write_bytes(data)
+        del data
+        llm = load_model_binary(path)
+    run = TrainingRun.resume(llm, new_data=True)
+    if run.changed:
+        paths = [path for name in run.changed for path in run.config.phase(name)[0]]
+        raise DataError(f"{', '.join(paths)}: not the data that process 0 has; give all processes "
+                        "the same files")
+    run.parallel = ranks
+    return run
