@@ -64,7 +64,7 @@ def in_a_process(args: argparse.Namespace, processes: int) -> dict[str, Any]:
                "--processes", str(processes)]
     if processes > 1:
         command = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(processes), *command]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "CGPT_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment,
                           start_new_session=True)
     result: dict[str, Any] = json.loads(done.stdout)

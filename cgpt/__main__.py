@@ -1,6 +1,8 @@
 """`python -m cgpt` is the `cgpt` command."""
 
+import sys
+
 from cgpt.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

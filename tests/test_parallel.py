@@ -25,11 +25,11 @@ BIN = Path(sys.executable).parent
 MPIEXEC = BIN / "mpiexec"
 needs_mpi = pytest.mark.skipif(find_spec("mpi4py") is None or not MPIEXEC.exists(),
                                reason="needs the extra mpi")
-RECIPE = ["--preset", "tiny", "--vocab-size", "400", "--pretrain-epochs", "1", "--batch-size", "4"]
+RECIPE = ["--preset", "tiny", "--vocab-size", "400", "--pretrain-epochs", "1", "--batch-size", "1"]
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "CGPT_LANG": "en", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive",
+    return {**os.environ, "CGPT_LANG": "en", "CGPT_THREADS": "1", "OMP_WAIT_POLICY": "passive",
             **more}
 
 
