@@ -56,10 +56,10 @@ class Ranks(Alone):
             "host": self.host, "pid": os.getpid(), "space": _process_space(),
             "processors": _processors()})
         self.threads = self._share_of_processors()
-        for name, advice in (
-                ("cgpt", "install the same version everywhere"),
-                ("instruction_set", "set CGPT_ISA to one that all of them have")):
-            self._expect(name.replace("_", " "), [peer[name] for peer in self._peers], advice)
+        self._expect("cgpt", [peer["cgpt"] for peer in self._peers],
+                     "install the same version everywhere")
+        self._expect("instruction set", [peer["instruction_set"] for peer in self._peers],
+                     "set CGPT_ISA to one that all of them have")
 
     @property
     def machines(self) -> int:

@@ -20,10 +20,11 @@ PARALLEL_SENTENCES: dict[str, str] = {
     "cgpt train --parallel mpi":
         "并行训练: 现在只有一个进程；请用 mpiexec 启动多个，例如: {command} -n 2 cgpt train "
         "--parallel mpi",
-    "parallel: process {n} on {host} has other {name} than process 0 (found {value}, expected "
+    "parallel: process {n} on {host} has other {what} than process 0 (found {value}, expected "
     "{wanted}); {advice}":
-        "并行训练: {host} 上的进程 {n} 与进程 0 的 {name} 不同（发现 {value}，应为 {wanted}）；"
+        "并行训练: {host} 上的进程 {n} 与进程 0 的{what}不同（发现 {value}，应为 {wanted}）；"
         "{advice}",
+    "instruction set": "指令集",
     "install the same version everywhere": "请在所有机器上安装同一版本",
     "set CGPT_ISA to one that all of them have":
         "请将 CGPT_ISA 设为各进程都有的指令集",
