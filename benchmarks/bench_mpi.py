@@ -71,17 +71,18 @@ def in_a_process(args: argparse.Namespace, processes: int) -> dict[str, Any]:
     return result
 
 
-def model(one: dict[str, Any], latency: float, bandwidth: float) -> list[dict[str, float]]:
+def model(one: dict[str, Any], latency: float, bandwidth: float,
+          speed: float) -> list[dict[str, float]]:
     """Step and efficiency of N machines with a ring all-reduce that nothing overlaps.
 
     2 (N - 1) messages of a share of the gradients each. Source: Patarasuk and Yuan 2009, "Bandwidth
     optimal all-reduce algorithms for clusters of workstations".
     """
-    rows = []
+    rows, compute = [], one["step"] / speed
     for n in NODES:
         network = 2 * (n - 1) * (latency + one["bytes"] / n / bandwidth)
-        rows.append({"nodes": n, "step": one["step"] + network,
-                     "efficiency": one["step"] / (one["step"] + network)})
+        rows.append({"nodes": n, "step": compute + network,
+                     "efficiency": compute / (compute + network)})
     return rows
 
 
@@ -91,6 +92,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--latency", type=float, default=50e-6, help="seconds a message")
     parser.add_argument("--bandwidth", type=float, default=1.17e9, help="bytes a second (10 GbE)")
+    parser.add_argument("--speed", type=float, default=1.0,
+                        help="of a machine, where one thread of this one is 1")
     parser.add_argument("--processes", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -102,7 +105,8 @@ def main() -> None:
     one, two = in_a_process(args, 1), in_a_process(args, 2)
     report = {"preset": args.preset, "one": one, "two": two,
               "efficiency": one["step"] / two["step"], "latency": args.latency,
-              "bandwidth": args.bandwidth, "model": model(one, args.latency, args.bandwidth)}
+              "bandwidth": args.bandwidth, "speed": args.speed,
+              "model": model(one, args.latency, args.bandwidth, args.speed)}
     if args.json:
         print(json.dumps(report))
         return
