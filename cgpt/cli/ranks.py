@@ -94,6 +94,8 @@ def in_parallel(function: Callable[..., int]) -> Callable[..., int]:
         from cgpt.mpi import connect
 
         ranks = connect()
+        if ranks.rank:          # where a file of settings asked for it, prepare() did not know
+            print_nowhere()
         share_processors(ranks)
         team = Team(ranks if ranks.size > 1 else None)
         if ranks.size == 1:
