@@ -112,10 +112,12 @@ CGPT_INLINE vf weights_at(const void *row, int form, Py_ssize_t k) {
     return form == FLOAT32 ? vload((const float *)row + k) : vload_half((const uint16_t *)row + k);
 }
 
-/* Dot products of `rt` rows from x on with VL / rt rows from w on; lane [row][column]. */
+/* Dot products of `rt` rows from x on with VL / rt rows from w on; lane [row][column]. For one row
+ * the memory is the limit, and reads each row of W for too short a time to foresee it: so as many
+ * bytes as are read here are asked for from behind. */
 CGPT_INLINE vf tile_of_floats(int rt, int form, const float *x, const char *w, Py_ssize_t K) {
     const int jt = VL / rt;
-    const Py_ssize_t stride = K * (form == FLOAT32 ? 4 : 2);
+    const Py_ssize_t size = form == FLOAT32 ? 4 : 2, stride = K * size;
     vf sum[VL], xs[TILE_ROWS];
     Py_ssize_t k;
     int r, j;
@@ -127,6 +129,7 @@ CGPT_INLINE vf tile_of_floats(int rt, int form, const float *x, const char *w, P
         UNROLL(16)
         for (j = 0; j < jt; j++) {
             vf wj = weights_at(w + j * stride, form, k);
+            if (rt == 1) PREFETCH_FAR(w + jt * stride + (k * jt + j * VL) * size);
             UNROLL(4)
             for (r = 0; r < rt; r++) sum[r * jt + j] += xs[r] * wj;
         }
@@ -144,92 +147,101 @@ CGPT_INLINE vf tile_of_floats(int rt, int form, const float *x, const char *w, P
     return vsums(sum);
 }
 
-/* Sums of four products each, lane by lane, as floats: weights w times values q, both int8; the
- * weights may be -128, the values may not. `correction` is that of the values. */
+/* d plus sums of four products each, lane by lane: weights w times values q, both int8; the weights
+ * may be -128, the values may not. */
 #if VL == 16
-CGPT_INLINE vf products_wide(__m512i w, const int8_t *q) {
+CGPT_INLINE vi add_products(vi d, const int8_t *w, const int8_t *q) {
+    const __m512i weight = _mm512_loadu_si512(w);
     __m512i x = _mm512_loadu_si512(q);
-    x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
-    x = _mm512_maddubs_epi16(_mm512_abs_epi8(w), x);    /* at most 2 * 128 * 127 */
-    return (vf)_mm512_cvtepi32_ps(_mm512_madd_epi16(x, _mm512_set1_epi16(1)));
+    x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(weight), _mm512_setzero_si512(), x);
+    x = _mm512_maddubs_epi16(_mm512_abs_epi8(weight), x);   /* at most 2 * 128 * 127 */
+    return d + (vi)_mm512_madd_epi16(x, _mm512_set1_epi16(1));
 }
-#define PRODUCTS(w, q, correction)                                                              \
-    products_wide(_mm512_loadu_si512(w), q)
 /* VNNI multiplies unsigned by signed: w + 128 times q, and the correction takes 128 q away. */
-#define PRODUCTS_VNNI(w, q, correction)                                                         \
-    ((vf)_mm512_cvtepi32_ps(_mm512_dpbusd_epi32(                                                \
-        _mm512_loadu_si512(correction),                                                         \
-        _mm512_xor_si512(_mm512_loadu_si512(w), _mm512_set1_epi8(-128)),                        \
-        _mm512_loadu_si512(q))))
+#define ADD_VNNI(d, w, q)                                                                       \
+    ((vi)_mm512_dpbusd_epi32((__m512i)(d),                                                      \
+        _mm512_xor_si512(_mm512_loadu_si512(w), _mm512_set1_epi8(-128)), _mm512_loadu_si512(q)))
 #elif VL == 8
-CGPT_INLINE vf products_wide(__m256i w, const int8_t *q) {
-    __m256i x = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)q), w);
-    x = _mm256_maddubs_epi16(_mm256_abs_epi8(w), x);
-    return (vf)_mm256_cvtepi32_ps(_mm256_madd_epi16(x, _mm256_set1_epi16(1)));
+CGPT_INLINE vi add_products(vi d, const int8_t *w, const int8_t *q) {
+    const __m256i weight = _mm256_loadu_si256((const __m256i *)w);
+    __m256i x = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)q), weight);
+    x = _mm256_maddubs_epi16(_mm256_abs_epi8(weight), x);
+    return d + (vi)_mm256_madd_epi16(x, _mm256_set1_epi16(1));
 }
-#define PRODUCTS(w, q, correction)                                                              \
-    products_wide(_mm256_loadu_si256((const __m256i *)(w)), q)
 #else
-CGPT_INLINE vf products_wide(const int8_t *w, const int8_t *q) {
-    float part[VL];
+CGPT_INLINE vi add_products(vi d, const int8_t *w, const int8_t *q) {
+    int32_t part[VL];
+    vi sums;
     int i;
     for (i = 0; i < VL; i++)
-        part[i] = (float)(w[4 * i] * q[4 * i] + w[4 * i + 1] * q[4 * i + 1] +
-                          w[4 * i + 2] * q[4 * i + 2] + w[4 * i + 3] * q[4 * i + 3]);
-    return vload(part);
+        part[i] = w[4 * i] * q[4 * i] + w[4 * i + 1] * q[4 * i + 1] +
+                  w[4 * i + 2] * q[4 * i + 2] + w[4 * i + 3] * q[4 * i + 3];
+    memcpy(&sums, part, sizeof sums);
+    return d + sums;
 }
-#define PRODUCTS(w, q, correction) products_wide(w, q)
 #endif
 
-/* The scales of BYTES weights from column k on. */
-CGPT_INLINE vf scales_at(const float *scales, Py_ssize_t k, Py_ssize_t group, Py_ssize_t groups) {
-    Py_ssize_t g = k / group;
+#if VL > 1
+#define AS_FLOATS(d) __builtin_convertvector(d, vf)
+#else
+#define AS_FLOATS(d) ((float)(d))
+#endif
+
+/* The scales of the weights of a vector that begins group g; it may hold two groups. */
+CGPT_INLINE vf scales_at(const float *scales, int group, Py_ssize_t g, Py_ssize_t groups) {
 #if VL == 16
     if (group < BYTES) {
         float second = g + 1 < groups ? scales[g + 1] : 0.0f;
         return (vf)_mm512_mask_blend_ps(0xff00, _mm512_set1_ps(scales[g]), _mm512_set1_ps(second));
     }
 #endif
+    (void)group;
     (void)groups;
     return vset1(scales[g]);
 }
 
-/* As tile_of_floats, of int8 rows. NAME is compiled for each way to multiply. */
-#define TILE_OF_BYTES(NAME, FUNCTION, MULTIPLY)                                                 \
-    FUNCTION vf NAME(int rt, const Operand *o, Py_ssize_t row, const Weights *m, Py_ssize_t j0) {\
-        const int jt = VL / rt;                                                                 \
-        const Py_ssize_t K = m->columns, P = o->padded;                                         \
-        const Py_ssize_t groups = (K + m->group - 1) / m->group;                                \
+/* As tile_of_floats, of int8 rows; integers are summed as far as a scale goes. NAME is compiled
+ * for each way to multiply; START is what a sum begins with. */
+#define TILE_OF_BYTES(NAME, FUNCTION, ADD, START)                                               \
+    FUNCTION vf NAME(int rt, int group, const Operand *o, Py_ssize_t row, const Weights *m,     \
+                     Py_ssize_t j0) {                                                           \
+        const int jt = VL / rt, span = group < BYTES ? BYTES : group;                           \
+        const Py_ssize_t K = m->columns, P = o->padded, groups = (K + group - 1) / group;       \
         const int8_t *w = (const int8_t *)m->data + j0 * K, *q = o->q + row * P;                \
         const float *scales = m->scales + j0 * groups, *own = o->scales + row * (P / QUANTUM);  \
         const int32_t *correction = o->correction + row * (P / 4);                              \
         vf sum[VL];                                                                             \
         Py_ssize_t k;                                                                           \
-        int r, j;                                                                               \
+        int r, j, i;                                                                            \
         (void)correction;                                                                       \
         UNROLL(16)                                                                              \
         for (j = 0; j < VL; j++) sum[j] = vset1(0.0f);                                          \
-        for (k = 0; k < K; k += BYTES) {                                                        \
-            const int whole = k + BYTES <= K;                                                   \
+        for (k = 0; k < K; k += span) {                                                         \
             UNROLL(16)                                                                          \
             for (j = 0; j < jt; j++) {                                                          \
-                int8_t part[BYTES];                                                             \
+                int8_t part[64];                                                                \
                 const int8_t *wj = w + j * K + k;                                               \
-                vf scale = scales_at(scales + j * groups, k, m->group, groups);                 \
-                if (!whole) {       /* the last row ends here, and maybe the memory does */     \
+                vf scale = scales_at(scales + j * groups, group, k / group, groups);            \
+                if (rt == 1) PREFETCH_FAR(w + jt * K + k * jt + j * span);                      \
+                if (k + span > K) {     /* the last row ends here, and maybe the memory does */ \
                     memset(part, 0, sizeof part);                                               \
                     memcpy(part, wj, (size_t)(K - k));                                          \
                     wj = part;                                                                  \
                 }                                                                               \
                 UNROLL(4)                                                                       \
-                for (r = 0; r < rt; r++)                                                        \
-                    sum[r * jt + j] += MULTIPLY(wj, q + r * P + k, correction + (r * P + k) / 4) \
-                                       * (scale * vset1(own[(r * P + k) / QUANTUM]));           \
+                for (r = 0; r < rt; r++) {                                                      \
+                    vi d = START(correction + (r * P + k) / 4);                                 \
+                    UNROLL(4)                                                                   \
+                    for (i = 0; i < span; i += BYTES) d = ADD(d, wj + i, q + r * P + k + i);    \
+                    sum[r * jt + j] +=                                                          \
+                        AS_FLOATS(d) * (scale * vset1(own[(r * P + k) / QUANTUM]));             \
+                }                                                                               \
             }                                                                                   \
         }                                                                                       \
         return vsums(sum);                                                                      \
     }
-TILE_OF_BYTES(tile_of_bytes, CGPT_INLINE, PRODUCTS)
+#define FROM_ZERO(correction) ((vi)(vset1(0.0f)))
+TILE_OF_BYTES(tile_of_bytes, CGPT_INLINE, add_products, FROM_ZERO)
 
 /* Ask for part `part` of `parts` of VL rows of W from j0 on, before they are needed: where many rows
  * of x share them, the arithmetic would leave the memory idle. */
@@ -254,7 +266,7 @@ CGPT_INLINE void fetch_part(const Weights *m, Py_ssize_t j0, Py_ssize_t part, Py
         if (VL >= 4)                                                                            \
             for (j = 0; j < VL; j += VL / 4)                                                    \
                 for (r = 0; r < whole; r += 4) {                                                \
-                    if (next >= 0 && rows > 4)                                                  \
+                    if (next >= 0)                                                              \
                         fetch_part(m, next, j / (VL / 4) * (whole / 4) + r / 4, whole);         \
                     scatter(4, TILE4, out + r * VL + j);                                        \
                 }                                                                               \
@@ -281,27 +293,33 @@ CGPT_INLINE void scatter(int rt, vf sums, float *out) {
                    (const char *)m->data + (j0 + j) * m->columns * size, m->columns)
 DOTS(dots_float32, static, FLOATS(1, FLOAT32, 4), FLOATS(2, FLOAT32, 4), FLOATS(4, FLOAT32, 4))
 DOTS(dots_float16, static, FLOATS(1, FLOAT16, 2), FLOATS(2, FLOAT16, 2), FLOATS(4, FLOAT16, 2))
-DOTS(dots_int8, static, tile_of_bytes(1, o, r, m, j0 + j),
-     tile_of_bytes(2, o, r, m, j0 + j), tile_of_bytes(4, o, r, m, j0 + j))
+#define BYTES_BY(tile, rt, group) tile(rt, group, o, r, m, j0 + j)
+#define DOTS_INT8(NAME, FUNCTION, TILE, group)                                                  \
+    DOTS(NAME, FUNCTION, BYTES_BY(TILE, 1, group), BYTES_BY(TILE, 2, group),                    \
+         BYTES_BY(TILE, 4, group))
+DOTS_INT8(dots_int8_by_32, static, tile_of_bytes, 32)
+DOTS_INT8(dots_int8_by_64, static, tile_of_bytes, 64)
 
 #if VL == 16 && defined(__GNUC__)
 #define CGPT_VNNI __attribute__((target("avx512vnni")))
-TILE_OF_BYTES(tile_of_bytes_vnni, CGPT_INLINE CGPT_VNNI, PRODUCTS_VNNI)
-DOTS(dots_int8_vnni, static CGPT_VNNI, tile_of_bytes_vnni(1, o, r, m, j0 + j),
-     tile_of_bytes_vnni(2, o, r, m, j0 + j), tile_of_bytes_vnni(4, o, r, m, j0 + j))
+#define FROM_CORRECTION(correction) ((vi)_mm512_loadu_si512(correction))
+TILE_OF_BYTES(tile_of_bytes_vnni, CGPT_INLINE CGPT_VNNI, ADD_VNNI, FROM_CORRECTION)
+DOTS_INT8(dots_vnni_by_32, static CGPT_VNNI, tile_of_bytes_vnni, 32)
+DOTS_INT8(dots_vnni_by_64, static CGPT_VNNI, tile_of_bytes_vnni, 64)
 #endif
 
 typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                      float *);
 
-/* The function for a matrix of this form on this processor. */
-static Dots dots_for(int form) {
+/* The function for a matrix of this form, and for int8 of this group, on this processor. */
+static Dots dots_for(int form, Py_ssize_t group) {
     if (form == FLOAT32) return dots_float32;
     if (form == FLOAT16) return dots_float16;
 #ifdef CGPT_VNNI
-    if (__builtin_cpu_supports("avx512vnni")) return dots_int8_vnni;
+    if (__builtin_cpu_supports("avx512vnni"))
+        return group == 32 ? dots_vnni_by_32 : dots_vnni_by_64;
 #endif
-    return dots_int8;
+    return group == 32 ? dots_int8_by_32 : dots_int8_by_64;
 }
 
 /* A row of x (K) as int8 with a scale for each QUANTUM values: max |x| / 127, rounded to nearest.
