@@ -83,6 +83,12 @@ def gelu_forward(x: _Floats, y: _Floats) -> None:
 def gelu_backward(dy: _Floats, x: _Floats, dx: _Floats) -> None:
     """dx (n,) = dy * gelu'(x); dx may be dy."""
 
+def relu_forward(x: _Floats, y: _Floats) -> None:
+    """y (n,) = max(x, 0), NaN where x is; y may be x."""
+
+def relu_backward(dy: _Floats, x: _Floats, dx: _Floats) -> None:
+    """dx (n,) = dy where x > 0, else 0; dx may be dy."""
+
 def residual_forward(x: _Floats, branch: _Floats, y: _Floats) -> None:
     """y (n,) = x + branch; y may be either."""
 
@@ -117,7 +123,7 @@ def embedding_forward(
     """y (N, C) = wte[ids] + wpe[positions]."""
 
 def embedding_backward(
-    dy: _Floats, ids: _Integers, positions: _Integers, dwte: _Floats, dwpe: _Floats
+    dy: _Floats, ids: _Integers, positions: _Integers, dwte: _Floats, dwpe: _Floats | None
 ) -> None:
     """dwte[ids] += dy and dwpe[positions] += dy (N, C); repeated rows add up."""
 

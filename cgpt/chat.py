@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cgpt.context import Context
-from cgpt.data import Message, encode_prompt, message_ids
+from cgpt.data import Message, encode_prompt
 from cgpt.errors import ConfigError
 from cgpt.generate import Token, decode, follow
 from cgpt.llm import LLM
 from cgpt.sampling import Sampler, SamplingConfig
 from cgpt.session_file import Saved, read_session, write_session
 from cgpt.streaming import Piece, pieces
+from cgpt.template import template_of
 
 _ANSWER_SHARE = 4       # at least a quarter of the context is kept free for an answer
 
@@ -54,8 +55,10 @@ class ChatSession:
         self._llm = llm
         self._sampling = SamplingConfig() if sampling is None else sampling
         self._system = [Message("system", system)] if system and system.strip() else []
-        self._head = [llm.tokenizer.bos_id, *(token for message in self._system
-                                              for token in message_ids(llm.tokenizer, message))]
+        self._template = template_of(llm.tokenizer)
+        self._head = [*self._template.start, *(
+            token for message in self._system
+            for token in self._template.message("system", message.content))]
         self._context = Context(llm.gpt)
         self._turns: list[_Turn] = []
         self._first = 0             # the oldest turn that is in the context
@@ -216,14 +219,14 @@ class ChatSession:
             found.close()
             answer = "".join(given)
             if answer.strip():
-                self._turns.append(_Turn(text, answer, self._template(text, answer, ids)))
+                self._turns.append(_Turn(text, answer, self._turn_ids(text, answer, ids)))
             else:
                 self._turns += removed
 
     def _tokens(self, text: str, logprobs: bool) -> Generator[Token, None, None]:
         """The answer's tokens up to eos; an answer that fills the context goes on."""
         tokenizer = self._llm.tokenizer
-        question = [*message_ids(tokenizer, Message("user", text)), tokenizer.assistant_id]
+        question = [*self._template.message("user", text), *self._template.cue]
         prompt = self._prompt(question)
         if self._sampling.beam > 1:
             self._context.feed(prompt)
@@ -265,7 +268,7 @@ class ChatSession:
         """
         if self._size() + len(question) > self._budget:
             self._drop(self._budget * 3 // 4 - len(question))
-        return self._shorten([*self._known(), *question], self._budget)
+        return self._shorten([*self._known(), *question], question, self._budget)
 
     def _make_room(self, question: list[int], answer: list[int]) -> list[int]:
         """Tokens of a context that was full, with room again, ending in the answer so far."""
@@ -273,7 +276,7 @@ class ChatSession:
         self._drop(room - len(question))
         ids = [*self._known(), *question]
         # What is left of a long answer follows at least half a budget of its question's end.
-        ids = self._shorten(ids, max(room, min(len(ids), self._budget // 2)))
+        ids = self._shorten(ids, question, max(room, min(len(ids), self._budget // 2)))
         return [*ids, *answer[-(self._budget - len(ids)):]]
 
     def _size(self) -> int:
@@ -305,25 +308,26 @@ class ChatSession:
 
     def _ids(self, turn: _Turn) -> list[int]:
         if turn.ids is None:
-            turn.ids = self._template(turn.question, turn.answer, [])
+            turn.ids = self._turn_ids(turn.question, turn.answer, [])
         return turn.ids
 
-    def _template(self, question: str, answer: str, said: list[int]) -> list[int]:
+    def _turn_ids(self, question: str, answer: str, said: list[int]) -> list[int]:
         """A turn's tokens. `said`: those of the answer as the model said them, which the cache
         knows; another way to write the same text would have to be inferred."""
-        tokenizer = self._llm.tokenizer
-        ids = message_ids(tokenizer, Message("user", question))
+        tokenizer, template = self._llm.tokenizer, self._template
+        ids = template.message("user", question)
         if said and tokenizer.decode(said) == answer:
-            return [*ids, tokenizer.assistant_id, *said, tokenizer.eos_id]
-        return ids + message_ids(tokenizer, Message("assistant", answer))
+            return [*ids, *template.cue, *said, tokenizer.eos_id]
+        return ids + template.message("assistant", answer)
 
-    def _shorten(self, ids: list[int], most: int) -> list[int]:
-        """The prompt without the first tokens of its last user message, `most` tokens long."""
+    def _shorten(self, ids: list[int], question: list[int], most: int) -> list[int]:
+        """ids, which end in `question`, without the first tokens of its text, `most` long."""
         excess = len(ids) - most
         if excess <= 0:
             return ids
-        start = len(ids) - 1 - ids[::-1].index(self._llm.tokenizer.user_id) + 1
-        excess = min(excess, len(ids) - 1 - start)
+        mark, cue = len(self._template.message("user", "")), len(self._template.cue)
+        start = len(ids) - len(question) + mark
+        excess = min(excess, len(ids) - cue - start)
         return ids[:start] + ids[start + excess:]
 
 

@@ -17,10 +17,11 @@ import numpy as np
 from cgpt.errors import DataError
 from cgpt.items import Dialogue, Message, turn_fault
 from cgpt.readers import Corpus, FileReport, read_corpus
+from cgpt.template import template_of
 from cgpt.tokenizer import Tokenizer
 
 __all__ = ["Batch", "Corpus", "Dialogue", "FileReport", "Message", "Sample", "encode_dialogue",
-           "encode_document", "encode_prompt", "join_dialogues", "message_ids", "pack",
+           "encode_document", "encode_prompt", "join_dialogues", "pack",
            "packaged_data", "read_corpus", "split_samples"]
 
 IGNORED = -1  # the target of a token that carries no loss
@@ -55,15 +56,21 @@ class Batch:
 
 def encode_document(tokenizer: Tokenizer, text: str) -> Sample:
     """ids = <bos> text, targets = text <eos>."""
-    tokens = tokenizer.encode(text)
-    return Sample(np.array([tokenizer.bos_id, *tokens], dtype=np.int32),
-                  np.array([*tokens, tokenizer.eos_id], dtype=np.int32))
+    tokens = np.array([*template_of(tokenizer).opening, *tokenizer.encode(text),
+                       tokenizer.eos_id], dtype=np.int32)
+    return Sample(tokens[:-1], tokens[1:])
 
 
 def encode_dialogue(tokenizer: Tokenizer, dialogue: Sequence[Message]) -> Sample:
     """The dialogue by the template above. Raises DataError where the turns do not alternate."""
     _check_turns(dialogue, "assistant")
-    tokens, learnt = _template(tokenizer, dialogue)
+    template = template_of(tokenizer)
+    tokens, learnt = list(template.start), [False] * len(template.start)
+    for message in dialogue:
+        found = template.message(message.role, message.content)
+        unlearnt = len(template.cue) if message.role == "assistant" else len(found)
+        tokens += found
+        learnt += [False] * unlearnt + [True] * (len(found) - unlearnt)
     ids = np.array(tokens, dtype=np.int32)
     return Sample(ids[:-1], np.where(learnt[1:], ids[1:], np.int32(IGNORED)))
 
@@ -72,7 +79,10 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
     """The template up to the answer that is due: messages end with the user's, ids with
     <assistant>. Raises DataError where the turns do not alternate."""
     _check_turns(messages, "user")
-    return [*_template(tokenizer, messages)[0], tokenizer.assistant_id]
+    template = template_of(tokenizer)
+    return [*template.start, *(token for message in messages
+                               for token in template.message(message.role, message.content)),
+            *template.cue]
 
 
 def split_samples(samples: Iterable[Sample], block_size: int) -> list[Sample]:
@@ -150,25 +160,6 @@ def _check_turns(messages: Sequence[Message], last: str) -> None:
     fault = turn_fault(messages, last)
     if fault:
         raise DataError(f"dialogue: {fault}")
-
-
-def message_ids(tokenizer: Tokenizer, message: Message) -> list[int]:
-    """A message in the template: its mark, its text and, where it is an answer, <eos>."""
-    marks = {"system": tokenizer.system_id, "user": tokenizer.user_id,
-             "assistant": tokenizer.assistant_id}
-    ids = [marks[message.role], *tokenizer.encode(message.content)]
-    return [*ids, tokenizer.eos_id] if message.role == "assistant" else ids
-
-
-def _template(tokenizer: Tokenizer,
-              messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-    """The tokens of all turns and, for each, whether it is learnt."""
-    tokens, learnt = [tokenizer.bos_id], [False]
-    for message in messages:
-        ids = message_ids(tokenizer, message)
-        tokens += ids
-        learnt += [False] + [message.role == "assistant"] * (len(ids) - 1)
-    return tokens, learnt
 
 
 def _batch(samples: list[Sample]) -> Batch:

@@ -1,4 +1,4 @@
-"""TiedHead: logits against the token embedding, and their loss, a block of rows at a time."""
+"""Heads: logits of the last layer's rows, and their loss, a block of rows at a time."""
 
 from __future__ import annotations
 
@@ -14,26 +14,19 @@ _LOGITS = 1 << 23       # logits that are held at once in training (32 MB), or
 _LEAST_ROWS = 512       # those of so many rows: each block reads the whole table again
 
 
-class TiedHead(Layer):
-    """Logits against the token embedding, and their cross-entropy, for the counted rows only.
+class Head(Layer):
+    """Logits against a table, and their cross-entropy, for the counted rows only.
 
-    logits (R, V) = x (R, C) wte^T; a row whose target is -1 is left out of every product. They
-    are held for a block of rows at a time. Where the gradients are known to be zeros, a block's
-    share of them is added in the forward pass while its logits are there; else the logits of all
+    logits (R, V) = x (R, C) table^T + bias; a row whose target is -1 is left out of every product.
+    They are held for a block of rows at a time. Where the gradients are known to be zeros, a
+    block's share of them is added in the forward pass while its logits are there; else those of all
     blocks but the last are made again in the backward pass.
     """
 
-    def __init__(self, embedding: Embedding) -> None:
-        self.table = embedding.wte
-        self.added = False          # whether the forward pass has added to the table's gradient
-
-    def children(self) -> Iterator[tuple[str, Layer]]:
-        yield from ()
-
-    def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
-        """None of its own: the table belongs to the embedding."""
-        self.name = prefix
-        yield from ()
+    def __init__(self, table: Parameter, bias: Parameter | None = None) -> None:
+        self.table = table
+        self.bias = bias
+        self.added = False          # whether the forward pass has added to the gradients
 
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
         V, C = self.table.shape
@@ -46,7 +39,7 @@ class TiedHead(Layer):
 
     def project(self, x: Floats, logits: Floats) -> Floats:
         """logits (R, V), written, of x (R, C)."""
-        K.linear_forward(x, self.table.data, None, logits)
+        K.linear_forward(x, self.table.data, None if self.bias is None else self.bias.data, logits)
         return logits
 
     def loss(self, x: Floats, targets: Ints, scale: float | None, *,
@@ -78,6 +71,8 @@ class TiedHead(Layer):
         """Take back what loss() has added where backward() never came: there were zeros."""
         if self.added:
             self.table.grad.fill(0)
+            if self.bias is not None:
+                self.bias.grad.fill(0)
             self.added = False
 
     def backward(self, dy: Floats, step: Step) -> Floats:
@@ -107,7 +102,34 @@ class TiedHead(Layer):
                         smoothing=self.smoothing)
 
     def _consume(self, part: slice) -> None:
-        """dx and the table's gradient from the buffer."""
+        """dx and the gradients of table and bias from the buffer."""
         dlogits = self.logits[:part.stop - part.start]
-        K.linear_backward_weight(dlogits, self.counted[part], self.table.grad, None)
+        K.linear_backward_weight(dlogits, self.counted[part], self.table.grad,
+                                 None if self.bias is None else self.bias.grad)
         K.linear_backward_input(dlogits, self.table.data, self.dx[part])
+
+
+class TiedHead(Head):
+    """A head whose table is the token embedding: logits (R, V) = x (R, C) wte^T."""
+
+    def __init__(self, embedding: Embedding) -> None:
+        super().__init__(embedding.wte)
+
+    def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
+        """None of its own: the table belongs to the embedding."""
+        self.name = prefix
+        yield from ()
+
+
+class LinearHead(Head):
+    """A head with a table and a bias of its own: logits (R, V) = x (R, C) W^T + b."""
+
+    def __init__(self, C: int, V: int, std: float = 0.02) -> None:
+        super().__init__(Parameter(V, C, std=std), Parameter(V))
+
+    def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
+        """weight (V, C) and bias (V,)."""
+        self.name = prefix
+        yield f"{prefix}.weight", self.table
+        if self.bias is not None:
+            yield f"{prefix}.bias", self.bias

@@ -1,10 +1,11 @@
-"""A look inside a GPT: hidden states and attention weights, in plain NumPy from its parameters.
+"""A look inside a model: hidden states and attention weights, in plain NumPy from its parameters.
 
 A second, slow way through the graph that keeps everything; model.py is the fast one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,20 +70,45 @@ def predictions(gpt: GPT, ids: ArrayLike, top: int = 5) -> list[Prediction]:
     return found
 
 
-def inspect(gpt: GPT, ids: ArrayLike) -> Inspection:
+def gelu(x: Array) -> Array:
+    """In its tanh form."""
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the parameters of a graph do not tell; by default GPT-2's.
+
+    positions   (T, C) added to the token embedding, None where they are learnt
+    eps         of the norms
+    activation  of the MLP
+    """
+
+    positions: Floats | None = None
+    eps: float = 1e-5
+    activation: Callable[[Array], Array] = gelu
+
+
+_GPT2 = Parts()
+
+
+def inspect(gpt: GPT, ids: ArrayLike, parts: Parts = _GPT2) -> Inspection:
     """hidden, attention and logits for ids (T,), computed in float64 and given in float32.
 
     Raises DataError for ids out of range or of a wrong shape, or more than block_size of them.
     """
     flat, config = _check_ids(gpt, ids), gpt.config
     weights = {name: value.astype(np.float64) for name, value in gpt.parameters().items()}
-    x = weights["wte.weight"][flat] + weights["wpe.weight"][:len(flat)]
+    positions = weights["wpe.weight"] if parts.positions is None else parts.positions
+    x = weights["wte.weight"][flat] + positions[:len(flat)]
     hidden, attention = [x], []
     for i in range(config.n_layer):
-        x, att = _block(weights, f"h.{i}", x, config.n_head)
+        x, att = _block(weights, f"h.{i}", x, config.n_head, parts)
         hidden.append(x)
         attention.append(att)
-    logits = _norm(weights, "ln_f", x) @ weights["wte.weight"].T
+    if "ln_f.weight" in weights:
+        x = _norm(weights, "ln_f", x, parts.eps)
+    logits = _linear(weights, "head" if "head.weight" in weights else "wte", x)
     return Inspection(np.stack(hidden).astype(np.float32), np.stack(attention).astype(np.float32),
                       logits.astype(np.float32))
 
@@ -100,10 +126,11 @@ def _check_ids(gpt: GPT, ids: ArrayLike) -> NDArray[Any]:
     return flat
 
 
-def _block(weights: dict[str, Array], name: str, x: Array, H: int) -> tuple[Array, Array]:
+def _block(weights: dict[str, Array], name: str, x: Array, H: int,
+           parts: Parts) -> tuple[Array, Array]:
     """The residual stream (T, C) after a block, and its attention weights (H, T, T)."""
     T, C = x.shape
-    qkv = _linear(weights, f"{name}.attn.c_attn", _norm(weights, f"{name}.attn.ln", x))
+    qkv = _linear(weights, f"{name}.attn.c_attn", _norm(weights, f"{name}.attn.ln", x, parts.eps))
     q, k, v = qkv.reshape(T, 3, H, C // H).transpose(1, 2, 0, 3)
     scores = q @ k.transpose(0, 2, 1) / np.sqrt(C // H)
     scores[:, ~np.tri(T, dtype=bool)] = -np.inf
@@ -111,16 +138,15 @@ def _block(weights: dict[str, Array], name: str, x: Array, H: int) -> tuple[Arra
     att /= att.sum(axis=2, keepdims=True)
     heads = (att @ v).transpose(1, 0, 2).reshape(T, C)
     x = x + _linear(weights, f"{name}.attn.c_proj", heads)
-    h = _linear(weights, f"{name}.mlp.c_fc", _norm(weights, f"{name}.mlp.ln", x))
-    h = 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h ** 3)))
-    return x + _linear(weights, f"{name}.mlp.c_proj", h), att
+    h = _linear(weights, f"{name}.mlp.c_fc", _norm(weights, f"{name}.mlp.ln", x, parts.eps))
+    return x + _linear(weights, f"{name}.mlp.c_proj", parts.activation(h)), att
 
 
 def _linear(weights: dict[str, Array], name: str, x: Array) -> Array:
-    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0)
 
 
-def _norm(weights: dict[str, Array], name: str, x: Array) -> Array:
+def _norm(weights: dict[str, Array], name: str, x: Array, eps: float) -> Array:
     x = x - x.mean(axis=1, keepdims=True)
-    x = x / np.sqrt((x ** 2).mean(axis=1, keepdims=True) + 1e-5)
+    x = x / np.sqrt((x ** 2).mean(axis=1, keepdims=True) + eps)
     return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]

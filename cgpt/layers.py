@@ -68,14 +68,15 @@ class Layer:
 
 
 class Linear(Layer):
-    """y = x W^T + b.  x (N, K), W (M, K), b (M,), y (N, M).
+    """y = x W^T + b.  x (N, K), W (M, K), b (M,) or none, y (N, M).
 
     A GELU before or after it is computed in the same pass over the product (see GELU.fuse).
     """
 
-    def __init__(self, fan_in: int, fan_out: int, std: float = 0.02) -> None:
+    def __init__(self, fan_in: int, fan_out: int, std: float = 0.02, *,
+                 bias: bool = True) -> None:
         self.weight = Parameter(fan_out, fan_in, std=std)
-        self.bias = Parameter(fan_out)
+        self.bias = Parameter(fan_out) if bias else None
         self.writes_elsewhere = False       # only ever called through `project`
         self._before: GELU | None = None
         self._after: GELU | None = None
@@ -101,7 +102,8 @@ class Linear(Layer):
         """y (N, M), written: x W^T + b + residual (N, M)."""
         self.x = x
         activated = None if self._after is None else self._after.output(y)
-        K.linear_forward(x, self.weight.data, self.bias.data, y, residual, activated)
+        bias = None if self.bias is None else self.bias.data
+        K.linear_forward(x, self.weight.data, bias, y, residual, activated)
         return y
 
     def backward(self, dy: Floats, step: Step) -> Floats:
@@ -110,17 +112,19 @@ class Linear(Layer):
             K.linear_backward_input(dy, self.weight.data, dx)
         else:       # x is made again on the way: it was not kept
             K.linear_backward_input(dy, self.weight.data, dx, self._before.x, self.x)
-        K.linear_backward_weight(dy, self.x, self.weight.grad, self.bias.grad)
+        K.linear_backward_weight(dy, self.x, self.weight.grad,
+                                 None if self.bias is None else self.bias.grad)
         return dx
 
 
 class LayerNorm(Layer):
-    """y = (x - mean) / sqrt(variance + 1e-5) * weight + bias, row by row.  x, y (N, C).
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, row by row.  x, y (N, C).
 
     In a Residual branch y is not kept: `again` makes it for the backward pass of its reader.
     """
 
-    def __init__(self, C: int) -> None:
+    def __init__(self, C: int, eps: float = 1e-5) -> None:
+        self.eps = eps
         self.weight = Parameter(C, fill=1.0)
         self.bias = Parameter(C)
         self.kept = True
@@ -136,7 +140,8 @@ class LayerNorm(Layer):
     def forward(self, x: Floats, step: Step) -> Floats:
         n = len(x)
         self.x, y = x, self.y[:n]
-        K.layernorm_forward(x, self.weight.data, self.bias.data, y, self.mean[:n], self.rstd[:n])
+        K.layernorm_forward(x, self.weight.data, self.bias.data, y, self.mean[:n], self.rstd[:n],
+                            self.eps)
         return y
 
     def again(self) -> None:

@@ -27,7 +27,8 @@ from cgpt.optim import AdamW
 from cgpt.parallel import ALONE, Alone, summed_loss
 from cgpt.sampling import SamplingConfig
 from cgpt.streaming import Piece, Watch, pieces, text_of
-from cgpt.tokenizer import SPECIAL_TOKENS, Tokenizer
+from cgpt.template import template_of
+from cgpt.tokenizer import Tokenizer
 
 PHASES = ("pretrain", "finetune")
 DEFAULT_PRESET = "small"
@@ -224,7 +225,7 @@ class LLM:
     @property
     def banned_ids(self) -> list[int]:
         """Ids that are never generated: special tokens except eos, and ids without a token."""
-        specials = [i for i in range(len(SPECIAL_TOKENS)) if i != self.tokenizer.eos_id]
+        specials = [i for i in self.tokenizer.special_ids if i != self.tokenizer.eos_id]
         return [*specials, *range(len(self.tokenizer), self.config.vocab_size)]
 
     def stream(self, text: str, max_new_tokens: int = 40, temperature: float = 0.0,
@@ -283,7 +284,7 @@ class LLM:
                 for one in found]
 
     def _prompt(self, text: str) -> list[int]:
-        return [self.tokenizer.bos_id, *self.tokenizer.encode(text)]
+        return [*template_of(self.tokenizer).start, *self.tokenizer.encode(text)]
 
     def score(self, text: str, *, end: bool = False) -> Score:
         """How likely the model finds `text` behind nothing: log-probabilities in nats.

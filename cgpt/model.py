@@ -40,7 +40,7 @@ class LayerRecord:
 
 
 class GPT(Inference):
-    """A GPT-2 graph with its parameters.
+    """A GPT-2 graph with its parameters. `_declare` and `_layers` are the graph, all else follows.
 
     config     shape of the graph
     seed       of the initial weights: normal(0, 0.02), residual projections 1/sqrt(2L) of it
@@ -89,10 +89,10 @@ class GPT(Inference):
         for name, layer in self._layers():
             yield from layer.named_parameters(name)
 
-    @staticmethod
-    def layout(config: GPTConfig) -> list[Entry]:
+    @classmethod
+    def layout(cls, config: GPTConfig) -> list[Entry]:
         """Name, shape and place of every parameter of a model of this shape; allocates nothing."""
-        graph = object.__new__(GPT)
+        graph = object.__new__(cls)
         graph.config = config
         graph._declare()
         return layout(graph._named_parameters())

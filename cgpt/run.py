@@ -21,7 +21,7 @@ from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.llm import LLM, PHASES
 from cgpt.parallel import ALONE
 from cgpt.tokenizer import KINDS, Tokenizer
-from cgpt.train import FitResult, Progress, Trainer
+from cgpt.train import FitResult, Progress, Trainer, adam_settings
 
 # The recipe of the guided run, tuned on the packaged data with the `small` preset
 # (benchmarks/bench_chat_quality.py). Joining up to eight dialogues fills the context, so that a
@@ -255,12 +255,16 @@ def continue_training(llm: LLM, epochs: int, lr: float,
                       on_checkpoint: Callable[[LLM], object] | None = None) -> FitResult:
     """Fine-tune a loaded model `epochs` more, with fresh moments and the constant rate `lr`.
 
+    A model that was imported with Adam's state goes on with that and its settings.
+
     documents  what to train on; by default the dialogues of the files `chat`, or else those of
                the packaged data. A training that is stopped can be resumed only with files.
     Raises ConfigError for epochs or lr out of range, DataError for data that cannot be used.
     """
     _check_int("continue_training", "epochs", epochs, 1)
     config = replace(FINETUNE, epochs=epochs, lr=lr, warmup=CONTINUE_WARMUP, min_lr_ratio=1.0)
+    if llm.optimizer is not None and not llm.training_state.phase:      # that of an import
+        config = replace(config, **adam_settings(llm.optimizer))
     llm.gpt.arena.require_writable()
     state = llm.training_state
     run: dict[str, Any] = {}
@@ -298,7 +302,11 @@ def _vocabulary(config: RunConfig, corpora: dict[str, Corpus]) -> Tokenizer:
     if config.tokenizer in KINDS:
         texts = [text for corpus in corpora.values() for text in corpus.texts()]
         return Tokenizer.train(texts, config.shape().vocab_size, config.tokenizer)
-    return load_tokenizer(config.tokenizer)
+    found = load_tokenizer(config.tokenizer)
+    if found.kind not in KINDS:
+        raise ConfigError(f"{config.tokenizer}: a vocabulary of RustGPT-Chinese, which only an "
+                          "imported model can have; name another file, or words, chars or bpe")
+    return found
 
 
 def _ended_by_budget(config: RunConfig, llm: LLM) -> bool:

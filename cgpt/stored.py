@@ -96,6 +96,9 @@ def with_weights(gpt: GPT, form: str, group: int = 64) -> GPT:
                           f"{', '.join(FORMS)}, int8 in groups of 32 or 64")
     if form == form_in_use(gpt):
         return gpt
+    if type(gpt).decoder is None:
+        raise ConfigError(f"weights: this model's graph computes with float32 weights only, found "
+                          f"form {form!r}; leave the form out")
     entries = GPT.layout(gpt.config)
     if form == "float32":
         weights = aligned(arena_size(entries), zero=True)

@@ -42,7 +42,7 @@ class Tokenizer:
     these characters.
     """
 
-    pad_id, bos_id, eos_id, user_id, assistant_id, system_id = range(FIRST_BYTE)
+    pad_id, bos_id, eos_id, user_id, assistant_id, system_id = special_ids = range(FIRST_BYTE)
 
     def __init__(self, words: list[str], scores: list[float], kind: str = "words") -> None:
         """words of id 262 and up with their log-probabilities; checked by `from_state`.

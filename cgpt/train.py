@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from cgpt.epochs import Epochs, bits, digest, split_documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluate import EvalResult, evaluate
 from cgpt.llm import LLM, PHASES
+from cgpt.optim import AdamW
 from cgpt.optimizers import make_optimizer
 from cgpt.parallel import ALONE, Alone, GradientSum, share
 from cgpt.schedules import schedule
@@ -133,6 +135,21 @@ class Trainer:
         return run.result(stopped)
 
 
+def adam_settings(optimizer: AdamW) -> dict[str, Any]:
+    """The fields of TrainConfig that this optimizer was made with."""
+    return {"optimizer": optimizer.kind, "embedding_lr": optimizer.embedding_lr,
+            "beta1": optimizer.betas[0], "beta2": optimizer.betas[1], "eps": optimizer.eps,
+            "weight_decay": optimizer.weight_decay, "freeze": optimizer.freeze}
+
+
+def _imported(llm: LLM, config: TrainConfig) -> bool:
+    """Whether the model brought moments along from elsewhere that this phase goes on with."""
+    state = llm.training_state
+    return (llm.optimizer is not None and not (state.step or state.done or state.history)
+            and all(getattr(config, name) == value
+                    for name, value in adam_settings(llm.optimizer).items()))
+
+
 class _Run:
     """One call of fit: the encoded documents and the loop's steps."""
 
@@ -182,12 +199,14 @@ class _Run:
                 f"{self.phase}: step {state.step} was reached with other documents (or another "
                 "val_fraction, seed, batch_tokens or join_dialogues); give the same ones, or start "
                 "the phase anew with llm.training_state.begin(...)")
-        optimizer = make_optimizer(llm.gpt, config, fresh=not resumed)
+        imported = not resumed and _imported(llm, config)
+        steps = llm.optimizer.step_count if llm.optimizer and (resumed or imported) else 0
+        optimizer = make_optimizer(llm.gpt, config, fresh=not (resumed or imported))
         if not resumed:
             state.begin(self.phase)
             state.documents = documents
             llm.best_weights = llm.average = None
-        optimizer.step_count = state.step
+        optimizer.step_count = steps
         optimizer.zero_grad()
         self.optimizer = llm.optimizer = optimizer
         if config.ema and llm.average is None:

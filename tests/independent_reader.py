@@ -156,7 +156,7 @@ def add(model: Model, entry: Entry, payload: bytes) -> None:
     """Put one record's payload where it belongs."""
     kind = KINDS[entry.kind]
     if kind == "vocabulary":
-        model.words, model.scores = parse_vocabulary(payload)
+        model.words, model.scores = parse_vocabulary(payload, model.graph)
     elif entry.kind < 16:
         value = json.loads(payload.decode("ascii"))
         if kind == "config":
@@ -207,9 +207,9 @@ def restore(model: Model, entry: Entry) -> None:
         for r in range(rows) for c in range(columns)))
 
 
-def parse_vocabulary(payload: bytes) -> tuple[list[str], list[float]]:
+def parse_vocabulary(payload: bytes, graph: str) -> tuple[list[str], list[float]]:
     n, first, size = struct.unpack_from("<IIQ", payload)
-    require(first == 262 and n >= first, "odd vocabulary")
+    require(first == (0 if graph == "rustgpt" else 262) and n >= first, "odd vocabulary")
     text = 16 + 8 * (n - first) + 4 * (n + 1)
     require(len(payload) == text + size, "vocabulary of the wrong length")
     scores = list(struct.unpack_from(f"<{n - first}d", payload, 16))
@@ -217,7 +217,10 @@ def parse_vocabulary(payload: bytes) -> tuple[list[str], list[float]]:
     require(starts[0] == 0 and starts[-1] == size and list(starts) == sorted(starts), "odd offsets")
     words = [payload[text + starts[i]:text + starts[i + 1]].decode("utf-8", "surrogatepass")
              for i in range(n)]
-    require(words[:262] == SPECIAL + [f"<0x{i:02X}>" for i in range(256)], "odd first words")
+    if graph == "rustgpt":
+        require({"<|pad|>", "<|unk|>", "<|bos|>", "</s>"} <= set(words), "no special tokens")
+    else:
+        require(words[:262] == SPECIAL + [f"<0x{i:02X}>" for i in range(256)], "odd first words")
     require(len(set(words)) == n and all(words), "words that are empty or there twice")
     return words, scores
 
@@ -226,8 +229,8 @@ def check_whole(model: Model) -> None:
     """What is necessary is there, and the parameters are those of the graph."""
     counts = [sum(entry.kind == kind for entry in model.entries) for kind in (1, 2, 4, 5)]
     require(counts == [1, 1, 1, 1], "a necessary record is missing")
-    require(model.graph == "gpt2", f"graph {model.graph}")
-    expected = parameters(model.config)
+    require(model.graph in ("gpt2", "rustgpt"), f"graph {model.graph}")
+    expected = (parameters if model.graph == "gpt2" else rustgpt_parameters)(model.config)
     order = [entry.name for entry in model.entries if entry.kind == 16]
     require(list(model.scales) == list(model.quantized), "not one record of scales for each int8")
     require(model.optimizer is None or model.weights["form"] == "float32",
@@ -262,6 +265,17 @@ def parameters(config: dict[str, int]) -> dict[str, tuple[int, ...]]:
             found[f"{h}.{name}"] = (size,)
     found["ln_f.weight"] = found["ln_f.bias"] = (C,)
     return found
+
+
+def rustgpt_parameters(config: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """The same of the graph "rustgpt"."""
+    V, C = config["vocab_size"], config["n_embd"]
+    without = {"wpe.weight", "ln_f.weight", "ln_f.bias"}
+    found = {name: shape for name, shape in parameters(config).items() if name not in without
+             and not name.endswith(("attn.c_attn.bias", "attn.c_proj.bias"))}
+    matrices = {name: shape for name, shape in found.items() if len(shape) == 2}
+    vectors = {name: shape for name, shape in found.items() if len(shape) == 1}
+    return {**matrices, "head.weight": (V, C), **vectors, "head.bias": (V,)}
 
 
 if __name__ == "__main__":

@@ -201,6 +201,21 @@ def gelu_backward(rng: Generator, n: int) -> Problem:
                    {"dx": (ref.gelu_backward(dy, x), np.abs(dy) * _gelu_slope_tolerance(x))})
 
 
+def _with_zeros(rng: Generator, n: int) -> NDArray[np.float32]:
+    return normal(rng, n) * rng.choice([0, 1, 1], n).astype(np.float32)
+
+
+def relu_forward(rng: Generator, n: int) -> Problem:
+    x = _with_zeros(rng, n)
+    return Problem("relu_forward", {"x": x, "y": blank(n)}, {"y": (ref.relu_forward(x), 0)})
+
+
+def relu_backward(rng: Generator, n: int) -> Problem:
+    x, dy = _with_zeros(rng, n), normal(rng, n)
+    return Problem("relu_backward", {"dy": dy, "x": x, "dx": blank(n)},
+                   {"dx": (ref.relu_backward(dy, x), 0)})
+
+
 def residual_forward(rng: Generator, n: int) -> Problem:
     x, branch = normal(rng, n), normal(rng, n)
     y = ref.residual_forward(x, branch)
@@ -292,16 +307,20 @@ def embedding_forward(rng: Generator, N: int, C: int, V: int = 11, T: int = 5) -
                    {"y": (y, EPS / 2 * np.abs(y))})
 
 
-def embedding_backward(rng: Generator, N: int, C: int, V: int = 11, T: int = 5) -> Problem:
+def embedding_backward(rng: Generator, N: int, C: int, V: int = 11, T: int = 5,
+                       learnt: bool = True) -> Problem:
     ids, positions = rng.integers(V, size=N, dtype=np.int32), rng.integers(T, size=N,
                                                                           dtype=np.int32)
     dy, start, start_p = normal(rng, N, C), normal(rng, V, C), normal(rng, T, C)
     dwte, dwpe = ref.embedding_backward(dy, ids, positions, V, T)
     size, size_p = ref.embedding_backward(np.abs(dy), ids, positions, V, T)
+    written = {"dwte": (start + dwte, 4 * EPS * (np.abs(start) + size)),
+               "dwpe": (start_p + dwpe, 4 * EPS * (np.abs(start_p) + size_p))}
+    if not learnt:
+        start_p = None
+        del written["dwpe"]
     return Problem("embedding_backward", {"dy": dy, "ids": ids, "positions": positions,
-                                          "dwte": start, "dwpe": start_p},
-                   {"dwte": (start + dwte, 4 * EPS * (np.abs(start) + size)),
-                    "dwpe": (start_p + dwpe, 4 * EPS * (np.abs(start_p) + size_p))})
+                                          "dwte": start, "dwpe": start_p}, written)
 
 
 def gather_rows(rng: Generator, N: int, R: int, C: int) -> Problem:
@@ -451,10 +470,12 @@ def all_cases() -> list[Case]:
         *_cases(layernorm_again, *norms),
         *_cases(layernorm_backward, *norms, *({**sizes, "add": True} for sizes in norms[1::2])),
         *_cases(gelu_forward, *flat), *_cases(gelu_backward, *flat),
+        *_cases(relu_forward, *flat), *_cases(relu_backward, *flat),
         *_cases(residual_forward, *flat),
         *_cases(attention_forward, *ATTENTION), *_cases(attention_backward, *ATTENTION),
         *_cases(attention_cached, *CACHED),
         *_cases(embedding_forward, *tables), *_cases(embedding_backward, *tables),
+        *_cases(embedding_backward, {"N": 300, "C": 130, "learnt": False}),
         *_cases(gather_rows, *chosen), *_cases(scatter_rows, *chosen),
         *_cases(cross_entropy, *({"N": 3, "V": V} for V in range(1, 66)),
                 *({"N": N, "V": 17} for N in (0, 1, 2, 5)), {"N": 5, "V": 3001},

@@ -9,6 +9,7 @@ that the format gains is a new function in FIXTURES with a new file.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ from cgpt.llm import LLM, TrainingState
 from cgpt.model import GPT
 from cgpt.muon import Muon
 from cgpt.optim import AdamW
+from cgpt.rust_tokenizer import SPECIAL, RustTokenizer
+from cgpt.rustgpt import RustGPT, RustGPTConfig
 from cgpt.tokenizer import FIRST_WORD, Tokenizer
 
 DATA = Path(__file__).parent / "data"
@@ -105,6 +108,23 @@ def kind_llm(kind: str) -> LLM:
     return llm
 
 
+def rustgpt_llm() -> LLM:
+    """A model of the graph "rustgpt", by the rules of `tiny_llm`; two words are never made."""
+    words = [*SPECIAL, "用", "户", "：", "助", "手", "山水", "用户", "Rust"]
+    scores = [-math.inf] * 2 + [-1.5] + [-math.inf] * 4 + [-2.0 - 0.1 * i for i in range(6)] \
+        + [-math.inf, -3.25]
+    tokenizer = RustTokenizer.from_state({"words": words, "scores": scores})
+    gpt = RustGPT(RustGPTConfig(n_layer=1, n_head=1, n_embd=3, n_ff=2, block_size=5,
+                                vocab_size=len(words), norm_eps=1e-8))
+    spread(gpt, gpt.arena.data, lambda x: x)
+    llm = LLM(tokenizer, gpt, AdamW(gpt, (0.9, 0.999), 1e-8, 0.0))
+    llm.optimizer.step_count = 810
+    m, v = gpt.arena.require_moments()
+    spread(gpt, m, lambda x: x * x / 10)
+    spread(gpt, v, lambda x: (x * x / 10) * (x * x / 10) / 1e4)
+    return llm
+
+
 FIXTURES: dict[str, Callable[[Path], object]] = {
     "tiny_v1.bin": lambda path: save_model_binary(tiny_llm(), path),
     "tiny_v1.json": lambda path: save_model_json(tiny_llm(), path),
@@ -119,6 +139,8 @@ FIXTURES: dict[str, Callable[[Path], object]] = {
     "tiny_v1_bpe.bin": lambda path: save_model_binary(kind_llm("bpe"), path),
     "tiny_v1_bpe.json": lambda path: save_model_json(kind_llm("bpe"), path),
     "tiny_v1_chars.bin": lambda path: save_model_binary(kind_llm("chars"), path),
+    "tiny_v1_rustgpt.bin": lambda path: save_model_binary(rustgpt_llm(), path),
+    "tiny_v1_rustgpt.json": lambda path: save_model_json(rustgpt_llm(), path),
 }
 
 

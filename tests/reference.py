@@ -117,6 +117,16 @@ def gelu_backward(dy: NDArray, x: NDArray) -> Array:
     return double(dy) * gelu_gate(x) * (1 + x * gelu_gate(-x) * slope)
 
 
+def relu_forward(x: NDArray) -> Array:
+    """max(x, 0)."""
+    return np.maximum(double(x), 0)
+
+
+def relu_backward(dy: NDArray, x: NDArray) -> Array:
+    """dx, the shape of x; at 0 the slope is 0."""
+    return np.where(double(x) > 0, double(dy), 0)
+
+
 def residual_forward(x: NDArray, branch: NDArray) -> Array:
     """x + branch."""
     return double(x) + double(branch)

@@ -22,12 +22,12 @@ from small_llm import small_llm
 from cgpt.checkpoint import (
     describe,
     floats,
-    json_file,
     load_model_auto,
     load_model_binary,
     load_model_json,
     save_model_binary,
     save_model_json,
+    scan,
 )
 from cgpt.checkpoint.floats import PIECE, format_floats, parse_floats, read_floats
 from cgpt.errors import CheckpointError
@@ -168,8 +168,8 @@ def test_files_are_looked_through_in_windows(tmp_path: Path, monkeypatch: pytest
                     "f": '"data": [1' * 30}
     path = save_model_json(llm, tmp_path / "m.json")
     found = json.loads(path.read_text(encoding="ascii"))
-    monkeypatch.setattr(json_file, "_WINDOW", window)
-    monkeypatch.setattr(json_file, "_LONGEST_OPEN", 40)
+    monkeypatch.setattr(scan, "_WINDOW", window)
+    monkeypatch.setattr(scan, "_LONGEST_OPEN", 40)
     assert_same(llm, load_model_json(path))
     path.write_text(json.dumps(found, indent=1), encoding="utf-8")
     assert_same(llm, load_model_json(path))

@@ -92,6 +92,8 @@ def test_python_threads_do_not_share_scratch(module):
 @pytest.mark.parametrize("name, case, output, alias", [
     ("gelu_forward", "gelu_forward-n4097", "y", "x"),
     ("gelu_backward", "gelu_backward-n4097", "dx", "dy"),
+    ("relu_forward", "relu_forward-n4097", "y", "x"),
+    ("relu_backward", "relu_backward-n4097", "dx", "dy"),
     ("residual_forward", "residual_forward-n4097", "y", "x"),
     ("residual_forward", "residual_forward-n4097", "y", "branch"),
     ("layernorm_backward", "layernorm_backward-N65-C17", "dx", "dy"),
@@ -222,6 +224,12 @@ def test_exponential_through_gelu(module):
     module.gelu_forward(x, y)
     expected = ref.gelu_forward(x)
     assert (np.abs(y - expected) / np.abs(expected)).max() < 2e-7 + 3 * EPS
+
+
+def test_relu_keeps_nan(module):
+    y = blank(3)
+    module.relu_forward(np.array([np.nan, -np.inf, np.inf], np.float32), y)
+    np.testing.assert_array_equal(y, [np.nan, 0, np.inf])
 
 
 # the checkers can fail

@@ -90,6 +90,13 @@ def test_gelu():
                                atol=5e-4)
 
 
+def test_relu():
+    x, dy = np.linspace(-4, 4, 40), normal(40)       # none of them at the kink
+    check_gradient(lambda a: float((ref.relu_forward(a) * dy).sum()), x, ref.relu_backward(dy, x))
+    np.testing.assert_array_equal(ref.relu_forward(np.array([-2.0, 0.0, 3.0])), [0, 0, 3])
+    np.testing.assert_array_equal(ref.relu_backward(np.ones(1), np.zeros(1)), [0])
+
+
 def test_residual_and_dropout():
     x, branch, dy = normal(6), normal(6), normal(6)
     keep = np.array([True, False, True, True, False, True])

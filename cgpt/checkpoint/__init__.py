@@ -15,7 +15,7 @@ from cgpt.checkpoint.info import find_models
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.parts import Progress
 from cgpt.checkpoint.reader import Source
-from cgpt.checkpoint.sniff import format_of
+from cgpt.checkpoint.sniff import format_of, is_rustgpt_json
 from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.errors import ConfigError
 from cgpt.llm import LLM
@@ -23,8 +23,9 @@ from cgpt.stored import with_weights
 from cgpt.weights import StoredTensor
 
 __all__ = ["CheckpointManager", "StoredTensor", "compare_models", "describe", "find_models",
-           "load_model_auto", "load_model_binary", "load_model_json", "load_stored_weights",
-           "load_tokenizer", "save_model_binary", "save_model_json", "save_tokenizer"]
+           "import_model", "load_model_auto", "load_model_binary", "load_model_json",
+           "load_stored_weights", "load_tokenizer", "save_model_binary", "save_model_json",
+           "save_tokenizer"]
 
 PathLike = str | os.PathLike[str]
 
@@ -102,6 +103,22 @@ def _in_form(llm: LLM, training: bool, weights: str | None) -> LLM:
     if weights is not None:
         llm.gpt = with_weights(llm.gpt, weights)
     return llm
+
+
+def import_model(path: PathLike) -> LLM:
+    """A model of another program as an LLM: the JSON exports of RustGPT-Chinese.
+
+    Both of its generations become the graph RustGPT with their words. Adam's state comes along
+    where it can go on exactly: where all arrays have the same settings and number of steps; else
+    `optimizer` is None. cgpt's own files are loaded as `load_model_auto` does.
+    Raises CheckpointError with code missing, damaged, version or foreign.
+    """
+    from cgpt.checkpoint import rustgpt_import
+
+    with Source(path) as source:
+        if is_rustgpt_json(source.head):
+            return rustgpt_import.load(path)
+    return load_model_auto(path)
 
 
 def compare_models(a: PathLike, b: PathLike) -> dict[str, Any]:

@@ -27,10 +27,11 @@ from cgpt.checkpoint.parts import (
 )
 from cgpt.checkpoint.reader import BinaryFile, Job, Running, in_parallel
 from cgpt.config import GPTConfig
+from cgpt.graphs import family_of
 from cgpt.llm import LLM
 from cgpt.model import GPT, LayerRecord
 from cgpt.stored import StoredGPT
-from cgpt.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.tokenizer import Tokenizer
 from cgpt.weights import GROUPS, StoredTensor, dequantize
 
 _TOGETHER = 1 << 10                     # payloads that are checked by one call
@@ -54,7 +55,7 @@ def _load_for_chat(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
     view = None
     if records and file.mappable and sys.byteorder == "little":
         view = file.map(records[0].offset, align(records[-1].end) - records[0].offset)
-    if not file.mappable:
+    if not file.mappable and family_of(read_config(file)).stays:
         return _load_stored(file)
     if view is None:
         return _load_copied(file, training=False)
@@ -62,7 +63,7 @@ def _load_for_chat(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
     try:
         config, entries = read_shape(file)
         weights = np.frombuffer(view, np.float32, arena_size(entries))
-        found = _build(file, GPT(config, weights=weights))
+        found = _build(file, family_of(config).graph(config, weights=weights))
     except BaseException:
         checking.cancel()
         raise
@@ -75,7 +76,8 @@ def _load_copied(file: BinaryFile, *, training: bool) -> tuple[LLM, list[LayerRe
     config, entries = read_shape(file)
     file.check_rounded()
     weights = aligned(arena_size(entries), zero=True)
-    llm, layers = _build(file, GPT(config, weights=weights if training else read_only(weights)))
+    llm, layers = _build(file, family_of(config).graph(
+        config, weights=weights if training else read_only(weights)))
     if not training:
         in_parallel(_fills(file, Kind.TENSOR, weights, entries))
         return llm, layers
@@ -179,21 +181,22 @@ def read_tokenizer(file: BinaryFile, config: GPTConfig) -> Tokenizer:
     """The tokenizer of an open file."""
     payload = file.payload(file.one(Kind.VOCABULARY))
     check_words(file.path, int.from_bytes(payload[:4], "little"), config, file.size)
-    words, scores = unpack_vocabulary(file.path, payload)
+    words, scores = unpack_vocabulary(file.path, payload, family_of(config).unscored)
     record = file.maybe(Kind.TOKENIZER)
     kind = file.json(record).get("kind") if record else "words"
     return build_tokenizer(file.path, words, scores, config, kind)
 
 
-def unpack_vocabulary(path: object, data: bytes | bytearray) -> tuple[list[str], list[float]]:
-    """(words of every id, scores of those from FIRST_WORD on). Raises CheckpointError."""
+def unpack_vocabulary(path: object, data: bytes | bytearray,
+                      unscored: int) -> tuple[list[str], list[float]]:
+    """(words of every id, scores of those from `unscored` on). Raises CheckpointError."""
     n_words, first, size = VOCABULARY.unpack_from(data.ljust(VOCABULARY.size, b"\0"))
     scores_at = VOCABULARY.size
     offsets_at = scores_at + 8 * (n_words - first)
     text_at = offsets_at + 4 * (n_words + 1)
-    if first != FIRST_WORD or n_words < first or text_at + size != len(data):
+    if first != unscored or n_words < first or text_at + size != len(data):
         raise damaged(path, f"a vocabulary of {n_words} words, {first} without a score and {size} "
-                      f"bytes of text in {len(data)} bytes", f"{FIRST_WORD} without a score, and "
+                      f"bytes of text in {len(data)} bytes", f"{unscored} without a score, and "
                       "lengths that add up")
     scores = np.frombuffer(data, "<f8", n_words - first, scores_at)
     offsets = np.frombuffer(data, "<u4", n_words + 1, offsets_at).astype(np.int64)

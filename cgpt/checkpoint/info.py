@@ -11,7 +11,6 @@ from cgpt.checkpoint.binary import read_config, read_shape, read_tokenizer
 from cgpt.checkpoint.format import VERSION, DType, Kind, Record
 from cgpt.checkpoint.json_file import JsonFile, quick_check
 from cgpt.checkpoint.parts import (
-    GRAPH,
     build_training_state,
     check_fits,
     check_object,
@@ -20,6 +19,7 @@ from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import format_of
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError
+from cgpt.graphs import family_of
 from cgpt.llm import TrainingState
 
 _FIRST = ("model_final.bin", "model_pretrained.bin")
@@ -36,7 +36,7 @@ def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[
             file.verify()
         return {
             "path": os.fspath(path), "format": "binary", "version": VERSION, "bytes": file.size,
-            "graph": GRAPH, "config": config.to_dict(),
+            "graph": family_of(config).name, "config": config.to_dict(),
             "layers": file.layers(),
             "parameters": sum(entry.size for entry in entries), "words": len(tokenizer),
             "optimizer": None if settings is None else file.json(settings),
@@ -73,7 +73,8 @@ def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[st
                     file.fill(tensors, entries, scratch)
         return {
             "path": os.fspath(path), "format": "json", "version": VERSION, "bytes": file.size,
-            "graph": GRAPH, "config": file.config.to_dict(), "layers": file.layers(),
+            "graph": family_of(file.config).name, "config": file.config.to_dict(),
+            "layers": file.layers(),
             "parameters": sum(entry.size for entry in entries),
             "words": len(file.tokenizer(file.config)), "optimizer": settings,
             "best_weights": best is not None, "training_state": state.to_dict(),

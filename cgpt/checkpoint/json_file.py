@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
-from cgpt.checkpoint._codec import crc32, skip_numbers
 from cgpt.checkpoint.failures import damaged, foreign, other_version
 from cgpt.checkpoint.floats import read_floats
 from cgpt.checkpoint.format import VERSION
@@ -32,81 +30,18 @@ from cgpt.checkpoint.parts import (
     parse_json,
 )
 from cgpt.checkpoint.reader import Job, Source, in_parallel
+from cgpt.checkpoint.scan import Scan, Span
 from cgpt.checkpoint.sniff import JSON_FORMAT, JSON_OPENING, format_of
 from cgpt.config import GPTConfig
+from cgpt.graphs import family_of
 from cgpt.llm import LLM
-from cgpt.model import GPT
-from cgpt.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.tokenizer import Tokenizer
 
 _TAIL = re.compile(rb'\n"text_crc32": "([0-9a-f]{8})"\}\n\Z')
 _TAIL_SIZE = len('\n"text_crc32": "00000000"}\n')
-_OPEN = re.compile(rb'(?<=[{,\s])"data"\s*:\s*\[')
-_LONGEST_OPEN = 1 << 12                 # bytes of such an opening, spaces included
-_WINDOW = 1 << 22                       # bytes that are looked through at a time
 _VERSION = re.compile(rb'"version"\s*:\s*%d\s*[,}]' % VERSION)
 _KEYS = {"format", "version", "graph", "config", "vocab", "layers", "optimizer", "training_state",
          "metadata", "best_weights"}
-
-
-class Span(NamedTuple):
-    """Where the numbers of a "data" list lie in the file: first byte and the one behind."""
-
-    start: int
-    end: int
-
-
-class Scan:
-    """One pass over an open file: its checksum, and its text without the lists of numbers.
-
-    crc       CRC-32 of all but the tail, which holds that of the file as it was written
-    skeleton  the text with every "data": [numbers] as "data":"TOKEN:i"
-    spans     where the numbers i lie
-    """
-
-    def __init__(self, source: Source) -> None:
-        self.token = secrets.token_hex(8)
-        self.crc = 0
-        self.skeleton = bytearray()
-        self.spans: list[Span] = []
-        self._source = source
-        self._key = -1                  # where the opening began whose numbers are looked through
-        self._numbers = 0               # where they begin
-        held, base, seen = b"", 0, 0    # the end of the window before, and where it lies
-        for start in range(0, source.size, _WINDOW):
-            piece = source.read(start, min(_WINDOW, source.size - start))
-            self.crc = crc32(piece[:max(0, source.size - _TAIL_SIZE - start)], self.crc)
-            text = held + piece
-            at = self._look(text, base, seen, start + len(piece) == source.size)
-            seen = min(at, 1)           # one byte is kept: an opening must follow certain ones
-            held, base = bytes(text[at - seen:]), base + at - seen
-        if self._key >= 0:
-            self._give_up(source.size)
-
-    def _look(self, text: bytearray, base: int, at: int, last: bool) -> int:
-        """Look through a window from `at` on; how far."""
-        while True:
-            if self._key >= 0:
-                at = skip_numbers(text, at)
-                if at == len(text):
-                    return at
-                if text[at] == ord("]"):
-                    self.skeleton += f'"data":"{self.token}:{len(self.spans)}"'.encode()
-                    self.spans.append(Span(self._numbers, base + at))
-                    self._key, at = -1, at + 1
-                else:
-                    self._give_up(base + at)
-            found = _OPEN.search(text, at)
-            if found is None:
-                end = len(text) if last else max(at, len(text) - _LONGEST_OPEN)
-                self.skeleton += text[at:end]
-                return end
-            self.skeleton += text[at:found.start()]
-            self._key, self._numbers, at = base + found.start(), base + found.end(), found.end()
-
-    def _give_up(self, end: int) -> None:
-        """What began like a list of numbers and is none, up to `end`, stays as it is."""
-        self.skeleton += self._source.read(self._key, end - self._key)
-        self._key = -1
 
 
 class JsonFile(Source):
@@ -119,7 +54,7 @@ class JsonFile(Source):
             if format_of(path, self.head, self.size) != "json":
                 raise foreign(path, "a cgpt model in the binary format where JSON is wanted",
                               "load it with load_model_binary or load_model_auto")
-            found = Scan(self)
+            found = Scan(self, _TAIL_SIZE)
             self._check_text(found.crc)
             self.root = self._parse(found)
             self.config = build_config(path, self.root["graph"], self.root["config"])
@@ -199,14 +134,14 @@ class JsonFile(Source):
         """The tokenizer of vocab.words and vocab.scores."""
         vocab = check_object(self.path, "vocab", self.root["vocab"])
         words, scores = vocab.get("words"), vocab.get("scores")
-        kind = vocab.get("kind", "words")
+        kind, unscored = vocab.get("kind", "words"), family_of(config).unscored
         if kind == "bpe" and isinstance(words, list) and scores is None:
-            scores = [None] * FIRST_WORD + [0.0] * (len(words) - FIRST_WORD)
+            scores = [None] * unscored + [0.0] * (len(words) - unscored)
         if not (isinstance(words, list) and isinstance(scores, list)
-                and len(words) == len(scores) and scores[:FIRST_WORD] == [None] * FIRST_WORD):
+                and len(words) == len(scores) and scores[:unscored] == [None] * unscored):
             raise damaged(self.path, "words and scores that do not belong together",
-                          f"two lists of one length, the first {FIRST_WORD} scores null")
-        return build_tokenizer(self.path, words, scores[FIRST_WORD:], config, kind)
+                          f"two lists of one length, the first {unscored} scores null")
+        return build_tokenizer(self.path, words, scores[unscored:], config, kind)
 
     def fill(self, tensors: Any, entries: list[Entry], target: Floats) -> None:
         """Read the tensors, which must be exactly those of the entries, into a flat array."""
@@ -255,7 +190,8 @@ def load(path: str | os.PathLike[str], *, training: bool = True,
         state = build_training_state(path, file.plain("training_state"))
         tokenizer = file.tokenizer(file.config)
         weights = aligned(arena_size(entries), zero=True)
-        gpt = GPT(file.config, weights=weights if training else read_only(weights))
+        gpt = family_of(file.config).graph(
+            file.config, weights=weights if training else read_only(weights))
         layers = check_layers(path, file.layers(), gpt)
         file.fill(file.weights(), entries, weights)
         llm = LLM(tokenizer, gpt, training_state=state, metadata=file.plain("metadata"))

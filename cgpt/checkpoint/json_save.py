@@ -16,11 +16,12 @@ from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.floats import PIECE, format_floats
 from cgpt.checkpoint.format import VERSION
-from cgpt.checkpoint.parts import GRAPH, dump_json, weights_to_save
+from cgpt.checkpoint.parts import dump_json, weights_to_save
 from cgpt.checkpoint.reader import THREADS
 from cgpt.checkpoint.sniff import JSON_OPENING
+from cgpt.graphs import family_of
 from cgpt.llm import LLM
-from cgpt.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.tokenizer import KINDS, Tokenizer
 
 _AHEAD = 8                              # pieces of numbers that are formatted before their turn
 
@@ -59,11 +60,11 @@ def _vocab(tokenizer: Tokenizer) -> dict[str, Any]:
 
     A reader that knows no other kind than words then refuses what it would encode wrongly.
     """
-    state = tokenizer.to_state()
-    found: dict[str, Any] = {"words": tokenizer.words}
+    words, scores = tokenizer.words, tokenizer.to_state()["scores"]
+    found: dict[str, Any] = {"words": words}
     if tokenizer.kind != "bpe":
-        found["scores"] = [None] * FIRST_WORD + state["scores"]
-    return found if tokenizer.kind == "words" else {**found, "kind": tokenizer.kind}
+        found["scores"] = [None] * (len(words) - len(scores)) + scores
+    return found if tokenizer.kind not in KINDS[1:] else {**found, "kind": tokenizer.kind}
 
 
 def _formatted(pieces: Iterator[str | Floats]) -> Iterator[bytes]:
@@ -88,7 +89,8 @@ def _pieces(llm: LLM, path: object, optimizer: bool,
         return f'"{name}": {dump_json(path, name, value)},\n'
 
     arena = llm.gpt.arena
-    yield JSON_OPENING.decode() + part("version", VERSION) + part("graph", GRAPH)
+    yield JSON_OPENING.decode() + part("version", VERSION)
+    yield part("graph", family_of(llm.config).name)
     yield part("config", llm.config.to_dict())
     yield part("vocab", _vocab(llm.tokenizer))
     yield '"layers": [\n'

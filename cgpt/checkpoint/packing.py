@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -19,12 +20,13 @@ from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.format import OPTIONAL, DType, Kind, Record, align, pack_front, place
-from cgpt.checkpoint.parts import GRAPH, check_part_size, dump_json, weights_to_save
+from cgpt.checkpoint.parts import check_part_size, dump_json, weights_to_save
 from cgpt.checkpoint.reader import Job, grouped
 from cgpt.checkpoint.storage import Storage
 from cgpt.errors import ConfigError
+from cgpt.graphs import family_of
 from cgpt.llm import LLM
-from cgpt.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.tokenizer import KINDS, Tokenizer
 from cgpt.weights import quantize
 
 VOCABULARY = struct.Struct("<IIQ")      # words, first word with a score, bytes of text
@@ -117,7 +119,8 @@ def _parts(llm: LLM, path: object, optimizer: bool, storage: Storage) -> Iterato
         check_part_size(path, what, data)
         return Record(kind, what, len(data), flags=flags), memoryview(data)
 
-    config: dict[str, Any] = {"graph": GRAPH, "config": llm.config.to_dict()}
+    config: dict[str, Any] = {"graph": family_of(llm.config).name,
+                              "config": llm.config.to_dict()}
     if storage.weights != "float32":
         config["weights"] = {"form": storage.weights}
     if storage.weights == "int8":
@@ -133,7 +136,7 @@ def _parts(llm: LLM, path: object, optimizer: bool, storage: Storage) -> Iterato
     if optimizer and llm.optimizer is not None:
         yield part(Kind.OPTIMIZER, llm.optimizer.to_dict())
     kind = llm.tokenizer.kind
-    if kind != "words":     # single characters are encoded as words are, by every reader
+    if kind in KINDS[1:]:   # single characters are encoded as words are, by every reader
         yield part(Kind.TOKENIZER, {"kind": kind}, flags=OPTIONAL if kind == "chars" else 0)
 
 
@@ -166,7 +169,8 @@ def pack_vocabulary(tokenizer: Tokenizer) -> bytes:
     """The vocabulary's payload: counts, scores, where each word starts, the words' UTF-8."""
     words = [word.encode("utf-8", "surrogatepass") for word in tokenizer.words]
     text = b"".join(words)
-    scores = np.array(tokenizer.to_state()["scores"], "<f8")
+    scores = np.array([-math.inf if score is None else score
+                       for score in tokenizer.to_state()["scores"]], "<f8")
     offsets = np.concatenate(([0], np.cumsum([len(word) for word in words]))).astype("<u4")
-    return VOCABULARY.pack(len(words), FIRST_WORD, len(text)) + scores.tobytes() \
+    return VOCABULARY.pack(len(words), len(words) - len(scores), len(text)) + scores.tobytes() \
         + offsets.tobytes() + text

@@ -20,13 +20,13 @@ from cgpt.arena import Entry, Floats
 from cgpt.checkpoint.failures import damaged, not_saved, other_version
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
+from cgpt.graphs import FAMILIES, family_of
 from cgpt.llm import LLM, TrainingState
 from cgpt.model import GPT, LayerRecord
 from cgpt.optim import AdamW
 from cgpt.optimizers import restore_optimizer
 from cgpt.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, KINDS, Tokenizer
 
-GRAPH = "gpt2"                          # the only graph that this version builds
 _DEEPEST = 64                           # nesting of a JSON part
 _LONGEST = 1 << 24                      # bytes of a JSON part
 _ROOM = 40_000_000                      # bytes that a part's Python objects may take, and more
@@ -134,12 +134,13 @@ def weights_to_save(llm: LLM) -> Floats:
 
 def build_config(path: object, graph: Any, values: Any) -> GPTConfig:
     """The configuration of a graph that this version knows."""
-    if graph != GRAPH:
-        raise other_version(path, f"the graph {graph!r:.60}", f"'{GRAPH}'")
+    if not isinstance(graph, str) or graph not in FAMILIES:
+        known = " or ".join(f"'{name}'" for name in FAMILIES)
+        raise other_version(path, f"the graph {graph!r:.60}", known)
     if not isinstance(values, dict):
         raise damaged(path, "a configuration that is no object", "an object")
     try:
-        return GPTConfig.from_dict(values)
+        return FAMILIES[graph].config.from_dict(values)
     except (ConfigError, TypeError) as error:
         raise damaged(path, f"a configuration that cannot be ({error})", "a valid one") from None
 
@@ -162,20 +163,20 @@ def _reserved_words() -> list[str]:
 
 def build_tokenizer(path: object, words: list[str], scores: list[float],
                     config: GPTConfig, kind: Any = "words") -> Tokenizer:
-    """words of every id, scores of those from FIRST_WORD on."""
-    reserved = _reserved_words()
-    if words[:FIRST_WORD] != reserved:
+    """words of every id, scores of those that have one in this family."""
+    family, reserved = family_of(config), _reserved_words()
+    if family.unscored and words[:FIRST_WORD] != reserved:
         raise damaged(path, "a vocabulary whose first words are not the special tokens and bytes",
                       f"'{reserved[0]}' to '{reserved[-1]}'")
     if len(words) > config.vocab_size:
         raise damaged(path, f"a vocabulary of {len(words)} words", f"at most {config.vocab_size}")
-    words = words[FIRST_WORD:]
+    words = words[family.unscored:]
     if isinstance(kind, str) and kind not in KINDS:
         raise other_version(path, f"a tokenizer of the kind {kind!r:.60}", ", ".join(KINDS))
-    if kind == "words" and _plainly_right(words, scores):
+    if family.unscored and kind == "words" and _plainly_right(words, scores):
         return Tokenizer(words, scores)
     try:
-        return Tokenizer.from_state({"words": words, "scores": scores, "kind": kind})
+        return family.tokenizer.from_state({"words": words, "scores": scores, "kind": kind})
     except DataError as error:
         raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None
 
@@ -240,9 +241,10 @@ def check_layers(path: object, found: list[Any], gpt: GPT) -> list[LayerRecord]:
 
 def check_fits(path: object, config: GPTConfig, available: int) -> list[Entry]:
     """The layout of the configuration, once its weights can be in `available` bytes at all."""
-    C, F = config.n_embd, config.n_ff
-    least = config.n_layer * (4 * C * C + 2 * C * F) + (config.vocab_size + config.block_size) * C
+    C, F, family = config.n_embd, config.n_ff, family_of(config)
+    other = config.block_size if family.name == "gpt2" else config.vocab_size   # wpe, or the head
+    least = config.n_layer * (4 * C * C + 2 * C * F) + (config.vocab_size + other) * C
     if least > available:
         raise damaged(path, f"a configuration of at least {least} parameters",
                       f"at most {available}, which is all that the file can hold")
-    return GPT.layout(config)
+    return family.graph.layout(config)

@@ -85,15 +85,21 @@ def _recognise(head: bytes, text: bytes, size: int) -> tuple[str, str]:
     if head[8:9] == b"{" and length + 8 <= size:
         return "a safetensors file", "choose another file"
     if text.startswith(b"{"):
-        if b'"vocab"' in head and b'"encode"' in head:
-            return "a JSON export of RustGPT-Chinese", "this version cannot import it"
+        if is_rustgpt_json(head):
+            return "a JSON export of RustGPT-Chinese", "import it with cgpt import FILE OUT.bin"
         return f"JSON that does not say '{JSON_FORMAT}'", "choose another file"
     if _is_bincode(head):
         return ("a binary file of RustGPT-Chinese (bincode)",
-                "it has no version or checksums and cannot be imported")
+                "export it as JSON with that program and import that with cgpt import FILE OUT.bin")
     if _is_text(head):
         return "text", "choose another file"
     return f"bytes that begin with {head[:8].hex(' ')}", "choose another file"
+
+
+def is_rustgpt_json(head: bytes) -> bool:
+    """Whether a file that starts so is a JSON export of RustGPT-Chinese."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
+    return text.startswith(b"{") and b'"vocab"' in head and b'"encode"' in head
 
 
 def _is_bincode(head: bytes) -> bool:

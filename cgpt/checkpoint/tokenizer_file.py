@@ -14,6 +14,7 @@ from cgpt.checkpoint.parts import parse_json
 from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import format_of
 from cgpt.errors import DataError
+from cgpt.rust_tokenizer import RustTokenizer
 from cgpt.tokenizer import Tokenizer
 
 FORMAT, VERSION = "cgpt-tokenizer", 1
@@ -59,6 +60,7 @@ def _parsed(path: object, text: bytes | bytearray) -> Tokenizer:
         raise other_version(path, f"format version {state.get('version')!r:.60}",
                             f"version {VERSION}")
     try:
-        return Tokenizer.from_state(state)
+        kind = RustTokenizer if state.get("kind") == RustTokenizer.KIND else Tokenizer
+        return kind.from_state(state)
     except DataError as error:
         raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None

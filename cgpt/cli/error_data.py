@@ -30,6 +30,8 @@ DATA_SENTENCES: dict[str, str] = {
         "保存的词汇表: 第 {n} 个词含有半个字符: {value}",
     "saved vocabulary: word {n} occurs twice, found {value}":
         "保存的词汇表: 第 {n} 个词重复出现: {value}",
+    "saved vocabulary: the special token '{name}' is missing":
+        "保存的词汇表: 缺少特殊词 '{name}'",
     "saved vocabulary: the score of word {n} must be a finite number, found {value}":
         "保存的词汇表: 第 {n} 个词的分数应为有限数，而不是 {value}",
     "saved vocabulary: unknown kind {value}; known: {known}":

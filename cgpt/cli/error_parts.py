@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 
+from cgpt.cli.error_import import IMPORT
+
 # Of checkpoints: found, expected, what to do.
 CHECKPOINT: dict[str, str] = {
     # opening and saving
@@ -85,11 +87,11 @@ CHECKPOINT: dict[str, str] = {
     "a Python pickle (which may run code)": "Python pickle（可能执行代码）",
     "a safetensors file": "safetensors 文件",
     "a JSON export of RustGPT-Chinese": "RustGPT-Chinese 导出的 JSON",
-    "this version cannot import it": "此版本无法导入它",
+    "import it with cgpt import FILE OUT.bin": "请用 cgpt import 文件 OUT.bin 导入",
     "JSON that does not say '{name}'": "没有写明 '{name}' 的 JSON",
     "a binary file of RustGPT-Chinese (bincode)": "RustGPT-Chinese 的二进制文件（bincode）",
-    "it has no version or checksums and cannot be imported":
-        "它没有版本号和校验和，无法导入",
+    "export it as JSON with that program and import that with cgpt import FILE OUT.bin":
+        "请用该程序导出为 JSON，再用 cgpt import 文件 OUT.bin 导入",
     "text": "文本",
     "bytes that begin with {bytes}": "以 {bytes} 开头的字节",
     "JSON of the format {name}": "格式为 {name} 的 JSON",
@@ -356,4 +358,4 @@ _NUMBERS = {
 SYSTEM = {os.strerror(getattr(errno, name)): chinese for name, chinese in _NUMBERS.items()
           if hasattr(errno, name)}
 
-PARTS: dict[str, str] = {**CHECKPOINT, **OTHER, **PYTHON, **SYSTEM}
+PARTS: dict[str, str] = {**CHECKPOINT, **IMPORT, **OTHER, **PYTHON, **SYSTEM}

@@ -49,10 +49,10 @@ SENTENCES: dict[str, str] = {
     # the command line
     "{folder}: the folder cannot be made ({reason}); run cgpt in a folder that you may write to":
         "{folder}: 无法创建文件夹（{reason}）；请在有写权限的文件夹中运行 cgpt",
-    "{path}: a folder, expected a model file; this version imports cgpt's own .bin and .json only "
-    "(GPT-2 folders have another vocabulary)":
-        "{path}: 这是文件夹，应为模型文件；此版本只能导入 cgpt 自己的 .bin 和 .json"
-        "（GPT-2 文件夹的词汇表不同）",
+    "{path}: a folder, expected a model file; this version imports cgpt's own .bin and .json and "
+    "the JSON exports of RustGPT-Chinese (GPT-2 folders have another vocabulary)":
+        "{path}: 这是文件夹，应为模型文件；此版本能导入 cgpt 自己的 .bin 和 .json 以及"
+        " RustGPT-Chinese 导出的 JSON（GPT-2 文件夹的词汇表不同）",
     "{path}: the file does not say how it was trained, so there is nothing to go on with; train "
     "it from the guided run instead (cgpt)":
         "{path}: 文件没有记录训练方式，无法接着训练；请改用引导运行（cgpt）继续训练",
@@ -212,6 +212,13 @@ SENTENCES: dict[str, str] = {
     "the tokenizer has {n} tokens and the model only {rows} embeddings; they do not belong "
     "together":
         "分词器有 {n} 个词，模型只有 {rows} 个嵌入；二者不配套",
+    "weights: this model's graph computes with float32 weights only, found form {form}; leave the "
+    "form out":
+        "weights: 此模型的计算图只用 float32 权重，而现在为 {form}；请不要指定",
+    "{path}: a vocabulary of RustGPT-Chinese, which only an imported model can have; name another "
+    "file, or words, chars or bpe":
+        "{path}: 这是 RustGPT-Chinese 的词汇表，只能用于导入的模型；请指定其他文件，"
+        "或 words、chars、bpe",
     # training
     "training state: expected an object, found {type}": "训练状态: 应为对象，而不是 {type}",
     "training state: unknown field '{name}'; known: {known}":

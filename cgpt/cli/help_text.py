@@ -48,8 +48,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "A map a layer (mean of heads); --layer N: its heads, with --head N that one alone."),
     "export": ("转存为 .bin 或 .json (按后缀)。", "Save as .bin or .json, by suffix."),
     "import": (
-        "读入其他来源的模型，存为 OUT.bin。\n支持 cgpt 的 .bin 与 .json。",
-        "Read a model from elsewhere and save it as OUT.bin.\nKnown: cgpt's .bin and .json."),
+        "读入其他来源的模型，存为 OUT.bin。\n"
+        "支持 cgpt 的 .bin 与 .json，以及 RustGPT-Chinese 导出的 JSON。",
+        "Read a model from elsewhere and save it as OUT.bin.\n"
+        "Known: cgpt's .bin and .json, and the JSON exports of RustGPT-Chinese."),
     "info": (
         "显示模型的配置、层、参数、记录与训练状态。\n不给 MODEL 时显示版本、指令集与线程数。",
         "Show a model's configuration, layers, parameters, records and training state.\n"

@@ -159,6 +159,12 @@ MESSAGES: dict[str, tuple[str, str]] = {
                           "the training of {path} is complete; --epochs N makes it N in all"),
     "empty_question": ("问题为空；用 -p TEXT 或标准输入给出问题。",
                        "the question is empty; give it by -p TEXT or on stdin"),
+    "imported": ("RustGPT-Chinese 模型: {graph}，{words} 个词",
+                 "model of RustGPT-Chinese: {graph}, {words} words"),
+    "imported_steps": ("优化器状态一并导入 (第 {n} 步)，继续训练时从该状态接着算",
+                       "Adam's state is imported too (step {n}); further training goes on from it"),
+    "imported_no_steps": ("没有可接续的优化器状态，继续训练时将重新开始累积",
+                          "no optimizer state that could go on; further training starts afresh"),
     "exported": ("已导出: {path} ({size})", "exported: {path} ({size})"),
     "verified": ("校验: 全部字节完好", "verified: every byte is as written"),
     # what `cgpt info` shows: the names of its JSON, said in Chinese

@@ -59,13 +59,19 @@ def export(model: str, out: str, weights_only: bool, weights: str) -> int:
 @click.argument("out", metavar="OUT.bin", callback=options.model_path)
 def import_(source: str, out: str) -> int:
     """Read a model from elsewhere and save it."""
-    from cgpt.checkpoint import load_model_auto
+    from cgpt.checkpoint import import_model
 
     if Path(source).is_dir():
         raise CheckpointError(f"{source}: a folder, expected a model file; this version imports "
-                              "cgpt's own .bin and .json only (GPT-2 folders have another "
-                              "vocabulary)", code="foreign")
-    save_model(load_model_auto(source), out)
+                              "cgpt's own .bin and .json and the JSON exports of RustGPT-Chinese "
+                              "(GPT-2 folders have another vocabulary)", code="foreign")
+    llm = import_model(source)
+    if "imported_from" in llm.metadata:
+        click.echo(t("imported", graph=", ".join(layer.type for layer in llm.gpt.layer_records()),
+                     words=len(llm.tokenizer)), err=True)
+        click.echo(t("imported_steps", n=llm.optimizer.step_count) if llm.optimizer
+                   else t("imported_no_steps"), err=True)
+    save_model(llm, out)
     click.echo(t("exported", path=out, size=human_size(os.path.getsize(out))), err=True)
     return 0
 

@@ -1,4 +1,4 @@
-# Element by element: GELU, the residual sum, dropout.
+# Element by element: GELU, ReLU, the residual sum, dropout.
 
 cdef enum:
     SPAN = 4096    # elements of one task
@@ -57,6 +57,47 @@ def gelu_backward(const float[::1] dy, const float[::1] x, float[::1] dx):
     for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
         gelu_span_backward(&dy[part * SPAN], &x[part * SPAN], &dx[part * SPAN],
                            smaller(SPAN, n - part * SPAN), NULL)
+
+
+cdef void relu_span(const float *x, float *y, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        y[i] = 0 if x[i] < 0 else x[i]
+
+
+cdef void relu_span_backward(const float *dy, const float *x, float *dx,
+                             Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        # Products with 0, so that NaN and infinity of either reach dx.
+        dx[i] = dy[i] * <float>(x[i] > 0) + 0 * x[i]
+
+
+def relu_forward(const float[::1] x, float[::1] y):
+    """y = max(x, 0); a NaN stays one.
+
+    x, y  (n,)  y may be x. Raises ValueError naming the array whose shape is wrong.
+    Source: Nair and Hinton 2010, "Rectified Linear Units Improve Restricted Boltzmann Machines".
+    """
+    cdef Py_ssize_t n = x.shape[0], part
+    expect_length("y", y, n)
+    cdef int threads = threads_for(1.0 * n)
+    for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
+        relu_span(&x[part * SPAN], &y[part * SPAN], smaller(SPAN, n - part * SPAN))
+
+
+def relu_backward(const float[::1] dy, const float[::1] x, float[::1] dx):
+    """dx = dy where x > 0, else 0. All (n,); dx may be dy; x is relu_forward's input.
+
+    Raises ValueError naming the array whose shape is wrong.
+    """
+    cdef Py_ssize_t n = x.shape[0], part
+    expect_length("dy", dy, n)
+    expect_length("dx", dx, n)
+    cdef int threads = threads_for(1.0 * n)
+    for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
+        relu_span_backward(&dy[part * SPAN], &x[part * SPAN], &dx[part * SPAN],
+                           smaller(SPAN, n - part * SPAN))
 
 
 cdef void add_span(const float *a, const float *b, float *y, Py_ssize_t n) noexcept nogil:

@@ -33,26 +33,32 @@ cdef void scatter_columns(const float *dy, const int *rows, float *dw, Py_ssize_
 
 
 def embedding_backward(const float[:, ::1] dy, const int[::1] ids, const int[::1] positions,
-                       float[:, ::1] dwte, float[:, ::1] dwpe):
+                       float[:, ::1] dwte, dwpe):
     """dwte[ids[n]] += dy[n] and dwpe[positions[n]] += dy[n].
 
-    dy (N, C), ids and positions (N,) int32, dwte (V, C), dwpe (T, C).
+    dy (N, C), ids and positions (N,) int32, dwte (V, C), dwpe (T, C) or None.
     Raises ValueError naming the array whose shape is wrong or the index out of range.
     """
     cdef Py_ssize_t N = ids.shape[0], C = dwte.shape[1], part
+    cdef float[:, ::1] table
+    cdef float *sums = NULL
     expect("positions", positions.shape[0], N)
     expect_shape("dy", dy, N, C)
-    expect_shape("dwpe", dwpe, dwpe.shape[0], C)
     expect_range("ids", ids, 0, dwte.shape[0])
-    expect_range("positions", positions, 0, dwpe.shape[0])
+    if dwpe is not None:
+        table = dwpe
+        expect_shape("dwpe", table, table.shape[0], C)
+        expect_range("positions", positions, 0, table.shape[0])
+        sums = <float *>first_element(table)
     if N == 0:
         return
     cdef int threads = threads_for(2.0 * N * C)
     for part in prange(blocks(C, COLUMNS), nogil=True, num_threads=threads, schedule="static"):
         scatter_columns(&dy[0, part * COLUMNS], &ids[0], &dwte[0, part * COLUMNS], N, C,
                         smaller(COLUMNS, C - part * COLUMNS))
-        scatter_columns(&dy[0, part * COLUMNS], &positions[0], &dwpe[0, part * COLUMNS], N, C,
-                        smaller(COLUMNS, C - part * COLUMNS))
+        if sums != NULL:
+            scatter_columns(&dy[0, part * COLUMNS], &positions[0], sums + part * COLUMNS, N, C,
+                            smaller(COLUMNS, C - part * COLUMNS))
 
 
 def gather_rows(const float[:, ::1] x, const int[::1] rows, float[:, ::1] y):

@@ -1,0 +1,59 @@
+"""How texts and dialogues become tokens: by marks that are tokens, or by marks that are text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cgpt.rust_tokenizer import RustTokenizer
+from cgpt.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Template:
+    """Marks that no text can produce: <bos> [<system> text] <user> text <assistant> text <eos>.
+
+    opening  tokens before a text that is learnt
+    start    tokens before a dialogue, and before a text that is to be continued
+    cue      tokens between a question and the answer that is due, which are not learnt
+    """
+
+    tokenizer: Tokenizer
+    opening: list[int]
+    start: list[int]
+    cue: list[int]
+
+    def message(self, role: str, text: str) -> list[int]:
+        """A message: its mark, its text and, where it is an answer, <eos>."""
+        tokenizer = self.tokenizer
+        marks = {"system": tokenizer.system_id, "user": tokenizer.user_id,
+                 "assistant": tokenizer.assistant_id}
+        return self._ended(role, [marks[role], *tokenizer.encode(text)])
+
+    def _ended(self, role: str, ids: list[int]) -> list[int]:
+        return [*ids, self.tokenizer.eos_id] if role == "assistant" else ids
+
+
+@dataclass(frozen=True)
+class RustTemplate(Template):
+    """Marks that are text, as RustGPT-Chinese has them: 用户：text助手：text</s>.
+
+    There is no cue: the model says "助手：" itself. A system message is its text. That program's
+    prompts begin with nothing even where its training began with <|bos|>, and so do ours; what
+    is learnt here as a dialogue begins as the prompts do.
+    """
+
+    tokenizer: RustTokenizer
+
+    def message(self, role: str, text: str) -> list[int]:
+        marks = {"system": "", "user": self.tokenizer.marks[0],
+                 "assistant": self.tokenizer.marks[1]}
+        said = role == "assistant" and text.startswith(marks[role])    # by the model itself
+        return self._ended(role, self.tokenizer.encode(text if said else marks[role] + text))
+
+
+def template_of(tokenizer: Tokenizer) -> Template:
+    """The template that a model with this tokenizer was or will be trained with."""
+    if isinstance(tokenizer, RustTokenizer):
+        return RustTemplate(tokenizer, tokenizer.opening, [], [])
+    bos = [tokenizer.bos_id]
+    return Template(tokenizer, bos, bos, [tokenizer.assistant_id])
