@@ -383,3 +383,11 @@ def test_a_base_model_takes_less_than_300_mb_of_memory(tmp_path: Path) -> None:
                               text=True, check=True)
         assert int(done.stdout) < 300e6
     assert path.stat().st_size > 300e6
+
+
+@pytest.mark.parametrize("n", [1, 2, 1000])
+def test_the_longest_text_of_a_number_has_room(n: int) -> None:
+    """Nine digits behind a sign and four zeros, whatever the number of numbers."""
+    values = np.full(n, np.uint32(0xB7601A48)).view(np.float32)
+    text = bytes(format_floats(values))
+    assert text == b"-0.0000133575595," * n

@@ -17,7 +17,7 @@
 
 #define CGPT_LEAST_POWER (-80)
 #define CGPT_MOST_POWER 60
-#define CGPT_LONGEST_DECIMAL 16             /* "-1.2345678e-38," and a byte to spare */
+#define CGPT_LONGEST_DECIMAL 17             /* "-0.0000123456789," */
 
 /* 10**k = (cgpt_powers[k] + less than 1) * 2**(floor(log2(10**k)) - 63); filled in by Python. */
 static uint64_t cgpt_powers[CGPT_MOST_POWER - CGPT_LEAST_POWER + 1];
