@@ -91,7 +91,7 @@ cdef int bind(Projection *p, str name, weight, bias, Py_ssize_t rows,
         b = bias
         expect_length(f"{name}: bias", b, rows)
         p.bias = &b[0]
-    p.dots = dots_for(p.weight.form, p.weight.group)
+    p.dots = dots_for(&p.weight)
     return 0
 
 

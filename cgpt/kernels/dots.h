@@ -112,10 +112,11 @@ CGPT_INLINE vf weights_at(const void *row, int form, Py_ssize_t k) {
     return form == FLOAT32 ? vload((const float *)row + k) : vload_half((const uint16_t *)row + k);
 }
 
-/* Dot products of `rt` rows from x on with VL / rt rows from w on; lane [row][column]. For one row
- * the memory is the limit, and reads each row of W for too short a time to foresee it: so as many
- * bytes as are read here are asked for from behind. */
-CGPT_INLINE vf tile_of_floats(int rt, int form, const float *x, const char *w, Py_ssize_t K) {
+/* Dot products of `rt` rows from x on with VL / rt rows from w on; lane [row][column]. With `ahead`
+ * as many bytes as are read here are asked for from behind: where one row of x waits for the memory,
+ * each row of W is read for too short a time to be foreseen. */
+CGPT_INLINE vf tile_of_floats(int rt, int form, int ahead, const float *x, const char *w,
+                              Py_ssize_t K) {
     const int jt = VL / rt;
     const Py_ssize_t size = form == FLOAT32 ? 4 : 2, stride = K * size;
     vf sum[VL], xs[TILE_ROWS];
@@ -129,7 +130,7 @@ CGPT_INLINE vf tile_of_floats(int rt, int form, const float *x, const char *w, P
         UNROLL(16)
         for (j = 0; j < jt; j++) {
             vf wj = weights_at(w + j * stride, form, k);
-            if (rt == 1) PREFETCH_FAR(w + jt * stride + (k * jt + j * VL) * size);
+            if (ahead) PREFETCH_FAR(w + jt * stride + (k * jt + j * VL) * size);
             UNROLL(4)
             for (r = 0; r < rt; r++) sum[r * jt + j] += xs[r] * wj;
         }
@@ -288,11 +289,15 @@ CGPT_INLINE void scatter(int rt, vf sums, float *out) {
         for (j = 0; j < VL / rt; j++) out[r * VL + j] = part[r * (VL / rt) + j];
 }
 
-#define FLOATS(rt, form, size)                                                                  \
-    tile_of_floats(rt, form, o->x + r * o->columns,                                     \
+#define FLOATS(rt, form, ahead, size)                                                           \
+    tile_of_floats(rt, form, ahead, o->x + r * o->columns,                                      \
                    (const char *)m->data + (j0 + j) * m->columns * size, m->columns)
-DOTS(dots_float32, static, FLOATS(1, FLOAT32, 4), FLOATS(2, FLOAT32, 4), FLOATS(4, FLOAT32, 4))
-DOTS(dots_float16, static, FLOATS(1, FLOAT16, 2), FLOATS(2, FLOAT16, 2), FLOATS(4, FLOAT16, 2))
+DOTS(dots_float32, static, FLOATS(1, FLOAT32, 0, 4), FLOATS(2, FLOAT32, 0, 4),
+     FLOATS(4, FLOAT32, 0, 4))
+DOTS(dots_far_float32, static, FLOATS(1, FLOAT32, 1, 4), FLOATS(2, FLOAT32, 0, 4),
+     FLOATS(4, FLOAT32, 0, 4))
+DOTS(dots_float16, static, FLOATS(1, FLOAT16, 1, 2), FLOATS(2, FLOAT16, 0, 2),
+     FLOATS(4, FLOAT16, 0, 2))
 #define BYTES_BY(tile, rt, group) tile(rt, group, o, r, m, j0 + j)
 #define DOTS_INT8(NAME, FUNCTION, TILE, group)                                                  \
     DOTS(NAME, FUNCTION, BYTES_BY(TILE, 1, group), BYTES_BY(TILE, 2, group),                    \
@@ -311,9 +316,16 @@ DOTS_INT8(dots_vnni_by_64, static CGPT_VNNI, tile_of_bytes_vnni, 64)
 typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                      float *);
 
+/* Bytes of a float32 matrix from which on it pays to ask ahead: what the caches keep from the last
+ * token needs it not, and S and M lost 8 % by it where L gained 4. */
+#define FAR_BYTES (4 << 20)
+
 /* The function for a matrix of this form, and for int8 of this group, on this processor. */
-static Dots dots_for(int form, Py_ssize_t group) {
-    if (form == FLOAT32) return dots_float32;
+static Dots dots_for(const Weights *m) {
+    const int form = m->form;
+    const Py_ssize_t group = m->group;
+    if (form == FLOAT32)
+        return 4 * m->rows * m->columns < FAR_BYTES ? dots_float32 : dots_far_float32;
     if (form == FLOAT16) return dots_float16;
 #ifdef CGPT_VNNI
     if (__builtin_cpu_supports("avx512vnni"))

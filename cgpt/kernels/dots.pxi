@@ -21,7 +21,7 @@ cdef extern from "dots.h" nogil:
         Py_ssize_t padded
     ctypedef void (*Dots)(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
                           Py_ssize_t next, float *out) noexcept nogil
-    Dots dots_for(int form, Py_ssize_t group)
+    Dots dots_for(const Weights *m)
     vf vsums(vf *x)
     vf vload_half(const unsigned short *p)
     void quantize_row(const float *x, Py_ssize_t K, signed char *q, float *scales,
