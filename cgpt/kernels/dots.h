@@ -8,6 +8,7 @@
 #ifndef CGPT_DOTS_H
 #define CGPT_DOTS_H
 
+#include "quantize.h"
 #include "simd.h"
 #if VL == 16 || VL == 8
 #include <immintrin.h>
@@ -16,7 +17,6 @@
 enum { FLOAT32, FLOAT16, INT8 };
 
 #define BYTES (4 * VL)      /* int8 values in a vector */
-#define QUANTUM 64          /* values of a row of x that share a scale; a multiple of BYTES */
 #define TILE_ROWS 4         /* most rows of x in a tile */
 
 /* W (rows, columns) as it is stored: see Storage in cgpt/checkpoint/storage.py. */
@@ -332,43 +332,6 @@ static Dots dots_for(const Weights *m) {
         return group == 32 ? dots_vnni_by_32 : dots_vnni_by_64;
 #endif
     return group == 32 ? dots_int8_by_32 : dots_int8_by_64;
-}
-
-/* A row of x (K) as int8 with a scale for each QUANTUM values: max |x| / 127, rounded to nearest.
- * A value that is not finite makes its scale NaN, so that it is seen in every product. */
-static void quantize_row(const float *x, Py_ssize_t K, int8_t *q, float *scales,
-                         int32_t *correction) {
-    Py_ssize_t k, i;
-    for (k = 0; k < K; k += QUANTUM) {
-        float part[QUANTUM] = {0}, most, unfinite, inverse;
-        int8_t *to = q + k;
-        const Py_ssize_t n = K - k < QUANTUM ? K - k : QUANTUM;
-        memcpy(part, x + k, (size_t)n * 4);
-        {
-            vf top = vset1(0.0f), zero = vset1(0.0f);
-            for (i = 0; i < QUANTUM; i += VL) {
-                vf v = vload(part + i), minus = vset1(0.0f) - v;
-                top = vmax(top, vselect(vless(v, minus), minus, v));
-                zero += v - v;
-            }
-            most = vmax_lanes(top);
-            unfinite = vsum(zero);      /* 0, or NaN */
-        }
-        if (unfinite != 0.0f) {
-            memset(to, 0, QUANTUM);
-            scales[k / QUANTUM] = unfinite;
-        } else {
-            inverse = most > 0.0f ? 127.0f / most : 0.0f;
-            if (!(inverse < INFINITY)) inverse = 0.0f;      /* most is next to nothing */
-            for (i = 0; i < QUANTUM; i++) {
-                float v = part[i] * inverse;
-                to[i] = (int8_t)(int)(v < 0.0f ? v - 0.5f : v + 0.5f);
-            }
-            scales[k / QUANTUM] = most / 127.0f;
-        }
-        for (i = 0; i < QUANTUM; i += 4)
-            correction[(k + i) / 4] = -128 * (to[i] + to[i + 1] + to[i + 2] + to[i + 3]);
-    }
 }
 
 /* A matrix of fewer than VL rows, copied to `room` with rows of zeros behind it. */
