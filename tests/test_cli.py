@@ -424,7 +424,7 @@ def test_export_and_import(run: Run, place: Path) -> None:
     assert (place / "weights.bin").stat().st_size < (place / MODEL).stat().st_size / 2
     (place / "gpt2").mkdir()
     code, _, err = run("import", "gpt2", "x.bin")
-    assert code == 3 and "只能导入 cgpt 自己的 .bin 和 .json" in err
+    assert code == 3 and "能导入 cgpt 自己的 .bin 和 .json" in err
 
 
 def test_info(run: Run, place: Path) -> None:
