@@ -4,13 +4,10 @@ Source: Sennrich, Haddow, Birch 2016, arXiv:1508.07909; over bytes: Radford et a
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 
-cdef extern from "Python.h":
-    int PyUnicode_KIND(object text)
-    void *PyUnicode_DATA(object text)
-    uint32_t PyUnicode_READ(int kind, void *data, Py_ssize_t at) nogil
+include "unicode.pxi"
 
 cdef enum:
     BLANK, DIGIT, LETTER, SIGN          # classes of characters

@@ -11,13 +11,10 @@ trie.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.math cimport INFINITY
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 
-cdef extern from "Python.h":
-    int PyUnicode_KIND(object text)
-    void *PyUnicode_DATA(object text)
-    uint32_t PyUnicode_READ(int kind, void *data, Py_ssize_t at) nogil
+include "unicode.pxi"
 
 cdef enum:
     DIRECT = 0x10000        # the first characters below this have their node in a table

@@ -17,6 +17,8 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 
 OPTIMIZERS = ("adamw", "muon")
+KINDS = ("words", "chars", "bpe")            # of a vocabulary
+FORMS = ("float32", "float16", "int8")      # of a model's matrices, in memory and in files
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
 
 # Generous limits that keep every size product far inside 63 bits.
@@ -100,6 +102,18 @@ class GPTConfig(_Config):
             raise ConfigError(
                 f"GPTConfig: n_head must divide n_embd, found n_head={self.n_head} and n_embd="
                 f"{self.n_embd} (remainder {self.n_embd % self.n_head}); choose another pair")
+
+    @property
+    def matrix_elements(self) -> int:
+        """Elements of all matrices: of the blocks', and of the tables outside them."""
+        C = self.n_embd
+        blocks = self.n_layer * (4 * C * C + 2 * C * self.n_ff)
+        return blocks + C * (self.vocab_size + self._other_rows)
+
+    @property
+    def _other_rows(self) -> int:
+        """Rows of width n_embd that are not of the token embedding: here the positions."""
+        return self.block_size
 
     @classmethod
     def preset(cls, name: str, **changes: int) -> GPTConfig:

@@ -12,10 +12,9 @@ import numpy as np
 
 from cgpt.data import Dialogue, Sample, pack
 from cgpt.errors import DataError
-from cgpt.llm import LLM
+from cgpt.llm import EVALUATION_TOKENS, LLM
 from cgpt.tokenizer import Tokenizer
 
-BATCH_TOKENS = 4096
 _NO_TEXT = ("evaluate: no text to predict; give at least one document with text, or a dialogue "
             "with an answer")
 
@@ -90,7 +89,7 @@ def score_documents(llm: LLM, documents: Iterable[str | Dialogue]) -> list[Docum
     totals = np.zeros((count, 4))
     sizes = _sizes(llm.tokenizer)
     place = 0
-    for batch in pack(samples, max(BATCH_TOKENS, llm.config.block_size)):
+    for batch in pack(samples, max(EVALUATION_TOKENS, llm.config.block_size)):
         losses = llm.gpt.losses(batch.ids, batch.targets, offsets=batch.offsets)
         losses = losses.astype(np.float64)
         for start, end in pairwise(batch.offsets):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 
 from cgpt.arena import Floats
@@ -15,26 +17,31 @@ class KVCache:
 
     keys, values  (L, H, T, D) float32; the first `length` places of each head are filled
     logits        (1, V) float32 of the token inferred last
-    all_keys, all_values, places, slots  the same (1, L, H, T, D), the places 0 to T - 1 and the
+    all_keys, all_values, places, slots  the same as (1, L, H, T, D), the places 0 to T - 1 and the
                   number of the one sequence for each, as a decoder wants them
     """
 
     def __init__(self, config: GPTConfig) -> None:
-        self._hold(*new_caches(config, 1, config.block_size))
+        self.all_keys, self.all_values = new_caches(config, 1, config.block_size)
         self.logits: Floats = np.empty((1, config.vocab_size), np.float32)
-        self.length = 0
-
-    def _hold(self, keys: Floats, values: Floats) -> None:
-        """Take over (1, L, H, T, D) each, and make what every call of the decoder needs."""
-        self.all_keys, self.all_values = keys, values
-        self.keys, self.values = keys[0], values[0]
         self.places: Ints = np.arange(self.capacity, dtype=np.int32)
         self.slots: Ints = np.zeros(self.capacity, np.int32)
+        self.length = 0
+
+    @property
+    def keys(self) -> Floats:
+        """(L, H, T, D) float32."""
+        return self.all_keys[0]
+
+    @property
+    def values(self) -> Floats:
+        """(L, H, T, D) float32."""
+        return self.all_values[0]
 
     @property
     def capacity(self) -> int:
         """Most tokens that fit."""
-        return self.keys.shape[2]
+        return self.all_keys.shape[3]
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from position `length` on; what is before it is used again."""
@@ -44,12 +51,12 @@ class KVCache:
 
     def copy(self) -> KVCache:
         """An independent cache with the same tokens; only the filled places are copied."""
-        other = object.__new__(KVCache)
-        other._hold(np.empty_like(self.all_keys), np.empty_like(self.all_values))
+        other = copy(self)
+        other.all_keys = np.empty_like(self.all_keys)
+        other.all_values = np.empty_like(self.all_values)
         other.logits = self.logits.copy()
-        other.length = self.length
-        other.keys[:, :, :self.length] = self.keys[:, :, :self.length]
-        other.values[:, :, :self.length] = self.values[:, :, :self.length]
+        filled = np.s_[..., :self.length, :]
+        other.keys[filled], other.values[filled] = self.keys[filled], self.values[filled]
         return other
 
 

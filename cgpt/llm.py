@@ -32,7 +32,7 @@ from cgpt.tokenizer import Tokenizer
 
 PHASES = ("pretrain", "finetune")
 DEFAULT_PRESET = "small"
-_EVALUATION_TOKENS = 4096       # of one batch where only a loss is asked for
+EVALUATION_TOKENS = 4096       # of one batch where only a loss is asked for
 
 
 @dataclass
@@ -319,7 +319,7 @@ class LLM:
     def summed_loss(self, samples: Sequence[Sample],
                     parallel: Alone = ALONE) -> tuple[float, int]:
         """(sum of the loss in nats, counted tokens) of the samples, which processes share."""
-        batches = pack(samples, max(_EVALUATION_TOKENS, self.config.block_size))
+        batches = pack(samples, max(EVALUATION_TOKENS, self.config.block_size))
         return summed_loss(lambda batch: self.gpt.forward(
             batch.ids, batch.targets, offsets=batch.offsets, positions=batch.positions,
             backward=False), batches, parallel)

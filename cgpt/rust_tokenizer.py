@@ -17,10 +17,11 @@ from typing import Any
 
 from cgpt.errors import DataError
 from cgpt.tokenizer import (
-    _LARGEST_SCORE,
-    _LONGEST_STORED,
     StreamDecoder,
     Tokenizer,
+    check_words,
+    checked_scores,
+    saved_lists,
 )
 from cgpt.vocabulary import _jieba_cut
 
@@ -144,30 +145,10 @@ def _is_latin(char: str) -> bool:
 
 def _check_state(state: Mapping[str, Any]) -> tuple[list[str], list[float]]:
     """words and scores of a saved tokenizer, checked. Raises DataError."""
-    where = "saved vocabulary"
-    if not isinstance(state, Mapping) or not {"words", "scores"} <= set(state):
-        raise DataError(f"{where}: expected an object with 'words' and 'scores'")
-    words, scores = state["words"], state["scores"]
-    if isinstance(scores, list):
-        scores = [NEVER if score is None else score for score in scores]
-    if not isinstance(words, list) or not isinstance(scores, list) or len(words) != len(scores):
-        raise DataError(f"{where}: expected two lists of one length under 'words' and 'scores'")
-    seen = set()
-    for number, word in enumerate(words):
-        if not isinstance(word, str) or not 0 < len(word) <= _LONGEST_STORED:
-            raise DataError(f"{where}: word {number} must be a string of 1 to {_LONGEST_STORED} "
-                            f"characters, found {word!r:.100}")
-        if any("\ud800" <= char <= "\udfff" for char in word):
-            raise DataError(f"{where}: word {number} holds half a character, found {word!a}")
-        if word in seen:
-            raise DataError(f"{where}: word {number} occurs twice, found {word!r}")
-        seen.add(word)
+    words, given = saved_lists(state)
+    check_words(words, 0)
     for name in SPECIAL[:4]:
-        if name not in seen:
-            raise DataError(f"{where}: the special token '{name}' is missing")
-    for number, score in enumerate(scores):
-        if isinstance(score, bool) or not isinstance(score, (int, float)) \
-                or not (score == NEVER or abs(score) <= _LARGEST_SCORE):
-            raise DataError(f"{where}: the score of word {number} must be a finite number, "
-                            f"found {score!r:.100}")
-    return words, [float(score) for score in scores]
+        if name not in words:
+            raise DataError(f"saved vocabulary: the special token '{name}' is missing")
+    scores = [NEVER if score is None else score for score in given]
+    return words, checked_scores(scores, 0, (NEVER,))

@@ -44,6 +44,11 @@ class RustGPTConfig(GPTConfig):
         _check_int("RustGPTConfig", "block_size", self.block_size, 1, _LONGEST)
         _check_float("RustGPTConfig", "norm_eps", self.norm_eps, 0.0, 1.0, open_below=True)
 
+    @property
+    def _other_rows(self) -> int:
+        """The head's: positions are computed."""
+        return self.vocab_size
+
 
 class ReLU(Layer):
     """y = max(x, 0).  x, y (N, F)."""

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cgpt.arena import Floats, aligned, arena_size, read_only
-from cgpt.config import GPTConfig
+from cgpt.config import FORMS, GPTConfig
 from cgpt.errors import ConfigError
 from cgpt.kvcache import new_caches
 from cgpt.layers import Ints, Step
 from cgpt.model import GPT
-from cgpt.weights import FORMS, GROUPS, StoredTensor, form_of, rounded
+from cgpt.weights import GROUPS, StoredTensor, form_of, rounded
 
 _ROWS = 256         # whose logits are held at once
 _TOGETHER = 16      # documents whose caches are held at once

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from hashlib import blake2b
 from operator import index
@@ -23,12 +23,12 @@ from typing import Any
 from cgpt import bpe, vocabulary
 from cgpt._bpe import BytePairs
 from cgpt._lattice import Lattice
+from cgpt.config import KINDS
 from cgpt.errors import ConfigError, DataError
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>")
 FIRST_BYTE = len(SPECIAL_TOKENS)
 FIRST_WORD = FIRST_BYTE + 256
-KINDS = ("words", "chars", "bpe")
 _RESERVED = (*SPECIAL_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256)))
 _LONGEST_STORED = 64  # characters of a word that a saved state may hold
 _LARGEST_SCORE = 1e6
@@ -204,17 +204,34 @@ def _check_kind(kind: object) -> str:
 
 def _check_state(state: Mapping[str, Any]) -> tuple[list[str], list[float], str]:
     """words, scores and kind of a saved tokenizer, checked. Raises DataError."""
+    words, scores = saved_lists(state)
+    kind = state.get("kind", "words")
+    if kind not in KINDS:
+        raise DataError(f"saved vocabulary: unknown kind {kind!r:.60}; known: {', '.join(KINDS)}")
+    check_words(words, FIRST_WORD, _RESERVED, lambda number, word: _check_word(kind, number, word))
+    return words, checked_scores(scores, FIRST_WORD), kind
+
+
+def saved_lists(state: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """What a saved tokenizer has under "words" and "scores". Raises DataError."""
     where = "saved vocabulary"
     if not isinstance(state, Mapping) or not {"words", "scores"} <= set(state):
         raise DataError(f"{where}: expected an object with 'words' and 'scores'")
     words, scores = state["words"], state["scores"]
     if not isinstance(words, list) or not isinstance(scores, list) or len(words) != len(scores):
         raise DataError(f"{where}: expected two lists of one length under 'words' and 'scores'")
-    kind = state.get("kind", "words")
-    if kind not in KINDS:
-        raise DataError(f"{where}: unknown kind {kind!r:.60}; known: {', '.join(KINDS)}")
-    seen = set(_RESERVED)
-    for number, word in enumerate(words, FIRST_WORD):
+    return words, scores
+
+
+def check_words(words: list[Any], first: int, taken: Iterable[str] = (),
+                further: Callable[[int, str], object] | None = None) -> None:
+    """Raises DataError for the first word that cannot be one or occurs twice.
+
+    first    id of words[0];  taken  words that there are already
+    further  called as further(id, word) to refuse more
+    """
+    where, seen = "saved vocabulary", set(taken)
+    for number, word in enumerate(words, first):
         if not isinstance(word, str) or not 0 < len(word) <= _LONGEST_STORED:
             raise DataError(f"{where}: word {number} must be a string of 1 to {_LONGEST_STORED} "
                             f"characters, found {word!r:.100}")
@@ -222,14 +239,22 @@ def _check_state(state: Mapping[str, Any]) -> tuple[list[str], list[float], str]
             raise DataError(f"{where}: word {number} holds half a character, found {word!a}")
         if word in seen:
             raise DataError(f"{where}: word {number} occurs twice, found {word!r}")
-        _check_word(kind, number, word)
+        if further is not None:
+            further(number, word)
         seen.add(word)
-    for number, score in enumerate(scores, FIRST_WORD):
+
+
+def checked_scores(scores: list[Any], first: int, allowed: Collection[float] = ()) -> list[float]:
+    """The scores as floats; those in `allowed` may be infinite. Raises DataError.
+
+    first  id of the word of scores[0]
+    """
+    for number, score in enumerate(scores, first):
         if isinstance(score, bool) or not isinstance(score, (int, float)) \
-                or not abs(score) <= _LARGEST_SCORE:
-            raise DataError(f"{where}: the score of word {number} must be a finite number, "
-                            f"found {score!r:.100}")
-    return words, [float(score) for score in scores], kind
+                or not (score in allowed or abs(score) <= _LARGEST_SCORE):
+            raise DataError(f"saved vocabulary: the score of word {number} must be a finite "
+                            f"number, found {score!r:.100}")
+    return [float(score) for score in scores]
 
 
 def _check_word(kind: str, number: int, word: str) -> None:

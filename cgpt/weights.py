@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from cgpt.arena import Entry, Floats
 from cgpt.errors import ConfigError
 
-FORMS = ("float32", "float16", "int8")
 GROUPS = (32, 64)
 _LARGEST = 127
-_LARGEST_HALF = 65504.0
+_LARGEST_IN = {"float16": 65504.0, "int8": 3.4e38}     # a scale is a float32
 _POSITIONS = "wpe.weight"
 _ROWS = 1 << 20                         # elements that are turned at a time, about
 
@@ -61,12 +60,18 @@ def rounded(entry: Entry, x: Floats, form: str, group: int) -> StoredTensor:
     """A float32 tensor in another form. Raises ConfigError where its numbers do not fit."""
     if form == "float32":
         return StoredTensor(x)
-    largest = float(np.abs(x).max())
-    if not largest <= (_LARGEST_HALF if form == "float16" else 3.4e38):
+    largest = too_large(x, form)
+    if largest is not None:
         raise ConfigError(f"weights: {largest} in '{entry.name}' is more than {form} can hold; "
                           "use float32")
     return StoredTensor(x.astype(np.float16)) if form == "float16" else StoredTensor(
         *quantize(x, group), group)
+
+
+def too_large(x: Floats, form: str) -> float | None:
+    """The largest size in x where "float16" or "int8" cannot hold it (NaN where x has one)."""
+    largest = float(np.abs(x).max())
+    return None if largest <= _LARGEST_IN[form] else largest
 
 
 def quantize(x: Floats, group: int) -> tuple[NDArray[np.int8], Floats]:

@@ -16,10 +16,10 @@ from test_kernels import ISAS, module  # noqa: F401
 
 import cgpt
 from cgpt import kernels
-from cgpt.config import GPTConfig
+from cgpt.config import FORMS, GPTConfig
 from cgpt.inference import bind
 from cgpt.model import GPT
-from cgpt.weights import FORMS, StoredTensor, dequantize, form_of, rounded
+from cgpt.weights import StoredTensor, dequantize, form_of, rounded
 
 ODD = GPTConfig(n_layer=2, n_head=3, n_embd=9, n_ff=17, vocab_size=37, block_size=40)
 WIDE = GPTConfig(n_layer=2, n_head=2, n_embd=136, n_ff=330, vocab_size=301, block_size=90)

@@ -51,12 +51,11 @@ def load(path: str | os.PathLike[str], *, training: bool = True,
 
 def _load_for_chat(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
     """A model whose weights are a map of the file where they can be."""
-    records = file.of(Kind.TENSOR)
-    view = None
-    if records and file.mappable and sys.byteorder == "little":
-        view = file.map(records[0].offset, align(records[-1].end) - records[0].offset)
     if not file.mappable and family_of(read_config(file)).stays:
         return _load_stored(file)
+    records, view = file.of(Kind.TENSOR), None
+    if records and file.mappable and sys.byteorder == "little":
+        view = file.map(records[0].offset, align(records[-1].end) - records[0].offset)
     if view is None:
         return _load_copied(file, training=False)
     checking = Running(_checks(file, Kind.TENSOR, view))    # while the rest is built

@@ -27,7 +27,7 @@ from cgpt.errors import ConfigError
 from cgpt.graphs import family_of
 from cgpt.llm import LLM
 from cgpt.tokenizer import KINDS, Tokenizer
-from cgpt.weights import quantize
+from cgpt.weights import quantize, too_large
 
 VOCABULARY = struct.Struct("<IIQ")      # words, first word with a score, bytes of text
 
@@ -147,8 +147,8 @@ def _tensor(path: object, kind: Kind, entry: Entry, flat: Floats, form: str,
         yield _record(kind, entry, flat.astype("<f4", copy=False), DType.FLOAT32)
         return
     matrix = flat.reshape(entry.shape)
-    largest = float(np.abs(matrix).max())
-    if not largest <= (65504.0 if form == "float16" else 3.4e38):
+    largest = too_large(matrix, form)
+    if largest is not None:
         raise not_saved(path, f"{largest} in '{entry.name}'", f"numbers that {form} can hold",
                         "save the weights as float32")
     if form == "float16":

@@ -241,10 +241,8 @@ def check_layers(path: object, found: list[Any], gpt: GPT) -> list[LayerRecord]:
 
 def check_fits(path: object, config: GPTConfig, available: int) -> list[Entry]:
     """The layout of the configuration, once its weights can be in `available` bytes at all."""
-    C, F, family = config.n_embd, config.n_ff, family_of(config)
-    other = config.block_size if family.name == "gpt2" else config.vocab_size   # wpe, or the head
-    least = config.n_layer * (4 * C * C + 2 * C * F) + (config.vocab_size + other) * C
+    least = config.matrix_elements
     if least > available:
         raise damaged(path, f"a configuration of at least {least} parameters",
                       f"at most {available}, which is all that the file can hold")
-    return family.graph.layout(config)
+    return family_of(config).graph.layout(config)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cgpt.arena import Entry
+from cgpt.config import FORMS
 from cgpt.errors import ConfigError
-from cgpt.weights import FORMS, GROUPS, form_of
+from cgpt.weights import GROUPS, form_of
 
 
 @dataclass(frozen=True)

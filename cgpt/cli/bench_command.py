@@ -11,9 +11,10 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, OneOf, option
-from cgpt.cli.bench.table import BENCHES, WEIGHTS, Settings
+from cgpt.cli.bench.table import BENCHES, Settings
 from cgpt.cli.error_text import localized
 from cgpt.cli.messages import t
+from cgpt.config import FORMS
 from cgpt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def separate(ctx: click.Context, param: click.Parameter,
 @option("--config", "shape", type=OneOf(("S", "M", "L", "L64"), fold=True), metavar="S|M|L|L64",
         note="S; threads: M")
 @option("--peer", multiple=True, callback=separate, metavar="NAME[,NAME]")
-@option("--weights", type=OneOf(WEIGHTS), metavar="|".join(WEIGHTS), note=WEIGHTS[0])
+@option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS), note=FORMS[0])
 @option("--batch", type=Number(1, 4096, whole=True), metavar="N", note="1")
 @option("--data", multiple=True, metavar="PATH")
 @option("--recompute", is_flag=True)

@@ -14,7 +14,7 @@ from cgpt.cli.samples import EVERY
 from cgpt.cli.saving import CHECKPOINTS
 from cgpt.cli.terminal import clean
 from cgpt.cli.view_text import FORMATS
-from cgpt.config import OPTIMIZERS, PRESETS, SCHEDULES
+from cgpt.config import FORMS, OPTIMIZERS, PRESETS, SCHEDULES
 
 if TYPE_CHECKING:
     from cgpt.sampling import SamplingConfig
@@ -26,7 +26,6 @@ COUNT = Number(0, 1 << 62, whole=True)
 POSITIVE = Number(1, 1 << 31, whole=True)
 RATE = Number(0, 1, open_low=True)
 VOCAB_SIZE = Number(262, 1 << 24, whole=True)
-FORMS = ("float32", "float16", "int8")
 
 
 def _group(*options: Decorator) -> Decorator:

@@ -16,11 +16,11 @@ from cgpt.cli.layout import columns
 from cgpt.cli.messages import t
 from cgpt.cli.models import one_line, print_json
 from cgpt.cli.terminal import clean, printable
+from cgpt.config import KINDS
 
 if TYPE_CHECKING:
     from cgpt.tokenizer import Tokenizer
 
-KINDS = ("words", "chars", "bpe")
 DEFAULT_OUT = "exports/tokenizer.json"
 MODULES = dict.fromkeys(("train", "encode", "inspect"), __name__)
 _SHOWN = 12     # words in a row of examples

@@ -9,19 +9,6 @@ from libc.stdlib cimport calloc, free
 
 cdef enum:
     ALONE = 4       # up to so many rows, each thread prepares all rows for itself and waits less
-cdef enum:
-    MOST_ROWS = 64  # of one pass through the layers
-
-cdef enum Finishing:
-    WRITE           # y = x W^T + b
-    WRITE_GELU      # y = gelu(x W^T + b)
-    ADD             # y += x W^T + b
-
-ctypedef struct Projection:
-    Weights weight
-    const float *bias
-    Dots dots
-
 ctypedef struct Norm:
     const float *weight
     const float *bias
@@ -137,44 +124,6 @@ cdef Operand prepare(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, P
     if norm != NULL:
         x = room
     return Operand(x, q, scales, correction, C, P)
-
-
-cdef void finish(Projection *p, float *y, const float *sums, Py_ssize_t j0, Py_ssize_t skip,
-                 Py_ssize_t n, Finishing how) noexcept nogil:
-    """Columns j0 + skip .. j0 + n of a row y from dot products `sums` (VL,) of columns j0 on."""
-    cdef float part[VL]
-    cdef vf v = vload(sums)
-    cdef Py_ssize_t j
-    if p.bias != NULL:
-        v = v + load(p.bias + j0, n)
-    if how == WRITE_GELU:
-        v = v * gelu_gate(v)
-    if skip == 0:
-        store(y + j0, load(y + j0, n) + v if how == ADD else v, n)
-        return
-    vstore(part, v)
-    for j in range(skip, n):
-        y[j0 + j] = y[j0 + j] + part[j] if how == ADD else part[j]
-
-
-cdef void project(Projection *p, Operand x, Py_ssize_t R, float *y, Finishing how, int thread,
-                  int threads) noexcept nogil:
-    """This thread's columns of y (R, M)."""
-    cdef Py_ssize_t M = p.weight.rows, units = blocks(M, VL), r, j, j0, n, next
-    cdef Py_ssize_t last = units * (thread + 1) // threads
-    cdef float sums[MOST_ROWS * VL]
-    cdef Weights whole = p.weight
-    if M < VL:
-        whole = widened(&p.weight, cgpt_scratch(
-            SLOT_THREAD, VL * (whole.columns + blocks(whole.columns, 32)) + 1))
-    for j in range(units * thread // threads, last):
-        # The last columns are made once more, so that there are VL of them.
-        j0 = smaller(j * VL, max(M - VL, 0))
-        next = smaller(j0 + VL, M - VL) if j + 1 < last else -1
-        n = smaller(VL, M)
-        p.dots(&whole, &x, R, j0, next, sums)
-        for r in range(R):
-            finish(p, y + r * M, sums + r * VL, j0, j * VL - j0, n, how)
 
 
 cdef void apply(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *to, float *y,

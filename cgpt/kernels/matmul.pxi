@@ -237,14 +237,6 @@ cdef inline float dot(const float *x, const float *y, Py_ssize_t n) noexcept nog
     return vsum(sum0 + sum1)
 
 
-cdef void linear_rows(Product *p, Py_ssize_t j) noexcept nogil:
-    """Column j of C for a few rows of A: each row of the weight is read once."""
-    cdef Py_ssize_t i
-    cdef float bias = p.finish.bias[j] if p.finish.bias != NULL else 0
-    for i in range(p.M):
-        p.c[i * p.N + j] = dot(p.a.data + i * p.K, p.b.data + j * p.K, p.K) + bias
-
-
 def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, float[:, ::1] y,
                    residual=None, activated=None):
     """y = x W^T + b + residual, and activated = gelu(y).
@@ -260,6 +252,8 @@ def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, floa
     cdef Py_ssize_t N = x.shape[0], K = x.shape[1], M = weight.shape[0], j
     cdef const float[::1] b
     cdef Product p
+    cdef Projection few
+    cdef Operand rows
     expect_shape("weight", weight, M, K)
     expect_shape("y", y, N, M)
     p.finish = Finish(NULL, optional("residual", residual, N, M),
@@ -277,8 +271,11 @@ def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, floa
         if K == 0:
             empty_product(&p)
         elif N <= FEW:
-            for j in prange(M, num_threads=threads, schedule="static"):
-                linear_rows(&p, j)
+            few.weight = Weights(p.b.data, NULL, M, K, 0, FLOAT32)
+            few.bias, few.dots = p.finish.bias, dots_for(&few.weight)
+            rows = Operand(p.a.data, NULL, NULL, NULL, K, K)
+            with parallel(num_threads=threads):
+                project(&few, rows, N, p.c, WRITE, threadid(), threads_here())
             for j in range(N):
                 gemm_finish(&p, j * M, M)
         else:

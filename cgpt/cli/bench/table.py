@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 TORCH = ("torch", "torch-malloc", "torch-compile")
 DECODERS = ("torch", "transformers", "llama-cpp", "ctranslate2")
-WEIGHTS = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True)
