@@ -3,8 +3,9 @@
 Source: Sennrich, Haddow, Birch 2016, arXiv:1508.07909; over bytes: Radford et al. 2019, section 2.2.
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 
 include "unicode.pxi"
@@ -108,6 +109,11 @@ def pieces(str text not None):
     return found
 
 
+cdef struct Run:
+    int32_t *ids            # tokens found so far
+    Py_ssize_t n_ids, room
+
+
 cdef struct Pair:
     uint64_t key            # (left << 32 | right) + 1, or 0 where the slot is free
     int32_t merged
@@ -170,40 +176,56 @@ cdef class BytePairs:
 
     def encode(self, str text not None):
         """The ids of a text, as the bytes of native int32."""
-        cdef int kind = PyUnicode_KIND(text)
-        cdef void *data = PyUnicode_DATA(text)
-        cdef Py_ssize_t n = len(text), n_ids
-        cdef int32_t *ids = NULL
-        with nogil:
-            n_ids = self.walk(kind, data, n, &ids)
-        try:
-            if n_ids < 0:
-                raise MemoryError(f"no memory to encode a text of {n} characters")
-            return PyBytes_FromStringAndSize(<char *>ids, n_ids * sizeof(int32_t))
-        finally:
-            free(ids)
+        return self.encode_many([text])[0]
 
-    cdef Py_ssize_t walk(self, int kind, void *data, Py_ssize_t n, int32_t **ids) noexcept nogil:
-        """Encode piece by piece into *ids, which grows; the number of ids, or -1."""
-        cdef Py_ssize_t at = 0, end, count = 0, room = n + ROOM
+    def encode_many(self, list texts not None):
+        """The ids of all texts end to end, and how many each has: bytes of int32, of int64.
+
+        The GIL is released once for all of them.
+        """
+        cdef Py_ssize_t n = len(texts), i, before
+        cdef Text *given = characters_of(texts)
+        cdef Run run
+        cdef int failed = 0
+        counts = bytearray(n * sizeof(int64_t))
+        cdef int64_t *sizes = <int64_t *>PyByteArray_AS_STRING(counts)
+        run.n_ids, run.room = 0, 8 * ROOM
+        run.ids = <int32_t *>malloc(run.room * sizeof(int32_t))
+        try:
+            if not run.ids:
+                raise MemoryError("no memory to encode texts")
+            with nogil:
+                for i in range(n):
+                    before = run.n_ids
+                    failed = self.walk(given[i].kind, given[i].data, given[i].n, &run)
+                    if failed:
+                        break
+                    sizes[i] = run.n_ids - before
+            if failed:
+                raise MemoryError("no memory to encode texts")
+            return (PyBytes_FromStringAndSize(<char *>run.ids, run.n_ids * sizeof(int32_t)),
+                    bytes(counts))
+        finally:
+            free(given)
+            free(run.ids)
+
+    cdef int walk(self, int kind, void *data, Py_ssize_t n, Run *run) noexcept nogil:
+        """Encode piece by piece into run.ids, which grows; 1 where memory ends."""
+        cdef Py_ssize_t at = 0, end
         cdef uint8_t text[ROOM]
         cdef int32_t *grown
         cdef int size
-        ids[0] = <int32_t *>malloc(room * sizeof(int32_t))
-        if not ids[0]:
-            return -1
         while at < n:
             end = piece_end(kind, data, at, n)
             size = put_utf8(kind, data, at, end, text)
-            if count + size > room:
-                room = 2 * room
-                grown = <int32_t *>realloc(ids[0], room * sizeof(int32_t))
+            if run.n_ids + size > run.room:
+                grown = <int32_t *>realloc(run.ids, 2 * run.room * sizeof(int32_t))
                 if not grown:
-                    return -1
-                ids[0] = grown
-            count += self.merge(text, size, ids[0] + count)
+                    return 1
+                run.ids, run.room = grown, 2 * run.room
+            run.n_ids += self.merge(text, size, run.ids + run.n_ids)
             at = end
-        return count
+        return 0
 
     cdef int merge(self, uint8_t *text, int size, int32_t *ids) noexcept nogil:
         """The tokens of a piece of `size` bytes; their number."""

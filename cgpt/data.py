@@ -8,7 +8,7 @@ and only the assistant's text and its <eos> are learnt.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from cgpt.template import template_of
 from cgpt.tokenizer import Tokenizer
 
 __all__ = ["Batch", "Corpus", "Dialogue", "FileReport", "Message", "Sample", "encode_dialogue",
-           "encode_document", "encode_prompt", "join_dialogues", "pack",
-           "packaged_data", "read_corpus", "split_samples"]
+           "encode_document", "encode_prompt", "pack", "packaged_data", "read_corpus",
+           "split_samples"]
 
 IGNORED = -1  # the target of a token that carries no loss
 
@@ -63,7 +63,7 @@ def encode_document(tokenizer: Tokenizer, text: str) -> Sample:
 
 def encode_dialogue(tokenizer: Tokenizer, dialogue: Sequence[Message]) -> Sample:
     """The dialogue by the template above. Raises DataError where the turns do not alternate."""
-    _check_turns(dialogue, "assistant")
+    check_turns(dialogue, "assistant")
     template = template_of(tokenizer)
     tokens, learnt = list(template.start), [False] * len(template.start)
     for message in dialogue:
@@ -78,7 +78,7 @@ def encode_dialogue(tokenizer: Tokenizer, dialogue: Sequence[Message]) -> Sample
 def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """The template up to the answer that is due: messages end with the user's, ids with
     <assistant>. Raises DataError where the turns do not alternate."""
-    _check_turns(messages, "user")
+    check_turns(messages, "user")
     template = template_of(tokenizer)
     return [*template.start, *(token for message in messages
                                for token in template.message(message.role, message.content)),
@@ -96,44 +96,28 @@ def split_samples(samples: Iterable[Sample], block_size: int) -> list[Sample]:
     return windows
 
 
-def pack(samples: Sequence[Sample], batch_tokens: int) -> list[Batch]:
+def pack(samples: Iterable[Sample], batch_tokens: int) -> list[Batch]:
     """Batches of at most batch_tokens tokens, in the order given; the last may be short.
 
     A sample longer than batch_tokens is a batch of its own.
     """
-    groups: list[list[Sample]] = []
-    room = 0
+    return list(packed(samples, batch_tokens))
+
+
+def packed(samples: Iterable[Sample], batch_tokens: int) -> Iterator[Batch]:
+    """The batches of `pack`, one by one."""
+    group: list[Sample] = []
+    room = batch_tokens
     for sample in samples:
         if not len(sample):
             continue
-        if not groups or len(sample) > room:
-            groups.append([])
-            room = batch_tokens
-        groups[-1].append(sample)
+        if group and len(sample) > room:
+            yield _batch(group)
+            group, room = [], batch_tokens
+        group.append(sample)
         room -= len(sample)
-    return [_batch(group) for group in groups]
-
-
-def join_dialogues(dialogues: Sequence[Dialogue], rng: np.random.Generator,
-                   most: int) -> list[Dialogue]:
-    """Join 1..most neighbours (drawn by rng) of a shuffled list into one longer dialogue each.
-
-    So a model learns to answer behind turns that have nothing to do with the question. Dialogues
-    that start with a system message stay alone, as they set their own stage.
-    """
-    joined: list[Dialogue] = []
-    room = 0
-    for dialogue in dialogues:
-        if dialogue[0].role == "system":
-            joined.append(dialogue)
-            room = 0
-        elif room > 0:
-            joined[-1] += dialogue
-            room -= 1
-        else:
-            joined.append(dialogue)
-            room = int(rng.integers(1, most + 1)) - 1 if most > 1 else 0
-    return joined
+    if group:
+        yield _batch(group)
 
 
 def packaged_data() -> tuple[Path, Path]:
@@ -152,7 +136,8 @@ def packaged_data() -> tuple[Path, Path]:
     return files
 
 
-def _check_turns(messages: Sequence[Message], last: str) -> None:
+def check_turns(messages: Sequence[Message], last: str) -> None:
+    """Raises DataError where the turns do not alternate or the last is not from `last`."""
     if not isinstance(messages, (list, tuple)) or not all(
             isinstance(message, Message) for message in messages):
         raise DataError(f"dialogue: expected Message(role, content) one after the other, found "

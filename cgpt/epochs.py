@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import accumulate
-from typing import TypeVar
+from itertools import chain
+from typing import overload
 from zlib import crc32
 
 import numpy as np
 
 from cgpt.config import TrainConfig
-from cgpt.data import Batch, Message, Sample, join_dialogues, pack
+from cgpt.data import Batch, Sample, pack
+from cgpt.documents import Samples
 from cgpt.errors import DataError
 from cgpt.tokenizer import Tokenizer
-
-T = TypeVar("T")
 
 
 def bits(seed: int, *names: int | str) -> np.random.Philox:
@@ -25,114 +24,192 @@ def bits(seed: int, *names: int | str) -> np.random.Philox:
     return np.random.Philox(np.random.SeedSequence([seed, *keys]))
 
 
-def shuffled(size: int, source: np.random.Philox) -> list[int]:
-    """0 .. size-1 in random order."""
-    return np.argsort(source.random_raw(size), kind="stable").tolist() if size else []
+def shuffled(size: int, source: np.random.Philox) -> np.ndarray:
+    """0 .. size-1 in random order, int64."""
+    return np.argsort(source.random_raw(size), kind="stable") if size else np.empty(0, np.int64)
 
 
-def split_documents(documents: Sequence[T], fraction: float, seed: int,
-                    phase: str) -> tuple[list[T], list[T]]:
-    """(training, held out): at least one document each where fraction > 0, in the order given.
+def held_out_documents(size: int, fraction: float, seed: int, phase: str) -> np.ndarray:
+    """(size,) bool: which of so many documents are held out, some where fraction > 0, never all.
 
     Raises DataError where there are too few documents.
     """
-    if not documents:
+    found = np.zeros(size, dtype=bool)
+    if not size:
         raise DataError(f"{phase}: no documents to train on; give at least one")
     if not fraction:
-        return list(documents), []
-    if len(documents) < 2:
+        return found
+    if size < 2:
         raise DataError(f"{phase}: val_fraction={fraction} holds documents out for evaluation and "
-                        f"needs at least 2, found {len(documents)}; give more or set it to 0")
-    size = min(max(1, round(fraction * len(documents))), len(documents) - 1)
-    held_out = set(shuffled(len(documents), bits(seed, phase, "split"))[:size])
-    return ([one for i, one in enumerate(documents) if i not in held_out],
-            [documents[i] for i in sorted(held_out)])
+                        f"needs at least 2, found {size}; give more or set it to 0")
+    most = min(max(1, round(fraction * size)), size - 1)
+    found[shuffled(size, bits(seed, phase, "split"))[:most]] = True
+    return found
 
 
-def digest(samples: Sequence[Sample], config: TrainConfig) -> str:
+def digest(samples: Samples, held_out: Samples, config: TrainConfig) -> str:
     """Hexadecimal digest of all that the batches of a phase follow from: the samples' ids,
-    targets and borders, and the settings that order and pack them."""
+    targets, borders and weights, and the settings that order and pack them."""
     found = blake2b(digest_size=16)
     order = (config.seed, config.batch_tokens, config.join_dialogues)
     found.update(np.array(order, dtype="<i8").tobytes())
-    found.update(np.array([len(sample) for sample in samples], dtype="<i8").tobytes())
-    for sample in samples:
+    if samples.weights is not None:
+        found.update(samples.weights.astype("<f8").tobytes())
+    if samples.digest:
+        found.update(f"{samples.digest} {held_out.digest}".encode())
+        return found.hexdigest()
+    found.update(np.concatenate([samples.lengths, held_out.lengths]).astype("<i8").tobytes())
+    for sample in chain(samples, held_out):
         found.update(sample.ids.astype("<i4", copy=False).tobytes())
         found.update(sample.targets.astype("<i4", copy=False).tobytes())
     return found.hexdigest()
 
 
-def count_batches(lengths: Sequence[int], batch_tokens: int) -> int:
-    """Batches that `pack` makes of samples of these lengths, none longer than batch_tokens."""
-    ends = list(accumulate(lengths))
-    count = used = start = 0
-    while start < len(ends):
-        start = bisect_right(ends, used + batch_tokens, start)
-        used = ends[start - 1]
-        count += 1
-    return count
+def batch_borders(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> np.ndarray:
+    """Where the batches begin that `pack` makes of samples of these lengths, and where they end.
+
+    No sample is longer than batch_tokens.
+    """
+    ends = np.cumsum(lengths, dtype=np.int64)
+    borders, used = [0], 0
+    while borders[-1] < len(ends):
+        borders.append(int(np.searchsorted(ends, used + batch_tokens, side="right")))
+        used = int(ends[borders[-1] - 1])
+    return np.array(borders, np.int64)
+
+
+def group_borders(joinable: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
+    """Where the groups begin in a shuffled list, and where the last one ends.
+
+    A group is 1..most neighbours (drawn by rng), to be joined into one longer dialogue, so that a
+    model learns to answer behind turns that have nothing to do with the question. What is not
+    `joinable` (n,) bool stays alone.
+    """
+    size = len(joinable)
+    if most == 1:
+        return np.arange(size + 1)
+    alone = np.append(np.flatnonzero(~joinable), size)
+    # The next one that stays alone, from each place on.
+    limits = alone[np.searchsorted(alone, np.arange(size))].tolist()
+    drawn = rng.integers(1, most + 1, size).tolist()
+    borders, groups = [0], 0
+    while borders[-1] < size:
+        start = borders[-1]
+        end = start + 1
+        if limits[start] > start:
+            end = min(start + drawn[groups], limits[start])
+            groups += 1
+        borders.append(end)
+    return np.array(borders, np.int64)
+
+
+def cut_groups(borders: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
+    """The borders with more between them, so that no group is longer than `longest` tokens."""
+    ends = np.append(0, np.cumsum(lengths))
+    more: list[np.ndarray] = []
+    for i in np.flatnonzero(np.diff(ends[borders]) > longest):
+        start, end = borders[i:i + 2]
+        more.append(start + batch_borders(lengths[start:end], longest)[1:-1])
+    return np.sort(np.concatenate([borders, *more]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An epoch: which samples, joined in which groups, packed in which batches.
+
+    order    (n,) samples;  groups  borders in `order`;  batches  borders in `groups`
+    """
+
+    order: np.ndarray
+    groups: np.ndarray
+    batches: np.ndarray
+
+
+class Batches(Sequence[Batch]):
+    """The batches of an epoch, each packed when it is asked for."""
+
+    def __init__(self, samples: Samples, plan: Plan, eos: int) -> None:
+        """eos: token that stands between joined samples."""
+        self._samples, self._plan, self._eos = samples, plan, eos
+
+    def __len__(self) -> int:
+        return len(self._plan.batches) - 1
+
+    @overload
+    def __getitem__(self, number: int) -> Batch: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Batch]: ...
+
+    def __getitem__(self, number: int | slice) -> Batch | list[Batch]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        number = range(len(self))[number]
+        first, last = self._plan.batches[number:number + 2]
+        samples = [self.group(i) for i in range(first, last)]
+        return pack(samples, sum(map(len, samples)))[0]
+
+    def group(self, number: int) -> Sample:
+        """One sample of several dialogues: behind the first, <bos> gives way to the last <eos>."""
+        start, end = self._plan.groups[number:number + 2]
+        samples = [self._samples[i] for i in self._plan.order[start:end].tolist()]
+        if len(samples) == 1:
+            return samples[0]
+        ids = np.concatenate([sample.ids for sample in samples])
+        ids[np.cumsum([len(sample) for sample in samples[:-1]])] = self._eos
+        return Sample(ids, np.concatenate([sample.targets for sample in samples]))
 
 
 class Epochs:
     """The packed micro-batches of every epoch of one phase."""
 
-    def __init__(self, samples: Sequence[Sample], tokenizer: Tokenizer, config: TrainConfig,
-                 phase: str, longest: int) -> None:
+    def __init__(self, samples: Samples, tokenizer: Tokenizer, config: TrainConfig, phase: str,
+                 longest: int) -> None:
         """samples: none longer than `longest` <= config.batch_tokens; joined ones neither."""
-        self._samples = samples
-        self._config = config
-        self._phase = phase
+        self._samples, self._config, self._phase = samples, config, phase
         self._longest = longest
         self._eos = tokenizer.eos_id
-        self._lengths = [len(sample) for sample in samples]
-        self._roles = [_role(sample, tokenizer) for sample in samples]
+        self._joinable = samples.joinable(tokenizer) if config.join_dialogues > 1 else None
+        self._known: tuple[int, Plan] | None = None
 
-    def batches(self, epoch: int) -> list[Batch]:
+    def batches(self, epoch: int) -> Batches:
         """The micro-batches of epoch 0, 1, ... in the order of training."""
-        return pack([self._join(group) for group in self._groups(epoch)],
-                    self._config.batch_tokens)
+        return Batches(self._samples, self.plan(epoch), self._eos)
 
     def steps(self, epoch: int) -> int:
         """Optimizer steps of an epoch; none crosses its end."""
-        lengths = [sum(self._lengths[i] for i in group) for group in self._groups(epoch)]
-        return -(-count_batches(lengths, self._config.batch_tokens) // self._config.grad_accum)
+        return -(-len(self.batches(epoch)) // self._config.grad_accum)
 
-    def _groups(self, epoch: int) -> list[list[int]]:
-        """The samples of an epoch in order; those of a group are joined into one."""
-        source = bits(self._config.seed, self._phase, "shuffle", epoch)
-        order = shuffled(len(self._samples), source)
-        if self._config.join_dialogues == 1:
-            return [[i] for i in order]
-        # Stand-ins that carry the index instead of a text: what is joined is already encoded.
-        turns = [(Message(self._roles[i], str(i)),) for i in order]
-        joined = join_dialogues(turns, np.random.Generator(source), self._config.join_dialogues)
-        return [part for group in joined
-                for part in self._cut([int(turn.content) for turn in group])]
+    def plan(self, epoch: int) -> Plan:
+        """What is trained in an epoch; the one asked for last is kept."""
+        if self._known is None or self._known[0] != epoch:
+            self._known = None      # one at a time
+            source = bits(self._config.seed, self._phase, "shuffle", epoch)
+            order = self._order(epoch, source)
+            lengths = self._samples.lengths[order]
+            groups = np.arange(len(order) + 1)
+            if self._joinable is not None:
+                drawn = group_borders(self._joinable[order], np.random.Generator(source),
+                                      self._config.join_dialogues)
+                groups = cut_groups(drawn, lengths, self._longest)
+                lengths = np.diff(np.append(0, np.cumsum(lengths))[groups])
+            batches = batch_borders(lengths, self._config.batch_tokens)
+            self._known = epoch, Plan(order, groups, batches)
+        return self._known[1]
 
-    def _cut(self, group: list[int]) -> list[list[int]]:
-        """The group in parts of at most `longest` tokens."""
-        parts: list[list[int]] = []
-        room = 0
-        for i in group:
-            if not parts or self._lengths[i] > room:
-                parts.append([])
-                room = self._longest
-            parts[-1].append(i)
-            room -= self._lengths[i]
-        return parts
+    def _order(self, epoch: int, source: np.random.Philox) -> np.ndarray:
+        """The samples of an epoch in random order, those of a weight above 1 several times.
 
-    def _join(self, group: list[int]) -> Sample:
-        """One sample of several dialogues: behind the first, <bos> gives way to the last <eos>."""
-        if len(group) == 1:
-            return self._samples[group[0]]
-        ids = np.concatenate([self._samples[i].ids for i in group])
-        ids[np.cumsum([self._lengths[i] for i in group[:-1]])] = self._eos
-        return Sample(ids, np.concatenate([self._samples[i].targets for i in group]))
-
-
-def _role(sample: Sample, tokenizer: Tokenizer) -> str:
-    """ "user" for a whole dialogue without a system message, which may be joined; else "system"."""
-    ids = sample.ids
-    whole = (len(sample) > 1 and ids[0] == tokenizer.bos_id and ids[1] == tokenizer.user_id
-             and sample.targets[-1] == tokenizer.eos_id)
-    return "user" if whole else "system"
+        Of a fraction, another part of the samples has its turn in each epoch.
+        """
+        weights = self._samples.weights
+        if weights is None:
+            return shuffled(len(self._samples), source)
+        often = np.floor(weights).astype(np.int64)
+        for weight in np.unique(weights[weights > often]):
+            alike = np.flatnonzero(weights == weight)
+            part = bits(self._config.seed, self._phase, "mix", epoch, len(alike))
+            size = round((weight - np.floor(weight)) * len(alike))
+            often[alike[shuffled(len(alike), part)[:size]]] += 1
+        chosen = np.repeat(np.arange(len(often)), often)
+        return chosen[shuffled(len(chosen), source)]

@@ -15,8 +15,8 @@ from cgpt.data import (
     Sample,
     encode_dialogue,
     encode_document,
-    pack,
     packaged_data,
+    packed,
     read_corpus,
     split_samples,
 )
@@ -319,7 +319,7 @@ class LLM:
     def summed_loss(self, samples: Sequence[Sample],
                     parallel: Alone = ALONE) -> tuple[float, int]:
         """(sum of the loss in nats, counted tokens) of the samples, which processes share."""
-        batches = pack(samples, max(EVALUATION_TOKENS, self.config.block_size))
+        batches = packed(samples, max(EVALUATION_TOKENS, self.config.block_size))
         return summed_loss(lambda batch: self.gpt.forward(
             batch.ids, batch.targets, offsets=batch.offsets, positions=batch.positions,
             backward=False), batches, parallel)

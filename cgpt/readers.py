@@ -17,9 +17,13 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from cgpt._seen import Seen
 from cgpt.errors import DataError
 from cgpt.items import FORMS, Dialogue, Unusable, is_item, keys_of, kind_of, read_item
+from cgpt.large_files import Broken, first_wrong_line, listed, paragraphs, text_lines
 
+LARGE = 1 << 24         # bytes of a file that is not read at once
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 SUFFIXES = (".json", ".jsonl", ".txt")
 # Texts about the data, not data: left out of a folder, read when named.
 _ASIDE = re.compile(r"(?i)licen[cs]es?$|(readme|licen[cs]e|copying|notice)(\.\w+)*\.txt$")
@@ -28,13 +32,20 @@ _GAP = re.compile(r"[\s,]*")
 
 @dataclass(frozen=True)
 class FileReport:
-    """What a file gave: documents, dialogues, blank strings dropped; or why it was skipped."""
+    """What a file gave, or why it was skipped.
+
+    documents, dialogues  kept;  characters  of their texts;  bytes  of the file
+    dropped     strings without text;  duplicates  items that were there before, letter by letter
+    """
 
     path: str
     documents: int = 0
     dialogues: int = 0
     dropped: int = 0
     skipped: str = ""
+    duplicates: int = 0
+    characters: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,40 +63,120 @@ class Corpus:
                                  for message in dialogue]
 
 
-def read_corpus(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Corpus:
-    """Read files and folders, each file once, folders in natural order (file2 before file10).
+class Reading:
+    """Documents and dialogues of files and folders, one by one, each file once.
 
-    In a folder, hidden files are left out; files with other suffixes, README.txt, LICENSE.txt,
-    COPYING.txt, NOTICE.txt and the folder licenses are skipped and reported. Raises
-    DataError that names file, line or item and what was found, for anything that cannot be read
-    or used.
+    Folders are read in natural order (file2 before file10). In a folder, hidden files are left
+    out; files with other suffixes, README.txt, LICENSE.txt, COPYING.txt, NOTICE.txt and the folder
+    licenses are skipped and reported. Files of more than `large` bytes are read a little at a
+    time. Iterating raises DataError that names file, line or item and what was found, for anything
+    that cannot be read or used; afterwards `files` and `fingerprint` are those of a Corpus.
+
+    unique  leave out what was there before, letter by letter
     """
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
+
+    def __init__(self, paths: Paths, *, unique: bool = False, large: int = LARGE) -> None:
+        if isinstance(paths, (str, os.PathLike)):
+            paths = [paths]
+        self._paths = [os.fspath(path) for path in paths]
+        self._large = large
+        self._seen = Seen() if unique else None
+        self.files: list[FileReport] = []
+        self.fingerprint = ""
+
+    def __iter__(self) -> Iterator[str | Dialogue]:
+        self.files.clear()
+        self._seen = None if self._seen is None else Seen()
+        digest = hashlib.sha256()
+        for path, skipped in find_files(self._paths):
+            if skipped:
+                self.files.append(FileReport(path, skipped=skipped))
+            else:
+                yield from self._file(path, digest)
+        if not self.files:
+            raise DataError("no data: name at least one .json, .jsonl or .txt file or folder")
+        self.fingerprint = digest.hexdigest()
+
+    def _file(self, path: str, digest: Any) -> Iterator[str | Dialogue]:
+        """The items of one file; its hash goes into `digest`, its report into `files`."""
+        size = _size_of(path)
+        if size <= self._large:
+            data = _read_bytes(path)
+            digest.update(hashlib.sha256(data).digest())
+            items = _read_items(path, data)
+        else:
+            digest.update(hash_file(path))
+            items = _large_items(path)
+        kept, dropped, duplicates, characters = [0, 0], 0, 0, 0
+        for item in items:
+            if item is None:
+                dropped += 1
+            elif self._seen is not None and not self._seen.add(digest_of(item)):
+                duplicates += 1
+            else:
+                kept[isinstance(item, tuple)] += 1
+                characters += len(item) if isinstance(item, str) else sum(
+                    len(message.content) for message in item)
+                yield item
+        if not sum(kept) and not duplicates:
+            raise DataError(f"{path}: no usable document in it, expected items, each {FORMS}")
+        self.files.append(FileReport(path, *kept, dropped, duplicates=duplicates,
+                                     characters=characters, bytes=size))
+
+
+def read_corpus(paths: Paths, *, unique: bool = False) -> Corpus:
+    """All that `Reading` gives, in memory. Errors as there."""
+    reading = Reading(paths, unique=unique)
     documents: list[str] = []
     dialogues: list[Dialogue] = []
-    files: list[FileReport] = []
-    digest = hashlib.sha256()
+    for item in reading:
+        if isinstance(item, str):
+            documents.append(item)
+        else:
+            dialogues.append(item)
+    return Corpus(documents, dialogues, reading.files, reading.fingerprint)
+
+
+def fingerprint_of(paths: Paths) -> tuple[str, int]:
+    """(what `Reading.fingerprint` will be, bytes of all files). Raises DataError."""
+    digest, total = hashlib.sha256(), 0
+    for path, skipped in find_files([paths] if isinstance(paths, (str, os.PathLike)) else paths):
+        if not skipped:
+            total += _size_of(path)
+            digest.update(hash_file(path))
+    return digest.hexdigest(), total
+
+
+def hash_file(path: str) -> bytes:
+    """SHA-256 of a file, read a little at a time."""
+    found = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                found.update(chunk)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return found.digest()
+
+
+def find_files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, str]]:
+    """Every file once, with "" or the reason why it is skipped. Raises DataError."""
     seen: set[str] = set()
     for path, skipped in chain.from_iterable(_find(os.fspath(path)) for path in paths):
         real = os.path.realpath(path)
         if skipped:
-            files.append(FileReport(path, skipped=skipped))
+            yield path, skipped
         elif real not in seen:
             seen.add(real)
-            data = _read_bytes(path)
-            digest.update(hashlib.sha256(data).digest())
-            items = list(_read_items(path, data))
-            texts = [item for item in items if isinstance(item, str)]
-            talks = [item for item in items if isinstance(item, tuple)]
-            if not texts and not talks:
-                raise DataError(f"{path}: no usable document in it, expected items, each {FORMS}")
-            documents += texts
-            dialogues += talks
-            files.append(FileReport(path, len(texts), len(talks), items.count(None)))
-    if not files:
-        raise DataError("no data: name at least one .json, .jsonl or .txt file or folder")
-    return Corpus(documents, dialogues, files, digest.hexdigest())
+            yield path, ""
+
+
+def digest_of(item: str | Dialogue) -> bytes:
+    """16 bytes that say what an item is."""
+    text = item if isinstance(item, str) else "\0".join(
+        part for message in item for part in (message.role, message.content))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16,
+                           key=b"" if isinstance(item, str) else b"dialogue").digest()
 
 
 def _find(path: str) -> Iterator[tuple[str, str]]:
@@ -136,10 +227,17 @@ def _unreadable(path: str, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be read ({error.strerror}); check path and permissions")
 
 
-def _read_bytes(path: str) -> bytes:
+def _size_of(path: str) -> int:
     try:
         if not os.path.isfile(path):
             raise DataError(f"{path}: not a regular file; name a file or folder with data")
+        return os.path.getsize(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_bytes(path: str) -> bytes:
+    try:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
@@ -154,7 +252,7 @@ def _read_items(path: str, data: bytes) -> Iterator[str | Dialogue | None]:
     suffix = os.path.splitext(path)[1].lower()
     numbered: Iterable[tuple[int, Any]]
     if suffix == ".txt":
-        numbered = _paragraphs(text.replace("\r\n", "\n").replace("\r", "\n"))
+        numbered = paragraphs(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
     elif suffix == ".jsonl":
         numbered = ((number, _parse(path, line, number))
                     for number, line in enumerate(text.split("\n"), 1) if line.strip())
@@ -169,13 +267,49 @@ def _read_items(path: str, data: bytes) -> Iterator[str | Dialogue | None]:
             raise DataError(f"{path}, {where}: {error}") from None
 
 
-def _decode(path: str, data: bytes) -> str:
+def _large_items(path: str) -> Iterator[str | Dialogue | None]:
+    """As `_read_items`, of a file that is not held in memory."""
+    suffix = os.path.splitext(path)[1].lower()
+    try:
+        for place, value in _large_values(path, suffix):
+            try:
+                yield read_item(value)
+            except Unusable as error:
+                raise DataError(f"{path}, {place}: {error}") from None
+    except Broken as error:
+        raise DataError(f"{path}, line {error.args[0]}: JSON that cannot be read "
+                        f"({error.args[1]}); mend the file") from None
+    except UnicodeDecodeError:
+        number, line = first_wrong_line(path)
+        _decode(path, line, number)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _large_values(path: str, suffix: str) -> Iterator[tuple[str, Any]]:
+    """(where it is, what it is) of every item of a large file."""
+    if suffix == ".json":
+        for number, line, value in listed(path):
+            yield f"item {number} (line {line})", value
+        return
+    lines = text_lines(path, universal=suffix == ".txt")
+    if suffix == ".txt":
+        for number, text in paragraphs(lines):
+            yield f"line {number}", text
+        return
+    for number, text in enumerate(lines, 1):
+        if text.strip():
+            yield f"line {number}", _parse(path, text, number)
+
+
+def _decode(path: str, data: bytes, first: int = 1) -> str:
+    """The text of bytes that begin in line `first`. Raises DataError that names line and byte."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # With utf-8-sig the position counts from behind the byte order mark.
         at = error.start + 3 * data.startswith(b"\xef\xbb\xbf")
-        line = data.count(b"\n", 0, at) + 1
+        line = data.count(b"\n", 0, at) + first
         column = at - data.rfind(b"\n", 0, at)
     likely, name = "", "GB18030"
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -189,19 +323,6 @@ def _decode(path: str, data: bytes) -> str:
     raise DataError(f"{path}, line {line}: found byte 0x{data[at]:02X} at byte {column} of the "
                     f"line, expected UTF-8{likely}; convert the file, for example with "
                     f"iconv -f {name} -t UTF-8")
-
-
-def _paragraphs(text: str) -> Iterator[tuple[int, str]]:
-    """Documents of a .txt file with the number of the line that each starts on."""
-    lines: list[str] = []
-    first = 1
-    for number, line in enumerate([*text.split("\n"), ""], 1):
-        if line.strip():
-            first = first if lines else number
-            lines.append(line)
-        elif lines:
-            yield first, "\n".join(lines)
-            lines = []
 
 
 def _parse(path: str, text: str, line: int | None = None) -> Any:

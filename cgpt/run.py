@@ -10,16 +10,20 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cgpt.checkpoint import load_tokenizer
 from cgpt.config import GPTConfig, TrainConfig, _check_int, _Config
-from cgpt.data import Corpus, Dialogue, packaged_data, read_corpus
+from cgpt.data import Dialogue, packaged_data
+from cgpt.documents import Documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.llm import LLM, PHASES
 from cgpt.parallel import ALONE
+from cgpt.prepare import Progress as Progressing
+from cgpt.sources import Source, check_mix, learn_vocabulary, mix_pairs
 from cgpt.tokenizer import KINDS, Tokenizer
 from cgpt.train import FitResult, Progress, Trainer, adam_settings
 
@@ -44,6 +48,9 @@ class RunConfig(_Config):
     vocab_size       most tokens of the vocabulary; None for the preset's
     tokenizer        kind of vocabulary to learn ("words", "chars", "bpe"), or a .json or .bin file
                      that holds one
+    keep_duplicates  whether what a phase's files say twice, letter by letter, is trained twice
+    mix              (path, weight): how often an epoch takes what lies there, once where it is
+                     not named; of a fraction another part each epoch
     seed             of the weights, and of the shuffling and dropout of both phases
     pretrain_train, finetune_train  how the phases are trained; their seed becomes `seed`
     Raises ConfigError naming the field that is wrong.
@@ -54,6 +61,8 @@ class RunConfig(_Config):
     preset: str = "small"
     vocab_size: int | None = None
     tokenizer: str = "words"
+    keep_duplicates: bool = False
+    mix: tuple[tuple[str, float], ...] = ()
     seed: int = 0
     pretrain_train: TrainConfig = field(default_factory=TrainConfig)
     finetune_train: TrainConfig = field(default_factory=TrainConfig)
@@ -64,6 +73,10 @@ class RunConfig(_Config):
             if isinstance(paths, (str, os.PathLike)):
                 paths = (paths,)
             object.__setattr__(self, name, tuple(os.fspath(path) for path in paths))
+        object.__setattr__(self, "mix", mix_pairs(self.mix))
+        if not isinstance(self.keep_duplicates, bool):
+            raise ConfigError("RunConfig: keep_duplicates must be true or false, found "
+                              f"{self.keep_duplicates!r}")
         _check_int("RunConfig", "seed", self.seed, 0, (1 << 63) - 1)
         if not isinstance(self.tokenizer, str) or not (
                 self.tokenizer in KINDS or self.tokenizer.lower().endswith((".json", ".bin"))):
@@ -100,38 +113,47 @@ class TrainingRun:
     """Both phases over the data of a RunConfig; made by `start` or `resume`.
 
     config  RunConfig;  llm  LLM
-    corpora Corpus by phase: those of the phases that are still to do
+    sources Source by phase: those of the phases that are still to do
     changed phases whose data is not that with which the run was begun
     parallel  the processes that share the training; see cgpt.spread
     """
 
-    def __init__(self, config: RunConfig, llm: LLM, corpora: dict[str, Corpus]) -> None:
+    def __init__(self, config: RunConfig, llm: LLM, sources: dict[str, Source]) -> None:
         self.config = config
         self.llm = llm
-        self.corpora = corpora
+        self.sources = sources
         self.changed: list[str] = []
         self.parallel = ALONE
 
     @classmethod
-    def start(cls, config: RunConfig) -> TrainingRun:
+    def start(cls, config: RunConfig, *, cache: Path | None = None,
+              progress: Progressing | None = None) -> TrainingRun:
         """Read the data, learn the vocabulary from all of it, make a fresh model.
 
+        Of a large corpus (`prepare.LARGE_CORPUS`) a sample gives the vocabulary, and its tokens go
+        to the folder `cache` (see `prepare.cache_folder`), where the next start finds them.
+        progress  is called as progress(characters) while they are made
         Raises DataError where the data cannot be used or there is none.
         """
-        corpora = {name: _read(config, name) for name in PHASES if config.phase(name)[0]}
-        if not corpora:
+        sources = _sources(config, [name for name in PHASES if config.phase(name)[0]], cache,
+                           progress)
+        if not sources:
             raise DataError("no data to train on: name files for pre-training, for chat, or both")
-        llm = LLM.fresh(_vocabulary(config, corpora), config.shape(), seed=config.seed)
+        tokenizer = _vocabulary(config, sources, cache)
+        for source in sources.values():
+            source.documents(tokenizer)
+        llm = LLM.fresh(tokenizer, config.shape(), seed=config.seed)
         llm.metadata["made_with"] = made_with()
         llm.training_state.run = config.to_dict()
         llm.training_state.data_fingerprint = _join_fingerprints(
-            {name: corpus.fingerprint for name, corpus in corpora.items()})
-        return cls(config, llm, corpora)
+            {name: source.fingerprint for name, source in sources.items()})
+        return cls(config, llm, sources)
 
     @classmethod
     def resume(cls, llm: LLM, epochs: int | None = None, lr: float | None = None, *,
                new_data: bool = False, max_steps: int | None = None,
-               max_minutes: float | None = None) -> TrainingRun:
+               max_minutes: float | None = None, cache: Path | None = None,
+               progress: Progressing | None = None) -> TrainingRun:
         """Go on where the LLM's training state stands, with the data that it names.
 
         epochs, lr  override those of the phase under way; with epochs, a run whose phases are
@@ -139,6 +161,7 @@ class TrainingRun:
         new_data    where the files have changed, begin the phase under way anew on them, from the
                     weights as they are; `changed` of the run names the phases
         max_steps, max_minutes  new budgets of each phase still to do, what it has had included
+        cache, progress  as in `start`
         A run that a step or time budget ended goes on without it, or with a new one.
         Raises DataError where the run is unknown or its data is missing or has changed,
         ConfigError for an override that cannot work, CgptError where the file it came from held
@@ -148,7 +171,7 @@ class TrainingRun:
         if not state.run:
             raise DataError("this model does not say on which data it was trained, so training "
                             "cannot be resumed; train it further on data of your choice instead")
-        config = _override(RunConfig.from_dict(state.run), llm, epochs, lr)
+        config = _override(RunConfig.from_dict(recorded(state.run)), llm, epochs, lr)
         config = _with_budgets(config, _phases(config, llm), max_steps, max_minutes)
         if state.unfinished and state.step and llm.optimizer is None:
             raise CgptError(f"the model was saved in the middle of {state.phase} (step "
@@ -156,51 +179,42 @@ class TrainingRun:
                             "to the bit; resume from a checkpoint that holds it")
         known = _split_fingerprints(state.data_fingerprint)
         phases = _phases(config, llm)
-        corpora = {name: _read(config, name) for name in phases}
-        changed = [name for name in phases if known.get(name) != corpora[name].fingerprint]
+        sources = _sources(config, phases, cache, progress)
+        changed = [name for name in phases if known.get(name) != sources[name].fingerprint]
         for name in changed:
             if not new_data:
                 raise DataError(
                     f"the {name} data ({', '.join(config.phase(name)[0])}) is not that with which "
                     "the run was begun; put the old files back, train anew, or resume with "
                     "new_data=True (--new-data)")
-            known[name] = corpora[name].fingerprint
+            known[name] = sources[name].fingerprint
         if state.unfinished and state.phase in changed:
             state.begin(state.phase)
         state.data_fingerprint = _join_fingerprints(known)
         state.run = config.to_dict()
-        run = cls(config, llm, corpora)
+        for source in sources.values():
+            source.documents(llm.tokenizer)
+        run = cls(config, llm, sources)
         run.changed = changed
         _note_resumption(llm, epochs, lr, changed)
         return run
-
-    @property
-    def corpus(self) -> Corpus:
-        """All documents, dialogues and files of the phases still to do when the run was made."""
-        found = list(self.corpora.values())
-        return Corpus([one for corpus in found for one in corpus.documents],
-                      [one for corpus in found for one in corpus.dialogues],
-                      [one for corpus in found for one in corpus.files],
-                      self.llm.training_state.data_fingerprint)
 
     @property
     def phases(self) -> list[str]:
         """Names of the phases that are still to do, in order."""
         return _phases(self.config, self.llm)
 
-    def documents(self, name: str) -> list[str | Dialogue]:
+    def documents(self, name: str) -> Documents:
         """What the phase trains on: everything in "pretrain", the dialogues in "finetune"."""
-        corpus = self.corpora[name]
-        return ([*corpus.documents, *corpus.dialogues] if name == "pretrain"
-                else list(corpus.dialogues))
+        return self.sources[name].documents(self.llm.tokenizer)
 
     def fit_phase(self, name: str, on_progress: Callable[[Progress], object] | None = None,
                   should_stop: Callable[[], bool] | None = None,
                   on_checkpoint: Callable[[LLM], object] | None = None) -> FitResult:
         """Train one phase, or go on in the middle of it; see Trainer.fit for the rest."""
-        if name not in self.corpora:
+        if name not in self.sources:
             raise ConfigError(f"run: no data for the phase {name!r}; this run has "
-                              f"{', '.join(self.corpora) or 'none left'}")
+                              f"{', '.join(self.sources) or 'none left'}")
         trainer = Trainer(self.llm, self.config.phase(name)[1], name, self.parallel)
         result = trainer.fit(self.documents(name), on_progress, should_stop, on_checkpoint)
         self.llm.metadata.setdefault("phases", {})[name] = asdict(result)
@@ -208,8 +222,15 @@ class TrainingRun:
 
     def first_dialogue(self) -> Dialogue:
         """The first dialogue of the fine-tuning data, () where there is none."""
-        corpus = self.corpora.get("finetune")
-        return next(iter(corpus.dialogues), ()) if corpus is not None else ()
+        return self.sources["finetune"].first_dialogue if "finetune" in self.sources else ()
+
+
+def recorded(run: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the RunConfig that a training state holds.
+
+    One of before duplicates were left out was trained with them.
+    """
+    return {"keep_duplicates": True, **run}
 
 
 def made_with() -> dict[str, Any]:
@@ -248,7 +269,7 @@ def default_run(preset: str = "small") -> RunConfig:
 
 
 def continue_training(llm: LLM, epochs: int, lr: float,
-                      documents: Sequence[str | Dialogue] | None = None, *,
+                      documents: Sequence[str | Dialogue] | Documents | None = None, *,
                       chat: Paths | None = None,
                       on_progress: Callable[[Progress], object] | None = None,
                       should_stop: Callable[[], bool] | None = None,
@@ -272,9 +293,9 @@ def continue_training(llm: LLM, epochs: int, lr: float,
     if documents is None:
         paths = tuple(os.fspath(path) for path in chat or packaged_data()[1:])
         plan = RunConfig(chat=paths, seed=FINETUNE.seed, finetune_train=config)
-        corpus = _read(plan, "finetune")
-        documents = list(corpus.dialogues)
-        run, fingerprint = plan.to_dict(), _join_fingerprints({"finetune": corpus.fingerprint})
+        source = _sources(plan, ["finetune"], None, None)["finetune"]
+        documents = source.documents(llm.tokenizer)
+        run, fingerprint = plan.to_dict(), _join_fingerprints({"finetune": source.fingerprint})
     state.begin("finetune")
     state.run, state.data_fingerprint = run, fingerprint
     llm.metadata["continued"] = {"epochs": epochs, "lr": lr, "made_with": made_with()}
@@ -287,26 +308,28 @@ def _phases(config: RunConfig, llm: LLM) -> list[str]:
             if name not in done and config.phase(name)[0] and config.phase(name)[1].epochs]
 
 
-def _read(config: RunConfig, name: str) -> Corpus:
-    """The data of one phase. Raises DataError where a fine-tuning has no dialogues."""
-    paths, train = config.phase(name)
-    corpus = read_corpus(paths)
-    if name == "finetune" and train.epochs and not corpus.dialogues:
-        raise DataError(f"{', '.join(paths)}: no dialogues in the chat data, only "
-                        f"{len(corpus.documents)} texts; name them for pre-training instead")
-    return corpus
+def _sources(config: RunConfig, names: Sequence[str], cache: Path | None,
+             progress: Progressing | None) -> dict[str, Source]:
+    """The data of these phases. Raises DataError where a fine-tuning has no dialogues."""
+    if config.mix:
+        check_mix(config.mix, [path for name in PHASES for path in config.phase(name)[0]])
+    return {name: Source(config.phase(name)[0], name, unique=not config.keep_duplicates,
+                         mix=config.mix, cache=cache, progress=progress,
+                         required=config.phase(name)[1].epochs > 0) for name in names}
 
 
-def _vocabulary(config: RunConfig, corpora: dict[str, Corpus]) -> Tokenizer:
+def _vocabulary(config: RunConfig, sources: dict[str, Source], cache: Path | None) -> Tokenizer:
     """The vocabulary that the config names, or one learnt from all texts."""
     if config.tokenizer in KINDS:
-        texts = [text for corpus in corpora.values() for text in corpus.texts()]
-        return Tokenizer.train(texts, config.shape().vocab_size, config.tokenizer)
+        return learn_vocabulary([*sources.values()], config.shape().vocab_size, config.tokenizer,
+                                cache)
     found = load_tokenizer(config.tokenizer)
     if found.kind not in KINDS:
         raise ConfigError(f"{config.tokenizer}: a vocabulary of RustGPT-Chinese, which only an "
                           "imported model can have; name another file, or words, chars or bpe")
     return found
+
+
 
 
 def _ended_by_budget(config: RunConfig, llm: LLM) -> bool:

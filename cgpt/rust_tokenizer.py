@@ -13,7 +13,10 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
+
+import numpy as np
 
 from cgpt.errors import DataError
 from cgpt.tokenizer import (
@@ -61,6 +64,11 @@ class RustTokenizer(Tokenizer):
     def encode_bytes(self, text: str) -> bytes:
         """The ids as the bytes of native int32."""
         return array("i", self.encode(text)).tobytes()
+
+    def encode_many(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        found = [self.encode(text) for text in texts]
+        return (np.array([*chain.from_iterable(found)], np.int32),
+                np.array([*map(len, found)], np.int64))
 
     def encode(self, text: str) -> list[int]:
         """The ids of the most probable path; of equal ones the longer first word wins."""

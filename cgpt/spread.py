@@ -29,9 +29,10 @@ def send_nothing(ranks: Ranks) -> None:
     ranks.broadcast(b"")
 
 
-def receive_run(ranks: Ranks) -> TrainingRun | None:
+def receive_run(ranks: Ranks, cache: Path | None = None) -> TrainingRun | None:
     """The others: the run of process 0, None where there is nothing to train.
 
+    cache  folder of the tokens of a large corpus, as in `TrainingRun.start`
     Raises DataError where the data here is not that of process 0, PeerError where that fails.
     """
     data = ranks.broadcast(None)
@@ -42,7 +43,7 @@ def receive_run(ranks: Ranks) -> TrainingRun | None:
         path.write_bytes(data)
         del data
         llm = load_model_binary(path)
-    run = TrainingRun.resume(llm, new_data=True)
+    run = TrainingRun.resume(llm, new_data=True, cache=cache)
     if run.changed:
         paths = [path for name in run.changed for path in run.config.phase(name)[0]]
         raise DataError(f"{', '.join(paths)}: not the data that process 0 has; give all processes "

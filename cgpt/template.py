@@ -24,13 +24,21 @@ class Template:
 
     def message(self, role: str, text: str) -> list[int]:
         """A message: its mark, its text and, where it is an answer, <eos>."""
+        before, text, behind = self.parts(role, text)
+        return [*before, *self.tokenizer.encode(text), *behind]
+
+    def parts(self, role: str, text: str) -> tuple[list[int], str, list[int]]:
+        """The same before it is encoded: (tokens before, text, tokens behind).
+
+        Of an answer, text and tokens behind are learnt; of other messages nothing is.
+        """
         tokenizer = self.tokenizer
         marks = {"system": tokenizer.system_id, "user": tokenizer.user_id,
                  "assistant": tokenizer.assistant_id}
-        return self._ended(role, [marks[role], *tokenizer.encode(text)])
+        return [marks[role]], text, self._end(role)
 
-    def _ended(self, role: str, ids: list[int]) -> list[int]:
-        return [*ids, self.tokenizer.eos_id] if role == "assistant" else ids
+    def _end(self, role: str) -> list[int]:
+        return [self.tokenizer.eos_id] if role == "assistant" else []
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,11 @@ class RustTemplate(Template):
 
     tokenizer: RustTokenizer
 
-    def message(self, role: str, text: str) -> list[int]:
+    def parts(self, role: str, text: str) -> tuple[list[int], str, list[int]]:
         marks = {"system": "", "user": self.tokenizer.marks[0],
                  "assistant": self.tokenizer.marks[1]}
         said = role == "assistant" and text.startswith(marks[role])    # by the model itself
-        return self._ended(role, self.tokenizer.encode(text if said else marks[role] + text))
+        return [], text if said else marks[role] + text, self._end(role)
 
 
 def template_of(tokenizer: Tokenizer) -> Template:

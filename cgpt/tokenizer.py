@@ -20,6 +20,8 @@ from hashlib import blake2b
 from operator import index
 from typing import Any
 
+import numpy as np
+
 from cgpt import bpe, vocabulary
 from cgpt._bpe import BytePairs
 from cgpt._lattice import Lattice
@@ -95,6 +97,14 @@ class Tokenizer:
         if not isinstance(text, str):
             raise DataError(f"Tokenizer.encode: expected a str, found {type(text).__name__}")
         return self._encoder.encode(text)
+
+    def encode_many(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(ids of all texts end to end int32, how many each text has int64).
+
+        Computes without the GIL, so that Python threads may encode side by side.
+        """
+        ids, counts = self._encoder.encode_many(texts)
+        return np.frombuffer(ids, np.int32), np.frombuffer(counts, np.int64)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; specials are skipped, bytes that are no UTF-8 become U+FFFD.

@@ -22,7 +22,8 @@ from cgpt.arena import Floats
 from cgpt.averaging import averaged, replace_weights, update_average
 from cgpt.config import TrainConfig
 from cgpt.data import Batch, Dialogue
-from cgpt.epochs import Epochs, bits, digest, split_documents
+from cgpt.documents import Documents, Samples, stored
+from cgpt.epochs import Epochs, bits, digest, held_out_documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluate import EvalResult, evaluate
 from cgpt.llm import LLM, PHASES
@@ -103,7 +104,7 @@ class Trainer:
         self.phase = phase
         self.parallel = parallel
 
-    def fit(self, documents: Sequence[str | Dialogue],
+    def fit(self, documents: Sequence[str | Dialogue] | Documents,
             on_progress: Callable[[Progress], object] | None = None,
             should_stop: Callable[[], bool] | None = None,
             on_checkpoint: Callable[[LLM], object] | None = None) -> FitResult:
@@ -154,7 +155,7 @@ class _Run:
     """One call of fit: the encoded documents and the loop's steps."""
 
     def __init__(self, llm: LLM, config: TrainConfig, phase: str,
-                 documents: Sequence[str | Dialogue], parallel: Alone) -> None:
+                 documents: Sequence[str | Dialogue] | Documents, parallel: Alone) -> None:
         llm.gpt.arena.require_writable()
         llm.gpt.recompute = config.recompute
         self.llm, self.config, self.phase, self.parallel = llm, config, phase, parallel
@@ -162,24 +163,23 @@ class _Run:
         longest = min(llm.config.block_size, config.batch_tokens)
         if isinstance(documents, str):
             raise DataError(f"{phase}: expected a list of documents, found one string")
-        trained, held_out = split_documents(list(documents), config.val_fraction, config.seed,
-                                            phase)
-        samples = llm.samples(trained, longest)
-        self.held_out = llm.samples(held_out, longest)
-        if not samples or (held_out and not self.held_out):
+        given = documents if isinstance(documents, Documents) else stored(llm.tokenizer, documents)
+        out = held_out_documents(len(given), config.val_fraction, config.seed, phase)
+        samples, self.held_out = (Samples(given.only(which), longest) for which in (~out, out))
+        if not samples or (out.any() and not self.held_out):
             raise DataError(f"{phase}: no token of the {'held-out ' if samples else ''}documents "
                             "carries loss; give texts, or dialogues with answers")
         self.epochs = Epochs(samples, llm.tokenizer, config, phase, longest)
         self.state = llm.training_state
         planned = sum(self.epochs.steps(epoch) for epoch in range(config.epochs))
-        documents_digest = digest([*samples, *self.held_out], config)
+        documents_digest = digest(samples, self.held_out, config)
         self._begin(documents_digest, planned)
         parallel.require_same({"documents": documents_digest, "settings": config.to_dict(),
                                "step": self.state.step}, llm.gpt.arena.data)
         self.state.total_steps = planned
         self._last = min(planned, config.max_steps or planned)
         self._every = -(-self.state.total_steps // _HISTORY) or 1
-        self._batches: list[Batch] = []
+        self._batches: Sequence[Batch] = []
         self._batches_of = -1
         # The last evaluation of this phase; only an unfinished one has any.
         self._val_loss = next((entry[3] for entry in reversed(self.state.history)

@@ -49,6 +49,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
                                "'utf-8' codec can't decode byte 0xb5 in position 3: invalid start "
                                "byte"),
     "session_file.py: str(error)": ("SamplingConfig: top_k must be a whole number, found 'a'",),
+    "readers.py: place": ("item 3 (line 7)", "line 7"),
     "readers.py: error": ("found a list under 'text', expected a string",),
     "cli/bench/workers.py: answer['error']":
         ("CGPT_THREADS: found 'x', expected 1 to 1024; correct it or leave CGPT_THREADS unset",),

@@ -6,6 +6,7 @@ import math
 
 from cgpt.config import GPTConfig
 from cgpt.data import Message
+from cgpt.epochs import held_out_documents
 from cgpt.llm import LLM
 from cgpt.model import GPT
 from cgpt.tokenizer import Tokenizer
@@ -31,3 +32,10 @@ def small_llm(seed: int = 0, **shape: int) -> LLM:
     values = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 64,
               "vocab_size": len(tokenizer)}
     return LLM(tokenizer, GPT(GPTConfig(**{**values, **shape}), seed=seed))
+
+
+def split(documents: list, fraction: float, seed: int, phase: str) -> tuple[list, list]:
+    """(training, held out) as a training splits them."""
+    out = held_out_documents(len(documents), fraction, seed, phase).tolist()
+    return ([one for one, held in zip(documents, out, strict=True) if not held],
+            [one for one, held in zip(documents, out, strict=True) if held])

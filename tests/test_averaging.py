@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_helpers import assert_same, same_bits
-from small_llm import TEXTS, small_llm
+from small_llm import TEXTS, small_llm, split
 
 from cgpt.averaging import averaged, update_average
 from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
@@ -65,9 +65,8 @@ def test_held_out_loss_is_that_of_the_average() -> None:
     llm = small_llm()
     config = TrainConfig(**{**CONFIG.to_dict(), "val_fraction": 0.25, "epochs": 2})
     result = Trainer(llm, config).fit(TEXTS)
-    from cgpt.epochs import split_documents
 
-    held_out = split_documents(TEXTS, 0.25, config.seed, "pretrain")[1]
+    held_out = split(TEXTS, 0.25, config.seed, "pretrain")[1]
     assert llm.loss(held_out) == pytest.approx(result.val_loss, rel=1e-6)
 
 

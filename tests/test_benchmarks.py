@@ -29,6 +29,8 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SHORT = {
     "bench_chat_quality.py": ["--preset", "tiny", "--max-steps", "2", "--every", "200"],
     "bench_checkpoint.py": ["--preset", "tiny", "--repeats", "2"],
+    "bench_data.py": ["--megabytes", "1", "--preset", "tiny", "--steps", "2", "--data",
+                      str(BENCHMARKS.parent / "data")],
     "bench_decode.py": ["--config", "S", "--repeats", "1"],
     "bench_kernels.py": ["--config", "S", "--repeats", "1"],
     "bench_learning.py": ["--data", str(BENCHMARKS.parent / "tests" / "data" / "learning"),

@@ -19,7 +19,6 @@ from cgpt.data import (
     encode_dialogue,
     encode_document,
     encode_prompt,
-    join_dialogues,
     pack,
     packaged_data,
     read_corpus,
@@ -357,17 +356,3 @@ def test_packing_keeps_everything_in_order(sizes: list[int], room: int) -> None:
         assert batch.offsets[0] == 0 and batch.offsets[-1] == size
         assert {part.dtype for part in (batch.ids, batch.targets, batch.offsets,
                                         batch.positions)} == {np.dtype(np.int32)}
-
-
-def test_join_dialogues() -> None:
-    dialogues = [turns(f"q{i}", f"a{i}") for i in range(300)]
-    dialogues[7] = turns("q7", "a7", system="s")
-    joined = join_dialogues(dialogues, np.random.default_rng(0), 3)
-    assert [message for dialogue in joined for message in dialogue] == \
-        [message for dialogue in dialogues for message in dialogue]  # all of them, in order
-    assert {len(dialogue) // 2 for dialogue in joined} == {1, 2, 3}
-    assert dialogues[7] in joined
-    for dialogue in joined:
-        encode_dialogue(TOKENIZER, dialogue)  # turns alternate
-    assert joined == join_dialogues(dialogues, np.random.default_rng(0), 3)
-    assert join_dialogues(dialogues, np.random.default_rng(0), 1) == dialogues

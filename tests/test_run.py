@@ -68,7 +68,8 @@ def reloaded(llm: LLM) -> LLM:
 def test_a_run_trains_both_phases(config):
     run = TrainingRun.start(config)
     assert run.phases == ["pretrain", "finetune"]
-    assert len(run.corpus.documents) == len(run.corpus.dialogues) == len(FACTS)
+    assert [(one.n_documents, one.n_dialogues) for one in run.sources.values()] == [
+        (len(FACTS), 0), (0, len(FACTS))]
     assert run.llm.config.n_embd == 64 and run.llm.config.vocab_size == len(small_tokenizer())
     assert fit_all(run) == ["done", "done"]
     assert run.phases == [] and run.llm.training_state.done == ["pretrain", "finetune"]

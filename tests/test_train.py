@@ -7,18 +7,19 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import chain, count
+from itertools import chain, count, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
+from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer, split
 
 from cgpt.config import TrainConfig
-from cgpt.data import Sample, encode_dialogue, encode_document, pack
-from cgpt.epochs import Epochs, count_batches, split_documents
+from cgpt.data import Sample, encode_dialogue, pack
+from cgpt.documents import Samples, stored
+from cgpt.epochs import Epochs, batch_borders, group_borders
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluate import evaluate
 from cgpt.train import Trainer
@@ -167,7 +168,7 @@ def test_early_stopping_returns_the_best_weights():
     assert result.stopped == "early" and len(losses) == result.epochs
     assert losses[-1] > min(losses) == state.best_loss == result.val_loss
     assert losses.index(min(losses)) == len(losses) - 1 - 3
-    held_out = split_documents(TEXTS, 0.3, 1, "pretrain")[1]
+    held_out = split(TEXTS, 0.3, 1, "pretrain")[1]
     assert evaluate(llm, held_out).loss == pytest.approx(state.best_loss, rel=1e-6)
     assert llm.best_weights is None
 
@@ -178,7 +179,7 @@ def test_budget_in_the_middle_of_an_epoch_evaluates_and_keeps_the_best():
                          max_steps=3)
     result = Trainer(llm, config).fit(TEXTS)
     assert (result.stopped, result.steps, result.epochs) == ("budget", 3, 0)
-    held_out = split_documents(TEXTS, 0.2, 0, "pretrain")[1]
+    held_out = split(TEXTS, 0.2, 0, "pretrain")[1]
     assert result.val_loss == pytest.approx(llm.loss(held_out), rel=1e-6)
 
 
@@ -309,12 +310,14 @@ def test_planned_steps_are_those_that_are_taken(config):
 @given(st.lists(st.integers(1, 12), max_size=60), st.integers(12, 40))
 def test_batches_are_counted_as_they_are_packed(lengths, batch_tokens):
     samples = [Sample(np.zeros(n, np.int32), np.zeros(n, np.int32)) for n in lengths]
-    assert count_batches(lengths, batch_tokens) == len(pack(samples, batch_tokens))
+    borders = batch_borders(lengths, batch_tokens)
+    packed = pack(samples, batch_tokens)
+    assert np.diff(borders).tolist() == [len(batch.offsets) - 1 for batch in packed]
 
 
 def test_every_epoch_holds_every_document_once_in_another_order():
     tokenizer = small_tokenizer()
-    samples = [encode_document(tokenizer, text) for text in TEXTS]
+    samples = Samples(stored(tokenizer, TEXTS), 64)
     epochs = Epochs(samples, tokenizer, TrainConfig(batch_tokens=1000), "pretrain", 64)
     orders = [epochs.batches(epoch)[0].ids.tolist() for epoch in range(4)]
     assert orders == [epochs.batches(epoch)[0].ids.tolist() for epoch in range(4)]
@@ -324,27 +327,46 @@ def test_every_epoch_holds_every_document_once_in_another_order():
 
 def test_joined_dialogues_are_encoded_as_one():
     tokenizer = small_tokenizer()
-    samples = [encode_dialogue(tokenizer, one) for one in DIALOGUES]
+    samples = Samples(stored(tokenizer, DIALOGUES), 64)
     config = TrainConfig(batch_tokens=64, join_dialogues=4)
     epochs = Epochs(samples, tokenizer, config, "finetune", 64)
-    groups = epochs._groups(0)
-    assert max(map(len, groups)) > 1 and sorted(chain(*groups)) == list(range(len(samples)))
-    for group in groups:
-        expected = encode_dialogue(tokenizer, tuple(chain(*(DIALOGUES[i] for i in group))))
-        found = epochs._join(group)
+    plan = epochs.plan(0)
+    assert sorted(plan.order) == list(range(len(samples))) and np.diff(plan.groups).max() > 1
+    for number, (start, end) in enumerate(pairwise(plan.groups)):
+        expected = encode_dialogue(tokenizer, tuple(chain(*(
+            DIALOGUES[i] for i in plan.order[start:end]))))
+        found = epochs.batches(0).group(number)
         assert np.array_equal(found.ids, expected.ids)
         assert np.array_equal(found.targets, expected.targets)
         assert len(found) <= 64
 
 
+def joined(joinable: list[bool], rng: np.random.Generator, most: int) -> list[int]:
+    """The rule of `group_borders` item by item: 1..most neighbours, drawn at each beginning."""
+    borders, room = [0], 0
+    for number, one in enumerate(joinable):
+        if number and not (one and room):
+            borders.append(number)
+        if one and not room:
+            room = int(rng.integers(1, most + 1))
+        room = room - 1 if one else 0
+    return [*borders, len(joinable)] if joinable else borders
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(2, 9), st.integers(0, 99))
+def test_groups_of_dialogues(joinable, most, seed):
+    found = group_borders(np.array(joinable, bool), np.random.default_rng(seed), most)
+    assert found.tolist() == joined(joinable, np.random.default_rng(seed), most)
+
+
 def test_split_holds_out_whole_documents_by_seed():
     documents = [str(i) for i in range(40)]
-    train, held_out = split_documents(documents, 0.25, 3, "pretrain")
+    train, held_out = split(documents, 0.25, 3, "pretrain")
     assert len(held_out) == 10 and sorted(train + held_out) == sorted(documents)
-    assert split_documents(documents, 0.25, 3, "pretrain") == (train, held_out)
-    assert split_documents(documents, 0.25, 4, "pretrain") != (train, held_out)
-    assert [len(part) for part in split_documents(["a", "b"], 0.01, 0, "pretrain")] == [1, 1]
-    assert [len(part) for part in split_documents(["a", "b"], 0.99, 0, "pretrain")] == [1, 1]
+    assert split(documents, 0.25, 3, "pretrain") == (train, held_out)
+    assert split(documents, 0.25, 4, "pretrain") != (train, held_out)
+    assert [len(part) for part in split(["a", "b"], 0.01, 0, "pretrain")] == [1, 1]
+    assert [len(part) for part in split(["a", "b"], 0.99, 0, "pretrain")] == [1, 1]
 
 
 @pytest.mark.parametrize(("documents", "fraction", "message"), [

@@ -48,6 +48,24 @@ DATA_SENTENCES: dict[str, str] = {
     "RunConfig: tokenizer must be {known}, or a .json or .bin file that holds a vocabulary, found "
     "{value}":
         "RunConfig: tokenizer 应为 {known}，或保存了词汇表的 .json 或 .bin 文件，而不是 {value}",
+    "RunConfig: keep_duplicates must be true or false, found {value}":
+        "RunConfig: keep_duplicates 应为 true 或 false，而不是 {value}",
+    "RunConfig: mix must be pairs of a path and a weight, found {value}":
+        "RunConfig: mix 应为路径和权重的对，而不是 {value}",
+    "RunConfig: the weight of {path} in mix must be between 0 and 1000, found {value}":
+        "RunConfig: mix 中 {path} 的权重应在 0 到 1000 之间，而不是 {value}",
+    "mix: no file of the data is {path} or lies in it; name a file or folder of the data":
+        "mix: 数据中没有文件是 {path} 或在其中；请指定数据中的文件或文件夹",
+    "{phase}: the weights of --mix leave nothing to train on; give at least one above 0":
+        "{phase}: 按 --mix 的权重没有可训练的内容；请至少给出一个大于 0 的权重",
+    "a document of {n} tokens; cut it into smaller ones": "一篇文本有 {n} 个词；请分成较短的几篇",
+    "{path}: the cache cannot be written or read ({reason}); name another folder by --cache or "
+    "CGPT_CACHE, with room for the tokens":
+        "{path}: 无法读写缓存（{reason}）；请用 --cache 或 CGPT_CACHE 指定另一个有足够空间的文件夹",
+    "a data file was changed while it was read; start again when nothing writes to the data":
+        "数据文件在读取时被改动；请在没有程序写入时重新开始",
+    "{path}: the cache was changed while it was written; delete this folder":
+        "{path}: 缓存在写入时被改动；请删除此文件夹",
     # data files
     "{path}: no usable document in it, expected items, each {expected}":
         "{path}: 没有可用的文本；每一项应为{expected}",

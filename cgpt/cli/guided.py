@@ -174,13 +174,14 @@ class GuidedRun:
     # ---- training ------------------------------------------------------------------------
 
     def _train_new(self) -> None:
+        from cgpt.cli.data_command import Preparing
         from cgpt.cli.recipe import describe_run
         from cgpt.run import TrainingRun
 
         terminal = self.terminal
         terminal.say()
         terminal.note(t("reading"))
-        run = TrainingRun.start(guided_config(self.options))
+        run = TrainingRun.start(guided_config(self.options), progress=Preparing())
         describe_run(run, terminal.note)
         terminal.say()
         self.keeper.hold(run.llm, unsaved=False, default=PRETRAINED)

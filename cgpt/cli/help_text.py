@@ -60,6 +60,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "比较两个模型文件: 配置、词汇、训练状态与每个张量。\n有差别时退出码为 1。",
         "Compare two model files: configuration, vocabulary, training state, every tensor.\n"
         "The exit code is 1 where they differ."),
+    "data": (
+        "像训练时一样读取文件，显示每个文件的文本、对话、字符、词，以及去掉了什么；不训练。\n"
+        "很大的语料同时切成词存入缓存，之后的训练直接使用。",
+        "Read files as a training would and show documents, dialogues, characters, tokens of each, "
+        "and what was left out; without training.\n"
+        "A large corpus is tokenised into the cache, where a training finds it."),
     "tokenizer": (
         "词汇表: 学习、编码、查看。\nFILE 为词汇表文件或模型文件。",
         "Vocabularies: learn one, encode with one, look into one.\n"
@@ -118,6 +124,13 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "dropout": ("dropout 概率", "dropout probability"),
     "tokenizer": ("词汇表的种类 (默认 words)，或保存了词汇表的 .json 或 .bin 文件",
                   "kind of vocabulary (words by default), or a .json or .bin that holds one"),
+    "keep_duplicates": ("保留逐字重复的文本和对话 (默认去掉)",
+                        "keep what is there twice, letter by letter (left out by default)"),
+    "mix": ("每轮取 PATH 处数据 F 次 (可为小数；0 不取)，可多次",
+            "take the data at PATH F times an epoch (a fraction takes a part, another one each "
+            "epoch); repeatable"),
+    "cache": ("大语料切成词后存放的文件夹 (默认在用户的缓存文件夹)",
+              "folder of the tokens of large corpora (by default in the user's cache folder)"),
     "kind": ("词汇表的种类: 词、字、字节对", "kind of vocabulary: words, characters, byte pairs"),
     "vocab_size": ("词汇量上限", "most entries of the vocabulary"),
     "recompute": ("省内存: 反向传播时重新计算各层的中间结果，慢约一成",

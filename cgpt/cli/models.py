@@ -115,6 +115,7 @@ def print_recipe(model: str | None, *, as_json: bool) -> int:
     """
     from cgpt.checkpoint import describe
     from cgpt.cli.config_file import FINGERPRINT, repeated, to_toml
+    from cgpt.run import recorded
 
     if model is None or as_json:
         raise click.UsageError(t("toml_alone"), ctx=click.get_current_context())
@@ -132,7 +133,7 @@ def print_recipe(model: str | None, *, as_json: bool) -> int:
         comments[f"resumed at {one['phase']} step {one['step']}"] = json.dumps(
             {key: value for key, value in one.items() if key not in ("phase", "step")})
     values = {FINGERPRINT: state["data_fingerprint"],
-              **repeated(state["run"], about.get("phases", {}))}
+              **repeated(recorded(state["run"]), about.get("phases", {}))}
     click.echo(to_toml(values, comments), nl=False)
     return 0
 

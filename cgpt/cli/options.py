@@ -154,6 +154,31 @@ recipe = _group(
     seed, threads)
 
 
+class Mix(click.ParamType):
+    """PATH=F: a file or folder of the data and how often an epoch takes it.
+
+    A file of settings may also give [PATH, F].
+    """
+
+    name = "mix"
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> tuple[str, float]:
+        path, _, weight = str(value).rpartition("=")
+        if isinstance(value, (list, tuple)) and len(value) == 2:
+            path, weight = map(str, value)
+        if not path:
+            self.fail(t("not_mix", value=value), param, ctx)
+        return path, float(Number(0, 1000).convert(weight, param, ctx))
+
+
+cache = option("--cache", metavar="DIR")
+corpus = _group(
+    option("--keep-duplicates", is_flag=True),
+    option("--mix", type=Mix(), multiple=True, metavar="PATH=F"),
+    cache)
+
+
 def sampling_config(values: dict[str, Any]) -> SamplingConfig:
     """The sampling options taken out of a command's values."""
     from cgpt.sampling import SamplingConfig

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
 class Team:
     """The processes of one command; `ranks` is None where it is alone.
 
+    cache   --cache, where it is given
     rescue  of process 0: saves what was reached when another process has failed
     """
 
-    def __init__(self, ranks: Ranks | None = None) -> None:
+    def __init__(self, ranks: Ranks | None = None, cache: str | None = None) -> None:
         self.ranks = ranks
+        self.cache = Path(cache) if cache else None
         self.rescue: Callable[[], object] | None = None
         self._shared = False
 
@@ -70,7 +73,7 @@ class Team:
         from cgpt.cli.terminal import StopRequest
         from cgpt.spread import receive_run
 
-        run = None if self.ranks is None else receive_run(self.ranks)
+        run = None if self.ranks is None else receive_run(self.ranks, self.cache)
         if run is None:
             return 0
         with StopRequest(sys.stderr) as stop:
@@ -97,7 +100,7 @@ def in_parallel(function: Callable[..., int]) -> Callable[..., int]:
         if ranks.rank:          # where a file of settings asked for it, prepare() did not know
             print_nowhere()
         share_processors(ranks)
-        team = Team(ranks if ranks.size > 1 else None)
+        team = Team(ranks if ranks.size > 1 else None, values["cache"])
         if ranks.size == 1:
             return function(**values, team=team)
         print(t("in_parallel", n=ranks.size, machines=ranks.machines, threads=ranks.threads),

@@ -33,11 +33,14 @@ def split_by_kind(paths: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...
 
     A file with both is in both. Raises DataError where one cannot be read.
     """
-    from cgpt.data import read_corpus
+    from cgpt.readers import Reading
 
     pretrain, chat = [], []
     for path in paths:
-        for report in read_corpus([path]).files:
+        reading = Reading([path])
+        for _ in reading:
+            pass
+        for report in reading.files:
             if report.documents:
                 pretrain.append(os.fspath(report.path))
             if report.dialogues:
@@ -72,6 +75,7 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
         config = default_recipe(values.get("preset"))
     changes = {key: values[key] for key in ("vocab_size", "seed", "tokenizer")
                if values.get(key) is not None}
+    changes.update({key: values[key] for key in ("keep_duplicates", "mix") if values.get(key)})
     config = replace(config, **changes)
     if fields:
         config = with_fields(config, fields)
@@ -107,13 +111,11 @@ def continued_chat(given: tuple[str, ...], run: dict[str, Any]) -> tuple[str, ..
 
 def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
     """What was read and what was made of it."""
-    corpus = run.corpus
-    used = {report.path for report in corpus.files if report.documents or report.dialogues}
-    say(t("data_read", documents=f"{len(corpus.documents):,}",
-          dialogues=f"{len(corpus.dialogues):,}", files=len(used)))
-    for report in corpus.files:
-        if report.dropped:
-            say(t("data_dropped", path=report.path, n=report.dropped))
+    from cgpt.cli.data_command import describe_sources
+
+    describe_sources([*run.sources.values()], say)
+    tokens = [f"{t(f'phase_{name}')} {run.documents(name).n_tokens:,}" for name in run.sources]
+    say(t("data_epoch", n=", ".join(tokens)))
     llm = run.llm
     say(t("model_made", parameters=f"{llm.gpt.n_parameters:,}",
           vocabulary=f"{len(llm.tokenizer):,}", context=llm.gpt.config.block_size))

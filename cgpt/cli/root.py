@@ -15,6 +15,7 @@ MODULES = {"train": "cgpt.cli.training", "resume": "cgpt.cli.training",
            "export": "cgpt.cli.models", "import": "cgpt.cli.models", "info": "cgpt.cli.models",
            "plot": "cgpt.cli.plotting", "inspect": "cgpt.cli.looking",
            "diff": "cgpt.cli.diff", "tokenizer": "cgpt.cli.tokenizer_commands",
+           "data": "cgpt.cli.data_command",
            "bench": "cgpt.cli.bench_command"}
 
 

@@ -45,6 +45,7 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 @options.phases
 @options.budget
 @options.recipe
+@options.corpus
 @options.checkpoints
 @options.viewing
 @option("--freeze", metavar="PATTERN", multiple=True)
@@ -61,7 +62,7 @@ def train(**values: Any) -> int:
     session = Session(values)
     session.say(t("reading"))
     rest = rest_of_config()
-    run = TrainingRun.start(run_config(values, rest))
+    run = TrainingRun.start(run_config(values, rest), **preparation(values))
     check_fingerprint(rest.get(FINGERPRINT), run.llm.training_state.data_fingerprint)
     run.llm.metadata["out"] = values["out"]
     for name in ("save_pretrained", "log"):
@@ -80,6 +81,7 @@ def train(**values: Any) -> int:
 @option("--new-data", is_flag=True)
 @options.checkpoints
 @options.viewing
+@options.cache
 @options.threads
 @options.as_json
 @options.parallel
@@ -103,7 +105,7 @@ def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_dat
     session = Session(values, resumed=True)
     session.keeps_last = Path(path) == Path(values["checkpoint_dir"], LAST)
     run = TrainingRun.resume(llm, epochs, lr, new_data=new_data, max_steps=values["max_steps"],
-                             max_minutes=values["max_minutes"])
+                             max_minutes=values["max_minutes"], **preparation(values))
     if run.changed:
         session.say(t("data_changed", phases=", ".join(t(f"phase_{name}") for name in run.changed)))
     if not run.phases:
@@ -114,6 +116,13 @@ def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_dat
     session.say(t("resuming", path=path))
     describe_run(run, session.say)
     return session.go(run)
+
+
+def preparation(values: dict[str, Any]) -> dict[str, Any]:
+    """Where a large corpus is tokenised, and what is said meanwhile."""
+    from cgpt.cli.data_command import Preparing
+
+    return {"cache": Path(values["cache"]) if values["cache"] else None, "progress": Preparing()}
 
 
 def latest(folder: str) -> str:

@@ -1,0 +1,142 @@
+"""`cgpt data`: what files hold and what would be trained on, without training."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command, option, screen_width
+from cgpt.cli.layout import aligned
+from cgpt.cli.messages import t
+from cgpt.cli.models import print_json
+from cgpt.cli.terminal import printable
+from cgpt.config import KINDS
+
+if TYPE_CHECKING:
+    from cgpt.sources import Source
+    from cgpt.tokenizer import Tokenizer
+
+# key of the report: message; a column of nothing but zeros is left out
+COUNTS = {"documents": "data_documents", "dialogues": "data_dialogues",
+          "characters": "data_characters", "tokens": "data_tokens_column",
+          "dropped": "data_blank", "duplicates": "data_duplicates"}
+EVERY = 5.0         # seconds between lines about a long preparation
+
+
+@click.command("data", cls=Command)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@option("--tokenizer", metavar="words|chars|bpe|FILE", default="words", note="words")
+@option("--vocab-size", type=options.VOCAB_SIZE, metavar="N", default=8192, note="8192")
+@options.corpus
+@options.threads
+@options.as_json
+def data(paths: tuple[str, ...], tokenizer: str, vocab_size: int, keep_duplicates: bool,
+         mix: tuple[tuple[str, float], ...], cache: str | None, as_json: bool) -> int:
+    """Read files as a training would, and say what is in them."""
+    from cgpt.checkpoint import load_tokenizer
+    from cgpt.sources import Source, check_mix, learn_vocabulary
+
+    print(t("reading"), file=sys.stderr, flush=True)
+    check_mix(mix, paths)
+    folder = Path(cache) if cache else None
+    source = Source(paths, "pretrain", unique=not keep_duplicates, mix=mix, cache=folder,
+                    progress=Preparing())
+    found = (learn_vocabulary([source], vocab_size, tokenizer, folder) if tokenizer in KINDS
+             else load_tokenizer(tokenizer))
+    report = report_of(source, found)
+    if as_json:
+        print_json(report)
+    else:
+        for line in lines(report):
+            click.echo(line)
+    return 0
+
+
+class Preparing:
+    """Called with the characters read so far: a line on stderr every few seconds."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def __call__(self, characters: int) -> None:
+        if time.monotonic() - self._said >= EVERY:
+            self._said = time.monotonic()
+            print(t("preparing", n=f"{characters:,}"), file=sys.stderr, flush=True)
+
+
+def report_of(source: Source, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What was read: each file, all together, and what an epoch takes of it."""
+    tokens = source.tokens_by_file(tokenizer)
+    files = [{**asdict(file), "tokens": count, "weight": weight}
+             for file, count, weight in zip(source.files, tokens, source.weights(), strict=True)]
+    totals = {key: sum(file[key] for file in files) for key in (*COUNTS, "bytes")}
+    return {"files": files, **totals,
+            "epoch_tokens": source.documents(tokenizer).n_tokens,
+            "vocabulary": len(tokenizer), "tokenizer": tokenizer.kind,
+            "fingerprint": source.fingerprint, "cache": str(source.entry) if source.entry else "",
+            "cached": source.cached}
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """For people: a row a file, the sum, and why files were skipped."""
+    read = [file for file in report["files"] if not file["skipped"]]
+    mixed = any(file["weight"] != 1 for file in read)
+    counts = {key: label for key, label in COUNTS.items() if report[key]}
+    names, folder = short_names([file["path"] for file in read])
+    rows = [[printable(folder), *(t(label) for label in counts.values()),
+             *[t("data_weight")] * mixed]]
+    rows += [[printable(name), *(f"{file[key]:,}" for key in counts),
+              *[f"{file['weight']:g}"] * mixed] for name, file in zip(names, read, strict=True)]
+    if len(read) > 1:
+        rows.append([t("eval_all"), *(f"{report[key]:,}" for key in counts), *[""] * mixed])
+    shown = aligned(rows, screen_width())
+    shown += [t("data_skipped", path=printable(file["path"]), reason=skip_reason(file["skipped"]))
+              for file in report["files"] if file["skipped"]]
+    if mixed:
+        shown.append(t("data_epoch", n=f"{report['epoch_tokens']:,}"))
+    shown.append(t("data_vocabulary", n=f"{report['vocabulary']:,}", kind=report["tokenizer"]))
+    if report["cache"]:
+        shown.append(t("data_cached" if report["cached"] else "data_prepared",
+                       path=printable(report["cache"])))
+    return shown
+
+
+def short_names(paths: Sequence[str]) -> tuple[list[str], str]:
+    """The paths without the folder that they share, and that folder ("" for none)."""
+    try:
+        folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:      # some are absolute and some are not
+        folder = ""
+    if not folder:
+        return [*paths], ""
+    return [os.path.relpath(path, folder) for path in paths], os.path.join(folder, "")
+
+
+def skip_reason(reason: str) -> str:
+    """Why a file was skipped, in the language of this run."""
+    return t("skip_aside") if reason.startswith("not training data") else t("skip_suffix")
+
+
+def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) -> None:
+    """What a training is about to read from: totals, and whatever was left out."""
+    files = [file for source in sources for file in source.files]
+    used = {os.path.realpath(file.path) for file in files if file.documents or file.dialogues}
+    say(t("data_read", documents=f"{sum(source.n_documents for source in sources):,}",
+          dialogues=f"{sum(source.n_dialogues for source in sources):,}", files=len(used)))
+    for file in files:
+        if file.dropped:
+            say(t("data_dropped", path=printable(file.path), n=file.dropped))
+        if file.duplicates:
+            say(t("data_repeated", path=printable(file.path), n=f"{file.duplicates:,}"))
+    for file in files:
+        if file.skipped:
+            say("  " + t("data_skipped", path=printable(file.path),
+                         reason=skip_reason(file.skipped)))

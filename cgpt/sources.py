@@ -1,0 +1,186 @@
+"""The data of one phase of a run: in memory, or where it is large in the cache of prepare.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgpt import prepare
+from cgpt.checkpoint import load_tokenizer, save_tokenizer
+from cgpt.documents import Documents, stored
+from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.items import Dialogue
+from cgpt.kernels import get_num_threads
+from cgpt.readers import Corpus, FileReport, Reading, find_files, fingerprint_of, read_corpus
+from cgpt.tokenizer import Tokenizer
+
+SAMPLE_BYTES = 1 << 24  # about so much of a large corpus is what a vocabulary is learnt from
+Mix = Sequence[tuple[str, float]]
+
+
+class Source:
+    """What the files and folders of one phase hold.
+
+    paths   as given;  phase  "pretrain" (all of it) or "finetune" (the dialogues)
+    mix     (path, weight): how often an epoch takes what lies at that path; of others once
+    files   a report for each, complete once the data was read
+    fingerprint  SHA-256 of the contents
+    first_dialogue  () where there is none, or a large corpus was not read yet
+    entry, cached  of a large corpus that was read: its folder, whether it was prepared before
+    required  whether a fine-tuning without dialogues is a fault
+    Raises DataError where the data cannot be used, ConfigError where a path of the mix is none of
+    the data's.
+    """
+
+    def __init__(self, paths: Sequence[str], phase: str, *, unique: bool = True, mix: Mix = (),
+                 cache: Path | None = None, progress: prepare.Progress | None = None,
+                 required: bool = True) -> None:
+        self.paths, self.phase, self.unique = tuple(paths), phase, unique
+        self._mix, self._cache, self._progress = tuple(mix), cache, progress
+        self._required = required
+        self.entry: Path | None = None
+        self.cached = False
+        self._found: Documents | None = None
+        self._corpus: Corpus | None = None
+        self.first_dialogue: Dialogue = ()
+        self.size = sum(os.path.getsize(path) for path, skipped in find_files(self.paths)
+                        if not skipped and os.path.isfile(path))
+        self.large = self.size >= prepare.LARGE_CORPUS
+        self.files: list[FileReport] = []
+        if self.large:
+            self.fingerprint = fingerprint_of(self.paths)[0]
+            self._reading = Reading(self.paths, unique=unique)
+        else:
+            self._corpus = read_corpus(self.paths, unique=unique)
+            self.files, self.fingerprint = self._corpus.files, self._corpus.fingerprint
+            self.first_dialogue = next(iter(self._corpus.dialogues), ())
+            self._check()
+
+    @property
+    def n_documents(self) -> int:
+        """Texts that are kept, of all files."""
+        return sum(file.documents for file in self.files)
+
+    @property
+    def n_dialogues(self) -> int:
+        """Dialogues that are kept, of all files."""
+        return sum(file.dialogues for file in self.files)
+
+    def texts(self) -> Iterator[str]:
+        """What a vocabulary is learnt from: all texts, of a large corpus a sample of them."""
+        if self._corpus is not None:
+            return iter(self._corpus.texts())
+        return prepare.sampled(self._reading, min(1.0, SAMPLE_BYTES / self.size))
+
+    def documents(self, tokenizer: Tokenizer) -> Documents:
+        """All that the phase trains on, encoded; a large corpus is prepared in the cache."""
+        if self._found is None:
+            found = self._encoded(tokenizer)
+            if self._mix:
+                weights = np.array(self.weights())[self._owners()][found.numbers]
+                found = Documents(found.store, found.numbers, weights)
+                if not weights.any():
+                    raise DataError(f"{self.phase}: the weights of --mix leave nothing to train "
+                                    "on; give at least one above 0")
+            self._found = found
+        return self._found
+
+    def _encoded(self, tokenizer: Tokenizer) -> Documents:
+        if self._corpus is not None:
+            store = stored(tokenizer, [*self._corpus.documents, *self._corpus.dialogues]).store
+        else:
+            made = prepare.prepare(self._reading, self.fingerprint, tokenizer,
+                                   prepare.cache_folder(self._cache), unique=self.unique,
+                                   threads=get_num_threads(), progress=self._progress)
+            store, self.files, self.first_dialogue = made.store, made.files, made.first_dialogue
+            self.entry, self.cached = made.entry, made.cached
+            self._check()
+        every = np.arange(len(store))
+        return Documents(store, every if self.phase == "pretrain" else every[store.dialogues])
+
+    def _check(self) -> None:
+        if self._required and self.phase == "finetune" and not self.n_dialogues:
+            raise DataError(f"{', '.join(self.paths)}: no dialogues in the chat data, only "
+                            f"{self.n_documents} texts; name them for pre-training instead")
+
+    def tokens_by_file(self, tokenizer: Tokenizer) -> list[int]:
+        """Tokens that the phase trains on of each of `files`, specials included."""
+        found = self.documents(tokenizer)
+        owners = self._owners()[found.numbers]
+        return np.bincount(owners, found.store.sizes[found.numbers],
+                           minlength=len(self.files)).astype(np.int64).tolist()
+
+    def weights(self) -> list[float]:
+        """How often an epoch takes each of `files`; of entries that overlap the last one counts."""
+        found = [1.0] * len(self.files)
+        for path, weight in self._mix:
+            for number, file in enumerate(self.files):
+                if _lies_in(file.path, path):
+                    found[number] = weight
+        return found
+
+    def _owners(self) -> np.ndarray:
+        """The file of each document of the store."""
+        kinds = [[file.documents for file in self.files], [file.dialogues for file in self.files]]
+        files = np.arange(len(self.files))
+        if self._corpus is None:    # there the store has the order of the files
+            return np.repeat(files, np.sum(kinds, axis=0))
+        return np.repeat([*files, *files], [*kinds[0], *kinds[1]])
+
+
+def mix_pairs(mix: Any) -> tuple[tuple[str, float], ...]:
+    """Pairs of a path and a weight, also of a mapping. Raises ConfigError for anything else."""
+    try:
+        pairs = tuple((os.fspath(path), float(weight)) for path, weight in
+                      (mix.items() if isinstance(mix, Mapping) else mix))
+    except (TypeError, ValueError):
+        raise ConfigError(f"RunConfig: mix must be pairs of a path and a weight, found {mix!r:.200}"
+                          ) from None
+    for path, weight in pairs:
+        if not 0 <= weight <= 1000:
+            raise ConfigError(f"RunConfig: the weight of {path} in mix must be between 0 and 1000, "
+                              f"found {weight!r}")
+    return pairs
+
+
+def check_mix(mix: Mix, paths: Sequence[str]) -> None:
+    """Raises ConfigError for a path at which no file of the data lies."""
+    found = [path for path, skipped in find_files(paths) if not skipped]
+    for path, _ in mix:
+        if not any(_lies_in(file, path) for file in found):
+            raise ConfigError(f"mix: no file of the data is {path} or lies in it; name a file or "
+                              "folder of the data")
+
+
+def learn_vocabulary(sources: Sequence[Source], vocab_size: int, kind: str,
+                     cache: Path | None = None) -> Tokenizer:
+    """A vocabulary of the sources' texts; where one of them is large it is kept in the cache."""
+    def texts() -> Iterator[str]:
+        for source in sources:
+            yield from source.texts()
+
+    if not any(source.large for source in sources):
+        return Tokenizer.train(texts(), vocab_size, kind)
+    import cgpt
+
+    parts = [cgpt.__version__, kind, str(vocab_size), str(SAMPLE_BYTES)]
+    parts += [f"{source.fingerprint} {source.unique}" for source in sources]
+    name = blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+    path = prepare.cache_folder(cache) / f"{name}.json"
+    try:
+        return load_tokenizer(path)
+    except CgptError:
+        pass        # not there yet, or damaged: it is learnt again
+    tokenizer = Tokenizer.train(texts(), vocab_size, kind)
+    save_tokenizer(tokenizer, path)
+    return tokenizer
+
+
+def _lies_in(file: str, path: str) -> bool:
+    real, folder = os.path.realpath(file), os.path.realpath(path)
+    return real == folder or real.startswith(folder.rstrip(os.sep) + os.sep)

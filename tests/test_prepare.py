@@ -1,0 +1,291 @@
+"""A corpus in the cache trains to the bits of one in memory; killed preparations go on; mix."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
+
+from cgpt import documents as encoded
+from cgpt import prepare, sources
+from cgpt.cli import main
+from cgpt.config import TrainConfig
+from cgpt.data import encode_dialogue, encode_document
+from cgpt.documents import Documents, Samples, TokenStore, encode_documents, stored
+from cgpt.epochs import Epochs
+from cgpt.errors import ConfigError, DataError
+from cgpt.items import Message
+from cgpt.readers import Reading, fingerprint_of
+from cgpt.run import RunConfig, TrainingRun
+from cgpt.sources import Source
+from cgpt.tokenizer import Tokenizer
+from cgpt.train import Trainer
+
+LONG = (Message("system", "好"), Message("user", "问" * 30), Message("assistant", "答"),
+        Message("user", "问"), Message("assistant", "答" * 9))
+MIXED = [*TEXTS, *DIALOGUES, LONG, "山" * 100, ""]
+
+
+def write(path: Path, items: list) -> Path:
+    path.write_text("\n".join(json.dumps(
+        item if isinstance(item, str) else {"messages": [
+            {"role": turn.role, "content": turn.content} for turn in item]},
+        ensure_ascii=False) for item in items), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Everything is large, and a shard holds a few documents."""
+    monkeypatch.setattr(prepare, "LARGE_CORPUS", 0)
+    monkeypatch.setattr(encoded, "SHARD_CHARACTERS", 20)
+    monkeypatch.setenv("CGPT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("longest", [4, 9, 64])
+def test_samples_are_those_of_the_documents(longest: int) -> None:
+    llm = small_llm()
+    documents = stored(llm.tokenizer, MIXED)
+    found, expected = Samples(documents, longest), llm.samples(MIXED, longest)
+    assert len(found) == len(expected) and found.lengths.tolist() == [*map(len, expected)]
+    for one, other in zip(found, expected, strict=True):
+        assert one.ids.dtype == other.ids.dtype == one.targets.dtype == np.int32
+        assert np.array_equal(one.ids, other.ids) and np.array_equal(one.targets, other.targets)
+    assert [len(one) for one in found[1:3]] == [*map(len, expected[1:3])]
+
+
+def test_shards_follow_one_another_and_wide_vocabularies_fit() -> None:
+    tokenizer = small_tokenizer()
+    wide = Tokenizer([*tokenizer.words[262:], *map(chr, range(0x20000, 0x20000 + 32768))],
+                     [-9.0] * (len(tokenizer) - 262 + 32768))
+    for one, dtype in (tokenizer, np.int16), (wide, np.int32):
+        shards = [encode_documents(one, MIXED[i:i + 3]) for i in range(0, len(MIXED), 3)]
+        shards.insert(1, encode_documents(one, []))
+        assert {shard.tokens.dtype for shard in shards} == {np.dtype(dtype)}
+        store = TokenStore(shards)
+        assert len(store) == len(MIXED)
+        assert np.array_equal(store.dialogues, [not isinstance(one, str) for one in MIXED])
+        found = Samples(Documents(store, np.arange(len(store))), 1000)
+        for number, document in enumerate(MIXED):
+            sample = encode_document(one, document) if isinstance(document, str) \
+                else encode_dialogue(one, document)
+            assert np.array_equal(found[number].ids, sample.ids)
+            assert np.array_equal(found[number].targets, sample.targets)
+    with pytest.raises(DataError, match="turns go"):
+        encode_documents(tokenizer, [(Message("user", "a"), Message("user", "b"))])
+
+
+def trained(documents: object, phase: str, **changes: object) -> tuple[bytes, list]:
+    llm = small_llm()
+    config = replace(TrainConfig(epochs=2, batch_tokens=64, grad_accum=2, seed=3), **changes)
+    Trainer(llm, config, phase).fit(documents)
+    return llm.gpt.arena.data.tobytes(), llm.training_state.history
+
+
+@pytest.mark.parametrize("changes", [{}, {"val_fraction": 0.2, "dropout": 0.1}])
+@pytest.mark.parametrize("phase", ["pretrain", "finetune"])
+def test_the_cache_trains_to_the_same_bits(phase: str, changes: dict, small_shards: None,
+                                           tmp_path: Path) -> None:
+    items = [*TEXTS, *DIALOGUES] if phase == "pretrain" else DIALOGUES
+    path = write(tmp_path / "a.jsonl", items)
+    if phase == "finetune":
+        changes = {**changes, "join_dialogues": 3}
+    for _ in range(2):          # made, then found
+        source = Source([str(path)], phase, unique=False)
+        assert trained(source.documents(small_tokenizer()), phase, **changes) == \
+            trained(items, phase, **changes)
+    assert source.large and source.cached
+    assert len(list((tmp_path / "cache").glob("*/*.shard"))) > 2
+
+
+def test_a_run_is_stopped_and_resumed_from_the_cache(small_shards: None, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
+    path = write(tmp_path / "a.jsonl", [*TEXTS, TEXTS[0], *DIALOGUES])
+    config = RunConfig(pretrain=(str(path),), preset="tiny", vocab_size=400,
+                       mix=((str(path), 1.5),),
+                       pretrain_train=TrainConfig(epochs=3, batch_tokens=96))
+    whole, parts = TrainingRun.start(config), TrainingRun.start(config)
+    assert whole.sources["pretrain"].files[0].duplicates == 1 and parts.sources["pretrain"].cached
+    whole.fit_phase("pretrain")
+    parts.fit_phase("pretrain", should_stop=lambda: parts.llm.training_state.step >= 3)
+    resumed = TrainingRun.resume(parts.llm)
+    resumed.fit_phase("pretrain")
+    assert whole.llm.gpt.arena.data.tobytes() == resumed.llm.gpt.arena.data.tobytes()
+    state = whole.llm.training_state
+    assert RunConfig.from_dict(json.loads(json.dumps(state.run))) == whole.config
+
+
+def test_a_vocabulary_of_a_large_corpus_is_kept_and_of_a_sample(
+        small_shards: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"第{number}句话" for number in range(400)]
+    first, second = (write(tmp_path / name, items) for name, items in (
+        ("a.jsonl", texts), ("b.jsonl", texts[::-1])))
+    picked = [sorted(prepare.sampled(Reading(path), 0.3)) for path in (first, second)]
+    assert picked[0] == picked[1] and 60 < len(picked[0]) < 180
+    source = Source([str(first)], "pretrain")
+    made = sources.learn_vocabulary([source], 300, "chars")
+    monkeypatch.setattr(Tokenizer, "train", lambda *_: pytest.fail("learnt again"))
+    assert sources.learn_vocabulary([source], 300, "chars").to_state() == made.to_state()
+
+
+def test_a_damaged_cache_is_made_again(small_shards: None, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", MIXED[:-1])
+    tokenizer = small_tokenizer()
+
+    def prepared() -> prepare.Prepared:
+        return prepare.prepare(Reading(path), fingerprint_of([path])[0], tokenizer,
+                               tmp_path / "cache", unique=False)
+
+    made = prepared()
+    entry = next((tmp_path / "cache").iterdir())
+    second = entry / "000001.shard"
+    for harm in (lambda: second.write_bytes(b"xx"), lambda: second.write_bytes(b""),
+                 lambda: second.write_bytes(second.read_bytes()[:-2]),
+                 lambda: second.write_bytes(b"\xff" * 40), lambda: second.unlink(),
+                 lambda: (entry / "index.json").write_bytes(b"{"),
+                 lambda: (entry / "index.json").unlink()):
+        harm()
+        again = prepared()
+        assert not again.cached and again.store.digests == made.store.digests
+        assert again.files == made.files
+        assert prepared().cached
+    with pytest.raises(DataError, match="changed while it was read"):
+        prepare.prepare(Reading(path), "other", tokenizer, tmp_path / "cache", unique=False)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from cgpt import documents, prepare
+from cgpt.readers import Reading, fingerprint_of
+from cgpt.tokenizer import Tokenizer
+documents.SHARD_CHARACTERS = 4000
+path, folder = sys.argv[1:]
+tokenizer = Tokenizer.from_state({"words": ["山", "水"], "scores": [-1.0, -2.0]})
+found = prepare.prepare(Reading(path), fingerprint_of([path])[0], tokenizer, Path(folder),
+                        unique=True, threads=2)
+print(found.store.digests)
+"""
+
+
+def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [f"{number}山水" * 40 for number in range(3000)])
+
+    def run(folder: Path) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", KILLED, str(path), str(folder)],
+                                stdout=subprocess.PIPE, text=True,
+                                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+
+    whole = run(tmp_path / "whole").communicate()[0]
+    folder = tmp_path / "killed"
+    for wanted in 3, 20, 60:
+        process = run(folder)
+        while process.poll() is None and len(list(folder.glob("*/*.shard"))) < wanted:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    old = {one: one.stat().st_mtime_ns for one in folder.glob("*/*.shard")}
+    assert len(old) >= 60
+    assert run(folder).communicate()[0] == whole != ""
+    assert {one: one.stat().st_mtime_ns for one in old} == old      # they are not made again
+    assert not list(folder.glob("*/.*"))                            # nothing half done is left
+
+
+def test_a_cache_that_cannot_be_written_is_told(small_shards: None, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(DataError, match="CGPT_CACHE"):
+        Source([str(write(tmp_path / "a.jsonl", TEXTS))], "pretrain").documents(small_tokenizer())
+
+
+def epochs_of(weights: list[float], epochs: int = 4) -> list[np.ndarray]:
+    """How often each of 40 documents is trained in each epoch."""
+    tokenizer = small_tokenizer()
+    store = stored(tokenizer, [f"{number:02}" for number in range(40)]).store
+    documents = Documents(store, np.arange(40), np.repeat(weights, 40 // len(weights)))
+    made = Epochs(Samples(documents, 64), tokenizer, TrainConfig(batch_tokens=64), "pretrain", 64)
+    return [np.bincount(made.plan(epoch).order, minlength=40) for epoch in range(epochs)]
+
+
+def test_weights_say_how_often_an_epoch_takes_a_document() -> None:
+    found = epochs_of([0.0, 1.0, 2.0, 1.5])
+    for counts in found:
+        assert not counts[:10].any() and (counts[10:20] == 1).all() and (counts[20:30] == 2).all()
+        assert sorted(counts[30:]) == [1] * 5 + [2] * 5
+    assert any((found[0] != counts).any() for counts in found[1:])  # another half has its turn
+    assert all(map(np.array_equal, found, epochs_of([0.0, 1.0, 2.0, 1.5])))
+
+
+def test_weights_of_one_change_nothing() -> None:
+    documents = stored(small_tokenizer(), TEXTS)
+    ones = Documents(documents.store, documents.numbers, np.ones(len(TEXTS)))
+    assert trained(ones, "pretrain")[0] == trained(TEXTS, "pretrain")[0]
+
+
+def test_mix_goes_by_path(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    write(tmp_path / "d" / "a.jsonl", [TEXTS[0], *DIALOGUES[:2]])
+    write(tmp_path / "b.jsonl", [TEXTS[1]])
+    source = Source([str(tmp_path)], "pretrain", mix=[(str(tmp_path / "d"), 3.0)])
+    found = source.documents(small_tokenizer())
+    assert found.weights is not None
+    assert sorted(found.weights.tolist()) == [1.0, 3.0, 3.0, 3.0]
+    assert found.weights[found.store.dialogues].tolist() == [3.0, 3.0]
+    assert sum(tokens * weight for tokens, weight in zip(
+        source.tokens_by_file(small_tokenizer()), source.weights(), strict=True)) == found.n_tokens
+    with pytest.raises(DataError, match="nothing to train on"):
+        Source([str(tmp_path)], "pretrain", mix=[(str(tmp_path), 0.0)]).documents(
+            small_tokenizer())
+    with pytest.raises(ConfigError, match="no file of the data"):
+        TrainingRun.start(RunConfig(pretrain=(str(tmp_path),), mix=(("elsewhere", 1.0),)))
+    for wrong in 5, (("a", -1.0),), (("a", "x"),), (("a", float("nan")),):
+        with pytest.raises(ConfigError, match="mix"):
+            RunConfig(mix=wrong)  # type: ignore[arg-type]
+
+
+def test_data_command(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.jsonl", [TEXTS[0], TEXTS[0], "", *DIALOGUES[:2]])
+    write(tmp_path / "b.jsonl", [TEXTS[0], TEXTS[1]])
+    (tmp_path / "notes.md").write_text("x")
+    assert main(["data", ".", "--tokenizer", "chars", "--vocab-size", "300", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [report[key] for key in ("documents", "dialogues", "dropped", "duplicates")] == \
+        [2, 2, 1, 2]
+    assert report["tokens"] == sum(file["tokens"] for file in report["files"]) > 20
+    assert [file["duplicates"] for file in report["files"]] == [1, 1, 0]
+    assert report["files"][2]["skipped"] and report["tokenizer"] == "chars"
+    assert main(["data", ".", "--tokenizer", "chars", "--keep-duplicates", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["documents"] == 4
+    for language, words in ("zh", ("重复", "没有读取")), ("en", ("duplicates", "not read")):
+        for width in "40", "100":
+            monkeypatch.setenv("COLUMNS", width)
+            assert main(["--lang", language, "data", ".", "--tokenizer", "chars"]) == 0
+            shown = capsys.readouterr().out
+            assert all(word in shown for word in words) and "a.jsonl" in shown
+    assert main(["data", "none.txt"]) == 1
+    assert main(["data", ".", "--mix", "a.jsonl"]) == 2
+    assert "PATH=F" in capsys.readouterr().err
+
+
+def test_training_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.jsonl", [*TEXTS, TEXTS[0]])
+    common = ["train", "--pretrain", "a.jsonl", "--preset", "tiny", "--max-steps", "1",
+              "--tokenizer", "chars", "--out", "m.bin"]
+    assert main([*common, "--mix", "a.jsonl=2"]) == 0
+    shown = capsys.readouterr().err
+    assert "去掉重复 1 条" in shown and "每轮词数" in shown
+    assert main([*common, "--keep-duplicates"]) == 0
+    assert "去掉重复" not in capsys.readouterr().err
