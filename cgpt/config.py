@@ -156,6 +156,9 @@ class TrainConfig(_Config):
                    training are then of that, the held-out ones are not
     ema            the moving average of the weights keeps this much of itself a step; it is what
                    is evaluated and what the phase ends with. 0 keeps none.
+    lora_rank      rank of the two matrices by which each matrix that `lora_layers` (patterns)
+                   names is changed, lora_alpha / lora_rank times their product, while all weights
+                   stay; they are trained by AdamW. 0 trains the weights themselves.
     Raises ConfigError naming the field, the value found and the range expected.
     """
 
@@ -187,14 +190,17 @@ class TrainConfig(_Config):
     decay_share: float = 0.2
     label_smoothing: float = 0.0
     ema: float = 0.0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_layers: tuple[str, ...] = ("h.*",)
 
     def __post_init__(self) -> None:
         owner = "TrainConfig"
         for name, least in (("epochs", 0), ("batch_tokens", 1), ("grad_accum", 1), ("warmup", 0),
                             ("patience", 0), ("seed", 0), ("max_steps", 0), ("join_dialogues", 1),
-                            ("schedule_steps", 0)):
+                            ("schedule_steps", 0), ("lora_rank", 0)):
             _check_int(owner, name, getattr(self, name), least, (1 << 63) - 1)
-        for name in ("lr", "eps", "embedding_lr"):
+        for name in ("lr", "eps", "embedding_lr", "lora_alpha"):
             _check_float(owner, name, getattr(self, name), 0.0, open_below=True)
         for name in ("weight_decay", "clip", "max_minutes"):
             _check_float(owner, name, getattr(self, name), 0.0)
@@ -208,10 +214,18 @@ class TrainConfig(_Config):
         _check_float(owner, "decay_share", self.decay_share, 0.0, 1.0, open_below=True)
         _check_choice(owner, "optimizer", self.optimizer, OPTIMIZERS)
         _check_choice(owner, "schedule", self.schedule, SCHEDULES)
-        if not isinstance(self.freeze, (list, tuple)) or not all(
-                isinstance(pattern, str) for pattern in self.freeze):
-            raise ConfigError(f"{owner}: freeze must be a list of names, found {self.freeze!r}")
-        object.__setattr__(self, "freeze", tuple(self.freeze))
+        for name in ("freeze", "lora_layers"):
+            value = getattr(self, name)
+            if not isinstance(value, (list, tuple)) or not all(
+                    isinstance(pattern, str) for pattern in value):
+                raise ConfigError(f"{owner}: {name} must be a list of names, found {value!r}")
+            object.__setattr__(self, name, tuple(value))
+        if self.lora_rank and self.optimizer != "adamw":
+            raise ConfigError(f"{owner}: lora_rank={self.lora_rank} is trained by adamw, found "
+                              f"optimizer {self.optimizer!r}; leave one of the two out")
+        if self.lora_rank and self.freeze:
+            raise ConfigError(f"{owner}: lora_rank={self.lora_rank} leaves all weights as they "
+                              "are, so there is nothing to freeze; choose by lora_layers")
         if self.patience and not self.val_fraction:
             raise ConfigError(f"{owner}: patience={self.patience} needs held-out documents to look "
                               "at; set val_fraction above 0")

@@ -173,6 +173,8 @@ class LLM:
                     a held-out split
     average         (arena.size,) float32 or None: the moving average of the weights inside an
                     unfinished phase that keeps one; files hold it as the weights
+    base            the file that holds these weights, "" where none does: an adapter that is
+                    trained on them names it
     """
 
     def __init__(self, tokenizer: Tokenizer, gpt: GPT, optimizer: AdamW | None = None,
@@ -189,6 +191,7 @@ class LLM:
         self.metadata: dict[str, Any] = {} if metadata is None else metadata
         self.best_weights: np.ndarray | None = None
         self.average: np.ndarray | None = None
+        self.base = ""
 
     @classmethod
     def default(cls, seed: int = 0) -> LLM:

@@ -6,20 +6,47 @@ from typing import Any
 
 from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError
+from cgpt.lora import Lora
 from cgpt.model import GPT
 from cgpt.muon import Muon
 from cgpt.optim import AdamW
 
 
-def make_optimizer(gpt: GPT, config: TrainConfig, *, fresh: bool = True) -> AdamW:
-    """The optimizer that `config` names; fresh=False keeps the moments of the arena."""
-    settings: dict[str, Any] = {
-        "betas": (config.beta1, config.beta2), "eps": config.eps,
-        "weight_decay": config.weight_decay, "freeze": config.freeze,
-        "embedding_lr": config.embedding_lr, "fresh": fresh}
-    if config.optimizer == "muon":
-        return Muon(gpt, momentum=config.momentum, **settings)
-    return AdamW(gpt, **settings)
+def make_optimizer(gpt: GPT, config: TrainConfig, current: AdamW | None = None, *,
+                   fresh: bool = True, base: str = "") -> AdamW:
+    """The optimizer that `config` names.
+
+    current  the model's optimizer until now; an adapter with the same settings stays
+    fresh    begin with moments of zero; False goes on with the moments and steps of `current`
+    base     the file that holds the weights as they are: a new adapter names it
+    Raises ConfigError as the optimizers do, and where it cannot go on with `current`, as that
+    trains another adapter or none.
+    """
+    adam: dict[str, Any] = {"betas": (config.beta1, config.beta2), "eps": config.eps,
+                            "weight_decay": config.weight_decay}
+    wanted = _adapter(config.lora_rank, config.lora_alpha, config.lora_layers)
+    begun = (_adapter(current.rank, current.alpha, current.layers) if isinstance(current, Lora)
+             else _adapter(0))
+    if not fresh and current is not None and begun != wanted:
+        raise ConfigError(f"LoRA: the phase was begun with {begun} and cannot go on with {wanted}; "
+                          "give the same, or begin the phase anew: llm.training_state.begin(...)")
+    if isinstance(current, Lora) and begun == wanted:
+        current.configure(**adam, fresh=fresh)
+        return current
+    if config.lora_rank:
+        return Lora(gpt, config.lora_rank, config.lora_alpha, config.lora_layers,
+                    seed=config.seed, base=base, **adam)
+    adam.update(freeze=config.freeze, embedding_lr=config.embedding_lr, fresh=fresh)
+    found = (Muon(gpt, momentum=config.momentum, **adam) if config.optimizer == "muon"
+             else AdamW(gpt, **adam))
+    found.step_count = 0 if fresh or current is None else current.step_count
+    return found
+
+
+def _adapter(rank: int, alpha: float = 0.0, layers: tuple[str, ...] = ()) -> str:
+    """What two trainings of an adapter must have in common, as it is said."""
+    return (f"lora_rank={rank}, lora_alpha={alpha:g}, lora_layers={','.join(layers)}" if rank
+            else "lora_rank=0")
 
 
 def restore_optimizer(gpt: GPT, values: dict[str, Any]) -> AdamW:

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.checkpoint import load_tokenizer
+from cgpt.checkpoint import load_tokenizer, load_weights
 from cgpt.config import GPTConfig, TrainConfig, _check_int, _Config
 from cgpt.data import Dialogue, packaged_data
 from cgpt.documents import Documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.llm import LLM, PHASES
+from cgpt.lora import fingerprint
 from cgpt.parallel import ALONE
 from cgpt.prepare import Progress as Progressing
 from cgpt.sources import Source, check_mix, learn_vocabulary, mix_pairs
@@ -44,6 +45,8 @@ class RunConfig(_Config):
     """What a run trains, and how.
 
     pretrain, chat   files or folders of the two phases, as given; () skips the phase
+    init             file of a model whose weights, shape and vocabulary the run begins with; ""
+                     for fresh ones, as preset, vocab_size and tokenizer say
     preset           shape of the model
     vocab_size       most tokens of the vocabulary; None for the preset's
     tokenizer        kind of vocabulary to learn ("words", "chars", "bpe"), or a .json or .bin file
@@ -58,6 +61,7 @@ class RunConfig(_Config):
 
     pretrain: tuple[str, ...] = ()
     chat: tuple[str, ...] = ()
+    init: str = ""
     preset: str = "small"
     vocab_size: int | None = None
     tokenizer: str = "words"
@@ -77,6 +81,7 @@ class RunConfig(_Config):
         if not isinstance(self.keep_duplicates, bool):
             raise ConfigError("RunConfig: keep_duplicates must be true or false, found "
                               f"{self.keep_duplicates!r}")
+        object.__setattr__(self, "init", os.fspath(self.init))
         _check_int("RunConfig", "seed", self.seed, 0, (1 << 63) - 1)
         if not isinstance(self.tokenizer, str) or not (
                 self.tokenizer in KINDS or self.tokenizer.lower().endswith((".json", ".bin"))):
@@ -128,25 +133,30 @@ class TrainingRun:
     @classmethod
     def start(cls, config: RunConfig, *, cache: Path | None = None,
               progress: Progressing | None = None) -> TrainingRun:
-        """Read the data, learn the vocabulary from all of it, make a fresh model.
+        """Read the data, learn the vocabulary from all of it, make a fresh model; or load one.
 
         Of a large corpus (`prepare.LARGE_CORPUS`) a sample gives the vocabulary, and its tokens go
         to the folder `cache` (see `prepare.cache_folder`), where the next start finds them.
         progress  is called as progress(characters) while they are made
-        Raises DataError where the data cannot be used or there is none.
+        Raises DataError where the data cannot be used or there is none, CheckpointError where
+        config.init cannot be.
         """
         sources = _sources(config, [name for name in PHASES if config.phase(name)[0]], cache,
                            progress)
         if not sources:
             raise DataError("no data to train on: name files for pre-training, for chat, or both")
-        tokenizer = _vocabulary(config, sources, cache)
+        if config.init:
+            llm = load_weights(config.init)
+        else:
+            llm = LLM.fresh(_vocabulary(config, sources, cache), config.shape(), seed=config.seed)
         for source in sources.values():
-            source.documents(tokenizer)
-        llm = LLM.fresh(tokenizer, config.shape(), seed=config.seed)
+            source.documents(llm.tokenizer)
+        fingerprints = {name: source.fingerprint for name, source in sources.items()}
+        if config.init:
+            fingerprints["init"] = fingerprint(llm.gpt)
         llm.metadata["made_with"] = made_with()
         llm.training_state.run = config.to_dict()
-        llm.training_state.data_fingerprint = _join_fingerprints(
-            {name: source.fingerprint for name, source in sources.items()})
+        llm.training_state.data_fingerprint = _join_fingerprints(fingerprints)
         return cls(config, llm, sources)
 
     @classmethod
@@ -255,14 +265,15 @@ def _note_resumption(llm: LLM, epochs: int | None, lr: float | None, changed: li
         llm.metadata["resumed"] = [*resumed, entry][-_RESUMPTIONS:]
 
 
-def default_run(preset: str = "small") -> RunConfig:
-    """The recipe of the guided run on the packaged data; wider presets learn more slowly.
+def default_run(preset: str = "small", width: int | None = None) -> RunConfig:
+    """The recipe of the guided run on the packaged data; wider models learn more slowly.
 
+    width  that of the model, where it is not the preset's
     The learning rate falls with the width, as Adam's steps have to. Source: Yang et al. 2022,
     arXiv:2203.03466, table 8.
     """
     pretrain, chat = packaged_data()
-    slower = min(1.0, TUNED_WIDTH / GPTConfig.preset(preset).n_embd)
+    slower = min(1.0, TUNED_WIDTH / (width or GPTConfig.preset(preset).n_embd))
     return RunConfig(pretrain=(str(pretrain),), chat=(str(chat),), preset=preset,
                      pretrain_train=replace(PRETRAIN, lr=PRETRAIN.lr * slower),
                      finetune_train=replace(FINETUNE, lr=FINETUNE.lr * slower))

@@ -147,6 +147,7 @@ def _imported(llm: LLM, config: TrainConfig) -> bool:
     """Whether the model brought moments along from elsewhere that this phase goes on with."""
     state = llm.training_state
     return (llm.optimizer is not None and not (state.step or state.done or state.history)
+            and not config.lora_rank
             and all(getattr(config, name) == value
                     for name, value in adam_settings(llm.optimizer).items()))
 
@@ -200,13 +201,13 @@ class _Run:
                 "val_fraction, seed, batch_tokens or join_dialogues); give the same ones, or start "
                 "the phase anew with llm.training_state.begin(...)")
         imported = not resumed and _imported(llm, config)
-        steps = llm.optimizer.step_count if llm.optimizer and (resumed or imported) else 0
-        optimizer = make_optimizer(llm.gpt, config, fresh=not (resumed or imported))
+        optimizer = make_optimizer(llm.gpt, config, llm.optimizer,
+                                   fresh=not (resumed or imported), base=llm.base)
+        llm.base = ""               # the weights are about to change
         if not resumed:
             state.begin(self.phase)
             state.documents = documents
             llm.best_weights = llm.average = None
-        optimizer.step_count = steps
         optimizer.zero_grad()
         self.optimizer = llm.optimizer = optimizer
         if config.ema and llm.average is None:

@@ -19,7 +19,8 @@ from cgpt.checkpoint import failures, sniff
 
 PACKAGE = Path(cgpt.__file__).parent
 ERRORS = {"PeerError", "Skip", "CgptError", "ConfigError", "DataError", "CheckpointError"}
-BUILDERS = {"damaged", "foreign", "other_version", "not_saved"}     # of checkpoint/failures.py
+# Of checkpoint/failures.py.
+BUILDERS = {"damaged", "foreign", "other_version", "other_base", "not_saved"}
 Function = ast.FunctionDef
 
 # What cannot be read off the source. An expression of one file is written "file: expression".

@@ -9,11 +9,13 @@ compare it with what cgpt reads. Run it on a file to list its records:
 from __future__ import annotations
 
 import array
+import hashlib
 import json
 import struct
 import sys
 import zlib
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 SIGNATURE = bytes.fromhex("89 43 47 50 54 0D 0A 1A")
@@ -92,7 +94,7 @@ def parse(data: bytes) -> Model:
     for entry in entries:
         if entry.kind in KINDS:
             add(model, entry, data[entry.offset:entry.offset + entry.length])
-    check_whole(model)
+    (check_adapter if model.graph.endswith("+lora") else check_whole)(model)
     return model
 
 
@@ -229,8 +231,7 @@ def check_whole(model: Model) -> None:
     """What is necessary is there, and the parameters are those of the graph."""
     counts = [sum(entry.kind == kind for entry in model.entries) for kind in (1, 2, 4, 5)]
     require(counts == [1, 1, 1, 1], "a necessary record is missing")
-    require(model.graph in ("gpt2", "rustgpt"), f"graph {model.graph}")
-    expected = (parameters if model.graph == "gpt2" else rustgpt_parameters)(model.config)
+    expected = parameters_of(model.graph, model.config)
     order = [entry.name for entry in model.entries if entry.kind == 16]
     require(list(model.scales) == list(model.quantized), "not one record of scales for each int8")
     require(model.optimizer is None or model.weights["form"] == "float32",
@@ -245,6 +246,61 @@ def check_whole(model: Model) -> None:
     named = [name for layer in model.layers for name in layer["parameters"]]
     require(sorted(named) == sorted(order), "layers that do not name every parameter once")
     require(len(model.words) <= model.config["vocab_size"], "more words than embeddings")
+
+
+def check_adapter(model: Model) -> None:
+    """The records of an adapter and no others; its tensors are what its settings say."""
+    counts = [sum(entry.kind == kind for entry in model.entries) for kind in (1, 4, 5, 6)]
+    require(counts == [1, 1, 1, 1], "a necessary record is missing")
+    require({entry.kind for entry in model.entries} <= {1, 4, 5, 6, 16, 17, 18, 19, 21},
+            "a record that an adapter has not")
+    settings = model.optimizer or {}
+    require(settings.get("kind") == "lora" and len(settings["fingerprint"]) == 32, "odd settings")
+    rank, expected = settings["rank"], {}
+    for name, shape in parameters_of(model.graph.removesuffix("+lora"), model.config).items():
+        if name.startswith("h.") and len(shape) == 2 and any(
+                fnmatchcase(name, pattern) for pattern in settings["layers"]):
+            require(1 <= rank <= min(shape), "odd rank")
+            expected[name + ".lora_a"] = (rank, shape[1])
+            expected[name + ".lora_b"] = (shape[0], rank)
+    order = [entry.name for entry in model.entries if entry.kind == 16]
+    require(order == list(expected) and model.shapes == expected, "other tensors than its settings")
+    for found in (model.adam_m, model.adam_v, model.best, model.live):
+        require(not found or list(found) == order, "moments or best ones incomplete")
+    require(model.adam_m and model.adam_v, "no moments")
+
+
+def merged(model: Model, adapter: Model) -> dict[str, array.array[float]]:
+    """The weights of a model with an adapter: W = W0 + alpha / rank B A."""
+    settings = adapter.optimizer or {}
+    require(adapter.graph == model.graph + "+lora" and adapter.config == model.config,
+            "a model of another shape")
+    region = b"".join(data + bytes(align(len(data)) - len(data))
+                      for data in map(bytes_of, model.tensors.values()))
+    require(hashlib.blake2b(region, digest_size=16).hexdigest() == settings["fingerprint"],
+            "other weights than the adapter was trained on")
+    found, rank = dict(model.tensors), settings["rank"]
+    for name in adapter.tensors:
+        if name.endswith(".lora_a"):
+            name = name.removesuffix(".lora_a")
+            a, b = adapter.tensors[name + ".lora_a"], adapter.tensors[name + ".lora_b"]
+            rows, columns = model.shapes[name]
+            found[name] = array.array("f", (
+                model.tensors[name][r * columns + c] + settings["alpha"] / rank * sum(
+                    b[r * rank + k] * a[k * columns + c] for k in range(rank))
+                for r in range(rows) for c in range(columns)))
+    return found
+
+
+def bytes_of(numbers: array.array[float]) -> bytes:
+    """As they lie in a file."""
+    return struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+def parameters_of(graph: str, config: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in the order of the file. Raises FormatError for an unknown graph."""
+    require(graph in ("gpt2", "rustgpt"), f"graph {graph}")
+    return (parameters if graph == "gpt2" else rustgpt_parameters)(config)
 
 
 def parameters(config: dict[str, int]) -> dict[str, tuple[int, ...]]:

@@ -23,6 +23,7 @@ from cgpt.bpe import name_of
 from cgpt.checkpoint import save_model_binary, save_model_json
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM, TrainingState
+from cgpt.lora import Lora
 from cgpt.model import GPT
 from cgpt.muon import Muon
 from cgpt.optim import AdamW
@@ -80,9 +81,29 @@ def averaging_llm() -> LLM:
     return llm
 
 
-def spread(gpt: GPT, array: np.ndarray, rule: Callable[[np.ndarray], np.ndarray]) -> None:
+def adapter_llm() -> LLM:
+    """A LoRA adapter of the model in tiny_v1.bin with every kind of record, by the same rules.
+
+    A and B are x, their average x / 4, and the rest as in `tiny_llm`, over the adapter's arena.
+    """
+    llm = tiny_llm()
+    lora = Lora(llm.gpt, 2, 3.0, ["h.0.attn.*", "h.?.mlp.c_fc.weight"],
+                base=str(DATA / "tiny_v1.bin"))
+    lora.step_count = 412
+    m, v = lora.arena.require_moments()
+    llm.best_weights, llm.average = (np.zeros(lora.arena.size, np.float32) for _ in range(2))
+    for array, rule in ((lora.arena.data, lambda x: x), (m, lambda x: x * x / 10),
+                        (v, lambda x: (x * x / 10) * (x * x / 10) / 1e4),
+                        (llm.best_weights, lambda x: -x / 2), (llm.average, lambda x: x / 4)):
+        spread(lora, array, rule)
+    lora.restored()
+    llm.optimizer = lora
+    return llm
+
+
+def spread(model: GPT | Lora, array: np.ndarray, rule: Callable[[np.ndarray], np.ndarray]) -> None:
     """Fill the entries of a flat array by a rule of x; the gaps between them stay zero."""
-    for entry in gpt.arena.entries:
+    for entry in model.arena.entries:
         number = np.arange(entry.offset + 1, entry.offset + 1 + entry.size, dtype=np.int64)
         x = (number * 7919 % 10007 - 5003) / 8192
         array[entry.offset:entry.offset + entry.size] = rule(x)
@@ -139,6 +160,7 @@ FIXTURES: dict[str, Callable[[Path], object]] = {
     "tiny_v1_bpe.bin": lambda path: save_model_binary(kind_llm("bpe"), path),
     "tiny_v1_bpe.json": lambda path: save_model_json(kind_llm("bpe"), path),
     "tiny_v1_chars.bin": lambda path: save_model_binary(kind_llm("chars"), path),
+    "tiny_v1_lora.bin": lambda path: save_model_binary(adapter_llm(), path),
     "tiny_v1_rustgpt.bin": lambda path: save_model_binary(rustgpt_llm(), path),
     "tiny_v1_rustgpt.json": lambda path: save_model_json(rustgpt_llm(), path),
 }

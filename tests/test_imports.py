@@ -41,7 +41,7 @@ FLOORS = [
     ["template"],
     ["rust_tokenizer"],
     ["tokenizer", "optimizers"],
-    ["bpe", "muon"],
+    ["bpe", "lora", "muon"],
     ["vocabulary", "optim", "schedules"],
     ["rustgpt"],
     ["inspection"],

@@ -88,6 +88,26 @@ def test_resume_with_another_number_of_processes(tmp_path: Path, data: str) -> N
     assert np.abs(whole.gpt.arena.data - resumed.gpt.arena.data).max() < 1e-4
 
 
+@needs_mpi
+def test_an_adapter_is_trained_and_resumed_by_processes(tmp_path: Path, data: str) -> None:
+    """The others get the model that the adapter belongs to from process 0: the same bits."""
+    chats = tmp_path / "chats.json"
+    chats.write_text(json.dumps([{"messages": [{"role": "user", "content": f"{text}{i}"},
+                                               {"role": "assistant", "content": text}]}
+                                 for i in range(16) for text in TEXTS]), "utf-8")
+    base, whole, part = (str(tmp_path / name) for name in ("base.bin", "whole.bin", "part.bin"))
+    run(1, "train", "--pretrain", data, *RECIPE, "--max-steps", "1", "--out", base)
+    adapt = ("train", "--init", base, "--chat", str(chats), "--lora-rank", "2", "--batch-size", "2",
+             "--finetune-epochs", "2", "--grad-accum", "2")
+    run(1, *adapt, "--out", whole)
+    run(2, *adapt, "--max-steps", "2", "--out", part)
+    run(2, "resume", part, "--out", part, "--checkpoint-dir", str(tmp_path))
+    one, two = map(load_model_auto, (whole, part))
+    assert one.training_state.step == two.training_state.step > 2
+    assert np.array_equal(one.gpt.arena.data, two.gpt.arena.data)
+    assert np.array_equal(one.optimizer.arena.m, two.optimizer.arena.m)
+
+
 def started(folder: Path, data: str) -> tuple[subprocess.Popen[str], list[int]]:
     """A long training of two processes that is under way, and their pids in order."""
     log = folder / "log.jsonl"

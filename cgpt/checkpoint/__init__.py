@@ -10,12 +10,23 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cgpt.arena import aligned
 from cgpt.checkpoint import binary, compare, info, json_file, json_save, packing
-from cgpt.checkpoint.info import find_models
+from cgpt.checkpoint.adapter import (
+    adapter_of,
+    apply,
+    base_of,
+    is_adapter,
+    require_adapter,
+    require_whole,
+)
+from cgpt.checkpoint.info import find_models, is_binary
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.parts import Progress
-from cgpt.checkpoint.reader import Source
-from cgpt.checkpoint.sniff import format_of, is_rustgpt_json
+from cgpt.checkpoint.reader import BinaryFile, Source
+from cgpt.checkpoint.sniff import is_rustgpt_json
 from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.errors import ConfigError
 from cgpt.llm import LLM
@@ -24,8 +35,8 @@ from cgpt.weights import StoredTensor
 
 __all__ = ["CheckpointManager", "StoredTensor", "compare_models", "describe", "find_models",
            "import_model", "load_model_auto", "load_model_binary", "load_model_json",
-           "load_stored_weights", "load_tokenizer", "save_model_binary", "save_model_json",
-           "save_tokenizer"]
+           "load_stored_weights", "load_tokenizer", "load_weights", "load_with_adapter",
+           "save_model_binary", "save_model_json", "save_tokenizer"]
 
 PathLike = str | os.PathLike[str]
 
@@ -39,11 +50,16 @@ def save_model_binary(llm: LLM, path: PathLike, *, optimizer: bool = True,
     weights    "float32", or rounded to "float16" or "int8" (symmetric, `group` = 32 or 64 numbers
                of a row to a scale), which takes a half or little more than a quarter; only with
                optimizer=False, else ConfigError
+    An LLM that is being trained by LoRA makes a small file with its adapter alone, or, with
+    optimizer=False, one of the whole model with the adapter merged into it.
     Folders are made when missing. The path holds the old file or the new one at every instant,
     also when the power fails; saving over the file that `llm` was loaded from is safe.
     Returns the path. Raises CheckpointError (code "write") with the reason.
     """
-    return packing.save(llm, path, optimizer=optimizer, weights=weights, group=group)
+    found = packing.save(llm, path, optimizer=optimizer, weights=weights, group=group)
+    if weights == "float32" and llm.average is None and not (optimizer and adapter_of(llm)):
+        llm.base = os.path.abspath(path)
+    return found
 
 
 def save_model_json(llm: LLM, path: PathLike, *, optimizer: bool = True) -> Path:
@@ -66,7 +82,18 @@ def load_model_binary(path: PathLike, *, training: bool = True,
     progress  called once a layer as progress(i, n, LayerRecord), i from 1 to n
     Raises CheckpointError with code missing, damaged, version or foreign.
     """
-    return _in_form(binary.load(path, training=training, progress=progress), training, weights)
+    with BinaryFile(path) as file:
+        if not is_adapter(file):
+            llm = binary.load(file, training=training, progress=progress)
+            llm.base = os.path.abspath(path)
+            return _in_form(llm, training, weights)
+        llm = load_weights(base_of(file))
+        apply(file, llm, training=training)
+    layers = llm.gpt.layer_records()
+    for number, layer in enumerate(layers, 1):
+        if progress is not None:
+            progress(number, len(layers), layer)
+    return _in_form(llm, training, weights)
 
 
 def load_stored_weights(path: PathLike) -> dict[str, StoredTensor]:
@@ -82,7 +109,9 @@ def load_stored_weights(path: PathLike) -> dict[str, StoredTensor]:
 def load_model_json(path: PathLike, *, training: bool = True,
                     progress: Progress | None = None, weights: str | None = None) -> LLM:
     """Load a JSON file; arguments and errors as `load_model_binary`."""
-    return _in_form(json_file.load(path, training=training, progress=progress), training, weights)
+    llm = json_file.load(path, training=training, progress=progress)
+    llm.base = os.path.abspath(path)
+    return _in_form(llm, training, weights)
 
 
 def load_model_auto(path: PathLike, *, training: bool = True,
@@ -91,8 +120,39 @@ def load_model_auto(path: PathLike, *, training: bool = True,
 
     Arguments and errors as `load_model_binary`.
     """
-    found = _module(path).load(path, training=training, progress=progress)
-    return _in_form(found, training, weights)
+    load = load_model_binary if is_binary(path) else load_model_json
+    return load(path, training=training, progress=progress, weights=weights)
+
+
+def load_weights(path: PathLike) -> LLM:
+    """A whole model to begin a training with: its vocabulary, and weights that may be written.
+
+    Of the training that it had, and of its metadata, nothing is left.
+    Raises CheckpointError as `load_model_auto` does, and where the file holds an adapter.
+    """
+    if is_binary(path):
+        with BinaryFile(path) as file:
+            require_whole(file)
+    llm = load_model_auto(path, training=False, weights="float32")
+    weights = aligned(llm.gpt.arena.size)
+    np.copyto(weights, llm.gpt.arena.data)
+    found = LLM(llm.tokenizer, type(llm.gpt)(llm.config, weights=weights))
+    found.base = llm.base
+    return found
+
+
+def load_with_adapter(model: PathLike, adapter: PathLike, *, training: bool = True) -> LLM:
+    """The model of one file with the LoRA adapter of another, which may name another place.
+
+    training  False merges the adapter into the weights
+    Raises CheckpointError where one of the files cannot be read, or the adapter was trained on
+    another model.
+    """
+    with BinaryFile(adapter) as file:
+        require_adapter(file)
+        llm = load_weights(model)
+        apply(file, llm, training=training)
+    return llm
 
 
 def _in_form(llm: LLM, training: bool, weights: str | None) -> LLM:
@@ -139,9 +199,4 @@ def describe(path: PathLike, verify: bool = False) -> dict[str, Any]:
     (bool), training_state, metadata, records [{kind, name, dtype, shape, offset, bytes, crc32}]
     (empty for JSON), verified. Raises CheckpointError as the loaders do.
     """
-    return (info.describe_binary if _module(path) is binary else info.describe_json)(path, verify)
-
-
-def _module(path: PathLike) -> Any:
-    with Source(path) as source:
-        return binary if format_of(path, source.head, source.size) == "binary" else json_file
+    return (info.describe_binary if is_binary(path) else info.describe_json)(path, verify)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -25,7 +26,8 @@ class BackgroundWriter:
         self._running: Future[None] | None = None
         self._copies: dict[Kind, Floats] = {}
 
-    def submit(self, llm: LLM, path: object, write: Callable[[Packed], None]) -> None:
+    def submit(self, llm: LLM, path: str | os.PathLike[str],
+               write: Callable[[Packed], None]) -> None:
         """Copy `llm` as it is now and let the thread call `write` with the file made of it.
 
         Waits for the snapshot before it, whose error is raised here; `path` is what errors name.

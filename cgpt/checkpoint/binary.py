@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
+from cgpt.checkpoint.adapter import model_config, require_whole
 from cgpt.checkpoint.failures import damaged, other_version
 from cgpt.checkpoint.format import WHOLE, DType, Kind, Record, align
 from cgpt.checkpoint.packing import VOCABULARY
 from cgpt.checkpoint.parts import (
     Progress,
-    build_config,
     build_optimizer,
     build_tokenizer,
     build_training_state,
@@ -30,6 +30,7 @@ from cgpt.config import GPTConfig
 from cgpt.graphs import family_of
 from cgpt.llm import LLM
 from cgpt.model import GPT, LayerRecord
+from cgpt.optimizers import restore_optimizer
 from cgpt.stored import StoredGPT
 from cgpt.tokenizer import Tokenizer
 from cgpt.weights import GROUPS, StoredTensor, dequantize
@@ -38,11 +39,9 @@ _TOGETHER = 1 << 10                     # payloads that are checked by one call
 _FORMS: dict[int, Any] = {DType.FLOAT32: "<f4", DType.FLOAT16: "<f2", DType.INT8: "i1"}
 
 
-def load(path: str | os.PathLike[str], *, training: bool = True,
-         progress: Progress | None = None) -> LLM:
-    """Read an LLM; see `cgpt.checkpoint.load_model_binary`."""
-    with BinaryFile(path) as file:
-        llm, layers = _load_copied(file, training=True) if training else _load_for_chat(file)
+def load(file: BinaryFile, *, training: bool = True, progress: Progress | None = None) -> LLM:
+    """Read a whole model; see `cgpt.checkpoint.load_model_binary`."""
+    llm, layers = _load_copied(file, training=True) if training else _load_for_chat(file)
     for number, layer in enumerate(layers, 1):
         if progress is not None:
             progress(number, len(layers), layer)
@@ -51,7 +50,7 @@ def load(path: str | os.PathLike[str], *, training: bool = True,
 
 def _load_for_chat(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
     """A model whose weights are a map of the file where they can be."""
-    if not file.mappable and family_of(read_config(file)).stays:
+    if not file.mappable and family_of(model_config(file)).stays:
         return _load_stored(file)
     records, view = file.of(Kind.TENSOR), None
     if records and file.mappable and sys.byteorder == "little":
@@ -152,17 +151,12 @@ def _checks(file: BinaryFile, kind: Kind, view: memoryview) -> list[Job]:
 
 def read_shape(file: BinaryFile) -> tuple[GPTConfig, list[Entry]]:
     """The configuration of an open file and the layout of its tensors, which are checked."""
-    config = read_config(file)
+    require_whole(file)
+    config = model_config(file)
     # An int8 weight takes a byte; a file of others holds more bytes than this allows for.
     entries = check_fits(file.path, config, file.size)
     check_tensors(file, entries)
     return config, entries
-
-
-def read_config(file: BinaryFile) -> GPTConfig:
-    """The configuration of an open file."""
-    values = file.config_values()
-    return build_config(file.path, values.get("graph"), values.get("config"))
 
 
 def read_group(file: BinaryFile) -> int:
@@ -178,6 +172,7 @@ def read_group(file: BinaryFile) -> int:
 
 def read_tokenizer(file: BinaryFile, config: GPTConfig) -> Tokenizer:
     """The tokenizer of an open file."""
+    require_whole(file)
     payload = file.payload(file.one(Kind.VOCABULARY))
     check_words(file.path, int.from_bytes(payload[:4], "little"), config, file.size)
     words, scores = unpack_vocabulary(file.path, payload, family_of(config).unscored)
@@ -289,7 +284,8 @@ def _prepare_training(file: BinaryFile, llm: LLM, entries: list[Entry]) -> list[
     jobs: list[Job] = []
     settings = file.maybe(Kind.OPTIMIZER)
     if settings is not None:
-        llm.optimizer = build_optimizer(file.path, llm.gpt, file.json(settings))
+        llm.optimizer = build_optimizer(file.path, llm.gpt, file.json(settings),
+                                        restore_optimizer)
         m, v = llm.gpt.arena.require_moments()
         jobs += _fills(file, Kind.ADAM_M, m, entries) + _fills(file, Kind.ADAM_V, v, entries)
     if file.of(Kind.BEST_TENSOR):

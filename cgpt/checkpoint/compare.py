@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.arena import Floats
+from cgpt.arena import Floats, ParameterArena
+from cgpt.checkpoint.adapter import trained_arena
 from cgpt.llm import LLM
 
 
@@ -17,9 +18,9 @@ def compare(a: LLM, b: LLM) -> dict[str, Any]:
     config, vocabulary, training_state, optimizer, metadata
               {member: [of a, of b]} of the members that differ; of the vocabulary the sizes, and
               how many ids have other words or other scores
-    tensors   of those that differ: kind ("weights", "m", "v", "best"), name, shapes of a and b
-              (None where it is missing) and, where the shapes are the same, elements with other
-              bits, largest difference, and rms difference over the rms of a
+    tensors   of those that differ: kind ("weights", "adapter", "m", "v", "best", "average"), name,
+              shapes of a and b (None where it is missing) and, where the shapes are the same,
+              elements with other bits, largest difference, and rms difference over the rms of a
     equal     how many tensors are the same
     """
     parts = {
@@ -56,13 +57,16 @@ def _vocabulary(a: LLM, b: LLM) -> dict[str, Any]:
 
 def _tensors(llm: LLM) -> dict[tuple[str, str], Floats]:
     """Every tensor that is saved, by kind and name."""
-    arena = llm.gpt.arena
-    arrays: list[tuple[str, Any]] = [
-        ("weights", arena.data), ("best", llm.best_weights), ("average", llm.average)]
+    weights, arena = llm.gpt.arena, trained_arena(llm)
+    arrays: list[tuple[str, ParameterArena, Floats | None]] = [
+        ("weights", weights, weights.data), ("best", arena, llm.best_weights),
+        ("average", arena, llm.average)]
+    if arena is not weights:
+        arrays.append(("adapter", arena, arena.data))
     if llm.optimizer is not None:
-        arrays += zip("mv", arena.require_moments(), strict=True)
-    return {(kind, entry.name): arena.view(entry.name, array) for kind, array in arrays
-            if array is not None for entry in arena.entries}
+        arrays += zip("mv", (arena, arena), arena.require_moments(), strict=True)
+    return {(kind, entry.name): one.view(entry.name, array) for kind, one, array in arrays
+            if array is not None for entry in one.entries}
 
 
 def _tensor(kind: str, name: str, a: Floats | None, b: Floats | None) -> dict[str, Any] | None:

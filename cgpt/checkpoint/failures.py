@@ -29,6 +29,12 @@ def other_version(path: object, found: str, expected: str) -> CheckpointError:
         "update cgpt to read it", code="version")
 
 
+def other_base(path: object, found: str, advice: str) -> CheckpointError:
+    """An adapter that does not go with the model at hand."""
+    return CheckpointError(f"{path} does not fit: found {found}, expected the model that belongs "
+                           f"to it; {advice}", code="foreign")
+
+
 def unreadable(path: object, error: OSError) -> CheckpointError:
     """What opening or reading failed with, told apart."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):

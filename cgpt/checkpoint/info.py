@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 from cgpt.arena import aligned, arena_size
-from cgpt.checkpoint.binary import read_config, read_shape, read_tokenizer
+from cgpt.checkpoint.adapter import is_adapter, model_config, read_settings
+from cgpt.checkpoint.binary import read_shape, read_tokenizer
 from cgpt.checkpoint.format import VERSION, DType, Kind, Record
 from cgpt.checkpoint.json_file import JsonFile, quick_check
 from cgpt.checkpoint.parts import (
@@ -26,20 +28,28 @@ _FIRST = ("model_final.bin", "model_pretrained.bin")
 
 
 def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[str, Any]:
-    """`cgpt.checkpoint.describe` of a binary file."""
+    """`cgpt.checkpoint.describe` of a binary file.
+
+    An adapter has no layers and no words; its settings, among them where its model is, are the
+    optimizer's, and config is that of the model.
+    """
     with BinaryFile(path) as file:
-        config, entries = read_shape(file)
-        tokenizer = read_tokenizer(file, config)
+        if is_adapter(file):
+            config, layers, words = model_config(file), [], None
+            settings: Any = read_settings(file)
+        else:
+            config, layers = read_shape(file)[0], file.layers()
+            words = len(read_tokenizer(file, config))
+            record = file.maybe(Kind.OPTIMIZER)
+            settings = None if record is None else file.json(record)
         state = build_training_state(path, file.json(file.one(Kind.TRAINING_STATE)))
-        settings = file.maybe(Kind.OPTIMIZER)
         if verify:
             file.verify()
         return {
             "path": os.fspath(path), "format": "binary", "version": VERSION, "bytes": file.size,
-            "graph": family_of(config).name, "config": config.to_dict(),
-            "layers": file.layers(),
-            "parameters": sum(entry.size for entry in entries), "words": len(tokenizer),
-            "optimizer": None if settings is None else file.json(settings),
+            "graph": file.config_values()["graph"], "config": config.to_dict(), "layers": layers,
+            "parameters": sum(math.prod(one.shape) for one in file.of(Kind.TENSOR)),
+            "words": words, "optimizer": settings,
             "best_weights": bool(file.of(Kind.BEST_TENSOR)),
             "training_state": state.to_dict(),
             "metadata": check_object(path, "metadata", file.json(file.one(Kind.METADATA))),
@@ -84,7 +94,7 @@ def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[st
 def read_progress(file: BinaryFile) -> tuple[GPTConfig, TrainingState]:
     """Configuration and training state of an open file."""
     state = file.json(file.one(Kind.TRAINING_STATE))
-    return read_config(file), build_training_state(file.path, state)
+    return model_config(file), build_training_state(file.path, state)
 
 
 def is_binary(path: str | os.PathLike[str]) -> bool:
@@ -101,7 +111,7 @@ def is_model(path: str | os.PathLike[str]) -> bool:
             if kind == "json":
                 return quick_check(source)
         with BinaryFile(path) as file:
-            read_config(file)
+            model_config(file)
             return True
     except CheckpointError:
         return False

@@ -35,6 +35,7 @@ from cgpt.checkpoint.sniff import JSON_FORMAT, JSON_OPENING, format_of
 from cgpt.config import GPTConfig
 from cgpt.graphs import family_of
 from cgpt.llm import LLM
+from cgpt.optimizers import restore_optimizer
 from cgpt.tokenizer import Tokenizer
 
 _TAIL = re.compile(rb'\n"text_crc32": "([0-9a-f]{8})"\}\n\Z')
@@ -207,7 +208,7 @@ def _read_training(file: JsonFile, llm: LLM, entries: list[Entry]) -> None:
     """Give `llm` the optimizer and the best weights of the file, where it has them."""
     if file.root["optimizer"] is not None:
         settings = check_object(file.path, "optimizer", file.root["optimizer"])
-        llm.optimizer = build_optimizer(file.path, llm.gpt, settings)
+        llm.optimizer = build_optimizer(file.path, llm.gpt, settings, restore_optimizer)
         for name, array in zip("mv", llm.gpt.arena.require_moments(), strict=True):
             file.fill(settings.get(name), entries, array)
     if file.root["best_weights"] is not None:

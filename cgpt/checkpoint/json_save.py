@@ -12,6 +12,7 @@ import numpy as np
 
 from cgpt.arena import Entry, Floats
 from cgpt.checkpoint._codec import crc32
+from cgpt.checkpoint.adapter import adapter_of
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.floats import PIECE, format_floats
@@ -29,6 +30,7 @@ _AHEAD = 8                              # pieces of numbers that are formatted b
 def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
     """Write `llm` to `path`; see `cgpt.checkpoint.save_model_json`."""
     arena = llm.gpt.arena
+    optimizer = optimizer and adapter_of(llm) is None   # JSON holds whole models only
     with_optimizer = optimizer and llm.optimizer is not None
     arrays = [("the weights", weights_to_save(llm))]
     if with_optimizer:

@@ -17,15 +17,17 @@ import numpy as np
 
 from cgpt.arena import Entry, Floats
 from cgpt.checkpoint._codec import crc32
+from cgpt.checkpoint.adapter import adapter_of, settings_to_save, trained_arena
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.format import OPTIONAL, DType, Kind, Record, align, pack_front, place
-from cgpt.checkpoint.parts import check_part_size, dump_json, weights_to_save
+from cgpt.checkpoint.parts import ADAPTED, check_part_size, dump_json, weights_to_save
 from cgpt.checkpoint.reader import Job, grouped
 from cgpt.checkpoint.storage import Storage
 from cgpt.errors import ConfigError
 from cgpt.graphs import family_of
 from cgpt.llm import LLM
+from cgpt.lora import Lora
 from cgpt.tokenizer import KINDS, Tokenizer
 from cgpt.weights import quantize, too_large
 
@@ -78,26 +80,31 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True,
 
 def arrays_of(llm: LLM, *, optimizer: bool = True) -> Arrays:
     """The flat arrays that a file of `llm` holds, in its order."""
-    arrays = [(Kind.TENSOR, weights_to_save(llm))]
-    if optimizer and llm.optimizer is not None:
-        m, v = llm.gpt.arena.require_moments()
+    if not optimizer:
+        return [(Kind.TENSOR, weights_to_save(llm))]
+    arena = trained_arena(llm)
+    arrays = [(Kind.TENSOR, arena.data if llm.average is None else llm.average)]
+    if llm.optimizer is not None:
+        m, v = arena.require_moments()
         arrays += [(Kind.ADAM_M, m), (Kind.ADAM_V, v)]
-    if optimizer and llm.best_weights is not None:
+    if llm.best_weights is not None:
         arrays.append((Kind.BEST_TENSOR, llm.best_weights))
-    if optimizer and llm.average is not None:
-        arrays.append((Kind.LIVE_TENSOR, llm.gpt.arena.data))
+    if llm.average is not None:
+        arrays.append((Kind.LIVE_TENSOR, arena.data))
     return arrays
 
 
-def pack(llm: LLM, path: object, arrays: Arrays, storage: Storage) -> Packed:
+def pack(llm: LLM, path: str | os.PathLike[str], arrays: Arrays, storage: Storage) -> Packed:
     """The file that holds `llm` with these arrays (its own, or copies of them).
 
     All that is not an array is copied. Raises CheckpointError (code "write") naming what a file
     cannot hold; `path` is where it will go.
     """
     with_optimizer = any(kind == Kind.ADAM_M for kind, _ in arrays)
-    pairs = list(_parts(llm, path, with_optimizer, storage))
-    entries = llm.gpt.arena.entries
+    lora = adapter_of(llm) if with_optimizer else None
+    pairs = list(_parts(llm, path, with_optimizer, storage) if lora is None
+                 else _adapter_parts(llm, path, lora))
+    entries = (llm.gpt if lora is None else lora).arena.entries
     scales: list[Pair] = []
     for kind, array in arrays:
         for entry in entries:
@@ -112,13 +119,8 @@ def pack(llm: LLM, path: object, arrays: Arrays, storage: Storage) -> Packed:
 
 
 def _parts(llm: LLM, path: object, optimizer: bool, storage: Storage) -> Iterator[Pair]:
-    """The records that are not tensors."""
-    def part(kind: Kind, value: Any, name: str = "", flags: int = 0) -> Pair:
-        what = name or kind.name.lower()
-        data = dump_json(path, what, value).encode("ascii")
-        check_part_size(path, what, data)
-        return Record(kind, what, len(data), flags=flags), memoryview(data)
-
+    """The records of a whole model that are not tensors."""
+    part = partial(_part, path)
     config: dict[str, Any] = {"graph": family_of(llm.config).name,
                               "config": llm.config.to_dict()}
     if storage.weights != "float32":
@@ -138,6 +140,23 @@ def _parts(llm: LLM, path: object, optimizer: bool, storage: Storage) -> Iterato
     kind = llm.tokenizer.kind
     if kind in KINDS[1:]:   # single characters are encoded as words are, by every reader
         yield part(Kind.TOKENIZER, {"kind": kind}, flags=OPTIONAL if kind == "chars" else 0)
+
+
+def _adapter_parts(llm: LLM, path: str | os.PathLike[str], lora: Lora) -> Iterator[Pair]:
+    """The records of an adapter that are not tensors."""
+    yield _part(path, Kind.CONFIG, {"graph": family_of(llm.config).name + ADAPTED,
+                                    "config": llm.config.to_dict()})
+    yield _part(path, Kind.TRAINING_STATE, llm.training_state.to_dict())
+    yield _part(path, Kind.METADATA, llm.metadata)
+    yield _part(path, Kind.OPTIMIZER, settings_to_save(lora, path))
+
+
+def _part(path: object, kind: Kind, value: Any, name: str = "", flags: int = 0) -> Pair:
+    """A record of JSON."""
+    what = name or kind.name.lower()
+    data = dump_json(path, what, value).encode("ascii")
+    check_part_size(path, what, data)
+    return Record(kind, what, len(data), flags=flags), memoryview(data)
 
 
 def _tensor(path: object, kind: Kind, entry: Entry, flat: Floats, form: str,

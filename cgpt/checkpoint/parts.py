@@ -12,21 +12,23 @@ import math
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from cgpt.arena import Entry, Floats
+from cgpt.averaging import averaged
 from cgpt.checkpoint.failures import damaged, not_saved, other_version
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
 from cgpt.graphs import FAMILIES, family_of
 from cgpt.llm import LLM, TrainingState
+from cgpt.lora import Lora
 from cgpt.model import GPT, LayerRecord
 from cgpt.optim import AdamW
-from cgpt.optimizers import restore_optimizer
 from cgpt.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, KINDS, Tokenizer
 
+ADAPTED = "+lora"                       # behind the graph's name: an adapter instead of weights
 _DEEPEST = 64                           # nesting of a JSON part
 _LONGEST = 1 << 24                      # bytes of a JSON part
 _ROOM = 40_000_000                      # bytes that a part's Python objects may take, and more
@@ -36,6 +38,7 @@ _HALVES = re.compile("[\ud800-\udfff]")
 
 Progress = Callable[[int, int, LayerRecord], None]
 Pairs = list[tuple[str, Any]]
+Optimizer = TypeVar("Optimizer", bound=AdamW)
 
 
 # JSON
@@ -126,8 +129,14 @@ def _too_deep(value: Any) -> bool:
 
 
 def weights_to_save(llm: LLM) -> Floats:
-    """What a file holds as the weights: their average where training keeps one."""
-    return llm.gpt.arena.data if llm.average is None else llm.average
+    """What a whole model's file holds as the weights: their average where training keeps one."""
+    data = llm.gpt.arena.data
+    if llm.average is None:
+        return data
+    if not isinstance(llm.optimizer, Lora):
+        return llm.average
+    with averaged(llm.average, llm.optimizer):      # which is that of A and B
+        return data.copy()
 
 
 # Building
@@ -203,8 +212,9 @@ def build_training_state(path: object, values: Any) -> TrainingState:
         raise damaged(path, f"a training state that cannot be ({error})", "a valid one") from None
 
 
-def build_optimizer(path: object, gpt: GPT, values: Any) -> AdamW:
-    """The optimizer with its settings; its moments are zeros and still to be read."""
+def build_optimizer(path: object, gpt: GPT, values: Any,
+                    restore: Callable[[GPT, dict[str, Any]], Optimizer]) -> Optimizer:
+    """The optimizer that `restore` makes of its settings; its moments are still to be read."""
     try:
         betas = [float(beta) for beta in values["betas"]]
         numbers = [*betas, float(values["eps"]), float(values["weight_decay"])]
@@ -213,7 +223,7 @@ def build_optimizer(path: object, gpt: GPT, values: Any) -> AdamW:
             raise ValueError(f"numbers {numbers}")
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise ValueError(f"step_count {steps!r:.60}")
-        return restore_optimizer(gpt, values)
+        return restore(gpt, values)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise damaged(path, f"optimizer settings that cannot be ({error})",
                       "betas, eps, weight_decay and step_count") from None

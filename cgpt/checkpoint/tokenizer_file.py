@@ -6,8 +6,9 @@ import json
 import os
 from pathlib import Path
 
+from cgpt.checkpoint.adapter import model_config
 from cgpt.checkpoint.atomic import Output, write_file
-from cgpt.checkpoint.binary import read_config, read_tokenizer
+from cgpt.checkpoint.binary import read_tokenizer
 from cgpt.checkpoint.failures import damaged, other_version
 from cgpt.checkpoint.json_file import JsonFile
 from cgpt.checkpoint.parts import parse_json
@@ -49,7 +50,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
         kind = format_of(path, source.head, source.size)
     if kind == "binary":
         with BinaryFile(path) as file:
-            return read_tokenizer(file, read_config(file))
+            return read_tokenizer(file, model_config(file))
     with JsonFile(path) as file:
         return file.tokenizer(file.config)
 

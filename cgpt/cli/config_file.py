@@ -98,6 +98,8 @@ def repeated(values: dict[str, Any], phases: dict[str, Any]) -> dict[str, Any]:
             repeated by its steps
     """
     result = dict(values)
+    for name in ("preset", "vocab_size", "tokenizer") if result.get("init") else ("init",):
+        result.pop(name, None)
     for phase, name in zip(("pretrain", "finetune"), TABLES, strict=True):
         table = {key: one for key, one in result.get(name, {}).items() if key != "seed"}
         ended = phases.get(phase, {})

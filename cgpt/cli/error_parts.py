@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
+from cgpt.cli.error_adapters import ADAPTER_PARTS
 from cgpt.cli.error_import import IMPORT
 
 # Of checkpoints: found, expected, what to do.
@@ -358,4 +359,4 @@ _NUMBERS = {
 SYSTEM = {os.strerror(getattr(errno, name)): chinese for name, chinese in _NUMBERS.items()
           if hasattr(errno, name)}
 
-PARTS: dict[str, str] = {**CHECKPOINT, **IMPORT, **OTHER, **PYTHON, **SYSTEM}
+PARTS: dict[str, str] = {**CHECKPOINT, **ADAPTER_PARTS, **IMPORT, **OTHER, **PYTHON, **SYSTEM}

@@ -6,11 +6,13 @@ Where several templates fit, the one with the most literal text counts.
 
 from __future__ import annotations
 
+from cgpt.cli.error_adapters import ADAPTER_SENTENCES
 from cgpt.cli.error_data import DATA_SENTENCES
 from cgpt.cli.error_parallel import PARALLEL_SENTENCES
 from cgpt.cli.view_errors import VIEW_ERRORS
 
 SENTENCES: dict[str, str] = {
+    **ADAPTER_SENTENCES,
     **DATA_SENTENCES,
     **PARALLEL_SENTENCES,
     **VIEW_ERRORS,
@@ -123,8 +125,8 @@ SENTENCES: dict[str, str] = {
         "请换一对值",
     "GPTConfig: unknown preset '{name}'; known: {known}":
         "GPTConfig: 未知的预设 '{name}'；可用的预设: {known}",
-    "{owner}: freeze must be a list of names, found {value}":
-        "{owner}: freeze 应为名称列表，而不是 {value}",
+    "{owner}: {name} must be a list of names, found {value}":
+        "{owner}: {name} 应为名称列表，而不是 {value}",
     "{owner}: recompute must be true or false, found {value}":
         "{owner}: recompute 应为 true 或 false，而不是 {value}",
     "{owner}: patience={patience} needs held-out documents to look at; set val_fraction above 0":

@@ -47,6 +47,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "attention.\n"
         "A map a layer (mean of heads); --layer N: its heads, with --head N that one alone."),
     "export": ("转存为 .bin 或 .json (按后缀)。", "Save as .bin or .json, by suffix."),
+    "merge": ("把 LoRA 适配器并入它的模型，存为 OUT。",
+              "Merge a LoRA adapter into its model and save the result as OUT."),
     "import": (
         "读入其他来源的模型，存为 OUT.bin。\n"
         "支持 cgpt 的 .bin 与 .json，以及 RustGPT-Chinese 导出的 JSON。",
@@ -162,6 +164,13 @@ OPTIONS: dict[str, tuple[str, str]] = {
                  "how the learning rate falls; wsd stays, then falls linearly"),
     "schedule_steps": ("学习率在 N 步内降完，0 为全部轮数的步数",
                        "steps in which the learning rate falls, 0 for those of all epochs"),
+    "init": ("从这个模型的权重和词汇开始训练",
+             "begin with the weights and vocabulary of this model"),
+    "lora_rank": ("微调时只训练秩为 N 的 LoRA 适配器，0 不用；--out 只存适配器",
+                  "fine-tune a LoRA adapter of rank N only, 0 for none; --out holds it alone"),
+    "lora_alpha": ("适配器乘以 F/秩 (默认 16)", "the adapter is multiplied by F / rank (16)"),
+    "lora_layers": ("适配哪些矩阵，可多次 (默认 'h.*')",
+                    "matrices that are adapted, repeatable ('h.*')"),
     "freeze": ("微调时不训练名字符合 PATTERN 的参数，可多次，例如 'h.0.*'",
                "parameters left as they are while fine-tuning, such as 'h.0.*'; repeatable"),
     "freeze_attn": ("微调时不训练注意力层", "leave attention as it is while fine-tuning"),

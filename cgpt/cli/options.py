@@ -178,6 +178,11 @@ corpus = _group(
     option("--mix", type=Mix(), multiple=True, metavar="PATH=F"),
     cache)
 
+lora = _group(
+    option("--lora-rank", type=COUNT, metavar="N"),
+    option("--lora-alpha", type=Number(0, 1e6, open_low=True), metavar="F"),
+    option("--lora-layers", metavar="PATTERN", multiple=True))
+
 
 def sampling_config(values: dict[str, Any]) -> SamplingConfig:
     """The sampling options taken out of a command's values."""

@@ -48,11 +48,11 @@ def split_by_kind(paths: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...
     return tuple(pretrain), tuple(chat)
 
 
-def default_recipe(preset: str | None) -> RunConfig:
+def default_recipe(preset: str | None, width: int | None = None) -> RunConfig:
     """The tuned recipe on data/*.json of the current directory, else on the packaged data."""
     from cgpt.run import default_run
 
-    config = default_run() if preset is None else default_run(preset)
+    config = default_run(preset or "small", width)
     found = local_data()
     if found:
         pretrain, chat = split_by_kind(found)
@@ -60,20 +60,30 @@ def default_recipe(preset: str | None) -> RunConfig:
     return config
 
 
+def shape_of(path: str | None) -> dict[str, int] | None:
+    """The shape of the model in a file, None without a path."""
+    from cgpt.checkpoint import describe
+
+    return describe(path)["config"] if path else None
+
+
 def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> RunConfig:
     """The recipe with the options given; None leaves a field as the recipe has it.
 
     fields  of the RunConfig, from a file; options come on top of them
+    Raises CheckpointError where the model of --init cannot be read.
     """
+    shape = shape_of(values.get("init"))
+    width = shape["n_embd"] if shape else None
     if values.get("pretrain") or values.get("chat"):
         from cgpt.run import default_run
 
-        config = default_run(values["preset"]) if values.get("preset") else default_run()
+        config = default_run(values.get("preset") or "small", width)
         config = replace(config, pretrain=tuple(values.get("pretrain") or ()),
                          chat=tuple(values.get("chat") or ()))
     else:
-        config = default_recipe(values.get("preset"))
-    changes = {key: values[key] for key in ("vocab_size", "seed", "tokenizer")
+        config = default_recipe(values.get("preset"), width)
+    changes = {key: values[key] for key in ("init", "vocab_size", "seed", "tokenizer")
                if values.get(key) is not None}
     changes.update({key: values[key] for key in ("keep_duplicates", "mix") if values.get(key)})
     config = replace(config, **changes)
@@ -81,7 +91,8 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
         config = with_fields(config, fields)
     both = {key: values[key] for key in TRAIN_FIELDS if values.get(key) is not None}
     if values.get("batch_size"):
-        both["batch_tokens"] = values["batch_size"] * config.shape().block_size
+        both["batch_tokens"] = values["batch_size"] * (
+            shape["block_size"] if shape else config.shape().block_size)
 
     def phase(train: Any, epochs: int | None, **more: Any) -> Any:
         if epochs is not None:
@@ -89,10 +100,13 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
         return replace(train, **both, **more)
 
     names = (*(ATTENTION if values.get("freeze_attn") else ()), *(values.get("freeze") or ()))
-    frozen = {"freeze": names} if names else {}
+    tuned = {key: values[key] for key in ("lora_rank", "lora_alpha", "lora_layers")
+             if values.get(key) not in (None, ())}
+    if names:
+        tuned["freeze"] = names
     return replace(
         config, pretrain_train=phase(config.pretrain_train, values.get("pretrain_epochs")),
-        finetune_train=phase(config.finetune_train, values.get("finetune_epochs"), **frozen))
+        finetune_train=phase(config.finetune_train, values.get("finetune_epochs"), **tuned))
 
 
 def continued_chat(given: tuple[str, ...], run: dict[str, Any]) -> tuple[str, ...] | None:

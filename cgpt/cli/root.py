@@ -12,7 +12,8 @@ from cgpt.cli.messages import t
 
 MODULES = {"train": "cgpt.cli.training", "resume": "cgpt.cli.training",
            "chat": "cgpt.cli.talk", "generate": "cgpt.cli.talk", "eval": "cgpt.cli.evaluating",
-           "export": "cgpt.cli.models", "import": "cgpt.cli.models", "info": "cgpt.cli.models",
+           "export": "cgpt.cli.models", "merge": "cgpt.cli.adapting",
+           "import": "cgpt.cli.models", "info": "cgpt.cli.models",
            "plot": "cgpt.cli.plotting", "inspect": "cgpt.cli.looking",
            "diff": "cgpt.cli.diff", "tokenizer": "cgpt.cli.tokenizer_commands",
            "data": "cgpt.cli.data_command",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options
+from cgpt.cli.adapting import check_base, say_how_to_merge
 from cgpt.cli.app import Command, option
 from cgpt.cli.config_file import FINGERPRINT, check_fingerprint, read_config, rest_of_config
 from cgpt.cli.error_text import reason_of
@@ -48,6 +49,8 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 @options.corpus
 @options.checkpoints
 @options.viewing
+@option("--init", metavar="MODEL")
+@options.lora
 @option("--freeze", metavar="PATTERN", multiple=True)
 @option("--freeze-attn", is_flag=True)
 @option("--save-pretrained", metavar="PATH", callback=options.model_path)
@@ -55,14 +58,17 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 @options.parallel
 @in_parallel
 def train(**values: Any) -> int:
-    """Train a new model."""
+    """Train a new model, or one that is there further."""
+    from cgpt.cli.adapting import check_options
     from cgpt.cli.recipe import describe_run, run_config
     from cgpt.run import TrainingRun
 
     session = Session(values)
     session.say(t("reading"))
     rest = rest_of_config()
-    run = TrainingRun.start(run_config(values, rest), **preparation(values))
+    config = run_config(values, rest)
+    check_options(config, values)
+    run = TrainingRun.start(config, **preparation(values))
     check_fingerprint(rest.get(FINGERPRINT), run.llm.training_state.data_fingerprint)
     run.llm.metadata["out"] = values["out"]
     for name in ("save_pretrained", "log"):
@@ -168,6 +174,7 @@ class Session:
     def go(self, run: TrainingRun) -> int:
         """Train what is left, save, report; the exit code."""
         check_writable(self.values["out"])
+        check_base(run, self.values)
         self.team.share(run)
         results: dict[str, FitResult] = {}
         with ExitStack() as stack:
@@ -195,6 +202,7 @@ class Session:
             self.save(run.llm, self.values["out"])
             if self.keeps_last:  # so that a later resume does not go back behind the end
                 self.save_last(run.llm)
+            say_how_to_merge(run, self.values["out"], self.say_command)
             self.say_how_to_go_on(run, results)
         if self.values["as_json"]:
             self.report(run, results)

@@ -8,25 +8,27 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from cgpt.checkpoint import load_model_auto
+from cgpt.checkpoint import load_model_auto, load_with_adapter
 from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
 from cgpt.data import read_corpus
 from cgpt.errors import CheckpointError, DataError
 
 DATA = Path(__file__).parent.parent / "data"
+ADAPTER = "tiny_v1_lora.bin"
 SUFFIXES = (".json", ".jsonl", ".txt")
 
 
-def load(data: bytes) -> None:
+def load(data: bytes, read: Callable[..., object] = load_model_auto) -> None:
     """Load for training and for chat from a file that only memory holds."""
     with tempfile.NamedTemporaryFile(dir=_memory()) as file:
         file.write(data)
         file.flush()
         for training in (True, False):
             try:
-                load_model_auto(file.name, training=training)
+                read(file.name, training=training)
             except CheckpointError as error:
                 if error.code not in ("damaged", "foreign", "version"):
                     raise
@@ -37,6 +39,14 @@ def binary(data: bytes) -> None:
     load(data)
     if len(data) > HEADER_SIZE:
         load(signed(data))
+
+
+def adapter(data: bytes) -> None:
+    """A LoRA adapter beside its model, as it is and with right checksums."""
+    beside = partial(load_with_adapter, DATA / "tiny_v1.bin")
+    load(data, beside)
+    if len(data) > HEADER_SIZE:
+        load(signed(data), beside)
 
 
 def signed(data: bytes) -> bytes:
@@ -76,9 +86,12 @@ def _small_json() -> bytes:
     return json.dumps(found).encode()
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"binary": binary, "json": text, "data": documents}
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "binary": binary, "adapter": adapter, "json": text, "data": documents}
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
-    "binary": lambda: [path.read_bytes() for path in sorted(DATA.glob("tiny_v1*.bin"))],
+    "binary": lambda: [path.read_bytes() for path in sorted(DATA.glob("tiny_v1*.bin"))
+                       if path.name != ADAPTER],
+    "adapter": lambda: [(DATA / ADAPTER).read_bytes()],
     "json": lambda: [_small_json(), (DATA / "tiny_v1.json").read_bytes()],
     "data": lambda: [
         '["山很高。", "水很深。"]'.encode(),

@@ -1,0 +1,159 @@
+"""A LoRA adapter as a small file of format v1, and its way back onto the model it belongs to.
+
+A path to the model is noted in it, from the adapter's folder on, and a fingerprint of its weights.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cgpt.arena import Floats, ParameterArena
+from cgpt.checkpoint.failures import damaged, not_saved, other_base
+from cgpt.checkpoint.format import DType, Kind
+from cgpt.checkpoint.parts import (
+    ADAPTED,
+    build_config,
+    build_optimizer,
+    build_training_state,
+    check_object,
+)
+from cgpt.checkpoint.reader import BinaryFile, Job, in_parallel
+from cgpt.config import GPTConfig
+from cgpt.errors import CheckpointError
+from cgpt.llm import LLM
+from cgpt.lora import Lora
+
+
+def adapter_of(llm: LLM) -> Lora | None:
+    """The adapter that a model is being trained by."""
+    return llm.optimizer if isinstance(llm.optimizer, Lora) else None
+
+
+def trained_arena(llm: LLM) -> ParameterArena:
+    """What a training changes and a checkpoint holds: the weights, or an adapter's A and B."""
+    lora = adapter_of(llm)
+    return llm.gpt.arena if lora is None else lora.arena
+
+
+def settings_to_save(lora: Lora, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The adapter's settings as a file at `path` has them.
+
+    Raises CheckpointError (code "write") where the model that it needs is in no file, or in this.
+    """
+    if not lora.base:
+        raise not_saved(path, "an adapter whose model is in no file", "one that was saved or "
+                        "loaded before the adapter's training",
+                        "save the whole model: optimizer=False, or as .json")
+    if os.path.realpath(path) == os.path.realpath(lora.base):
+        raise not_saved(path, "the model that the adapter needs at this path", "another path",
+                        "name another file")
+    try:
+        noted = os.path.relpath(lora.base, os.path.dirname(os.path.abspath(path)))
+    except ValueError:                  # another drive of Windows
+        noted = os.path.abspath(lora.base)
+    return {**lora.to_dict(), "base": Path(noted).as_posix()}
+
+
+def is_adapter(file: BinaryFile) -> bool:
+    """Whether an open file holds an adapter."""
+    graph = file.config_values().get("graph")
+    return isinstance(graph, str) and graph.endswith(ADAPTED)
+
+
+def require_whole(file: BinaryFile) -> None:
+    """Raises CheckpointError where an open file holds an adapter."""
+    if is_adapter(file):
+        raise other_base(file.path, "an adapter where a whole model is wanted",
+                         "merge it with its model first: cgpt merge MODEL ADAPTER OUT.bin")
+
+
+def require_adapter(file: BinaryFile) -> None:
+    """Raises CheckpointError where an open file holds a whole model."""
+    if not is_adapter(file):
+        raise other_base(file.path, "a whole model where an adapter is wanted",
+                         "name the model first, the adapter second")
+
+
+def model_config(file: BinaryFile) -> GPTConfig:
+    """The configuration of the model in an open file, or of that which its adapter belongs to."""
+    values = file.config_values()
+    graph = values["graph"].removesuffix(ADAPTED) if is_adapter(file) else values.get("graph")
+    return build_config(file.path, graph, values.get("config"))
+
+
+def read_settings(file: BinaryFile) -> dict[str, Any]:
+    """The adapter's settings in an open file."""
+    return check_object(file.path, "the optimizer settings", file.json(file.one(Kind.OPTIMIZER)))
+
+
+def base_of(file: BinaryFile) -> Path:
+    """Where the model of an adapter's file lies: at the path noted, else beside the adapter.
+
+    Raises CheckpointError (code "missing") where it is at neither.
+    """
+    noted = read_settings(file).get("base")
+    if not isinstance(noted, str) or not noted:
+        raise damaged(file.path, f"the path of its model {noted!r:.60}", "a path")
+    folder = Path(file.path).parent
+    for path in (folder / noted, folder / Path(noted).name):
+        if path.is_file():
+            return path
+    raise CheckpointError(f"{file.path}: the model {noted} of this adapter is not there; put it "
+                          "back, or name both: cgpt merge MODEL ADAPTER OUT.bin", code="missing")
+
+
+def apply(file: BinaryFile, llm: LLM, *, training: bool) -> None:
+    """Give a model the adapter of an open file, and the training state and metadata of that.
+
+    llm       as read from a file, with weights that may be written
+    training  whether the adapter stays apart, to be trained on; else the weights are all there is
+    Raises CheckpointError where the model is another than the adapter was trained on.
+    """
+    if model_config(file) != llm.config:
+        raise other_base(file.path, f"an adapter for a model of another shape than {llm.base}",
+                         "name the model that it was trained on")
+    settings = read_settings(file)
+    lora = build_optimizer(file.path, llm.gpt, settings, Lora.from_dict)
+    if lora.fingerprint != settings.get("fingerprint"):
+        raise other_base(file.path, f"an adapter that was trained on other weights than those of "
+                         f"{llm.base}", "name the model that it was trained on")
+    llm.training_state = build_training_state(file.path,
+                                              file.json(file.one(Kind.TRAINING_STATE)))
+    llm.metadata = check_object(file.path, "metadata", file.json(file.one(Kind.METADATA)))
+    lora.base, llm.base = llm.base, ""
+    if training:
+        llm.optimizer = lora
+        _read(file, lora.arena, _training_arrays(file, llm, lora.arena))
+    else:
+        _read(file, lora.arena, {Kind.TENSOR: lora.arena.data})
+    lora.restored()
+
+
+def _training_arrays(file: BinaryFile, llm: LLM, arena: ParameterArena) -> dict[Kind, Floats]:
+    """Where the tensors of each kind go when training goes on; makes what `llm` needs for it."""
+    m, v = arena.require_moments()
+    targets = {Kind.TENSOR: arena.data, Kind.ADAM_M: m, Kind.ADAM_V: v}
+    if file.of(Kind.BEST_TENSOR):
+        llm.best_weights = targets[Kind.BEST_TENSOR] = arena.data.copy()
+    if file.of(Kind.LIVE_TENSOR):
+        llm.average = targets[Kind.TENSOR] = arena.data.copy()
+        targets[Kind.LIVE_TENSOR] = arena.data
+    return targets
+
+
+def _read(file: BinaryFile, arena: ParameterArena, targets: dict[Kind, Floats]) -> None:
+    """Fill flat arrays that are laid out as the arena with the tensors of these kinds."""
+    jobs = []
+    for kind, array in targets.items():
+        records = file.of(kind)
+        if [(one.name, one.shape, one.dtype) for one in records] != [
+                (one.name, one.shape, DType.FLOAT32) for one in arena.entries]:
+            raise damaged(file.path, f"{len(records)} tensors of kind {kind.name.lower()}",
+                          "those of the adapter's settings")
+        for record, entry in zip(records, arena.entries, strict=True):
+            flat = array[entry.offset:entry.offset + entry.size]
+            jobs.append(Job(record.length, partial(file.fill, record, flat)))
+    in_parallel(jobs)

@@ -1,0 +1,91 @@
+"""Training that begins with a model that is there, LoRA, and `cgpt merge`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command
+from cgpt.cli.memory import human_size
+from cgpt.cli.messages import t
+from cgpt.cli.saving import save_model
+from cgpt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cgpt.run import RunConfig, TrainingRun
+
+SHAPE = ("preset", "vocab_size", "tokenizer")
+ADAPTER = ("lora_alpha", "lora_layers")
+
+
+def check_options(config: RunConfig, values: dict[str, Any]) -> None:
+    """Raises ConfigError for options that would do nothing beside the others."""
+    for name in SHAPE if config.init else ():
+        if values.get(name) is not None:
+            raise ConfigError(f"--init {config.init} brings its own shape and vocabulary; leave "
+                              f"out --{name.replace('_', '-')}")
+    for name in ADAPTER if not config.finetune_train.lora_rank else ():
+        if values.get(name):
+            raise ConfigError(f"--{name.replace('_', '-')} is of a LoRA adapter, which has no rank "
+                              "here; give one by --lora-rank")
+    if config.finetune_train.lora_rank and not (config.chat and config.finetune_train.epochs):
+        raise ConfigError("LoRA trains on dialogues while fine-tuning, of which there is none; "
+                          "name files by --chat")
+
+
+def base_of(run: TrainingRun, save_pretrained: str | None) -> str | None:
+    """The file with the model that the run's adapter needs, "" for none; None without adapter."""
+    from cgpt.lora import Lora
+
+    if isinstance(run.llm.optimizer, Lora):
+        return run.llm.optimizer.base
+    if not run.config.finetune_train.lora_rank or "finetune" not in run.phases:
+        return None
+    return (save_pretrained or "") if "pretrain" in run.phases else run.llm.base
+
+
+def check_base(run: TrainingRun, values: dict[str, Any]) -> None:
+    """Raises ConfigError where an adapter would be left without the model that it belongs to."""
+    base = base_of(run, values["save_pretrained"])
+    if base is None:
+        return
+    if not base:
+        raise ConfigError("LoRA needs the model that it starts from in a file: name it by --init "
+                          "(with --pretrain-epochs 0), or keep the pre-trained one by "
+                          "--save-pretrained")
+    folder, name = os.path.split(os.path.realpath(base))
+    if os.path.realpath(values["out"]) == os.path.join(folder, name):
+        raise ConfigError(f"--out {values['out']} is the model that the adapter needs; name "
+                          "another file")
+    if os.path.realpath(values["checkpoint_dir"]) == folder and name.startswith("checkpoint_"):
+        raise ConfigError(f"--checkpoint-dir {values['checkpoint_dir']} holds {name}, the model "
+                          "that the adapter needs, and would replace it; name another folder")
+
+
+def say_how_to_merge(run: TrainingRun, out: str, say: Callable[[str], object]) -> None:
+    """What a saved adapter needs, and the command that makes one model of both."""
+    from cgpt.lora import Lora
+
+    lora = run.llm.optimizer
+    if isinstance(lora, Lora) and out.lower().endswith(".bin"):
+        base = shlex.quote(os.path.relpath(lora.base))
+        say(t("merge_with", path=out, base=base,
+              command=f"cgpt merge {base} {shlex.quote(out)} OUT.bin"))
+
+
+@click.command("merge", cls=Command)
+@click.argument("model")
+@click.argument("adapter")
+@click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
+def merge(model: str, adapter: str, out: str) -> int:
+    """Merge a LoRA adapter into its model."""
+    from cgpt.checkpoint import load_with_adapter
+
+    save_model(load_with_adapter(model, adapter, training=False), out)
+    click.echo(t("exported", path=out, size=human_size(os.path.getsize(out))), err=True)
+    return 0

@@ -1,0 +1,145 @@
+"""LoRA: matrices that learn by the product of two narrow ones; everything else stays as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from cgpt import kernels as K
+from cgpt.arena import Entry, Parameter, ParameterArena, layout
+from cgpt.config import _check_int
+from cgpt.errors import ConfigError
+from cgpt.model import GPT
+from cgpt.optim import AdamW
+
+A, B = ".lora_a", ".lora_b"         # behind the name of a matrix
+
+
+def fingerprint(gpt: GPT) -> str:
+    """Hexadecimal digest of all weights: an adapter fits only those that it was trained on."""
+    data = gpt.arena.data.astype("<f4", copy=False)
+    return blake2b(memoryview(data).cast("B"), digest_size=16).hexdigest()
+
+
+class Lora(AdamW):
+    """AdamW over A (rank, columns) and B (rows, rank) with W = W0 + alpha / rank B A.
+
+    The model's own arrays hold W, so it infers as fast as ever; the gradients of A and B follow
+    from that of W: dA = s B^T dW, dB = s dW A^T, s = alpha / rank. Weights that no pattern names
+    stay to the bit.
+    layers  patterns (fnmatch) of parameter names; matrices of the blocks among them are adapted
+    seed    of A, normal with variance 1 / columns; B begins with zeros, so W begins as W0
+    base    where the model with W0 was loaded from or saved to, "" where that is unknown
+    arena   holds A and B by name (`h.0.attn.c_attn.weight.lora_a`), their gradients and moments;
+            moments that the model's weights have are let go
+    Raises ConfigError for settings out of range or a pattern that fits no matrix.
+    Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
+    """
+
+    kind = "lora"
+
+    def __init__(self, gpt: GPT, rank: int, alpha: float, layers: Iterable[str] = ("h.*",), *,
+                 betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
+                 weight_decay: float = 0.1, seed: int = 0, base: str = "") -> None:
+        self.layers, self.base = tuple(layers), base
+        self._matrices = self._adapted(gpt)
+        _check_int("LoRA", "lora_rank", rank, 1, min(min(one.shape) for one in self._matrices))
+        if not 0 < alpha < math.inf:
+            raise ConfigError(f"LoRA: lora_alpha must be a finite number above 0, found {alpha}")
+        self.rank, self.alpha = rank, float(alpha)
+        self._scale = np.float32(self.alpha / rank)
+        self._arena = self._make_arena(seed)
+        super().__init__(gpt, betas, eps, weight_decay)
+        gpt.arena.m = gpt.arena.v = None
+        self.fingerprint = fingerprint(gpt)
+        self._first = {entry.name: gpt.arena.view(entry.name).copy() for entry in self._matrices}
+
+    def _adapted(self, gpt: GPT) -> list[Entry]:
+        """The matrices that the patterns name."""
+        matrices = [entry for entry in gpt.arena.entries
+                    if entry.decay and entry.name.startswith("h.")]
+        for pattern in self.layers:
+            if not any(fnmatchcase(entry.name, pattern) for entry in matrices):
+                raise ConfigError(f"lora_layers: no matrix of the layers is named like "
+                                  f"'{pattern}'; 'h.*' adapts them all")
+        found = [entry for entry in matrices
+                 if any(fnmatchcase(entry.name, pattern) for pattern in self.layers)]
+        if not found:
+            raise ConfigError("lora_layers: found no pattern; 'h.*' adapts all matrices of the "
+                              "layers")
+        return found
+
+    def _make_arena(self, seed: int) -> ParameterArena:
+        parameters = []
+        for entry in self._matrices:
+            rows, columns = entry.shape
+            parameters += [(entry.name + A, Parameter(self.rank, columns, std=columns**-0.5)),
+                           (entry.name + B, Parameter(rows, self.rank))]
+        arena = ParameterArena(layout(parameters))
+        rng = np.random.Generator(np.random.PCG64(seed))
+        for name, parameter in parameters:
+            arena.view(name)[...] = parameter.initial(rng)
+        return arena
+
+    def configure(self, betas: tuple[float, float], eps: float, weight_decay: float, *,
+                  fresh: bool) -> None:
+        """Train A and B further with these settings of AdamW; fresh: with moments of zero."""
+        steps = 0 if fresh else self.step_count
+        super().__init__(self.gpt, betas, eps, weight_decay, fresh=fresh)
+        self.step_count = steps
+
+    @property
+    def arena(self) -> ParameterArena:
+        """That of A and B."""
+        return self._arena
+
+    def _norm(self) -> float:
+        """Gradients of A and B from those of the matrices; their norm."""
+        model, arena = self.gpt.arena, self.arena
+        gradients = arena.require_grad()
+        for entry in self._matrices:
+            dW = model.view(entry.name, model.require_grad())
+            dA = arena.view(entry.name + A, gradients)
+            dA.fill(0)
+            K.linear_backward_weight(arena.view(entry.name + B), dW, dA, None)
+            K.linear_forward(dW, arena.view(entry.name + A), None,
+                             arena.view(entry.name + B, gradients))
+        gradients *= self._scale
+        return super()._norm()
+
+    def _apply(self, lr: float, factor: float) -> None:
+        super()._apply(lr, factor)
+        self.gpt.arena.require_grad().fill(0)
+        self.restored()
+
+    def restored(self) -> None:
+        """Bring the matrices in line with A and B, which have changed."""
+        for entry in self._matrices:
+            W = self.gpt.arena.view(entry.name)
+            K.linear_backward_input(self.arena.view(entry.name + B),
+                                    self.arena.view(entry.name + A), W)
+            W *= self._scale
+            W += self._first[entry.name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings and the step count, JSON-ready; the numbers are in `arena`."""
+        return {"kind": self.kind, "betas": list(self.betas), "eps": self.eps,
+                "weight_decay": self.weight_decay, "step_count": self.step_count,
+                "rank": self.rank, "alpha": self.alpha, "layers": list(self.layers),
+                "base": self.base, "fingerprint": self.fingerprint}
+
+    @classmethod
+    def from_dict(cls, gpt: GPT, values: dict[str, Any]) -> Lora:
+        """The adapter that to_dict() described, on its model; A, B and moments are to be read."""
+        if values["kind"] != cls.kind:
+            raise ConfigError(f"optimizer: unknown kind {values['kind']!r:.60}; known: {cls.kind}")
+        found = cls(gpt, values["rank"], values["alpha"], values["layers"],
+                    betas=(values["betas"][0], values["betas"][1]), eps=values["eps"],
+                    weight_decay=values["weight_decay"], base=values["base"])
+        found.step_count = int(values["step_count"])
+        return found
