@@ -159,8 +159,17 @@ def adamw(
 ) -> None:
     """One AdamW step over flat arrays (n,); decay before decay_end only; grad becomes zero."""
 
-def momentum(grad: _Floats, m: _Floats, u: _Floats, beta: float, clip_factor: float) -> None:
-    """m = beta m + g, u = g + beta m with g = clip_factor grad; grad becomes zero.  All (n,)"""
+def muon(
+    data: _Floats,
+    grad: _Floats,
+    m: _Floats,
+    matrices: NDArray[np.int64],
+    lr: float,
+    beta: float,
+    weight_decay: float,
+    clip_factor: float,
+) -> None:
+    """One Muon step of the matrices at (offset, rows, columns) of flat arrays (n,)."""
 
 def descend(data: _Floats, u: _Floats, rate: float, decay: float) -> None:
     """data (n,) = decay data - rate u."""

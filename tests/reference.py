@@ -291,6 +291,20 @@ def newton_schulz(u: NDArray, rounds: int = 5) -> Array:
     return x if x.shape == u.shape else x.T
 
 
+def muon(data: NDArray, grad: NDArray, m: NDArray, matrices: Integers, lr: float, beta: float,
+         weight_decay: float, clip_factor: float) -> tuple[Array, Array, Array]:
+    """data, grad and m after the step of the matrices (offset, rows, columns)."""
+    data, grad, m = double(data).copy(), double(grad).copy(), double(m).copy()
+    for start, rows, columns in np.asarray(matrices).tolist():
+        part = slice(start, start + rows * columns)
+        grad[part], m[part], u = momentum(grad[part], m[part], beta, clip_factor)
+        if rows * columns:
+            turned = newton_schulz(u.reshape(rows, columns)).reshape(-1)
+            rate = 0.2 * lr * np.sqrt(max(rows, columns))
+            data[part] = descend(data[part], turned, rate, 1 - lr * weight_decay)
+    return data, grad, m
+
+
 def sum_of_squares(x: NDArray) -> float:
     """The sum of x * x."""
     return float(np.sum(double(x) ** 2))

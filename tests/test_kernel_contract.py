@@ -36,7 +36,8 @@ EXAMPLES = (
     "attention_cached-n5-start17-room25-H3-D17", "embedding_forward-N300-C130",
     "embedding_backward-N300-C130", "gather_rows-N9-R4-C17", "scatter_rows-N9-R4-C17",
     "cross_entropy-N5-V17", "cross_entropy-N5-V17-smoothing0.1",
-    "adamw-n65-decay_end7-step3-beta20.999", "momentum-n65", "descend-n65", "sum_of_squares-n65",
+    "adamw-n65-decay_end7-step3-beta20.999", "muon-rows17-columns17", "descend-n65",
+    "sum_of_squares-n65",
     "argmax-V65-", "penalise-V300-n65", "draw-V65-top_k9-", "largest-V65-k8-",
     "pick_rows-R3-V65-temperature0.8",
 )
@@ -68,7 +69,7 @@ def test_there_is_an_example_of_every_kernel():
 FREE = {("embedding_forward", "wte", 0), ("embedding_forward", "wpe", 0),
         ("embedding_backward", "dwte", 0), ("embedding_backward", "dwpe", 0),
         ("gather_rows", "x", 0), ("scatter_rows", "dx", 0), ("cross_entropy", "logits", 1),
-        ("sum_of_squares", "x", 0), ("argmax", "x", 0), ("penalise", "ids", 0),
+        ("sum_of_squares", "x", 0), ("muon", "matrices", 0), ("argmax", "x", 0), ("penalise", "ids", 0),
         ("draw", "scores", 0), ("largest", "scores", 0), ("pick_rows", "scores", 1)}
 # Arrays from which a kernel takes its sizes: if one of these is wrong, others seem to be.
 DEFINES = {"linear_forward": ("x", "weight"), "linear_backward_input": ("dy", "weight"),
@@ -76,7 +77,7 @@ DEFINES = {"linear_forward": ("x", "weight"), "linear_backward_input": ("dy", "w
            "attention_backward": ("qkv", "out"), "attention_cached": ("qkv", "keys", "out"),
            "embedding_forward": ("ids", "wte"), "embedding_backward": ("ids", "dwte"),
            "gather_rows": ("rows", "x"), "scatter_rows": ("rows", "dx"),
-           "cross_entropy": ("logits",), "adamw": ("data",), "momentum": ("grad",),
+           "cross_entropy": ("logits",), "adamw": ("data",), "muon": ("data", "matrices"),
            "descend": ("data",), "penalise": ("scores",),
            "largest": ("ids",), "pick_rows": ("scores",)}
 

@@ -16,7 +16,7 @@ from cgpt.config import GPTConfig, TrainConfig
 from cgpt.errors import CheckpointError, ConfigError
 from cgpt.llm import LLM
 from cgpt.model import GPT
-from cgpt.muon import Muon, Orthogonalizer
+from cgpt.muon import Muon
 from cgpt.optim import AdamW
 from cgpt.optimizers import make_optimizer, restore_optimizer
 
@@ -37,21 +37,39 @@ def fill_gradients(gpt: GPT, seed: int) -> None:
     gpt.arena.clean = False
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (17, 17), (16, 65), (65, 16),
-                                   (128, 300), (300, 128)])
+def turned(u: np.ndarray) -> np.ndarray:
+    """What the kernel makes of the direction u (rows, columns)."""
+    data, m = np.zeros(u.size, np.float32), np.zeros(u.size, np.float32)
+    rate = 0.2 * math.sqrt(max(u.shape))
+    kernels.muon(data, u.reshape(-1).copy(), m, np.array([[0, *u.shape]]), 1 / rate, 0.0, 0.0, 1.0)
+    return -data.reshape(u.shape)
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_newton_schulz_is_the_reference(shape: tuple[int, int], scale: float) -> None:
-    """Five rounds, each a few products: errors stay near EPS of the largest singular value, 1."""
-    solver = Orthogonalizer(*shape)
+@pytest.mark.parametrize("shape", [(17, 17), (65, 16), (128, 300)])
+def test_any_scale_of_the_gradient_gives_the_same(shape: tuple[int, int], scale: float) -> None:
     u = (scale * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
-    solver.u[...] = u
-    np.testing.assert_allclose(solver.solve(), ref.newton_schulz(u), atol=5e-6)
+    np.testing.assert_allclose(turned(u), ref.newton_schulz(u), atol=5e-6)
+
+
+def test_small_singular_values_grow_as_they_should() -> None:
+    """Three directions and the rest 1e-4 of them, where errors of the rounds are largest: they
+    stay below a thousandth of the greatest singular value."""
+    rng = np.random.default_rng(0)
+    u = rng.standard_normal((65, 3)) @ rng.standard_normal((3, 200))
+    u = (u + 1e-4 * rng.standard_normal(u.shape)).astype(np.float32)
+    assert np.linalg.norm(turned(u) - ref.newton_schulz(u), 2) < 1e-3
 
 
 def test_a_matrix_without_gradient_stays_finite() -> None:
-    solver = Orthogonalizer(4, 6)
-    solver.u.fill(0)
-    assert not solver.solve().any()
+    assert not turned(np.zeros((4, 6), np.float32)).any()
+
+
+def test_a_matrix_past_the_end_is_refused() -> None:
+    flat = [np.zeros(20, np.float32) for _ in range(3)]
+    for place in ((0, 3, 7), (5, 4, 4), (-1, 2, 2), (0, -2, 2), (0, 2**40, 2**40)):
+        with pytest.raises(ValueError, match=r"matrices: row 0 .* inside 20 numbers"):
+            kernels.muon(*flat, np.array([place]), 0.1, 0.9, 0.0, 1.0)
 
 
 def reference_step(gpt: GPT, m: dict[str, np.ndarray], lr: float, decay: float,
@@ -63,9 +81,9 @@ def reference_step(gpt: GPT, m: dict[str, np.ndarray], lr: float, decay: float,
             continue
         _, m[name], u = ref.momentum(gpt.gradients()[name], m[name], 0.95, factor)
         parts = np.split(u, 3) if name.endswith("c_attn.weight") else [u]
-        turned = np.concatenate([ref.newton_schulz(part) for part in parts])
+        update = np.concatenate([ref.newton_schulz(part) for part in parts])
         rate = lr * 0.2 * math.sqrt(max(parts[0].shape))
-        found[name] = ref.descend(weight, turned, rate, 1 - lr * decay)
+        found[name] = ref.descend(weight, update, rate, 1 - lr * decay)
     return found
 
 

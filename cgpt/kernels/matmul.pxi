@@ -43,6 +43,7 @@ ctypedef struct Product:
     Py_ssize_t N
     Py_ssize_t K
     bint accumulate
+    bint upper                # C is symmetric: tiles wholly below its diagonal are left out
     Finish finish
     Py_ssize_t kc             # depth of a block
 
@@ -164,6 +165,8 @@ cdef void gemm_task(Product *p, Block *block, Py_ssize_t i0, Py_ssize_t first) n
             STORE if p.finish.bias == NULL else ADD_BIAS)
         for j from 0 <= j < columns by NR:
             for i from 0 <= i < rows by MR:
+                if p.upper and i0 + i >= j0 + j + NR:
+                    break
                 gemm_tile(depth, a + i * depth, b + j * depth, c + i * p.N + j, p.N, rows - i,
                           columns - j, add, at(p.finish.bias, j0 + j))
     if block.k_end == p.K:
@@ -265,7 +268,7 @@ def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, floa
     if N == 0 or M == 0:
         return
     p.a, p.b = Matrix(first_element(x), K, 1), Matrix(first_element(weight), 1, K)
-    p.c, p.M, p.N, p.K, p.accumulate = &y[0, 0], N, M, K, False
+    p.c, p.M, p.N, p.K, p.accumulate, p.upper = &y[0, 0], N, M, K, False, False
     cdef int threads = threads_for(2.0 * N * M * K)
     with nogil:
         if K == 0:
@@ -304,7 +307,7 @@ def linear_backward_input(const float[:, ::1] dy, const float[:, ::1] weight, fl
     if N == 0 or K == 0:
         return
     p.a, p.b = Matrix(first_element(dy), M, 1), Matrix(first_element(weight), K, 1)
-    p.c, p.M, p.N, p.K, p.accumulate = &dx[0, 0], N, K, M, False
+    p.c, p.M, p.N, p.K, p.accumulate, p.upper = &dx[0, 0], N, K, M, False, False
     cdef int threads = threads_for(2.0 * N * M * K)
     with nogil:
         if M == 0:
@@ -334,6 +337,6 @@ def linear_backward_weight(const float[:, ::1] dy, const float[:, ::1] x, float[
     if dbias is not None:
         p.finish.sums = &db[0]
     p.a, p.b = Matrix(&dy[0, 0], 1, M), Matrix(&x[0, 0], K, 1)
-    p.c, p.M, p.N, p.K, p.accumulate = &dweight[0, 0], M, K, N, True
+    p.c, p.M, p.N, p.K, p.accumulate, p.upper = &dweight[0, 0], M, K, N, True, False
     with nogil:
         gemm(&p, threads_for(2.0 * N * M * K))

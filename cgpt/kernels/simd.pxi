@@ -36,6 +36,9 @@ cdef extern from "micro.h" nogil:
     void tile_of_block(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,
                        float *c, Py_ssize_t ldc, int add, const float *bias)
 
+cdef extern from "mirror.h" nogil:
+    void mirror(float *c, const float *plus, Py_ssize_t n, float scale, float factor, float shift)
+
 cdef extern from "pack.h" nogil:
     void pack_panels(const float *x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows,
                      Py_ssize_t depth, int width, float scale, float *panel)
