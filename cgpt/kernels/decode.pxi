@@ -93,9 +93,11 @@ cdef inline Py_ssize_t padded_columns(Py_ssize_t columns) noexcept nogil:
 
 
 cdef inline Py_ssize_t prepared_room(Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
-    """Floats for rows of an operand: their floats, int8 values, scales and corrections."""
+    """Floats for rows of an operand: their floats, and either interleaved or as int8 values with
+    scales and corrections."""
     cdef Py_ssize_t P = padded_columns(columns)
-    return rows * (columns + P // 4 + P // QUANTUM + P // 4) + 64
+    return rows * columns + max(blocks(rows, ROWS) * quads_stride(columns),
+                                rows * (P // 4 + P // QUANTUM + P // 4)) + 64
 
 
 cdef Operand prepare(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *to,
@@ -103,27 +105,32 @@ cdef Operand prepare(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, P
     """Rows of x from `first` on, normalised where there is a norm, as the product `to` wants them.
 
     For a few rows every thread does it for itself; else each does some and all wait."""
-    cdef Py_ssize_t C = to.weight.columns, P = padded_columns(C), R = rows.R - first, r
+    cdef Py_ssize_t C = to.weight.columns, P = padded_columns(C), R = rows.R - first, r, part
     cdef bint alone = R <= ALONE or threads == 1, quantized = to.weight.form == INT8
     cdef float *room = rows.scratch.prepared + (thread * rows.scratch.room if alone else 0)
-    cdef signed char *q = <signed char *>(room + R * C)
-    cdef float *scales = room + R * C + R * P // 4
+    cdef float *quads = room + R * C
+    cdef signed char *q = <signed char *>quads
+    cdef float *scales = quads + R * P // 4
     cdef int *correction = <int *>(scales + R * (P // QUANTUM))
     cdef const float *row
     cdef float mean, rstd
     x = x + first * C
-    for r from (0 if alone else thread) <= r < R by (1 if alone else threads):
-        row = x + r * C
-        if norm != NULL:
-            layernorm_row(row, norm.weight, norm.bias, room + r * C, &mean, &rstd, C, 1e-5)
-            row = room + r * C
-        if quantized:
-            quantize_row(row, C, q + r * P, scales + r * (P // QUANTUM), correction + r * (P // 4))
-    if not alone and (quantized or norm != NULL):
+    for part from (0 if alone else thread) <= part < blocks(R, ROWS) by (1 if alone else threads):
+        for r in range(part * ROWS, (part + 1) * ROWS):
+            row = x + r * C if r < R else NULL
+            if norm != NULL and row != NULL:
+                layernorm_row(row, norm.weight, norm.bias, room + r * C, &mean, &rstd, C, 1e-5)
+                row = room + r * C
+            if not quantized and R > 1:
+                interleave_row(row, C, r, quads)
+            elif quantized and row != NULL:
+                quantize_row(row, C, q + r * P, scales + r * (P // QUANTUM),
+                             correction + r * (P // 4))
+    if not alone:
         wait_for_all()
     if norm != NULL:
         x = room
-    return Operand(x, q, scales, correction, C, P)
+    return Operand(x, quads, q, scales, correction, C, P)
 
 
 cdef void apply(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *to, float *y,

@@ -1,13 +1,14 @@
 /* Products of a few rows with a matrix as it lies in memory: every element is one dot product.
  *
  * y (R, M) = x (R, K) W^T, where W (M, K) is float32, float16 or int8 and read once, without
- * being packed or converted first: for a few rows its bytes are the time. A tile is VL dot
- * products, of 1, 2 or 4 rows of x with VL, VL / 2 or VL / 4 rows of W; whatever the tile, an
- * element's sum runs along K in the same order, so its bits do not depend on the other rows.
+ * being packed first: for a few rows its bytes are the time. A tile is some rows of x with some
+ * rows of W (of int8: VL dot products, of 1, 2 or 4 rows of x); whatever the tile, an element's
+ * sum runs along K in the same order, so its bits do not depend on the other rows.
  */
 #ifndef CGPT_DOTS_H
 #define CGPT_DOTS_H
 
+#include "quads.h"
 #include "quantize.h"
 #include "simd.h"
 #if VL == 16 || VL == 8
@@ -27,10 +28,12 @@ typedef struct {
     int form;
 } Weights;
 
-/* Rows of x. Where W is int8 they are int8 too: q (rows, padded), zeros behind the last column;
- * scales (rows, padded / QUANTUM); correction (rows, padded / 4), -128 times the sum of four q. */
+/* Rows of x, which more than one of are interleaved too (interleave_row): quads. Where W is int8
+ * they are int8 instead: q (rows, padded), zeros behind the last column; scales (rows, padded /
+ * QUANTUM); correction (rows, padded / 4), -128 times the sum of four q. */
 typedef struct {
     const float *x;
+    const float *quads;
     const int8_t *q;
     const float *scales;
     const int32_t *correction;
@@ -98,56 +101,6 @@ CGPT_INLINE vf vload_half(const uint16_t *p) {
 #endif
 }
 
-/* The first n < VL elements of a row from element k on, zeros behind them. */
-CGPT_INLINE vf weights_part(const void *row, int form, Py_ssize_t k, Py_ssize_t n) {
-    if (form == FLOAT32) return vload_part((const float *)row + k, n);
-    {
-        uint16_t part[VL] = {0};
-        memcpy(part, (const uint16_t *)row + k, (size_t)n * 2);
-        return vload_half(part);
-    }
-}
-
-CGPT_INLINE vf weights_at(const void *row, int form, Py_ssize_t k) {
-    return form == FLOAT32 ? vload((const float *)row + k) : vload_half((const uint16_t *)row + k);
-}
-
-/* Dot products of `rt` rows from x on with VL / rt rows from w on; lane [row][column]. With `ahead`
- * as many bytes as are read here are asked for from behind: where one row of x waits for the memory,
- * each row of W is read for too short a time to be foreseen. */
-CGPT_INLINE vf tile_of_floats(int rt, int form, int ahead, const float *x, const char *w,
-                              Py_ssize_t K) {
-    const int jt = VL / rt;
-    const Py_ssize_t size = form == FLOAT32 ? 4 : 2, stride = K * size;
-    vf sum[VL], xs[TILE_ROWS];
-    Py_ssize_t k;
-    int r, j;
-    UNROLL(16)
-    for (j = 0; j < VL; j++) sum[j] = vset1(0.0f);
-    for (k = 0; k + VL <= K; k += VL) {
-        UNROLL(4)
-        for (r = 0; r < rt; r++) xs[r] = vload(x + r * K + k);
-        UNROLL(16)
-        for (j = 0; j < jt; j++) {
-            vf wj = weights_at(w + j * stride, form, k);
-            if (ahead) PREFETCH_FAR(w + jt * stride + (k * jt + j * VL) * size);
-            UNROLL(4)
-            for (r = 0; r < rt; r++) sum[r * jt + j] += xs[r] * wj;
-        }
-    }
-    if (k < K) {
-        UNROLL(4)
-        for (r = 0; r < rt; r++) xs[r] = vload_part(x + r * K + k, K - k);
-        UNROLL(16)
-        for (j = 0; j < jt; j++) {
-            vf wj = weights_part(w + j * stride, form, k, K - k);
-            UNROLL(4)
-            for (r = 0; r < rt; r++) sum[r * jt + j] += xs[r] * wj;
-        }
-    }
-    return vsums(sum);
-}
-
 /* d plus sums of four products each, lane by lane: weights w times values q, both int8; the weights
  * may be -128, the values may not. */
 #if VL == 16
@@ -201,8 +154,9 @@ CGPT_INLINE vf scales_at(const float *scales, int group, Py_ssize_t g, Py_ssize_
     return vset1(scales[g]);
 }
 
-/* As tile_of_floats, of int8 rows; integers are summed as far as a scale goes. NAME is compiled
- * for each way to multiply; START is what a sum begins with. */
+/* Dot products of `rt` int8 rows of x from `row` on with VL / rt rows of W from j0 on; lane
+ * [row][column]. Integers are summed as far as a scale goes. NAME is compiled for each way to
+ * multiply; START is what a sum begins with. */
 #define TILE_OF_BYTES(NAME, FUNCTION, ADD, START)                                               \
     FUNCTION vf NAME(int rt, int group, const Operand *o, Py_ssize_t row, const Weights *m,     \
                      Py_ssize_t j0) {                                                           \
@@ -289,15 +243,6 @@ CGPT_INLINE void scatter(int rt, vf sums, float *out) {
         for (j = 0; j < VL / rt; j++) out[r * VL + j] = part[r * (VL / rt) + j];
 }
 
-#define FLOATS(rt, form, ahead, size)                                                           \
-    tile_of_floats(rt, form, ahead, o->x + r * o->columns,                                      \
-                   (const char *)m->data + (j0 + j) * m->columns * size, m->columns)
-DOTS(dots_float32, static, FLOATS(1, FLOAT32, 0, 4), FLOATS(2, FLOAT32, 0, 4),
-     FLOATS(4, FLOAT32, 0, 4))
-DOTS(dots_far_float32, static, FLOATS(1, FLOAT32, 1, 4), FLOATS(2, FLOAT32, 0, 4),
-     FLOATS(4, FLOAT32, 0, 4))
-DOTS(dots_float16, static, FLOATS(1, FLOAT16, 1, 2), FLOATS(2, FLOAT16, 0, 2),
-     FLOATS(4, FLOAT16, 0, 2))
 #define BYTES_BY(tile, rt, group) tile(rt, group, o, r, m, j0 + j)
 #define DOTS_INT8(NAME, FUNCTION, TILE, group)                                                  \
     DOTS(NAME, FUNCTION, BYTES_BY(TILE, 1, group), BYTES_BY(TILE, 2, group),                    \
@@ -312,6 +257,52 @@ TILE_OF_BYTES(tile_of_bytes_vnni, CGPT_INLINE CGPT_VNNI, ADD_VNNI, FROM_CORRECTI
 DOTS_INT8(dots_vnni_by_32, static CGPT_VNNI, tile_of_bytes_vnni, 32)
 DOTS_INT8(dots_vnni_by_64, static CGPT_VNNI, tile_of_bytes_vnni, 64)
 #endif
+
+/* As DOTS, of floats from row j0 on, which `w` holds as float32. */
+CGPT_INLINE void dots_floats(int far, const float *w, const Weights *m, const Operand *o,
+                             Py_ssize_t rows, Py_ssize_t j0, Py_ssize_t next, float *out) {
+    const Py_ssize_t K = m->columns, stride = quads_stride(K), vectors = (rows + ROWS - 1) / ROWS;
+    const Py_ssize_t size = m->form == FLOAT32 ? 4 : 2;
+    const Py_ssize_t parts = (vectors + TILE_VECTORS - 1) / TILE_VECTORS * (VL / TILE_COLUMNS);
+    const Py_ssize_t bytes = (VL * size + parts - 1) / parts;
+    const char *ahead = (const char *)m->data + (next < 0 ? j0 : next) * K * size;
+    Py_ssize_t v;
+    int j, width;
+    if (rows == 1) {
+        vstore(out, dots_of_row(far, o->x, w, K));
+        return;
+    }
+    for (j = 0; j < VL; j += TILE_COLUMNS)
+        for (v = 0; v < vectors; v += width, ahead += K * bytes) {
+            width = tile_width(vectors - v);
+            tile_of_width(width, o->quads + v * stride, stride, w + j * K, K, ahead, bytes,
+                          out + v * ROWS * VL + j);
+        }
+}
+
+static void dots_float32(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
+                         Py_ssize_t next, float *out) {
+    dots_floats(0, (const float *)m->data + j0 * m->columns, m, o, rows, j0, next, out);
+}
+
+static void dots_far_float32(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
+                             Py_ssize_t next, float *out) {
+    dots_floats(1, (const float *)m->data + j0 * m->columns, m, o, rows, j0, next, out);
+}
+
+/* float16 rows become floats first, which stay in the second cache for so long. */
+static void dots_float16(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
+                         Py_ssize_t next, float *out) {
+    const Py_ssize_t n = VL * m->columns;
+    const uint16_t *halves = (const uint16_t *)m->data + j0 * m->columns;
+    float *w = cgpt_scratch(SLOT_SUMS, (size_t)n);
+    Py_ssize_t k;
+    for (k = 0; k < n; k += VL) {
+        if (rows == 1) PREFETCH_FAR(halves + n + k);
+        vstore(w + k, vload_half(halves + k));
+    }
+    dots_floats(0, w, m, o, rows, j0, next, out);
+}
 
 typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                      float *);

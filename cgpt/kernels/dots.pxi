@@ -4,7 +4,7 @@ cdef extern from "dots.h" nogil:
     enum: FLOAT16
     enum: INT8
     enum: QUANTUM
-    enum: TILE_ROWS
+    enum: ROWS
     ctypedef struct Weights:
         const void *data
         const float *scales
@@ -14,6 +14,7 @@ cdef extern from "dots.h" nogil:
         int form
     ctypedef struct Operand:
         const float *x
+        const float *quads
         const signed char *q
         const float *scales
         const int *correction
@@ -23,6 +24,8 @@ cdef extern from "dots.h" nogil:
                           Py_ssize_t next, float *out) noexcept nogil
     Dots dots_for(const Weights *m)
     vf vsums(vf *x)
+    Py_ssize_t quads_stride(Py_ssize_t K)
+    void interleave_row(const float *x, Py_ssize_t K, Py_ssize_t row, float *quads)
     vf vload_half(const unsigned short *p)
     void quantize_row(const float *x, Py_ssize_t K, signed char *q, float *scales,
                       int *correction)
@@ -42,6 +45,16 @@ ctypedef struct Projection:
     Weights weight
     const float *bias
     Dots dots
+
+
+cdef Operand operand_of_floats(const float *x, Py_ssize_t R, Py_ssize_t K) noexcept nogil:
+    """Rows of x (R, K), interleaved in the scratch of the thread that calls."""
+    cdef Py_ssize_t r, whole = blocks(R, ROWS) * ROWS
+    cdef float *quads = cgpt_scratch(SLOT_SHARED, whole // ROWS * quads_stride(K))
+    if R > 1:
+        for r in range(whole):
+            interleave_row(x + r * K if r < R else NULL, K, r, quads)
+    return Operand(x, quads, NULL, NULL, NULL, K, K)
 
 
 cdef void finish(Projection *p, float *y, const float *sums, Py_ssize_t j0, Py_ssize_t skip,

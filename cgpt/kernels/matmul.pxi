@@ -276,7 +276,7 @@ def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, floa
         elif N <= FEW:
             few.weight = Weights(p.b.data, NULL, M, K, 0, FLOAT32)
             few.bias, few.dots = p.finish.bias, dots_for(&few.weight)
-            rows = Operand(p.a.data, NULL, NULL, NULL, K, K)
+            rows = operand_of_floats(p.a.data, N, K)
             with parallel(num_threads=threads):
                 project(&few, rows, N, p.c, WRITE, threadid(), threads_here())
             for j in range(N):

@@ -1,0 +1,198 @@
+/* Dot products of a few rows with a matrix of floats as it lies in memory.
+ *
+ * Each is summed in LANES parts, of every LANES-th element, which are added at last: (0 + 2) +
+ * (1 + 3). So few parts leave room in a vector for ROWS rows of x beside each other, against a
+ * quad (LANES elements) of one row of W that the load itself repeats: no element of W is moved,
+ * and little is left to add up across a vector. The order is the same for any number of rows.
+ */
+#ifndef CGPT_QUADS_H
+#define CGPT_QUADS_H
+
+#include "simd.h"
+#if VL == 16 || VL == 8
+#include <immintrin.h>
+#endif
+
+#define LANES (VL < 4 ? VL : 4)
+#define ROWS (VL / LANES)
+#if VL == 16            /* a tile's vectors of x and rows of W: what the registers hold */
+#define TILE_VECTORS 3
+#define TILE_COLUMNS 8
+#else
+#define TILE_VECTORS 2
+#define TILE_COLUMNS LANES
+#endif
+
+/* Floats from one vector of rows to the next. */
+CGPT_INLINE Py_ssize_t quads_stride(Py_ssize_t K) { return (K + LANES - 1) / LANES * VL; }
+
+/* x (K), NULL for zeros, as row `row` of rows that lie together: [row / ROWS][k / LANES][row %
+ * ROWS][k % LANES], zeros behind the last element. */
+static void interleave_row(const float *x, Py_ssize_t K, Py_ssize_t row, float *quads) {
+    float *to = quads + row / ROWS * quads_stride(K) + row % ROWS * LANES;
+    Py_ssize_t k;
+    if (x == NULL) {
+        for (k = 0; k < K; k += LANES, to += VL) memset(to, 0, LANES * 4);
+        return;
+    }
+    for (k = 0; k + LANES <= K; k += LANES, to += VL) memcpy(to, x + k, LANES * 4);
+    if (k < K) {
+        memset(to, 0, LANES * 4);
+        memcpy(to, x + k, (size_t)(K - k) * 4);
+    }
+}
+
+/* A quad, ROWS times. */
+CGPT_INLINE vf quad(const float *p) {
+#if VL == 16
+    return (vf)_mm512_broadcast_f32x4(_mm_loadu_ps(p));
+#elif VL == 8
+    return (vf)_mm256_broadcast_ps((const __m128 *)p);
+#else
+    return vload(p);
+#endif
+}
+
+CGPT_INLINE vf quad_part(const float *p, Py_ssize_t n) {
+    float part[LANES] = {0};
+    memcpy(part, p, (size_t)n * 4);
+    return quad(part);
+}
+
+/* Elements i and j of each quad of a, then of b. */
+#if VL == 16
+#define PAIRS(a, b, i, j) SHUFFLE(a, b, i, j, 16 + i, 16 + j, 4 + i, 4 + j, 20 + i, 20 + j,     \
+                                  8 + i, 8 + j, 24 + i, 24 + j, 12 + i, 12 + j, 28 + i, 28 + j)
+#elif VL == 8
+#define PAIRS(a, b, i, j) SHUFFLE(a, b, i, j, 8 + i, 8 + j, 4 + i, 4 + j, 12 + i, 12 + j)
+#elif VL == 4
+#define PAIRS(a, b, i, j) SHUFFLE(a, b, i, j, 4 + i, 4 + j)
+#endif
+
+/* Of ROWS rows of ROWS quads: vector i becomes quad i of every row. */
+CGPT_INLINE void turn_quads(vf *x) {
+#if VL == 16
+#define FIRST_HALVES 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
+#define SECOND_HALVES 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
+#define EVEN_QUADS 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27
+#define ODD_QUADS 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31
+    const vf a = SHUFFLE(x[0], x[1], FIRST_HALVES), b = SHUFFLE(x[2], x[3], FIRST_HALVES);
+    const vf c = SHUFFLE(x[0], x[1], SECOND_HALVES), d = SHUFFLE(x[2], x[3], SECOND_HALVES);
+    x[0] = SHUFFLE(a, b, EVEN_QUADS);
+    x[1] = SHUFFLE(a, b, ODD_QUADS);
+    x[2] = SHUFFLE(c, d, EVEN_QUADS);
+    x[3] = SHUFFLE(c, d, ODD_QUADS);
+#elif VL == 8
+    const vf a = x[0], b = x[1];
+    x[0] = SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
+    x[1] = SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+#else
+    (void)x;
+#endif
+}
+
+/* [row][column] of LANES vectors [column][row][lane]: the sums of their lanes. */
+CGPT_INLINE vf sums_of_quads(const vf *x) {
+#if VL == 1
+    return x[0];
+#else
+    vf a = PAIRS(x[0], x[1], 0, 1) + PAIRS(x[0], x[1], 2, 3);
+    vf b = PAIRS(x[2], x[3], 0, 1) + PAIRS(x[2], x[3], 2, 3);
+    return PAIRS(a, b, 0, 2) + PAIRS(a, b, 1, 3);
+#endif
+}
+
+/* VL dot products of one row x (K) with the rows from w on. A quad of x meets those of ROWS rows
+ * of W at once, row c beside c + LANES and so on, whose vectors change places for that. With `far`
+ * as many bytes as are read are asked for from behind. */
+CGPT_INLINE vf dots_of_row(int far, const float *x, const float *w, Py_ssize_t K) {
+    vf sum[LANES], rows[ROWS];
+    Py_ssize_t k;
+    int c, i;
+    UNROLL(4)
+    for (c = 0; c < LANES; c++) sum[c] = vset1(0.0f);
+    for (k = 0; k + VL <= K; k += VL) {
+        UNROLL(4)
+        for (c = 0; c < LANES; c++) {
+            UNROLL(4)
+            for (i = 0; i < ROWS; i++) {
+                rows[i] = vload(w + (i * LANES + c) * K + k);
+                if (far) PREFETCH_FAR(w + VL * K + k * VL + (i * LANES + c) * VL);
+            }
+            turn_quads(rows);
+            UNROLL(4)
+            for (i = 0; i < ROWS; i++) sum[c] += quad(x + k + i * LANES) * rows[i];
+        }
+    }
+    for (; k < K; k += LANES) {
+        const Py_ssize_t n = K - k < LANES ? K - k : LANES;
+        const vf xk = quad_part(x + k, n);
+        for (c = 0; c < LANES; c++) {
+            float part[VL] = {0};
+            for (i = 0; i < ROWS; i++)
+                memcpy(part + i * LANES, w + (i * LANES + c) * K + k, (size_t)n * 4);
+            sum[c] += xk * vload(part);
+        }
+    }
+    return sums_of_quads(sum);
+}
+
+/* out[row][column], VL apart: `vectors` vectors of rows, `stride` apart from x on, with `columns`
+ * rows (K) from w on. Meanwhile K times `bytes` bytes are asked for from `next` on, a few at a
+ * time: more at once would keep what is needed now waiting. */
+CGPT_INLINE void tile_of_quads(int vectors, int columns, const float *x, Py_ssize_t stride,
+                               const float *w, Py_ssize_t K, const char *next, Py_ssize_t bytes,
+                               float *out) {
+    vf sum[TILE_VECTORS * TILE_COLUMNS], xs[TILE_VECTORS];
+    float part[VL];
+    Py_ssize_t k;
+    int v, i, j;
+    UNROLL(24)
+    for (j = 0; j < vectors * columns; j++) sum[j] = vset1(0.0f);
+    for (k = 0; k + LANES <= K; k += LANES) {
+        PREFETCH_FAR(next + k * bytes);
+        UNROLL(3)
+        for (v = 0; v < vectors; v++) xs[v] = vload(x + v * stride + k * ROWS);
+        UNROLL(8)
+        for (j = 0; j < columns; j++) {
+            const vf wj = quad(w + j * K + k);
+            UNROLL(3)
+            for (v = 0; v < vectors; v++) sum[v * columns + j] += xs[v] * wj;
+        }
+    }
+    if (k < K) {
+        UNROLL(8)
+        for (j = 0; j < columns; j++) {
+            const vf wj = quad_part(w + j * K + k, K - k);
+            UNROLL(3)
+            for (v = 0; v < vectors; v++)
+                sum[v * columns + j] += vload(x + v * stride + k * ROWS) * wj;
+        }
+    }
+    UNROLL(3)
+    for (v = 0; v < vectors; v++) {
+        UNROLL(2)
+        for (j = 0; j < columns; j += LANES) {
+            vstore(part, sums_of_quads(sum + v * columns + j));
+            for (i = 0; i < ROWS; i++)
+                memcpy(out + (v * ROWS + i) * VL + j, part + i * LANES, LANES * 4);
+        }
+    }
+}
+
+/* One tile of any width. */
+static void tile_of_width(int vectors, const float *x, Py_ssize_t stride, const float *w,
+                          Py_ssize_t K, const char *next, Py_ssize_t bytes, float *out) {
+#define TILE_OF(n) tile_of_quads(n, TILE_COLUMNS, x, stride, w, K, next, bytes, out)
+    if (vectors == 1) TILE_OF(1);
+    else if (vectors == 2) TILE_OF(2);
+    else TILE_OF(TILE_VECTORS);
+}
+
+/* How many of the vectors that are left the next tile takes: it leaves one alone to none. */
+CGPT_INLINE int tile_width(Py_ssize_t left) {
+    if (left <= TILE_VECTORS) return (int)left;
+    return TILE_VECTORS > 2 && left == TILE_VECTORS + 1 ? 2 : TILE_VECTORS;
+}
+
+#endif
