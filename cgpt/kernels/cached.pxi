@@ -30,15 +30,15 @@ cdef inline void key_scores(const float *q, const float *k, Py_ssize_t D, Py_ssi
 
 
 cdef void attend_row(const float *q, const float *keys, const float *values, Py_ssize_t D,
-                     Py_ssize_t n, float *out) noexcept nogil:
-    """out (D,) of one query (D,) of a head against n keys and values (n, D)."""
-    cdef Py_ssize_t t, d = 0, room = blocks(n, VL) * VL
+                     Py_ssize_t n, const float *next, float *out) noexcept nogil:
+    """out (D,) of one query (D,) of a head against n keys and values (n, D).
+
+    As many floats as the keys are asked for from `next` on, the keys of a query to come."""
+    cdef Py_ssize_t t, room = blocks(n, VL) * VL
     cdef float *scores = cgpt_scratch(SLOT_THREAD, room)
-    cdef const float *v
-    cdef vf most = vset1(-1e30), total = vset1(0), e, sum0, sum1, sum2, sum3
-    cdef float top, scale
+    cdef vf most = vset1(-1e30), total = vset1(0), e
+    cdef float top
     for t from 0 <= t < n by VL:
-        fetch(keys + (t + VL) * D, smaller(VL, n - t - VL) * D)
         fetch(values + t * D, smaller(VL, n - t) * D)
         key_scores(q, keys + t * D, D, n - t, <float>(1 / sqrt(<double>D)), scores + t)
         most = vmax(most, vload(scores + t))
@@ -47,27 +47,7 @@ cdef void attend_row(const float *q, const float *keys, const float *values, Py_
         e = vexp(vload(scores + t) - vset1(top))
         vstore(scores + t, e)
         total = total + e
-    scale = 1 / vsum(total)
-    while d + 4 * VL <= D:      # four sums at once: none waits for the one before
-        sum0 = sum1 = sum2 = sum3 = vset1(0)
-        for t in range(n):
-            v = values + t * D + d
-            e = vset1(scores[t])
-            sum0 = sum0 + e * vload(v)
-            sum1 = sum1 + e * vload(v + VL)
-            sum2 = sum2 + e * vload(v + 2 * VL)
-            sum3 = sum3 + e * vload(v + 3 * VL)
-        vstore(out + d, sum0 * vset1(scale))
-        vstore(out + d + VL, sum1 * vset1(scale))
-        vstore(out + d + 2 * VL, sum2 * vset1(scale))
-        vstore(out + d + 3 * VL, sum3 * vset1(scale))
-        d = d + 4 * VL
-    while d < D:
-        sum0 = vset1(0)
-        for t in range(n):
-            sum0 = sum0 + vset1(scores[t]) * load(values + t * D + d, D - d)
-        store(out + d, sum0 * vset1(scale), D - d)
-        d = d + VL
+    weigh_rows(scores, values, D, n, 1 / vsum(total), next, out)
 
 
 def attention_cached(const float[:, ::1] qkv, float[:, :, ::1] keys, float[:, :, ::1] values,
@@ -98,4 +78,5 @@ def attention_cached(const float[:, ::1] qkv, float[:, :, ::1] keys, float[:, :,
         for task in prange(n * H, num_threads=threads, schedule="static"):
             attend_row(&qkv[task // H, (task % H) * D], &keys[task % H, 0, 0],
                        &values[task % H, 0, 0], D, start + task // H + 1,
+                       &keys[(task + 1) % H, 0, 0],
                        &out[task // H, (task % H) * D])

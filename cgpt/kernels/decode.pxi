@@ -306,20 +306,24 @@ cdef class Decoder:
     cdef void _attention(self, Rows *rows, Py_ssize_t layer, int thread,
                          int threads) noexcept nogil:
         """New keys and values into the caches, then some (row, head) pairs."""
-        cdef Py_ssize_t C = self._C, D = C // self._H, r, h, task, place
+        cdef Py_ssize_t C = self._C, D = C // self._H, r, h, task, tasks = rows.R * self._H
+        cdef Py_ssize_t place, coming
         cdef float *qkv = rows.scratch.qkv
-        for task from thread <= task < rows.R * self._H by threads:
+        for task from thread <= task < tasks by threads:
             r, h = task // self._H, task % self._H
             place = self._head_place(rows, r, layer, h) + rows.places[r] * D
             memcpy(rows.keys + place, qkv + r * 3 * C + C + h * D, D * sizeof(float))
             memcpy(rows.values + place, qkv + r * 3 * C + 2 * C + h * D, D * sizeof(float))
         if rows.R > 1:      # one row's head needs nothing of another thread's
             wait_for_all()
-        for task from thread <= task < rows.R * self._H by threads:
+        for task from thread <= task < tasks by threads:
             r, h = task // self._H, task % self._H
             place = self._head_place(rows, r, layer, h)
+            coming = smaller(task + threads, tasks - 1)
+            coming = self._head_place(rows, coming // self._H, layer, coming % self._H)
             attend_row(qkv + r * 3 * C + h * D, rows.keys + place, rows.values + place, D,
-                       rows.places[r] + 1, rows.scratch.mixed + r * C + h * D)
+                       rows.places[r] + 1, rows.keys + coming,
+                       rows.scratch.mixed + r * C + h * D)
 
     cdef inline Py_ssize_t _head_place(self, Rows *rows, Py_ssize_t r, Py_ssize_t layer,
                                        Py_ssize_t head) noexcept nogil:

@@ -25,6 +25,10 @@ cdef extern from "simd.h" nogil:
     int cgpt_cpu_level()
     int cgpt_has_openmp()
 
+cdef extern from "weigh.h" nogil:
+    void weigh_rows(const float *weights, const float *x, Py_ssize_t D, Py_ssize_t n, float scale,
+                    const float *next, float *out)
+
 cdef extern from "micro.h" nogil:
     enum: STORE
     enum: ACCUMULATE
