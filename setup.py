@@ -54,7 +54,7 @@ def extensions() -> list[Extension]:
     modules = [extension("cgpt._kernels", "cgpt/_kernels.pyx", []), codec]
     modules += [Extension(f"cgpt.{name}", [f"cgpt/{name}.pyx"], depends=["cgpt/unicode.pxi"],
                           extra_compile_args=list(FLAGS))
-                for name in ("_lattice", "_bpe", "_merging", "_seen")]
+                for name in ("_lattice", "_bpe", "_merging", "_seen", "_packing")]
     if X86 and not MSVC:
         modules += [extension(f"cgpt.kernels.{isa}", f"cgpt/kernels/{isa}.pyx", flags)
                     for isa, flags in ISA_FLAGS.items()]

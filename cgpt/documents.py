@@ -7,6 +7,7 @@ memory costs its sizes.
 
 from __future__ import annotations
 
+import mmap
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from cgpt.template import template_of
 from cgpt.tokenizer import Tokenizer
 
 SHARD_CHARACTERS = 1 << 21
+_READS = 2048       # documents that are read before their pages are given back
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class Shard:
     tokens  (n,) int16 or int32: ids, or ~id where the token is not learnt
     sizes   (documents,) int32: tokens of each, negative where it is a dialogue
     digest  of both; "" where nobody needs it
+    mapped  the map of a file in which the tokens lie, or None
     """
 
     tokens: np.ndarray
     sizes: np.ndarray
     digest: str = ""
+    mapped: mmap.mmap | None = None
 
 
 class TokenStore:
@@ -58,12 +62,18 @@ class TokenStore:
         for first, end in zip(self._firsts, self._firsts[1:], strict=False):
             self._starts[first:end] -= self._starts[first:first + 1]
         self.digests = [shard.digest for shard in shards]
+        self._maps = [shard.mapped for shard in shards]
+        self._reads = 0
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def tokens(self, document: int) -> np.ndarray:
         """The tokens of a document as a shard has them: a view."""
+        self._reads += 1
+        if self._reads % _READS == 0:
+            for one in self._maps:
+                _give_back(one)
         start = self._starts[document]
         shard = self._shards[bisect_right(self._firsts, document) - 1]
         return shard[start:start + self.sizes[document]]
@@ -73,9 +83,17 @@ class TokenStore:
         found = np.empty(len(documents), np.int32)
         places = self._starts[documents] + offsets
         borders = np.searchsorted(documents, self._firsts)
-        for shard, first, end in zip(self._shards, borders, borders[1:], strict=False):
+        for shard, mapped, first, end in zip(self._shards, self._maps, borders, borders[1:],
+                                             strict=False):
             found[first:end] = shard[places[first:end]]
+            _give_back(mapped)
         return found
+
+
+def _give_back(mapped: mmap.mmap | None) -> None:
+    """Let go of the pages of a map, else a process seems to hold all that it ever read."""
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
+from cgpt import _packing
 from cgpt.config import TrainConfig
 from cgpt.data import Batch, Sample, pack
 from cgpt.documents import Samples
@@ -26,7 +27,12 @@ def bits(seed: int, *names: int | str) -> np.random.Philox:
 
 def shuffled(size: int, source: np.random.Philox) -> np.ndarray:
     """0 .. size-1 in random order, int64."""
-    return np.argsort(source.random_raw(size), kind="stable") if size else np.empty(0, np.int64)
+    if not size:
+        return np.empty(0, np.int64)
+    keys = source.random_raw(size)
+    order = np.argsort(keys)
+    alike = keys[order[1:]] == keys[order[:-1]]     # then only a stable sort has one result
+    return np.argsort(keys, kind="stable") if alike.any() else order
 
 
 def held_out_documents(size: int, fraction: float, seed: int, phase: str) -> np.ndarray:
@@ -70,47 +76,23 @@ def batch_borders(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> np.
 
     No sample is longer than batch_tokens.
     """
-    ends = np.cumsum(lengths, dtype=np.int64)
-    borders, used = [0], 0
-    while borders[-1] < len(ends):
-        borders.append(int(np.searchsorted(ends, used + batch_tokens, side="right")))
-        used = int(ends[borders[-1] - 1])
-    return np.array(borders, np.int64)
+    borders = np.empty(len(lengths) + 1, np.int64)
+    count = _packing.batch_borders(np.ascontiguousarray(lengths, np.int64), batch_tokens, borders)
+    return borders[:count + 1].copy()
 
 
-def group_borders(joinable: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
+def group_borders(joinable: np.ndarray, lengths: np.ndarray, rng: np.random.Generator, most: int,
+                  longest: int) -> np.ndarray:
     """Where the groups begin in a shuffled list, and where the last one ends.
 
     A group is 1..most neighbours (drawn by rng), to be joined into one longer dialogue, so that a
     model learns to answer behind turns that have nothing to do with the question. What is not
-    `joinable` (n,) bool stays alone.
+    `joinable` (n,) bool stays alone, and no group is longer than `longest` tokens.
     """
-    size = len(joinable)
-    if most == 1:
-        return np.arange(size + 1)
-    alone = np.append(np.flatnonzero(~joinable), size)
-    # The next one that stays alone, from each place on.
-    limits = alone[np.searchsorted(alone, np.arange(size))].tolist()
-    drawn = rng.integers(1, most + 1, size).tolist()
-    borders, groups = [0], 0
-    while borders[-1] < size:
-        start = borders[-1]
-        end = start + 1
-        if limits[start] > start:
-            end = min(start + drawn[groups], limits[start])
-            groups += 1
-        borders.append(end)
-    return np.array(borders, np.int64)
-
-
-def cut_groups(borders: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
-    """The borders with more between them, so that no group is longer than `longest` tokens."""
-    ends = np.append(0, np.cumsum(lengths))
-    more: list[np.ndarray] = []
-    for i in np.flatnonzero(np.diff(ends[borders]) > longest):
-        start, end = borders[i:i + 2]
-        more.append(start + batch_borders(lengths[start:end], longest)[1:-1])
-    return np.sort(np.concatenate([borders, *more]))
+    borders = np.empty(len(lengths) + 1, np.int64)
+    count = _packing.group_borders(joinable.view(np.uint8), rng.integers(1, most + 1, len(lengths)),
+                                   lengths, longest, borders)
+    return borders[:count + 1].copy()
 
 
 @dataclass(frozen=True)
@@ -189,9 +171,8 @@ class Epochs:
             lengths = self._samples.lengths[order]
             groups = np.arange(len(order) + 1)
             if self._joinable is not None:
-                drawn = group_borders(self._joinable[order], np.random.Generator(source),
-                                      self._config.join_dialogues)
-                groups = cut_groups(drawn, lengths, self._longest)
+                groups = group_borders(self._joinable[order], lengths, np.random.Generator(source),
+                                       self._config.join_dialogues, self._longest)
                 lengths = np.diff(np.append(0, np.cumsum(lengths))[groups])
             batches = batch_borders(lengths, self._config.batch_tokens)
             self._known = epoch, Plan(order, groups, batches)

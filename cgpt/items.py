@@ -166,10 +166,12 @@ def _turns(text: str, labels: re.Pattern[str]) -> list[Message]:
     A label counts only where its turn is due, and a further question only where an answer
     follows, so that "用户：" inside a text stays text.
     """
+    if not labels.match(text):      # as most texts; the search below would read all of it
+        return []
     found = [(match.start(), match.end(), role) for match in labels.finditer(text)
              for role, label in zip(ROLES, match.groups(), strict=True) if label]
     answers = [start for start, _, role in found if role == "assistant"]
-    if not answers or found[0][0] or found[0][2] == "assistant":
+    if not answers or found[0][2] == "assistant":
         return []
     turns = [found[0]]
     for start, end, role in found[1:]:

@@ -15,6 +15,7 @@ process and no copy since the encoder computes without the GIL.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -148,10 +149,11 @@ def _map(path: Path, dtype: np.dtype[Any], digest: str = "") -> Shard:
         sizes = np.fromfile(file, "<i4", count) if 0 <= count <= os.path.getsize(path) else None
         if sizes is None or len(sizes) != count:
             raise ValueError("a shard cut short")
-        tokens = np.memmap(file, dtype, "r", offset=8 + 4 * count)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    tokens = np.frombuffer(mapped, dtype, offset=8 + 4 * count)
     if len(tokens) != np.abs(sizes.astype(np.int64)).sum():
         raise ValueError("a shard of another length")
-    return Shard(tokens, sizes, digest)
+    return Shard(tokens, sizes, digest, mapped)
 
 
 def _encode_all(reading: Reading, tokenizer: Tokenizer, entry: Path, threads: int,

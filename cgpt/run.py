@@ -141,14 +141,9 @@ class TrainingRun:
         Raises DataError where the data cannot be used or there is none, CheckpointError where
         config.init cannot be.
         """
-        sources = _sources(config, [name for name in PHASES if config.phase(name)[0]], cache,
-                           progress)
-        if not sources:
-            raise DataError("no data to train on: name files for pre-training, for chat, or both")
-        if config.init:
-            llm = load_weights(config.init)
-        else:
-            llm = LLM.fresh(_vocabulary(config, sources, cache), config.shape(), seed=config.seed)
+        sources = read_sources(config, cache, progress)
+        llm = load_weights(config.init) if config.init else LLM.fresh(
+            find_vocabulary(config, sources, cache), config.shape(), seed=config.seed)
         for source in sources.values():
             source.documents(llm.tokenizer)
         fingerprints = {name: source.fingerprint for name, source in sources.items()}
@@ -189,7 +184,7 @@ class TrainingRun:
                             "to the bit; resume from a checkpoint that holds it")
         known = _split_fingerprints(state.data_fingerprint)
         phases = _phases(config, llm)
-        sources = _sources(config, phases, cache, progress)
+        sources = read_sources(config, cache, progress, phases)
         changed = [name for name in phases if known.get(name) != sources[name].fingerprint]
         for name in changed:
             if not new_data:
@@ -304,7 +299,7 @@ def continue_training(llm: LLM, epochs: int, lr: float,
     if documents is None:
         paths = tuple(os.fspath(path) for path in chat or packaged_data()[1:])
         plan = RunConfig(chat=paths, seed=FINETUNE.seed, finetune_train=config)
-        source = _sources(plan, ["finetune"], None, None)["finetune"]
+        source = read_sources(plan)["finetune"]
         documents = source.documents(llm.tokenizer)
         run, fingerprint = plan.to_dict(), _join_fingerprints({"finetune": source.fingerprint})
     state.begin("finetune")
@@ -319,9 +314,17 @@ def _phases(config: RunConfig, llm: LLM) -> list[str]:
             if name not in done and config.phase(name)[0] and config.phase(name)[1].epochs]
 
 
-def _sources(config: RunConfig, names: Sequence[str], cache: Path | None,
-             progress: Progressing | None) -> dict[str, Source]:
-    """The data of these phases. Raises DataError where a fine-tuning has no dialogues."""
+def read_sources(config: RunConfig, cache: Path | None = None,
+                 progress: Progressing | None = None,
+                 names: Sequence[str] | None = None) -> dict[str, Source]:
+    """The data of these phases, or of all that have files; see `TrainingRun.start`.
+
+    Raises DataError where there is none or a fine-tuning has no dialogues.
+    """
+    if names is None:
+        names = [name for name in PHASES if config.phase(name)[0]]
+        if not names:
+            raise DataError("no data to train on: name files for pre-training, for chat, or both")
     if config.mix:
         check_mix(config.mix, [path for name in PHASES for path in config.phase(name)[0]])
     return {name: Source(config.phase(name)[0], name, unique=not config.keep_duplicates,
@@ -329,7 +332,8 @@ def _sources(config: RunConfig, names: Sequence[str], cache: Path | None,
                          required=config.phase(name)[1].epochs > 0) for name in names}
 
 
-def _vocabulary(config: RunConfig, sources: dict[str, Source], cache: Path | None) -> Tokenizer:
+def find_vocabulary(config: RunConfig, sources: dict[str, Source],
+                    cache: Path | None = None) -> Tokenizer:
     """The vocabulary that the config names, or one learnt from all texts."""
     if config.tokenizer in KINDS:
         return learn_vocabulary([*sources.values()], config.shape().vocab_size, config.tokenizer,

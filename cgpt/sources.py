@@ -83,8 +83,8 @@ class Source:
             found = self._encoded(tokenizer)
             if self._mix:
                 weights = np.array(self.weights())[self._owners()][found.numbers]
-                found = Documents(found.store, found.numbers, weights)
-                if not weights.any():
+                found = Documents(found.store, found.numbers, weights).only(weights > 0)
+                if not len(found):
                     raise DataError(f"{self.phase}: the weights of --mix leave nothing to train "
                                     "on; give at least one above 0")
             self._found = found

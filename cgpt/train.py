@@ -172,7 +172,8 @@ class _Run:
                             "carries loss; give texts, or dialogues with answers")
         self.epochs = Epochs(samples, llm.tokenizer, config, phase, longest)
         self.state = llm.training_state
-        planned = sum(self.epochs.steps(epoch) for epoch in range(config.epochs))
+        # Backwards, since the plan made last is kept and training begins with the first.
+        planned = sum(self.epochs.steps(epoch) for epoch in reversed(range(config.epochs)))
         documents_digest = digest(samples, self.held_out, config)
         self._begin(documents_digest, planned)
         parallel.require_same({"documents": documents_digest, "settings": config.to_dict(),

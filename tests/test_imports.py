@@ -53,7 +53,7 @@ FLOORS = [
     ["arena"],
     ["arrays"],
     ["kernels"],
-    ["_kernels", "_lattice", "_bpe", "_merging", "_seen"],
+    ["_kernels", "_lattice", "_bpe", "_merging", "_seen", "_packing"],
     ["config"],
     ["errors", "launcher"],
 ]

@@ -17,6 +17,7 @@ from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 
 from cgpt import documents as encoded
 from cgpt import prepare, sources
+from cgpt.checkpoint import load_model_auto
 from cgpt.cli import main
 from cgpt.config import TrainConfig
 from cgpt.data import encode_dialogue, encode_document
@@ -48,6 +49,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Everything is large, and a shard holds a few documents."""
     monkeypatch.setattr(prepare, "LARGE_CORPUS", 0)
     monkeypatch.setattr(encoded, "SHARD_CHARACTERS", 20)
+    monkeypatch.setattr(encoded, "_READS", 3)
     monkeypatch.setenv("CGPT_CACHE", str(tmp_path / "cache"))
 
 
@@ -242,6 +244,9 @@ def test_mix_goes_by_path(tmp_path: Path) -> None:
     assert found.weights[found.store.dialogues].tolist() == [3.0, 3.0]
     assert sum(tokens * weight for tokens, weight in zip(
         source.tokens_by_file(small_tokenizer()), source.weights(), strict=True)) == found.n_tokens
+    without = Source([str(tmp_path)], "pretrain", mix=[(str(tmp_path / "d"), 0.0)])
+    assert without.documents(small_tokenizer()).n_tokens == len(TEXTS[1]) + 2
+    assert without.tokens_by_file(small_tokenizer()) == [len(TEXTS[1]) + 2, 0]
     with pytest.raises(DataError, match="nothing to train on"):
         Source([str(tmp_path)], "pretrain", mix=[(str(tmp_path), 0.0)]).documents(
             small_tokenizer())
@@ -287,5 +292,31 @@ def test_training_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*common, "--mix", "a.jsonl=2"]) == 0
     shown = capsys.readouterr().err
     assert "去掉重复 1 条" in shown and "每轮词数" in shown
-    assert main([*common, "--keep-duplicates"]) == 0
-    assert "去掉重复" not in capsys.readouterr().err
+    assert main([*common, "--keep-duplicates", "--cache", "c d"]) == 0
+    shown = capsys.readouterr().err
+    assert "去掉重复" not in shown and "cgpt resume m.bin --cache 'c d'" in shown
+
+
+def test_a_run_with_a_mix_is_repeated_from_toml(small_shards: None, tmp_path: Path,
+                                                capsys: pytest.CaptureFixture[str],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.jsonl", [*TEXTS, TEXTS[0]])
+    write(tmp_path / "b.jsonl", [f"{number}" for number in range(30)])
+    common = ["--pretrain", "a.jsonl", "b.jsonl", "--preset", "tiny", "--max-steps", "3",
+              "--pretrain-epochs", "3", "--batch-size", "1", "--tokenizer", "chars"]
+    assert main(["train", *common, "--mix", "b.jsonl=0.5", "--out", "m.bin"]) == 0
+    capsys.readouterr()
+    assert main(["info", "m.bin", "--toml"]) == 0
+    (tmp_path / "run.toml").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert main(["train", "--config", "run.toml", "--out", "again.bin"]) == 0
+    assert weights("again.bin") == weights("m.bin")
+    (tmp_path / "run.toml").write_text('tokenizer = "chars"\n[mix]\n"b.jsonl" = 0.5\n')
+    assert main(["train", "--config", "run.toml", *common, "--out", "table.bin"]) == 0
+    assert weights("table.bin") == weights("m.bin")
+    assert main(["train", *common, "--out", "without.bin"]) == 0
+    assert weights("without.bin") != weights("m.bin")
+
+
+def weights(path: str) -> bytes:
+    return load_model_auto(path).gpt.arena.data.tobytes()

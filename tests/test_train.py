@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer, split
 
+from cgpt import _packing
 from cgpt.config import TrainConfig
 from cgpt.data import Sample, encode_dialogue, pack
 from cgpt.documents import Samples, stored
@@ -341,22 +342,45 @@ def test_joined_dialogues_are_encoded_as_one():
         assert len(found) <= 64
 
 
-def joined(joinable: list[bool], rng: np.random.Generator, most: int) -> list[int]:
-    """The rule of `group_borders` item by item: 1..most neighbours, drawn at each beginning."""
-    borders, room = [0], 0
+def joined(joinable: list[bool], lengths: list[int], rng: np.random.Generator, most: int,
+           longest: int) -> list[int]:
+    """The rule of `group_borders`: first groups of neighbours, then each cut into parts."""
+    groups: list[list[int]] = []
+    left = 0
     for number, one in enumerate(joinable):
-        if number and not (one and room):
-            borders.append(number)
-        if one and not room:
-            room = int(rng.integers(1, most + 1))
-        room = room - 1 if one else 0
-    return [*borders, len(joinable)] if joinable else borders
+        if one and left:
+            groups[-1].append(number)
+            left -= 1
+        else:
+            groups.append([number])
+            left = int(rng.integers(1, most + 1)) - 1 if one else 0
+    borders = [0]
+    for group in groups:
+        room = longest
+        for number in group:
+            if number != group[0] and lengths[number] > room:
+                borders.append(number)
+                room = longest
+            room -= lengths[number]
+        borders.append(group[-1] + 1)
+    return borders
 
 
-@given(st.lists(st.booleans(), max_size=60), st.integers(2, 9), st.integers(0, 99))
-def test_groups_of_dialogues(joinable, most, seed):
-    found = group_borders(np.array(joinable, bool), np.random.default_rng(seed), most)
-    assert found.tolist() == joined(joinable, np.random.default_rng(seed), most)
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=60), st.integers(2, 9),
+       st.integers(20, 60), st.integers(0, 99))
+def test_groups_of_dialogues(items, most, longest, seed):
+    joinable, lengths = [one for one, _ in items], [length for _, length in items]
+    found = group_borders(np.array(joinable, bool), np.array(lengths, np.int64),
+                          np.random.default_rng(seed), most, longest)
+    assert found.tolist() == joined(joinable, lengths, np.random.default_rng(seed), most, longest)
+
+
+def test_borders_need_room():
+    numbers, flags = np.ones(3, np.int64), np.ones(3, np.uint8)
+    with pytest.raises(ValueError, match="expected 4"):
+        _packing.batch_borders(numbers, 5, numbers)
+    with pytest.raises(ValueError, match="3, 3 and 4"):
+        _packing.group_borders(flags, numbers, numbers, 5, numbers)
 
 
 def test_split_holds_out_whole_documents_by_seed():

@@ -18,7 +18,6 @@ from cgpt.cli.layout import aligned
 from cgpt.cli.messages import t
 from cgpt.cli.models import print_json
 from cgpt.cli.terminal import printable
-from cgpt.config import KINDS
 
 if TYPE_CHECKING:
     from cgpt.sources import Source
@@ -41,17 +40,14 @@ EVERY = 5.0         # seconds between lines about a long preparation
 def data(paths: tuple[str, ...], tokenizer: str, vocab_size: int, keep_duplicates: bool,
          mix: tuple[tuple[str, float], ...], cache: str | None, as_json: bool) -> int:
     """Read files as a training would, and say what is in them."""
-    from cgpt.checkpoint import load_tokenizer
-    from cgpt.sources import Source, check_mix, learn_vocabulary
+    from cgpt.run import RunConfig, find_vocabulary, read_sources
 
     print(t("reading"), file=sys.stderr, flush=True)
-    check_mix(mix, paths)
+    config = RunConfig(pretrain=paths, tokenizer=tokenizer, vocab_size=vocab_size,
+                       keep_duplicates=keep_duplicates, mix=mix)
     folder = Path(cache) if cache else None
-    source = Source(paths, "pretrain", unique=not keep_duplicates, mix=mix, cache=folder,
-                    progress=Preparing())
-    found = (learn_vocabulary([source], vocab_size, tokenizer, folder) if tokenizer in KINDS
-             else load_tokenizer(tokenizer))
-    report = report_of(source, found)
+    sources = read_sources(config, folder, Preparing())
+    report = report_of(sources["pretrain"], find_vocabulary(config, sources, folder))
     if as_json:
         print_json(report)
     else:

@@ -217,10 +217,10 @@ class Session:
 
     def resume_command(self, path: str) -> str:
         """`cgpt resume` of this file."""
-        folder = self.values["checkpoint_dir"]
-        command = f"cgpt resume {shlex.quote(path)}"
-        return command if folder == CHECKPOINTS else (
-            f"{command} --checkpoint-dir {shlex.quote(folder)}")
+        folder, cache = self.values["checkpoint_dir"], self.values["cache"]
+        words = ["cgpt", "resume", path]
+        words += [] if folder == CHECKPOINTS else ["--checkpoint-dir", folder]
+        return shlex.join(words + (["--cache", cache] if cache else []))
 
     def fit(self, run: TrainingRun, phase: str, stop: StopRequest) -> FitResult:
         """One phase with its display, samples, log and checkpoints."""
