@@ -1,0 +1,59 @@
+/* Sums of rows, each with a weight: the values of attention over a cache. */
+#ifndef CGPT_WEIGH_H
+#define CGPT_WEIGH_H
+
+#include "simd.h"
+
+/* scale * (weights (n) times x (n, stride)) of 1, 2 or 4 vectors, in eight sums, of every so many
+ * rows: none waits for the one before. n * lines lines from `next` on are asked for meanwhile. */
+CGPT_INLINE void weigh_vectors(int vectors, const float *weights, const float *x,
+                               Py_ssize_t stride, Py_ssize_t n, float scale, const float *next,
+                               Py_ssize_t lines, float *out) {
+    const int apart = 8 / vectors;
+    vf sum[8];
+    Py_ssize_t t = 0, line;
+    int i, v, width;
+    UNROLL(8)
+    for (i = 0; i < 8; i++) sum[i] = vset1(0.0f);
+    for (; t + apart <= n; t += apart) {
+        for (line = t * lines; line < (t + apart) * lines; line++) PREFETCH_FAR(next + line * 16);
+        UNROLL(8)
+        for (i = 0; i < apart; i++) {
+            const vf weight = vset1(weights[t + i]);
+            UNROLL(4)
+            for (v = 0; v < vectors; v++)
+                sum[i * vectors + v] += weight * vload(x + (t + i) * stride + v * VL);
+        }
+    }
+    for (; t < n; t++) {
+        const vf weight = vset1(weights[t]);
+        UNROLL(4)
+        for (v = 0; v < vectors; v++) sum[v] += weight * vload(x + t * stride + v * VL);
+    }
+    UNROLL(3)
+    for (width = 4; width >= vectors; width /= 2) {
+        UNROLL(4)
+        for (i = 0; i < width; i++) sum[i] += sum[i + width];
+    }
+    UNROLL(4)
+    for (v = 0; v < vectors; v++) vstore(out + v * VL, sum[v] * vset1(scale));
+}
+
+/* out (D) = scale * weights (n) times x (n, D); the (n, D) floats from `next` on are asked for. */
+static void weigh_rows(const float *weights, const float *x, Py_ssize_t D, Py_ssize_t n,
+                       float scale, const float *next, float *out) {
+    Py_ssize_t d = 0, t, lines = (D + 15) / 16;
+#define WEIGH(vectors)                                                                          \
+    for (; d + vectors * VL <= D; d += vectors * VL, lines = 0)                                 \
+        weigh_vectors(vectors, weights, x + d, D, n, scale, next, lines, out + d)
+    WEIGH(4);
+    WEIGH(2);
+    WEIGH(1);
+    if (d < D) {
+        vf sum = vset1(0.0f);
+        for (t = 0; t < n; t++) sum += vset1(weights[t]) * vload_part(x + t * D + d, D - d);
+        vstore_part(out + d, sum * vset1(scale), D - d);
+    }
+}
+
+#endif
