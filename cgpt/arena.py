@@ -7,7 +7,7 @@ all-reduce are one call each, and the weights may be a read-only memory map of a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +49,10 @@ class Entry:
 class Parameter:
     """A learned array: declared with its shape, `data` and `grad` are bound to an arena later.
 
-    std    standard deviation of the initial normal distribution; 0 fills with `fill`
-    decay  whether weight decay applies: to matrices, not to biases and norms
+    std      standard deviation of the initial normal distribution; 0 fills with `fill`
+    decay    whether weight decay applies: to matrices, not to biases and norms
+    trained  whether its gradient is wanted: products for others are left out of the backward pass
+    adapter  of a Linear's weight: called as adapter(dy, x) in place of the weight's gradient
     """
 
     def __init__(self, *shape: int, std: float = 0.0, fill: float = 0.0) -> None:
@@ -58,6 +60,8 @@ class Parameter:
         self.std = std
         self.fill = fill
         self.decay = len(shape) > 1
+        self.trained = True
+        self.adapter: Callable[[Floats, Floats], object] | None = None
         self.data: Floats
         self.grad: Floats
 

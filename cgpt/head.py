@@ -37,6 +37,11 @@ class Head(Layer):
             self.x, self.dx = workspace.shared("head", C), workspace.shared("d1", C)
             self.scattered = workspace.shared("d2", C)
 
+    @property
+    def trained(self) -> bool:
+        """Whether the gradient of table or bias is wanted."""
+        return self.table.trained or (self.bias is not None and self.bias.trained)
+
     def project(self, x: Floats, logits: Floats) -> Floats:
         """logits (R, V), written, of x (R, C)."""
         K.linear_forward(x, self.table.data, None if self.bias is None else self.bias.data, logits)
@@ -69,11 +74,11 @@ class Head(Layer):
 
     def abandon(self) -> None:
         """Take back what loss() has added where backward() never came: there were zeros."""
-        if self.added:
+        if self.added and self.trained:
             self.table.grad.fill(0)
             if self.bias is not None:
                 self.bias.grad.fill(0)
-            self.added = False
+        self.added = False
 
     def backward(self, dy: Floats, step: Step) -> Floats:
         """dx (N, C) of the loss; dy is only asked for its length."""
@@ -104,8 +109,9 @@ class Head(Layer):
     def _consume(self, part: slice) -> None:
         """dx and the gradients of table and bias from the buffer."""
         dlogits = self.logits[:part.stop - part.start]
-        K.linear_backward_weight(dlogits, self.counted[part], self.table.grad,
-                                 None if self.bias is None else self.bias.grad)
+        if self.trained:
+            K.linear_backward_weight(dlogits, self.counted[part], self.table.grad,
+                                     None if self.bias is None else self.bias.grad)
         K.linear_backward_input(dlogits, self.table.data, self.dx[part])
 
 

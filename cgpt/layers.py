@@ -2,7 +2,7 @@
 
 A layer declares parameters and sub-layers in `__init__`, asks for buffers in `plan`, and from
 then on allocates nothing. N is the number of rows (tokens of all documents of a batch), C the
-width. `dy` is read-only except in Residual; parameter gradients are added to.
+width. `dy` is read-only except in Residual; gradients of parameters that are trained are added to.
 """
 
 from __future__ import annotations
@@ -112,8 +112,11 @@ class Linear(Layer):
             K.linear_backward_input(dy, self.weight.data, dx)
         else:       # x is made again on the way: it was not kept
             K.linear_backward_input(dy, self.weight.data, dx, self._before.x, self.x)
-        K.linear_backward_weight(dy, self.x, self.weight.grad,
-                                 None if self.bias is None else self.bias.grad)
+        if self.weight.adapter is not None:
+            self.weight.adapter(dy, self.x)
+        elif self.weight.trained or (self.bias is not None and self.bias.trained):
+            K.linear_backward_weight(dy, self.x, self.weight.grad,
+                                     None if self.bias is None else self.bias.grad)
         return dx
 
 
@@ -356,5 +359,6 @@ class Embedding(Layer):
 
     def backward(self, dy: Floats, step: Step) -> Floats:
         dy = self.dropout.backward(dy, step)
-        K.embedding_backward(dy, self.ids, step.positions, self.wte.grad, self.wpe.grad)
+        if self.wte.trained or self.wpe.trained:
+            K.embedding_backward(dy, self.ids, step.positions, self.wte.grad, self.wpe.grad)
         return dy

@@ -144,6 +144,16 @@ class GPT(Inference):
         for name, array in arrays.items():
             self._parameters[name].data[...] = array
 
+    def train_only(self, wanted: Callable[[str], bool],
+                   adapters: Mapping[str, Callable[[Floats, Floats], object]]) -> None:
+        """Say which gradients backward() is to make, until it is said again; at first all.
+
+        wanted    tells it for a parameter's name; gradients of others mean nothing
+        adapters  by the name of a Linear's weight (see Parameter)
+        """
+        for name, parameter in self._parameters.items():
+            parameter.trained, parameter.adapter = wanted(name), adapters.get(name)
+
     def _require_grad(self) -> None:
         grad = self.arena.require_grad()
         if not hasattr(self.embedding.wte, "grad"):
@@ -251,7 +261,7 @@ class GPT(Inference):
             x = self.ln_f.forward(self._hidden(flat, step), step)
             if self.arena.data.flags.writeable:     # read-only weights have no backward()
                 self._require_grad()
-            add = self.arena.grad is not None and self.arena.clean
+            add = self.arena.grad is not None and (self.arena.clean or not self.head.trained)
             total, counted = self.head.loss(x, wanted, scale, add=add, smoothing=label_smoothing)
             self._step = step
         return total / max(counted, 1)

@@ -55,6 +55,7 @@ class AdamW:
         for moment in self.arena.require_moments():
             if fresh:
                 moment.fill(0)
+        self._choose_gradients()
 
     @property
     def arena(self) -> ParameterArena:
@@ -63,6 +64,10 @@ class AdamW:
 
     def restored(self) -> None:
         """To be called when the weights in `arena` were replaced: here nothing follows from it."""
+
+    def _choose_gradients(self) -> None:
+        """Let the model make the gradients that are needed, and no others."""
+        self.gpt.train_only(lambda name: not self._frozen(name), {})
 
     def _frozen(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.freeze)
@@ -101,10 +106,10 @@ class AdamW:
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        if self.gpt.arena.grad is not None:
+        if self.arena.grad is not None:
             self.gpt.abandon()
-            self.gpt.arena.grad.fill(0)
-            self.gpt.arena.clean = True
+            self.arena.grad.fill(0)
+            self.arena.clean = True
 
     def step(self, lr: float, clip: float = 0.0) -> float:
         """One step; clears the gradients. Returns the global gradient norm before clipping.
@@ -125,7 +130,7 @@ class AdamW:
         self._apply(lr, factor)
         if self.freeze:
             self.gpt.arena.require_grad().fill(0)
-        self.gpt.arena.clean = True
+        self.arena.clean = True
         return norm
 
     def _norm(self) -> float:

@@ -104,10 +104,12 @@ class GradientSum:
     are summed over the processes while earlier layers are still computed: see `buckets`.
     """
 
-    def __init__(self, gpt: GPT, parallel: Alone) -> None:
+    def __init__(self, gpt: GPT, parallel: Alone, arena: ParameterArena | None = None) -> None:
+        """arena  the one with what is trained; the model's where it is not given."""
         self._gpt = gpt
         self._parallel = parallel
-        self._buckets = buckets(gpt.arena, gpt.block_names()) if parallel.size > 1 else []
+        self._arena = gpt.arena if arena is None else arena
+        self._buckets = buckets(self._arena, gpt.block_names()) if parallel.size > 1 else []
         self._begun = 0
         self._held: Floats | None = None
         self._holds = False         # whether _held has anything of this step
@@ -119,10 +121,10 @@ class GradientSum:
                 self._gpt.backward(self._layer_done)
             else:
                 self._gpt.backward()
-                self._join(0, self._gpt.arena.size)
+                self._join(0, self._arena.size)
             return
         self._gpt.backward()
-        arena = self._gpt.arena
+        arena = self._arena
         grad = arena.require_grad()
         if self._held is None:
             self._held = aligned(arena.size)
@@ -140,7 +142,7 @@ class GradientSum:
             self._begin()
         self._parallel.finish_sums()
         if self._buckets:
-            self._gpt.arena.clean = False
+            self._arena.clean = False
         self._begun, self._holds = 0, False
 
     def _layer_done(self, name: str) -> None:
@@ -151,13 +153,13 @@ class GradientSum:
     def _begin(self) -> None:
         _, start, stop = self._buckets[self._begun]
         self._join(start, stop)
-        self._parallel.begin_sum(self._gpt.arena.require_grad()[start:stop])
+        self._parallel.begin_sum(self._arena.require_grad()[start:stop])
         self._begun += 1
 
     def _join(self, start: int, stop: int) -> None:
         """Add what is held of earlier micro-batches."""
         if self._holds and self._held is not None:
-            self._gpt.arena.require_grad()[start:stop] += self._held[start:stop]
+            self._arena.require_grad()[start:stop] += self._held[start:stop]
 
 
 def buckets(arena: ParameterArena, blocks: Sequence[str],

@@ -126,7 +126,8 @@ class SinusoidalEmbedding(Layer):
         return y
 
     def backward(self, dy: Floats, step: Step) -> Floats:
-        K.embedding_backward(dy, self.ids, step.positions, self.wte.grad, None)
+        if self.wte.trained:
+            K.embedding_backward(dy, self.ids, step.positions, self.wte.grad, None)
         return dy
 
 

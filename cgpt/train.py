@@ -160,7 +160,6 @@ class _Run:
         llm.gpt.arena.require_writable()
         llm.gpt.recompute = config.recompute
         self.llm, self.config, self.phase, self.parallel = llm, config, phase, parallel
-        self.gradient = GradientSum(llm.gpt, parallel)
         longest = min(llm.config.block_size, config.batch_tokens)
         if isinstance(documents, str):
             raise DataError(f"{phase}: expected a list of documents, found one string")
@@ -176,6 +175,7 @@ class _Run:
         planned = sum(self.epochs.steps(epoch) for epoch in reversed(range(config.epochs)))
         documents_digest = digest(samples, self.held_out, config)
         self._begin(documents_digest, planned)
+        self.gradient = GradientSum(llm.gpt, parallel, self.optimizer.arena)
         parallel.require_same({"documents": documents_digest, "settings": config.to_dict(),
                                "step": self.state.step}, llm.gpt.arena.data)
         self.state.total_steps = planned

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from cgpt import kernels as K
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError
 from cgpt.model import GPT
@@ -77,6 +78,38 @@ def test_frozen_parameters_stay() -> None:
     assert again.to_dict() == optimizer.to_dict()
     with pytest.raises(ConfigError, match="no parameter is named like 'nothing'"):
         AdamW(gpt, freeze=["nothing"])
+
+
+@pytest.mark.parametrize("freeze", [["wte.weight", "wpe.weight"], ["h.*.mlp.*"],
+                                    ["h.0.attn.c_attn.weight"], ["h.*", "ln_f.*"]], ids=str)
+def test_products_for_frozen_parameters_are_left_out(freeze: list[str],
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradients of the others have the bits that they have without any freezing."""
+    ids = np.random.default_rng(3).integers(0, 30, (2, 10), dtype=np.int32)
+
+    def pass_through(gpt: GPT) -> tuple[dict[str, np.ndarray], int]:
+        calls = []
+        for name in ("linear_backward_weight", "embedding_backward"):
+            kernel = getattr(K, name)
+            monkeypatch.setattr(K, name, lambda *a, kernel=kernel: calls.append(1) or kernel(*a))
+        gpt.forward(ids, ids)
+        gpt.backward()
+        monkeypatch.undo()
+        return gpt.gradients(), len(calls)
+
+    expected, all_calls = pass_through(GPT(CONFIG, seed=1))
+    gpt = GPT(CONFIG, seed=1)
+    optimizer = AdamW(gpt, freeze=freeze)
+    found, calls = pass_through(gpt)
+    assert calls < all_calls or freeze == ["h.0.attn.c_attn.weight"]    # its bias is trained
+    for name, gradient in found.items():
+        if not optimizer._frozen(name):
+            assert np.array_equal(gradient, expected[name]), name
+    AdamW(gpt)
+    gpt.arena.grad.fill(0)
+    again, calls = pass_through(gpt)
+    assert calls == all_calls
+    assert all(np.array_equal(again[name], gradient) for name, gradient in expected.items())
 
 
 @pytest.mark.parametrize("wrong", [dict(betas=(1.0, 0.9)), dict(eps=0.0), dict(eps=math.nan),

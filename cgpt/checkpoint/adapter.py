@@ -130,6 +130,8 @@ def apply(file: BinaryFile, llm: LLM, *, training: bool) -> None:
     else:
         _read(file, lora.arena, {Kind.TENSOR: lora.arena.data})
     lora.restored()
+    if not training:
+        lora.release()
 
 
 def _training_arrays(file: BinaryFile, llm: LLM, arena: ParameterArena) -> dict[Kind, Floats]:
