@@ -1,17 +1,21 @@
-# `make run`: the guided run in a virtual environment of its own; `make test`: all tests.
+# `make run`: the guided run in a virtual environment of its own; `make test`: all tests;
+# `make sanitized`: those of the compiled parts under gcc's address and undefined-behaviour sanitizers.
 # PYTHON chooses the interpreter, ARGS goes to cgpt: make run ARGS="--lang en"
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard cgpt/*.pyx cgpt/kernels/*.p[xy]* cgpt/kernels/*.h cgpt/checkpoint/*.pyx cgpt/checkpoint/*.h)
 
-.PHONY: run test lint clean
+.PHONY: run test sanitized lint clean
 
 run: $(VENV)/.installed
 	@$(BIN)/cgpt $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+sanitized: $(VENV)/.installed-dev
+	bash tests/run_sanitized.sh $(BIN)/python
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

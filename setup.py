@@ -38,6 +38,11 @@ ISA_FLAGS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma",
                "-mprefer-vector-width=512", "-mtune=skylake-avx512"],
 }
+# CGPT_BUILD_ISA: which of them to build, "avx2 avx512" where it is not set; a smaller build.
+WANTED = os.environ.get("CGPT_BUILD_ISA", " ".join(ISA_FLAGS)).replace(",", " ").split()
+if not set(WANTED) <= set(ISA_FLAGS):
+    raise SystemExit(f"cgpt: CGPT_BUILD_ISA: found '{os.environ['CGPT_BUILD_ISA']}', expected none "
+                     f"or some of {', '.join(ISA_FLAGS)} beside the generic kernels")
 
 
 def extension(name: str, source: str, flags: list[str]) -> Extension:
@@ -46,7 +51,7 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
 
 
 def extensions() -> list[Extension]:
-    """The baseline module, and one more for each instruction set that this compiler can target."""
+    """The baseline module, and one more for each wanted set that this compiler can target."""
     folder = "cgpt/checkpoint/"
     codec = Extension("cgpt.checkpoint._codec", [folder + "_codec.pyx"], include_dirs=[folder],
                       depends=[folder + name for name in ("crc32.h", "decimal.h", "reading.h")],
@@ -57,7 +62,7 @@ def extensions() -> list[Extension]:
                 for name in ("_lattice", "_bpe", "_merging", "_seen", "_packing")]
     if X86 and not MSVC:
         modules += [extension(f"cgpt.kernels.{isa}", f"cgpt/kernels/{isa}.pyx", flags)
-                    for isa, flags in ISA_FLAGS.items()]
+                    for isa, flags in ISA_FLAGS.items() if isa in WANTED]
     return modules
 
 

@@ -1,4 +1,4 @@
-"""Which optimizer: from a TrainConfig, or from what a checkpoint holds."""
+"""Which optimizer: from a TrainConfig and back, or from what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -47,6 +47,14 @@ def _adapter(rank: int, alpha: float = 0.0, layers: tuple[str, ...] = ()) -> str
     """What two trainings of an adapter must have in common, as it is said."""
     return (f"lora_rank={rank}, lora_alpha={alpha:g}, lora_layers={','.join(layers)}" if rank
             else "lora_rank=0")
+
+
+def settings_of(optimizer: AdamW) -> dict[str, Any]:
+    """The fields of TrainConfig that `make_optimizer` would make this optimizer from."""
+    found = {"optimizer": optimizer.kind, "embedding_lr": optimizer.embedding_lr,
+             "beta1": optimizer.betas[0], "beta2": optimizer.betas[1], "eps": optimizer.eps,
+             "weight_decay": optimizer.weight_decay, "freeze": optimizer.freeze}
+    return {**found, "momentum": optimizer.momentum} if isinstance(optimizer, Muon) else found
 
 
 def restore_optimizer(gpt: GPT, values: dict[str, Any]) -> AdamW:

@@ -126,7 +126,7 @@ def _load(entry: Path, dtype: np.dtype[Any]) -> Prepared | None:
                   for number, digest in enumerate(index["digests"])]
         files = [FileReport(**one) for one in index["files"]]
         dialogue = tuple(Message(*one) for one in index["first_dialogue"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return Prepared(TokenStore(shards), files, dialogue, entry, True)
 

@@ -22,11 +22,12 @@ from cgpt.documents import Documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.llm import LLM, PHASES
 from cgpt.lora import fingerprint
+from cgpt.optimizers import settings_of
 from cgpt.parallel import ALONE
 from cgpt.prepare import Progress as Progressing
 from cgpt.sources import Source, check_mix, learn_vocabulary, mix_pairs
 from cgpt.tokenizer import KINDS, Tokenizer
-from cgpt.train import FitResult, Progress, Trainer, adam_settings
+from cgpt.train import FitResult, Progress, Trainer
 
 # The recipe of the guided run, tuned on the packaged data with the `small` preset
 # (benchmarks/bench_chat_quality.py). Joining up to eight dialogues fills the context, so that a
@@ -169,8 +170,8 @@ class TrainingRun:
         cache, progress  as in `start`
         A run that a step or time budget ended goes on without it, or with a new one.
         Raises DataError where the run is unknown or its data is missing or has changed,
-        ConfigError for an override that cannot work, CgptError where the file it came from held
-        no optimizer state in the middle of a phase.
+        ConfigError for an override that cannot work, CgptError where the phase to go on with
+        needs the optimizer's state and the file it came from held none.
         """
         state = llm.training_state
         if not state.run:
@@ -178,10 +179,10 @@ class TrainingRun:
                             "cannot be resumed; train it further on data of your choice instead")
         config = _override(RunConfig.from_dict(recorded(state.run)), llm, epochs, lr)
         config = _with_budgets(config, _phases(config, llm), max_steps, max_minutes)
-        if state.unfinished and state.step and llm.optimizer is None:
-            raise CgptError(f"the model was saved in the middle of {state.phase} (step "
-                            f"{state.step}) without the optimizer's state, so it cannot be resumed "
-                            "to the bit; resume from a checkpoint that holds it")
+        if llm.optimizer is None and state.step and (state.unfinished or not _phases(config, llm)):
+            raise CgptError(f"the model was saved without the optimizer's state, so {state.phase} "
+                            f"cannot go on from step {state.step}; resume a checkpoint that holds "
+                            "it, or train the model further in the guided run (cgpt)")
         known = _split_fingerprints(state.data_fingerprint)
         phases = _phases(config, llm)
         sources = read_sources(config, cache, progress, phases)
@@ -291,7 +292,7 @@ def continue_training(llm: LLM, epochs: int, lr: float,
     _check_int("continue_training", "epochs", epochs, 1)
     config = replace(FINETUNE, epochs=epochs, lr=lr, warmup=CONTINUE_WARMUP, min_lr_ratio=1.0)
     if llm.optimizer is not None and not llm.training_state.phase:      # that of an import
-        config = replace(config, **adam_settings(llm.optimizer))
+        config = replace(config, **settings_of(llm.optimizer))
     llm.gpt.arena.require_writable()
     state = llm.training_state
     run: dict[str, Any] = {}

@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -27,8 +26,7 @@ from cgpt.epochs import Epochs, bits, digest, held_out_documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluate import EvalResult, evaluate
 from cgpt.llm import LLM, PHASES
-from cgpt.optim import AdamW
-from cgpt.optimizers import make_optimizer
+from cgpt.optimizers import make_optimizer, settings_of
 from cgpt.parallel import ALONE, Alone, GradientSum, share
 from cgpt.schedules import schedule
 
@@ -136,20 +134,13 @@ class Trainer:
         return run.result(stopped)
 
 
-def adam_settings(optimizer: AdamW) -> dict[str, Any]:
-    """The fields of TrainConfig that this optimizer was made with."""
-    return {"optimizer": optimizer.kind, "embedding_lr": optimizer.embedding_lr,
-            "beta1": optimizer.betas[0], "beta2": optimizer.betas[1], "eps": optimizer.eps,
-            "weight_decay": optimizer.weight_decay, "freeze": optimizer.freeze}
-
-
 def _imported(llm: LLM, config: TrainConfig) -> bool:
     """Whether the model brought moments along from elsewhere that this phase goes on with."""
     state = llm.training_state
     return (llm.optimizer is not None and not (state.step or state.done or state.history)
             and not config.lora_rank
             and all(getattr(config, name) == value
-                    for name, value in adam_settings(llm.optimizer).items()))
+                    for name, value in settings_of(llm.optimizer).items()))
 
 
 class _Run:

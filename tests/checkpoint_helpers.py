@@ -1,12 +1,16 @@
-"""Comparing models to the bit, and what loading a file ends in."""
+"""Comparing models to the bit, what loading a file ends in, and files that lie."""
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from cgpt.checkpoint import load_model_auto
+from cgpt.checkpoint.format import Record, pack_front, place
 from cgpt.errors import CheckpointError
 from cgpt.llm import LLM
 
@@ -41,3 +45,16 @@ def code_of(path: Path, *, training: bool = True) -> str:
         assert str(path) in str(error) and "expected" in str(error) and "\n" not in str(error)
         return error.code
     return "none"
+
+
+def write_signed(path: Path, pairs: Sequence[tuple[Record, bytes | bytearray]]) -> None:
+    """A file of these records and payloads with every checksum right, whatever they hold."""
+    records, size = place([replace(record, length=len(data)) for record, data in pairs])
+    records = [replace(record, crc=zlib.crc32(data))
+               for record, (_, data) in zip(records, pairs, strict=True)]
+    content = bytearray(size)
+    front = pack_front(records, size)
+    content[:len(front)] = front
+    for record, (_, data) in zip(records, pairs, strict=True):
+        content[record.offset:record.offset + len(data)] = data
+    path.write_bytes(content)

@@ -73,6 +73,16 @@ class Misaligned(Guarded):
         super().__init__(array, shift=4)
 
 
+class Alone:
+    """A copy in memory of its own, where a sanitizer sees an access to the element beside it."""
+
+    def __init__(self, array: NDArray) -> None:
+        self.array = array.copy()
+
+    def check(self, name: str) -> None:
+        """Nothing to look at: the sanitizer has ended the process already."""
+
+
 class Paged:
     """A copy of `array` that ends at (at_end) or begins behind a page without access. POSIX."""
 

@@ -20,7 +20,8 @@ OLDER = ["User", "Assistant", ":", "什么", "是", "雨", "？", "云", "中", 
 UNTRAINED = ("用户",)       # in the vocabulary, but the cutter never made it
 
 
-def make_export(older: bool = False, seed: int = 0, width: int = 16) -> dict[str, Any]:
+def make_export(older: bool = False, seed: int = 0, width: int = 16,
+                heads: int = 8) -> dict[str, Any]:
     """An export as the program writes it, with random weights and moments of 7 steps.
 
     older  the generation of 2025: 4 blocks, the forms "User:" and "Assistant:", no <|bos|>
@@ -44,7 +45,7 @@ def make_export(older: bool = False, seed: int = 0, width: int = 16) -> dict[str
                 "optimizer_gamma": adam(1, C), "optimizer_beta": adam(1, C)}
 
     def block() -> dict[str, Any]:
-        attention: dict[str, Any] = {"embedding_dim": C, "num_heads": 8, "head_dim": C // 8}
+        attention = {"embedding_dim": C, "num_heads": heads, "head_dim": C // heads}
         for key in ("w_q", "w_k", "w_v", "w_o"):
             attention |= array(key, C, C) | {f"optimizer_{key}": adam(C, C)}
         mlp: dict[str, Any] = {}

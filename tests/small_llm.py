@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
-from cgpt.config import GPTConfig
+from cgpt.config import GPTConfig, TrainConfig
 from cgpt.data import Message
 from cgpt.epochs import held_out_documents
 from cgpt.llm import LLM
 from cgpt.model import GPT
 from cgpt.tokenizer import Tokenizer
+from cgpt.train import Trainer
 
 FACTS = (("长江有多长", "长江全长约六千公里。"), ("黄河有多长", "黄河全长约五千公里。"),
          ("天空是什么颜色", "天空是蓝色的。"), ("你好", "你好，很高兴见到你。"),
@@ -39,3 +41,12 @@ def split(documents: list, fraction: float, seed: int, phase: str) -> tuple[list
     out = held_out_documents(len(documents), fraction, seed, phase).tolist()
     return ([one for one, held in zip(documents, out, strict=True) if not held],
             [one for one, held in zip(documents, out, strict=True) if held])
+
+
+@cache
+def trained_llm() -> LLM:
+    """A model that has learnt FACTS by heart: one for all tests, which leave it as it is."""
+    llm = small_llm(block_size=96)
+    config = TrainConfig(epochs=150, batch_tokens=128, lr=1e-2, warmup=5, join_dialogues=4)
+    Trainer(llm, config, "finetune").fit(DIALOGUES)
+    return llm

@@ -6,25 +6,19 @@ import itertools
 
 import numpy as np
 import pytest
-from small_llm import DIALOGUES, FACTS, small_llm
+from small_llm import FACTS, small_llm, trained_llm
 
 from cgpt.chat import ChatSession
-from cgpt.config import TrainConfig
 from cgpt.data import Message, encode_prompt
 from cgpt.errors import ConfigError
 from cgpt.generate import SamplingConfig, generate_tokens
-from cgpt.train import Trainer
 
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=24)
 
 
 @pytest.fixture(scope="module")
 def llm():
-    """A model that has learnt FACTS."""
-    llm = small_llm(block_size=96)
-    config = TrainConfig(epochs=150, batch_tokens=128, lr=1e-2, warmup=5, join_dialogues=4)
-    Trainer(llm, config, "finetune").fit(DIALOGUES)
-    return llm
+    return trained_llm()
 
 
 @pytest.fixture

@@ -99,6 +99,12 @@ def test_forms_of_weights(run: Run, tmp_path: Path) -> None:
     assert sizes["float32"] < 0.4 * (tmp_path / "out.bin").stat().st_size
     assert run("export", "out.bin", "again.bin", "--weights", "int8")[0] == 0
     assert (tmp_path / "again.bin").read_bytes() == (tmp_path / "int8.bin").read_bytes()
+    code, _, err = run("resume", "int8.bin", "--lang", "en")
+    assert code == 1 and "int8.bin: the file holds weights rounded to int8 without" in err
+    code, _, err = run("resume", "float32.bin", "--epochs", "3", "--lang", "en")
+    assert code == 1 and "cannot go on from step" in err and "complete" not in err
+    assert run("resume", "float32.bin")[0] == 1
+    assert run("resume", "out.bin")[0] == 0
     code, _, err = run("export", "out.bin", "x.json", "--weights", "int8")
     assert code == 1 and "float32" in err and not (tmp_path / "x.json").exists()
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_helpers import code_of
+from checkpoint_helpers import code_of, write_signed
 from make_fixtures import DATA, tiny_llm
 
 from cgpt.checkpoint import describe, load_model_binary, save_model_binary
-from cgpt.checkpoint.format import Kind, Record, pack_front, parse_header, parse_table, place
+from cgpt.checkpoint.format import Kind, Record, pack_front, parse_header, parse_table
 from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError
 
@@ -106,16 +106,7 @@ def rebuilt(path: Path, change: object) -> None:
     """Write the file again with its list of (record, payload) changed; all checksums right."""
     with BinaryFile(path) as file:
         pairs = [(record, file.payload(record)) for record in file.records]
-    pairs = change(pairs)                           # type: ignore[operator]
-    records, size = place([replace(record, length=len(data)) for record, data in pairs])
-    records = [replace(record, crc=zlib.crc32(data))
-               for record, (_, data) in zip(records, pairs, strict=True)]
-    content = bytearray(size)
-    front = pack_front(records, size)
-    content[:len(front)] = front
-    for record, (_, data) in zip(records, pairs, strict=True):
-        content[record.offset:record.offset + len(data)] = data
-    path.write_bytes(content)
+    write_signed(path, change(pairs))               # type: ignore[operator]
 
 
 def changed(kind: Kind, **fields: object):

@@ -7,18 +7,16 @@ import json
 import subprocess
 import sys
 import tracemalloc
-import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from checkpoint_helpers import code_of
+from checkpoint_helpers import code_of, write_signed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_fixtures import DATA
 
 from cgpt.checkpoint import load_model_auto, load_model_binary
-from cgpt.checkpoint.format import Kind, pack_front, place
+from cgpt.checkpoint.format import Kind
 from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError
 
@@ -122,19 +120,6 @@ def test_payloads_that_lie_with_right_checksums(tmp_path: Path, number: int,
     assert code_of(path, training=False) in ("none", "damaged", "version")
 
 
-def write_signed(path: Path, pairs: list) -> None:
-    """A file of these (record, payload) with every checksum right."""
-    records, size = place([replace(record, length=len(data)) for record, data in pairs])
-    records = [replace(record, crc=zlib.crc32(data))
-               for record, (_, data) in zip(records, pairs, strict=True)]
-    content = bytearray(size)
-    front = pack_front(records, size)
-    content[:len(front)] = front
-    for record, (_, data) in zip(records, pairs, strict=True):
-        content[record.offset:record.offset + len(data)] = data
-    path.write_bytes(content)
-
-
 # Files that would take much memory
 
 def big(n: int, *parts: bytes) -> bytes:
@@ -191,7 +176,7 @@ def test_a_refused_json_file_takes_little_memory(tmp_path: Path, part: str) -> N
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None,
                     reason="atheris is not installed")
-@pytest.mark.parametrize("target", ["binary", "adapter", "json", "data"])
+@pytest.mark.parametrize("target", ["binary", "adapter", "json", "data", "import"])
 def test_fuzzed_for_a_fixed_number_of_inputs(tmp_path: Path, target: str) -> None:
     done = subprocess.run([sys.executable, str(FUZZ / "fuzz.py"), target, "-runs=3000", "-seed=1",
                            str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
@@ -199,7 +184,7 @@ def test_fuzzed_for_a_fixed_number_of_inputs(tmp_path: Path, target: str) -> Non
     assert "Done 3000 runs" in done.stderr
 
 
-@pytest.mark.parametrize("target", ["binary", "adapter", "json", "data"])
+@pytest.mark.parametrize("target", ["binary", "adapter", "json", "data", "import"])
 def test_the_fuzzed_functions_take_anything(target: str) -> None:
     """The same functions on seeds and on bytes that are none, where atheris is missing too."""
     sys.path.insert(0, str(FUZZ))

@@ -7,6 +7,8 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import platform
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -354,6 +356,22 @@ def test_threads(module):
     assert module.get_num_threads() == 1
     assert module.vector_length() in (1, 4, 8, 16)
     assert module.cpu_level() == kernels.cpu_level() in (0, 1, 2)
+
+
+NEEDS = ((), ("avx2", "fma", "f16c"), ("avx512f", "avx512bw", "avx512dq", "avx512vl"))
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists() or platform.machine() != "x86_64",
+                    reason="needs Linux on x86-64")
+def test_the_level_is_what_the_processor_says(module):
+    text = Path("/proc/cpuinfo").read_text()
+    flags = next(line for line in text.splitlines() if line.startswith("flags")).split()
+    has = [set(names) <= set(flags) for names in NEEDS]
+    assert module.cpu_level() == (0 if not has[1] else 2 if has[2] else 1)
+    sources = Path(cgpt.__file__).parent.parent
+    setup = (sources / "setup.py").read_text() if (sources / "setup.py").exists() else ""
+    for flag in re.findall(r"-m(avx\w+|fma|f16c)", setup):
+        assert flag in NEEDS[1] + NEEDS[2], f"-m{flag} is built for but not asked for"
 
 
 def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import reference as ref
 from kernel_cases import EPS, TINY, Case, all_cases, blank
-from kernel_memory import Guarded, Misaligned, Problem, check, run, same_bits
+from kernel_memory import Alone, Guarded, Misaligned, Problem, check, run, same_bits
 
 from cgpt import kernels
 
@@ -57,7 +57,7 @@ def test_every_kernel_has_a_twin_and_cases(module):
 def test_agrees_with_its_twin(module, case):
     """Within tolerance with one thread; the same bits off every vector boundary and with 2, 3."""
     problem = case.problem()
-    found = run(module, problem)
+    found = run(module, problem, Alone)
     check(problem, found)
     try:
         for threads, place in ((2, Misaligned), (3, Guarded)):

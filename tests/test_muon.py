@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import reference as ref
 from checkpoint_helpers import assert_same
+from small_llm import TEXTS, small_llm
 
 from cgpt import kernels
 from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
@@ -19,6 +20,8 @@ from cgpt.model import GPT
 from cgpt.muon import Muon
 from cgpt.optim import AdamW
 from cgpt.optimizers import make_optimizer, restore_optimizer
+from cgpt.run import continue_training
+from cgpt.train import Trainer
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, n_ff=20, vocab_size=30, block_size=10)
 SETTINGS = {"lr": 1e-2, "clip": 1.0}
@@ -173,6 +176,23 @@ def test_a_saved_muon_goes_on_to_the_bit(tmp_path: Path, save) -> None:
         fill_gradients(one.gpt, 9)
         one.optimizer.step(**SETTINGS)
     assert_same(llm, again)
+
+
+def test_a_model_that_brings_muon_along_goes_on_with_its_settings() -> None:
+    """As one with Adam's state from elsewhere does; with other settings it starts anew."""
+    def fitted(momentum: float) -> LLM:
+        llm = small_llm()
+        llm.optimizer = Muon(llm.gpt, momentum=0.9)
+        fill_gradients(llm.gpt, 8)
+        llm.optimizer.step(**SETTINGS)
+        config = TrainConfig(optimizer="muon", momentum=momentum, epochs=1)
+        Trainer(llm, config).fit(TEXTS[:1])
+        return llm
+    assert fitted(0.9).optimizer.step_count == 2 and fitted(0.95).optimizer.step_count == 1
+    llm = small_llm()
+    llm.optimizer = Muon(llm.gpt, momentum=0.9)
+    continue_training(llm, 1, 1e-3, TEXTS[:1])
+    assert type(llm.optimizer) is Muon and llm.optimizer.momentum == 0.9
 
 
 def test_a_file_with_settings_that_cannot_be_is_damaged(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,13 +12,16 @@ import time
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from small_llm import TEXTS, small_llm
 
-from cgpt import ConfigError, TrainConfig, Trainer, load_model_auto
+from cgpt import ConfigError, TrainConfig, Trainer, load_model_auto, mpi
+from cgpt.cli import ranks
+from cgpt.cli.messages import set_language
 from cgpt.data import pack
 from cgpt.parallel import ALONE, GradientSum, buckets, share
 
@@ -262,3 +266,25 @@ def test_a_stop_of_any_process_is_taken_up() -> None:
     result = Trainer(small_llm(), TrainConfig(epochs=9, batch_tokens=64), parallel=Other()).fit(
         TEXTS)
     assert result.stopped == "interrupted" and result.steps == 3
+
+
+def test_the_first_line_fits_a_narrow_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Narrow(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Narrow()
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(mpi, "connect", lambda: SimpleNamespace(
+        rank=0, size=12, machines=3, threads=16))
+    monkeypatch.setattr(ranks, "share_processors", lambda team: None)
+    monkeypatch.setattr(ranks, "together", lambda team, others, work: 0)
+    set_language("en")
+    try:
+        assert ranks.in_parallel(lambda **values: 1)(parallel="mpi", cache=None) == 0
+    finally:
+        set_language("zh")
+    lines = shown.getvalue().splitlines()
+    assert len(lines) > 1 and max(map(len, lines)) <= 40
+    assert " ".join(lines) == "12 processes train together (3 machines, 16 threads each)"

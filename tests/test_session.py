@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
+from small_llm import FACTS, TEXTS, small_llm, trained_llm
 
 from cgpt.chat import ChatSession
-from cgpt.config import TrainConfig
 from cgpt.data import Message, encode_prompt
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.sampling import SamplingConfig
-from cgpt.train import Trainer
 
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=24)
 DRAWN = SamplingConfig(temperature=1.0, max_new_tokens=24, seed=9)
@@ -23,10 +21,7 @@ DRAWN = SamplingConfig(temperature=1.0, max_new_tokens=24, seed=9)
 
 @pytest.fixture(scope="module")
 def llm():
-    llm = small_llm(block_size=96)
-    Trainer(llm, TrainConfig(epochs=150, batch_tokens=128, lr=1e-2, warmup=5, join_dialogues=4),
-            "finetune").fit(DIALOGUES)
-    return llm
+    return trained_llm()
 
 
 @pytest.fixture

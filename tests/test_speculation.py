@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
+from small_llm import FACTS, TEXTS, trained_llm
 from test_generate import PROMPT, log_softmax, sharp_gpt
 
 from cgpt.chat import ChatSession
-from cgpt.config import TrainConfig
 from cgpt.context import Context
 from cgpt.errors import ConfigError
 from cgpt.generate import (
@@ -23,16 +22,12 @@ from cgpt.generate import (
     look_up,
 )
 from cgpt.sampling import Sampler, SamplingConfig
-from cgpt.train import Trainer
 
 
 @pytest.fixture(scope="module")
 def llm():
-    """A model that has learnt FACTS: it repeats what it was told, so drafts are taken."""
-    llm = small_llm(block_size=96)
-    Trainer(llm, TrainConfig(epochs=150, batch_tokens=128, lr=1e-2, warmup=5, join_dialogues=4),
-            "finetune").fit(DIALOGUES)
-    return llm
+    """It repeats what it was told, so drafts are taken."""
+    return trained_llm()
 
 
 @pytest.fixture

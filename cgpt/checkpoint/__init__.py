@@ -36,7 +36,8 @@ from cgpt.weights import StoredTensor
 __all__ = ["CheckpointManager", "StoredTensor", "compare_models", "describe", "find_models",
            "import_model", "load_model_auto", "load_model_binary", "load_model_json",
            "load_stored_weights", "load_tokenizer", "load_weights", "load_with_adapter",
-           "save_model_binary", "save_model_json", "save_tokenizer"]
+           "save_model_binary", "save_model_json", "save_tokenizer",
+           "weights_form"]
 
 PathLike = str | os.PathLike[str]
 
@@ -200,3 +201,11 @@ def describe(path: PathLike, verify: bool = False) -> dict[str, Any]:
     (empty for JSON), verified. Raises CheckpointError as the loaders do.
     """
     return (info.describe_binary if is_binary(path) else info.describe_json)(path, verify)
+
+
+def weights_form(path: PathLike) -> str:
+    """The form of a file's matrices: "float32", "float16" or "int8" (JSON has float32 only).
+
+    Raises CheckpointError as the loaders do.
+    """
+    return info.weights_form(path) if is_binary(path) else "float32"

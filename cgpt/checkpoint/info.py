@@ -97,6 +97,13 @@ def read_progress(file: BinaryFile) -> tuple[GPTConfig, TrainingState]:
     return model_config(file), build_training_state(file.path, state)
 
 
+def weights_form(path: str | os.PathLike[str]) -> str:
+    """`cgpt.checkpoint.weights_form` of a binary file."""
+    with BinaryFile(path) as file:
+        types = {record.dtype for record in file.of(Kind.TENSOR)} - {DType.FLOAT32}
+        return DType(min(types)).name.lower() if types else "float32"
+
+
 def is_binary(path: str | os.PathLike[str]) -> bool:
     """Whether a model file is of the binary format. Raises CheckpointError."""
     with Source(path) as source:

@@ -58,6 +58,11 @@ SENTENCES: dict[str, str] = {
     "{path}: the file does not say how it was trained, so there is nothing to go on with; train "
     "it from the guided run instead (cgpt)":
         "{path}: 文件没有记录训练方式，无法接着训练；请改用引导运行（cgpt）继续训练",
+    "{path}: the file holds weights rounded to {form} without the optimizer's state, so no "
+    "training goes on from it; resume the file that it was exported from, or train this one "
+    "further in the guided run (cgpt)":
+        "{path}: 文件中是舍入为 {form} 的权重，没有优化器状态，无法从它恢复训练；"
+        "请恢复导出前的原文件，或在引导运行（cgpt）中继续训练它",
     "{folder}: no checkpoint to resume; name one, or another folder by --checkpoint-dir":
         "{folder}: 没有可恢复的 checkpoint；请指定一个，或用 --checkpoint-dir 换一个文件夹",
     "{path}: cannot be written ({reason}); name another place by --out":
@@ -262,10 +267,10 @@ SENTENCES: dict[str, str] = {
     "this model does not say on which data it was trained, so training cannot be resumed; train "
     "it further on data of your choice instead":
         "这个模型没有记录训练数据，无法恢复训练；请另选数据继续训练",
-    "the model was saved in the middle of {phase} (step {step}) without the optimizer's state, so "
-    "it cannot be resumed to the bit; resume from a checkpoint that holds it":
-        "模型保存于{phase}途中（第 {step} 步），没有优化器状态，无法原样恢复；"
-        "请从含有优化器状态的 checkpoint 恢复",
+    "the model was saved without the optimizer's state, so {phase} cannot go on from step {step}; "
+    "resume a checkpoint that holds it, or train the model further in the guided run (cgpt)":
+        "模型保存时没有带上优化器状态，{phase}无法从第 {step} 步接着训练；"
+        "请恢复含有优化器状态的 checkpoint，或在引导运行（cgpt）中继续训练",
     "the {phase} data ({paths}) is not that with which the run was begun; put the old files back, "
     "train anew, or resume with new_data=True (--new-data)":
         "{phase}数据（{paths}）与开始训练时不同；请放回原来的文件，或重新训练，"

@@ -94,6 +94,7 @@ def in_parallel(function: Callable[..., int]) -> Callable[..., int]:
                     f"mpiexec started {started_as()[1]} processes that know nothing of each other; "
                     "add --parallel mpi, or --parallel none where each is to train for itself")
             return function(**values, team=Team())
+        from cgpt.cli.terminal import Terminal
         from cgpt.mpi import connect
 
         ranks = connect()
@@ -103,8 +104,8 @@ def in_parallel(function: Callable[..., int]) -> Callable[..., int]:
         team = Team(ranks if ranks.size > 1 else None, values["cache"])
         if ranks.size == 1:
             return function(**values, team=team)
-        print(t("in_parallel", n=ranks.size, machines=ranks.machines, threads=ranks.threads),
-              file=sys.stderr, flush=True)
+        Terminal(sys.stderr).note(t("in_parallel", n=ranks.size, machines=ranks.machines,
+                                    threads=ranks.threads))
         return together(team, ranks, (lambda: team.lead(lambda: function(**values, team=team)))
                         if ranks.rank == 0 else team.follow)
 

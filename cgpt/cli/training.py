@@ -95,12 +95,17 @@ def train(**values: Any) -> int:
 def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_data: bool,
            **values: Any) -> int:
     """Go on exactly where a checkpoint stopped."""
-    from cgpt.checkpoint import load_model_auto
+    from cgpt.checkpoint import load_model_auto, weights_form
     from cgpt.cli.recipe import describe_run
     from cgpt.run import TrainingRun
 
     path = checkpoint or latest(values["checkpoint_dir"])
     llm = load_model_auto(path)
+    form = weights_form(path)
+    if form != "float32":
+        raise DataError(f"{path}: the file holds weights rounded to {form} without the optimizer's "
+                        "state, so no training goes on from it; resume the file that it was "
+                        "exported from, or train this one further in the guided run (cgpt)")
     if not llm.training_state.run:
         raise DataError(f"{path}: the file does not say how it was trained, so there is nothing "
                         "to go on with; train it from the guided run instead (cgpt)")

@@ -17,6 +17,9 @@
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#include <cpuid.h>
+#endif
 
 #if !defined(__GNUC__) || defined(CGPT_SCALAR)
 #define VL 1            /* floats in a vector; CGPT_SCALAR shows that this works too */
@@ -206,11 +209,14 @@ static float *cgpt_scratch(int slot, size_t floats) {
     return (float *)(((uintptr_t)block[slot] + 63) & ~(uintptr_t)63);
 }
 
-/* What this processor can run: 0 the baseline, 1 AVX2 with FMA, 2 AVX-512 F, BW, DQ and VL. */
+/* What this processor can run: 0 the baseline, 1 AVX2 with FMA and F16C (of which not every
+ * compiler's __builtin_cpu_supports knows), 2 AVX-512 F, BW, DQ and VL. */
 static int cgpt_cpu_level(void) {
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+    unsigned a, b, c, d;
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C)) return 0;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) return 2;
     return 1;

@@ -8,30 +8,40 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
-from cgpt.checkpoint import load_model_auto, load_with_adapter
+from rustgpt_reference import make_export
+
+from cgpt import rust_tokenizer
+from cgpt.checkpoint import import_model, load_model_auto, load_with_adapter, rustgpt_import
 from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
 from cgpt.data import read_corpus
 from cgpt.errors import CheckpointError, DataError
 
+LATE = (rustgpt_import,)        # imported here, so that it is instrumented
 DATA = Path(__file__).parent.parent / "data"
 ADAPTER = "tiny_v1_lora.bin"
 SUFFIXES = (".json", ".jsonl", ".txt")
+rust_tokenizer._jieba_cut = cache(rust_tokenizer._jieba_cut)    # reading it takes a second
 
 
 def load(data: bytes, read: Callable[..., object] = load_model_auto) -> None:
     """Load for training and for chat from a file that only memory holds."""
+    for training in (True, False):
+        refused_or_read(data, partial(read, training=training))
+
+
+def refused_or_read(data: bytes, read: Callable[..., object]) -> None:
+    """Read from a file that only memory holds; it may be refused for what it is."""
     with tempfile.NamedTemporaryFile(dir=_memory()) as file:
         file.write(data)
         file.flush()
-        for training in (True, False):
-            try:
-                read(file.name, training=training)
-            except CheckpointError as error:
-                if error.code not in ("damaged", "foreign", "version"):
-                    raise
+        try:
+            read(file.name)
+        except CheckpointError as error:
+            if error.code not in ("damaged", "foreign", "version"):
+                raise
 
 
 def binary(data: bytes) -> None:
@@ -65,6 +75,12 @@ def text(data: bytes) -> None:
     load(b'{"format": "cgpt-json", ' + data)
 
 
+def export(data: bytes) -> None:
+    """An export of RustGPT-Chinese as it is, and behind the opening that lets it in."""
+    refused_or_read(data, import_model)
+    refused_or_read(b'{"encode": "vocab", ' + data.removeprefix(b"{"), import_model)
+
+
 def documents(data: bytes) -> None:
     """A data file of every suffix."""
     for suffix in SUFFIXES:
@@ -86,19 +102,33 @@ def _small_json() -> bytes:
     return json.dumps(found).encode()
 
 
+def _small_export(**form: bool) -> bytes:
+    """An export of one block as narrow as can be, with short numbers."""
+    def short(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: short(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return [round(one, 1) if isinstance(one, float) else short(one) for one in value]
+        return value
+
+    found = make_export(width=2, heads=1, **form)
+    del found["layers"][2:-1]
+    return json.dumps(short(found), ensure_ascii=False, separators=(",", ":")).encode()
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "binary": binary, "adapter": adapter, "json": text, "data": documents}
+    "binary": binary, "adapter": adapter, "json": text, "data": documents, "import": export}
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "binary": lambda: [path.read_bytes() for path in sorted(DATA.glob("tiny_v1*.bin"))
                        if path.name != ADAPTER],
     "adapter": lambda: [(DATA / ADAPTER).read_bytes()],
     "json": lambda: [_small_json(), (DATA / "tiny_v1.json").read_bytes()],
+    "import": lambda: [_small_export(), _small_export(older=True)],
     "data": lambda: [
         '["山很高。", "水很深。"]'.encode(),
         '[{"messages": [{"role": "user", "content": "你好"},'
         ' {"role": "assistant", "content": "好"}]}]'.encode(),
         '{"text": "一"}\n{"instruction": "问", "input": "", "output": "答"}\n'.encode(),
-        b'[{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]'
-,
+        b'[{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]',
         '用户：你好助手：你好\n\n第二篇'.encode()],
 }
