@@ -82,7 +82,8 @@ def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, floa
     ready, first = time.time(), []
     name = run.phases[0]
     run.fit_phase(name, on_progress=lambda _: first.append(time.time()))
-    found = {"ready": ready, "first_step": first[0], "peak": peak(), "cached":
+    found = {"ready": ready, "first_step": first[0], "cpu": time.process_time(),
+             "peak": peak(), "cached":
              float(run.sources[name].cached), "tokens": run.documents(name).n_tokens,
              "documents": len(run.documents(name))}
     store = run.documents(name).store
@@ -133,6 +134,7 @@ def figures(found: dict[str, dict[str, float]], megabytes: float) -> dict[str, f
     if "prepare" in found:
         result["prepare_seconds"] = found["prepare"]["ready"]
         result["prepare_mb_per_second"] = megabytes / found["prepare"]["ready"]
+        result["prepare_cpu_seconds"] = found["prepare"]["cpu"]
     if "start" in found:
         result["first_step_seconds"] = found["start"]["first_step"]
     if "small" in found and "start" in found:

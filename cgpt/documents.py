@@ -43,14 +43,15 @@ class Shard:
 
 
 class TokenStore:
-    """Encoded documents by number; the shards follow one another.
+    """Documents by number, encoded with a tokenizer; the shards follow one another.
 
     sizes      (documents,) int32: tokens of each
     dialogues  (documents,) bool
     digests    of the shards
     """
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    def __init__(self, shards: Sequence[Shard], tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
         self._shards = [shard.tokens for shard in shards]
         counts = [len(shard.sizes) for shard in shards]
         self._firsts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).tolist()
@@ -186,9 +187,24 @@ class Samples(Sequence[Sample]):
                                            digest_size=16).hexdigest() for part in parts)])
 
 
+def encoded(documents: Iterable[str | Dialogue] | Documents, tokenizer: Tokenizer) -> Documents:
+    """The documents encoded with this tokenizer, in memory where they are not yet.
+
+    Raises DataError where they were encoded with another one, or as `encode_documents`.
+    """
+    if not isinstance(documents, Documents):
+        return stored(tokenizer, documents)
+    other = documents.store.tokenizer
+    if other is not tokenizer and other.fingerprint() != tokenizer.fingerprint():
+        raise DataError("these documents were encoded with another vocabulary than the model's; "
+                        "encode them with llm.tokenizer")
+    return documents
+
+
 def stored(tokenizer: Tokenizer, documents: Iterable[str | Dialogue]) -> Documents:
     """The documents and dialogues encoded in memory. Errors as `encode_documents`."""
-    store = TokenStore([encode_documents(tokenizer, some) for some in in_shards(documents)])
+    store = TokenStore([encode_documents(tokenizer, some) for some in in_shards(documents)],
+                       tokenizer)
     return Documents(store, np.arange(len(store)))
 
 

@@ -1,7 +1,8 @@
 """Items of a file too large to hold, read from its beginning to its end in little memory.
 
 The same items and, where something is wrong, the same sentences as cgpt/readers.py has for a file
-that is read whole; only the column in broken JSON is left out, and a .json file must be a list.
+that is read whole; only the column in broken JSON is left out. A document of a .txt file ends at
+the latest after LONGEST characters.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 _CHUNK = 1 << 20        # characters that are read at a time
-_LONGEST = 1 << 24       # characters of an item
+LONGEST = 1 << 24       # characters of an item, and of a document of a .txt file
 _GAP = re.compile(r"\s*")
 
 
@@ -21,13 +22,40 @@ class Broken(Exception):
     """JSON that cannot be read; args are (line, what is wrong)."""
 
 
-def text_lines(path: str, universal: bool) -> Iterator[str]:
-    """The lines of a UTF-8 file without their ends; universal: \\r and \\r\\n end lines too.
+class _Hashed(io.FileIO):
+    """A file whose bytes go into a hash as they are read."""
 
+    def __init__(self, path: str, digest: Any) -> None:
+        super().__init__(path)
+        self._digest = digest
+
+    def readinto(self, buffer: Any) -> int:
+        size = super().readinto(buffer) or 0
+        self._digest.update(memoryview(buffer)[:size])
+        return size
+
+
+def _open(path: str, digest: Any, newline: str | None) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedReader(_Hashed(path, digest), 1 << 20), "utf-8-sig",
+                            newline=newline)
+
+
+def is_list(path: str) -> bool:
+    """Whether a .json file begins as a list. Raises OSError."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        while (char := file.read(1)).isspace():
+            pass
+    return char == "["
+
+
+def text_lines(path: str, digest: Any, longest: int = -1) -> Iterator[str]:
+    """The lines of a UTF-8 file without their ends; its bytes go into `digest`.
+
+    longest  characters after which a line is cut; then \\r and \\r\\n end lines as \\n does
     Raises UnicodeDecodeError, OSError.
     """
-    with open(path, encoding="utf-8-sig", newline=None if universal else "\n") as file:
-        for line in file:
+    with _open(path, digest, "\n" if longest < 0 else None) as file:
+        while line := file.readline(longest):
             yield line.removesuffix("\n")
 
 
@@ -46,28 +74,29 @@ def first_wrong_line(path: str) -> tuple[int, bytes]:
 def paragraphs(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     """Documents between blank lines, with the number of the line that each starts on."""
     held: list[str] = []
-    first = 1
+    first, size = 1, 0
     for number, line in enumerate(lines, 1):
-        if line.strip():
+        blank = not line.strip()
+        if held and (blank or size >= LONGEST):
+            yield first, "\n".join(held)
+            held, size = [], 0
+        if not blank:
             first = first if held else number
             held.append(line)
-        elif held:
-            yield first, "\n".join(held)
-            held = []
+            size += len(line)
     if held:
         yield first, "\n".join(held)
 
 
-def listed(path: str) -> Iterator[tuple[int, int, Any]]:
+def listed(path: str, digest: Any) -> Iterator[tuple[int, int, Any]]:
     """(number of the item, line it starts on, value) of every item of a JSON list.
 
-    Raises Broken, UnicodeDecodeError, OSError.
+    Its bytes go into `digest`. Raises Broken, UnicodeDecodeError, OSError.
     """
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with _open(path, digest, "") as file:
         window = _Window(file)
-        if window.next_sign() != "[":
-            raise Broken(window.line, "no list")
-        window.skip(1)
+        window.next_sign()
+        window.skip(1)      # "[", see is_list
         number = 0
         if window.next_sign() == "]":
             window.skip(1)
@@ -134,5 +163,5 @@ class _Window:
                 raise Broken(self.line, "too deep nesting" if isinstance(error, RecursionError)
                              else "too long a number") from None
             # What is wrong may only be that the value goes on behind the window.
-            if len(self._text) - self._at > _LONGEST or not self._more():
+            if len(self._text) - self._at > LONGEST or not self._more():
                 raise Broken(self.line, wrong)

@@ -40,7 +40,9 @@ from cgpt.items import Dialogue, Message
 from cgpt.readers import FileReport, Reading, digest_of
 from cgpt.tokenizer import Tokenizer
 
-LARGE_CORPUS = 1 << 26      # bytes of files from which on a corpus is prepared on disk
+# Bytes of files from which on a corpus is prepared on disk. What a checkpoint says of its data
+# differs on both sides, so a training that was begun on one cannot go on on the other.
+LARGE_CORPUS = 1 << 26
 _LAYOUT = 1                 # of a cache entry; part of its name
 
 Progress = Callable[[int], object]
@@ -72,12 +74,16 @@ def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
     return Path(home, "cgpt")
 
 
-def sampled(reading: Reading, share: float) -> Iterator[str]:
+def sampled(reading: Reading, share: float, progress: Progress | None = None) -> Iterator[str]:
     """The texts of about this share of the items: which ones follows from what they say alone.
 
-    So the same items in any order and any files give the same sample.
+    So the same items in any order and any files give the same sample. progress: as in `prepare`.
     """
+    characters = 0
     for item in reading:
+        characters += n_characters(item)
+        if progress is not None:
+            progress(characters)
         if int.from_bytes(digest_of(item)[:8], "little") < share * 2 ** 64:
             yield from (item,) if isinstance(item, str) else (turn.content for turn in item)
 
@@ -87,7 +93,7 @@ def prepare(reading: Reading, fingerprint: str, tokenizer: Tokenizer, folder: Pa
     """The corpus of `reading`, from the cache in `folder` or put there now.
 
     fingerprint  of the files' contents, `readers.fingerprint_of`
-    progress     is called as progress(characters) when so many are read
+    progress     is called as progress(characters) when so many were read
     Where another process prepares the same, it is waited for.
     Raises DataError as `reading` does, where a file changes meanwhile, or where the folder cannot
     be used; CheckpointError (code "write") where a shard cannot be written.
@@ -98,7 +104,7 @@ def prepare(reading: Reading, fingerprint: str, tokenizer: Tokenizer, folder: Pa
     try:
         entry.mkdir(parents=True, exist_ok=True)
         with folder_lock(entry):
-            found = _load(entry, _dtype(tokenizer))
+            found = _load(entry, tokenizer)
             if found is not None:
                 return found
             digests, first = _encode_all(reading, tokenizer, entry, threads, progress)
@@ -108,7 +114,7 @@ def prepare(reading: Reading, fingerprint: str, tokenizer: Tokenizer, folder: Pa
             index = {"digests": digests, "files": [asdict(one) for one in reading.files],
                      "first_dialogue": [[turn.role, turn.content] for turn in first]}
             _write(entry / "index.json", json.dumps(index).encode())
-            found = _load(entry, _dtype(tokenizer))
+            found = _load(entry, tokenizer)
     except OSError as error:
         raise DataError(f"{entry}: the cache cannot be written or read ({error.strerror}); name "
                         "another folder by --cache or CGPT_CACHE, with room for the tokens"
@@ -118,17 +124,17 @@ def prepare(reading: Reading, fingerprint: str, tokenizer: Tokenizer, folder: Pa
     return replace(found, cached=False)
 
 
-def _load(entry: Path, dtype: np.dtype[Any]) -> Prepared | None:
+def _load(entry: Path, tokenizer: Tokenizer) -> Prepared | None:
     """A complete entry, or None where it is not there, not complete or damaged."""
     try:
         index = json.loads((entry / "index.json").read_bytes())
-        shards = [_map(_path(entry, number), dtype, digest)
+        shards = [_map(_path(entry, number), _dtype(tokenizer), digest)
                   for number, digest in enumerate(index["digests"])]
         files = [FileReport(**one) for one in index["files"]]
         dialogue = tuple(Message(*one) for one in index["first_dialogue"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Prepared(TokenStore(shards), files, dialogue, entry, True)
+    return Prepared(TokenStore(shards, tokenizer), files, dialogue, entry, True)
 
 
 def _dtype(tokenizer: Tokenizer) -> np.dtype[Any]:

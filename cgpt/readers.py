@@ -20,9 +20,17 @@ from typing import Any
 from cgpt._seen import Seen
 from cgpt.errors import DataError
 from cgpt.items import FORMS, Dialogue, Unusable, is_item, keys_of, kind_of, read_item
-from cgpt.large_files import Broken, first_wrong_line, listed, paragraphs, text_lines
+from cgpt.large_files import (
+    LONGEST,
+    Broken,
+    first_wrong_line,
+    is_list,
+    listed,
+    paragraphs,
+    text_lines,
+)
 
-LARGE = 1 << 24         # bytes of a file that is not read at once
+LARGE = LONGEST         # bytes of a file that is not read at once
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 SUFFIXES = (".json", ".jsonl", ".txt")
 # Texts about the data, not data: left out of a folder, read when named.
@@ -99,14 +107,13 @@ class Reading:
 
     def _file(self, path: str, digest: Any) -> Iterator[str | Dialogue]:
         """The items of one file; its hash goes into `digest`, its report into `files`."""
-        size = _size_of(path)
-        if size <= self._large:
-            data = _read_bytes(path)
-            digest.update(hashlib.sha256(data).digest())
-            items = _read_items(path, data)
+        size, content = _size_of(path), hashlib.sha256()
+        if size > self._large and _can_stream(path):
+            items = _large_items(path, content)
         else:
-            digest.update(hash_file(path))
-            items = _large_items(path)
+            data = _read_bytes(path)
+            content.update(data)
+            items = _read_items(path, data)
         kept, dropped, duplicates, characters = [0, 0], 0, 0, 0
         for item in items:
             if item is None:
@@ -118,6 +125,7 @@ class Reading:
                 characters += len(item) if isinstance(item, str) else sum(
                     len(message.content) for message in item)
                 yield item
+        digest.update(content.digest())
         if not sum(kept) and not duplicates:
             raise DataError(f"{path}: no usable document in it, expected items, each {FORMS}")
         self.files.append(FileReport(path, *kept, dropped, duplicates=duplicates,
@@ -267,11 +275,19 @@ def _read_items(path: str, data: bytes) -> Iterator[str | Dialogue | None]:
             raise DataError(f"{path}, {where}: {error}") from None
 
 
-def _large_items(path: str) -> Iterator[str | Dialogue | None]:
-    """As `_read_items`, of a file that is not held in memory."""
+def _can_stream(path: str) -> bool:
+    """Whether a file can be read a little at a time: a .json file only where it is a list."""
+    try:
+        return not path.lower().endswith(".json") or is_list(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _large_items(path: str, digest: Any) -> Iterator[str | Dialogue | None]:
+    """As `_read_items`, of a file that is not held in memory; its bytes go into `digest`."""
     suffix = os.path.splitext(path)[1].lower()
     try:
-        for place, value in _large_values(path, suffix):
+        for place, value in _large_values(path, suffix, digest):
             try:
                 yield read_item(value)
             except Unusable as error:
@@ -286,18 +302,17 @@ def _large_items(path: str) -> Iterator[str | Dialogue | None]:
         raise _unreadable(path, error) from error
 
 
-def _large_values(path: str, suffix: str) -> Iterator[tuple[str, Any]]:
+def _large_values(path: str, suffix: str, digest: Any) -> Iterator[tuple[str, Any]]:
     """(where it is, what it is) of every item of a large file."""
     if suffix == ".json":
-        for number, line, value in listed(path):
+        for number, line, value in listed(path, digest):
             yield f"item {number} (line {line})", value
         return
-    lines = text_lines(path, universal=suffix == ".txt")
     if suffix == ".txt":
-        for number, text in paragraphs(lines):
+        for number, text in paragraphs(text_lines(path, digest, LONGEST)):
             yield f"line {number}", text
         return
-    for number, text in enumerate(lines, 1):
+    for number, text in enumerate(text_lines(path, digest), 1):
         if text.strip():
             yield f"line {number}", _parse(path, text, number)
 

@@ -75,7 +75,7 @@ class Source:
         """What a vocabulary is learnt from: all texts, of a large corpus a sample of them."""
         if self._corpus is not None:
             return iter(self._corpus.texts())
-        return prepare.sampled(self._reading, min(1.0, SAMPLE_BYTES / self.size))
+        return prepare.sampled(self._reading, min(1.0, SAMPLE_BYTES / self.size), self._progress)
 
     def documents(self, tokenizer: Tokenizer) -> Documents:
         """All that the phase trains on, encoded; a large corpus is prepared in the cache."""

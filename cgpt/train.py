@@ -21,7 +21,7 @@ from cgpt.arena import Floats
 from cgpt.averaging import averaged, replace_weights, update_average
 from cgpt.config import TrainConfig
 from cgpt.data import Batch, Dialogue
-from cgpt.documents import Documents, Samples, stored
+from cgpt.documents import Documents, Samples, encoded
 from cgpt.epochs import Epochs, bits, digest, held_out_documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluate import EvalResult, evaluate
@@ -154,7 +154,7 @@ class _Run:
         longest = min(llm.config.block_size, config.batch_tokens)
         if isinstance(documents, str):
             raise DataError(f"{phase}: expected a list of documents, found one string")
-        given = documents if isinstance(documents, Documents) else stored(llm.tokenizer, documents)
+        given = encoded(documents, llm.tokenizer)
         out = held_out_documents(len(given), config.val_fraction, config.seed, phase)
         samples, self.held_out = (Samples(given.only(which), longest) for which in (~out, out))
         if not samples or (out.any() and not self.held_out):

@@ -19,6 +19,7 @@ from cgpt import documents as encoded
 from cgpt import prepare, sources
 from cgpt.checkpoint import load_model_auto
 from cgpt.cli import main
+from cgpt.cli.recipe import run_config, split_by_kind
 from cgpt.config import TrainConfig
 from cgpt.data import encode_dialogue, encode_document
 from cgpt.documents import Documents, Samples, TokenStore, encode_documents, stored
@@ -73,7 +74,7 @@ def test_shards_follow_one_another_and_wide_vocabularies_fit() -> None:
         shards = [encode_documents(one, MIXED[i:i + 3]) for i in range(0, len(MIXED), 3)]
         shards.insert(1, encode_documents(one, []))
         assert {shard.tokens.dtype for shard in shards} == {np.dtype(dtype)}
-        store = TokenStore(shards)
+        store = TokenStore(shards, one)
         assert len(store) == len(MIXED)
         assert np.array_equal(store.dialogues, [not isinstance(one, str) for one in MIXED])
         found = Samples(Documents(store, np.arange(len(store))), 1000)
@@ -138,6 +139,13 @@ def test_a_vocabulary_of_a_large_corpus_is_kept_and_of_a_sample(
     made = sources.learn_vocabulary([source], 300, "chars")
     monkeypatch.setattr(Tokenizer, "train", lambda *_: pytest.fail("learnt again"))
     assert sources.learn_vocabulary([source], 300, "chars").to_state() == made.to_state()
+
+
+def test_documents_of_another_vocabulary_are_refused() -> None:
+    other = Tokenizer.from_state({"words": ["山"], "scores": [-1.0]})
+    with pytest.raises(DataError, match="another vocabulary"):
+        trained(stored(other, TEXTS), "pretrain")
+    assert trained(stored(small_tokenizer(), TEXTS), "pretrain") == trained(TEXTS, "pretrain")
 
 
 def test_a_damaged_cache_is_made_again(small_shards: None, tmp_path: Path) -> None:
@@ -295,6 +303,20 @@ def test_training_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*common, "--keep-duplicates", "--cache", "c d"]) == 0
     shown = capsys.readouterr().err
     assert "去掉重复" not in shown and "cgpt resume m.bin --cache 'c d'" in shown
+
+
+def test_data_goes_to_the_phases_by_what_it_is(tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.jsonl", TEXTS)
+    write(tmp_path / "b.jsonl", DIALOGUES)
+    write(tmp_path / "c.jsonl", [*TEXTS[:2], DIALOGUES[0]])
+    assert split_by_kind(["."]) == (("./a.jsonl", "./c.jsonl"), ("./b.jsonl", "./c.jsonl"))
+    config = run_config({"data": ("b.jsonl",), "pretrain": ("a.jsonl",)})
+    assert (config.pretrain, config.chat) == (("a.jsonl",), ("b.jsonl",))
+    monkeypatch.setattr("cgpt.readers.LARGE", 0)
+    monkeypatch.setattr("cgpt.cli.recipe.BEGINNING", 1)
+    assert split_by_kind(["c.jsonl"]) == (("c.jsonl",), ())     # its third item is not read
 
 
 def test_a_run_with_a_mix_is_repeated_from_toml(small_shards: None, tmp_path: Path,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgpt import large_files
+from cgpt import large_files, readers
 from cgpt._seen import Seen
 from cgpt.errors import DataError
 from cgpt.readers import Reading, fingerprint_of, read_corpus
@@ -40,7 +40,7 @@ def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     ("a.json", ITEMS), ("a.jsonl", ITEMS), ("b.json", json.dumps(ITEMS)),
     ("c.json", "\ufeff [ \n\"a\" , \"b\"\n] \n"), ("d.jsonl", b"\xef\xbb\xbf" + b'"a"\r\n\r\n"b"'),
     ("a.txt", "  山\r\n高 \r\r水\n \n\n河\n流"), ("b.txt", "\ufeff山"),
-    ("c.txt", "a\u2028b\n\nc\x0b")])
+    ("c.txt", "a\u2028b\n\nc\x0b"), ("e.json", json.dumps({"data": ITEMS}))])
 def test_large_files_give_the_same(name: str, content: object, chunk: int, tmp_path: Path) -> None:
     path = write(tmp_path, name, content)
     for unique in False, True:
@@ -48,6 +48,14 @@ def test_large_files_give_the_same(name: str, content: object, chunk: int, tmp_p
         assert list(parts) == list(whole)
         assert (parts.files, parts.fingerprint) == (whole.files, whole.fingerprint)
     assert fingerprint_of([path]) == (whole.fingerprint, path.stat().st_size)
+
+
+def test_a_text_without_blank_lines_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in readers, large_files:
+        monkeypatch.setattr(module, "LONGEST", 5)
+    path = write(tmp_path, "a.txt", "一二\n三四\n五六\n七八\n\n一二三四五六七八\n九\n\n十\n")
+    assert list(Reading(path, large=0)) == ["一二\n三四\n五六", "七八", "一二三四五", "六七八\n九",
+                                            "十"]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
@@ -68,7 +76,7 @@ def test_any_list_of_texts(tmp_path_factory: pytest.TempPathFactory, texts: list
     ("a.json", '["a",\n"b"', "a.json, line 2: JSON that cannot be read"),
     ("a.json", '["a", tru', "a.json, line 1: JSON that cannot be read"),
     ("a.json", '["a"] 1', "something behind the end"),
-    ("a.json", '{"a": 1}', "no list"), ("a.json", "  ", "no list"),
+    ("a.json", '{"a": 1}', "expected a list of items"), ("a.json", "  ", "the file is empty"),
     ("a.json", "[" * 100000, "JSON that cannot be read"),
     ("a.json", '["a",\n 12]', "item 2 (line 2): found the number 12"),
     ("a.txt", "山\n".encode() + b"b\xff", "a.txt, line 2: found byte 0xFF at byte 2 of the line"),

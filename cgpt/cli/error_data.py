@@ -58,6 +58,8 @@ DATA_SENTENCES: dict[str, str] = {
         "mix: 数据中没有文件是 {path} 或在其中；请指定数据中的文件或文件夹",
     "{phase}: the weights of --mix leave nothing to train on; give at least one above 0":
         "{phase}: 按 --mix 的权重没有可训练的内容；请至少给出一个大于 0 的权重",
+    "these documents were encoded with another vocabulary than the model's; encode them with "
+    "llm.tokenizer": "这些文本是用另一个词汇表编码的，不是此模型的；请用 llm.tokenizer 编码",
     "a document of {n} tokens; cut it into smaller ones": "一篇文本有 {n} 个词；请分成较短的几篇",
     "{path}: the cache cannot be written or read ({reason}); name another folder by --cache or "
     "CGPT_CACHE, with room for the tokens":

@@ -47,12 +47,9 @@ class GuidedOptions:
 
 def guided_config(options: GuidedOptions) -> RunConfig:
     """The default recipe with the options of the command line."""
-    from cgpt.cli.recipe import run_config, split_by_kind
+    from cgpt.cli.recipe import run_config
 
-    values = asdict(options)
-    if options.data:
-        values["pretrain"], values["chat"] = split_by_kind(options.data)
-    return run_config(values)
+    return run_config(asdict(options))
 
 
 class GuidedRun:

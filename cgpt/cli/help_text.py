@@ -104,7 +104,9 @@ OPTIONS: dict[str, tuple[str, str]] = {
                  "train together with the other processes that mpiexec started"),
     "threads": ("计算线程数", "threads that compute"),
     "seed": ("随机种子", "seed of all that is random"),
-    "data": ("训练数据: 文件或文件夹，可多个", "training data: files or folders, several"),
+    "data": ("训练数据: 文件或文件夹，可多个；对话用于微调，其余用于预训练",
+             "training data: files or folders, several; dialogues are for fine-tuning, the rest "
+             "for pre-training"),
     "preset": ("模型大小", "size of the model"),
     "pretrain": ("预训练数据: 文件或文件夹，可多个", "texts: files or folders, several"),
     "chat": ("对话数据: 文件或文件夹，可多个", "dialogues: files or folders, several"),

@@ -126,7 +126,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "data_epoch": ("每轮词数: {n}", "tokens an epoch: {n}"),
     "data_cached": ("词已在缓存中: {path}", "the tokens were in the cache: {path}"),
     "data_prepared": ("词已存入缓存: {path}", "the tokens are now in the cache: {path}"),
-    "preparing": ("已切词 {n} 字符...", "{n} characters tokenised..."),
+    "preparing": ("已读取 {n} 字符...", "{n} characters read..."),
     "model_made": ("模型: {parameters} 个参数, 词汇量 {vocabulary}, 上下文 {context}",
                    "model: {parameters} parameters, vocabulary {vocabulary}, context {context}"),
     "phase_pretrain": ("预训练", "pre-training"),

@@ -14,6 +14,7 @@ from cgpt.cli.messages import t
 if TYPE_CHECKING:
     from cgpt.run import RunConfig, TrainingRun
 
+BEGINNING = 1000            # items of a large file that say what it holds
 ATTENTION = ("h.*.attn.*",)  # parameters that --freeze-attn leaves as they are
 
 # option -> field of TrainConfig, the same in both phases
@@ -33,19 +34,25 @@ def split_by_kind(paths: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...
 
     A file with both is in both. Raises DataError where one cannot be read.
     """
-    from cgpt.readers import Reading
+    from cgpt.readers import find_files
 
-    pretrain, chat = [], []
-    for path in paths:
-        reading = Reading([path])
-        for _ in reading:
-            pass
-        for report in reading.files:
-            if report.documents:
-                pretrain.append(os.fspath(report.path))
-            if report.dialogues:
-                chat.append(os.fspath(report.path))
-    return tuple(pretrain), tuple(chat)
+    found: dict[str, list[str]] = {"texts": [], "dialogues": []}
+    for path, skipped in find_files(paths):
+        for kind in () if skipped else kinds_in(path):
+            found[kind].append(path)
+    return tuple(found["texts"]), tuple(found["dialogues"])
+
+
+def kinds_in(path: str) -> set[str]:
+    """Whether a file holds "texts", "dialogues" or both; of a large one its beginning decides."""
+    from cgpt.readers import LARGE, Reading
+
+    found: set[str] = set()
+    for number, item in enumerate(Reading([path])):
+        found.add("texts" if isinstance(item, str) else "dialogues")
+        if len(found) == 2 or (number >= BEGINNING and os.path.getsize(path) > LARGE):
+            break
+    return found
 
 
 def default_recipe(preset: str | None, width: int | None = None) -> RunConfig:
@@ -75,12 +82,15 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
     """
     shape = shape_of(values.get("init"))
     width = shape["n_embd"] if shape else None
-    if values.get("pretrain") or values.get("chat"):
+    pretrain, chat = (tuple(values.get(name) or ()) for name in ("pretrain", "chat"))
+    if values.get("data"):
+        more = split_by_kind(values["data"])
+        pretrain, chat = pretrain + more[0], chat + more[1]
+    if pretrain or chat:
         from cgpt.run import default_run
 
-        config = default_run(values.get("preset") or "small", width)
-        config = replace(config, pretrain=tuple(values.get("pretrain") or ()),
-                         chat=tuple(values.get("chat") or ()))
+        config = replace(default_run(values.get("preset") or "small", width), pretrain=pretrain,
+                         chat=chat)
     else:
         config = default_recipe(values.get("preset"), width)
     changes = {key: values[key] for key in ("init", "vocab_size", "seed", "tokenizer")

@@ -36,7 +36,8 @@ LAST = "checkpoint_last.bin"
 PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 
 
-@click.command("train", cls=Command, spread=("--pretrain", "--chat"))
+@click.command("train", cls=Command, spread=("--data", "--pretrain", "--chat"))
+@option("--data", metavar="PATH...", multiple=True, type=PATHS)
 @option("--pretrain", metavar="PATH...", multiple=True, type=PATHS)
 @option("--chat", metavar="PATH...", multiple=True, type=PATHS)
 @options.preset
