@@ -206,11 +206,18 @@ def draw(
 def largest(scores: _Floats, ids: _Integers, logprobs: _Floats) -> int:
     """ids and logprobs (k,) of the k largest of scores (V,); how many there are, -1 for none."""
 
-def pick_rows(
-    scores: _Floats, temperature: float, top_k: int, top_p: float, min_p: float,
-    u: NDArray[np.float64] | None, tokens: _Integers,
-) -> None:
-    """tokens (R,), written: for each row of scores (R, V) what argmax or draw would return."""
+class Picking:
+    """How tokens are picked: the likeliest of them (temperature 0), or as `draw` says; none of
+    banned (n,)."""
+
+    def __init__(
+        self, V: int, temperature: float, top_k: int, top_p: float, min_p: float,
+        banned: _Integers,
+    ) -> None: ...
+    def pick(
+        self, scores: _Floats, u: NDArray[np.float64] | None, tokens: _Integers,
+    ) -> None:
+        """tokens (R,), written: one for each row of scores (R, V); -1 where none can be."""
 
 class Decoder:
     """The layers of a GPT-2 graph, bound to weights that stay where they are.
@@ -226,6 +233,8 @@ class Decoder:
     def run(
         self, ids: _Integers, places: _Integers, slots: _Integers, keys: _Floats,
         values: _Floats, logits: _Floats, positions: _Integers | None = None,
+        picking: Picking | None = None, u: NDArray[np.float64] | None = None,
+        tokens: _Integers | None = None,
     ) -> None:
         """Append R tokens to sequences whose caches are (S, L, H, T, D); logits (n, V) behind the
-        last n of them."""
+        last n of them, and tokens (n,) picked from those."""

@@ -6,7 +6,7 @@ that has ended takes no more time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,13 @@ import numpy as np
 
 from cgpt.arena import Floats
 from cgpt.kvcache import new_caches
-from cgpt.sampling import Ints, Sampler, pick_rows
+from cgpt.sampling import Ints, Picks, Sampler, pick_changed, picks_of
 
 if TYPE_CHECKING:
     from cgpt.inference import Inference
 
 
-class _Rows:
+class Rows:
     """The sequences and their caches; row i of the arrays is prompt i.
 
     tokens   (N, capacity) int32: what is in the caches, `lengths` (N,) of each
@@ -34,13 +34,14 @@ class _Rows:
         self.tokens: Ints = np.empty((n, capacity), np.int32)
         self.lengths: Ints = np.zeros(n, np.int32)
 
-    def seen(self, rows: Ints) -> list[Ints]:
+    def seen(self, rows: Iterable[int]) -> list[Ints]:
         """What is in the cache of each of these rows."""
         return [self.tokens[row, :self.lengths[row]] for row in rows]
 
-    def append(self, rows: Ints, tokens: Ints) -> Floats:
+    def append(self, rows: Ints, tokens: Ints, picks: Picks | None = None) -> Floats:
         """One token for each of these rows; logits (n, V) behind them, until the next call.
 
+        picks  n tokens that are picked from them in the same call
         A full row first keeps its last half.
         """
         full = self.lengths[rows] == self.capacity
@@ -48,13 +49,14 @@ class _Rows:
             half = self.capacity - self.capacity // 2
             return self.feed(rows, [
                 [*self.tokens[row, half:].tolist(), token] if over else [token]
-                for row, token, over in zip(rows, tokens.tolist(), full, strict=True)], full)
+                for row, token, over in zip(rows, tokens.tolist(), full, strict=True)], full, picks)
         places = self.lengths[rows]
         self.tokens[rows, places] = tokens
         self.lengths[rows] += 1
-        return self._run(tokens, places, rows, len(rows))
+        return self._run(tokens, places, rows, len(rows), picks)
 
-    def feed(self, rows: Ints, fresh: Sequence[Sequence[int]], anew: np.ndarray) -> Floats:
+    def feed(self, rows: Ints, fresh: Sequence[Sequence[int]], anew: np.ndarray,
+             picks: Picks | None = None) -> Floats:
         """Several tokens for each of these rows, from the start where `anew`; as append."""
         self.lengths[rows[anew]] = 0
         sizes = np.array([len(ids) for ids in fresh])
@@ -67,11 +69,11 @@ class _Rows:
         # The last tokens of all rows come last, for those are the ones that have logits.
         last = np.cumsum(sizes) - 1
         order = np.concatenate([np.delete(np.arange(len(ids)), last), last])
-        return self._run(ids[order], places[order].astype(np.int32), slots[order], len(rows))
+        return self._run(ids[order], places[order].astype(np.int32), slots[order], len(rows), picks)
 
-    def _run(self, ids: Ints, places: Ints, slots: Ints, n: int) -> Floats:
+    def _run(self, ids: Ints, places: Ints, slots: Ints, n: int, picks: Picks | None) -> Floats:
         logits = self.logits[:n]
-        self.decoder.run(ids, places, slots, self.keys, self.values, logits)
+        self.decoder.run(ids, places, slots, self.keys, self.values, logits, None, *(picks or ()))
         return logits
 
 
@@ -87,14 +89,26 @@ def steps(gpt: Inference, prompts: Sequence[Sequence[int]], samplers: Sequence[S
         return
     T = gpt.config.block_size
     capacity = min(T, max(map(len, prompts)) + left)
-    rows = _Rows(gpt, len(prompts), capacity)
+    rows = Rows(gpt, len(prompts), capacity)
     live: Ints = np.arange(len(prompts), dtype=np.int32)
-    logits = rows.feed(live, [prompt[-capacity:] for prompt in prompts], live >= 0)
+    tokens: Ints | None = None
     while True:
-        tokens = pick_rows([samplers[row] for row in live], logits,
-                           rows.seen(live) if samplers[0].changes else ())
-        if not ends.isdisjoint(tokens.tolist()):
-            going = np.array([token not in ends for token in tokens.tolist()])
+        own = [samplers[row] for row in live]
+        picks = picks_of(own)
+        inside = None if own[0].changes else picks
+        if tokens is None:
+            logits = rows.feed(live, [prompt[-capacity:] for prompt in prompts], live >= 0, inside)
+        else:
+            logits = rows.append(live, tokens, inside)
+        if inside is None:
+            pick_changed(own, logits, rows.seen(live), picks)
+        tokens = picks.tokens
+        found = tokens.tolist()
+        if min(found) < 0:
+            row = int(tokens.argmin())
+            raise own[row].nothing_left(logits[row])
+        if not ends.isdisjoint(found):
+            going = np.array([token not in ends for token in found])
             live, tokens = live[going], tokens[going]
         yield list(zip(live.tolist(), tokens.tolist(), strict=True))
         left -= 1
@@ -103,4 +117,3 @@ def steps(gpt: Inference, prompts: Sequence[Sequence[int]], samplers: Sequence[S
             live, tokens = live[going], tokens[going]
         if not left or not len(live):
             return
-        logits = rows.append(live, tokens)

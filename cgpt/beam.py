@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.arena import Floats
+from cgpt.branches import Branches, branches
 from cgpt.context import Context
 from cgpt.sampling import Sampler, SamplingConfig
 
@@ -29,13 +30,11 @@ class Hypothesis(NamedTuple):
 
 @dataclass
 class _Beam:
-    """A live hypothesis and what it has inferred."""
+    """A live hypothesis: its new tokens and their log-probabilities."""
 
     ids: list[int]
     logprobs: list[float]
     total: float
-    context: Context
-    logits: Floats
 
 
 class _Child(NamedTuple):
@@ -49,7 +48,8 @@ class _Child(NamedTuple):
 
 def search(gpt: GPT, prompt: list[int], sampling: SamplingConfig, stop: Iterable[int] = (),
            banned: Iterable[int] = (), *, cache: KVCache | None = None) -> list[Hypothesis]:
-    """The best `sampling.beam` continuations of `prompt`, best first; each beam has its cache.
+    """The best `sampling.beam` continuations of `prompt`, best first; a token is one pass for all
+    beams.
 
     A score is the summed log-probability (nats) of the new tokens, the stop token included, over
     their number ** length_penalty. The search ends when as many hypotheses as beams are finished
@@ -61,13 +61,14 @@ def search(gpt: GPT, prompt: list[int], sampling: SamplingConfig, stop: Iterable
     ends = frozenset(stop)
     sampler = Sampler(sampling, gpt.config.vocab_size, banned, ends)
     context = Context(gpt, cache, prompt)
-    beams = [_Beam([], [], 0.0, context, np.array(context.feed(prompt[-context.capacity:])))]
+    logits = context.feed(prompt[-context.capacity:])[None]
+    beams, grown = [_Beam([], [], 0.0)], branches(context, sampling.beam, sampling.max_new_tokens)
     done: list[Hypothesis] = []
     for length in range(1, sampling.max_new_tokens + 1):
         norm = length ** sampling.length_penalty
         last = length == sampling.max_new_tokens
         live = []
-        for rank, child in enumerate(_expand(beams, sampler)):
+        for rank, child in enumerate(_expand(beams, logits, grown, sampler)):
             if child.token not in ends:
                 live.append(child)
             elif rank < sampling.beam:
@@ -80,7 +81,10 @@ def search(gpt: GPT, prompt: list[int], sampling: SamplingConfig, stop: Iterable
         if last or not live or (len(done) == sampling.beam
                                 and live[0].total / norm <= done[-1].score):
             break
-        beams = _grow(beams, live)
+        logits = grown.grow([child.parent for child in live], [child.token for child in live])
+        beams = [_Beam([*beams[child.parent].ids, child.token],
+                       [*beams[child.parent].logprobs, child.logprob], child.total)
+                 for child in live]
     return done
 
 
@@ -90,28 +94,16 @@ def _finished(beam: _Beam, child: _Child, norm: float, keep: bool) -> Hypothesis
                       beam.logprobs + [child.logprob] * keep)
 
 
-def _expand(beams: list[_Beam], sampler: Sampler) -> list[_Child]:
-    """The 2 * beam likeliest that extend the beams; equal ones by beam, then by token."""
-    found = []
-    for i, beam in enumerate(beams):
-        scores = sampler.scores(beam.logits, beam.context.seen(len(beam.context)))
-        width = min(2 * sampler.sampling.beam, len(scores))
-        ids, logprobs = np.empty(width, np.int32), np.empty(width, np.float32)
-        n = K.largest(scores, ids, logprobs)
+def _expand(beams: list[_Beam], logits: Floats, grown: Branches, sampler: Sampler) -> list[_Child]:
+    """The 2 * beam likeliest that extend the beams, by logits (n, V) behind them; equal ones by
+    beam, then by token."""
+    found, width = [], min(2 * sampler.sampling.beam, logits.shape[1])
+    ids, logprobs = np.empty(width, np.int32), np.empty(width, np.float32)
+    for i, (beam, row) in enumerate(zip(beams, logits, strict=True)):
+        n = K.largest(sampler.scores(row, grown.seen(i)), ids, logprobs)
         if n < 0:
-            raise sampler.nothing_left(beam.logits)
+            raise sampler.nothing_left(row)
         found += [_Child(beam.total + logprob, i, token, logprob)
                   for token, logprob in zip(ids[:n].tolist(), logprobs[:n].tolist(), strict=True)]
     found.sort(key=lambda one: (-one.total, one.parent, one.token))
     return found[:2 * sampler.sampling.beam]
-
-
-def _grow(beams: list[_Beam], chosen: Sequence[_Child]) -> list[_Beam]:
-    """The chosen extensions as beams; the last child of a beam takes over its context."""
-    last = {child.parent: i for i, child in enumerate(chosen)}
-    contexts = [beams[child.parent].context if last[child.parent] == i
-                else beams[child.parent].context.copy() for i, child in enumerate(chosen)]
-    return [_Beam([*beams[child.parent].ids, child.token],
-                  [*beams[child.parent].logprobs, child.logprob], child.total, context,
-                  np.array(context.push(child.token)))
-            for child, context in zip(chosen, contexts, strict=True)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgpt.arena import Floats
-from cgpt.sampling import Ints
+from cgpt.sampling import Ints, Picks
 
 if TYPE_CHECKING:
     from cgpt.kvcache import KVCache
@@ -49,9 +49,10 @@ class Context:
         self._length = min(self._length, length)
         self.cache.truncate(min(self.cache.length, self._length))
 
-    def feed(self, ids: Sequence[int] | Ints) -> Floats:
+    def feed(self, ids: Sequence[int] | Ints, picks: Picks | None = None) -> Floats:
         """Make the context hold exactly `ids` (1 to capacity); (V,) logits after the last one.
 
+        picks  one token that is picked from these logits in the same call
         Only what is new behind the same beginning is inferred. The logits are used again by the
         next call.
         """
@@ -59,16 +60,17 @@ class Context:
         most = min(self._length, self.cache.length, len(wanted) - 1)
         unlike = np.flatnonzero(self._ids[:most] != wanted[:most])
         self.truncate(int(unlike[0]) if unlike.size else most)
-        return self._run(self.gpt.infer, wanted[self._length:])
+        return self._run(self.gpt.infer, wanted[self._length:], picks)
 
-    def extend(self, ids: Sequence[int]) -> Floats:
+    def extend(self, ids: Sequence[int], picks: Picks | None = None) -> Floats:
         """Append 1 to capacity - len(self) tokens; (n, V) logits after each.
 
+        picks  n tokens that are picked from them in the same call
         The logits are used again by the next call.
         """
         if len(ids) == 1:
-            return self._run(self.gpt.infer, ids)[None]
-        return self._run(self.gpt.infer_all, ids)
+            return self._run(self.gpt.infer, ids, picks)[None]
+        return self._run(self.gpt.infer_all, ids, picks)
 
     def push(self, token: int) -> Floats:
         """Append one token; (V,) logits after it. A full context first keeps its last half."""
@@ -80,12 +82,13 @@ class Context:
         """The last capacity // 2 tokens and `token`."""
         return [*self._ids[self._length - self.capacity // 2:self._length].tolist(), token]
 
-    def _run(self, infer: Callable[[Ints, KVCache], Floats], ids: Sequence[int] | Ints) -> Floats:
+    def _run(self, infer: Callable[[Ints, KVCache, Picks | None], Floats],
+             ids: Sequence[int] | Ints, picks: Picks | None) -> Floats:
         """Broken off inside, it leaves at most a cache that has grown, which truncate() mends."""
         end = self._length + len(ids)
         fresh = self._ids[self._length:end]
         fresh[...] = ids
-        logits = infer(fresh, self.cache)
+        logits = infer(fresh, self.cache, picks)
         self._length = end
         return logits
 

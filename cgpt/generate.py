@@ -183,11 +183,12 @@ def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: froz
     sampling, answer = sampler.sampling, list[int]()
     if not sampling.max_new_tokens:
         return
-    rows, row = context.feed(prompt)[None], 0       # logits behind the last pick, and the draft
+    picks = sampler.ahead(1)
+    rows, row = context.feed(prompt, picks)[None], 0    # logits behind the last pick, and the draft
     known, draft = len(prompt), list[int]()         # what of the context is picked, not guessed
     try:
         while True:
-            token = sampler.pick(rows[row], context.seen(known))
+            token = sampler.pick(rows[row], context.seen(known), picks, row)
             if token in ends:
                 return
             answer.append(token)
@@ -202,10 +203,12 @@ def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: froz
             if known < context.capacity:
                 room = min(sampling.speculate, left - 1, context.capacity - known - 1)
                 draft = look_up(context.seen(known), token, room) if room else []
-                rows, row, known = context.extend([token, *draft]), 0, known + 1
+                picks = sampler.ahead(1 + len(draft))
+                rows, row, known = context.extend([token, *draft], picks), 0, known + 1
             else:
                 kept = make_room(answer) if make_room else context.last_half(token)
-                rows, row, known, draft = context.feed(kept)[None], 0, len(kept), []
+                picks = sampler.ahead(1)
+                rows, row, known, draft = context.feed(kept, picks)[None], 0, len(kept), []
     finally:
         context.truncate(known)
 

@@ -19,6 +19,7 @@ from cgpt.weights import StoredTensor
 
 if TYPE_CHECKING:
     from cgpt.inspection import Inspection
+    from cgpt.sampling import Picks
 
 
 class Inference:
@@ -43,30 +44,33 @@ class Inference:
         """An empty cache for one sequence of up to block_size tokens."""
         return KVCache(self.config)
 
-    def infer(self, ids: ArrayLike, cache: KVCache) -> Floats:
+    def infer(self, ids: ArrayLike, cache: KVCache, picks: Picks | None = None) -> Floats:
         """Logits (V,) after the last of ids (n,), which are appended to the cache.
 
+        picks  a token that is picked from them in the same call
         The array is the cache's and used again by the next call with it. Raises DataError where
         the cache is too full.
         """
-        self._append(self._fresh(ids, cache), cache, cache.logits)
+        self._append(self._fresh(ids, cache), cache, cache.logits, picks)
         return cache.logits[0]
 
-    def infer_all(self, ids: ArrayLike, cache: KVCache) -> Floats:
-        """Logits (n, V) after each of ids (n,), which are appended; DataError as infer."""
+    def infer_all(self, ids: ArrayLike, cache: KVCache, picks: Picks | None = None) -> Floats:
+        """Logits (n, V) after each of ids (n,), which are appended; the rest as infer."""
         flat = self._fresh(ids, cache)
         logits = np.empty((len(flat), self.config.vocab_size), np.float32)
-        self._append(flat, cache, logits)
+        self._append(flat, cache, logits, picks)
         return logits
 
-    def _append(self, ids: Ints, cache: KVCache, logits: Floats) -> None:
+    def _append(self, ids: Ints, cache: KVCache, logits: Floats, picks: Picks | None) -> None:
         """Append ids (n,); the logits (m, V) behind the last m of them are written."""
         places, end = cache.places, cache.length + len(ids)
         if self.decoder is None:
             self._append_by_layers(ids, places[cache.length:end], cache, logits)
+            if picks is not None:
+                picks.picking.pick(logits, picks.u, picks.tokens)
         else:
             self.decoder.run(ids, places[cache.length:end], cache.slots[:len(ids)],
-                             cache.all_keys, cache.all_values, logits)
+                             cache.all_keys, cache.all_values, logits, None, *(picks or ()))
         cache.length = end
 
     def _append_by_layers(self, ids: Ints, places: Ints, cache: KVCache, logits: Floats) -> None:

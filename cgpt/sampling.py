@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +144,11 @@ class Uniforms:
     def draw(self) -> float:
         """The next number, in steps of 2 ** -53."""
         self.drawn += 1
-        return (_mix(self._key + self.drawn * _STEP) >> 11) * 2.0 ** -53
+        return self.ahead(0)
+
+    def ahead(self, n: int) -> float:
+        """What the n-th draw from here on will give; 0 for what the last one gave."""
+        return (_mix(self._key + (self.drawn + n) * _STEP) >> 11) * 2.0 ** -53
 
 
 def _mix(z: int) -> int:
@@ -153,6 +157,19 @@ def _mix(z: int) -> int:
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
     return z ^ (z >> 31)
+
+
+class Picks(NamedTuple):
+    """Tokens that a decoder picks itself, in the call that makes their logits.
+
+    picking  how
+    u        (n,) float64: the random numbers, or None for the likeliest tokens
+    tokens   (n,) int32: what is picked, once the call is over; -1 where there is nothing
+    """
+
+    picking: K.Picking
+    u: NDArray[np.float64] | None
+    tokens: Ints
 
 
 class Sampler:
@@ -185,6 +202,8 @@ class Sampler:
         self.changes = bool(self._penalties or self._biased.size or sampling.no_repeat_ngram)
         self._scores = np.empty(vocab_size, np.float32)
         self._counts = np.zeros(vocab_size, np.int32)
+        self.picking = K.Picking(vocab_size, sampling.temperature, sampling.top_k, sampling.top_p,
+                                 sampling.min_p, self.banned.astype(np.int32))
 
     def scores(self, logits: Floats, seen: Sequence[int] | Ints) -> Floats:
         """(V,) what the options before temperature make of logits (V,) behind the tokens `seen`.
@@ -208,12 +227,32 @@ class Sampler:
         scores[self.banned] = -np.inf
         return scores
 
-    def pick(self, logits: Floats, seen: Sequence[int] | Ints) -> int:
+    def ahead(self, n: int) -> Picks | None:
+        """For a decoder: the next n picks, should they follow each other. None where other
+        options look at the tokens in between."""
+        if self.changes:
+            return None
+        u = None
+        if self.sampling.temperature:
+            u = np.array([self.uniforms.ahead(i) for i in range(1, n + 1)])
+        return Picks(self.picking, u, np.empty(n, np.int32))
+
+    def pick(self, logits: Floats, seen: Sequence[int] | Ints, picks: Picks | None = None,
+             row: int = 0) -> int:
         """The next token for (V,) logits after the context `seen`.
 
+        picks  from `ahead`, where a decoder has made these logits with it as its row `row`, all
+               rows before that having been picked
         Raises CgptError where the logits are not finite or every token is ruled out.
         """
-        sampling, scores = self.sampling, self.scores(logits, seen)
+        sampling = self.sampling
+        if picks is not None:
+            token = int(picks.tokens[row])
+            self.uniforms.drawn += picks.u is not None
+            if token < 0:
+                raise self.nothing_left(logits)
+            return token
+        scores = self.scores(logits, seen)
         if sampling.temperature == 0:
             token = K.argmax(scores)
         else:
@@ -232,30 +271,19 @@ class Sampler:
                          "load or train another model")
 
 
-def pick_rows(samplers: Sequence[Sampler], logits: Floats, seen: Sequence[Ints]) -> Ints:
-    """The next token (R,) of each row of logits (R, V), each picked as by its own sampler.
+def picks_of(samplers: Sequence[Sampler]) -> Picks:
+    """The next pick of each; the samplers have the same options but for the seed."""
+    first = samplers[0]
+    u = np.array([one.uniforms.draw() for one in samplers]) if first.sampling.temperature else None
+    return Picks(first.picking, u, np.empty(len(samplers), np.int32))
 
-    The samplers have the same options but for the seed; `seen` is only looked at where those
-    change scores. logits may be changed; errors as pick.
-    """
-    tokens: Ints = np.empty(len(samplers), np.int32)
-    if not len(samplers):
-        return tokens
-    first, sampling = samplers[0], samplers[0].sampling
-    if first.changes:
-        scores = np.stack([one.scores(row, context) for one, row, context in
-                           zip(samplers, logits, seen, strict=True)])
-    else:
-        scores = logits
-        if len(first.banned):
-            scores[:, first.banned] = -np.inf
-    u = np.array([one.uniforms.draw() for one in samplers]) if sampling.temperature else None
-    K.pick_rows(scores, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, u,
-                tokens)
-    if tokens.min() < 0:
-        row = int(tokens.argmin())
-        raise samplers[row].nothing_left(logits[row])
-    return tokens
+
+def pick_changed(samplers: Sequence[Sampler], logits: Floats, seen: Sequence[Ints],
+                 picks: Picks) -> None:
+    """Picks (R,) from logits (R, V) behind the contexts `seen`, which change the scores."""
+    scores = np.stack([one.scores(row, context) for one, row, context in
+                       zip(samplers, logits, seen, strict=True)])
+    picks.picking.pick(scores, picks.u, picks.tokens)
 
 
 def _completions(seen: Ints, n: int) -> Ints:

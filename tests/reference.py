@@ -17,7 +17,6 @@ from sampling_reference import (  # noqa: F401 - twins as well
     draw,
     largest,
     penalise,
-    pick_rows,
 )
 
 Array = NDArray[np.float64]

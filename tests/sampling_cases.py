@@ -54,17 +54,6 @@ def draw(rng: Generator, V: int, spread: float = 3.0, ties: bool = False,
                    {"return": (ref.draw(scores, **wanted), 0)})
 
 
-def pick_rows(rng: Generator, R: int, V: int, temperature: float = 0.0,
-              **settings: Any) -> Problem:
-    scores = np.stack([_scores(rng, V, 3, False) for _ in range(R)]) if R else np.zeros(
-        (0, V), np.float32)
-    u = rng.random(R) if temperature else None
-    limits = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, **settings}
-    wanted = ref.pick_rows(scores, temperature, **limits, u=u)
-    return Problem("pick_rows", {"scores": scores, "temperature": temperature, **limits, "u": u,
-                                 "tokens": np.full(R, -7, np.int32)}, {"tokens": (wanted, 0)})
-
-
 def largest(rng: Generator, V: int, k: int, ties: bool = False) -> Problem:
     scores = _scores(rng, V, 3, ties)
     ids, logprobs = ref.largest(scores, k)
@@ -89,7 +78,5 @@ ALL: list[tuple[Any, dict[str, Any]]] = [
     *((draw, {"V": 3000, "spread": spread, **limit}) for spread in (0.0, 0.01, 100.0)
       for limit in LIMITS),
     *((draw, {"V": 65, "u": u, **limit}) for u in (0.0, 1 - 2**-53) for limit in LIMITS[:8]),
-    *((pick_rows, {"R": R, "V": V, **limit}) for R, V in ((0, 5), (1, 1), (3, 65), (33, 3000))
-      for limit in ({}, {"temperature": 0.8}, {"temperature": 1.5, "top_k": 9, "top_p": 0.9})),
     *((largest, {"V": V, "k": k, "ties": ties}) for V in SIZES for k in sorted({1, 2, 8, 64, V})
       for ties in (False, True) if k <= V)]

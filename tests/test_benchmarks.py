@@ -37,6 +37,7 @@ SHORT = {
                           "--steps", "2", "--set", "n_embd=32", "n_layer=1", "n_head=2",
                           "n_ff=64", "vocab_size=600", "batch_tokens=256",
                           *(["--sides", "cgpt", "trigram"] if not find_spec("torch") else [])],
+    "bench_beam.py": ["--new", "5", "--repeats", "1"],
     "bench_lora.py": ["--preset", "tiny", "--tokens", "256", "--repeats", "1"],
     "bench_mpi.py": ["--preset", "tiny", "--steps", "2"],
     "bench_sampling.py": ["--repeats", "1"],
@@ -63,6 +64,10 @@ def test_every_benchmark_is_run() -> None:
 @pytest.mark.parametrize("name", SHORT)
 def test_short_run(name: str) -> None:
     assert run(name)
+
+
+def test_both_ways_of_a_beam_search_find_the_same() -> None:
+    assert run("bench_beam.py", "--config", "S", "--beam", "3")["same"] is True
 
 
 def test_import_brings_in_nothing_heavy() -> None:

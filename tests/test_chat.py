@@ -25,15 +25,15 @@ def llm():
 def inferred(llm, monkeypatch):
     """The number of tokens of each call of infer."""
     calls, infer = [], llm.gpt.infer
-    monkeypatch.setattr(llm.gpt, "infer", lambda ids, cache: (calls.append(len(ids)),
-                                                              infer(ids, cache))[1])
+    monkeypatch.setattr(llm.gpt, "infer", lambda ids, *more: (calls.append(len(ids)),
+                                                              infer(ids, *more))[1])
     return calls
 
 
 def script(session, llm, monkeypatch, tokens):
     """Make the session say these tokens (then eos) instead of its model's."""
     said = itertools.chain(tokens, itertools.repeat(llm.tokenizer.eos_id))
-    monkeypatch.setattr(session._sampler, "pick", lambda logits, ids: next(said))
+    monkeypatch.setattr(session._sampler, "pick", lambda *_: next(said))
 
 
 def test_questions_are_answered_as_learnt(llm):
@@ -169,8 +169,8 @@ def test_an_answer_that_is_not_read_on_is_closed_by_the_next(llm):
 def test_ctrl_c_inside_the_model_leaves_a_consistent_session(llm, monkeypatch, calls):
     session, infer, left = ChatSession(llm, GREEDY), llm.gpt.infer, itertools.count(1)
 
-    def interrupted(ids, cache):
-        logits = infer(ids, cache)          # the worst moment: the cache has grown already
+    def interrupted(*call):
+        logits = infer(*call)          # the worst moment: the cache has grown already
         if next(left) == calls:
             raise KeyboardInterrupt
         return logits
@@ -228,7 +228,12 @@ def test_special_tokens_are_never_said_and_the_answer_stops_at_eos(llm, monkeypa
     logits[[0, 1, 3, 4, 5]] = 9.0
     logits[2] = 5.0
     assert session._sampler.pick(logits, []) == llm.tokenizer.eos_id
-    monkeypatch.setattr(llm.gpt, "infer", lambda ids, cache: logits)
+
+    def infer(ids, cache, picks):
+        picks.picking.pick(logits[None], picks.u, picks.tokens)
+        return logits
+
+    monkeypatch.setattr(llm.gpt, "infer", infer)
     assert list(session.reply("你好")) == []
 
 

@@ -103,8 +103,8 @@ def test_a_cache_is_gone_on_with(gpt):
 
 def test_context_infers_only_what_is_new(gpt, monkeypatch):
     inferred, infer = [], gpt.infer
-    monkeypatch.setattr(gpt, "infer", lambda ids, cache: (inferred.append(len(ids)),
-                                                          infer(ids, cache))[1])
+    monkeypatch.setattr(gpt, "infer", lambda ids, *more: (inferred.append(len(ids)),
+                                                          infer(ids, *more))[1])
     context = Context(gpt)
     context.feed([1, 2, 3, 4])
     context.feed([1, 2, 3, 4, 5, 6])

@@ -30,7 +30,7 @@ FLOORS = [
     ["mpi"],
     ["parallel"],
     ["generate"],
-    ["beam", "batch"],
+    ["beam"], ["branches"], ["batch"],
     ["context"],
     ["sampling", "streaming"],
     ["epochs"],

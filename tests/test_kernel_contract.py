@@ -41,7 +41,6 @@ EXAMPLES = (
     "adamw-n65-decay_end7-step3-beta20.999", "muon-rows17-columns17", "descend-n65",
     "sum_of_squares-n65",
     "argmax-V65-", "penalise-V300-n65", "draw-V65-top_k9-", "largest-V65-k8-",
-    "pick_rows-R3-V65-temperature0.8",
 )
 
 
@@ -72,7 +71,7 @@ FREE = {("embedding_forward", "wte", 0), ("embedding_forward", "wpe", 0),
         ("embedding_backward", "dwte", 0), ("embedding_backward", "dwpe", 0),
         ("gather_rows", "x", 0), ("scatter_rows", "dx", 0), ("cross_entropy", "logits", 1),
         ("sum_of_squares", "x", 0), ("argmax", "x", 0), ("penalise", "ids", 0),
-        ("draw", "scores", 0), ("largest", "scores", 0), ("pick_rows", "scores", 1),
+        ("draw", "scores", 0), ("largest", "scores", 0),
         ("muon", "matrices", 0)}
 # Arrays from which a kernel takes its sizes: if one of these is wrong, others seem to be.
 DEFINES = {"linear_forward": ("x", "weight"), "linear_backward_input": ("dy", "weight"),
@@ -82,7 +81,7 @@ DEFINES = {"linear_forward": ("x", "weight"), "linear_backward_input": ("dy", "w
            "gather_rows": ("rows", "x"), "scatter_rows": ("rows", "dx"),
            "cross_entropy": ("logits",), "adamw": ("data",), "muon": ("data", "matrices"),
            "descend": ("data",), "penalise": ("scores",),
-           "largest": ("ids",), "pick_rows": ("scores",)}
+           "largest": ("ids",)}
 
 
 def resized(array: np.ndarray, axis: int, by: int) -> np.ndarray:

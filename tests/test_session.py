@@ -28,8 +28,8 @@ def llm():
 def inferred(llm, monkeypatch):
     """The number of tokens of each call of infer."""
     calls, infer = [], llm.gpt.infer
-    monkeypatch.setattr(llm.gpt, "infer", lambda ids, cache: (calls.append(len(ids)),
-                                                              infer(ids, cache))[1])
+    monkeypatch.setattr(llm.gpt, "infer", lambda ids, *more: (calls.append(len(ids)),
+                                                              infer(ids, *more))[1])
     return calls
 
 
@@ -75,7 +75,7 @@ def test_an_edit_without_an_answer_brings_the_turns_back(llm, monkeypatch):
     say(session, 0, 1)
     before = session.history
     assert list(session.edit(0, "  ")) == [] and session.history == before
-    monkeypatch.setattr(session._sampler, "pick", lambda logits, seen: llm.tokenizer.eos_id)
+    monkeypatch.setattr(session._sampler, "pick", lambda *_: llm.tokenizer.eos_id)
     assert list(session.edit(0, "你好")) == [] and session.history == before
     assert list(session.regenerate()) == [] and session.history == before
     monkeypatch.undo()
@@ -124,7 +124,7 @@ def test_an_answer_is_kept_as_the_model_said_it(inferred, llm, monkeypatch):
     assert tokenizer.decode(said) == "长江长" and tokenizer.encode("长江长") != said
     answer = iter([*said, tokenizer.eos_id])
     with monkeypatch.context() as patch:
-        patch.setattr(session._sampler, "pick", lambda logits, seen: next(answer))
+        patch.setattr(session._sampler, "pick", lambda *_: next(answer))
         assert "".join(session.reply("你好")) == "长江长"
     known = session.context_tokens
     inferred.clear()

@@ -36,8 +36,8 @@ def passes(llm, monkeypatch):
     calls = []
     for name in ("infer", "infer_all"):
         pass_ = getattr(llm.gpt, name)
-        monkeypatch.setattr(llm.gpt, name, lambda ids, cache, pass_=pass_: (
-            calls.append(len(ids)), pass_(ids, cache))[1])
+        monkeypatch.setattr(llm.gpt, name, lambda ids, *more, pass_=pass_: (
+            calls.append(len(ids)), pass_(ids, *more))[1])
     return calls
 
 

@@ -43,6 +43,9 @@ ctypedef struct Rows:
     Py_ssize_t T          # of the cache
     Py_ssize_t first      # rows from here on have logits
     float *logits         # (R - first, V)
+    const Choice *choice  # how the next tokens are picked, or NULL
+    const double *u       # (R - first,) for draws
+    int *tokens           # (R - first,) what is picked
     Scratch scratch
 
 
@@ -217,8 +220,9 @@ cdef class Decoder:
 
     def run(self, const int[::1] ids, const int[::1] places, const int[::1] slots,
             float[:, :, :, :, ::1] keys, float[:, :, :, :, ::1] values, float[:, ::1] logits,
-            positions=None):
-        """Append tokens to sequences; logits of the last rows of them.
+            positions=None, Picking picking=None, const double[::1] u=None,
+            int[::1] tokens=None):
+        """Append tokens to sequences; logits of the last rows of them, and what is picked there.
 
         ids, places, slots  (R,) int32: token r goes to position places[r] of sequence slots[r].
                       Rows of one sequence stand in rising order of position, and its cache holds
@@ -226,9 +230,11 @@ cdef class Decoder:
         keys, values  (S, L, H, T, D), the caches of S sequences; the rows' places are written
         logits        (n <= R, V), written: those behind the last n rows
         positions     (R,) int32 rows of the table of positions, by default `places`
+        picking, u, tokens  how a token is picked from each row of logits, and Picking.pick's other
+                      arguments for them; None for no token
         Raises ValueError naming what is out of range; nothing is written then.
         """
-        cdef Py_ssize_t R = ids.shape[0], n = logits.shape[0], start, i
+        cdef Py_ssize_t R = ids.shape[0], n = logits.shape[0], start, i, own
         cdef const int[::1] embedded = places if positions is None else positions
         cdef Rows rows
         expect("places", places.shape[0], R)
@@ -243,6 +249,10 @@ cdef class Decoder:
             raise ValueError(f"logits: found {n} rows, expected at most {R}")
         if n:
             expect("logits: vocabulary", logits.shape[1], self._V)
+        rows.choice, rows.u, rows.tokens = NULL, NULL, NULL
+        if picking is not None:
+            picking.check(n, self._V, u, tokens)
+            rows.choice = &picking._choice
         if R == 0:
             return
         expect_range("ids", ids, 0, self._V)
@@ -257,8 +267,13 @@ cdef class Decoder:
                 rows.ids, rows.places = &ids[start], &places[start]
                 rows.slots, rows.positions = &slots[start], &embedded[start]
                 rows.first = smaller(rows.R, max(0, R - n - start))
-                rows.logits = (&logits[start + rows.first - (R - n), 0]
-                               if rows.first < rows.R else NULL)
+                if rows.first < rows.R:
+                    own = start + rows.first - (R - n)      # of the rows with logits, the first
+                    rows.logits = &logits[own, 0]
+                    if rows.choice != NULL:
+                        rows.tokens = &tokens[own]
+                        if rows.choice.temperature != 0:
+                            rows.u = &u[own]
                 self._run(&rows)
 
     cdef void _run(self, Rows *rows) noexcept nogil:
@@ -302,6 +317,11 @@ cdef class Decoder:
         if rows.first < R:
             apply(rows, s.x, rows.first, &self._norm, &self._head, rows.logits, WRITE, thread,
                   threads)
+            if rows.choice != NULL:
+                wait_for_all()
+                for r from thread <= r < R - rows.first by threads:
+                    rows.tokens[r] = choose(rows.logits + r * self._V, self._V, rows.choice,
+                                            rows.u[r] if rows.u != NULL else 0)
 
     cdef void _attention(self, Rows *rows, Py_ssize_t layer, int thread,
                          int threads) noexcept nogil:

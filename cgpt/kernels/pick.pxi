@@ -1,34 +1,82 @@
 # A token for each of several rows, and the best few of one.
 
 
-def pick_rows(const float[:, ::1] scores, double temperature, Py_ssize_t top_k, double top_p,
-              double min_p, u, int[::1] tokens):
-    """For each row what `argmax` (temperature 0) or `draw` would return.
+ctypedef struct Choice:
+    # How a token is picked: the likeliest (temperature 0) or a draw, but none of `banned`
+    double temperature
+    Py_ssize_t top_k
+    double top_p
+    double min_p
+    const int *banned
+    Py_ssize_t bans
 
-    scores  (R, V)
-    u       (R,) float64 in [0, 1), or None at temperature 0
-    tokens  (R,) int32, written; -1 where there is nothing to choose
-    Raises ValueError for a row without an element or a setting out of range.
+
+cdef int choose(float *scores, Py_ssize_t V, const Choice *choice, double u) noexcept nogil:
+    """The token that is picked, -1 where there is nothing to choose; the scores stay as they are."""
+    cdef float *kept = cgpt_scratch(SLOT_SUMS, choice.bans + 1)
+    cdef Py_ssize_t found, i
+    for i in range(choice.bans):
+        kept[i] = scores[choice.banned[i]]
+        scores[choice.banned[i]] = -INFINITY
+    if choice.temperature == 0:
+        found = argmax_span(scores, V)
+    else:
+        found = draw_span(scores, V, choice.temperature, choice.top_k, choice.top_p, choice.min_p,
+                          u)
+    for i in range(choice.bans):
+        scores[choice.banned[i]] = kept[i]
+    return <int>found
+
+
+cdef class Picking:
+    """How tokens are picked: the likeliest of them (temperature 0), or as `draw` says.
+
+    banned  (n,) int32: ids that are never picked, each once
+    Raises ValueError for a setting out of range.
     """
-    cdef Py_ssize_t R = scores.shape[0], V = scores.shape[1], i
-    cdef const double[::1] draws
-    cdef int threads = threads_for(2.0 * R * V)
-    expect("tokens", tokens.shape[0], R)
-    check_draw(V, temperature if temperature != 0 else 1, top_k, top_p, min_p)
-    if R == 0:
-        return
-    if temperature == 0:
-        for i in prange(R, nogil=True, num_threads=threads, schedule="static"):
-            tokens[i] = <int>argmax_span(&scores[i, 0], V)
-        return
-    draws = u
-    expect("u", draws.shape[0], R)
-    for i in range(R):
-        if not 0 <= draws[i] < 1:
-            raise ValueError(f"u: found {draws[i]}, expected at least 0 and below 1")
-    threads = threads_for(100.0 * R * V)
-    for i in prange(R, nogil=True, num_threads=threads, schedule="dynamic"):
-        tokens[i] = <int>draw_span(&scores[i, 0], V, temperature, top_k, top_p, min_p, draws[i])
+
+    cdef Choice _choice
+    cdef Py_ssize_t _V
+    cdef const int[::1] _banned
+
+    def __init__(self, Py_ssize_t V, double temperature, Py_ssize_t top_k, double top_p,
+                 double min_p, const int[::1] banned):
+        check_draw(V, temperature if temperature != 0 else 1, top_k, top_p, min_p)
+        expect_range("banned", banned, 0, V)
+        self._V, self._banned = V, banned
+        self._choice = Choice(temperature, top_k, top_p, min_p, NULL, banned.shape[0])
+        if banned.shape[0]:
+            self._choice.banned = &banned[0]
+
+    cdef int check(self, Py_ssize_t rows, Py_ssize_t V, const double[::1] u,
+                   const int[::1] tokens) except -1:
+        """Raises ValueError where rows of V scores cannot be picked from, with these arrays."""
+        cdef Py_ssize_t i
+        expect("picking: vocabulary", self._V, V)
+        expect("tokens", tokens.shape[0], rows)
+        if self._choice.temperature != 0:
+            if u is None:
+                raise ValueError("u: found None, expected a number for each row")
+            expect("u", u.shape[0], rows)
+            for i in range(rows):
+                if not 0 <= u[i] < 1:
+                    raise ValueError(f"u: found {u[i]}, expected at least 0 and below 1")
+        return 0
+
+    def pick(self, float[:, ::1] scores, const double[::1] u, int[::1] tokens):
+        """A token for each row.
+
+        scores  (R, V)   as they were before, afterwards
+        u       (R,)     float64 in [0, 1), or None at temperature 0
+        tokens  (R,)     int32, written; -1 where there is nothing to choose
+        Raises ValueError naming what does not fit.
+        """
+        cdef Py_ssize_t R = scores.shape[0], V = scores.shape[1], i
+        cdef bint drawn = self._choice.temperature != 0
+        cdef int threads = threads_for((100.0 if drawn else 2.0) * R * V)
+        self.check(R, V, u, tokens)
+        for i in prange(R, nogil=True, num_threads=threads, schedule="dynamic"):
+            tokens[i] = choose(&scores[i, 0], V, &self._choice, u[i] if drawn else 0)
 
 
 cdef Py_ssize_t gather_largest(const float *scores, Py_ssize_t V, Py_ssize_t k,

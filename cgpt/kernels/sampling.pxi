@@ -213,7 +213,7 @@ cdef struct Work:
 cdef Work work_for(Py_ssize_t V) noexcept nogil:
     cdef Work work
     cdef Py_ssize_t room = (V + 15) // 16 * 16, strips = (blocks(V, STRIP) + 15) // 16 * 16
-    work.weights = cgpt_scratch(SLOT_SHARED, 5 * room + 2 * strips)
+    work.weights = cgpt_scratch(SLOT_THREAD, 5 * room + 2 * strips)
     work.sums = <double *>(work.weights + room)
     work.ranks = <unsigned long long *>(work.sums + strips)
     work.spare = work.ranks + room

@@ -1,0 +1,88 @@
+"""Beams side by side in one pass give to the bit what each gives by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cgpt.branches import ByThemselves, SideBySide
+from cgpt.config import GPTConfig
+from cgpt.context import Context
+from cgpt.generate import beam_search
+from cgpt.model import GPT
+from cgpt.sampling import SamplingConfig
+from cgpt.stored import with_weights
+
+SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=40, n_ff=70, vocab_size=90, block_size=24)
+PROMPT = [5, 17, 80, 3, 3, 41]
+
+
+@pytest.fixture(params=["float32", "int8"])
+def gpt(request: pytest.FixtureRequest) -> GPT:
+    made = GPT(SHAPE, seed=3)
+    for name, values in made.parameters().items():
+        if name.endswith("weight") and values.ndim == 2:
+            values *= 12        # so that the likeliest tokens are not those of every context
+    return with_weights(made, request.param)
+
+
+def filled(gpt: GPT) -> Context:
+    context = Context(gpt)
+    context.feed(PROMPT)
+    return context
+
+
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_any_growth_has_the_same_bits(gpt, most):
+    """Random parents, some with several children and some with none, past a full context."""
+    rng, left = np.random.default_rng(most), 60
+    one, other, n = SideBySide(filled(gpt), most, left), ByThemselves(filled(gpt)), 1
+    for _ in range(left):
+        parents = rng.integers(0, n, rng.integers(1, most + 1)).tolist()
+        tokens = rng.integers(0, 4, len(parents)).tolist()      # few: beginnings are often alike
+        assert (one.grow(parents, tokens) == other.grow(parents, tokens)).all()
+        n = len(parents)
+        assert all(one.seen(i).tolist() == other.seen(i).tolist() for i in range(n))
+
+
+def test_only_what_differs_is_copied(gpt, monkeypatch):
+    grown, copied = SideBySide(filled(gpt), 2, 10), []
+    copy = grown._copy
+
+    def watched(source: int, target: int) -> None:
+        before = grown._rows.keys.copy()
+        copy(source, target)
+        changed = (grown._rows.keys.view(np.int32) != before.view(np.int32)).any((0, 1, 2, 4))
+        copied.append(int(changed.sum()))
+
+    monkeypatch.setattr(grown, "_copy", watched)
+    grown._rows.keys[1] = np.nan
+    grown.grow([0, 0], [1, 2])      # the second is new: the whole prompt
+    grown.grow([0, 1], [3, 4])
+    grown.grow([1, 1], [5, 6])      # its brother's cache differs in two places
+    assert copied == [len(PROMPT), 2]
+
+
+@pytest.mark.parametrize("options", [
+    {"beam": 4}, {"beam": 9, "length_penalty": 0.3}, {"beam": 3, "max_new_tokens": 40},
+    {"beam": 5, "repetition_penalty": 1.3, "no_repeat_ngram": 2}])
+def test_a_search_finds_the_same(gpt, monkeypatch, options):
+    sampling = SamplingConfig(**{"max_new_tokens": 15, **options})
+    together = beam_search(gpt, PROMPT, sampling, [7], [2])
+    monkeypatch.setattr("cgpt.beam.branches", lambda context, *_: ByThemselves(context))
+    assert beam_search(gpt, PROMPT, sampling, [7], [2]) == together
+    assert len({tuple(one.ids) for one in together}) == len(together) > 1
+
+
+def test_a_token_is_one_pass_and_the_callers_cache_is_its_own(gpt, monkeypatch):
+    rows, run = [], gpt.decoder.run
+
+    class Watched:
+        def run(self, ids, *more):
+            rows.append(len(ids))
+            return run(ids, *more)
+
+    monkeypatch.setitem(vars(gpt), "decoder", Watched())
+    cache = gpt.new_cache()
+    beam_search(gpt, PROMPT, SamplingConfig(beam=4, max_new_tokens=6), cache=cache)
+    assert rows == [len(PROMPT), 4, 4, 4, 4, 4] and cache.length == len(PROMPT)
