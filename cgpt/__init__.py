@@ -35,7 +35,7 @@ _PUBLIC = {
     "cgpt.sampling": ("SamplingConfig",),
     "cgpt.chat": ("ChatSession",),
     "cgpt.checkpoint": ("load_model_auto", "load_model_binary", "load_model_json",
-                        "save_model_binary", "save_model_json"),
+                        "load_with_adapter", "save_model_binary", "save_model_json"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
@@ -62,6 +62,7 @@ __all__ = [
     "load_model_auto",
     "load_model_binary",
     "load_model_json",
+    "load_with_adapter",
     "read_corpus",
     "save_model_binary",
     "save_model_json",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
         load_model_auto,
         load_model_binary,
         load_model_json,
+        load_with_adapter,
         save_model_binary,
         save_model_json,
     )

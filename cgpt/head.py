@@ -74,11 +74,11 @@ class Head(Layer):
 
     def abandon(self) -> None:
         """Take back what loss() has added where backward() never came: there were zeros."""
-        if self.added and self.trained:
+        if self.added:
             self.table.grad.fill(0)
             if self.bias is not None:
                 self.bias.grad.fill(0)
-        self.added = False
+            self.added = False
 
     def backward(self, dy: Floats, step: Step) -> Floats:
         """dx (N, C) of the loss; dy is only asked for its length."""

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import reference as ref
 from checkpoint_helpers import same_bits
-from make_fixtures import DATA, adapter_llm
+from make_fixtures import DATA, adapter_llm, rustgpt_llm
 from small_llm import DIALOGUES, TEXTS, small_llm
 
+from cgpt import get_num_threads, set_num_threads
 from cgpt.checkpoint import (
     CheckpointManager,
     compare_models,
@@ -30,6 +31,7 @@ from cgpt.errors import CheckpointError, ConfigError
 from cgpt.llm import LLM
 from cgpt.lora import Lora
 from cgpt.optimizers import make_optimizer
+from cgpt.rustgpt import RustGPT
 from cgpt.train import Trainer
 
 CONFIG = TrainConfig(epochs=4, batch_tokens=64, warmup=2, lr=1e-2, lora_rank=3, lora_alpha=6.0)
@@ -357,3 +359,41 @@ def test_a_merged_model_has_all_its_gradients_again(tmp_path: Path) -> None:
     gpt.forward(ids, ids)
     gpt.backward()
     assert all(gradient.any() for name, gradient in gpt.gradients().items())
+
+
+def test_another_graph_and_a_model_in_json(tmp_path: Path) -> None:
+    """The file's graph is that of its model; the model may be of either format."""
+    llm = rustgpt_llm()
+    save_model_json(llm, tmp_path / "base.json")
+    Trainer(llm, changed(lora_rank=2), "finetune").fit(["山水。", "用户：山"] * 4)
+    path = save_model_binary(llm, tmp_path / "lora.bin")
+    assert describe(path)["graph"] == "rustgpt+lora"
+    assert independent_reader.read(str(path)).optimizer["base"] == "base.json"
+    for training in (True, False):
+        again = load_model_auto(path, training=training)
+        assert type(again.gpt) is RustGPT and again.tokenizer.words == llm.tokenizer.words
+        assert same_bits(again.gpt.arena.data, llm.gpt.arena.data)
+
+
+def test_the_same_bits_with_any_number_of_threads() -> None:
+    found, before = [], get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            set_num_threads(threads)
+            llm = small_llm()
+            Trainer(llm, changed(epochs=2), "finetune").fit(DIALOGUES)
+            found.append(llm.gpt.arena.data.copy())
+    finally:
+        set_num_threads(before)
+    assert same_bits(found[0], found[1]) and same_bits(found[0], found[2])
+
+
+def test_rounded_weights_of_a_model_with_an_adapter(tmp_path: Path) -> None:
+    """A chat may take them as int8; an adapter may be trained on what an int8 file stands for."""
+    _, path = trained(tmp_path, epochs=1)
+    assert load_model_auto(path, training=False, weights="int8").gpt.form == "int8"
+    save_model_binary(small_llm(), tmp_path / "int8.bin", optimizer=False, weights="int8")
+    llm = load_weights(tmp_path / "int8.bin")
+    Trainer(llm, changed(epochs=1), "finetune").fit(DIALOGUES)
+    again = load_model_auto(save_model_binary(llm, path))
+    assert same_bits(again.gpt.arena.data, llm.gpt.arena.data)

@@ -68,6 +68,24 @@ def test_resume_on_the_command_line(run: Run, tmp_path: Path, base: Path) -> Non
     assert a.training_state.step == b.training_state.step > 1
 
 
+def test_a_run_is_repeated_by_its_configuration(run: Run, tmp_path: Path, base: Path) -> None:
+    code, _, err = run("train", "--init", "base.bin", *ARGS, "--lora-rank", "2", "--lora-alpha",
+                       "3", "--out", "first.bin")
+    assert code == 0, err
+    (tmp_path / "run.toml").write_text(run("info", "first.bin", "--toml")[1], "utf-8")
+    code, _, err = run("train", "--config", "run.toml", "--out", "second.bin")
+    assert code == 0, err
+    a, b = (load_model_auto(tmp_path / name) for name in ("first.bin", "second.bin"))
+    assert same_bits(a.gpt.arena.data, b.gpt.arena.data)
+    assert a.optimizer.to_dict() == b.optimizer.to_dict()
+    run("train", "--preset", "tiny", "--pretrain", "texts.json", "--max-steps", "1", "--seed", "9",
+        "--out", "base.bin")
+    code, _, err = run("train", "--config", "run.toml", "--out", "third.bin", "--lang", "en")
+    assert code == 1 and "not that of the run to be repeated" in err and "init:" in err
+    code, _, err = run("chat", "first.bin", "-p", "你好", "--lang", "en")
+    assert code == 3 and "trained on other weights" in err
+
+
 @pytest.mark.parametrize(("more", "sentence"), [
     (["--init", "base.bin", "--out", "base.bin"], "name another file"),
     (["--init", "base.bin", "--optimizer", "muon"], "trained by adamw"),

@@ -58,9 +58,15 @@ def save_model_binary(llm: LLM, path: PathLike, *, optimizer: bool = True,
     Returns the path. Raises CheckpointError (code "write") with the reason.
     """
     found = packing.save(llm, path, optimizer=optimizer, weights=weights, group=group)
-    if weights == "float32" and llm.average is None and not (optimizer and adapter_of(llm)):
-        llm.base = os.path.abspath(path)
+    if weights == "float32" and not (optimizer and adapter_of(llm)):
+        _note_base(llm, path)
     return found
+
+
+def _note_base(llm: LLM, path: PathLike) -> None:
+    """Remember a file with the weights that `llm` has now: not with the average of them."""
+    if llm.average is None:
+        llm.base = os.path.abspath(path)
 
 
 def save_model_json(llm: LLM, path: PathLike, *, optimizer: bool = True) -> Path:
@@ -68,7 +74,9 @@ def save_model_json(llm: LLM, path: PathLike, *, optimizer: bool = True) -> Path
 
     Arguments, promises and errors as `save_model_binary`; NaN and infinity cannot be saved.
     """
-    return json_save.save(llm, path, optimizer=optimizer)
+    found = json_save.save(llm, path, optimizer=optimizer)
+    _note_base(llm, path)
+    return found
 
 
 def load_model_binary(path: PathLike, *, training: bool = True,
@@ -86,7 +94,7 @@ def load_model_binary(path: PathLike, *, training: bool = True,
     with BinaryFile(path) as file:
         if not is_adapter(file):
             llm = binary.load(file, training=training, progress=progress)
-            llm.base = os.path.abspath(path)
+            _note_base(llm, path)
             return _in_form(llm, training, weights)
         llm = load_weights(base_of(file))
         apply(file, llm, training=training)
@@ -111,7 +119,7 @@ def load_model_json(path: PathLike, *, training: bool = True,
                     progress: Progress | None = None, weights: str | None = None) -> LLM:
     """Load a JSON file; arguments and errors as `load_model_binary`."""
     llm = json_file.load(path, training=training, progress=progress)
-    llm.base = os.path.abspath(path)
+    _note_base(llm, path)
     return _in_form(llm, training, weights)
 
 
@@ -198,7 +206,8 @@ def describe(path: PathLike, verify: bool = False) -> dict[str, Any]:
     Keys: path, format ("binary" or "json"), version, bytes, graph, config, layers [{name, type,
     parameters}], parameters (their number), words, optimizer (settings or None), best_weights
     (bool), training_state, metadata, records [{kind, name, dtype, shape, offset, bytes, crc32}]
-    (empty for JSON), verified. Raises CheckpointError as the loaders do.
+    (empty for JSON), verified. Of an adapter: its own parameters and settings, the configuration of
+    its model, no layers, words None. Raises CheckpointError as the loaders do.
     """
     return (info.describe_binary if is_binary(path) else info.describe_json)(path, verify)
 

@@ -67,15 +67,17 @@ def check_base(run: TrainingRun, values: dict[str, Any]) -> None:
                           "that the adapter needs, and would replace it; name another folder")
 
 
-def say_how_to_merge(run: TrainingRun, out: str, say: Callable[[str], object]) -> None:
+def say_how_to_merge(run: TrainingRun, out: str, say: Callable[[str], object],
+                     say_command: Callable[[str], object]) -> None:
     """What a saved adapter needs, and the command that makes one model of both."""
     from cgpt.lora import Lora
 
     lora = run.llm.optimizer
     if isinstance(lora, Lora) and out.lower().endswith(".bin"):
-        base = shlex.quote(os.path.relpath(lora.base))
-        say(t("merge_with", path=out, base=base,
-              command=f"cgpt merge {base} {shlex.quote(out)} OUT.bin"))
+        base = os.path.relpath(lora.base)
+        say(t("adapter_needs", path=out, base=base))
+        say_command(t("merge_with", command=f"cgpt merge {shlex.quote(base)} {shlex.quote(out)} "
+                                            "OUT.bin"))
 
 
 @click.command("merge", cls=Command)

@@ -12,9 +12,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Without a command it guides you through training, saving, loading and chat.\n"
         "Every option also reads CGPT_<OPTION>, such as CGPT_MAX_STEPS=100."),
     "train": (
-        "训练新模型: 先预训练，再用对话微调。\n"
+        "训练新模型: 先预训练，再用对话微调；--init 则从已有的模型开始。\n"
         "不给数据时用当前目录的 data/*.json，没有则用自带数据。Ctrl-C 完成当前步后保存。",
-        "Train a new model: pre-training, then fine-tuning on dialogues.\n"
+        "Train a new model: pre-training, then fine-tuning on dialogues; or begin with --init.\n"
         "Without data it takes data/*.json here, else the packaged data. Ctrl-C finishes the "
         "step and saves."),
     "resume": (

@@ -105,6 +105,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
                     "Type 'exit' or press Ctrl-D to leave; so does a second Ctrl-C."),
     "goodbye": ("👋 再见!", "👋 Goodbye!"),
     # training, in words
+    "reading_init": ("正在读取模型和数据...", "reading the model and the data..."),
     "reading": ("正在读取数据、学习词汇...", "Reading the data, learning the vocabulary..."),
     "data_read": ("数据: {documents} 篇文本, {dialogues} 段对话, {files} 个文件",
                   "data: {documents} documents, {dialogues} dialogues, {files} files"),
@@ -165,9 +166,9 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "resume_with": ("已中断，模型已保存: {path}\n继续: {command}",
                     "interrupted, the model is saved: {path}\nto go on: {command}"),
     "go_on_with": ("接着训练到最后一轮: {command}", "to go on to the last epoch: {command}"),
-    "merge_with": ("{path} 是 LoRA 适配器，需要模型 {base}；合为一个模型: {command}",
-                   "{path} is a LoRA adapter and needs the model {base}; one model of both: "
-                   "{command}"),
+    "adapter_needs": ("{path} 是 LoRA 适配器，需要模型 {base}",
+                      "{path} is a LoRA adapter and needs the model {base}"),
+    "merge_with": ("合为一个模型: {command}", "one model of both: {command}"),
     "saved": ("模型已保存: {path}", "model saved: {path}"),
     "save_elsewhere": ("无法保存到 {path}: {reason}", "could not save to {path}: {reason}"),
     "checkpoint_failed": ("❌ 中途保存失败，训练继续: {reason}",

@@ -65,7 +65,7 @@ def train(**values: Any) -> int:
     from cgpt.run import TrainingRun
 
     session = Session(values)
-    session.say(t("reading"))
+    session.say(t("reading_init" if values["init"] else "reading"))
     rest = rest_of_config()
     config = run_config(values, rest)
     check_options(config, values)
@@ -208,7 +208,7 @@ class Session:
             self.save(run.llm, self.values["out"])
             if self.keeps_last:  # so that a later resume does not go back behind the end
                 self.save_last(run.llm)
-            say_how_to_merge(run, self.values["out"], self.say_command)
+            say_how_to_merge(run, self.values["out"], self.say, self.say_command)
             self.say_how_to_go_on(run, results)
         if self.values["as_json"]:
             self.report(run, results)
