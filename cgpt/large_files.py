@@ -2,7 +2,7 @@
 
 The same items and, where something is wrong, the same sentences as cgpt/readers.py has for a file
 that is read whole; only the column in broken JSON is left out. A document of a .txt file ends at
-the latest after LONGEST characters.
+the latest after LONGEST_TEXT characters.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 _CHUNK = 1 << 20        # characters that are read at a time
-LONGEST = 1 << 24       # characters of an item, and of a document of a .txt file
+_LONGEST = 1 << 24      # characters of an item
+LONGEST_TEXT = 1 << 21  # characters of a document of a .txt file
 _GAP = re.compile(r"\s*")
 
 
@@ -77,7 +78,7 @@ def paragraphs(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     first, size = 1, 0
     for number, line in enumerate(lines, 1):
         blank = not line.strip()
-        if held and (blank or size >= LONGEST):
+        if held and (blank or size >= LONGEST_TEXT):
             yield first, "\n".join(held)
             held, size = [], 0
         if not blank:
@@ -163,5 +164,5 @@ class _Window:
                 raise Broken(self.line, "too deep nesting" if isinstance(error, RecursionError)
                              else "too long a number") from None
             # What is wrong may only be that the value goes on behind the window.
-            if len(self._text) - self._at > LONGEST or not self._more():
+            if len(self._text) - self._at > _LONGEST or not self._more():
                 raise Broken(self.line, wrong)

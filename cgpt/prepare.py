@@ -1,9 +1,10 @@
 """A corpus larger than memory, tokenised once into a memory-mapped cache.
 
 A cache entry is a folder named by what its tokens follow from: the files' contents, the vocabulary,
-and whether duplicates were left out. It holds shards of about a million tokens, each written whole
-or not at all, and index.json last of all. So a preparation that was killed goes on behind the last
-shard, and an entry with an index is complete. A cache may be deleted at any time.
+whether duplicates were left out, and the version of cgpt. It holds shards of about a million
+tokens, each written whole or not at all, and index.json last of all. So a preparation that was
+killed goes on behind the last shard, and an entry with an index is complete. A cache may be deleted
+at any time.
 
     shard       number of documents int64, their sizes int32, their tokens int16 or int32
     index.json  digests of the shards, what was read from each file, the first dialogue
@@ -98,9 +99,10 @@ def prepare(reading: Reading, fingerprint: str, tokenizer: Tokenizer, folder: Pa
     Raises DataError as `reading` does, where a file changes meanwhile, or where the folder cannot
     be used; CheckpointError (code "write") where a shard cannot be written.
     """
-    name = blake2b(f"{_LAYOUT} {fingerprint} {tokenizer.fingerprint()} {unique}".encode(),
-                   digest_size=16).hexdigest()
-    entry = folder / name
+    import cgpt  # another version may read the same files as other documents
+
+    parts = (cgpt.__version__, _LAYOUT, fingerprint, tokenizer.fingerprint(), unique)
+    entry = folder / blake2b(" ".join(map(str, parts)).encode(), digest_size=16).hexdigest()
     try:
         entry.mkdir(parents=True, exist_ok=True)
         with folder_lock(entry):

@@ -21,7 +21,7 @@ from cgpt._seen import Seen
 from cgpt.errors import DataError
 from cgpt.items import FORMS, Dialogue, Unusable, is_item, keys_of, kind_of, read_item
 from cgpt.large_files import (
-    LONGEST,
+    LONGEST_TEXT,
     Broken,
     first_wrong_line,
     is_list,
@@ -30,7 +30,7 @@ from cgpt.large_files import (
     text_lines,
 )
 
-LARGE = LONGEST         # bytes of a file that is not read at once
+LARGE = 1 << 24         # bytes of a file that is not read at once
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 SUFFIXES = (".json", ".jsonl", ".txt")
 # Texts about the data, not data: left out of a folder, read when named.
@@ -309,7 +309,7 @@ def _large_values(path: str, suffix: str, digest: Any) -> Iterator[tuple[str, An
             yield f"item {number} (line {line})", value
         return
     if suffix == ".txt":
-        for number, text in paragraphs(text_lines(path, digest, LONGEST)):
+        for number, text in paragraphs(text_lines(path, digest, LONGEST_TEXT)):
             yield f"line {number}", text
         return
     for number, text in enumerate(text_lines(path, digest), 1):

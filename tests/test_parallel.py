@@ -93,6 +93,24 @@ def test_resume_with_another_number_of_processes(tmp_path: Path, data: str) -> N
 
 
 @needs_mpi
+def test_processes_share_a_cache_and_a_mix(tmp_path: Path, data: str) -> None:
+    code = ("import sys, cgpt.cli, cgpt.documents, cgpt.prepare\n"
+            "cgpt.prepare.LARGE_CORPUS, cgpt.documents.SHARD_CHARACTERS = 0, 200\n"
+            "sys.exit(cgpt.cli.main(sys.argv[1:]))")
+    found = []
+    for size in 1, 2:
+        out, cache = (str(tmp_path / f"{size}.{suffix}") for suffix in ("bin", "cache"))
+        own = [sys.executable, "-c", code, "train", "--pretrain", data, *RECIPE, "--grad-accum",
+               "2", "--mix", f"{data}=1.5", "--cache", cache, "--out", out]
+        together = [str(MPIEXEC), "-n", str(size), *own, "--parallel", "mpi"]
+        subprocess.run(own if size == 1 else together, check=True, timeout=120,
+                       capture_output=True, env=environment(), start_new_session=True)
+        assert len(list(Path(cache).glob("*/*.shard"))) > 2
+        found.append(load_model_auto(out))
+    assert np.array_equal(found[0].gpt.arena.data, found[1].gpt.arena.data)
+
+
+@needs_mpi
 def test_an_adapter_is_trained_and_resumed_by_processes(tmp_path: Path, data: str) -> None:
     """The others get the model that the adapter belongs to from process 0: the same bits."""
     chats = tmp_path / "chats.json"

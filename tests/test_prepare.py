@@ -128,6 +128,29 @@ def test_a_run_is_stopped_and_resumed_from_the_cache(small_shards: None, tmp_pat
     assert RunConfig.from_dict(json.loads(json.dumps(state.run))) == whole.config
 
 
+def test_a_run_of_before_duplicates_were_left_out_goes_on_with_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [*TEXTS, *TEXTS])
+    run = TrainingRun.start(RunConfig(
+        pretrain=(str(path),), preset="tiny", tokenizer="chars", keep_duplicates=True,
+        pretrain_train=TrainConfig(epochs=3, batch_tokens=96)))
+    run.fit_phase("pretrain", should_stop=lambda: run.llm.training_state.step >= 2)
+    del run.llm.training_state.run["keep_duplicates"]
+    resumed = TrainingRun.resume(run.llm)
+    assert len(resumed.documents("pretrain")) == 2 * len(TEXTS)
+    assert resumed.fit_phase("pretrain").stopped == "done"
+
+
+def test_another_mix_is_another_training() -> None:
+    llm, config = small_llm(), TrainConfig(epochs=2, batch_tokens=64)
+    store = stored(llm.tokenizer, TEXTS).store
+    weights = np.ones(len(TEXTS))
+    trainer = Trainer(llm, config)
+    trainer.fit(Documents(store, np.arange(len(TEXTS)), 2 * weights), should_stop=lambda: True)
+    with pytest.raises(DataError, match="other documents"):
+        trainer.fit(Documents(store, np.arange(len(TEXTS)), 3 * weights))
+    assert trainer.fit(Documents(store, np.arange(len(TEXTS)), 2 * weights)).stopped == "done"
+
+
 def test_a_vocabulary_of_a_large_corpus_is_kept_and_of_a_sample(
         small_shards: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"第{number}句话" for number in range(400)]
@@ -242,19 +265,19 @@ def test_weights_of_one_change_nothing() -> None:
 
 
 def test_mix_goes_by_path(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    write(tmp_path / "d" / "a.jsonl", [TEXTS[0], *DIALOGUES[:2]])
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a" / "d.jsonl", [TEXTS[0], *DIALOGUES[:2]])
     write(tmp_path / "b.jsonl", [TEXTS[1]])
-    source = Source([str(tmp_path)], "pretrain", mix=[(str(tmp_path / "d"), 3.0)])
+    source = Source([str(tmp_path)], "pretrain", mix=[(str(tmp_path / "a"), 3.0)])
     found = source.documents(small_tokenizer())
     assert found.weights is not None
-    assert sorted(found.weights.tolist()) == [1.0, 3.0, 3.0, 3.0]
+    assert found.weights.tolist() == [3.0, 1.0, 3.0, 3.0]     # texts first, then dialogues
     assert found.weights[found.store.dialogues].tolist() == [3.0, 3.0]
     assert sum(tokens * weight for tokens, weight in zip(
         source.tokens_by_file(small_tokenizer()), source.weights(), strict=True)) == found.n_tokens
-    without = Source([str(tmp_path)], "pretrain", mix=[(str(tmp_path / "d"), 0.0)])
+    without = Source([str(tmp_path)], "pretrain", mix=[(str(tmp_path / "a"), 0.0)])
     assert without.documents(small_tokenizer()).n_tokens == len(TEXTS[1]) + 2
-    assert without.tokens_by_file(small_tokenizer()) == [len(TEXTS[1]) + 2, 0]
+    assert without.tokens_by_file(small_tokenizer()) == [0, len(TEXTS[1]) + 2]
     with pytest.raises(DataError, match="nothing to train on"):
         Source([str(tmp_path)], "pretrain", mix=[(str(tmp_path), 0.0)]).documents(
             small_tokenizer())

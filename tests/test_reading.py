@@ -52,7 +52,7 @@ def test_large_files_give_the_same(name: str, content: object, chunk: int, tmp_p
 
 def test_a_text_without_blank_lines_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in readers, large_files:
-        monkeypatch.setattr(module, "LONGEST", 5)
+        monkeypatch.setattr(module, "LONGEST_TEXT", 5)
     path = write(tmp_path, "a.txt", "一二\n三四\n五六\n七八\n\n一二三四五六七八\n九\n\n十\n")
     assert list(Reading(path, large=0)) == ["一二\n三四\n五六", "七八", "一二三四五", "六七八\n九",
                                             "十"]
