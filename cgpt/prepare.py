@@ -37,7 +37,7 @@ from cgpt.documents import (
     n_characters,
 )
 from cgpt.errors import DataError
-from cgpt.items import Dialogue, Message
+from cgpt.items import Dialogue, Message, turn_fault
 from cgpt.readers import FileReport, Reading, digest_of
 from cgpt.tokenizer import Tokenizer
 
@@ -134,9 +134,13 @@ def _load(entry: Path, tokenizer: Tokenizer) -> Prepared | None:
                   for number, digest in enumerate(index["digests"])]
         files = [FileReport(**one) for one in index["files"]]
         dialogue = tuple(Message(*one) for one in index["first_dialogue"])
+        store = TokenStore(shards, tokenizer)
+        whole = len(store) == sum(one.documents + one.dialogues for one in files)
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Prepared(TokenStore(shards, tokenizer), files, dialogue, entry, True)
+    if not whole or (dialogue and turn_fault(dialogue)):
+        return None
+    return Prepared(store, files, dialogue, entry, True)
 
 
 def _dtype(tokenizer: Tokenizer) -> np.dtype[Any]:

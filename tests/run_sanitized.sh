@@ -43,6 +43,7 @@ export LD_PRELOAD="$preload" PYTHONPATH="$folder"
 [ $# -gt 0 ] || set -- tests/test_kernels.py tests/test_kernel_contract.py tests/test_decoder.py \
     tests/test_stored.py tests/test_tokenizer_kinds.py tests/test_checkpoint_codec.py \
     tests/test_checkpoint_json.py tests/test_rustgpt.py tests/test_reading.py::test_seen \
+    tests/test_data.py::test_packing_keeps_everything_in_order \
     -k "not base_model and not little_memory and not outside_an_array"
 # A finding ends the process at once: the last line of the log then names the test.
 "$python" -m pytest -v -p no:cacheprovider "$@" > tests.log 2>&1 || {

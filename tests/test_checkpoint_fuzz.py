@@ -176,7 +176,7 @@ def test_a_refused_json_file_takes_little_memory(tmp_path: Path, part: str) -> N
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None,
                     reason="atheris is not installed")
-@pytest.mark.parametrize("target", ["binary", "adapter", "json", "data", "import"])
+@pytest.mark.parametrize("target", ["binary", "adapter", "json", "data", "import", "cache"])
 def test_fuzzed_for_a_fixed_number_of_inputs(tmp_path: Path, target: str) -> None:
     done = subprocess.run([sys.executable, str(FUZZ / "fuzz.py"), target, "-runs=3000", "-seed=1",
                            str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
@@ -184,7 +184,7 @@ def test_fuzzed_for_a_fixed_number_of_inputs(tmp_path: Path, target: str) -> Non
     assert "Done 3000 runs" in done.stderr
 
 
-@pytest.mark.parametrize("target", ["binary", "adapter", "json", "data", "import"])
+@pytest.mark.parametrize("target", ["binary", "adapter", "json", "data", "import", "cache"])
 def test_the_fuzzed_functions_take_anything(target: str) -> None:
     """The same functions on seeds and on bytes that are none, where atheris is missing too."""
     sys.path.insert(0, str(FUZZ))

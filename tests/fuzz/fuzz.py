@@ -1,6 +1,6 @@
 """Fuzz a reader, guided by coverage, for a fixed number of inputs or for hours.
 
-    python tests/fuzz/fuzz.py binary|adapter|json|data|import [-runs=N] [-max_total_time=N]
+    python tests/fuzz/fuzz.py binary|adapter|json|data|import|cache [-runs=N] [-max_total_time=N]
                                 [FOLDER]
 
 FOLDER keeps the inputs that reached new code (made when missing); the seeds of targets.py are put
@@ -22,7 +22,7 @@ sys.path.insert(1, str(Path(__file__).parent.parent))
 with atheris.instrument_imports(include=["cgpt", "json"]):
     from targets import SEEDS, TARGETS
 
-STRUCTURED = ("json", "import")
+STRUCTURED = ("json", "import", "cache")
 
 
 def mutated(data: bytes, size: int, seed: int) -> bytes:

@@ -11,18 +11,27 @@ from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 from rustgpt_reference import make_export
 
-from cgpt import rust_tokenizer
+from cgpt import prepare, rust_tokenizer
 from cgpt.checkpoint import import_model, load_model_auto, load_with_adapter, rustgpt_import
 from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
 from cgpt.data import read_corpus
 from cgpt.errors import CheckpointError, DataError
+from cgpt.tokenizer import Tokenizer
 
 LATE = (rustgpt_import,)        # imported here, so that it is instrumented
 DATA = Path(__file__).parent.parent / "data"
 ADAPTER = "tiny_v1_lora.bin"
 SUFFIXES = (".json", ".jsonl", ".txt")
+BYTES = Tokenizer([], [])
+# An entry of a text of two tokens and a dialogue of three.
+INDEX, SHARD = "index.json", "000000.shard"
+_SHARD = np.array([2], "<i8").tobytes() + np.array([2, -3], "<i4").tobytes() + bytes(10)
+_INDEX = json.dumps({
+    "digests": ["00"], "files": [{"path": "a.txt", "documents": 1, "dialogues": 1}],
+    "first_dialogue": [["user", "你好"], ["assistant", "好"]]}).encode()
 rust_tokenizer._jieba_cut = cache(rust_tokenizer._jieba_cut)    # reading it takes a second
 
 
@@ -91,6 +100,18 @@ def documents(data: bytes) -> None:
                 read_corpus([file.name])
 
 
+def cached(data: bytes) -> None:
+    """An entry of the token cache with another index, and with another shard."""
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+        for name in (INDEX, SHARD):
+            parts = {INDEX: _INDEX, SHARD: _SHARD, name: data}
+            for part, content in parts.items():
+                Path(folder, part).write_bytes(content)
+            found = prepare._load(Path(folder), BYTES)
+            for number in range(len(found.store) if found else 0):
+                assert len(found.store.tokens(number)) == found.store.sizes[number]
+
+
 def _memory() -> str | None:
     return "/dev/shm" if os.path.isdir("/dev/shm") else None
 
@@ -117,12 +138,14 @@ def _small_export(**form: bool) -> bytes:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "binary": binary, "adapter": adapter, "json": text, "data": documents, "import": export}
+    "binary": binary, "adapter": adapter, "json": text, "data": documents, "import": export,
+    "cache": cached}
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "binary": lambda: [path.read_bytes() for path in sorted(DATA.glob("tiny_v1*.bin"))
                        if path.name != ADAPTER],
     "adapter": lambda: [(DATA / ADAPTER).read_bytes()],
     "json": lambda: [_small_json(), (DATA / "tiny_v1.json").read_bytes()],
+    "cache": lambda: [_INDEX, _SHARD],
     "import": lambda: [_small_export(), _small_export(older=True)],
     "data": lambda: [
         '["山很高。", "水很深。"]'.encode(),
