@@ -13,7 +13,7 @@ from cgpt.errors import ConfigError
 from cgpt.model import GPT
 
 EMBEDDINGS = ("wte.weight", "wpe.weight")       # first in the arena
-_LEAST_EPS = 1e-37      # about the smallest normal float32; 0 / 0 would be NaN
+LEAST_EPS = 1e-37      # about the smallest normal float32; 0 / 0 would be NaN
 
 
 class AdamW:
@@ -36,8 +36,8 @@ class AdamW:
                                  ("weight_decay", weight_decay, math.inf)):
             if not 0 <= value < top:
                 raise ConfigError(f"AdamW: {name} must be in [0, {top}), found {value}")
-        if not _LEAST_EPS <= eps < math.inf:
-            raise ConfigError(f"AdamW: eps must be a finite number of at least {_LEAST_EPS:g}, "
+        if not LEAST_EPS <= eps < math.inf:
+            raise ConfigError(f"AdamW: eps must be a finite number of at least {LEAST_EPS:g}, "
                               f"found {eps}")
         if not 0 < embedding_lr < math.inf:
             raise ConfigError(f"AdamW: embedding_lr must be a finite number above 0, found "

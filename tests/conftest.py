@@ -1,11 +1,34 @@
-"""Shared by all tests: two threads at most, so that a loaded machine does not stall them."""
+"""Shared by all tests: two threads at most, so that a loaded machine does not stall them; and the
+figures of docs/reliability.md, which are counted while the tests run and printed at their end."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("CGPT_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+Counted = Callable[..., None]
+_COUNTS: Counter[str] = Counter()
+
+
+@pytest.fixture
+def counted() -> Counted:
+    """counted(what, n=1): so many of them ended as they must."""
+    def add(what: str, n: int = 1) -> None:
+        _COUNTS[what] += n
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _COUNTS:
+        terminalreporter.section("counted")
+    for what, n in _COUNTS.items():
+        terminalreporter.write_line(f"{n:9,}  {what}")

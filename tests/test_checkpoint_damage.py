@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_helpers import code_of, write_signed
+from conftest import Counted
 from make_fixtures import DATA, tiny_llm
 
 from cgpt.checkpoint import describe, load_model_binary, save_model_binary
@@ -97,9 +98,11 @@ def rewrite(path: Path, change: dict[int, int]) -> None:
     ({52: 1}, "version"),                           # feature bits
     ({56: 1, 59: 128}, "none"),                     # compatible feature bits
 ])
-def test_headers_that_lie(tiny: Path, change: dict[int, int], code: str) -> None:
+def test_headers_that_lie(tiny: Path, counted: Counted, change: dict[int, int],
+                          code: str) -> None:
     rewrite(tiny, change)
     assert code_of(tiny) == code
+    counted("headers that lie", code != "none")
 
 
 def rebuilt(path: Path, change: object) -> None:
@@ -193,10 +196,11 @@ LIES = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_files_that_lie(tiny: Path, name: str) -> None:
+def test_files_that_lie(tiny: Path, counted: Counted, name: str) -> None:
     change, code = LIES[name]
     rebuilt(tiny, change)
     assert code_of(tiny) == code
+    counted("lies in binary files", code != "none")
 
 
 @pytest.mark.parametrize("change", [
@@ -206,7 +210,7 @@ def test_files_that_lie(tiny: Path, name: str) -> None:
     lambda words, scores: (words, [*scores[:-1], math.nan]),
     lambda words, scores: (words + [f"w{i}" for i in range(99)], scores + [-1.0] * 99),
 ])
-def test_vocabularies_that_lie(tiny: Path, change: object) -> None:
+def test_vocabularies_that_lie(tiny: Path, counted: Counted, change: object) -> None:
     llm = tiny_llm()
     words, scores = change(llm.tokenizer.words,                 # type: ignore[operator]
                            llm.tokenizer.to_state()["scores"])
@@ -216,6 +220,7 @@ def test_vocabularies_that_lie(tiny: Path, change: object) -> None:
         scores, "<f8").tobytes() + starts.tobytes() + text
     rebuilt(tiny, changed(Kind.VOCABULARY, payload=payload))
     assert code_of(tiny) == "damaged"
+    counted("vocabularies that lie")
 
 
 def test_records_out_of_place_are_noticed(tiny: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from checkpoint_helpers import code_of, write_signed
+from conftest import Counted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_fixtures import DATA
@@ -33,7 +34,7 @@ def refusal(path: Path, *, training: bool = True) -> str:
     return "none"
 
 
-def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_noticed(tmp_path: Path, counted: Counted) -> None:
     """All of them: 8 times 8,832 loads of the file of weights."""
     whole = (DATA / "tiny_v1_weights.bin").read_bytes()
     path = tmp_path / "flipped.bin"
@@ -49,20 +50,23 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
             file.seek(at)
             file.write(whole[at:at + 1])
     assert codes == {"damaged": 8 * len(whole)}
+    counted("flipped bits, every one of tiny_v1_weights.bin", codes["damaged"])
     assert refusal(path) == "none"
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_truncation_is_noticed(tmp_path: Path, name: str) -> None:
+def test_every_truncation_is_noticed(tmp_path: Path, counted: Counted, name: str) -> None:
     whole = (DATA / name).read_bytes()
     path = tmp_path / f"cut{Path(name).suffix}"
     path.write_bytes(whole)
     codes = set()
     with open(path, "r+b") as file:
-        for size in reversed(range(0, len(whole), 1 if len(whole) < 30_000 else 7)):
+        sizes = range(0, len(whole), 1 if len(whole) < 30_000 else 7)
+        for size in reversed(sizes):
             file.truncate(size)
             codes.add(refusal(path))
     assert codes == {"damaged"}
+    counted(f"truncations of {name}" + (", every 7th" if sizes.step == 7 else ""), len(sizes))
 
 
 @st.composite
@@ -91,7 +95,7 @@ def edited(data: bytes, changes: list[tuple[str, float, bytes]]) -> bytes:
 @settings(max_examples=150, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=edits())
-def test_mutations_are_refused(tmp_path: Path, name: str,
+def test_mutations_are_refused(tmp_path: Path, counted: Counted, name: str,
                                changes: list[tuple[str, float, bytes]]) -> None:
     whole = (DATA / name).read_bytes()
     data = edited(whole, changes)
@@ -102,12 +106,13 @@ def test_mutations_are_refused(tmp_path: Path, name: str,
     else:
         assert code_of(path) in ("damaged", "foreign", "version")
         assert code_of(path, training=False) in ("damaged", "foreign", "version", "none")
+    counted("files with random edits")
 
 
 @settings(max_examples=200, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(0, 30), changes=edits())
-def test_payloads_that_lie_with_right_checksums(tmp_path: Path, number: int,
+def test_payloads_that_lie_with_right_checksums(tmp_path: Path, counted: Counted, number: int,
                                                 changes: list[tuple[str, float, bytes]]) -> None:
     """As an attacker would: what is inside is changed and everything is signed anew."""
     path = tmp_path / "m.bin"
@@ -118,6 +123,7 @@ def test_payloads_that_lie_with_right_checksums(tmp_path: Path, number: int,
     write_signed(path, pairs)
     assert code_of(path) in ("none", "damaged", "version")
     assert code_of(path, training=False) in ("none", "damaged", "version")
+    counted("payloads changed and signed anew")
 
 
 # Files that would take much memory
@@ -151,7 +157,7 @@ def peak_of_refusal(path: Path) -> int:
 
 
 @pytest.mark.parametrize("name", HUGE)
-def test_a_refused_load_takes_little_memory(tmp_path: Path, name: str) -> None:
+def test_a_refused_load_takes_little_memory(tmp_path: Path, counted: Counted, name: str) -> None:
     kind, payload = HUGE[name]
     path = tmp_path / "m.bin"
     with BinaryFile(DATA / "tiny_v1.bin") as file:
@@ -160,16 +166,19 @@ def test_a_refused_load_takes_little_memory(tmp_path: Path, name: str) -> None:
     pairs[at] = (pairs[at][0], payload)
     write_signed(path, pairs)
     assert peak_of_refusal(path) < 64e6 + path.stat().st_size
+    counted("files made to take much memory")
 
 
 @pytest.mark.parametrize("part", ["metadata", "vocab", "layers", "training_state"])
-def test_a_refused_json_file_takes_little_memory(tmp_path: Path, part: str) -> None:
+def test_a_refused_json_file_takes_little_memory(tmp_path: Path, counted: Counted,
+                                                 part: str) -> None:
     path = tmp_path / "m.json"
     found = json.loads((DATA / "tiny_v1.json").read_text("ascii"))
     found[part] = "HERE"
     hostile = b"[" + b"[[],{}]," * 700_000 + b"0]"
     path.write_bytes(json.dumps(found).encode().replace(b'"HERE"', hostile))
     assert peak_of_refusal(path) < 64e6 + path.stat().st_size
+    counted("files made to take much memory")
 
 
 # Guided by coverage
@@ -177,11 +186,13 @@ def test_a_refused_json_file_takes_little_memory(tmp_path: Path, part: str) -> N
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None,
                     reason="atheris is not installed")
 @pytest.mark.parametrize("target", ["binary", "adapter", "json", "data", "import", "cache"])
-def test_fuzzed_for_a_fixed_number_of_inputs(tmp_path: Path, target: str) -> None:
+def test_fuzzed_for_a_fixed_number_of_inputs(tmp_path: Path, counted: Counted,
+                                             target: str) -> None:
     done = subprocess.run([sys.executable, str(FUZZ / "fuzz.py"), target, "-runs=3000", "-seed=1",
                            str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Done 3000 runs" in done.stderr
+    counted(f"inputs made by the fuzzer of {target}", 3000)
 
 
 @pytest.mark.parametrize("target", ["binary", "adapter", "json", "data", "import", "cache"])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoint_helpers import assert_same, code_of
+from conftest import Counted
 from make_fixtures import DATA, WORDS, tiny_llm
 from small_llm import small_llm
 
@@ -327,10 +328,11 @@ LIES = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_files_that_lie(tiny: Path, name: str) -> None:
+def test_files_that_lie(tiny: Path, counted: Counted, name: str) -> None:
     change, code = LIES[name]
     edited(tiny, change)
     assert code_of(tiny) == code
+    counted("lies in JSON files", code != "none")
 
 
 def test_writing_and_reading_take_little_memory(tmp_path: Path) -> None:

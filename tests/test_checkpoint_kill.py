@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Counted
 from make_fixtures import tiny_llm
 from small_llm import small_llm
 
@@ -56,7 +57,7 @@ def left_over(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("suffix", ["bin", "json"])
-def test_killed_while_saving(tmp_path: Path, suffix: str) -> None:
+def test_killed_while_saving(tmp_path: Path, counted: Counted, suffix: str) -> None:
     """The old file or the new one, to the byte, whenever the kill comes."""
     save = save_model_binary if suffix == "bin" else save_model_json
     path = tmp_path / f"m.{suffix}"
@@ -79,6 +80,7 @@ def test_killed_while_saving(tmp_path: Path, suffix: str) -> None:
         save(llms[0], path)
         assert os.listdir(tmp_path) == [path.name]
     assert interrupted > KILLS // 20 and seen == {0, 1}     # the kills came in the middle of saves
+    counted("SIGKILLs of a save", KILLS // 2)
 
 
 def trained_llm() -> LLM:
@@ -94,7 +96,7 @@ def next_step(llm: LLM) -> None:
     state.history = [["pretrain", state.step, 1.0, 1.0 / state.step]]
 
 
-def test_killed_while_a_manager_saves(tmp_path: Path) -> None:
+def test_killed_while_a_manager_saves(tmp_path: Path, counted: Counted) -> None:
     """What was said to be saved is found again, and all that is there is whole."""
     reader, writer = os.pipe()
     rng = random.Random(1)
@@ -128,11 +130,13 @@ def test_killed_while_a_manager_saves(tmp_path: Path) -> None:
     manager.close()
     assert not left_over(tmp_path)
     assert interrupted > MANAGED_KILLS // 20
+    counted("SIGKILLs of a manager", MANAGED_KILLS)
     os.close(reader)
     os.close(writer)
 
 
-def test_two_processes_of_one_path_and_a_third_that_is_killed(tmp_path: Path) -> None:
+def test_two_processes_of_one_path_and_a_third_that_is_killed(
+        tmp_path: Path, counted: Counted) -> None:
     path = tmp_path / "m.bin"
     llms = [tiny_llm(), tiny_llm(best=False)]
     whole = [save_model_binary(llm, path).read_bytes() for llm in llms]
@@ -144,6 +148,7 @@ def test_two_processes_of_one_path_and_a_third_that_is_killed(tmp_path: Path) ->
             assert path.read_bytes() in whole
             kill(third)
             assert path.read_bytes() in whole
+            counted("SIGKILLs of one of three that save to one path")
     finally:
         for process in processes:
             kill(process)
@@ -199,7 +204,7 @@ def every_failure(monkeypatch: pytest.MonkeyPatch, save: Callable[[], object],
 
 @pytest.mark.parametrize("save", [save_model_binary, save_model_json])
 def test_every_call_of_a_save_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                       save: Callable[..., Path]) -> None:
+                                       counted: Counted, save: Callable[..., Path]) -> None:
     path = tmp_path / "m"
     new = save(tiny_llm(), path).read_bytes()
     old = save(small_llm(), path).read_bytes()
@@ -217,9 +222,11 @@ def test_every_call_of_a_save_may_fail(tmp_path: Path, monkeypatch: pytest.Monke
             assert name in ("fsync", "open", "close")       # of the folder, after the rename
     assert {name for name, _ in count} >= {"open", "write", "fsync", "replace", "close"}
     assert all(count.get((name, "failed")) for name in ("open", "write", "fsync", "replace"))
+    counted("failures of single calls of a save", sum(count.values()))
 
 
-def test_every_call_of_a_manager_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_call_of_a_manager_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                          counted: Counted) -> None:
     """Whatever fails, the checkpoint before or the new one is found, and nothing is left over."""
     llm = trained_llm()
     manager = CheckpointManager(tmp_path, "best+last", keep=1)
@@ -243,6 +250,7 @@ def test_every_call_of_a_manager_may_fail(tmp_path: Path, monkeypatch: pytest.Mo
         assert len(best) == 1
     manager.close()
     assert failures > 60
+    counted("failures of single calls of a manager", failures)
 
 
 # A disk that is full, a folder that is read-only, a limit, for real

@@ -251,6 +251,14 @@ def test_moments_that_do_not_agree_are_left_out(export, tmp_path):
     assert import_model(second.write_export(tmp_path / "m.json", changed)).optimizer is None
 
 
+def test_moments_of_settings_that_adamw_does_not_take_are_left_out(export, tmp_path):
+    file = second.write_export(tmp_path / "m.json", export)
+    file.write_text(file.read_text("utf-8").replace('"beta1":0.9,"beta2":0.999,"epsilon":1e-08',
+                                                    '"beta1":0.9,"beta2":0.999,"epsilon":1e-40'))
+    assert "1e-40" in file.read_text("utf-8")
+    assert import_model(file).optimizer is None
+
+
 # Saving and the commands
 
 def test_both_formats_hold_it(llm, tmp_path):
@@ -309,19 +317,21 @@ BLOCK = ("layers", 1, "TransformerBlock")
     ((*BLOCK, "attention", "w_q_shape"), [1 << 40, 1 << 40]), ((*BLOCK, "attention"), None),
     ((*BLOCK, "attention", "w_q_data"), [1, 2, 3]), ((*BLOCK, "attention", "w_q_data"), "x"),
     ((*BLOCK, "attention", "w_q_data"), [None] * 256), ((*BLOCK, "attention", "num_heads"), 7),
-    ((*BLOCK, "norm1", "epsilon"), 1e-5), ((*BLOCK, "norm1", "gamma_shape"), [16, 1]),
+    ((*BLOCK, "norm1", "epsilon"), 1e-5), ((*BLOCK, "norm2", "epsilon"), {}),
+    ((*BLOCK, "norm1", "gamma_shape"), [16, 1]),
     ((*BLOCK, "norm1", "optimizer_gamma"), None),
     ((*BLOCK, "feed_forward", "b1_data"), [1e39] * 32),
     ((*BLOCK, "attention", "optimizer_w_o", "m_shape"), [16, 17]),
     ((*BLOCK, "attention", "optimizer_w_o", "timestep"), "7"),
     (("metadata", "max_seq_len"), 1 << 20), (("metadata", "max_seq_len"), True),
 ])
-def test_an_export_that_cannot_be_is_refused(keys, to, tmp_path):
+def test_an_export_that_cannot_be_is_refused(keys, to, counted, tmp_path):
     file = second.write_export(tmp_path / "m.json", changed(second.make_export(), *keys, to=to))
     with pytest.raises(CheckpointError) as caught:
         import_model(file)
     assert caught.value.code == ("version" if keys == ("version",) else "damaged")
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+    counted("lies in exports of RustGPT-Chinese")
 
 
 def test_every_truncation_is_refused(tmp_path):

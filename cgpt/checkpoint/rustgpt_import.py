@@ -23,7 +23,7 @@ from cgpt.checkpoint.scan import Scan, Span
 from cgpt.checkpoint.sniff import is_rustgpt_json
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import LLM
-from cgpt.optim import AdamW
+from cgpt.optim import LEAST_EPS, AdamW
 from cgpt.rust_tokenizer import NEVER, SPECIAL, RustTokenizer, jieba_scores
 from cgpt.rustgpt import RustGPT, RustGPTConfig
 
@@ -216,7 +216,7 @@ class _Export:
         eps = self._number(block["norm1"], "norm1.epsilon", "epsilon")
         for number, layer in enumerate(self.root["layers"][1:-1]):
             one = layer["TransformerBlock"]
-            if {one[norm].get("epsilon") for norm in ("norm1", "norm2")} != {eps} \
+            if any(one[norm].get("epsilon") != eps for norm in ("norm1", "norm2")) \
                     or one["attention"].get("num_heads", _HEADS) \
                     != block["attention"].get("num_heads", _HEADS):
                 raise damaged(self.path, f"block {number} with another epsilon or number of heads",
@@ -266,7 +266,8 @@ class _Export:
         found = {tuple(float(tensor.adam[name]) for name in
                        ("beta1", "beta2", "epsilon", "timestep")) for tensor in tensors}
         beta1, beta2, eps, steps = next(iter(found))
-        exact = len(found) == 1 and beta1 < 1 and beta2 < 1 and eps > 0 and steps == int(steps)
+        exact = (len(found) == 1 and beta1 < 1 and beta2 < 1 and eps >= LEAST_EPS
+                 and steps == int(steps))
         return int(steps) if exact and steps > 0 else None
 
     def _part(self, name: str) -> dict[str, Any]:
