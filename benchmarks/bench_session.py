@@ -59,6 +59,7 @@ def main() -> int:
         memory = "?" if point["memory_mb"] is None else f"{point['memory_mb']:.1f}"
         print(f"turn {point['turn']:6d}  memory {memory} MB  {point['ms_per_turn']:.2f} ms a turn  "
               f"context {point['context_tokens']} tokens")
+    print(f"answered {result['answered']} of {result['turns']} turns")
     return 0
 
 

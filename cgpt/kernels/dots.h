@@ -15,8 +15,6 @@
 #include <immintrin.h>
 #endif
 
-enum { FLOAT32, FLOAT16, INT8 };
-
 #define BYTES (4 * VL)      /* int8 values in a vector */
 #define TILE_ROWS 4         /* most rows of x in a tile */
 
@@ -80,25 +78,6 @@ CGPT_INLINE vf vsums(vf *x) {
     FOLD_ALL(FOLD1, 1)
 #endif
     return x[0];
-}
-
-/* VL halves as floats. Subnormal ones come out exact; infinities do not, and a file has none. */
-CGPT_INLINE vf vload_half(const uint16_t *p) {
-#if VL == 16
-    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-#elif VL == 8
-    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
-#else
-    float part[VL];
-    int i;
-    for (i = 0; i < VL; i++) {
-        uint32_t bits = (uint32_t)(p[i] & 0x7fff) << 13;
-        memcpy(part + i, &bits, 4);
-        part[i] *= 0x1p112f;            /* the exponents' biases differ by 112 */
-        if (p[i] & 0x8000) part[i] = -part[i];
-    }
-    return vload(part);
-#endif
 }
 
 /* d plus sums of four products each, lane by lane: weights w times values q, both int8; the weights
@@ -258,19 +237,27 @@ DOTS_INT8(dots_vnni_by_32, static CGPT_VNNI, tile_of_bytes_vnni, 32)
 DOTS_INT8(dots_vnni_by_64, static CGPT_VNNI, tile_of_bytes_vnni, 64)
 #endif
 
-/* As DOTS, of floats from row j0 on, which `w` holds as float32. */
-CGPT_INLINE void dots_floats(int far, const float *w, const Weights *m, const Operand *o,
+/* As DOTS, of float32 or float16. Where many rows share them, halves become floats first, which
+ * stay in the second cache for so long. */
+CGPT_INLINE void dots_floats(int form, int far, const Weights *m, const Operand *o,
                              Py_ssize_t rows, Py_ssize_t j0, Py_ssize_t next, float *out) {
     const Py_ssize_t K = m->columns, stride = quads_stride(K), vectors = (rows + ROWS - 1) / ROWS;
-    const Py_ssize_t size = m->form == FLOAT32 ? 4 : 2;
+    const Py_ssize_t size = form == FLOAT32 ? 4 : 2;
     const Py_ssize_t parts = (vectors + TILE_VECTORS - 1) / TILE_VECTORS * (VL / TILE_COLUMNS);
     const Py_ssize_t bytes = (VL * size + parts - 1) / parts;
-    const char *ahead = (const char *)m->data + (next < 0 ? j0 : next) * K * size;
-    Py_ssize_t v;
+    const char *from = (const char *)m->data + j0 * K * size;
+    const char *ahead = next < 0 ? from : (const char *)m->data + next * K * size;
+    const float *w = (const float *)from;
+    Py_ssize_t v, k;
     int j, width;
     if (rows == 1) {
-        vstore(out, dots_of_row(far, o->x, w, K));
+        vstore(out, dots_of_row(form, far, o->x, from, K));
         return;
+    }
+    if (form == FLOAT16) {
+        float *floats = cgpt_scratch(SLOT_SUMS, (size_t)(VL * K));
+        for (k = 0; k < VL * K; k += VL) vstore(floats + k, weights_at(from, form, k));
+        w = floats;
     }
     for (j = 0; j < VL; j += TILE_COLUMNS)
         for (v = 0; v < vectors; v += width, ahead += K * bytes) {
@@ -280,29 +267,14 @@ CGPT_INLINE void dots_floats(int far, const float *w, const Weights *m, const Op
         }
 }
 
-static void dots_float32(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
-                         Py_ssize_t next, float *out) {
-    dots_floats(0, (const float *)m->data + j0 * m->columns, m, o, rows, j0, next, out);
-}
-
-static void dots_far_float32(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
-                             Py_ssize_t next, float *out) {
-    dots_floats(1, (const float *)m->data + j0 * m->columns, m, o, rows, j0, next, out);
-}
-
-/* float16 rows become floats first, which stay in the second cache for so long. */
-static void dots_float16(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
-                         Py_ssize_t next, float *out) {
-    const Py_ssize_t n = VL * m->columns;
-    const uint16_t *halves = (const uint16_t *)m->data + j0 * m->columns;
-    float *w = cgpt_scratch(SLOT_SUMS, (size_t)n);
-    Py_ssize_t k;
-    for (k = 0; k < n; k += VL) {
-        if (rows == 1) PREFETCH_FAR(halves + n + k);
-        vstore(w + k, vload_half(halves + k));
+#define DOTS_FLOATS(NAME, form, far)                                                            \
+    static void NAME(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,        \
+                     Py_ssize_t next, float *out) {                                             \
+        dots_floats(form, far, m, o, rows, j0, next, out);                                      \
     }
-    dots_floats(0, w, m, o, rows, j0, next, out);
-}
+DOTS_FLOATS(dots_float32, FLOAT32, 0)
+DOTS_FLOATS(dots_far_float32, FLOAT32, 1)
+DOTS_FLOATS(dots_float16, FLOAT16, 1)
 
 typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                      float *);

@@ -13,6 +13,8 @@
 #include <immintrin.h>
 #endif
 
+enum { FLOAT32, FLOAT16, INT8 };       /* how a matrix is stored */
+
 #define LANES (VL < 4 ? VL : 4)
 #define ROWS (VL / LANES)
 #if VL == 16            /* a tile's vectors of x and rows of W: what the registers hold */
@@ -40,6 +42,42 @@ static void interleave_row(const float *x, Py_ssize_t K, Py_ssize_t row, float *
         memset(to, 0, LANES * 4);
         memcpy(to, x + k, (size_t)(K - k) * 4);
     }
+}
+
+/* VL halves as floats. Subnormal ones come out exact; infinities do not, and a file has none. */
+CGPT_INLINE vf vload_half(const uint16_t *p) {
+#if VL == 16
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+#elif VL == 8
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+#else
+    float part[VL];
+    int i;
+    for (i = 0; i < VL; i++) {
+        uint32_t bits = (uint32_t)(p[i] & 0x7fff) << 13;
+        memcpy(part + i, &bits, 4);
+        part[i] *= 0x1p112f;            /* the exponents' biases differ by 112 */
+        if (p[i] & 0x8000) part[i] = -part[i];
+    }
+    return vload(part);
+#endif
+}
+
+/* VL weights from the i-th on. */
+CGPT_INLINE vf weights_at(const void *w, int form, Py_ssize_t i) {
+    return form == FLOAT32 ? vload((const float *)w + i) : vload_half((const uint16_t *)w + i);
+}
+
+/* The first n of LANES weights of ROWS rows, `stride` apart from the i-th on, zeros behind them. */
+CGPT_INLINE vf weights_part(const void *w, int form, Py_ssize_t i, Py_ssize_t stride,
+                            Py_ssize_t n) {
+    const size_t size = form == FLOAT32 ? 4 : 2;
+    float part[VL] = {0};
+    int row;
+    for (row = 0; row < ROWS; row++)
+        memcpy((char *)part + row * LANES * size,
+               (const char *)w + (i + row * stride) * (Py_ssize_t)size, (size_t)n * size);
+    return weights_at(part, form, 0);
 }
 
 /* A quad, ROWS times. */
@@ -105,7 +143,8 @@ CGPT_INLINE vf sums_of_quads(const vf *x) {
 /* VL dot products of one row x (K) with the rows from w on. A quad of x meets those of ROWS rows
  * of W at once, row c beside c + LANES and so on, whose vectors change places for that. With `far`
  * as many bytes as are read are asked for from behind. */
-CGPT_INLINE vf dots_of_row(int far, const float *x, const float *w, Py_ssize_t K) {
+CGPT_INLINE vf dots_of_row(int form, int far, const float *x, const char *w, Py_ssize_t K) {
+    const Py_ssize_t size = form == FLOAT32 ? 4 : 2;
     vf sum[LANES], rows[ROWS];
     Py_ssize_t k;
     int c, i;
@@ -116,8 +155,8 @@ CGPT_INLINE vf dots_of_row(int far, const float *x, const float *w, Py_ssize_t K
         for (c = 0; c < LANES; c++) {
             UNROLL(4)
             for (i = 0; i < ROWS; i++) {
-                rows[i] = vload(w + (i * LANES + c) * K + k);
-                if (far) PREFETCH_FAR(w + VL * K + k * VL + (i * LANES + c) * VL);
+                rows[i] = weights_at(w, form, (i * LANES + c) * K + k);
+                if (far) PREFETCH_FAR(w + (VL * K + k * VL + (i * LANES + c) * VL) * size);
             }
             turn_quads(rows);
             UNROLL(4)
@@ -127,12 +166,8 @@ CGPT_INLINE vf dots_of_row(int far, const float *x, const float *w, Py_ssize_t K
     for (; k < K; k += LANES) {
         const Py_ssize_t n = K - k < LANES ? K - k : LANES;
         const vf xk = quad_part(x + k, n);
-        for (c = 0; c < LANES; c++) {
-            float part[VL] = {0};
-            for (i = 0; i < ROWS; i++)
-                memcpy(part + i * LANES, w + (i * LANES + c) * K + k, (size_t)n * 4);
-            sum[c] += xk * vload(part);
-        }
+        for (c = 0; c < LANES; c++)
+            sum[c] += xk * weights_part(w, form, c * K + k, LANES * K, n);
     }
     return sums_of_quads(sum);
 }
