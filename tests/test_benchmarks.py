@@ -19,6 +19,7 @@ import pytest
 from cgpt import kernels
 from cgpt.cli import bench_command
 from cgpt.cli.bench import grids, inside, measure, ours, workers
+from cgpt.cli.bench.clock import KernelClock
 from cgpt.cli.bench.measure import Skip
 from cgpt.cli.bench.shapes import SHAPES, Shape
 from cgpt.cli.bench.table import BENCHES, Settings
@@ -266,13 +267,37 @@ def test_time_outside_the_kernels_is_all_that_is_counted(monkeypatch: pytest.Mon
     for name, value in vars(kernels).items():
         if callable(value):
             monkeypatch.setattr(kernels, name, value)       # put back what the clock replaces
-    clock = ours.KernelClock()
+    clock = KernelClock()
     x = np.ones(1 << 22, np.float32)
     spent = measure.seconds_of(lambda: [kernels.sum_of_squares(x) for _ in range(5)])
-    assert 0.5 * spent < clock.seconds <= spent
-    before = clock.seconds
+    found = clock.calls["sum_of_squares"]
+    assert 0.5 * spent < found.seconds <= spent
+    assert (found.work, found.size) == (0, 5 * x.nbytes)
+    before = found.seconds
     time.sleep(0.01)
-    assert clock.seconds == before
+    assert found.seconds == before
+
+
+def test_operations_of_kernels_are_those_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the clock counts in a step beside 6 flops a matrix element and token; of attention
+    only what is not masked."""
+    for name, value in vars(kernels).items():
+        if callable(value):
+            monkeypatch.setattr(kernels, name, value)
+    calls = ours.clocked(TINY, 0.001)()[1]
+    products = sum(one.work for name, one in calls.items() if name.startswith("linear"))
+    assert products == 6.0 * TINY.matmul_parameters * TINY.tokens
+    pairs = TINY.B * TINY.T * (TINY.T + 1) / 2
+    assert calls["attention_forward"].work == 4 * TINY.n_layer * TINY.n_embd * pairs
+    assert calls["attention_backward"].work == 10 * TINY.n_layer * TINY.n_embd * pairs
+
+
+def test_products_and_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured("products", monkeypatch)
+    assert {one["side"] for one in found} == {"cgpt", "blas", "blas-slices-1"}
+    assert len({one["name"] for one in found}) == 15
+    assert {one["name"] for one in measured("roofline", monkeypatch)} > {
+        "linear_forward", "attention_backward", "adamw", "all kernels"}
 
 
 def test_startup_and_packing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

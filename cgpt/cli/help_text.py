@@ -84,13 +84,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "测量本机速度 (默认: kernels、train、decode、save)。\n"
         "train 训练 · decode 解码 · kernels 各计算核 · save 保存与加载 · small 小步训练 · "
         "sweep 各种 T 与 B · packing 对话拼接与填充 · startup 从启动到第一步、第一个词 · "
-        "threads 多线程与单线程 · bits 各线程数结果是否逐位相同 · share Python 占一步的比例。\n"
+        "threads 多线程与单线程 · bits 各线程数结果是否逐位相同 · share Python 占一步的比例 · "
+        "products 各矩阵乘积与 BLAS、PyTorch · roofline 各计算核离机器极限多远。\n"
         "每一方各在自己的进程里，轮流测量；倍数只在同一次测量之内计算。",
         "Measure this machine (default: kernels, train, decode, save).\n"
         "train, decode · kernels: each on its own · save: saving and loading · small: small steps "
         "· sweep: over T and B · packing: packed against padded dialogues · startup: from start "
         "to first step, first token · threads: all against one · bits: the same with any number "
-        "of threads · share: Python's share of a step.\n"
+        "of threads · share: Python's share of a step · products: each matrix product beside BLAS "
+        "and PyTorch · roofline: each kernel beside what the machine can do.\n"
         "Every side runs in a process of its own, in turn; ratios are made within one run only."),
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from cgpt import kernels
 from cgpt.cli.bench.measure import repeated, seconds_of
+from cgpt.cli.bench.shapes import operands
 
 TRIAL = 0.05        # seconds a trial of one instruction set
 SQUARE = 1024       # side of the matrices of a product beside the model's own
@@ -85,4 +87,25 @@ def peaks(threads: int, seconds: float, products: list[list[int]],
     return measure
 
 
-TASKS = {"peaks": peaks}
+def product(name: str, rows: int, depth: int, columns: int, seconds: float,
+            parts: int = 1) -> Callable[[], float]:
+    """Task: GFLOP/s of NumPy's BLAS on one product of a linear layer, as `parts` slices at once.
+
+    dW is written where cgpt and PyTorch add to it: NumPy has no product that adds.
+    """
+    x, weight, y = operands(rows, depth, columns)
+    left, right, out = {"forward": (x, weight.T, y), "backward_input": (y, weight, x),
+                        "backward_weight": (y.T, x, weight)}[name]
+    size = -(-len(out) // parts)
+    slices = [slice(start, start + size) for start in range(0, len(out), size)]
+    pool = ThreadPoolExecutor(parts)
+
+    def multiply(part: slice) -> None:
+        np.matmul(left[part], right, out=out[part])
+
+    measure = repeated(lambda: list(pool.map(multiply, slices)) if parts > 1
+                       else multiply(slices[0]), seconds)
+    return lambda: 2e-9 * rows * depth * columns / measure()
+
+
+TASKS = {"peaks": peaks, "product": product}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from cgpt import kernels
 from cgpt.checkpoint import load_model_binary
+from cgpt.cli.bench.clock import Calls, KernelClock
 from cgpt.cli.bench.measure import Decoded, decoding, repeated, seconds_of
-from cgpt.cli.bench.shapes import NEW, Shape, random_batch, random_prompts
+from cgpt.cli.bench.shapes import NEW, Shape, operands, random_batch, random_prompts
 from cgpt.model import GPT
 from cgpt.optim import AdamW
 
@@ -66,43 +66,49 @@ def bits(shape: dict[str, int], counts: list[int], steps: int) -> Callable[[], l
     return lambda: [digest(threads) for threads in counts]
 
 
-class KernelClock:
-    """Times every kernel that is called through cgpt.kernels, by replacing its functions there.
-
-    The two looks at the clock and the call of the replacement fall outside the time that is
-    counted, so what is left of a step is a little more than Python's own share.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        for name, function in list(vars(kernels).items()):
-            if callable(function) and getattr(kernels._generic, name, None) is not None:
-                setattr(kernels, name, self._timed(function))
-
-    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any, **more: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return function(*args, **more)
-            finally:
-                self.seconds += time.perf_counter() - start
-
-        return timed
-
-
 def share(shape: dict[str, int], seconds: float) -> Callable[[], float]:
     """Task: the part of a training step's time that is spent outside the kernels, 0 to 1."""
-    clock = KernelClock()
-    step = training_step(Shape(**shape))
-    step()
-    calls = max(1, round(seconds / seconds_of(step)))
+    measure = clocked(Shape(**shape), seconds)
 
-    def measure() -> float:
-        clock.seconds = 0.0
-        total = seconds_of(lambda: [step() for _ in range(calls)])
-        return 1 - clock.seconds / total
+    def outside() -> float:
+        total, calls = measure()
+        return 1 - sum(one.seconds for one in calls.values()) / total
+
+    return outside
+
+
+def roofline(shape: dict[str, int], seconds: float) -> Callable[[], dict[str, list[float]]]:
+    """Task: of each kernel of a training step its seconds, floating-point operations and bytes."""
+    measure = clocked(Shape(**shape), seconds)
+    return lambda: {name: list(vars(one).values()) for name, one in measure()[1].items()}
+
+
+def clocked(shape: Shape, seconds: float) -> Callable[[], tuple[float, dict[str, Calls]]]:
+    """A function that gives the seconds of a training step, and what each kernel did in it."""
+    clock = KernelClock()
+    step = training_step(shape)
+    step()
+    steps = max(1, round(seconds / seconds_of(step)))
+
+    def measure() -> tuple[float, dict[str, Calls]]:
+        clock.calls.clear()
+        total = seconds_of(lambda: [step() for _ in range(steps)])
+        return total / steps, {name: one / steps for name, one in clock.calls.items()}
 
     return measure
 
 
-TASKS = {"train": train, "decode": decode, "bits": bits, "share": share}
+def product(name: str, rows: int, depth: int, columns: int,
+            seconds: float) -> Callable[[], float]:
+    """Task: GFLOP/s of one product of a linear layer (rows, depth) -> (rows, columns)."""
+    x, weight, y = operands(rows, depth, columns)
+    actions: dict[str, Callable[[], Any]] = {
+        "forward": lambda: kernels.linear_forward(x, weight, None, y),
+        "backward_input": lambda: kernels.linear_backward_input(y, weight, x),
+        "backward_weight": lambda: kernels.linear_backward_weight(y, x, weight, None)}
+    measure = repeated(actions[name], seconds)
+    return lambda: 2e-9 * rows * depth * columns / measure()
+
+
+TASKS = {"train": train, "decode": decode, "bits": bits, "share": share, "roofline": roofline,
+         "product": product}

@@ -41,6 +41,13 @@ class Shape:
         return self.n_layer * (4 * C * C + 2 * C * self.n_ff) + self.vocab_size * C
 
     @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """(depth, columns) of the model's linear layers by name."""
+        C = self.n_embd
+        return {"qkv": (C, 3 * C), "proj": (C, C), "fc": (C, self.n_ff), "out": (self.n_ff, C),
+                "head": (C, self.vocab_size)}
+
+    @property
     def token_flops(self) -> float:
         """Floating-point operations of a training step a token: six for every matrix element,
         and attention over all T keys as if nothing were masked.
@@ -55,6 +62,14 @@ SHAPES = {"S": Shape(2, 8, 256, 1024, 3000, 128, 16),
           "L": Shape(12, 12, 768, 3072, 50257, 256, 4),
           "L64": Shape(12, 12, 768, 3072, 50257, 64, 4)}
 REPEATS = {"S": 7, "M": 5, "L": 3, "L64": 3}
+
+
+def operands(rows: int, depth: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x (rows, depth), weight (columns, depth) and y (rows, columns) of a linear layer."""
+    rng = np.random.default_rng(3)
+    x, weight, y = (rng.standard_normal(sizes, dtype=np.float32) for sizes in
+                    ((rows, depth), (columns, depth), (rows, columns)))
+    return x, weight, y
 
 
 def random_batch(shape: Shape, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -68,6 +68,8 @@ BENCHES = {
     "train": Bench("train:bench_train", ("config", "peer", "recompute"), TORCH, whole=True),
     "decode": Bench("decode:bench_decode", ("config", "peer", "weights", "batch"), DECODERS,
                     whole=True),
+    "products": Bench("products:bench_products", ("config", "peer"), TORCH[:1], repeats=5),
+    "roofline": Bench("products:bench_roofline", ("config",), repeats=5),
     "save": Bench("save:bench_save", ("config",), whole=True),
     "small": Bench("grids:bench_small", ("peer",), TORCH, repeats=5),
     "sweep": Bench("grids:bench_sweep", ("peer",), TORCH, repeats=3),

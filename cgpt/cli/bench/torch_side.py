@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.cli.bench.measure import Decoded, Skip, decoding, repeated, seconds_of
-from cgpt.cli.bench.shapes import NEW, Shape, random_batch, random_prompts
+from cgpt.cli.bench.shapes import NEW, Shape, operands, random_batch, random_prompts
 from cgpt.cli.bench.weights import IN_TORCH, Stored
 from cgpt.config import GPTConfig
 
@@ -206,4 +206,17 @@ def padded(folder: str) -> Callable[[], dict[str, Any]]:
     return epoch
 
 
-TASKS = {"train": train, "decode": decode, "padded": padded}
+def product(name: str, rows: int, depth: int, columns: int,
+            seconds: float) -> Callable[[], float]:
+    """Task: GFLOP/s of one product of a linear layer."""
+    import torch
+
+    x, weight, y = (torch.from_numpy(part) for part in operands(rows, depth, columns))
+    actions = {"forward": lambda: torch.matmul(x, weight.T, out=y),
+               "backward_input": lambda: torch.matmul(y, weight, out=x),
+               "backward_weight": lambda: weight.addmm_(y.T, x)}
+    measure = repeated(actions[name], seconds)
+    return lambda: 2e-9 * rows * depth * columns / measure()
+
+
+TASKS = {"train": train, "decode": decode, "padded": padded, "product": product}

@@ -42,6 +42,8 @@ SIDES = {
     "cgpt": Side("ours"),
     "cgpt-1": Side("ours", environment=ONE_THREAD),
     "machine": Side("machine"),
+    "blas": Side("machine"),
+    "blas-slices-1": Side("machine", environment=ONE_THREAD),
     "torch": Side("torch_side", "torch"),
     "torch-malloc": Side("torch_side", "torch", {}, KEEP_MEMORY),
     "torch-compile": Side("torch_side", "torch", {"compiled": True}),

@@ -1,0 +1,73 @@
+"""The products of a training step beside BLAS and PyTorch; every kernel beside its roofline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cgpt.cli.bench import measure
+from cgpt.cli.bench.measure import Measurement, best, ratio
+from cgpt.cli.bench.shapes import SHAPES
+from cgpt.cli.bench.table import Settings
+from cgpt.cli.bench.train import READ
+from cgpt.cli.bench.workers import Crew
+
+DIRECTIONS = ("forward", "backward_input", "backward_weight")
+PEAK_SECONDS = 0.05     # of one look at what the machine can do
+
+
+def bench_products(run: Settings) -> Iterator[Measurement]:
+    """GFLOP/s of y = x W^T, dx = dy W and dW += dy^T x of every linear layer of a shape: cgpt,
+    NumPy's BLAS with its own threads, the same with one thread on each slice, PyTorch."""
+    shape = SHAPES[run.config]
+    peak = ("peaks", {"threads": run.threads, "seconds": PEAK_SECONDS, "products": [],
+                      "reads": {}})
+    with Crew(("cgpt", "blas", "blas-slices-1", *run.peers, "machine"), run.threads,
+              run.tell) as crew:
+        for layer, (depth, columns) in shape.linears.items():
+            for direction in DIRECTIONS:
+                details = {"name": direction, "rows": shape.tokens, "depth": depth,
+                           "columns": columns, "seconds": measure.LEAST_SECONDS / 4}
+                tasks = dict.fromkeys(crew.names, ("product", details))
+                tasks["blas-slices-1"] = ("product", {**details, "parts": run.threads})
+                found = crew.measure({**tasks, "machine": peak}, run.repeats).values
+                peaks = [one["fma"] for one in found.pop("machine")]
+                yield from beside(f"{layer} {direction}", found, peaks, run.config)
+
+
+def beside(label: str, found: dict[str, list[float]], peaks: list[float],
+           config: str) -> Iterator[Measurement]:
+    """The rates of one product, cgpt's over that of the best other side, and over the peak."""
+    rates = {side: Measurement(label, "GFLOP/s", values, side, config)
+             for side, values in found.items()}
+    yield from rates.values()
+    fastest = best(found, [side for side in found if side != "cgpt"])
+    over = ratio(rates["cgpt"], found[fastest], "best other")
+    over.note = fastest
+    yield over
+    yield ratio(rates["cgpt"], peaks, "multiply-add peak")
+
+
+def bench_roofline(run: Settings) -> Iterator[Measurement]:
+    """Each kernel of a training step: milliseconds, and the least that the machine needs for it
+    over that: its multiply-adds at their peak, or each of its arrays through memory once,
+    whichever takes longer. What the caches hold can be faster than memory: above 1 then."""
+    details = {"shape": vars(SHAPES[run.config]), "seconds": measure.LEAST_SECONDS}
+    peaks = {"threads": run.threads, "seconds": PEAK_SECONDS, "products": [],
+             "reads": {"memory": READ}}
+    with Crew(("cgpt", "machine"), run.threads, run.tell) as crew:
+        found = crew.measure({"cgpt": ("roofline", details), "machine": ("peaks", peaks)},
+                             run.repeats).values
+    steps, limits = found["cgpt"], found["machine"]
+    yield Measurement("multiply-add peak", "GFLOP/s", [one["fma"] for one in limits], "machine")
+    yield Measurement("memory read", "GB/s", [one["read"]["memory"] for one in limits], "machine")
+    names = sorted(steps[0], key=lambda name: -float(steps[0][name][0]))
+    least = {name: [max(step[name][1] / limit["fma"], step[name][2] / limit["read"]["memory"]) / 1e9
+                    for step, limit in zip(steps, limits, strict=True)] for name in names}
+    spent = {name: [float(step[name][0]) for step in steps] for name in names}
+    for name, seconds in (*spent.items(),
+                          ("all kernels", list(map(sum, zip(*spent.values(), strict=True))))):
+        bound = least.get(name) or list(map(sum, zip(*least.values(), strict=True)))
+        yield Measurement(name, "ms", [1e3 * one for one in seconds], config=run.config,
+                          higher=False)
+        yield Measurement(name, "x", [a / b for a, b in zip(bound, seconds, strict=True)],
+                          config=run.config, to="roofline")
