@@ -72,13 +72,14 @@ cdef inline Py_ssize_t even_part(Py_ssize_t n, Py_ssize_t most, Py_ssize_t unit)
 
 
 cdef void gemm_tile(Py_ssize_t depth, const float *a, const float *b, float *c, Py_ssize_t ldc,
-                    Py_ssize_t rows, Py_ssize_t columns, int add, const float *bias) noexcept nogil:
-    """One tile; where it is not whole it goes through a buffer that is."""
+                    Py_ssize_t rows, Py_ssize_t columns, int add, const float *bias,
+                    const float *next) noexcept nogil:
+    """One tile; where it is not whole it goes through a buffer that is. next: asked for ahead."""
     cdef float tile[MR * NR]
     cdef float tile_bias[NR]
     cdef Py_ssize_t i, j
     if columns >= NR and (rows >= MR or rows == MR_MID or rows == MR_LOW):
-        tile_of_panel(rows, depth, a, b, c, ldc, add, bias)
+        tile_ahead(rows, depth, a, b, c, ldc, add, bias, next)
         return
     rows = smaller(rows, MR)
     columns = smaller(columns, NR)
@@ -146,14 +147,15 @@ cdef void gemm_task(Product *p, Block *block, Py_ssize_t i0, Py_ssize_t first) n
     cdef float *c = p.c + i0 * p.N + j0
     cdef const float *a
     cdef const float *b
+    cdef const float *shared = NULL     # B, where other tasks read it too: asked for ahead
     cdef int add
     for k0 from block.k_begin <= k0 < block.k_end by p.kc:
         depth = smaller(p.kc, block.k_end - k0)
         if block.a_panels == NULL:
             pack_panels(a_at(p, i0, k0), p.a.row, p.a.column, rows, depth, MR, 1.0, own)
             a = own
-            b = (block.b_panels + (k0 - block.k_begin) * blocks(block.columns, NR) * NR
-                 + first * depth)
+            shared = b = (block.b_panels + first * depth
+                          + (k0 - block.k_begin) * blocks(block.columns, NR) * NR)
         else:
             pack_panels(b_at(p, k0, j0), p.b.column, p.b.row, columns, depth, NR, 1.0, own)
             a = block.a_panels + (k0 - block.k_begin) * blocks(p.M, MR) * MR + i0 * depth
@@ -168,7 +170,8 @@ cdef void gemm_task(Product *p, Block *block, Py_ssize_t i0, Py_ssize_t first) n
                 if p.upper and i0 + i >= j0 + j + NR:
                     break
                 gemm_tile(depth, a + i * depth, b + j * depth, c + i * p.N + j, p.N, rows - i,
-                          columns - j, add, at(p.finish.bias, j0 + j))
+                          columns - j, add, at(p.finish.bias, j0 + j),
+                          at(shared, (j + NR + i // MR * AHEAD) * depth))
     if block.k_end == p.K:
         for i in range(rows):
             gemm_finish(p, (i0 + i) * p.N + j0, columns)

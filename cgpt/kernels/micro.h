@@ -4,16 +4,19 @@
 
 #include "simd.h"
 
+/* Floats that are asked for ahead at each k: within four tiles, those of the next panel of B. */
+#define AHEAD (NR / 4)
+
 /* What becomes of C: it is stored, added to, or stored with a bias for each column added. */
 enum { STORE, ACCUMULATE, ADD_BIAS };
 
 /* C (rows x NR, row stride ldc) = sum over k of A[:, k] outer B[k][:]. Element (i, k) of A is at
- * a[i * a_row + k * a_k]; B is packed, NR floats a k. rows, a_row and a_k are constants where it
+ * a[i * a_row + k * a_k]; B is packed, NR floats a k; next, or NULL, is asked for ahead. rows, a_row and a_k are constants where it
  * is called, so that every sum has a register and every address an offset. */
 CGPT_INLINE void tile_product(int rows, Py_ssize_t depth, const float *CGPT_RESTRICT a,
                               Py_ssize_t a_row, Py_ssize_t a_k, const float *CGPT_RESTRICT b,
                               float *CGPT_RESTRICT c, Py_ssize_t ldc, int add,
-                              const float *bias) {
+                              const float *bias, const float *next) {
     vf sum[MR][2];
     Py_ssize_t k;
     int i;
@@ -26,6 +29,7 @@ CGPT_INLINE void tile_product(int rows, Py_ssize_t depth, const float *CGPT_REST
     UNROLL(4)
     for (k = 0; k < depth; k++) {
         vf b0 = vload(b), b1 = vload(b + VL);
+        if (next) PREFETCH_FAR(next + k * AHEAD);
         UNROLL(16)
         for (i = 0; i < rows; i++) {
             vf ai = vset1(a[i * a_row]);
@@ -53,17 +57,18 @@ CGPT_INLINE void tile_product(int rows, Py_ssize_t depth, const float *CGPT_REST
 }
 
 /* Up to MR rows: as few as suffice are computed and written, which may be more than asked for. */
-#define TILE(name, A_ROW, A_K)                                                                  \
+#define TILE(name, A_ROW, A_K, NEXT, ...)                                                       \
     static void name(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,        \
-                     float *c, Py_ssize_t ldc, int add, const float *bias) {                   \
-        if (rows > MR_MID) tile_product(MR, depth, a, A_ROW, A_K, b, c, ldc, add, bias);       \
+                     float *c, Py_ssize_t ldc, int add, const float *bias __VA_ARGS__) {       \
+        if (rows > MR_MID) tile_product(MR, depth, a, A_ROW, A_K, b, c, ldc, add, bias, NEXT);  \
         else if (rows > MR_LOW)                                                                \
-            tile_product(MR_MID, depth, a, A_ROW, A_K, b, c, ldc, add, bias);                  \
-        else tile_product(MR_LOW, depth, a, A_ROW, A_K, b, c, ldc, add, bias);                 \
+            tile_product(MR_MID, depth, a, A_ROW, A_K, b, c, ldc, add, bias, NEXT);            \
+        else tile_product(MR_LOW, depth, a, A_ROW, A_K, b, c, ldc, add, bias, NEXT);           \
     }
 
-TILE(tile_of_panel, 1, MR)     /* A packed in panels of MR rows */
-TILE(tile_of_strip, 1, NR)     /* A as [k][NR], its rows some of the NR columns */
-TILE(tile_of_block, NR, 1)     /* A as [row][NR], depth at most NR */
+TILE(tile_of_panel, 1, MR, 0)     /* A packed in panels of MR rows */
+TILE(tile_of_strip, 1, NR, 0)     /* A as [k][NR], its rows some of the NR columns */
+TILE(tile_of_block, NR, 1, 0)     /* A as [row][NR], depth at most NR */
+TILE(tile_ahead, 1, MR, next, , const float *next)  /* of panels; asks for depth * AHEAD of next */
 
 #endif

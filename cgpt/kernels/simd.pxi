@@ -35,6 +35,9 @@ cdef extern from "micro.h" nogil:
     enum: ADD_BIAS
     void tile_of_panel(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,
                        float *c, Py_ssize_t ldc, int add, const float *bias)
+    void tile_ahead(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b, float *c,
+                    Py_ssize_t ldc, int add, const float *bias, const float *next)
+    int AHEAD
     void tile_of_strip(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,
                        float *c, Py_ssize_t ldc, int add, const float *bias)
     void tile_of_block(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,
