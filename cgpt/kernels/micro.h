@@ -11,8 +11,9 @@
 enum { STORE, ACCUMULATE, ADD_BIAS };
 
 /* C (rows x NR, row stride ldc) = sum over k of A[:, k] outer B[k][:]. Element (i, k) of A is at
- * a[i * a_row + k * a_k]; B is packed, NR floats a k; next, or NULL, is asked for ahead. rows, a_row and a_k are constants where it
- * is called, so that every sum has a register and every address an offset. */
+ * a[i * a_row + k * a_k]; B is packed, NR floats a k; next, or NULL, is asked for ahead. rows,
+ * a_row and a_k are constants where it is called, so that every sum has a register and every
+ * address an offset. */
 CGPT_INLINE void tile_product(int rows, Py_ssize_t depth, const float *CGPT_RESTRICT a,
                               Py_ssize_t a_row, Py_ssize_t a_k, const float *CGPT_RESTRICT b,
                               float *CGPT_RESTRICT c, Py_ssize_t ldc, int add,
