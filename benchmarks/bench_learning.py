@@ -75,8 +75,9 @@ def recipe(changes: dict[str, str]) -> tuple[Any, Any]:
     """(GPTConfig, TrainConfig) with fields changed by name."""
     from cgpt import GPTConfig, TrainConfig
 
-    shape = GPTConfig(n_layer=4, n_head=8, n_embd=256, n_ff=1024, vocab_size=4096, block_size=256)
-    train = TrainConfig(batch_tokens=2048, lr=2e-3, warmup=20, min_lr_ratio=0.0)
+    shape = GPTConfig(n_layer=2, n_head=8, n_embd=256, n_ff=1024, vocab_size=8192, block_size=256)
+    train = TrainConfig(batch_tokens=2048, lr=3e-3, warmup=20, min_lr_ratio=0.0, optimizer="muon",
+                        embedding_lr=3.0, schedule="wsd", decay_share=0.6)
     for config in (shape, train):
         kinds = {field.name: type(getattr(config, field.name)) for field in fields(config)}
         found = {name: kinds[name](changes.pop(name)) for name in list(changes) if name in kinds}
