@@ -57,7 +57,7 @@ def extensions() -> list[Extension]:
                       depends=[folder + name for name in ("crc32.h", "decimal.h", "reading.h")],
                       extra_compile_args=list(FLAGS))
     modules = [extension("cgpt._kernels", "cgpt/_kernels.pyx", []), codec]
-    modules += [Extension(f"cgpt.{name}", [f"cgpt/{name}.pyx"], depends=["cgpt/unicode.pxi"],
+    modules += [Extension(f"cgpt.{name}", [f"cgpt/{name}.pyx"], depends=["cgpt/encoding.pxi"],
                           extra_compile_args=list(FLAGS))
                 for name in ("_lattice", "_bpe", "_merging", "_seen", "_packing")]
     if X86 and not MSVC:

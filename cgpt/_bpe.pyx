@@ -3,12 +3,7 @@
 Source: Sennrich, Haddow, Birch 2016, arXiv:1508.07909; over bytes: Radford et al. 2019, section 2.2.
 """
 
-from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-
-include "unicode.pxi"
+include "encoding.pxi"
 
 cdef enum:
     BLANK, DIGIT, LETTER, SIGN          # classes of characters
@@ -37,81 +32,52 @@ cdef inline int class_of(uint32_t c) noexcept nogil:
     return LETTER
 
 
-cdef Py_ssize_t piece_end(int kind, void *data, Py_ssize_t start, Py_ssize_t n) noexcept nogil:
+cdef Py_ssize_t piece_end(Text text, Py_ssize_t start) noexcept nogil:
     """Where the piece that begins at `start` ends.
 
     A piece is a run of one class, with the one space (U+0020) before it; of blanks before
     something else the last one, where it is a space, belongs to what follows.
     """
     cdef Py_ssize_t at = start
-    cdef uint32_t c = PyUnicode_READ(kind, data, at)
+    cdef uint32_t c = character(text, at)
     cdef int found = class_of(c)
     cdef Py_ssize_t most = LONGEST
     if found == BLANK:
-        while at < n and at - start < LONGEST and class_of(
-                PyUnicode_READ(kind, data, at)) == BLANK:
+        while at < text.n and at - start < LONGEST and class_of(character(text, at)) == BLANK:
             at += 1
-        if at == n or at - start == LONGEST or PyUnicode_READ(kind, data, at - 1) != 32:
+        if at == text.n or at - start == LONGEST or character(text, at - 1) != 32:
             return at
         if at - 1 > start:
             return at - 1
-        found = class_of(PyUnicode_READ(kind, data, at))
+        found = class_of(character(text, at))
         start += 1
     if found == DIGIT:
         most = DIGITS
-    while at < n and at - start < most and class_of(PyUnicode_READ(kind, data, at)) == found:
+    while at < text.n and at - start < most and class_of(character(text, at)) == found:
         at += 1
     return at
 
 
-cdef int put_utf8(int kind, void *data, Py_ssize_t start, Py_ssize_t end,
-                  uint8_t *target) noexcept nogil:
+cdef int put_utf8(Text text, Py_ssize_t start, Py_ssize_t end, uint8_t *target) noexcept nogil:
     """The UTF-8 of text[start:end], lone surrogates too; its length."""
     cdef int size = 0
-    cdef uint32_t c
     cdef Py_ssize_t i
     for i in range(start, end):
-        c = PyUnicode_READ(kind, data, i)
-        if c < 0x80:
-            target[size] = <uint8_t>c
-            size += 1
-            continue
-        if c < 0x800:
-            target[size] = <uint8_t>(0xC0 | c >> 6)
-            size += 1
-        else:
-            if c < 0x10000:
-                target[size] = <uint8_t>(0xE0 | c >> 12)
-                size += 1
-            else:
-                target[size] = <uint8_t>(0xF0 | c >> 18)
-                target[size + 1] = <uint8_t>(0x80 | (c >> 12 & 0x3F))
-                size += 2
-            target[size] = <uint8_t>(0x80 | (c >> 6 & 0x3F))
-            size += 1
-        target[size] = <uint8_t>(0x80 | (c & 0x3F))
-        size += 1
+        size += utf8(character(text, i), target + size)
     return size
 
 
 def pieces(str text not None):
     """The pieces of a text, as a list of their UTF-8; no token reaches over their borders."""
-    cdef int kind = PyUnicode_KIND(text)
-    cdef void *data = PyUnicode_DATA(text)
-    cdef Py_ssize_t at = 0, end, n = len(text)
+    cdef Text given = characters_of(text)
+    cdef Py_ssize_t at = 0, end
     cdef uint8_t room[ROOM]
     found = []
-    while at < n:
-        end = piece_end(kind, data, at, n)
-        found.append(PyBytes_FromStringAndSize(<char *>room,
-                                               put_utf8(kind, data, at, end, room)))
+    while at < given.n:
+        end = piece_end(given, at)
+        found.append(PyBytes_FromStringAndSize(<char *>room, put_utf8(given, at, end, room)))
         at = end
     return found
-
-
-cdef struct Run:
-    int32_t *ids            # tokens found so far
-    Py_ssize_t n_ids, room
 
 
 cdef struct Pair:
@@ -119,7 +85,7 @@ cdef struct Pair:
     int32_t merged
 
 
-cdef class BytePairs:
+cdef class BytePairs(Encoder):
     """Tokens in the order of their merging, and a text in them.
 
     tokens  byte strings of at least two bytes, distinct; tokens[i] has the id first_word + i
@@ -174,56 +140,19 @@ cdef class BytePairs:
         cdef Pair *found = &self.pairs[self.slot(self.key(left, right))]
         return found.merged if found.key else 0x7FFFFFFF
 
-    def encode(self, str text not None):
-        """The ids of a text, as the bytes of native int32."""
-        return self.encode_many([text])[0]
-
-    def encode_many(self, list texts not None):
-        """The ids of all texts end to end, and how many each has: bytes of int32, of int64.
-
-        The GIL is released once for all of them.
-        """
-        cdef Py_ssize_t n = len(texts), i, before
-        cdef Text *given = characters_of(texts)
-        cdef Run run
-        cdef int failed = 0
-        counts = bytearray(n * sizeof(int64_t))
-        cdef int64_t *sizes = <int64_t *>PyByteArray_AS_STRING(counts)
-        run.n_ids, run.room = 0, 8 * ROOM
-        run.ids = <int32_t *>malloc(run.room * sizeof(int32_t))
-        try:
-            if not run.ids:
-                raise MemoryError("no memory to encode texts")
-            with nogil:
-                for i in range(n):
-                    before = run.n_ids
-                    failed = self.walk(given[i].kind, given[i].data, given[i].n, &run)
-                    if failed:
-                        break
-                    sizes[i] = run.n_ids - before
-            if failed:
-                raise MemoryError("no memory to encode texts")
-            return (PyBytes_FromStringAndSize(<char *>run.ids, run.n_ids * sizeof(int32_t)),
-                    bytes(counts))
-        finally:
-            free(given)
-            free(run.ids)
-
-    cdef int walk(self, int kind, void *data, Py_ssize_t n, Run *run) noexcept nogil:
-        """Encode piece by piece into run.ids, which grows; 1 where memory ends."""
+    cdef int append(self, Text text, Tokens *tokens) noexcept nogil:
+        """Piece by piece; 1 where memory ends."""
         cdef Py_ssize_t at = 0, end
-        cdef uint8_t text[ROOM]
-        cdef int32_t *grown
+        cdef uint8_t piece[ROOM]
+        cdef int32_t *ids
         cdef int size
-        while at < n:
-            end = piece_end(kind, data, at, n)
-            size = put_utf8(kind, data, at, end, text)
-            if run.n_ids + size > run.room:
-                grown = <int32_t *>realloc(run.ids, 2 * run.room * sizeof(int32_t))
-                if not grown:
-                    return 1
-                run.ids, run.room = grown, 2 * run.room
-            run.n_ids += self.merge(text, size, run.ids + run.n_ids)
+        while at < text.n:
+            end = piece_end(text, at)
+            size = put_utf8(text, at, end, piece)
+            ids = room_for(tokens, size)
+            if not ids:
+                return 1
+            tokens.n += self.merge(piece, size, ids)
             at = end
         return 0
 

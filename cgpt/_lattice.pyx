@@ -9,13 +9,9 @@ Source: Viterbi 1967, IEEE Trans. Inf. Theory 13(2), for the path; Fredkin 1960,
 trie.
 """
 
-from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.math cimport INFINITY
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
 
-include "unicode.pxi"
+include "encoding.pxi"
 
 cdef enum:
     DIRECT = 0x10000        # the first characters below this have their node in a table
@@ -41,12 +37,11 @@ cdef struct Step:
 cdef struct Run:
     Step *steps             # of one piece: places 0 .. its length
     Py_ssize_t n_steps
-    int32_t *ids            # tokens found so far
-    Py_ssize_t n_ids, room
+    Tokens *tokens
     double score            # of all pieces before
 
 
-cdef class Lattice:
+cdef class Lattice(Encoder):
     """Words with scores, and the path of the highest sum of scores through a text.
 
     words       distinct texts of at least one character
@@ -154,82 +149,41 @@ cdef class Lattice:
         """Whether any word holds these two side by side."""
         return self.pairs[self.pair_slot(<uint64_t>left << 21 | right)] != 0
 
-    def encode(self, str text not None):
-        """The ids of the best path, as the bytes of native int32; equal sums: see `score`."""
-        cdef Run run
-        self.search(text, &run, -1)
-        try:
-            return PyBytes_FromStringAndSize(<char *>run.ids, run.n_ids * sizeof(int32_t))
-        finally:
-            free(run.ids)
-
-    def encode_many(self, list texts not None):
-        """The ids of all texts end to end, and how many each has: bytes of int32, of int64.
-
-        The GIL is released once for all of them.
-        """
-        cdef Py_ssize_t n = len(texts), i, before
-        cdef Text *given = characters_of(texts)
-        cdef Run run
-        cdef int failed = 0
-        counts = bytearray(n * sizeof(int64_t))
-        cdef int64_t *sizes = <int64_t *>PyByteArray_AS_STRING(counts)
-        run.n_ids, run.score, run.room, run.n_steps = 0, 0.0, 1024, 1024
-        run.ids = <int32_t *>malloc(run.room * sizeof(int32_t))
-        run.steps = <Step *>malloc(run.n_steps * sizeof(Step))
-        try:
-            if not run.ids or not run.steps:
-                raise MemoryError("no memory to encode texts")
-            with nogil:
-                for i in range(n):
-                    before = run.n_ids
-                    failed = self.walk(given[i].kind, given[i].data, given[i].n, &run, -1)
-                    if failed:
-                        break
-                    sizes[i] = run.n_ids - before
-            if failed:
-                raise MemoryError("no memory to encode texts")
-            return (PyBytes_FromStringAndSize(<char *>run.ids, run.n_ids * sizeof(int32_t)),
-                    bytes(counts))
-        finally:
-            free(given)
-            free(run.ids)
-            free(run.steps)
+    cdef int append(self, Text text, Tokens *tokens) noexcept nogil:
+        """The ids of the best path, equal sums: see `score`; 1 where memory ends."""
+        cdef double score
+        return self.search(text, tokens, &score, -1)
 
     def score(self, str text not None, Py_ssize_t without=-1):
         """The sum of scores of the best path, where the word of index `without` is left out.
 
         Of paths with equal sums the one with the longer last word is taken, at every place.
         """
-        cdef Run run
-        self.search(text, &run, <int32_t>without)
-        free(run.ids)
-        return run.score
-
-    cdef int search(self, str text, Run *run, int32_t without) except -1:
-        """Fill `run`; the caller frees run.ids. Texts of some length release the GIL."""
-        cdef int kind = PyUnicode_KIND(text), failed
-        cdef void *data = PyUnicode_DATA(text)
-        cdef Py_ssize_t n = len(text)
-        run.n_ids, run.score, run.room = 0, 0.0, n + 8
-        run.n_steps = min(n + 1, 1024)
-        run.ids = <int32_t *>malloc(run.room * sizeof(int32_t))
-        run.steps = <Step *>malloc(run.n_steps * sizeof(Step))
-        if not run.ids or not run.steps:
-            failed = 1
-        elif n < 256:
-            failed = self.walk(kind, data, n, run, without)
-        else:
-            with nogil:
-                failed = self.walk(kind, data, n, run, without)
-        free(run.steps)
+        cdef Text given = characters_of(text)
+        cdef Tokens tokens = Tokens(NULL, 0, 0)
+        cdef double score = 0
+        cdef int failed
+        with nogil:
+            failed = self.search(given, &tokens, &score, <int32_t>without)
+        free(tokens.ids)
         if failed:
-            free(run.ids)
-            raise MemoryError(f"no memory to encode a text of {n} characters")
-        return 0
+            raise MemoryError(f"no memory to encode a text of {given.n} characters")
+        return score
 
-    cdef int walk(self, int kind, void *data, Py_ssize_t n, Run *run,
-                  int32_t without) noexcept nogil:
+    cdef int search(self, Text text, Tokens *tokens, double *score,
+                    int32_t without) noexcept nogil:
+        """The best path: its ids behind those found before, its sum; 1 where memory ends."""
+        cdef Run run
+        cdef int failed = 1
+        run.tokens, run.score, run.n_steps = tokens, 0.0, min(text.n + 1, 1024)
+        run.steps = <Step *>malloc(run.n_steps * sizeof(Step))
+        if run.steps:
+            failed = self.walk(text, &run, without)
+        free(run.steps)
+        score[0] = run.score
+        return failed
+
+    cdef int walk(self, Text text, Run *run, int32_t without) noexcept nogil:
         """The search; 1 where memory ends.
 
         The text falls into pieces between two characters that no word holds side by side: every
@@ -243,11 +197,11 @@ cdef class Lattice:
         cdef Edge *slot
         cdef Step *step
         run.steps[0].best = 0.0
-        for at in range(n):
-            first = PyUnicode_READ(kind, data, at)
+        for at in range(text.n):
+            first = character(text, at)
             if at == reach and at > start and not self.inside(
-                    PyUnicode_READ(kind, data, at - 1), first):
-                if self.emit(kind, data, start, at, run):
+                    character(text, at - 1), first):
+                if self.emit(text, start, at, run):
                     return 1
                 start = filled = at
                 run.steps[0].best = 0.0
@@ -270,8 +224,8 @@ cdef class Lattice:
             reach = max(reach, end)
             if not node:
                 continue
-            while found.children and end < n:
-                slot = self.edge(node, PyUnicode_READ(kind, data, end))
+            while found.children and end < text.n:
+                slot = self.edge(node, character(text, end))
                 if not slot.key:
                     break
                 node = slot.child
@@ -288,7 +242,7 @@ cdef class Lattice:
                 step = &run.steps[end - start]
                 if here + found.score > step.best:
                     step.best, step.start, step.word = here + found.score, at, found.word
-        return self.emit(kind, data, start, n, run) if n else 0
+        return self.emit(text, start, text.n, run) if text.n else 0
 
     cdef inline int reserve(self, Run *run, Py_ssize_t place) noexcept nogil:
         """Make room for a place of the piece; 1 where there is none."""
@@ -301,54 +255,32 @@ cdef class Lattice:
         run.steps, run.n_steps = grown, 2 * run.n_steps
         return 0
 
-    cdef int emit(self, int kind, void *data, Py_ssize_t start, Py_ssize_t end,
-                  Run *run) noexcept nogil:
+    cdef int emit(self, Text text, Py_ssize_t start, Py_ssize_t end, Run *run) noexcept nogil:
         """Append the ids of the best path of the piece [start, end); 1 where memory ends."""
         cdef Py_ssize_t place = end - start, count = 0, at
         cdef Step *steps = run.steps
-        cdef int32_t *grown
+        cdef int32_t *ids
         cdef uint8_t bytes[4]
         cdef int size
         run.score += steps[place].best
         while place:
             count += 1 if steps[place].word >= 0 else utf8_length(
-                PyUnicode_READ(kind, data, start + place - 1))
+                character(text, start + place - 1))
             place = steps[place].start - start
-        if run.n_ids + count > run.room:
-            run.room = 2 * run.room + count
-            grown = <int32_t *>realloc(run.ids, run.room * sizeof(int32_t))
-            if not grown:
-                return 1
-            run.ids = grown
-        run.n_ids += count
-        at, place = run.n_ids, end - start
+        ids = room_for(run.tokens, count)
+        if not ids:
+            return 1
+        run.tokens.n += count
+        at, place = count, end - start
         while place:
             if steps[place].word >= 0:
                 at -= 1
-                run.ids[at] = self.first_word + steps[place].word
+                ids[at] = self.first_word + steps[place].word
             else:
-                size = utf8(PyUnicode_READ(kind, data, start + place - 1), bytes)
+                size = utf8(character(text, start + place - 1), bytes)
                 while size:
                     size -= 1
                     at -= 1
-                    run.ids[at] = self.first_byte + bytes[size]
+                    ids[at] = self.first_byte + bytes[size]
             place = steps[place].start - start
         return 0
-
-
-cdef inline int utf8_length(uint32_t char) noexcept nogil:
-    return 1 + (char > 0x7F) + (char > 0x7FF) + (char > 0xFFFF)
-
-
-cdef inline int utf8(uint32_t char, uint8_t *target) noexcept nogil:
-    """The character's UTF-8, a lone surrogate's too; its length."""
-    cdef int size = utf8_length(char), i
-    cdef uint32_t code = char, lead = 0xF00
-    if size == 1:
-        target[0] = <uint8_t>code
-        return 1
-    for i in range(size - 1, 0, -1):
-        target[i] = <uint8_t>(0x80 | (code & 0x3F))
-        code >>= 6
-    target[0] = <uint8_t>(lead >> size | code)
-    return size
