@@ -29,11 +29,12 @@ class KernelClock:
     """Times every kernel that is called through cgpt.kernels, by replacing its functions there.
 
     The two looks at the clock and the call of the replacement fall outside the time that is
-    counted, so what is left of a step is a little more than Python's own share.
+    counted, so what is left of a step is a little more than Python's own share. What a call did
+    is found later, from its arguments.
     """
 
     def __init__(self) -> None:
-        self.calls: dict[str, Calls] = defaultdict(Calls)
+        self._log: list[tuple[str, float, tuple[Any, ...], dict[str, Any]]] = []
         for name, function in list(vars(kernels).items()):
             if callable(function) and getattr(kernels._generic, name, None) is not None:
                 setattr(kernels, name, self._timed(name, function))
@@ -44,13 +45,21 @@ class KernelClock:
             try:
                 return function(*args, **more)
             finally:
-                found = self.calls[name]
-                found.seconds += time.perf_counter() - start
-                found.work += operations(name, args)
-                found.size += sum(one.nbytes for one in (*args, *more.values())
-                                  if isinstance(one, np.ndarray))
+                self._log.append((name, time.perf_counter() - start, args, more))
 
         return timed
+
+    def take(self) -> dict[str, Calls]:
+        """What each kernel did since the last time."""
+        found: dict[str, Calls] = defaultdict(Calls)
+        for name, seconds, args, more in self._log:
+            one = found[name]
+            one.seconds += seconds
+            one.work += operations(name, args)
+            one.size += sum(array.nbytes for array in (*args, *more.values())
+                            if isinstance(array, np.ndarray))
+        self._log.clear()
+        return found
 
 
 def operations(name: str, args: tuple[Any, ...]) -> float:

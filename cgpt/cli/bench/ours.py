@@ -91,9 +91,9 @@ def clocked(shape: Shape, seconds: float) -> Callable[[], tuple[float, dict[str,
     steps = max(1, round(seconds / seconds_of(step)))
 
     def measure() -> tuple[float, dict[str, Calls]]:
-        clock.calls.clear()
+        clock.take()
         total = seconds_of(lambda: [step() for _ in range(steps)])
-        return total / steps, {name: one / steps for name, one in clock.calls.items()}
+        return total / steps, {name: one / steps for name, one in clock.take().items()}
 
     return measure
 

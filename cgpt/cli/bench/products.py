@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cgpt.cli.bench import measure
-from cgpt.cli.bench.measure import Measurement, best, ratio
+from cgpt.cli.bench.measure import Measurement, ratio
 from cgpt.cli.bench.shapes import SHAPES
 from cgpt.cli.bench.table import Settings
-from cgpt.cli.bench.train import READ
+from cgpt.cli.bench.train import READ, compared
 from cgpt.cli.bench.workers import Crew
 
 DIRECTIONS = ("forward", "backward_input", "backward_weight")
@@ -29,22 +29,11 @@ def bench_products(run: Settings) -> Iterator[Measurement]:
                            "columns": columns, "seconds": measure.LEAST_SECONDS / 4}
                 tasks = dict.fromkeys(crew.names, ("product", details))
                 tasks["blas-slices-1"] = ("product", {**details, "parts": run.threads})
-                found = crew.measure({**tasks, "machine": peak}, run.repeats).values
-                peaks = [one["fma"] for one in found.pop("machine")]
-                yield from beside(f"{layer} {direction}", found, peaks, run.config)
-
-
-def beside(label: str, found: dict[str, list[float]], peaks: list[float],
-           config: str) -> Iterator[Measurement]:
-    """The rates of one product, cgpt's over that of the best other side, and over the peak."""
-    rates = {side: Measurement(label, "GFLOP/s", values, side, config)
-             for side, values in found.items()}
-    yield from rates.values()
-    fastest = best(found, [side for side in found if side != "cgpt"])
-    over = ratio(rates["cgpt"], found[fastest], "best other")
-    over.note = fastest
-    yield over
-    yield ratio(rates["cgpt"], peaks, "multiply-add peak")
+                found = crew.measure({**tasks, "machine": peak}, run.repeats)
+                peaks = [one["fma"] for one in found.values.pop("machine")]
+                rate, *more = compared(found, f"{layer} {direction}", "GFLOP/s", run.config,
+                                       crew.names[1:], "best other")
+                yield from (rate, *more, ratio(rate, peaks, "multiply-add peak"))
 
 
 def bench_roofline(run: Settings) -> Iterator[Measurement]:

@@ -37,8 +37,9 @@ class Shape:
     @property
     def matmul_parameters(self) -> int:
         """Elements of all matrices that rows are multiplied with: the blocks' and the head."""
-        C = self.n_embd
-        return self.n_layer * (4 * C * C + 2 * C * self.n_ff) + self.vocab_size * C
+        sizes = {name: depth * columns for name, (depth, columns) in self.linears.items()}
+        head = sizes.pop("head")
+        return self.n_layer * sum(sizes.values()) + head
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
