@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
 from cgpt.data import IGNORED, Dialogue, Sample, check_turns
 from cgpt.errors import DataError
+from cgpt.items import n_characters
 from cgpt.template import template_of
 from cgpt.tokenizer import Tokenizer
 
@@ -222,11 +223,9 @@ def in_shards(documents: Iterable[str | Dialogue]) -> Iterator[list[str | Dialog
         yield shard
 
 
-def n_characters(document: str | Dialogue) -> int:
-    """Characters of a text, or of all messages of a dialogue."""
-    if isinstance(document, str):
-        return len(document)
-    return sum(len(message.content) for message in document)
+def token_type(tokenizer: Tokenizer) -> type[np.signedinteger[Any]]:
+    """The integers that hold its ids and their complements."""
+    return np.int16 if len(tokenizer) <= 1 << 15 else np.int32
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Iterable[str | Dialogue]) -> Shard:
@@ -259,7 +258,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[str | Dialogue]) 
     ids = np.where(np.repeat(np.array(learnt, bool), counts), ids, ~ids)
     heads, tails = _flat(before), _flat(behind)
     tokens, sizes = _interleaved([(~heads[0], heads[1]), (ids, counts), tails],
-                                 np.int16 if len(tokenizer) <= 1 << 15 else np.int32)
+                                 token_type(tokenizer))
     signed = np.array(pieces, np.int64)
     owners = np.repeat(np.arange(len(signed)), np.abs(signed))
     totals = np.bincount(owners, sizes, minlength=len(signed)).astype(np.int64)

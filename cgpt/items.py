@@ -36,6 +36,11 @@ class Message:
 Dialogue = tuple[Message, ...]
 
 
+def n_characters(item: str | Dialogue) -> int:
+    """Characters of a text, or of all messages of a dialogue."""
+    return len(item) if isinstance(item, str) else sum(len(message.content) for message in item)
+
+
 class Unusable(Exception):
     """An item that cannot be used; the message says what was found and expected."""
 

@@ -21,6 +21,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -34,10 +35,10 @@ from cgpt.documents import (
     TokenStore,
     encode_documents,
     in_shards,
-    n_characters,
+    token_type,
 )
 from cgpt.errors import DataError
-from cgpt.items import Dialogue, Message, turn_fault
+from cgpt.items import Dialogue, Message, n_characters, turn_fault
 from cgpt.readers import FileReport, Reading, digest_of
 from cgpt.tokenizer import Tokenizer
 
@@ -130,6 +131,7 @@ def _load(entry: Path, tokenizer: Tokenizer) -> Prepared | None:
     """A complete entry, or None where it is not there, not complete or damaged."""
     try:
         index = json.loads((entry / "index.json").read_bytes())
+        _allow_open(len(index["digests"]))
         shards = [_map(_path(entry, number), _dtype(tokenizer), digest)
                   for number, digest in enumerate(index["digests"])]
         files = [FileReport(**one) for one in index["files"]]
@@ -143,8 +145,19 @@ def _load(entry: Path, tokenizer: Tokenizer) -> Prepared | None:
     return Prepared(store, files, dialogue, entry, True)
 
 
+def _allow_open(files: int) -> None:
+    """Let this process hold so many files more, where the system can: every map keeps its own."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY:
+            most = soft + files if hard == resource.RLIM_INFINITY else min(soft + files, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def _dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
-    return np.dtype("<i2" if len(tokenizer) <= 1 << 15 else "<i4")
+    return np.dtype(token_type(tokenizer)).newbyteorder("<")
 
 
 def _path(entry: Path, number: int) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 
 from cgpt._seen import Seen
 from cgpt.errors import DataError
-from cgpt.items import FORMS, Dialogue, Unusable, is_item, keys_of, kind_of, read_item
+from cgpt.items import FORMS, Dialogue, Unusable, is_item, keys_of, kind_of, n_characters, read_item
 from cgpt.large_files import (
     LONGEST_TEXT,
     Broken,
@@ -88,25 +88,26 @@ class Reading:
             paths = [paths]
         self._paths = [os.fspath(path) for path in paths]
         self._large = large
-        self._seen = Seen() if unique else None
+        self._unique = unique
         self.files: list[FileReport] = []
         self.fingerprint = ""
 
     def __iter__(self) -> Iterator[str | Dialogue]:
         self.files.clear()
-        self._seen = None if self._seen is None else Seen()
+        seen = Seen() if self._unique else None
         digest = hashlib.sha256()
         for path, skipped in find_files(self._paths):
             if skipped:
                 self.files.append(FileReport(path, skipped=skipped))
             else:
-                yield from self._file(path, digest)
+                yield from self._file(path, digest, seen)
         if not self.files:
             raise DataError("no data: name at least one .json, .jsonl or .txt file or folder")
         self.fingerprint = digest.hexdigest()
 
-    def _file(self, path: str, digest: Any) -> Iterator[str | Dialogue]:
-        """The items of one file; its hash goes into `digest`, its report into `files`."""
+    def _file(self, path: str, digest: Any, seen: Seen | None) -> Iterator[str | Dialogue]:
+        """The items of one file that are not in `seen`; its hash goes into `digest`, its report
+        into `files`."""
         size, content = _size_of(path), hashlib.sha256()
         if size > self._large and _can_stream(path):
             items = _large_items(path, content)
@@ -118,12 +119,11 @@ class Reading:
         for item in items:
             if item is None:
                 dropped += 1
-            elif self._seen is not None and not self._seen.add(digest_of(item)):
+            elif seen is not None and not seen.add(digest_of(item)):
                 duplicates += 1
             else:
                 kept[isinstance(item, tuple)] += 1
-                characters += len(item) if isinstance(item, str) else sum(
-                    len(message.content) for message in item)
+                characters += n_characters(item)
                 yield item
         digest.update(content.digest())
         if not sum(kept) and not duplicates:
@@ -298,6 +298,8 @@ def _large_items(path: str, digest: Any) -> Iterator[str | Dialogue | None]:
     except UnicodeDecodeError:
         number, line = first_wrong_line(path)
         _decode(path, line, number)
+        raise DataError("a data file was changed while it was read; start again when nothing "
+                        "writes to the data") from None     # no line is wrong any more
     except OSError as error:
         raise _unreadable(path, error) from error
 

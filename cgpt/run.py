@@ -145,15 +145,16 @@ class TrainingRun:
         sources = read_sources(config, cache, progress)
         llm = load_weights(config.init) if config.init else LLM.fresh(
             find_vocabulary(config, sources, cache), config.shape(), seed=config.seed)
-        for source in sources.values():
-            source.documents(llm.tokenizer)
         fingerprints = {name: source.fingerprint for name, source in sources.items()}
         if config.init:
             fingerprints["init"] = fingerprint(llm.gpt)
         llm.metadata["made_with"] = made_with()
         llm.training_state.run = config.to_dict()
         llm.training_state.data_fingerprint = _join_fingerprints(fingerprints)
-        return cls(config, llm, sources)
+        run = cls(config, llm, sources)
+        for name in run.phases:
+            run.documents(name)
+        return run
 
     @classmethod
     def resume(cls, llm: LLM, epochs: int | None = None, lr: float | None = None, *,

@@ -118,9 +118,11 @@ class Source:
     def weights(self) -> list[float]:
         """How often an epoch takes each of `files`; of entries that overlap the last one counts."""
         found = [1.0] * len(self.files)
+        files = [os.path.realpath(file.path) for file in self.files]
         for path, weight in self._mix:
-            for number, file in enumerate(self.files):
-                if _lies_in(file.path, path):
+            folder = os.path.realpath(path)
+            for number, file in enumerate(files):
+                if _lies_in(file, folder):
                     found[number] = weight
         return found
 
@@ -150,9 +152,10 @@ def mix_pairs(mix: Any) -> tuple[tuple[str, float], ...]:
 
 def check_mix(mix: Mix, paths: Sequence[str]) -> None:
     """Raises ConfigError for a path at which no file of the data lies."""
-    found = [path for path, skipped in find_files(paths) if not skipped]
+    found = [os.path.realpath(path) for path, skipped in find_files(paths) if not skipped]
     for path, _ in mix:
-        if not any(_lies_in(file, path) for file in found):
+        folder = os.path.realpath(path)
+        if not any(_lies_in(file, folder) for file in found):
             raise ConfigError(f"mix: no file of the data is {path} or lies in it; name a file or "
                               "folder of the data")
 
@@ -181,6 +184,6 @@ def learn_vocabulary(sources: Sequence[Source], vocab_size: int, kind: str,
     return tokenizer
 
 
-def _lies_in(file: str, path: str) -> bool:
-    real, folder = os.path.realpath(file), os.path.realpath(path)
-    return real == folder or real.startswith(folder.rstrip(os.sep) + os.sep)
+def _lies_in(file: str, folder: str) -> bool:
+    """Whether a file is `folder` or in it; both without links."""
+    return file == folder or file.startswith(folder.rstrip(os.sep) + os.sep)

@@ -110,6 +110,31 @@ def test_the_cache_trains_to_the_same_bits(phase: str, changes: dict, small_shar
     assert len(list((tmp_path / "cache").glob("*/*.shard"))) > 2
 
 
+def test_a_phase_that_is_not_trained_is_not_prepared(small_shards: None, tmp_path: Path) -> None:
+    texts, chat = write(tmp_path / "a.jsonl", TEXTS), write(tmp_path / "b.jsonl", DIALOGUES)
+    run = TrainingRun.start(RunConfig(
+        pretrain=(str(texts),), chat=(str(chat),), preset="tiny", tokenizer="chars",
+        pretrain_train=TrainConfig(epochs=0)))
+    assert run.phases == ["finetune"]
+    assert run.sources["finetune"].entry and not run.sources["pretrain"].entry
+
+
+def test_more_shards_than_files_may_be_open(small_shards: None, tmp_path: Path) -> None:
+    """A map keeps a descriptor: the limit is raised for them, or the cache could not be read."""
+    resource = pytest.importorskip("resource")
+    path = write(tmp_path / "a.jsonl", [f"第{number}条，一段二十个字以上的文字。"
+                                         for number in range(300)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = len(os.listdir("/proc/self/fd")) + 60 if os.path.isdir("/proc/self/fd") else 256
+    resource.setrlimit(resource.RLIMIT_NOFILE, (low, hard))
+    try:
+        source = Source([str(path)], "pretrain")
+        assert len(source.documents(small_tokenizer())) == 300
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(list((tmp_path / "cache").glob("*/*.shard"))) > 100
+
+
 def test_a_run_is_stopped_and_resumed_from_the_cache(small_shards: None, tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
@@ -359,6 +384,10 @@ def test_a_run_with_a_mix_is_repeated_from_toml(small_shards: None, tmp_path: Pa
     (tmp_path / "run.toml").write_text('tokenizer = "chars"\n[mix]\n"b.jsonl" = 0.5\n')
     assert main(["train", "--config", "run.toml", *common, "--out", "table.bin"]) == 0
     assert weights("table.bin") == weights("m.bin")
+    (tmp_path / "run.toml").write_text('tokenizer = "chars"\n[mix]\n"b.jsonl" = 0.1\n')
+    assert main(["train", "--config", "run.toml", *common, "--mix", "b.jsonl=0.5", "--out",
+                 "over.bin"]) == 0
+    assert weights("over.bin") == weights("m.bin")      # an option comes on top of the table
     assert main(["train", *common, "--out", "without.bin"]) == 0
     assert weights("without.bin") != weights("m.bin")
 

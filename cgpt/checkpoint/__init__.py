@@ -142,7 +142,11 @@ def load_weights(path: PathLike) -> LLM:
     if is_binary(path):
         with BinaryFile(path) as file:
             require_whole(file)
-    llm = load_model_auto(path, training=False, weights="float32")
+            llm = binary.load(file, training=False)
+    else:
+        llm = json_file.load(path, training=False)
+    _note_base(llm, path)
+    llm = _in_form(llm, False, "float32")
     weights = aligned(llm.gpt.arena.size)
     np.copyto(weights, llm.gpt.arena.data)
     found = LLM(llm.tokenizer, type(llm.gpt)(llm.config, weights=weights))

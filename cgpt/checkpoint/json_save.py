@@ -32,7 +32,8 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> P
     arena = llm.gpt.arena
     optimizer = optimizer and adapter_of(llm) is None   # JSON holds whole models only
     with_optimizer = optimizer and llm.optimizer is not None
-    arrays = [("the weights", weights_to_save(llm))]
+    weights = weights_to_save(llm)
+    arrays = [("the weights", weights)]
     if with_optimizer:
         m, v = arena.require_moments()
         arrays += [("Adam's m", m), ("Adam's v", v)]
@@ -45,7 +46,7 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> P
         if not np.isfinite(array).all():
             raise not_saved(path, f"NaN or infinity in {what}", "finite numbers, as JSON has no "
                             "others", "save it as .bin or go back to an earlier checkpoint")
-    pieces = _pieces(llm, path, with_optimizer, extras)
+    pieces = _pieces(llm, path, weights, with_optimizer, extras)
 
     def write(out: Output) -> None:
         crc = 0
@@ -84,7 +85,7 @@ def _formatted(pieces: Iterator[str | Floats]) -> Iterator[bytes]:
             yield result()
 
 
-def _pieces(llm: LLM, path: object, optimizer: bool,
+def _pieces(llm: LLM, path: object, weights: Floats, optimizer: bool,
             extras: dict[str, Floats | None]) -> Iterator[str | Floats]:
     """The file in order, up to text_crc32: text, and numbers that are still to be formatted."""
     def part(name: str, value: Any) -> str:
@@ -100,8 +101,7 @@ def _pieces(llm: LLM, path: object, optimizer: bool,
     for number, layer in enumerate(llm.gpt.layer_records()):
         fields = {"name": layer.name, "type": layer.type, "parameters": list(layer.parameters)}
         yield (",\n" if number else "") + dump_json(path, "layers", fields)[:-1] + ', "tensors": {'
-        yield from _tensor_pieces([by_name[name] for name in layer.parameters],
-                                  weights_to_save(llm))
+        yield from _tensor_pieces([by_name[name] for name in layer.parameters], weights)
         yield "}}"
     yield '],\n"optimizer": '
     if optimizer and llm.optimizer is not None:

@@ -11,6 +11,7 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command
+from cgpt.cli.config_file import OF_THE_MODEL
 from cgpt.cli.memory import human_size
 from cgpt.cli.messages import t
 from cgpt.cli.saving import save_model
@@ -19,13 +20,12 @@ from cgpt.errors import ConfigError
 if TYPE_CHECKING:
     from cgpt.run import RunConfig, TrainingRun
 
-SHAPE = ("preset", "vocab_size", "tokenizer")
 ADAPTER = ("lora_alpha", "lora_layers")
 
 
 def check_options(config: RunConfig, values: dict[str, Any]) -> None:
     """Raises ConfigError for options that would do nothing beside the others."""
-    for name in SHAPE if config.init else ():
+    for name in OF_THE_MODEL if config.init else ():
         if values.get(name) is not None:
             raise ConfigError(f"--init {config.init} brings its own shape and vocabulary; leave "
                               f"out --{name.replace('_', '-')}")

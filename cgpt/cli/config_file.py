@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cgpt.run import RunConfig
 
 TABLES = ("pretrain_train", "finetune_train")
+OF_THE_MODEL = ("preset", "vocab_size", "tokenizer")     # what --init brings itself
 FINGERPRINT = "data_fingerprint"
 _META = "cgpt.config_file"          # where the context keeps what is no option
 
@@ -98,7 +99,7 @@ def repeated(values: dict[str, Any], phases: dict[str, Any]) -> dict[str, Any]:
             repeated by its steps
     """
     result = dict(values)
-    for name in ("preset", "vocab_size", "tokenizer") if result.get("init") else ("init",):
+    for name in OF_THE_MODEL if result.get("init") else ("init",):
         result.pop(name, None)
     for phase, name in zip(("pretrain", "finetune"), TABLES, strict=True):
         table = {key: one for key, one in result.get(name, {}).items() if key != "seed"}

@@ -96,9 +96,9 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
     changes = {key: values[key] for key in ("init", "vocab_size", "seed", "tokenizer")
                if values.get(key) is not None}
     changes.update({key: values[key] for key in ("keep_duplicates", "mix") if values.get(key)})
-    config = replace(config, **changes)
     if fields:
         config = with_fields(config, fields)
+    config = replace(config, **changes)
     both = {key: values[key] for key in TRAIN_FIELDS if values.get(key) is not None}
     if values.get("batch_size"):
         both["batch_tokens"] = values["batch_size"] * (
@@ -138,7 +138,7 @@ def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
     from cgpt.cli.data_command import describe_sources
 
     describe_sources([*run.sources.values()], say)
-    tokens = [f"{t(f'phase_{name}')} {run.documents(name).n_tokens:,}" for name in run.sources]
+    tokens = [f"{t(f'phase_{name}')} {run.documents(name).n_tokens:,}" for name in run.phases]
     say(t("data_epoch", n=", ".join(tokens)))
     llm = run.llm
     say(t("model_made", parameters=f"{llm.gpt.n_parameters:,}",

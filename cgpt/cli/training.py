@@ -102,7 +102,7 @@ def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_dat
 
     path = checkpoint or latest(values["checkpoint_dir"])
     llm = load_model_auto(path)
-    form = weights_form(path)
+    form = weights_form(path) if llm.optimizer is None else "float32"
     if form != "float32":
         raise DataError(f"{path}: the file holds weights rounded to {form} without the optimizer's "
                         "state, so no training goes on from it; resume the file that it was "
