@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard cgpt/*.pyx cgpt/kernels/*.p[xy]* cgpt/kernels/*.h cgpt/checkpoint/*.pyx cgpt/checkpoint/*.h)
+SOURCES := pyproject.toml setup.py $(wildcard cgpt/*.pyx cgpt/*.pxi cgpt/kernels/*.p[xy]* cgpt/kernels/*.h cgpt/checkpoint/*.pyx cgpt/checkpoint/*.h)
 
 .PHONY: run test sanitized lint clean
 

@@ -62,11 +62,11 @@ def main() -> int:
     result = measure(options.config, options.beam, options.new, options.repeats)
     if options.json:
         print(json.dumps(result))
-        return 0
+        return 0 if result["same"] else 1
     for name, one in result["tokens_per_second"].items():
         print(f"{name:14} {one['median']:8.0f} tokens/s  ({one['least']:.0f} to {one['most']:.0f})")
     print(f"{'the same found':14} {result['same']}")
-    return 0
+    return 0 if result["same"] else 1
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ import numpy as np
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 FILES = 4
-LARGE = 1 << 26         # bytes from which on a corpus goes to the cache
 FEW = 300               # documents of "small"
 
 
@@ -66,9 +65,10 @@ def make_corpus(folder: Path, texts: list[str], size: int, kind: str) -> None:
 def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: train a few steps, and say what that took."""
     from cgpt import prepare
+    from cgpt.cli.bench.worker import memory
     from cgpt.run import RunConfig, TrainingRun, default_run
 
-    prepare.LARGE_CORPUS = min(LARGE, args.megabytes * 500_000)
+    prepare.LARGE_CORPUS = min(prepare.LARGE_CORPUS, args.megabytes * 500_000)
     names = ["small.jsonl"] if what == "small" else [f"{n}.jsonl" for n in range(FILES)]
     paths = tuple(str(folder / name) for name in names)
     # The vocabulary of the large corpus: the same model, and no jieba in memory.
@@ -83,21 +83,13 @@ def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, floa
     name = run.phases[0]
     run.fit_phase(name, on_progress=lambda _: first.append(time.time()))
     found = {"ready": ready, "first_step": first[0], "cpu": time.process_time(),
-             "peak": peak(), "cached":
-             float(run.sources[name].cached), "tokens": run.documents(name).n_tokens,
+             "peak": memory()["peak"] / 1e6,
+             "cached": float(run.sources[name].cached), "tokens": run.documents(name).n_tokens,
              "documents": len(run.documents(name))}
     store = run.documents(name).store
     for number in range(0, len(store)):
         store.tokens(number)[::1024].max()
-    return {**found, "peak_touched": peak()}
-
-
-def peak() -> float:
-    """The most resident memory that this process has had, MB."""
-    import resource
-
-    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
+    return {**found, "peak_touched": memory()["peak"] / 1e6}
 
 
 def in_a_process(what: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:

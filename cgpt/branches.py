@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -11,9 +11,6 @@ from cgpt.arena import Floats
 from cgpt.batch import Rows
 from cgpt.context import Context
 from cgpt.sampling import Ints
-
-if TYPE_CHECKING:
-    pass
 
 
 class Branches(Protocol):

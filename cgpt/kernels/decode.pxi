@@ -133,7 +133,7 @@ cdef Operand prepare(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, P
         wait_for_all()
     if norm != NULL:
         x = room
-    return Operand(x, quads, q, scales, correction, C, P)
+    return Operand(x, quads, q, scales, correction, P)
 
 
 cdef void apply(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *to, float *y,

@@ -16,7 +16,6 @@
 #endif
 
 #define BYTES (4 * VL)      /* int8 values in a vector */
-#define TILE_ROWS 4         /* most rows of x in a tile */
 
 /* W (rows, columns) as it is stored: see Storage in cgpt/checkpoint/storage.py. */
 typedef struct {
@@ -35,7 +34,7 @@ typedef struct {
     const int8_t *q;
     const float *scales;
     const int32_t *correction;
-    Py_ssize_t columns, padded;
+    Py_ssize_t padded;
 } Operand;
 
 /* Lane i of the result is the sum of the lanes of x[i], added in the order of vsum. */
@@ -177,41 +176,16 @@ CGPT_INLINE vf scales_at(const float *scales, int group, Py_ssize_t g, Py_ssize_
 #define FROM_ZERO(correction) ((vi)(vset1(0.0f)))
 TILE_OF_BYTES(tile_of_bytes, CGPT_INLINE, add_products, FROM_ZERO)
 
-/* Ask for part `part` of `parts` of VL rows of W from j0 on, before they are needed: where many rows
- * of x share them, the arithmetic would leave the memory idle. */
+/* Ask for part `part` of `parts` of VL rows of an int8 W from j0 on, before they are needed: where many
+ * rows of x share them, the arithmetic would leave the memory idle. */
 CGPT_INLINE void fetch_part(const Weights *m, Py_ssize_t j0, Py_ssize_t part, Py_ssize_t parts) {
-    const Py_ssize_t row = m->columns * (m->form == FLOAT32 ? 4 : m->form == FLOAT16 ? 2 : 1);
+    const Py_ssize_t row = m->columns;
     const char *from = (const char *)m->data + j0 * row;
     const Py_ssize_t size = VL * row / parts + 1;
     const char *p = from + size * part, *end = from + VL * row;
     if (end > p + size) end = p + size;
     for (; p < end; p += 64) PREFETCH_FAR(p);
 }
-
-/* out[row][0 .. VL) = dot products of `rows` rows with the VL rows of W from j0 on, all of which
- * exist; those from `next` on come after them (-1: none). Four rows of W stay in the first cache
- * while all rows of x pass by. */
-#define DOTS(NAME, FUNCTION, TILE1, TILE2, TILE4)                                               \
-    FUNCTION void NAME(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,      \
-                       Py_ssize_t next, float *out) {                                           \
-        const Py_ssize_t whole = VL >= 4 ? rows / 4 * 4 : 0;                                    \
-        Py_ssize_t r;                                                                           \
-        int j;                                                                                  \
-        if (VL >= 4)                                                                            \
-            for (j = 0; j < VL; j += VL / 4)                                                    \
-                for (r = 0; r < whole; r += 4) {                                                \
-                    if (next >= 0)                                                              \
-                        fetch_part(m, next, j / (VL / 4) * (whole / 4) + r / 4, whole);         \
-                    scatter(4, TILE4, out + r * VL + j);                                        \
-                }                                                                               \
-        r = whole;                                                                              \
-        if (VL >= 2)                                                                            \
-            for (; r + 2 <= rows; r += 2)                                                       \
-                for (j = 0; j < VL; j += VL / 2)                                                \
-                    scatter(2, TILE2, out + r * VL + j);                                        \
-        for (j = 0; r < rows; r++)                                                              \
-            scatter(1, TILE1, out + r * VL);                                                    \
-    }
 
 /* Lanes [row][column] of a tile to rows that are VL apart. */
 CGPT_INLINE void scatter(int rt, vf sums, float *out) {
@@ -222,10 +196,30 @@ CGPT_INLINE void scatter(int rt, vf sums, float *out) {
         for (j = 0; j < VL / rt; j++) out[r * VL + j] = part[r * (VL / rt) + j];
 }
 
-#define BYTES_BY(tile, rt, group) tile(rt, group, o, r, m, j0 + j)
+/* out[row][0 .. VL) = dot products of `rows` rows with the VL rows of W from j0 on, all of which
+ * exist; those from `next` on come after them (-1: none). Four rows of W stay in the first cache
+ * while all rows of x pass by. */
 #define DOTS_INT8(NAME, FUNCTION, TILE, group)                                                  \
-    DOTS(NAME, FUNCTION, BYTES_BY(TILE, 1, group), BYTES_BY(TILE, 2, group),                    \
-         BYTES_BY(TILE, 4, group))
+    FUNCTION void NAME(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,      \
+                       Py_ssize_t next, float *out) {                                           \
+        const Py_ssize_t whole = VL >= 4 ? rows / 4 * 4 : 0;                                    \
+        Py_ssize_t r;                                                                           \
+        int j;                                                                                  \
+        if (VL >= 4)                                                                            \
+            for (j = 0; j < VL; j += VL / 4)                                                    \
+                for (r = 0; r < whole; r += 4) {                                                \
+                    if (next >= 0)                                                              \
+                        fetch_part(m, next, j / (VL / 4) * (whole / 4) + r / 4, whole);         \
+                    scatter(4, TILE(4, group, o, r, m, j0 + j), out + r * VL + j);              \
+                }                                                                               \
+        r = whole;                                                                              \
+        if (VL >= 2)                                                                            \
+            for (; r + 2 <= rows; r += 2)                                                       \
+                for (j = 0; j < VL; j += VL / 2)                                                \
+                    scatter(2, TILE(2, group, o, r, m, j0 + j), out + r * VL + j);              \
+        for (j = 0; r < rows; r++)                                                              \
+            scatter(1, TILE(1, group, o, r, m, j0 + j), out + r * VL);                          \
+    }
 DOTS_INT8(dots_int8_by_32, static, tile_of_bytes, 32)
 DOTS_INT8(dots_int8_by_64, static, tile_of_bytes, 64)
 
@@ -237,7 +231,7 @@ DOTS_INT8(dots_vnni_by_32, static CGPT_VNNI, tile_of_bytes_vnni, 32)
 DOTS_INT8(dots_vnni_by_64, static CGPT_VNNI, tile_of_bytes_vnni, 64)
 #endif
 
-/* As DOTS, of float32 or float16. Where many rows share them, halves become floats first, which
+/* As those, of float32 or float16. Where many rows share them, halves become floats first, which
  * stay in the second cache for so long. */
 CGPT_INLINE void dots_floats(int form, int far, const Weights *m, const Operand *o,
                              Py_ssize_t rows, Py_ssize_t j0, Py_ssize_t next, float *out) {

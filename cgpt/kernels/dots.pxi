@@ -18,7 +18,6 @@ cdef extern from "dots.h" nogil:
         const signed char *q
         const float *scales
         const int *correction
-        Py_ssize_t columns
         Py_ssize_t padded
     ctypedef void (*Dots)(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
                           Py_ssize_t next, float *out) noexcept nogil
@@ -54,7 +53,7 @@ cdef Operand operand_of_floats(const float *x, Py_ssize_t R, Py_ssize_t K) noexc
     if R > 1:
         for r in range(whole):
             interleave_row(x + r * K if r < R else NULL, K, r, quads)
-    return Operand(x, quads, NULL, NULL, NULL, K, K)
+    return Operand(x, quads, NULL, NULL, NULL, K)
 
 
 cdef void finish(Projection *p, float *y, const float *sums, Py_ssize_t j0, Py_ssize_t skip,

@@ -23,7 +23,7 @@ cdef int choose(float *scores, Py_ssize_t V, const Choice *choice, double u) noe
     else:
         found = draw_span(scores, V, choice.temperature, choice.top_k, choice.top_p, choice.min_p,
                           u)
-    for i in range(choice.bans):
+    for i in range(choice.bans - 1, -1, -1):      # backwards, for what is named twice
         scores[choice.banned[i]] = kept[i]
     return <int>found
 

@@ -172,43 +172,42 @@ CGPT_INLINE vf dots_of_row(int form, int far, const float *x, const char *w, Py_
     return sums_of_quads(sum);
 }
 
-/* out[row][column], VL apart: `vectors` vectors of rows, `stride` apart from x on, with `columns`
- * rows (K) from w on. Meanwhile K times `bytes` bytes are asked for from `next` on, a few at a
- * time: more at once would keep what is needed now waiting. */
-CGPT_INLINE void tile_of_quads(int vectors, int columns, const float *x, Py_ssize_t stride,
-                               const float *w, Py_ssize_t K, const char *next, Py_ssize_t bytes,
-                               float *out) {
+/* out[row][column], VL apart: `vectors` vectors of rows, `stride` apart from x on, with
+ * TILE_COLUMNS rows (K) from w on. Meanwhile a line is asked for every LANES * `bytes` bytes from
+ * `next` on: more at once would keep what is needed now waiting. */
+CGPT_INLINE void tile_of_quads(int vectors, const float *x, Py_ssize_t stride, const float *w,
+                               Py_ssize_t K, const char *next, Py_ssize_t bytes, float *out) {
     vf sum[TILE_VECTORS * TILE_COLUMNS], xs[TILE_VECTORS];
     float part[VL];
     Py_ssize_t k;
     int v, i, j;
     UNROLL(24)
-    for (j = 0; j < vectors * columns; j++) sum[j] = vset1(0.0f);
+    for (j = 0; j < vectors * TILE_COLUMNS; j++) sum[j] = vset1(0.0f);
     for (k = 0; k + LANES <= K; k += LANES) {
         PREFETCH_FAR(next + k * bytes);
         UNROLL(3)
         for (v = 0; v < vectors; v++) xs[v] = vload(x + v * stride + k * ROWS);
         UNROLL(8)
-        for (j = 0; j < columns; j++) {
+        for (j = 0; j < TILE_COLUMNS; j++) {
             const vf wj = quad(w + j * K + k);
             UNROLL(3)
-            for (v = 0; v < vectors; v++) sum[v * columns + j] += xs[v] * wj;
+            for (v = 0; v < vectors; v++) sum[v * TILE_COLUMNS + j] += xs[v] * wj;
         }
     }
     if (k < K) {
         UNROLL(8)
-        for (j = 0; j < columns; j++) {
+        for (j = 0; j < TILE_COLUMNS; j++) {
             const vf wj = quad_part(w + j * K + k, K - k);
             UNROLL(3)
             for (v = 0; v < vectors; v++)
-                sum[v * columns + j] += vload(x + v * stride + k * ROWS) * wj;
+                sum[v * TILE_COLUMNS + j] += vload(x + v * stride + k * ROWS) * wj;
         }
     }
     UNROLL(3)
     for (v = 0; v < vectors; v++) {
         UNROLL(2)
-        for (j = 0; j < columns; j += LANES) {
-            vstore(part, sums_of_quads(sum + v * columns + j));
+        for (j = 0; j < TILE_COLUMNS; j += LANES) {
+            vstore(part, sums_of_quads(sum + v * TILE_COLUMNS + j));
             for (i = 0; i < ROWS; i++)
                 memcpy(out + (v * ROWS + i) * VL + j, part + i * LANES, LANES * 4);
         }
@@ -218,7 +217,7 @@ CGPT_INLINE void tile_of_quads(int vectors, int columns, const float *x, Py_ssiz
 /* One tile of any width. */
 static void tile_of_width(int vectors, const float *x, Py_ssize_t stride, const float *w,
                           Py_ssize_t K, const char *next, Py_ssize_t bytes, float *out) {
-#define TILE_OF(n) tile_of_quads(n, TILE_COLUMNS, x, stride, w, K, next, bytes, out)
+#define TILE_OF(n) tile_of_quads(n, x, stride, w, K, next, bytes, out)
     if (vectors == 1) TILE_OF(1);
     else if (vectors == 2) TILE_OF(2);
     else TILE_OF(TILE_VECTORS);
