@@ -151,7 +151,7 @@ class TrainConfig(_Config):
     join_dialogues dialogues joined at random into one document, up to this many (1 never joins)
     recompute      keep only the blocks' outputs and compute the rest again in the backward pass:
                    about a third less memory for activations of a small model, far less for a deep
-                   one, about a tenth more time, the same bits
+                   one, a tenth to a fifth more time, the same bits
     label_smoothing  share of a target's probability that is spread over all tokens; the losses of
                    training are then of that, the held-out ones are not
     ema            the moving average of the weights keeps this much of itself a step; it is what

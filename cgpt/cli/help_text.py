@@ -139,9 +139,9 @@ OPTIONS: dict[str, tuple[str, str]] = {
               "folder of the tokens of large corpora (by default in the user's cache folder)"),
     "kind": ("词汇表的种类: 词、字、字节对", "kind of vocabulary: words, characters, byte pairs"),
     "vocab_size": ("词汇量上限", "most entries of the vocabulary"),
-    "recompute": ("省内存: 反向传播时重新计算各层的中间结果，慢约一成",
-                  "less memory: compute activations again in the backward pass, about a tenth "
-                  "slower"),
+    "recompute": ("省内存: 反向传播时重新计算各层的中间结果，慢一到两成",
+                  "less memory: compute activations again in the backward pass, a tenth to a "
+                  "fifth slower"),
     "checkpoint_dir": ("中途保存的文件夹", "folder of the checkpoints on the way"),
     "save_every": ("每 N 步保存一次，0 不保存；指定 --strategy 时 0 为每轮",
                    "checkpoint every N steps, 0 never; with --strategy 0 means every epoch"),
