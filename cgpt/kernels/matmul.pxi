@@ -71,6 +71,19 @@ cdef inline Py_ssize_t even_part(Py_ssize_t n, Py_ssize_t most, Py_ssize_t unit)
     return blocks(blocks(n, parts), unit) * unit
 
 
+cdef inline Py_ssize_t task_size(Py_ssize_t units, Py_ssize_t most, int threads) noexcept nogil:
+    """Units of a task, `most` or down to half of it: as the last thread ends first, else more."""
+    cdef Py_ssize_t size, whole, ends, found = most, soonest = units + most
+    for size from most >= size >= most // 2:
+        whole = units // size
+        ends = blocks(whole, threads) * size
+        if whole % threads == 0:
+            ends += units % size
+        if ends < soonest:
+            found, soonest = size, ends
+    return found
+
+
 cdef void gemm_tile(Py_ssize_t depth, const float *a, const float *b, float *c, Py_ssize_t ldc,
                     Py_ssize_t rows, Py_ssize_t columns, int add, const float *bias,
                     const float *next) noexcept nogil:
@@ -200,15 +213,15 @@ cdef void gemm(Product *p, int threads) noexcept nogil:
     cdef Block block
     p.kc = even_part(p.K, KC, 16)
     depth = even_part(p.K, DEPTH, p.kc)
-    block.mc = even_part(p.M, MC, MR)
-    if blocks(p.M, block.mc) >= 4 * threads:
+    if blocks(p.M, MC) >= 4 * threads:
+        block.mc = task_size(blocks(p.M, MR), MC // MR, threads) * MR
         columns = even_part(p.N, PACKED // depth, NR)
         block.nc = columns
         block.a_panels = NULL
         block.b_panels = cgpt_scratch(SLOT_SHARED, depth * columns)
     else:
         block.mc = blocks(p.M, MR) * MR
-        block.nc = smaller(4 * NR, even_part(p.N, blocks(p.N, 4 * threads), NR))
+        block.nc = task_size(blocks(p.N, NR), 4, threads) * NR
         block.a_panels = cgpt_scratch(SLOT_SHARED, depth * block.mc + MR)
         block.b_panels = NULL
     for j0 from 0 <= j0 < p.N by columns:
