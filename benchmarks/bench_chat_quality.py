@@ -21,7 +21,8 @@ from pathlib import Path
 import cgpt
 from cgpt.checkpoint import load_model_auto
 from cgpt.data import packaged_data, read_corpus
-from cgpt.run import RunConfig, TrainingRun, default_run
+from cgpt.run import TrainingRun
+from cgpt.run_config import RunConfig, default_run
 
 REWORDINGS = Path(__file__).parent.parent / "tests" / "data" / "rewordings.json"
 GREEDY = cgpt.SamplingConfig(temperature=0.0, max_new_tokens=100)

@@ -66,7 +66,8 @@ def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, floa
     """In a process of its own: train a few steps, and say what that took."""
     from cgpt import prepare
     from cgpt.cli.bench.worker import memory
-    from cgpt.run import RunConfig, TrainingRun, default_run
+    from cgpt.run import TrainingRun
+    from cgpt.run_config import RunConfig, default_run
 
     prepare.LARGE_CORPUS = min(prepare.LARGE_CORPUS, args.megabytes * 500_000)
     names = ["small.jsonl"] if what == "small" else [f"{n}.jsonl" for n in range(FILES)]

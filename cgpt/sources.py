@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -133,21 +132,6 @@ class Source:
         if self._corpus is None:    # there the store has the order of the files
             return np.repeat(files, np.sum(kinds, axis=0))
         return np.repeat([*files, *files], [*kinds[0], *kinds[1]])
-
-
-def mix_pairs(mix: Any) -> tuple[tuple[str, float], ...]:
-    """Pairs of a path and a weight, also of a mapping. Raises ConfigError for anything else."""
-    try:
-        pairs = tuple((os.fspath(path), float(weight)) for path, weight in
-                      (mix.items() if isinstance(mix, Mapping) else mix))
-    except (TypeError, ValueError):
-        raise ConfigError(f"RunConfig: mix must be pairs of a path and a weight, found {mix!r:.200}"
-                          ) from None
-    for path, weight in pairs:
-        if not 0 <= weight <= 1000:
-            raise ConfigError(f"RunConfig: the weight of {path} in mix must be between 0 and 1000, "
-                              f"found {weight!r}")
-    return pairs
 
 
 def check_mix(mix: Mix, paths: Sequence[str]) -> None:

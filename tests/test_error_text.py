@@ -24,7 +24,7 @@ from cgpt.cli.error_text import NESTED, localized, reason_of, translated
 from cgpt.cli.messages import set_language
 from cgpt.data import read_corpus
 from cgpt.errors import CgptError
-from cgpt.run import default_run
+from cgpt.run_config import default_run
 
 TABLES = {**SENTENCES, **PARTS}
 ADVICE = "请恢复该文件的备份，或加载更早的 checkpoint"

@@ -35,6 +35,7 @@ FLOORS = [
     ["sampling", "streaming"],
     ["epochs"],
     ["documents"],
+    ["run_config"],
     ["data"],
     ["readers"],
     ["items", "large_files"],

@@ -27,7 +27,8 @@ from cgpt.epochs import Epochs
 from cgpt.errors import ConfigError, DataError
 from cgpt.items import Message
 from cgpt.readers import Reading, fingerprint_of
-from cgpt.run import RunConfig, TrainingRun
+from cgpt.run import TrainingRun
+from cgpt.run_config import RunConfig
 from cgpt.sources import Source
 from cgpt.tokenizer import Tokenizer
 from cgpt.train import Trainer

@@ -13,7 +13,8 @@ from small_llm import FACTS, TEXTS, small_llm, small_tokenizer
 from cgpt.config import TrainConfig
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.llm import LLM, TrainingState
-from cgpt.run import RunConfig, TrainingRun, continue_training, default_run
+from cgpt.run import TrainingRun, continue_training
+from cgpt.run_config import RunConfig, default_run
 from cgpt.tokenizer import Tokenizer
 
 PRETRAIN = TrainConfig(epochs=2, batch_tokens=48, grad_accum=2, warmup=2, dropout=0.1)

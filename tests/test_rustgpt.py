@@ -33,7 +33,8 @@ from cgpt.data import Message, encode_dialogue, encode_document
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.evaluate import evaluate
 from cgpt.llm import LLM
-from cgpt.run import RunConfig, TrainingRun, continue_training
+from cgpt.run import TrainingRun, continue_training
+from cgpt.run_config import RunConfig
 from cgpt.rust_tokenizer import SPECIAL, RustTokenizer
 from cgpt.rustgpt import RustGPT, RustGPTConfig
 from cgpt.train import Trainer

@@ -39,7 +39,8 @@ from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError, DataError
 from cgpt.evaluate import DocumentScore, difference, evaluate, score_documents, total_of
 from cgpt.inspection import predictions
-from cgpt.run import RunConfig, continue_training
+from cgpt.run import continue_training
+from cgpt.run_config import RunConfig
 from cgpt.train import Trainer
 
 __all__ = ["clean_environment", "place", "run", "trained"]      # fixtures

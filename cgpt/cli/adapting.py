@@ -18,7 +18,8 @@ from cgpt.cli.saving import save_model
 from cgpt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cgpt.run import RunConfig, TrainingRun
+    from cgpt.run import TrainingRun
+    from cgpt.run_config import RunConfig
 
 ADAPTER = ("lora_alpha", "lora_layers")
 

@@ -19,7 +19,7 @@ from cgpt.cli.app import Option, nearest
 from cgpt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from cgpt.run import RunConfig
+    from cgpt.run_config import RunConfig
 
 TABLES = ("pretrain_train", "finetune_train")
 OF_THE_MODEL = ("preset", "vocab_size", "tokenizer")     # what --init brings itself
@@ -58,7 +58,7 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 def run_fields() -> set[str]:
     """Names of the fields of a RunConfig."""
-    from cgpt.run import RunConfig
+    from cgpt.run_config import RunConfig
 
     return {one.name for one in fields(RunConfig)}
 

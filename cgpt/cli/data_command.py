@@ -40,7 +40,8 @@ EVERY = 5.0         # seconds between lines about a long preparation
 def data(paths: tuple[str, ...], tokenizer: str, vocab_size: int, keep_duplicates: bool,
          mix: tuple[tuple[str, float], ...], cache: str | None, as_json: bool) -> int:
     """Read files as a training would, and say what is in them."""
-    from cgpt.run import RunConfig, find_vocabulary, read_sources
+    from cgpt.run import find_vocabulary, read_sources
+    from cgpt.run_config import RunConfig
 
     print(t("reading"), file=sys.stderr, flush=True)
     config = RunConfig(pretrain=paths, tokenizer=tokenizer, vocab_size=vocab_size,

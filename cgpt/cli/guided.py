@@ -26,7 +26,8 @@ from cgpt.errors import CgptError, CheckpointError
 
 if TYPE_CHECKING:
     from cgpt.llm import LLM
-    from cgpt.run import RunConfig, TrainingRun
+    from cgpt.run import TrainingRun
+    from cgpt.run_config import RunConfig
     from cgpt.train import FitResult, Progress
 
 DEFAULT_EPOCHS, DEFAULT_LR = 50, 0.0001

@@ -115,7 +115,7 @@ def print_recipe(model: str | None, *, as_json: bool) -> int:
     """
     from cgpt.checkpoint import describe
     from cgpt.cli.config_file import FINGERPRINT, repeated, to_toml
-    from cgpt.run import recorded
+    from cgpt.run_config import recorded
 
     if model is None or as_json:
         raise click.UsageError(t("toml_alone"), ctx=click.get_current_context())

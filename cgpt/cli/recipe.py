@@ -12,7 +12,8 @@ from cgpt.cli.config_file import with_fields
 from cgpt.cli.messages import t
 
 if TYPE_CHECKING:
-    from cgpt.run import RunConfig, TrainingRun
+    from cgpt.run import TrainingRun
+    from cgpt.run_config import RunConfig
 
 BEGINNING = 1000            # items of a large file that say what it holds
 ATTENTION = ("h.*.attn.*",)  # parameters that --freeze-attn leaves as they are
@@ -57,7 +58,7 @@ def kinds_in(path: str) -> set[str]:
 
 def default_recipe(preset: str | None, width: int | None = None) -> RunConfig:
     """The tuned recipe on data/*.json of the current directory, else on the packaged data."""
-    from cgpt.run import default_run
+    from cgpt.run_config import default_run
 
     config = default_run(preset or "small", width)
     found = local_data()
@@ -87,7 +88,7 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
         more = split_by_kind(values["data"])
         pretrain, chat = pretrain + more[0], chat + more[1]
     if pretrain or chat:
-        from cgpt.run import default_run
+        from cgpt.run_config import default_run
 
         config = replace(default_run(values.get("preset") or "small", width), pretrain=pretrain,
                          chat=chat)

@@ -1,0 +1,133 @@
+"""What a run trains, and how: RunConfig; and the recipe of the guided run.
+
+A training state keeps it as a dictionary, so that a checkpoint alone says how to go on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from cgpt.config import KINDS, GPTConfig, TrainConfig, _check_int, _Config
+from cgpt.data import packaged_data
+from cgpt.errors import ConfigError
+
+# The recipe of the guided run, tuned on the packaged data with the `small` preset
+# (benchmarks/bench_chat_quality.py). Joining up to eight dialogues fills the context, so that a
+# chat's later turns look like what was trained. At this width 3e-3 no longer learns.
+PRETRAIN = TrainConfig(epochs=8, batch_tokens=2048, lr=2e-3, warmup=20)
+FINETUNE = TrainConfig(epochs=26, batch_tokens=2048, lr=2e-3, warmup=20, join_dialogues=8)
+TUNED_WIDTH = 256
+
+
+@dataclass(frozen=True)
+class RunConfig(_Config):
+    """What a run trains, and how.
+
+    pretrain, chat   files or folders of the two phases, as given; () skips the phase
+    init             file of a model whose weights, shape and vocabulary the run begins with; ""
+                     for fresh ones, as preset, vocab_size and tokenizer say
+    preset           shape of the model
+    vocab_size       most tokens of the vocabulary; None for the preset's
+    tokenizer        kind of vocabulary to learn ("words", "chars", "bpe"), or a .json or .bin file
+                     that holds one
+    keep_duplicates  whether what a phase's files say twice, letter by letter, is trained twice
+    mix              (path, weight): how often an epoch takes what lies there, once where it is
+                     not named; of a fraction another part each epoch
+    seed             of the weights, and of the shuffling and dropout of both phases
+    pretrain_train, finetune_train  how the phases are trained; their seed becomes `seed`
+    Raises ConfigError naming the field that is wrong.
+    """
+
+    pretrain: tuple[str, ...] = ()
+    chat: tuple[str, ...] = ()
+    init: str = ""
+    preset: str = "small"
+    vocab_size: int | None = None
+    tokenizer: str = "words"
+    keep_duplicates: bool = False
+    mix: tuple[tuple[str, float], ...] = ()
+    seed: int = 0
+    pretrain_train: TrainConfig = field(default_factory=TrainConfig)
+    finetune_train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("pretrain", "chat"):
+            paths = getattr(self, name)
+            if isinstance(paths, (str, os.PathLike)):
+                paths = (paths,)
+            object.__setattr__(self, name, tuple(os.fspath(path) for path in paths))
+        object.__setattr__(self, "mix", _mix_pairs(self.mix))
+        if not isinstance(self.keep_duplicates, bool):
+            raise ConfigError("RunConfig: keep_duplicates must be true or false, found "
+                              f"{self.keep_duplicates!r}")
+        object.__setattr__(self, "init", os.fspath(self.init))
+        _check_int("RunConfig", "seed", self.seed, 0, (1 << 63) - 1)
+        if not isinstance(self.tokenizer, str) or not (
+                self.tokenizer in KINDS or self.tokenizer.lower().endswith((".json", ".bin"))):
+            raise ConfigError(f"RunConfig: tokenizer must be {', '.join(KINDS)}, or a .json or "
+                              f".bin file that holds a vocabulary, found {self.tokenizer!r}")
+        for name in ("pretrain_train", "finetune_train"):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                value = TrainConfig.from_dict(value)
+            if not isinstance(value, TrainConfig):
+                raise ConfigError(f"RunConfig: {name} must be a TrainConfig, found {value!r}")
+            object.__setattr__(self, name, replace(value, seed=self.seed))
+        self.shape()
+
+    def shape(self) -> GPTConfig:
+        """The model's shape, with the most tokens that its vocabulary may have."""
+        changes = {} if self.vocab_size is None else {"vocab_size": self.vocab_size}
+        return GPTConfig.preset(self.preset, **changes)
+
+    def phase(self, name: str) -> tuple[tuple[str, ...], TrainConfig]:
+        """(paths, TrainConfig) of "pretrain" or "finetune"."""
+        return ((self.pretrain, self.pretrain_train) if name == "pretrain"
+                else (self.chat, self.finetune_train))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, JSON-ready."""
+        values = asdict(self)
+        for value in (values, values["pretrain_train"], values["finetune_train"]):
+            value.update((key, list(one)) for key, one in value.items() if isinstance(one, tuple))
+        return values
+
+
+def recorded(run: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the RunConfig that a training state holds.
+
+    One of before duplicates were left out was trained with them.
+    """
+    return {"keep_duplicates": True, **run}
+
+
+def default_run(preset: str = "small", width: int | None = None) -> RunConfig:
+    """The recipe of the guided run on the packaged data; wider models learn more slowly.
+
+    width  that of the model, where it is not the preset's
+    The learning rate falls with the width, as Adam's steps have to. Source: Yang et al. 2022,
+    arXiv:2203.03466, table 8.
+    """
+    pretrain, chat = packaged_data()
+    slower = min(1.0, TUNED_WIDTH / (width or GPTConfig.preset(preset).n_embd))
+    return RunConfig(pretrain=(str(pretrain),), chat=(str(chat),), preset=preset,
+                     pretrain_train=replace(PRETRAIN, lr=PRETRAIN.lr * slower),
+                     finetune_train=replace(FINETUNE, lr=FINETUNE.lr * slower))
+
+
+def _mix_pairs(mix: Any) -> tuple[tuple[str, float], ...]:
+    """Pairs of a path and a weight, also of a mapping. Raises ConfigError for anything else."""
+    try:
+        pairs = tuple((os.fspath(path), float(weight)) for path, weight in
+                      (mix.items() if isinstance(mix, Mapping) else mix))
+    except (TypeError, ValueError):
+        raise ConfigError(f"RunConfig: mix must be pairs of a path and a weight, found {mix!r:.200}"
+                          ) from None
+    for path, weight in pairs:
+        if not 0 <= weight <= 1000:
+            raise ConfigError(f"RunConfig: the weight of {path} in mix must be between 0 and 1000, "
+                              f"found {weight!r}")
+    return pairs
