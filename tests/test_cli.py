@@ -153,6 +153,7 @@ def test_training_options_reach_the_run(run: Run, tmp_path: Path) -> None:
     code, _, err = run("train", "--preset", "tiny", "--pretrain", "texts.json", "--chat",
                        "chats.jsonl", "--max-steps", "2", "--optimizer", "adamw", "--schedule",
                        "wsd", "--schedule-steps", "2", "--label-smoothing", "0.1", "--ema", "0.9",
+                       "--decay-share", "0.5", "--min-lr-ratio", "0", "--embedding-lr", "3",
                        "--freeze", "h.0.*", "--freeze", "wpe.weight", "--freeze-attn")
     assert code == 0, err
     llm = load_model_auto(tmp_path / MODEL)
@@ -161,6 +162,8 @@ def test_training_options_reach_the_run(run: Run, tmp_path: Path) -> None:
         assert (train["optimizer"], train["schedule"], train["schedule_steps"]) == (
             "adamw", "wsd", 2)
         assert (train["label_smoothing"], train["ema"]) == (0.1, 0.9)
+        assert (train["decay_share"], train["min_lr_ratio"]) == (0.5, 0.0)
+    assert train["embedding_lr"] == llm.optimizer.embedding_lr == 3.0
     assert train["freeze"] == ["h.*.attn.*", "h.0.*", "wpe.weight"]
     assert llm.optimizer.freeze == ("h.*.attn.*", "h.0.*", "wpe.weight")
     code, _, err = run("train", "--optimizer", "sgd")
@@ -168,6 +171,16 @@ def test_training_options_reach_the_run(run: Run, tmp_path: Path) -> None:
     code, _, err = run("train", "--preset", "tiny", "--pretrain", "texts.json", "--chat",
                        "chats.jsonl", "--max-steps", "1", "--freeze", "nothing.*")
     assert code == 1 and "nothing.*" in err
+
+
+@pytest.mark.parametrize("given", [
+    ["--decay-share", "0.5"], ["--min-lr-ratio", "0", "--schedule", "constant"],
+    ["--schedule-steps", "9", "--schedule", "constant"]])
+def test_what_the_schedule_does_not_look_at_is_refused(run: Run, tmp_path: Path,
+                                                       given: list[str]) -> None:
+    write_data(tmp_path)
+    code, _, err = run(*TRAIN, *given)
+    assert code == 1 and f"{given[0]} 只用于" in err and "--schedule" in err
 
 
 @pytest.mark.parametrize(("text", "sentence"), [

@@ -159,6 +159,10 @@ SENTENCES: dict[str, str] = {
         "optimizer: 未知的种类 {name}；可用的种类: {known}",
     "{owner}: unknown {name} {value}; known: {known}":
         "{owner}: 未知的 {name} {value}；可用: {known}",
+    "--{name} is of the schedules {schedules}, found {value}; leave it out, or name one of them by "
+    "--schedule":
+        "--{name} 只用于 {schedules}，而学习率按 {value} 变化；"
+        "请去掉它，或用 --schedule 指定其中之一",
     "AdamW.step: found lr={lr} and clip={clip}, expected finite numbers of at least 0":
         "AdamW.step: lr={lr}，clip={clip}，二者应为不小于 0 的有限数",
     "freeze: no parameter is named like '{pattern}'; gpt.parameters() lists the names":

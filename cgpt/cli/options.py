@@ -147,8 +147,11 @@ recipe = _group(
     option("--label-smoothing", type=Number(0, 1, open_high=True), metavar="F"),
     option("--ema", type=Number(0, 1, open_high=True), metavar="F"),
     option("--optimizer", type=OneOf(OPTIMIZERS), metavar="|".join(OPTIMIZERS)),
+    option("--embedding-lr", type=Number(0, 1e6, open_low=True), metavar="F"),
     option("--schedule", type=OneOf(SCHEDULES), metavar="|".join(SCHEDULES)),
     option("--schedule-steps", type=COUNT, metavar="N"),
+    option("--decay-share", type=Number(0, 1, open_low=True), metavar="F"),
+    option("--min-lr-ratio", type=Number(0, 1), metavar="F"),
     option("--vocab-size", type=VOCAB_SIZE, metavar="N"),
     option("--recompute", is_flag=True),
     seed, threads)

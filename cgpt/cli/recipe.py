@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.config_file import with_fields
 from cgpt.cli.messages import t
+from cgpt.errors import ConfigError
 
 if TYPE_CHECKING:
     from cgpt.run import TrainingRun
@@ -20,8 +21,10 @@ ATTENTION = ("h.*.attn.*",)  # parameters that --freeze-attn leaves as they are
 
 # option -> field of TrainConfig, the same in both phases
 TRAIN_FIELDS = ("grad_accum", "lr", "warmup", "val_fraction", "patience", "dropout", "max_steps",
-                "max_minutes", "recompute", "label_smoothing", "ema", "optimizer", "schedule",
-                "schedule_steps")
+                "max_minutes", "recompute", "label_smoothing", "ema", "optimizer", "embedding_lr",
+                "schedule", "schedule_steps", "decay_share", "min_lr_ratio")
+FALLING = ("cosine", "linear", "wsd")
+SCHEDULES_OF = {"decay_share": ("wsd",), "min_lr_ratio": FALLING, "schedule_steps": FALLING}
 
 
 def local_data() -> tuple[str, ...]:
@@ -115,9 +118,21 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
              if values.get(key) not in (None, ())}
     if names:
         tuned["freeze"] = names
-    return replace(
+    config = replace(
         config, pretrain_train=phase(config.pretrain_train, values.get("pretrain_epochs")),
         finetune_train=phase(config.finetune_train, values.get("finetune_epochs"), **tuned))
+    _check_schedules(config, both)
+    return config
+
+
+def _check_schedules(config: RunConfig, given: dict[str, Any]) -> None:
+    """Raises ConfigError for an option that no schedule of the run looks at."""
+    found = (config.pretrain_train.schedule, config.finetune_train.schedule)
+    for name, schedules in SCHEDULES_OF.items():
+        if name in given and not set(schedules) & set(found):
+            raise ConfigError(f"--{name.replace('_', '-')} is of the schedules "
+                              f"{', '.join(schedules)}, found {found[-1]}; leave it out, or name "
+                              "one of them by --schedule")
 
 
 def continued_chat(given: tuple[str, ...], run: dict[str, Any]) -> tuple[str, ...] | None:
