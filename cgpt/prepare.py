@@ -4,9 +4,10 @@ A cache entry is a folder named by what its tokens follow from: the files' conte
 whether duplicates were left out, and the version of cgpt. It holds shards of about a million
 tokens, each written whole or not at all, and index.json last of all. So a preparation that was
 killed goes on behind the last shard, and an entry with an index is complete. A cache may be deleted
-at any time.
+at any time. Every byte of it is compared with a checksum before it is used (shards.py), and what
+is damaged is made again from the files.
 
-    shard       number of documents int64, their sizes int32, their tokens int16 or int32
+    shard       some documents, encoded
     index.json  digests of the shards, what was read from each file, the first dialogue
 
 Reading and parsing are Python's; the shards are encoded on threads meanwhile, which costs no
@@ -15,37 +16,39 @@ process and no copy since the encoder computes without the GIL.
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cgpt.checkpoint.atomic import Output, folder_lock, write_file
-from cgpt.documents import (
-    Shard,
-    TokenStore,
-    encode_documents,
-    in_shards,
-    token_type,
-)
+from cgpt.checkpoint.atomic import folder_lock
+from cgpt.documents import Shard, TokenStore, encode_documents, in_shards, token_type
 from cgpt.errors import DataError
 from cgpt.items import Dialogue, Message, n_characters, turn_fault
 from cgpt.readers import FileReport, Reading, digest_of
+from cgpt.shards import (
+    INDEX,
+    Damaged,
+    allow_open,
+    read_index,
+    read_shard,
+    shard_path,
+    write_index,
+    write_shard,
+)
 from cgpt.tokenizer import Tokenizer
 
 # Bytes of files from which on a corpus is prepared on disk. What a checkpoint says of its data
 # differs on both sides, so a training that was begun on one cannot go on on the other.
 LARGE_CORPUS = 1 << 26
-_LAYOUT = 1                 # of a cache entry; part of its name
+_LAYOUT = 2                 # of a cache entry; part of its name
 
 Progress = Callable[[int], object]
 
@@ -58,6 +61,7 @@ class Prepared:
     first_dialogue  () where there is none
     entry   its folder
     cached  whether it was there before
+    mended  names of its files that were damaged, or gone, and were made again
     """
 
     store: TokenStore
@@ -65,6 +69,7 @@ class Prepared:
     first_dialogue: Dialogue
     entry: Path
     cached: bool
+    mended: tuple[str, ...] = ()
 
 
 def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
@@ -104,86 +109,83 @@ def prepare(reading: Reading, fingerprint: str, tokenizer: Tokenizer, folder: Pa
 
     parts = (cgpt.__version__, _LAYOUT, fingerprint, tokenizer.fingerprint(), unique)
     entry = folder / blake2b(" ".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+    damaged: set[str] = set()
     try:
         entry.mkdir(parents=True, exist_ok=True)
         with folder_lock(entry):
-            found = _load(entry, tokenizer)
+            found = _load(entry, tokenizer, threads, damaged)
             if found is not None:
                 return found
-            digests, first = _encode_all(reading, tokenizer, entry, threads, progress)
+            digests, first = _encode_all(reading, tokenizer, entry, threads, progress, damaged)
             if reading.fingerprint != fingerprint:
                 raise DataError("a data file was changed while it was read; start again when "
                                 "nothing writes to the data")
-            index = {"digests": digests, "files": [asdict(one) for one in reading.files],
-                     "first_dialogue": [[turn.role, turn.content] for turn in first]}
-            _write(entry / "index.json", json.dumps(index).encode())
-            found = _load(entry, tokenizer)
+            write_index(entry, {
+                "digests": digests, "files": [asdict(one) for one in reading.files],
+                "first_dialogue": [[turn.role, turn.content] for turn in first]})
+            found = _load(entry, tokenizer, threads, set())
     except OSError as error:
         raise DataError(f"{entry}: the cache cannot be written or read ({error.strerror}); name "
                         "another folder by --cache or CGPT_CACHE, with room for the tokens"
                         ) from error
     if found is None:
         raise DataError(f"{entry}: the cache was changed while it was written; delete this folder")
-    return replace(found, cached=False)
+    return replace(found, cached=False, mended=tuple(sorted(damaged)))
 
 
-def _load(entry: Path, tokenizer: Tokenizer) -> Prepared | None:
-    """A complete entry, or None where it is not there, not complete or damaged."""
+def _load(entry: Path, tokenizer: Tokenizer, threads: int, damaged: set[str]) -> Prepared | None:
+    """A complete entry, every byte of it checked; None where it is not there or not complete.
+
+    Names of files that are damaged, or that the index names and are gone, go into `damaged`.
+    """
     try:
-        index = json.loads((entry / "index.json").read_bytes())
-        _allow_open(len(index["digests"]))
-        shards = [_map(_path(entry, number), _dtype(tokenizer), digest)
-                  for number, digest in enumerate(index["digests"])]
-        files = [FileReport(**one) for one in index["files"]]
+        index = read_index(entry)
+        digests, files = index["digests"], [FileReport(**one) for one in index["files"]]
+        allow_open(len(digests))
         dialogue = tuple(Message(*one) for one in index["first_dialogue"])
-        store = TokenStore(shards, tokenizer)
-        whole = len(store) == sum(one.documents + one.dialogues for one in files)
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        count = sum(one.documents + one.dialogues for one in files)
+        if dialogue and turn_fault(dialogue):
+            raise ValueError
+        with ThreadPoolExecutor(threads) as pool:
+            found = list(pool.map(partial(_shard, entry, _dtype(tokenizer), damaged),
+                                  range(len(digests)), digests))
+    except FileNotFoundError:
         return None
-    if not whole or (dialogue and turn_fault(dialogue)):
+    except (Damaged, ValueError, KeyError, TypeError):
+        damaged.add(INDEX)
+        return None
+    whole = [one for one in found if one is not None]
+    if len(whole) < len(found):
+        return None
+    store = TokenStore(whole, tokenizer)
+    if len(store) != count:
+        damaged.add(INDEX)
         return None
     return Prepared(store, files, dialogue, entry, True)
 
 
-def _allow_open(files: int) -> None:
-    """Let this process hold so many files more, where the system can: every map keeps its own."""
-    with suppress(ImportError, ValueError, OSError):
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != resource.RLIM_INFINITY:
-            most = soft + files if hard == resource.RLIM_INFINITY else min(soft + files, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+def _shard(entry: Path, dtype: np.dtype[Any], damaged: set[str], number: int,
+           digest: str) -> Shard | None:
+    """A shard that the index names, or None where it is not what was written."""
+    path = shard_path(entry, number)
+    try:
+        return replace(read_shard(path, dtype), digest=digest)
+    except (Damaged, FileNotFoundError):
+        damaged.add(path.name)
+        return None
 
 
 def _dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
     return np.dtype(token_type(tokenizer)).newbyteorder("<")
 
 
-def _path(entry: Path, number: int) -> Path:
-    return entry / f"{number:06}.shard"
-
-
-def _map(path: Path, dtype: np.dtype[Any], digest: str = "") -> Shard:
-    """A shard's sizes in memory, its tokens mapped.
-
-    Raises OSError, or ValueError where it is damaged.
-    """
-    with open(path, "rb") as file:
-        count = int(np.fromfile(file, "<i8", 1).sum())
-        sizes = np.fromfile(file, "<i4", count) if 0 <= count <= os.path.getsize(path) else None
-        if sizes is None or len(sizes) != count:
-            raise ValueError("a shard cut short")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    tokens = np.frombuffer(mapped, dtype, offset=8 + 4 * count)
-    if len(tokens) != np.abs(sizes.astype(np.int64)).sum():
-        raise ValueError("a shard of another length")
-    return Shard(tokens, sizes, digest, mapped)
-
-
 def _encode_all(reading: Reading, tokenizer: Tokenizer, entry: Path, threads: int,
-                progress: Progress | None) -> tuple[list[str], Dialogue]:
-    """Write every shard that is not there yet; their digests, and the first dialogue."""
+                progress: Progress | None, damaged: set[str]
+                ) -> tuple[list[str], Dialogue]:
+    """Write every shard that is not there whole; the digests of all, and the first dialogue.
+
+    Names of those that are damaged go into `damaged`.
+    """
     digests: list[str] = []
     first: Dialogue = ()
     waiting: deque[Future[str]] = deque()
@@ -191,7 +193,8 @@ def _encode_all(reading: Reading, tokenizer: Tokenizer, entry: Path, threads: in
     with ThreadPoolExecutor(threads) as pool:
         for number, documents in enumerate(in_shards(reading)):
             first = first or next((one for one in documents if not isinstance(one, str)), ())
-            waiting.append(pool.submit(_encode_one, tokenizer, entry, number, documents))
+            waiting.append(pool.submit(_encode_one, tokenizer, shard_path(entry, number),
+                                       documents, damaged))
             if len(waiting) > threads:
                 digests.append(waiting.popleft().result())
             characters += sum(map(n_characters, documents))
@@ -201,27 +204,20 @@ def _encode_all(reading: Reading, tokenizer: Tokenizer, entry: Path, threads: in
     return digests, first
 
 
-def _encode_one(tokenizer: Tokenizer, entry: Path, number: int,
-                documents: Sequence[str | Dialogue]) -> str:
+def _encode_one(tokenizer: Tokenizer, path: Path, documents: Sequence[str | Dialogue],
+                damaged: set[str]) -> str:
     """Encode and write a shard, unless it is there whole; the digest of what is in it."""
-    path, dtype = _path(entry, number), _dtype(tokenizer)
+    dtype = _dtype(tokenizer)
     try:
-        shard = _map(path, dtype)
-    except (FileNotFoundError, ValueError):
-        shard = None
-    if shard is None or len(shard.sizes) != len(documents):
+        shard = read_shard(path, dtype)
+        whole = len(shard.sizes) == len(documents)
+    except (FileNotFoundError, Damaged) as error:
+        whole = False
+        if isinstance(error, Damaged):
+            damaged.add(path.name)
+    if not whole:
         shard = encode_documents(tokenizer, documents)
-        _write(path, np.array([len(shard.sizes)], "<i8"), shard.sizes.astype("<i4", copy=False),
-               shard.tokens.astype(dtype, copy=False))
+        write_shard(path, shard, dtype)
     found = blake2b(shard.tokens.astype("<i4").data, digest_size=16)
     found.update(shard.sizes.astype("<i4", copy=False).data)
     return found.hexdigest()
-
-
-def _write(path: Path, *parts: Any) -> None:
-    """Write buffers end to end; the file is there whole or not at all."""
-    def write(out: Output) -> None:
-        for part in parts:
-            out.write(memoryview(part))
-
-    write_file(path, sum(memoryview(part).nbytes for part in parts), write)

@@ -145,14 +145,14 @@ def read_corpus(paths: Paths, *, unique: bool = False) -> Corpus:
     return Corpus(documents, dialogues, reading.files, reading.fingerprint)
 
 
-def fingerprint_of(paths: Paths) -> tuple[str, int]:
-    """(what `Reading.fingerprint` will be, bytes of all files). Raises DataError."""
-    digest, total = hashlib.sha256(), 0
+def fingerprint_of(paths: Paths) -> str:
+    """What `Reading.fingerprint` will be. Raises DataError."""
+    digest = hashlib.sha256()
     for path, skipped in find_files([paths] if isinstance(paths, (str, os.PathLike)) else paths):
         if not skipped:
-            total += _size_of(path)
+            _size_of(path)      # a pipe would be waited for
             digest.update(hash_file(path))
-    return digest.hexdigest(), total
+    return digest.hexdigest()
 
 
 def hash_file(path: str) -> bytes:

@@ -30,7 +30,7 @@ class Source:
     files   a report for each, complete once the data was read
     fingerprint  SHA-256 of the contents
     first_dialogue  () where there is none, or a large corpus was not read yet
-    entry, cached  of a large corpus that was read: its folder, whether it was prepared before
+    entry, cached, mended  of a large corpus that was read: see `prepare.Prepared`
     required  whether a fine-tuning without dialogues is a fault
     Raises DataError where the data cannot be used, ConfigError where a path of the mix is none of
     the data's.
@@ -44,6 +44,7 @@ class Source:
         self._required = required
         self.entry: Path | None = None
         self.cached = False
+        self.mended: tuple[str, ...] = ()
         self._found: Documents | None = None
         self._corpus: Corpus | None = None
         self.first_dialogue: Dialogue = ()
@@ -52,7 +53,7 @@ class Source:
         self.large = self.size >= prepare.LARGE_CORPUS
         self.files: list[FileReport] = []
         if self.large:
-            self.fingerprint = fingerprint_of(self.paths)[0]
+            self.fingerprint = fingerprint_of(self.paths)
             self._reading = Reading(self.paths, unique=unique)
         else:
             self._corpus = read_corpus(self.paths, unique=unique)
@@ -97,7 +98,7 @@ class Source:
                                    prepare.cache_folder(self._cache), unique=self.unique,
                                    threads=get_num_threads(), progress=self._progress)
             store, self.files, self.first_dialogue = made.store, made.files, made.first_dialogue
-            self.entry, self.cached = made.entry, made.cached
+            self.entry, self.cached, self.mended = made.entry, made.cached, made.mended
             self._check()
         every = np.arange(len(store))
         return Documents(store, every if self.phase == "pretrain" else every[store.dialogues])

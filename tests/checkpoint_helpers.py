@@ -48,7 +48,12 @@ def code_of(path: Path, *, training: bool = True) -> str:
 
 
 def write_signed(path: Path, pairs: Sequence[tuple[Record, bytes | bytearray]]) -> None:
-    """A file of these records and payloads with every checksum right, whatever they hold."""
+    """A file of `signed_file`."""
+    path.write_bytes(signed_file(pairs))
+
+
+def signed_file(pairs: Sequence[tuple[Record, bytes | bytearray]]) -> bytes:
+    """These records and payloads with every place and checksum right, whatever they hold."""
     records, size = place([replace(record, length=len(data)) for record, data in pairs])
     records = [replace(record, crc=zlib.crc32(data))
                for record, (_, data) in zip(records, pairs, strict=True)]
@@ -57,4 +62,4 @@ def write_signed(path: Path, pairs: Sequence[tuple[Record, bytes | bytearray]]) 
     content[:len(front)] = front
     for record, (_, data) in zip(records, pairs, strict=True):
         content[record.offset:record.offset + len(data)] = data
-    path.write_bytes(content)
+    return bytes(content)

@@ -6,6 +6,7 @@ import json
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from checkpoint_helpers import code_of, write_signed
 from conftest import Counted
 from make_fixtures import DATA, tiny_llm
 
-from cgpt.checkpoint import describe, load_model_binary, save_model_binary
+from cgpt.checkpoint import describe, load_model_binary, load_tokenizer, save_model_binary
 from cgpt.checkpoint.format import Kind, Record, pack_front, parse_header, parse_table
 from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError
@@ -234,3 +235,36 @@ def test_records_out_of_place_are_noticed(tiny: Path) -> None:
         front = pack_front(moved, len(data))
         tiny.write_bytes(front + data[len(front):])
         assert code_of(tiny) == "damaged"
+
+
+@pytest.mark.parametrize("name", ["tiny_v1.bin", "tiny_v1_chars.bin", "tiny_v1_bpe.bin",
+                                  "tiny_v1_int8.bin", "tiny_v1_rustgpt.bin", "tiny_v1_lora.bin"])
+def test_json_records_that_are_no_objects(tmp_path: Path, counted: Counted, name: str) -> None:
+    """Each in turn, in every reader; an empty object is one."""
+    (tmp_path / "tiny_v1.bin").write_bytes((DATA / "tiny_v1.bin").read_bytes())
+    path = tmp_path / "m.bin"
+    with BinaryFile(DATA / name) as file:
+        pairs = [(record, bytes(file.payload(record))) for record in file.records]
+    for number, (record, _) in enumerate(pairs):
+        if record.kind >= Kind.TENSOR or record.kind == Kind.VOCABULARY:
+            continue
+        for other in (b"[]", b"3", b"null", b'"kind"', b"true", b"[[]]", b'{"kind": []}'):
+            write_signed(path, [*pairs[:number], (record, other), *pairs[number + 1:]])
+            wanted = ("damaged", "version", *["none"] * other.startswith(b"{"))
+            for read in (load_model_binary, describe, load_tokenizer):
+                assert refusal(read, path) in wanted or not needs(read, name, record)
+                counted("JSON records that are no objects")
+
+
+def needs(read: Callable[..., object], name: str, record: Record) -> bool:
+    """Whether a reader looks at a record; an adapter has no vocabulary of its own."""
+    return read is load_model_binary or (read is describe and record.kind != Kind.OPTIMIZER) \
+        or (record.kind in (Kind.CONFIG, Kind.TOKENIZER) and "lora" not in name)
+
+
+def refusal(read: Callable[..., object], path: Path) -> str:
+    try:
+        read(path)
+    except CheckpointError as error:
+        return error.code
+    return "none"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,8 @@ LIES = {
     "word number": (lambda f: f["vocab"]["words"].__setitem__(-1, 5), "damaged"),
     "layers empty": (lambda f: f.update(layers=[]), "damaged"),
     "layers numbers": (lambda f: f.update(layers=[1, 2]), "damaged"),
+    "layer of objects": (lambda f: f["layers"][1].update(parameters=[{}]), "damaged"),
+    "layer of a number": (lambda f: f["layers"][1].update(parameters=3), "damaged"),
     "layer type": (lambda f: f["layers"][1].update(type="RMSNorm"), "damaged"),
     "layer twice": (lambda f: f["layers"].append(f["layers"][0]), "damaged"),
     "tensor gone": (lambda f: f["layers"][0]["tensors"].pop("wpe.weight"), "damaged"),
@@ -333,6 +336,9 @@ def test_files_that_lie(tiny: Path, counted: Counted, name: str) -> None:
     edited(tiny, change)
     assert code_of(tiny) == code
     counted("lies in JSON files", code != "none")
+    if name.startswith("layer"):        # that are also described
+        with suppress(CheckpointError):
+            describe(tiny, verify=True)
 
 
 def test_writing_and_reading_take_little_memory(tmp_path: Path) -> None:

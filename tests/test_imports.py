@@ -22,6 +22,7 @@ FLOORS = [
     ["session_file"],
     ["sources"],
     ["prepare"],
+    ["shards"],
     ["train", "checkpoint"],
     ["averaging"],
     ["evaluate", "answers"],

@@ -26,7 +26,7 @@ from cgpt.documents import Documents, Samples, TokenStore, encode_documents, sto
 from cgpt.epochs import Epochs
 from cgpt.errors import ConfigError, DataError
 from cgpt.items import Message
-from cgpt.readers import Reading, fingerprint_of
+from cgpt.readers import Reading
 from cgpt.run import TrainingRun
 from cgpt.run_config import RunConfig
 from cgpt.sources import Source
@@ -197,31 +197,6 @@ def test_documents_of_another_vocabulary_are_refused() -> None:
     assert trained(stored(small_tokenizer(), TEXTS), "pretrain") == trained(TEXTS, "pretrain")
 
 
-def test_a_damaged_cache_is_made_again(small_shards: None, tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", MIXED[:-1])
-    tokenizer = small_tokenizer()
-
-    def prepared() -> prepare.Prepared:
-        return prepare.prepare(Reading(path), fingerprint_of([path])[0], tokenizer,
-                               tmp_path / "cache", unique=False)
-
-    made = prepared()
-    entry = next((tmp_path / "cache").iterdir())
-    second = entry / "000001.shard"
-    for harm in (lambda: second.write_bytes(b"xx"), lambda: second.write_bytes(b""),
-                 lambda: second.write_bytes(second.read_bytes()[:-2]),
-                 lambda: second.write_bytes(b"\xff" * 40), lambda: second.unlink(),
-                 lambda: (entry / "index.json").write_bytes(b"{"),
-                 lambda: (entry / "index.json").unlink()):
-        harm()
-        again = prepared()
-        assert not again.cached and again.store.digests == made.store.digests
-        assert again.files == made.files
-        assert prepared().cached
-    with pytest.raises(DataError, match="changed while it was read"):
-        prepare.prepare(Reading(path), "other", tokenizer, tmp_path / "cache", unique=False)
-
-
 KILLED = """
 import sys
 from pathlib import Path
@@ -231,7 +206,7 @@ from cgpt.tokenizer import Tokenizer
 documents.SHARD_CHARACTERS = 4000
 path, folder = sys.argv[1:]
 tokenizer = Tokenizer.from_state({"words": ["山", "水"], "scores": [-1.0, -2.0]})
-found = prepare.prepare(Reading(path), fingerprint_of([path])[0], tokenizer, Path(folder),
+found = prepare.prepare(Reading(path), fingerprint_of([path]), tokenizer, Path(folder),
                         unique=True, threads=2)
 print(found.store.digests)
 """

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import Counted
 
 from cgpt.checkpoint import load_model_auto, load_tokenizer, save_tokenizer
 from cgpt.cli import main
@@ -94,3 +95,27 @@ def test_a_file_that_is_no_vocabulary_is_told(change, code: str, place: Path) ->
     with pytest.raises(CheckpointError) as caught:
         load_tokenizer(path)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("kind", ["words", "bpe"])
+def test_every_flipped_bit_of_a_vocabulary_is_noticed(kind: str, tmp_path: Path,
+                                                      counted: Counted) -> None:
+    """Or says the same, as \\u4F60 does where \\u4f60 was written."""
+    words, scores = {"words": (["山", "长江"], [-1.5, -1e-07]), "bpe": (["ab"], [0.0])}[kind]
+    tokenizer = Tokenizer.from_state({"words": words, "scores": scores, "kind": kind})
+    path = save_tokenizer(tokenizer, tmp_path / "t.json")
+    whole, same = path.read_bytes(), 0
+    for at, byte in enumerate(whole):
+        for bit in range(8):
+            path.write_bytes(whole[:at] + bytes([byte ^ 1 << bit]) + whole[at + 1:])
+            try:
+                assert load_tokenizer(path).to_state() == tokenizer.to_state(), (at, bit)
+                same += 1
+            except CheckpointError as error:
+                assert error.code in ("damaged", "version", "foreign")
+    assert same < 20
+    counted("flipped bits of a vocabulary's file", 8 * len(whole))
+    without = json.loads(whole)
+    del without["crc32"]
+    path.write_text(json.dumps(without), encoding="ascii")
+    assert load_tokenizer(path).to_state() == tokenizer.to_state()

@@ -177,7 +177,8 @@ def read_tokenizer(file: BinaryFile, config: GPTConfig) -> Tokenizer:
     check_words(file.path, int.from_bytes(payload[:4], "little"), config, file.size)
     words, scores = unpack_vocabulary(file.path, payload, family_of(config).unscored)
     record = file.maybe(Kind.TOKENIZER)
-    kind = file.json(record).get("kind") if record else "words"
+    kind = "words" if record is None else check_object(
+        file.path, record.label, file.json(record)).get("kind")
     return build_tokenizer(file.path, words, scores, config, kind)
 
 

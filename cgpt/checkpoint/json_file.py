@@ -26,6 +26,7 @@ from cgpt.checkpoint.parts import (
     build_training_state,
     check_fits,
     check_layers,
+    check_listed,
     check_object,
     parse_json,
 )
@@ -118,18 +119,14 @@ class JsonFile(Source):
         found: dict[str, Any] = {}
         for layer in self._layers():
             tensors = check_object(self.path, "tensors", layer.get("tensors"))
-            if sorted(tensors) != sorted(layer.get("parameters") or []) or found.keys() & tensors:
+            if sorted(tensors) != sorted(layer["parameters"]) or found.keys() & tensors:
                 raise damaged(self.path, f"the tensors {sorted(tensors)!r:.200}",
                               "those that the layer's parameters name")
             found.update(tensors)
         return found
 
     def _layers(self) -> list[dict[str, Any]]:
-        layers = self.root["layers"]
-        if not isinstance(layers, list) or not all(isinstance(one, dict) for one in layers):
-            raise damaged(self.path, "layers that are no list of objects",
-                          "a list of objects")
-        return layers
+        return check_listed(self.path, self.root["layers"])
 
     def tokenizer(self, config: GPTConfig) -> Tokenizer:
         """The tokenizer of vocab.words and vocab.scores."""

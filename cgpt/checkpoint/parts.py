@@ -236,6 +236,19 @@ def check_object(path: object, what: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def check_listed(path: object, found: Any) -> list[dict[str, Any]]:
+    """A file's layers where each says its name, type and parameters, whatever these are."""
+    if not isinstance(found, list):
+        raise damaged(path, "layers that are no list of objects", "a list of objects")
+    for number, one in enumerate(found, 1):
+        values = [one.get(key) for key in ("name", "type")] if isinstance(one, dict) else [None]
+        names = one.get("parameters") if isinstance(one, dict) else None
+        if not isinstance(names, list) or not all(isinstance(text, str)
+                                                  for text in (*values, *names)):
+            raise damaged(path, f"layer {number} as {one!r:.200}", "name, type and parameters")
+    return found
+
+
 def check_layers(path: object, found: list[Any], gpt: GPT) -> list[LayerRecord]:
     """The layers of the file are those of the model, in order. Returns them."""
     expected = gpt.layer_records()

@@ -26,7 +26,7 @@ from cgpt.checkpoint.format import (
     parse_header,
     parse_table,
 )
-from cgpt.checkpoint.parts import check_object, check_part_length, parse_json
+from cgpt.checkpoint.parts import check_listed, check_object, check_part_length, parse_json
 from cgpt.checkpoint.sniff import HEAD, format_of
 
 THREADS = min(2, os.cpu_count() or 1)   # more would starve the disk
@@ -174,13 +174,13 @@ class BinaryFile(Source):
         """Whether all weights are float32, so that they can be used where they lie."""
         return all(record.dtype == DType.FLOAT32 for record in self.of(Kind.TENSOR))
 
-    def layers(self) -> list[Any]:
+    def layers(self) -> list[dict[str, Any]]:
         """The layers, as JSON."""
         total = sum(record.length for record in self.of(Kind.LAYER))
         if total > _MOST_LAYERS:
             raise damaged(self.path, f"layers described in {total} bytes",
                           f"at most {_MOST_LAYERS}")
-        return [self.json(record) for record in self.of(Kind.LAYER)]
+        return check_listed(self.path, [self.json(record) for record in self.of(Kind.LAYER)])
 
     def check_rounded(self) -> None:
         """Check the weights where they will take more memory than they take in the file."""

@@ -1,4 +1,10 @@
-"""A vocabulary by itself: a small JSON file, or the one inside a model file."""
+"""A vocabulary by itself: a small JSON file, or the one inside a model file.
+
+    {"format": "cgpt-tokenizer", "version": 1, "kind": "words", "words": [...], "scores": [...],
+     "crc32": "0123abcd"}
+The checksum is the CRC-32 of the ASCII JSON of [kind, words, scores] as Python writes it. A file
+without one is read too.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ import json
 import os
 from pathlib import Path
 
+from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.adapter import model_config
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.binary import read_tokenizer
@@ -21,14 +28,16 @@ from cgpt.tokenizer import Tokenizer
 FORMAT, VERSION = "cgpt-tokenizer", 1
 _OPENING = f'{{"format": "{FORMAT}"'.encode()
 _MOST = 1 << 28     # bytes of a vocabulary's file
+_KEYS = ("format", "version", "kind", "words", "scores", "crc32")
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Path:
-    """Write {"format", "version", "kind", "words", "scores"}; see `save_model_binary` for how.
+    """Write the JSON file; see `save_model_binary` for how.
 
     Raises CheckpointError (code "write") with the reason.
     """
-    state = {"format": FORMAT, "version": VERSION, "kind": tokenizer.kind, **tokenizer.to_state()}
+    state = {"format": FORMAT, "version": VERSION, "kind": tokenizer.kind, **tokenizer.to_state(),
+             "crc32": _checksum(tokenizer)}
     text = json.dumps(state, ensure_ascii=True).encode("ascii") + b"\n"
 
     def write(out: Output) -> None:
@@ -60,8 +69,20 @@ def _parsed(path: object, text: bytes | bytearray) -> Tokenizer:
     if state.get("version") != VERSION:
         raise other_version(path, f"format version {state.get('version')!r:.60}",
                             f"version {VERSION}")
+    for name in sorted(state.keys() - set(_KEYS)):
+        raise damaged(path, f"'{name:.60}' missing or unknown", f"{sorted(_KEYS)}")
     try:
         kind = RustTokenizer if state.get("kind") == RustTokenizer.KIND else Tokenizer
-        return kind.from_state(state)
+        found = kind.from_state(state)
     except DataError as error:
         raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None
+    if state.get("crc32", _checksum(found)) != _checksum(found):
+        raise damaged(path, f"a vocabulary with checksum {_checksum(found)}",
+                      f"{state['crc32']!r:.60}")
+    return found
+
+
+def _checksum(tokenizer: Tokenizer) -> str:
+    state = tokenizer.to_state()
+    text = json.dumps([tokenizer.kind, state["words"], state["scores"]])
+    return f"{crc32(text.encode()):08x}"

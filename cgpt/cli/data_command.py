@@ -79,7 +79,7 @@ def report_of(source: Source, tokenizer: Tokenizer) -> dict[str, Any]:
             "epoch_tokens": source.documents(tokenizer).n_tokens,
             "vocabulary": len(tokenizer), "tokenizer": tokenizer.kind,
             "fingerprint": source.fingerprint, "cache": str(source.entry) if source.entry else "",
-            "cached": source.cached}
+            "cached": source.cached, "mended": list(source.mended)}
 
 
 def lines(report: dict[str, Any]) -> list[str]:
@@ -103,7 +103,15 @@ def lines(report: dict[str, Any]) -> list[str]:
     if report["cache"]:
         shown.append(t("data_cached" if report["cached"] else "data_prepared",
                        path=printable(report["cache"])))
+    if report["mended"]:
+        shown.append(mended(report["cache"], report["mended"]))
     return shown
+
+
+def mended(entry: object, names: Sequence[str]) -> str:
+    """What was found damaged in a cache entry: a few of its files by name."""
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return t("data_mended", path=printable(str(entry)), files=some)
 
 
 def short_names(paths: Sequence[str]) -> tuple[list[str], str]:
@@ -133,6 +141,9 @@ def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) ->
             say(t("data_dropped", path=printable(file.path), n=file.dropped))
         if file.duplicates:
             say(t("data_repeated", path=printable(file.path), n=f"{file.duplicates:,}"))
+    for source in sources:
+        if source.mended:
+            say(mended(source.entry, source.mended))
     for file in files:
         if file.skipped:
             say("  " + t("data_skipped", path=printable(file.path),

@@ -188,10 +188,12 @@ CHECKPOINT: dict[str, str] = {
     # JSON
     "a beginning and an end that do not belong together": "文件的开头与结尾不配套",
     "a file as cgpt wrote it": "cgpt 写成时的文件",
+    "a vocabulary with checksum {crc}": "词汇表的校验和为 {crc}",
     "text with checksum {crc}": "文本的校验和为 {crc}",
     "'{name}' missing or unknown": "'{name}' 缺失或未知",
     "layers that are no list of objects": "layers 不是对象列表",
     "a list of objects": "对象列表",
+    "name, type and parameters": "name、type 和 parameters",
     "words and scores that do not belong together": "words 与 scores 不配套",
     "two lists of one length, the first {n} scores null": "两个等长的列表，前 {n} 个分数为 null",
     "the tensor '{name}' missing or over": "张量 '{name}' 缺失或多余",

@@ -127,6 +127,9 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "data_epoch": ("每轮词数: {n}", "tokens an epoch: {n}"),
     "data_cached": ("词已在缓存中: {path}", "the tokens were in the cache: {path}"),
     "data_prepared": ("词已存入缓存: {path}", "the tokens are now in the cache: {path}"),
+    "data_mended": ("缓存 {path} 中有损坏的文件 ({files})，已从数据文件重新制作",
+                    "the cache {path} had damaged files ({files}); they were made again from the "
+                    "data"),
     "preparing": ("已读取 {n} 字符...", "{n} characters read..."),
     "model_made": ("模型: {parameters} 个参数, 词汇量 {vocabulary}, 上下文 {context}",
                    "model: {parameters} parameters, vocabulary {vocabulary}, context {context}"),

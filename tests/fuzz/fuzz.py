@@ -1,33 +1,31 @@
 """Fuzz a reader, guided by coverage, for a fixed number of inputs or for hours.
 
-    python tests/fuzz/fuzz.py binary|adapter|json|data|import|cache [-runs=N] [-max_total_time=N]
-                                [FOLDER]
+    python tests/fuzz/fuzz.py binary|adapter|json|data|import|cache|tokenizer|session
+                              [-runs=N] [-max_total_time=N] [FOLDER]
 
 FOLDER keeps the inputs that reached new code (made when missing); the seeds of targets.py are put
 there first. Needs atheris (pip install 'cgpt[dev]', on Linux with CPython up to 3.13); its options
 are those of libFuzzer. An input that raises what it must not is written beside as crash-... .
-Three of four inputs of the JSON readers have a value changed instead of bytes (mutate.py).
+Three of four inputs have a value or a record changed instead of bytes (mutate.py).
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import atheris
-from mutate import changed_value
 
 sys.path.insert(1, str(Path(__file__).parent.parent))
 with atheris.instrument_imports(include=["cgpt", "json"]):
-    from targets import SEEDS, TARGETS
-
-STRUCTURED = ("json", "import", "cache")
+    from targets import CHANGES, SEEDS, TARGETS
 
 
-def mutated(data: bytes, size: int, seed: int) -> bytes:
-    """The next input: a value of the JSON changed, or bytes as libFuzzer does."""
-    found = changed_value(data, seed) if seed % 4 else None
+def mutated(name: str, data: bytes, size: int, seed: int) -> bytes:
+    """The next input: what matters changed, or bytes as libFuzzer does."""
+    found = CHANGES[name](data, seed) if seed % 4 else None
     return atheris.Mutate(data, size) if found is None or len(found) > size else found
 
 
@@ -43,8 +41,7 @@ def main() -> None:
     if not folders:
         sys.argv.append(str(folder))
     sys.argv.insert(1, "-max_len=50000")    # as long as the seeds; a later option counts
-    atheris.Setup(sys.argv, TARGETS[name],
-                  **({"custom_mutator": mutated} if name in STRUCTURED else {}))
+    atheris.Setup(sys.argv, TARGETS[name], custom_mutator=partial(mutated, name))
     atheris.Fuzz()
 
 

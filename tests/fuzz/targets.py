@@ -6,19 +6,33 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
+import independent_reader
 import numpy as np
+from mutate import changed_record, changed_value, signed
 from rustgpt_reference import make_export
 
-from cgpt import prepare, rust_tokenizer
-from cgpt.checkpoint import import_model, load_model_auto, load_with_adapter, rustgpt_import
-from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
-from cgpt.data import read_corpus
+from cgpt import large_files, prepare, rust_tokenizer, shards
+from cgpt.checkpoint import (
+    describe,
+    import_model,
+    load_model_auto,
+    load_stored_weights,
+    load_tokenizer,
+    load_with_adapter,
+    rustgpt_import,
+    save_model_binary,
+)
+from cgpt.checkpoint.format import HEADER_SIZE
 from cgpt.errors import CheckpointError, DataError
+from cgpt.llm import LLM
+from cgpt.readers import Reading
+from cgpt.session_file import read_session, write_session
 from cgpt.tokenizer import Tokenizer
 
 LATE = (rustgpt_import,)        # imported here, so that it is instrumented
@@ -30,86 +44,168 @@ BYTES = Tokenizer([], [])
 INDEX, SHARD = "index.json", "000000.shard"
 _SHARD = np.array([2], "<i8").tobytes() + np.array([2, -3], "<i4").tobytes() + bytes(10)
 _INDEX = json.dumps({
-    "digests": ["00"], "files": [{"path": "a.txt", "documents": 1, "dialogues": 1}],
+    "digests": ["00"],
+    "files": [{"path": "a.txt", "documents": 1, "dialogues": 1}],
     "first_dialogue": [["user", "你好"], ["assistant", "好"]]}).encode()
 rust_tokenizer._jieba_cut = cache(rust_tokenizer._jieba_cut)    # reading it takes a second
+large_files._CHUNK = 7          # so that values lie on borders of what is read at a time
 
 
-def load(data: bytes, read: Callable[..., object] = load_model_auto) -> None:
-    """Load for training and for chat from a file that only memory holds."""
-    for training in (True, False):
-        refused_or_read(data, partial(read, training=training))
+def accepted(read: Callable[[], Any]) -> Any:
+    """What is read, or None where the file is refused for what it is."""
+    try:
+        return read()
+    except CheckpointError as error:
+        if error.code not in ("damaged", "foreign", "version"):
+            raise
+    return None
 
 
-def refused_or_read(data: bytes, read: Callable[..., object]) -> None:
-    """Read from a file that only memory holds; it may be refused for what it is."""
-    with tempfile.NamedTemporaryFile(dir=_memory()) as file:
+@contextmanager
+def held(data: bytes, suffix: str = "") -> Iterator[str]:
+    """The path of a file that only memory holds."""
+    with tempfile.NamedTemporaryFile(dir=_memory(), suffix=suffix) as file:
         file.write(data)
         file.flush()
-        try:
-            read(file.name)
-        except CheckpointError as error:
-            if error.code not in ("damaged", "foreign", "version"):
-                raise
+        yield file.name
+
+
+def model(data: bytes) -> bool:
+    """Every reader of a model's file. What a training takes, all of them take, and is kept.
+
+    Returns whether it is taken.
+    """
+    with held(data) as path:
+        found = [accepted(partial(load_model_auto, path, training=False)),
+                 accepted(partial(describe, path, verify=True)),
+                 accepted(partial(load_tokenizer, path))]
+        llm = accepted(partial(load_model_auto, path))
+        if llm is not None:
+            assert None not in found, "a file for training alone"
+            kept(llm)
+    return llm is not None
+
+
+def kept(llm: LLM) -> None:
+    """What was read is saved, read and saved to the same bytes."""
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+        first = save_model_binary(llm, Path(folder, "a"))
+        again = save_model_binary(load_model_auto(first), Path(folder, "b"))
+        assert first.read_bytes() == again.read_bytes(), "not the same after a save"
 
 
 def binary(data: bytes) -> None:
-    """A binary file as it is, and with the checksums of header and table made right."""
-    load(data)
-    if len(data) > HEADER_SIZE:
-        load(signed(data))
+    """A binary file as it is, and with its checksums made right."""
+    for one in as_signed(data):
+        if model(one):
+            with held(one) as path:
+                assert accepted(partial(load_stored_weights, path)), "weights for training alone"
+            independent_reader.parse(one)
+
+
+def as_signed(data: bytes) -> list[bytes]:
+    """A binary file as it is, and with its checksums made right where they are not."""
+    right = signed(data) if len(data) > HEADER_SIZE else data
+    return [data] if right == data else [data, right]
 
 
 def adapter(data: bytes) -> None:
     """A LoRA adapter beside its model, as it is and with right checksums."""
-    beside = partial(load_with_adapter, DATA / "tiny_v1.bin")
-    load(data, beside)
-    if len(data) > HEADER_SIZE:
-        load(signed(data), beside)
-
-
-def signed(data: bytes) -> bytes:
-    """The bytes with a right signature and right checksums of header and table."""
-    changed = bytearray(data)
-    changed[:8] = MAGIC
-    table = int.from_bytes(changed[40:48], "little")
-    changed[48:52] = zlib.crc32(changed[HEADER_SIZE:HEADER_SIZE + table]).to_bytes(4, "little")
-    changed[60:64] = zlib.crc32(changed[:60]).to_bytes(4, "little")
-    return bytes(changed)
+    for one in as_signed(data):
+        with held(one) as path:
+            llm = accepted(partial(load_with_adapter, DATA / "tiny_v1.bin", path))
+            merged = accepted(partial(load_with_adapter, DATA / "tiny_v1.bin", path,
+                                      training=False))
+            described = accepted(partial(describe, path, verify=True))
+            if llm is not None:
+                assert merged is not None and described is not None, "an adapter for training alone"
+                independent_reader.parse(one)
 
 
 def text(data: bytes) -> None:
     """A JSON file as it is, and behind the opening that lets it in."""
-    load(data)
-    load(b'{"format": "cgpt-json", ' + data)
+    model(data)
+    model(b'{"format": "cgpt-json", ' + data)
 
 
 def export(data: bytes) -> None:
     """An export of RustGPT-Chinese as it is, and behind the opening that lets it in."""
-    refused_or_read(data, import_model)
-    refused_or_read(b'{"encode": "vocab", ' + data.removeprefix(b"{"), import_model)
+    for one in data, b'{"encode": "vocab", ' + data.removeprefix(b"{"):
+        with held(one) as path:
+            llm = accepted(partial(import_model, path))
+            if llm is not None:
+                kept(llm)
+
+
+def vocabulary(data: bytes) -> None:
+    """A vocabulary by itself, as it is and behind its opening."""
+    for one in data, b'{"format": "cgpt-tokenizer", "version": 1, ' + data.removeprefix(b"{"):
+        with held(one) as path:
+            found = accepted(partial(load_tokenizer, path))
+            if found is not None:
+                text = "你好，世界 12 a\n"
+                assert found.kind == "rustgpt" or found.decode(found.encode(text)) == text
+
+
+def session(data: bytes) -> None:
+    """A dialogue that was saved."""
+    with held(data) as path:
+        try:
+            found = read_session(path)
+        except DataError:
+            return
+        assert read_session(write_session(path, found)) == found
 
 
 def documents(data: bytes) -> None:
-    """A data file of every suffix."""
+    """A data file of every suffix, read at once and a little at a time, which give the same."""
     for suffix in SUFFIXES:
-        with tempfile.NamedTemporaryFile(dir=_memory(), suffix=suffix) as file:
-            file.write(data)
-            file.flush()
-            with suppress(DataError):
-                read_corpus([file.name])
+        with held(data, suffix) as path:
+            whole, parts = (_items(Reading([path], large=large)) for large in (len(data), -1))
+            assert whole == parts, "read otherwise a little at a time"
+
+
+def _items(reading: Reading) -> object:
+    """All that is read; None where it is refused."""
+    try:
+        items = list(reading)
+    except DataError:
+        return None
+    return items, reading.files, reading.fingerprint
 
 
 def cached(data: bytes) -> None:
-    """An entry of the token cache with another index, and with another shard."""
+    """An entry of the token cache with another index, and with another shard.
+
+    Each as it is and with a right checksum.
+    """
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
-        for name in (INDEX, SHARD):
-            parts = {INDEX: _INDEX, SHARD: _SHARD, name: data}
-            for part, content in parts.items():
-                Path(folder, part).write_bytes(content)
-            found = prepare._load(Path(folder), BYTES)
+        shard = Path(folder, SHARD)
+        for index, content in ((data, _signed_shard(shard, _SHARD)),
+                               (_signed_index(data), _signed_shard(shard, _SHARD)),
+                               (_signed_index(_INDEX), data),
+                               (_signed_index(_INDEX), _signed_shard(shard, data))):
+            shard.write_bytes(content)
+            Path(folder, INDEX).write_bytes(index)
+            damaged: set[str] = set()
+            found = prepare._load(Path(folder), BYTES, 1, damaged)
+            assert (found is None) == bool(damaged)
             for number in range(len(found.store) if found else 0):
                 assert len(found.store.tokens(number)) == found.store.sizes[number]
+
+
+def _signed_shard(path: Path, rest: bytes) -> bytes:
+    return zlib.crc32(rest, shards.place_checksum(path)).to_bytes(8, "little") + rest
+
+
+def _signed_index(text: bytes) -> bytes:
+    """Behind a right checksum where it is JSON."""
+    try:
+        values = json.loads(text)
+        return json.dumps({"index": values, "crc32": zlib.crc32(json.dumps(values).encode())}
+                          ).encode()
+    except (ValueError, RecursionError):
+        return text
 
 
 def _memory() -> str | None:
@@ -137,16 +233,38 @@ def _small_export(**form: bool) -> bytes:
     return json.dumps(short(found), ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def _vocabularies() -> list[bytes]:
+    return [json.dumps({"format": "cgpt-tokenizer", "version": 1, "kind": kind,
+                        "words": words, "scores": scores}).encode()
+            for kind, words, scores in (("words", ["你好", "世界", "a"], [-1.0, -2.5, -3.0]),
+                                        ("chars", ["你", "好"], [-1.0, -2.0]),
+                                        ("bpe", ["ab", "abab"], [0.0, 0.0]))]
+
+
+def _session() -> bytes:
+    return json.dumps({
+        "format": "cgpt-session", "version": 1, "system": None, "drawn": 3,
+        "sampling": {"temperature": 0.8, "top_k": 40, "stop": ["x"]},
+        "messages": [{"role": "user", "content": "你好"},
+                     {"role": "assistant", "content": "好"}]}).encode()
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "binary": binary, "adapter": adapter, "json": text, "data": documents, "import": export,
-    "cache": cached}
+    "cache": cached, "tokenizer": vocabulary, "session": session}
+# How an input is changed where not byte by byte.
+CHANGES: dict[str, Callable[[bytes, int], bytes | None]] = {
+    "binary": changed_record, "adapter": changed_record, **dict.fromkeys(
+        ("json", "data", "import", "cache", "tokenizer", "session"), changed_value)}
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "binary": lambda: [path.read_bytes() for path in sorted(DATA.glob("tiny_v1*.bin"))
                        if path.name != ADAPTER],
     "adapter": lambda: [(DATA / ADAPTER).read_bytes()],
-    "json": lambda: [_small_json(), (DATA / "tiny_v1.json").read_bytes()],
+    "json": lambda: [_small_json(), *(path.read_bytes() for path in DATA.glob("tiny_v1*.json"))],
     "cache": lambda: [_INDEX, _SHARD],
     "import": lambda: [_small_export(), _small_export(older=True)],
+    "tokenizer": _vocabularies,
+    "session": lambda: [_session()],
     "data": lambda: [
         '["山很高。", "水很深。"]'.encode(),
         '[{"messages": [{"role": "user", "content": "你好"},'
