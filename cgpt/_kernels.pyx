@@ -53,6 +53,8 @@ def vector_length():
 include "kernels/matmul.pxi"
 include "kernels/norm.pxi"
 include "kernels/activation.pxi"
+include "kernels/ahead.pxi"
+include "kernels/heads.pxi"
 include "kernels/attention.pxi"
 include "kernels/embedding.pxi"
 include "kernels/loss.pxi"

@@ -1,24 +1,15 @@
 # Causal multi-head attention, forward and backward, without ever holding a (T, T) matrix.
 #
-# A task is one head of one document. Scores are kept transposed, keys down and a strip of NR
-# queries across, so that the softmax runs along whole vectors. The strip is then the left-hand
-# side of the next product as it lies, its rows being the queries or the keys; D is always across,
-# where its usual sizes fill whole vectors. Blocks of keys behind the last query of a strip are
-# never touched.
+# A task is one head of one document (heads.pxi). Scores are kept transposed, keys down and a strip
+# of NR queries across, so that the softmax runs along whole vectors. The strip is then the
+# left-hand side of the next product as it lies, its rows being the queries or the keys; D is
+# always across, where its usual sizes fill whole vectors. Blocks of keys behind the last query of
+# a strip are never touched.
 # Source: Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax); Dao et al. 2022,
 # arXiv:2205.14135 (blocks, and the backward from the log-sum-exp).
 
 cdef enum:
     KEYS = 168      # keys of a block, a multiple of every MR
-
-ctypedef struct Head:
-    # One head of one document: T rows of its q, k, v, with `stride` floats between rows.
-    const float *q
-    const float *k
-    const float *v
-    Py_ssize_t stride
-    Py_ssize_t T
-    Py_ssize_t D
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t size) noexcept nogil:
@@ -76,7 +67,7 @@ cdef inline void forget_future(float *scores, Py_ssize_t first_key, Py_ssize_t k
 
 
 cdef void softmax_block(float *scores, Py_ssize_t keys, vf *most, vf *total,
-                        float *factors) noexcept nogil:
+                        float *factors, Ahead *ahead) noexcept nogil:
     """scores -> exp(scores - running maximum); factors (NR,) bring older sums to the new one."""
     cdef vf highest, factor, sum, e
     cdef Py_ssize_t half, key
@@ -91,6 +82,7 @@ cdef void softmax_block(float *scores, Py_ssize_t keys, vf *most, vf *total,
             e = vexp(vload(scores + key * NR + half * VL) - highest)
             vstore(scores + key * NR + half * VL, e)
             sum = sum + e
+            ask_ahead(ahead)
         total[half] = sum
         vstore(factors + half * VL, factor)
 
@@ -101,7 +93,8 @@ cdef inline void scale_row(const float *x, float factor, float *y, Py_ssize_t D)
         store(y + d, load(x + d, D - d) * vset1(factor), D - d)
 
 
-cdef void head_forward(Head head, float *out, Py_ssize_t ldo, float *lse) noexcept nogil:
+cdef void head_forward(Head head, float *out, Py_ssize_t ldo, float *lse,
+                       Ahead *ahead) noexcept nogil:
     """out (T, D; row stride ldo) and lse (T,) of one head of one document."""
     cdef Py_ssize_t T = head.T, D = head.D, q0, k0, keys, i
     cdef Py_ssize_t Dn = padded(D, NR), Tm = padded(T, MR), n_keys
@@ -130,7 +123,7 @@ cdef void head_forward(Head head, float *out, Py_ssize_t ldo, float *lse) noexce
             keys = smaller(KEYS, n_keys - k0)
             scores_of_strip(keys, D, k_panels + k0 * D, strip, scores)
             forget_future(scores, k0, keys, q0, -1e30)
-            softmax_block(scores, keys, most, total, factors)
+            softmax_block(scores, keys, most, total, factors, ahead)
             if k0 > 0:
                 for i in range(NR):
                     scale_row(sums + i * Dn, factors[i], sums + i * Dn, Dn)
@@ -139,22 +132,17 @@ cdef void head_forward(Head head, float *out, Py_ssize_t ldo, float *lse) noexce
             vstore(lanes + i * VL, total[i])
             vstore(tops + i * VL, most[i])
         for i in range(smaller(NR, T - q0)):
-            lse[q0 + i] = tops[i] + <float>log(lanes[i])
+            lse[q0 + i] = tops[i] + logf(lanes[i])
             scale_row(sums + i * Dn, 1 / lanes[i], out + (q0 + i) * ldo, D)
 
 
-cdef void attend(const float *qkv, const int *offsets, Py_ssize_t N, Py_ssize_t C,
-                 Py_ssize_t n_head, Py_ssize_t task, float *out, float *lse) noexcept nogil:
-    """Task: one head (task % n_head) of one document (task // n_head)."""
-    cdef Py_ssize_t row = offsets[task // n_head], h = task % n_head
-    cdef Head head
-    head.D = C // n_head
-    head.T = offsets[task // n_head + 1] - row
-    head.stride = 3 * C
-    head.q = qkv + row * 3 * C + h * head.D
-    head.k = head.q + C
-    head.v = head.k + C
-    head_forward(head, out + row * C + h * head.D, C, lse + h * N + row)
+cdef void attend(const Heads *all, Py_ssize_t task, float *out, float *lse) noexcept nogil:
+    cdef Head head = head_of(all, task)
+    cdef Ahead ahead = ahead_of(head.D, pace(head, 4))
+    cdef float *o = out + head.row * all.C + head.column
+    also_ahead(&ahead, o, all.C, head.T)
+    also_next(all, task, NULL, NULL, &ahead)
+    head_forward(head, o, all.C, lse + task % all.n_head * all.N + head.row, &ahead)
 
 
 def attention_forward(const float[:, ::1] qkv, const int[::1] offsets, int n_head,
@@ -167,12 +155,13 @@ def attention_forward(const float[:, ::1] qkv, const int[::1] offsets, int n_hea
     lse      (H, N)   written: log-sum-exp of each query's scores, which backward reads
     Raises ValueError naming the array whose shape is wrong.
     """
-    cdef Py_ssize_t N = qkv.shape[0], C = qkv.shape[1] // 3, task
-    cdef Py_ssize_t tasks = (offsets.shape[0] - 1) * n_head
+    cdef Py_ssize_t task
     check_attention(qkv, offsets, n_head, out, lse)
-    cdef int threads = threads_for(attention_work(offsets, C))
-    for task in prange(tasks, nogil=True, num_threads=threads, schedule="dynamic"):
-        attend(&qkv[0, 0], &offsets[0], N, C, n_head, task, &out[0, 0], &lse[0, 0])
+    cdef int threads = threads_for(attention_work(offsets, out.shape[1]))
+    cdef Heads all = heads_of(qkv, offsets, n_head, threads)
+    for task in prange(all.tasks, nogil=True, num_threads=threads, schedule="dynamic",
+                       chunksize=all.in_turn):
+        attend(&all, task, &out[0, 0], &lse[0, 0])
 
 
 cdef double attention_work(const int[::1] offsets, Py_ssize_t C) noexcept nogil:
@@ -239,7 +228,7 @@ cdef Backward backward_scratch(Py_ssize_t T, Py_ssize_t D) noexcept nogil:
 
 
 cdef void strip_scores(Backward s, Py_ssize_t D, Py_ssize_t q0, Py_ssize_t k0,
-                       Py_ssize_t keys) noexcept nogil:
+                       Py_ssize_t keys, Ahead *ahead) noexcept nogil:
     """P^T and dS^T = P^T (dP^T - delta) of a strip of queries and a block of keys.
 
     Zeros in the rows up to a whole panel: the tiles of the next product reach into them.
@@ -257,6 +246,7 @@ cdef void strip_scores(Backward s, Py_ssize_t D, Py_ssize_t q0, Py_ssize_t k0,
             e = vexp(vload(s.p + key * NR + half) - lse)
             vstore(s.p + key * NR + half, e)
             vstore(s.ds + key * NR + half, e * (vload(s.ds + key * NR + half) - delta))
+            ask_ahead(ahead)
 
 
 cdef void prepare_backward(Backward s, Head head, const float *dout, const float *out,
@@ -276,7 +266,8 @@ cdef void prepare_backward(Backward s, Head head, const float *dout, const float
 
 
 cdef void head_backward(Head head, const float *dout, const float *out, Py_ssize_t ldo,
-                        const float *lse, float *dq, float *dk, float *dv) noexcept nogil:
+                        const float *lse, float *dq, float *dk, float *dv,
+                        Ahead *ahead) noexcept nogil:
     """dq, dk, dv (T, D; row stride head.stride) of one head of one document."""
     cdef Py_ssize_t T = head.T, D = head.D, k0, q0, keys, queries, i
     cdef float scale = <float>(1 / sqrt(<double>D))
@@ -287,7 +278,7 @@ cdef void head_backward(Head head, const float *dout, const float *out, Py_ssize
         for q0 from k0 // NR * NR <= q0 < T by NR:
             queries = smaller(NR, T - q0)
             keys = smaller(KEYS, smaller(T, q0 + NR) - k0)      # none behind the last query
-            strip_scores(s, D, q0, k0, keys)
+            strip_scores(s, D, q0, k0, keys, ahead)
             add_to_queries(s.ds, keys, s.k_rows + k0 * NR, D, T * NR, s.dq + q0 * s.Dn, s.Dn)
             add_to_keys(s.p, keys, queries, s.g_rows + q0 * NR, D, T * NR, s.dv, s.Dn)
             add_to_keys(s.ds, keys, queries, s.q_rows + q0 * NR, D, T * NR, s.dk, s.Dn)
@@ -298,21 +289,19 @@ cdef void head_backward(Head head, const float *dout, const float *out, Py_ssize
         scale_row(s.dq + i * s.Dn, scale, dq + i * head.stride, D)
 
 
-cdef void attend_backward(const float *dout, const float *qkv, const float *out,
-                          const float *lse, const int *offsets, Py_ssize_t N, Py_ssize_t C,
-                          Py_ssize_t n_head, Py_ssize_t task, float *dqkv) noexcept nogil:
-    cdef Py_ssize_t row = offsets[task // n_head], h = task % n_head
-    cdef Py_ssize_t D = C // n_head
-    cdef Head head
-    cdef float *dq = dqkv + row * 3 * C + h * D
-    head.D = D
-    head.T = offsets[task // n_head + 1] - row
-    head.stride = 3 * C
-    head.q = qkv + row * 3 * C + h * D
-    head.k = head.q + C
-    head.v = head.k + C
-    head_backward(head, dout + row * C + h * D, out + row * C + h * D, C, lse + h * N + row,
-                  dq, dq + C, dq + 2 * C)
+cdef void attend_backward(const Heads *all, Py_ssize_t task, const float *dout,
+                          const float *out, const float *lse, float *dqkv) noexcept nogil:
+    cdef Head head = head_of(all, task)
+    cdef Ahead ahead = ahead_of(head.D, pace(head, 8))
+    cdef Py_ssize_t first = head.row * all.C + head.column
+    cdef float *dq = dqkv + head.row * head.stride + head.column
+    also_ahead(&ahead, dq, head.stride, head.T)
+    also_ahead(&ahead, dq + all.C, head.stride, head.T)
+    also_ahead(&ahead, dq + 2 * all.C, head.stride, head.T)
+    also_next(all, task, dout, out, &ahead)
+    head_backward(head, dout + first, out + first, all.C,
+                  lse + task % all.n_head * all.N + head.row, dq, dq + all.C, dq + 2 * all.C,
+                  &ahead)
 
 
 def attention_backward(const float[:, ::1] dout, const float[:, ::1] qkv,
@@ -326,12 +315,12 @@ def attention_backward(const float[:, ::1] dout, const float[:, ::1] qkv,
     offsets    (documents + 1,) int32
     Raises ValueError naming the array whose shape is wrong.
     """
-    cdef Py_ssize_t N = qkv.shape[0], C = qkv.shape[1] // 3, task
-    cdef Py_ssize_t tasks = (offsets.shape[0] - 1) * n_head
+    cdef Py_ssize_t task
     check_attention(qkv, offsets, n_head, out, lse)
-    expect_shape("dout", dout, N, C)
-    expect_shape("dqkv", dqkv, N, 3 * C)
-    cdef int threads = threads_for(3 * attention_work(offsets, C))
-    for task in prange(tasks, nogil=True, num_threads=threads, schedule="dynamic"):
-        attend_backward(&dout[0, 0], &qkv[0, 0], &out[0, 0], &lse[0, 0], &offsets[0], N, C,
-                        n_head, task, &dqkv[0, 0])
+    expect_shape("dout", dout, out.shape[0], out.shape[1])
+    expect_shape("dqkv", dqkv, qkv.shape[0], qkv.shape[1])
+    cdef int threads = threads_for(3 * attention_work(offsets, out.shape[1]))
+    cdef Heads all = heads_of(qkv, offsets, n_head, threads)
+    for task in prange(all.tasks, nogil=True, num_threads=threads, schedule="dynamic",
+                       chunksize=all.in_turn):
+        attend_backward(&all, task, &dout[0, 0], &out[0, 0], &lse[0, 0], &dqkv[0, 0])

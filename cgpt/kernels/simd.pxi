@@ -50,7 +50,7 @@ cdef extern from "pack.h" nogil:
     void pack_panels(const float *x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows,
                      Py_ssize_t depth, int width, float scale, float *panel)
 
-from libc.math cimport isfinite, log, sqrt
+from libc.math cimport isfinite, log, logf, sqrt
 from libc.string cimport memcpy, memset
 
 
