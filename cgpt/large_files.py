@@ -16,7 +16,8 @@ from typing import Any
 _CHUNK = 1 << 20        # characters that are read at a time
 _LONGEST = 1 << 24      # characters of an item
 LONGEST_TEXT = 1 << 21  # characters of a document of a .txt file
-_GAP = re.compile(r"\s*")
+_BLANKS = " \t\r\n"      # of JSON, which knows no others
+_GAP = re.compile(f"[{_BLANKS}]*")
 
 
 class Broken(Exception):
@@ -44,7 +45,7 @@ def _open(path: str, digest: Any, newline: str | None) -> io.TextIOWrapper:
 def is_list(path: str) -> bool:
     """Whether a .json file begins as a list. Raises OSError."""
     with open(path, encoding="utf-8-sig", errors="replace") as file:
-        while (char := file.read(1)).isspace():
+        while (char := file.read(1)) and char in _BLANKS:
             pass
     return char == "["
 

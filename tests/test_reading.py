@@ -92,6 +92,15 @@ def test_faults_of_large_files(name: str, content: str | bytes, sentence: str,
     assert sentence in str(caught.value) and str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("content", ['["a"\x1c]', '["a",\u00a0"b"]', '\u3000["a"]', '["a"]\u2028',
+                                     '[\x0b]', '["a"]\x85'])
+def test_only_the_blanks_of_json_stand_between_items(content: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "a.json", content)
+    for large in 0, 1 << 30:
+        with pytest.raises(DataError, match="JSON"):
+            list(Reading(path, large=large))
+
+
 def test_duplicates_are_counted_by_file(tmp_path: Path) -> None:
     first, second = write(tmp_path, "a.json", ITEMS), write(tmp_path, "b.jsonl", ["水\r\n流", "新"])
     corpus = read_corpus([first, second], unique=True)
