@@ -1,5 +1,6 @@
-"""Shared by all tests: two threads at most, so that a loaded machine does not stall them; and the
-figures of docs/reliability.md, which are counted while the tests run and printed at their end."""
+"""Shared by all tests: two threads at most, so that a loaded machine does not stall them; every
+model file that a test writes is read by the independent reader too; and the figures of
+docs/reliability.md, which are counted while the tests run and printed at their end."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,29 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("CGPT_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import independent_reader
+
+from cgpt.checkpoint.packing import Packed
+
 Counted = Callable[..., None]
 _COUNTS: Counter[str] = Counter()
+_SMALL = 1 << 22        # bytes of a file that plain Python reads soon enough
+
+
+@pytest.fixture(autouse=True)
+def independently_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever small binary file is saved is read by a reader of the specification."""
+    write = Packed.write
+
+    @wraps(write)
+    def written(packed: Packed, path: str | os.PathLike[str]) -> Path:
+        found = write(packed, path)
+        if packed.size < _SMALL:
+            independent_reader.read(str(found))
+            _COUNTS["model files read by the independent reader"] += 1
+        return found
+
+    monkeypatch.setattr(Packed, "write", written)
 
 
 @pytest.fixture

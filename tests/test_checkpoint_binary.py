@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import independent_reader
 import numpy as np
 import pytest
 from checkpoint_helpers import assert_same, same_bits
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from make_fixtures import DATA, WORDS, tiny_llm
 from small_llm import DIALOGUES, TEXTS, small_llm
 
@@ -25,6 +29,7 @@ from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError
 from cgpt.llm import LLM
 from cgpt.model import GPT
+from cgpt.tokenizer import Tokenizer
 from cgpt.train import Trainer
 
 
@@ -172,6 +177,54 @@ def test_what_json_cannot_hold_is_named(tmp_path: Path) -> None:
     save_model_binary(llm, tmp_path / "x.bin")
     assert load_model_binary(tmp_path / "x.bin").metadata == {"x": 1.5, "y": [0, 1]}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.bin"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats(allow_nan=False) | st.text(),
+    lambda one: st.lists(one, max_size=4) | st.dictionaries(
+        st.text(max_size=3) | st.integers(0, 2) | st.booleans() | st.sampled_from(
+            ["data", "1", "true", "crc32", "shape"]), one, max_size=5), max_leaves=20)
+
+
+@pytest.mark.parametrize("save", [save_model_binary, save_model_json])
+@settings(max_examples=150, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=JSON, depth=st.sampled_from([0, 0, 30, 58, 61, 62, 63, 64, 65, 80, 3000]))
+def test_what_is_saved_can_be_read(tmp_path: Path, save: Callable[..., Path], value: object,
+                                   depth: int) -> None:
+    """Metadata as odd as can be is refused before anything is written, or comes back."""
+    for _ in range(depth):
+        value = [value]
+    llm = tiny_llm(optimizer=False)
+    llm.metadata = {"x": value}
+    try:
+        path = save(llm, tmp_path / "m")
+    except CheckpointError as error:
+        assert error.code == "write" and not isinstance(value, (int, str))
+        return
+    assert json.dumps(load_model_auto(path).metadata) == json.dumps(llm.metadata)
+
+
+@pytest.mark.parametrize("save", [save_model_binary, save_model_json])
+def test_no_file_is_saved_that_is_refused_when_it_is_read(
+        tmp_path: Path, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more words, or more JSON, than a reader takes memory for."""
+    llm = small_llm(n_embd=2, n_layer=1, n_head=1, vocab_size=20_000)
+    llm.tokenizer = Tokenizer([chr(0x4e00 + n) for n in range(15_000)], [-9.0] * 15_000)
+    save(llm, tmp_path / "m")
+    assert load_model_auto(tmp_path / "m").tokenizer.to_state() == llm.tokenizer.to_state()
+    old = (tmp_path / "m").read_bytes()
+    monkeypatch.setattr("cgpt.checkpoint.parts._ROOM", 1_000_000)
+    with pytest.raises(CheckpointError, match=r"in a file of this size.*wider") as info:
+        save(llm, tmp_path / "m")
+    assert info.value.code == "write" and (tmp_path / "m").read_bytes() == old
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_model_auto(tmp_path / "m")
+    llm = tiny_llm()
+    llm.metadata = {"x": [[]] * 20_000}
+    with pytest.raises(CheckpointError, match="shorten metadata"):
+        save(llm, tmp_path / "m")
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_size_a_parameter(tmp_path: Path) -> None:

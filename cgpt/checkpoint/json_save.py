@@ -17,7 +17,13 @@ from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.floats import PIECE, format_floats
 from cgpt.checkpoint.format import VERSION
-from cgpt.checkpoint.parts import dump_json, weights_to_save
+from cgpt.checkpoint.parts import (
+    check_text_size,
+    dump_json,
+    dump_metadata,
+    parsed_size,
+    weights_to_save,
+)
 from cgpt.checkpoint.reader import THREADS
 from cgpt.checkpoint.sniff import JSON_OPENING
 from cgpt.graphs import family_of
@@ -49,10 +55,13 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> P
     pieces = _pieces(llm, path, weights, with_optimizer, extras)
 
     def write(out: Output) -> None:
-        crc = 0
-        for piece in _formatted(pieces):
+        crc, length, values = 0, 0, 0
+        for piece, is_text in _formatted(pieces):
             crc = crc32(piece, crc)
             out.write(piece)
+            length += len(piece)
+            values += parsed_size(piece) if is_text else 0
+        check_text_size(path, values, length)
         out.write(f'\n"text_crc32": "{crc:08x}"}}\n'.encode())
 
     return write_file(path, 12 * sum(array.size for _, array in arrays), write)
@@ -70,19 +79,23 @@ def _vocab(tokenizer: Tokenizer) -> dict[str, Any]:
     return found if tokenizer.kind not in KINDS[1:] else {**found, "kind": tokenizer.kind}
 
 
-def _formatted(pieces: Iterator[str | Floats]) -> Iterator[bytes]:
-    """Text as bytes and numbers as text, the latter formatted on two threads a little ahead."""
+def _formatted(pieces: Iterator[str | Floats]) -> Iterator[tuple[bytes, bool]]:
+    """Text as bytes and numbers as text, the latter formatted on two threads a little ahead.
+
+    Each with whether it was text.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
-        waiting: list[Callable[[], bytes]] = []
+        waiting: list[tuple[Callable[[], bytes], bool]] = []
         for piece in pieces:
             if isinstance(piece, str):
-                waiting.append(piece.encode)
+                waiting.append((piece.encode, True))
             else:
-                waiting.append(pool.submit(format_floats, piece).result)
+                waiting.append((pool.submit(format_floats, piece).result, False))
             if len(waiting) > _AHEAD:
-                yield waiting.pop(0)()
-        for result in waiting:
-            yield result()
+                result, is_text = waiting.pop(0)
+                yield result(), is_text
+        for result, is_text in waiting:
+            yield result(), is_text
 
 
 def _pieces(llm: LLM, path: object, weights: Floats, optimizer: bool,
@@ -114,7 +127,7 @@ def _pieces(llm: LLM, path: object, weights: Floats, optimizer: bool,
     else:
         yield "null,\n"
     yield part("training_state", llm.training_state.to_dict())
-    yield part("metadata", llm.metadata)
+    yield f'"metadata": {dump_metadata(path, llm.metadata)},\n'
     for name, array in extras.items():
         yield f'"{name}": ' + ("null," if array is None else "{")
         if array is not None:

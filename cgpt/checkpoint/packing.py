@@ -21,7 +21,15 @@ from cgpt.checkpoint.adapter import adapter_of, settings_to_save, trained_arena
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.format import OPTIONAL, DType, Kind, Record, align, pack_front, place
-from cgpt.checkpoint.parts import ADAPTED, check_part_size, dump_json, weights_to_save
+from cgpt.checkpoint.parts import (
+    ADAPTED,
+    check_part_size,
+    check_read_again,
+    dump_json,
+    dump_metadata,
+    most_words,
+    weights_to_save,
+)
 from cgpt.checkpoint.reader import Job, grouped
 from cgpt.checkpoint.storage import Storage
 from cgpt.errors import ConfigError
@@ -115,6 +123,8 @@ def pack(llm: LLM, path: str | os.PathLike[str], arrays: Arrays, storage: Storag
             scales += found[1:]
     pairs += scales
     records, size = place([record for record, _ in pairs])
+    if lora is None:
+        check_read_again(path, len(llm.tokenizer), most_words(size))
     return Packed(records, [payload for _, payload in pairs], size)
 
 
@@ -134,7 +144,7 @@ def _parts(llm: LLM, path: object, optimizer: bool, storage: Storage) -> Iterato
         yield part(Kind.LAYER, {"name": layer.name, "type": layer.type,
                                 "parameters": list(layer.parameters)}, layer.name)
     yield part(Kind.TRAINING_STATE, llm.training_state.to_dict())
-    yield part(Kind.METADATA, llm.metadata)
+    yield _metadata(path, llm)
     if optimizer and llm.optimizer is not None:
         yield part(Kind.OPTIMIZER, llm.optimizer.to_dict())
     kind = llm.tokenizer.kind
@@ -147,14 +157,22 @@ def _adapter_parts(llm: LLM, path: str | os.PathLike[str], lora: Lora) -> Iterat
     yield _part(path, Kind.CONFIG, {"graph": family_of(llm.config).name + ADAPTED,
                                     "config": llm.config.to_dict()})
     yield _part(path, Kind.TRAINING_STATE, llm.training_state.to_dict())
-    yield _part(path, Kind.METADATA, llm.metadata)
+    yield _metadata(path, llm)
     yield _part(path, Kind.OPTIMIZER, settings_to_save(lora, path))
 
 
 def _part(path: object, kind: Kind, value: Any, name: str = "", flags: int = 0) -> Pair:
     """A record of JSON."""
     what = name or kind.name.lower()
-    data = dump_json(path, what, value).encode("ascii")
+    return _text(path, kind, what, dump_json(path, what, value), flags)
+
+
+def _metadata(path: object, llm: LLM) -> Pair:
+    return _text(path, Kind.METADATA, "metadata", dump_metadata(path, llm.metadata))
+
+
+def _text(path: object, kind: Kind, what: str, text: str, flags: int = 0) -> Pair:
+    data = text.encode("ascii")
     check_part_size(path, what, data)
     return Record(kind, what, len(data), flags=flags), memoryview(data)
 

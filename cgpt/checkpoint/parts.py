@@ -20,7 +20,7 @@ from cgpt.arena import Entry, Floats
 from cgpt.averaging import averaged
 from cgpt.checkpoint.failures import damaged, not_saved, other_version
 from cgpt.config import GPTConfig
-from cgpt.errors import ConfigError, DataError
+from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.graphs import FAMILIES, family_of
 from cgpt.llm import LLM, TrainingState
 from cgpt.lora import Lora
@@ -42,6 +42,19 @@ Optimizer = TypeVar("Optimizer", bound=AdamW)
 
 
 # JSON
+
+def dump_metadata(path: object, value: Any) -> str:
+    """What the user wants to keep, as `dump_json` and so that `parse_json` takes it."""
+    text = dump_json(path, "metadata", value)
+    check_part_size(path, "metadata", text.encode("ascii"))
+    try:
+        parse_json(path, "metadata", f'{{"metadata": {text}}}'.encode("ascii"))
+    except CheckpointError:
+        raise not_saved(path, "metadata that could not be read again", "objects whose names are "
+                        f"different strings, nested less than {_DEEPEST} deep",
+                        "change metadata") from None
+    return text
+
 
 def dump_json(path: object, what: str, value: Any) -> str:
     """Plain ASCII JSON. Raises CheckpointError (write) naming what JSON cannot hold."""
@@ -96,10 +109,21 @@ def check_part_length(path: object, what: str, length: int) -> None:
 
 
 def check_part_size(path: object, what: str, text: bytes) -> None:
-    """Refuse to save a part that `parse_json` would refuse to read."""
+    """Refuse to save a part that is too long to be read again, or has too many values."""
     if len(text) > _LONGEST or parsed_size(text) > _ROOM:
         raise not_saved(path, f"{what} of {len(text)} bytes of JSON and {parsed_size(text)} "
                         "in memory", f"at most {_LONGEST} and {_ROOM}", f"shorten {what}")
+
+
+def check_text_size(path: object, values: int, length: int) -> None:
+    """Refuse to save a JSON file of `length` bytes with too many values but its numbers.
+
+    values  the sum of `parsed_size` of its parts
+    """
+    if values > _ROOM + length:
+        raise not_saved(path, f"parts of {values} bytes in memory beside the numbers",
+                        f"at most {_ROOM + length} in a file of this size",
+                        "make the model wider or the vocabulary smaller")
 
 
 def parsed_size(text: bytes | bytearray) -> int:
@@ -154,14 +178,26 @@ def build_config(path: object, graph: Any, values: Any) -> GPTConfig:
         raise damaged(path, f"a configuration that cannot be ({error})", "a valid one") from None
 
 
-def check_words(path: object, number: int, config: GPTConfig, size: int) -> None:
-    """Bound the vocabulary of a file of `size` bytes before its words are taken apart.
+def most_words(size: int) -> int:
+    """Bounds the vocabulary of a file of `size` bytes before its words are taken apart.
 
     A tokenizer takes some 400 bytes a word, the file of a real model more than that.
     """
-    most = min(config.vocab_size, (_ROOM + size) // 400)
+    return (_ROOM + size) // 400
+
+
+def check_words(path: object, number: int, config: GPTConfig, size: int) -> None:
+    """See that a file of `size` bytes has no more words than it can have."""
+    most = min(config.vocab_size, most_words(size))
     if number > most:
         raise damaged(path, f"a vocabulary of {number} words", f"at most {most}")
+
+
+def check_read_again(path: object, number: int, most: int) -> None:
+    """Refuse to save a vocabulary that would be refused when it is read."""
+    if number > most:
+        raise not_saved(path, f"a vocabulary of {number} words", f"at most {most} in a file of "
+                        "this size", "make the model wider or the vocabulary smaller")
 
 
 @cache

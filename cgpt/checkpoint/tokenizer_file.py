@@ -18,7 +18,7 @@ from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.binary import read_tokenizer
 from cgpt.checkpoint.failures import damaged, other_version
 from cgpt.checkpoint.json_file import JsonFile
-from cgpt.checkpoint.parts import parse_json
+from cgpt.checkpoint.parts import check_text_size, parse_json, parsed_size
 from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import format_of
 from cgpt.errors import DataError
@@ -39,6 +39,7 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Path:
     state = {"format": FORMAT, "version": VERSION, "kind": tokenizer.kind, **tokenizer.to_state(),
              "crc32": _checksum(tokenizer)}
     text = json.dumps(state, ensure_ascii=True).encode("ascii") + b"\n"
+    check_text_size(path, parsed_size(text), len(text))
 
     def write(out: Output) -> None:
         out.write(text)

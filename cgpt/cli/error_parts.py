@@ -58,6 +58,12 @@ CHECKPOINT: dict[str, str] = {
     "found {type}": "类型 {type}",
     "strings, finite numbers, lists and objects": "字符串、有限数、列表和对象",
     "change {what}": "请修改 {what}",
+    "metadata that could not be read again": "metadata 写入后无法读回",
+    "objects whose names are different strings, nested less than {n} deep":
+        "对象的键为互不相同的字符串，嵌套少于 {n} 层",
+    "at most {n} in a file of this size": "这样大小的文件最多 {n}",
+    "make the model wider or the vocabulary smaller": "请加宽模型或缩小词汇表",
+    "parts of {n} bytes in memory beside the numbers": "数值以外的部分在内存中占 {n} 字节",
     # what kind of file
     "choose another file": "请选择其他文件",
     "an empty file": "空文件",
