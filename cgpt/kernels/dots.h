@@ -11,9 +11,6 @@
 #include "quads.h"
 #include "quantize.h"
 #include "simd.h"
-#if VL == 16 || VL == 8
-#include <immintrin.h>
-#endif
 
 #define BYTES (4 * VL)      /* int8 values in a vector */
 

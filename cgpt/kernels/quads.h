@@ -9,9 +9,6 @@
 #define CGPT_QUADS_H
 
 #include "simd.h"
-#if VL == 16 || VL == 8
-#include <immintrin.h>
-#endif
 
 enum { FLOAT32, FLOAT16, INT8 };       /* how a matrix is stored */
 

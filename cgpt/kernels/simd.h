@@ -90,8 +90,9 @@ CGPT_INLINE vf vload(const float *p) { return *p; }
 CGPT_INLINE void vstore(float *p, vf x) { *p = x; }
 #endif
 
-/* Comparing, choosing and scaling, in the processor's own words where it has them: compilers make
- * four instructions of a choice written in C. */
+/* Comparing, choosing and scaling, by the processor's own instructions where it has them:
+ * compilers make four of a choice written in C. A NaN in either argument of vmax or vmin comes out
+ * only from b; callers pass the data as b. */
 #if VL == 16
 typedef __mmask16 vmask;
 #define vless(a, b) _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ)
@@ -100,25 +101,20 @@ typedef __mmask16 vmask;
 #define vmin(a, b) ((vf)_mm512_min_ps(a, b))
 #define vscale(x, n) ((vf)_mm512_scalef_ps(x, n))
 #else
-#if VL == 8
 typedef vi vmask;
 #define vless(a, b) ((vi)((a) < (b)))
+#if VL == 8
 #define vselect(mask, yes, no) ((vf)_mm256_blendv_ps(no, yes, (vf)(mask)))
 #define vmax(a, b) ((vf)_mm256_max_ps(a, b))
 #define vmin(a, b) ((vf)_mm256_min_ps(a, b))
-#elif VL > 1
-typedef vi vmask;
-#define vless(a, b) ((vi)((a) < (b)))
-CGPT_INLINE vf vselect(vmask mask, vf yes, vf no) {
-    return (vf)((mask & (vi)yes) | (~mask & (vi)no));
-}
 #else
-typedef int vmask;
-#define vless(a, b) ((a) < (b))
-CGPT_INLINE vf vselect(vmask mask, vf yes, vf no) { return mask ? yes : no; }
+CGPT_INLINE vf vselect(vmask mask, vf yes, vf no) {
+#if VL > 1
+    return (vf)((mask & (vi)yes) | (~mask & (vi)no));
+#else
+    return mask ? yes : no;
 #endif
-#if VL < 8
-/* A NaN in either argument of vmax or vmin comes out only from b; callers pass the data as b. */
+}
 CGPT_INLINE vf vmax(vf a, vf b) { return vselect(vless(b, a), a, b); }
 CGPT_INLINE vf vmin(vf a, vf b) { return vselect(vless(a, b), a, b); }
 #endif
