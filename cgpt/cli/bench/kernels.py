@@ -9,12 +9,10 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.cli.bench import measure
-from cgpt.cli.bench.machine import best_set, multiply_adds
+from cgpt.cli.bench.machine import PEAK_SECONDS, best_set, multiply_adds
 from cgpt.cli.bench.measure import Measurement, ratio, repeated
 from cgpt.cli.bench.shapes import SHAPES, Shape
 from cgpt.cli.bench.table import Settings
-
-PEAK_SECONDS = 0.02     # of one look at what the machine can do
 
 
 def bench_kernels(run: Settings) -> Iterator[Measurement]:
@@ -48,7 +46,7 @@ def kernel_actions(shape: Shape) -> Iterator[tuple[str, float, Callable[[], Any]
     def array(*sizes: int) -> np.ndarray:
         return rng.standard_normal(sizes, dtype=np.float32)
 
-    for label, k, m in (("qkv", C, 3 * C), ("proj", C, C), ("fc", C, F), ("head", C, V)):
+    for label, (k, m) in shape.linears.items():
         x, weight, bias, y, dx, dw = (array(N, k), array(m, k), array(m), array(N, m),
                                       array(N, k), array(m, k))
         work = 2.0 * N * k * m

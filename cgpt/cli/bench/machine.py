@@ -18,6 +18,7 @@ from cgpt.cli.bench.measure import repeated, seconds_of
 from cgpt.cli.bench.shapes import operands
 
 TRIAL = 0.05        # seconds a trial of one instruction set
+PEAK_SECONDS = 0.05     # of one look at what the machine can do, beside what is measured
 SQUARE = 1024       # side of the matrices of a product beside the model's own
 
 

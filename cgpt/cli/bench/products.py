@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cgpt.cli.bench import measure
+from cgpt.cli.bench.machine import PEAK_SECONDS
 from cgpt.cli.bench.measure import Measurement, ratio
 from cgpt.cli.bench.shapes import SHAPES
 from cgpt.cli.bench.table import Settings
@@ -12,7 +13,6 @@ from cgpt.cli.bench.train import READ, compared
 from cgpt.cli.bench.workers import Crew
 
 DIRECTIONS = ("forward", "backward_input", "backward_weight")
-PEAK_SECONDS = 0.05     # of one look at what the machine can do
 
 
 def bench_products(run: Settings) -> Iterator[Measurement]:
