@@ -13,7 +13,7 @@ import pytest
 from cgpt.cli import choose_language, messages
 from cgpt.cli.app import LazyGroup, Option
 from cgpt.cli.help_text import COMMANDS, OPTIONS
-from cgpt.cli.layout import box, columns, text_width, wrap
+from cgpt.cli.layout import box, columns, rows_of, text_width, wrap
 from cgpt.cli.messages import MESSAGES, language, set_language, t
 from cgpt.cli.root import cgpt
 from cgpt.cli.terminal import plain_number, printable
@@ -121,6 +121,11 @@ def test_widths() -> None:
     assert text_width("e\u0301") == 1 and text_width("👤") == 2
     assert wrap("中文字符很多很多", 6) == ["中文字", "符很多", "很多"]
     assert wrap("one two three", 8) == ["one two", "three"]
+    assert wrap("把 LoRA 适配器并入它", 18) == ["把 LoRA 适配器并入", "它"]
+    assert wrap("中文字符，（很多）", 6) == ["中文字", "符，", "（很", "多）"]
+    assert wrap("默认: kernels、train、save)", 16) == ["默认: kernels、", "train、save)"]
+    assert wrap("--strategy best|last|periodic", 20) == ["--strategy best|", "last|periodic"]
+    assert rows_of("中" * 5, 5) == 3 and rows_of("ab", 5) == rows_of("", 5) == 1
     rows = columns([("--a", "中" * 30), ("--bbb", "x")], 50)
     assert all(text_width(line) <= 50 for line in rows)
     assert columns([("--checkpoint-dir DIR", "中" * 30)], 40)[0] == "  --checkpoint-dir DIR"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from screen import Screen, environment
+from screen import Screen, environment, plain
 from test_cli import MODEL, TRAIN, Run, clean_environment, run, same_model, stop_at, write_data
 
 from cgpt.checkpoint import CheckpointManager, load_model_auto
@@ -219,6 +220,45 @@ def test_the_live_display_and_ctrl_c_at_a_terminal(tmp_path: Path, columns: int,
         assert sum("─" in line for line in lines) == 1
         assert not any(hint in line or "Traceback" in line for line in lines)
     assert load_model_auto(tmp_path / "checkpoints/checkpoint_last.bin").training_state.unfinished
+
+
+def test_ctrl_c_before_the_first_line_has_a_line_of_its_own(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    import pty
+
+    monkeypatch.setenv("TERM", "xterm")
+    master, slave = pty.openpty()
+    with open(slave, "w", encoding="utf-8") as stream:
+        with StopRequest(stream) as stop, ProgressDisplay(stream, stop) as display:
+            signal.raise_signal(signal.SIGINT)
+            display(progress(step=1))
+        print("the end", file=stream, flush=True)
+        shown = b""
+        while b"the end" not in shown:
+            shown += os.read(master, 100_000)
+    lines = plain(shown.decode()).split("\n")
+    os.close(master)
+    assert "正在完成当前步；再按一次 Ctrl-C 立即结束。" in lines
+
+
+def test_a_screen_that_becomes_narrower_keeps_one_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of up to 79 cells take two rows of 40: as many are erased, and what is above stays."""
+    class Tty(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    for columns, rows in ((80, 0), (120, 0), (40, 6)):
+        stream = Tty()
+        with ProgressDisplay(stream) as display:
+            display.console.size = (80, 24)
+            display(progress(step=1))
+            assert len(display.drawn) == 3
+            display.console.size = (columns, 24)
+            stream.truncate(0)
+            display._show(progress(step=2))
+            erased = f"\r\x1b[{rows - 1}A\x1b[J\n\n"
+            assert stream.getvalue().lstrip("\0").startswith(erased) == bool(rows)
 
 
 def test_no_color_and_a_dumb_terminal(tmp_path: Path) -> None:

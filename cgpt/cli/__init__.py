@@ -70,7 +70,7 @@ def guard(action: Callable[[], int]) -> int:
     import click
 
     from cgpt.cli.app import usage_sentence
-    from cgpt.cli.terminal import Terminated
+    from cgpt.cli.terminal import Terminated, tell
     from cgpt.errors import CgptError, CheckpointError
 
     try:
@@ -80,7 +80,7 @@ def guard(action: Callable[[], int]) -> int:
     except click.UsageError as error:
         complain(usage_sentence(error))
         command = error.ctx.command_path if error.ctx else "cgpt"
-        print(t("try_help", command=command), file=sys.stderr)
+        tell(t("try_help", command=command))
         return 2
     except (KeyboardInterrupt, click.Abort):
         print("\n" + t("interrupted"), file=sys.stderr)
@@ -106,5 +106,7 @@ def sentence_of(error: BaseException) -> str:
 
 
 def complain(sentence: str) -> None:
-    """One line on stderr."""
-    print(t("label_error") + " ".join(sentence.split("\n")), file=sys.stderr)
+    """One line on stderr, wrapped at a terminal."""
+    from cgpt.cli.terminal import tell
+
+    tell(t("label_error") + " ".join(sentence.split("\n")))

@@ -15,6 +15,7 @@ from cgpt.cli.config_file import OF_THE_MODEL
 from cgpt.cli.memory import human_size
 from cgpt.cli.messages import t
 from cgpt.cli.saving import save_model
+from cgpt.cli.terminal import tell
 from cgpt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,5 +91,5 @@ def merge(model: str, adapter: str, out: str) -> int:
     from cgpt.checkpoint import load_with_adapter
 
     save_model(load_with_adapter(model, adapter, training=False), out)
-    click.echo(t("exported", path=out, size=human_size(os.path.getsize(out))), err=True)
+    tell(t("exported", path=out, size=human_size(os.path.getsize(out))))
     return 0

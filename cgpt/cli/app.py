@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from cgpt.cli.help_text import COMMANDS, OPTIONS
-from cgpt.cli.layout import columns, wrap
+from cgpt.cli.layout import columns, text_width, wrap
 from cgpt.cli.messages import pick, set_language, t
 
 SCREEN_LEAST, SCREEN_MOST = 40, 100
@@ -141,8 +141,11 @@ class _Face:
         arguments = [p.metavar or str(p.name).upper() for p in self.params
                      if isinstance(p, click.Argument)]
         group = isinstance(self, click.Group)
-        usage = f"{ctx.command_path} [OPTIONS] {' '.join(arguments)}".rstrip()
-        lines = [t("label_usage") + usage + (" [COMMAND ...]" if group else ""), ""]
+        usage = [ctx.command_path, "[OPTIONS]", *arguments, *(["[COMMAND ...]"] if group else [])]
+        label = t("label_usage")
+        indent = text_width(label)
+        first, *more = wrap(" ".join(usage), width - indent)
+        lines = [label + first, *(" " * (indent + 2) + line for line in more), ""]
         lines += ["  " + line for line in wrap(pick(COMMANDS[self.name or ""]), width - 2)]
         rows = [p.help_row() for p in self.params if isinstance(p, Option) and not p.hidden]
         lines += ["", t("label_options"), *columns(rows, width)]

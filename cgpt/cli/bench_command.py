@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import options, terminal
 from cgpt.cli.app import Command, Number, OneOf, option
 from cgpt.cli.bench.table import BENCHES, Settings
 from cgpt.cli.error_text import localized
@@ -90,8 +90,8 @@ def measure(chosen: list[str], repeats: int | None = None, *, quiet: bool = True
     for what in chosen:
         one = BENCHES[what]
         shape = config or one.config
-        print(t("bench_running", what=f"{what} {shape}" if "config" in one.options else what),
-              file=sys.stderr, flush=True)
+        terminal.tell(t("bench_running",
+                        what=f"{what} {shape}" if "config" in one.options else what))
         settings = Settings(shape, tuple(name for name in peer if name in one.peers),
                             repeats or one.repeats or REPEATS[shape], threads, tell, **more)
         for found in one.run(settings):
@@ -108,7 +108,7 @@ def measure(chosen: list[str], repeats: int | None = None, *, quiet: bool = True
 
 def tell(side: str, reason: Skip) -> None:
     """A side that cannot take part, on stderr."""
-    print(t("bench_skipped", side=side, reason=localized(reason)), file=sys.stderr, flush=True)
+    terminal.tell(t("bench_skipped", side=side, reason=localized(reason)))
 
 
 def show(found: Measurement) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -14,10 +13,10 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, option, screen_width
-from cgpt.cli.layout import aligned
+from cgpt.cli.layout import aligned, wrap
 from cgpt.cli.messages import t
 from cgpt.cli.models import print_json
-from cgpt.cli.terminal import printable
+from cgpt.cli.terminal import printable, tell
 
 if TYPE_CHECKING:
     from cgpt.sources import Source
@@ -43,7 +42,7 @@ def data(paths: tuple[str, ...], tokenizer: str, vocab_size: int, keep_duplicate
     from cgpt.run import find_vocabulary, read_sources
     from cgpt.run_config import RunConfig
 
-    print(t("reading"), file=sys.stderr, flush=True)
+    tell(t("reading"))
     config = RunConfig(pretrain=paths, tokenizer=tokenizer, vocab_size=vocab_size,
                        keep_duplicates=keep_duplicates, mix=mix)
     folder = Path(cache) if cache else None
@@ -52,7 +51,7 @@ def data(paths: tuple[str, ...], tokenizer: str, vocab_size: int, keep_duplicate
     if as_json:
         print_json(report)
     else:
-        for line in lines(report):
+        for line in lines(report, screen_width()):
             click.echo(line)
     return 0
 
@@ -66,7 +65,7 @@ class Preparing:
     def __call__(self, characters: int) -> None:
         if time.monotonic() - self._said >= EVERY:
             self._said = time.monotonic()
-            print(t("preparing", n=f"{characters:,}"), file=sys.stderr, flush=True)
+            tell(t("preparing", n=f"{characters:,}"))
 
 
 def report_of(source: Source, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def report_of(source: Source, tokenizer: Tokenizer) -> dict[str, Any]:
             "cached": source.cached, "mended": list(source.mended)}
 
 
-def lines(report: dict[str, Any]) -> list[str]:
+def lines(report: dict[str, Any], width: int) -> list[str]:
     """For people: a row a file, the sum, and why files were skipped."""
     read = [file for file in report["files"] if not file["skipped"]]
     mixed = any(file["weight"] != 1 for file in read)
@@ -94,9 +93,11 @@ def lines(report: dict[str, Any]) -> list[str]:
               *[f"{file['weight']:g}"] * mixed] for name, file in zip(names, read, strict=True)]
     if len(read) > 1:
         rows.append([t("eval_all"), *(f"{report[key]:,}" for key in counts), *[""] * mixed])
-    shown = aligned(rows, screen_width())
-    shown += [t("data_skipped", path=printable(file["path"]), reason=skip_reason(file["skipped"]))
-              for file in report["files"] if file["skipped"]]
+    shown = aligned(rows, width)
+    for file in report["files"]:
+        if file["skipped"]:
+            shown += wrap(t("data_skipped", path=printable(file["path"]),
+                            reason=skip_reason(file["skipped"])), width)
     if mixed:
         shown.append(t("data_epoch", n=f"{report['epoch_tokens']:,}"))
     shown.append(t("data_vocabulary", n=f"{report['vocabulary']:,}", kind=report["tokenizer"]))

@@ -18,7 +18,7 @@ from cgpt.cli.layout import aligned, columns, wrap
 from cgpt.cli.messages import t
 from cgpt.cli.models import print_json
 from cgpt.cli.step_log import without_nan
-from cgpt.cli.terminal import plain_number
+from cgpt.cli.terminal import plain_number, tell
 
 if TYPE_CHECKING:
     from cgpt.answers import Accuracy
@@ -162,7 +162,7 @@ def answered(name: str, llm: LLM, corpora: Sequence[tuple[str, Corpus]],
         found.append(one)
         if time.monotonic() - shown >= SECONDS:
             shown = time.monotonic()
-            click.echo(t("answering", done=len(found), all=count), err=True)
+            tell(t("answering", done=len(found), all=count))
     result = accuracy(found)
     if asked.answers is not None:
         with open(asked.answers, "a", encoding="utf-8") as file:

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 
 BOX_INNER = 59
+CLOSING = "，。、；：！？）》」』”’…,.;:!?)]}%|"   # no line begins with one
+OPENING = "（《「『“‘([{"                      # and none ends with one of these
 
 
 def char_width(char: str) -> int:
@@ -30,22 +32,44 @@ def cut(text: str, width: int) -> tuple[str, str]:
     return text, ""
 
 
+def rows_of(line: str, width: int) -> int:
+    """Rows that a terminal of `width` cells breaks the line into."""
+    rows, rest = 1, cut(line, max(width, 2))[1]
+    while rest:
+        rows, rest = rows + 1, cut(rest, max(width, 2))[1]
+    return rows
+
+
 def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` cells; breaks at spaces, else between wide characters."""
+    """Lines of at most `width` cells.
+
+    Breaks at spaces, beside wide characters and behind a bar; never before a closing mark or
+    behind an opening one. A word that is wider than a line is cut.
+    """
     width = max(width, 2)
     lines = []
     for paragraph in text.split("\n"):
         rest = paragraph
         while text_width(rest) > width:
-            head, tail = cut(rest, width)
-            at = head.rfind(" ") if tail[:1] != " " else len(head)
-            narrow = head[-1:].isascii() and tail[:1].isascii()
-            if at > 0 and (narrow or tail[:1] in "，。、；：！？）"):
-                head, tail = rest[:at], rest[at:]
-            lines.append(head.rstrip())
-            rest = tail.lstrip()
+            at = _last_break(rest, len(cut(rest, width)[0]))
+            lines.append(rest[:at].rstrip())
+            rest = rest[at:].lstrip()
         lines.append(rest)
     return lines
+
+
+def _last_break(text: str, most: int) -> int:
+    """Where the line ends: the last place of the first `most` characters that may be one."""
+    start = len(text) - len(text.lstrip())
+    return next((i for i in range(most, start, -1) if _may_break(text[i - 1], text[i])), most)
+
+
+def _may_break(before: str, after: str) -> bool:
+    if " " in (before, after):
+        return True
+    if after in CLOSING or before in OPENING:
+        return False
+    return before == "|" or 2 in (char_width(before), char_width(after))
 
 
 def columns(rows: list[tuple[str, str]], width: int, indent: int = 2) -> list[str]:
@@ -59,7 +83,7 @@ def columns(rows: list[tuple[str, str]], width: int, indent: int = 2) -> list[st
     for left, right in rows:
         texts = wrap(right, width - indent - first) if right else [""]
         if text_width(left) + 2 > first:
-            lines.append(" " * indent + left)
+            lines.extend(" " * indent + line for line in wrap(left, width - indent))
         else:
             pad = " " * (first - text_width(left))
             lines.append((" " * indent + left + pad + texts.pop(0)).rstrip())
@@ -116,6 +140,8 @@ def _block(heads: Sequence[str], row: Sequence[str], width: int) -> list[str]:
     size = max(min(max(map(text_width, heads[1:]), default=0), width - cells - 4), 1)
     lines = [cut(row[0], width)[0]]
     for head, cell in zip(heads[1:], row[1:], strict=True):
+        if not cell:
+            continue
         shown = head if text_width(head) <= size else "…" + _tail(head, size - 1)
         lines.append(f"  {shown}{' ' * (size - text_width(shown))}  {cell}")
     return lines

@@ -15,7 +15,7 @@ from cgpt.cli.app import Command, Number, option, screen_width
 from cgpt.cli.layout import cut, text_width, wrap
 from cgpt.cli.messages import language, pick, t
 from cgpt.cli.models import print_json
-from cgpt.cli.terminal import clean
+from cgpt.cli.terminal import clean, tell
 from cgpt.cli.view_text import ATTENTION
 from cgpt.errors import DataError
 
@@ -167,4 +167,4 @@ def draw(llm: LLM, ids: Sequence[int], output: str, layer: int | None, head: int
         titles = [words["head"].format(layer=layer, head=i + 1) for i in heads]
     figure = attention_figure(maps, titles, readable(names, letters), words, letters)
     save(figure, output, letters)
-    click.echo(t("picture_saved", path=output), err=True)
+    tell(t("picture_saved", path=output))

@@ -102,7 +102,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "no_answer": ("[没有回答]", "[no answer]"),
     "cleared": ("✓ 对话上下文已清空", "✓ Conversation forgotten"),
     "ctrl_c_hint": ("输入 'exit' 或按 Ctrl-D 退出；再按一次 Ctrl-C 也会退出。",
-                    "Type 'exit' or press Ctrl-D to leave; so does a second Ctrl-C."),
+                    "Type 'exit' or press Ctrl-D to leave; a second Ctrl-C leaves too."),
     "goodbye": ("👋 再见!", "👋 Goodbye!"),
     # training, in words
     "reading_init": ("正在读取模型和数据...", "reading the model and the data..."),

@@ -20,7 +20,7 @@ from cgpt.cli.panel import phase_name
 from cgpt.cli.saving import save_model
 from cgpt.cli.sketch import sparkline
 from cgpt.cli.step_log import without_nan
-from cgpt.cli.terminal import plain_number
+from cgpt.cli.terminal import plain_number, tell
 from cgpt.errors import CheckpointError, ConfigError, DataError
 
 WIDE = 10_000       # cells of a line that is not wrapped
@@ -50,7 +50,7 @@ def export(model: str, out: str, weights_only: bool, weights: str) -> int:
         save_model_binary(llm, out, optimizer=False, weights=weights)
     else:
         save_model(llm, out, optimizer=not weights_only)
-    click.echo(t("exported", path=out, size=human_size(os.path.getsize(out))), err=True)
+    tell(t("exported", path=out, size=human_size(os.path.getsize(out))))
     return 0
 
 
@@ -67,12 +67,12 @@ def import_(source: str, out: str) -> int:
                               "(GPT-2 folders have another vocabulary)", code="foreign")
     llm = import_model(source)
     if "imported_from" in llm.metadata:
-        click.echo(t("imported", graph=", ".join(layer.type for layer in llm.gpt.layer_records()),
-                     words=len(llm.tokenizer)), err=True)
-        click.echo(t("imported_steps", n=llm.optimizer.step_count) if llm.optimizer
-                   else t("imported_no_steps"), err=True)
+        tell(t("imported", graph=", ".join(layer.type for layer in llm.gpt.layer_records()),
+               words=len(llm.tokenizer)))
+        tell(t("imported_steps", n=llm.optimizer.step_count) if llm.optimizer
+             else t("imported_no_steps"))
     save_model(llm, out)
-    click.echo(t("exported", path=out, size=human_size(os.path.getsize(out))), err=True)
+    tell(t("exported", path=out, size=human_size(os.path.getsize(out))))
     return 0
 
 
@@ -104,7 +104,7 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
     for line in description({t(f"info_{key}"): value for key, value in found.items()}, width):
         click.echo(line)
     if model is not None and verify:
-        click.echo(t("verified"), err=True)
+        tell(t("verified"))
     return 0
 
 

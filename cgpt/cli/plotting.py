@@ -17,6 +17,7 @@ from cgpt.cli.models import print_json
 from cgpt.cli.panel import number, phase_name
 from cgpt.cli.sketch import chart
 from cgpt.cli.step_log import Curve, Run, read_log
+from cgpt.cli.terminal import tell
 from cgpt.cli.view_text import FIGURE
 from cgpt.errors import DataError
 
@@ -156,14 +157,14 @@ def draw_picture(runs: Sequence[Run], output: str, font: str | None) -> None:
         words = {key: pair[1] for key, pair in FIGURE.items()}
     names = readable([run.name for run in runs], letters)
     save(curves_figure(runs, names, words, letters), output, letters)
-    click.echo(t("picture_saved", path=output), err=True)
+    tell(t("picture_saved", path=output))
 
 
 def say_no_font() -> None:
     """Say why the labels of a picture are English."""
     from cgpt.cli.letters import ADVICE
 
-    click.echo(t("no_font", font=ADVICE), err=True)
+    tell(t("no_font", font=ADVICE))
 
 
 def readable(names: Sequence[str], letters: Letters) -> list[str]:
@@ -171,5 +172,5 @@ def readable(names: Sequence[str], letters: Letters) -> list[str]:
     shown = [name if letters.shows(name) else f"#{i}" for i, name in enumerate(names, 1)]
     told = [f"{new} = {name}" for name, new in zip(names, shown, strict=True) if name != new]
     if told:
-        click.echo(t("shown_as", names=", ".join(told)), err=True)
+        tell(t("shown_as", names=", ".join(told)))
     return shown

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cgpt.cli.layout import cut, text_width
+from cgpt.cli.layout import cut, rows_of, text_width
 from cgpt.cli.memory import human_size, resident
 from cgpt.cli.messages import t
 from cgpt.cli.panel import Losses, View, number, one_row, panel, phase_name, rate
@@ -86,6 +86,8 @@ class ProgressDisplay:
         self.shown: Progress | None = None
         self.pending: Progress | None = None
         self.live: Any = None
+        self.drawn: list[str] = []      # the lines on the screen, and how wide it was then
+        self.drawn_width = 0
         self._keys = ExitStack()
         if stream.isatty() and in_foreground(stream):
             self.live = self._start_live()
@@ -125,7 +127,10 @@ class ProgressDisplay:
         self.view.memory = resident()
         if self.live:
             self._notice(ended)
+            self._clear_after_resize()
             self.live.update(self._render(progress), refresh=True)
+            if self.stop is not None:   # from now on the cursor is on a line that may be replaced
+                self.stop.inline = True
         else:
             print(progress_line(progress, memory=self.view.memory), file=self.stream, flush=True)
 
@@ -136,11 +141,25 @@ class ProgressDisplay:
         self.view.notice = ("" if ended or self.stop is None
                             else t("stopping" if asked else "stop_hint"))
 
+    def _clear_after_resize(self) -> None:
+        """A narrower screen has broken the drawn lines into more rows: erase all of them.
+
+        The cursor then stands where rich expects it, at the end of as many rows as it drew.
+        """
+        width = self.console.width
+        if self.drawn and width < self.drawn_width:
+            rows = sum(rows_of(line, width) for line in self.drawn)
+            up = min(rows, self.console.height) - 1
+            self.stream.write("\r" + (f"\x1b[{up}A" if up else "") + "\x1b[J"
+                              + "\n" * (len(self.drawn) - 1))
+        self.drawn_width = width
+
     def _render(self, progress: Progress) -> Any:
         from rich.text import Text
 
         lines = panel(progress, self.view, self.console.width - 1, self.console.height,
                       t("p_left", time=duration(progress.seconds_left)))
+        self.drawn = ["".join(text for text, _ in line) for line in lines]
         whole = Text(no_wrap=True, overflow="crop")
         for i, line in enumerate(lines):
             whole.append("\n" if i else "")
@@ -152,8 +171,6 @@ class ProgressDisplay:
         if self.live:
             self._keys.enter_context(silent_keys())
             self.live.start()
-            if self.stop is not None:
-                self.stop.inline = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,

@@ -109,10 +109,12 @@ class Terminal:
         print(text, end="", file=self.output, flush=True)
 
     def note(self, text: str) -> None:
-        """A sentence, wrapped to the screen where there is one."""
-        lines = wrap(text, self.width - 1) if self.output.isatty() else [text]
+        """A sentence, wrapped to the screen where there is one, as far in as it begins."""
+        indent = " " * (len(text) - len(text.lstrip(" ")))
+        room = self.width - 1 - len(indent)
+        lines = wrap(text.lstrip(" "), room) if self.output.isatty() else [text.lstrip(" ")]
         for line in lines:
-            self.say(line)
+            self.say(indent + line)
 
     def box(self, title: str, left: int | None = None) -> None:
         """A title in a double-line box."""
@@ -205,6 +207,11 @@ class Terminal:
 
         shown = plain_number(default)
         return self.ask_until(t("ask_lr", default=shown), parse, t("need_lr", default=shown))
+
+
+def tell(text: str) -> None:
+    """A sentence on stderr, wrapped to the screen where there is one."""
+    Terminal(sys.stderr).note(text)
 
 
 def fold(answer: str) -> str:
@@ -327,8 +334,9 @@ class StopRequest:
         notice = t("stopping")
         with suppress(OSError, ValueError):
             if self.stream.isatty():
-                start = "\r\x1b[2K" if self.inline else "\r\n"
-                notice = start + cut(notice, shutil.get_terminal_size().columns - 1)[0]
+                start, end = ("\r\x1b[2K", "") if self.inline else ("\r\n", "\r\n")
+                room = shutil.get_terminal_size().columns - 1
+                notice = start + cut(notice, room)[0] + end
             else:
                 notice += "\n"
             os.write(self.stream.fileno(), notice.encode(self.stream.encoding, "replace"))

@@ -15,7 +15,7 @@ from cgpt.cli.app import Command, LazyGroup, OneOf, option
 from cgpt.cli.layout import columns
 from cgpt.cli.messages import t
 from cgpt.cli.models import one_line, print_json
-from cgpt.cli.terminal import clean, printable
+from cgpt.cli.terminal import clean, printable, tell
 from cgpt.config import KINDS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def train(paths: tuple[str, ...], kind: str, vocab_size: int, out: str, as_json:
     from cgpt.data import read_corpus
     from cgpt.tokenizer import Tokenizer
 
-    print(t("reading"), file=sys.stderr, flush=True)
+    tell(t("reading"))
     texts = read_corpus(paths).texts()
     began = time.perf_counter()
     found = Tokenizer.train(texts, vocab_size, kind)
