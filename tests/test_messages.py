@@ -13,7 +13,7 @@ import pytest
 from cgpt.cli import choose_language, messages
 from cgpt.cli.app import LazyGroup, Option
 from cgpt.cli.help_text import COMMANDS, OPTIONS
-from cgpt.cli.layout import box, columns, rows_of, text_width, wrap
+from cgpt.cli.layout import box, columns, folded, rows_of, text_width, wrap
 from cgpt.cli.messages import MESSAGES, language, set_language, t
 from cgpt.cli.root import cgpt
 from cgpt.cli.terminal import plain_number, printable
@@ -126,6 +126,8 @@ def test_widths() -> None:
     assert wrap("默认: kernels、train、save)", 16) == ["默认: kernels、", "train、save)"]
     assert wrap("--strategy best|last|periodic", 20) == ["--strategy best|", "last|periodic"]
     assert rows_of("中" * 5, 5) == 3 and rows_of("ab", 5) == rows_of("", 5) == 1
+    assert folded([["ab", "中文", "x"], ["a", "中", "xyz"]], 9) == ["ab  中文", "    x",
+                                                                 "a   中", "    xyz"]
     rows = columns([("--a", "中" * 30), ("--bbb", "x")], 50)
     assert all(text_width(line) <= 50 for line in rows)
     assert columns([("--checkpoint-dir DIR", "中" * 30)], 40)[0] == "  --checkpoint-dir DIR"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command
+from cgpt.cli.app import Command, screen_width
+from cgpt.cli.layout import wrap
 from cgpt.cli.messages import t
-from cgpt.cli.models import one_line, print_json, table
+from cgpt.cli.models import WIDE, one_line, print_json, table
 
 
 @click.command("diff", cls=Command)
@@ -24,12 +27,13 @@ def diff(a: str, b: str, as_json: bool) -> int:
     if as_json:
         print_json(found)
     else:
-        for line in lines(found):
+        width = screen_width() if sys.stdout.isatty() else WIDE
+        for line in lines(found, width):
             click.echo(line)
     return 0 if found["same"] else 1
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(found: dict[str, Any], width: int) -> list[str]:
     """For people: the parts that differ, then a line a tensor."""
     if found["same"]:
         return [t("diff_same", n=found["equal"])]
@@ -39,14 +43,30 @@ def lines(found: dict[str, Any]) -> list[str]:
             shown.append(f"{t(f'info_{part}')}:")
             for name, value in found[part].items():
                 pair = value if isinstance(value, list) else [value]
-                shown.append(f"  {name}: " + " -> ".join(_short(one) for one in pair))
+                for text in _differences(name, pair):
+                    shown += ["  " + line for line in wrap(text, width - 2)]
     if found["tensors"]:
         rows = [{key: "" if value is None else value for key, value in row.items()}
                 for row in found["tensors"]]
-        shown += [f"{t('diff_tensors', n=len(rows), equal=found['equal'])}:", *table(rows, 2)]
+        if all(row["a"] == row["b"] for row in rows):   # one shape then says it
+            rows = [{"kind": row["kind"], "name": row["name"], "shape": row["a"],
+                     **{key: row[key] for key in row if key not in ("a", "b")}} for row in rows]
+        shown.append(f"{t('diff_tensors', n=len(rows), equal=found['equal'])}:")
+        shown += table(rows, width, 2)
     return shown
 
 
+def _differences(name: str, pair: list[Any]) -> Iterator[str]:
+    """A line a difference; of two objects only the fields that are not the same."""
+    if len(pair) == 2 and all(isinstance(one, dict) for one in pair):
+        a, b = pair
+        for key in dict.fromkeys([*a, *b]):
+            if a.get(key) != b.get(key):
+                yield from _differences(f"{name}.{key}", [a.get(key), b.get(key)])
+    else:
+        yield f"{name}: " + " -> ".join(_short(one) for one in pair)
+
+
 def _short(value: Any) -> str:
-    text = one_line(value)
+    text = f"{{{', '.join(value)}}}" if isinstance(value, dict) else one_line(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -216,7 +216,9 @@ def evaluation_rows(result: EvalResult) -> list[tuple[str, str]]:
              if result.perplexity < float("inf") else "inf"),
             (t("row_bpc"), f"{result.bits_per_character:.4f}"),
             (t("row_bpb"), f"{result.bits_per_byte:.4f}"),
-            (t("row_counts"), f"{result.tokens:,} / {result.characters:,} / {result.bytes:,}")]
+            (t("row_tokens"), f"{result.tokens:,}"),
+            (t("row_characters"), f"{result.characters:,}"),
+            (t("row_bytes"), f"{result.bytes:,}")]
 
 
 def accuracy_rows(found: Accuracy | None) -> list[tuple[str, str]]:

@@ -77,7 +77,8 @@ def columns(rows: list[tuple[str, str]], width: int, indent: int = 2) -> list[st
     if not rows:
         return []
     first = min(max(text_width(left) for left, _ in rows) + 2, max(width // 3, 20))
-    if width - indent - first < 24:
+    room = width - indent - first
+    if room < 24 and any(text_width(right) > room for _, right in rows):
         first = 4
     lines = []
     for left, right in rows:
@@ -104,6 +105,27 @@ def box(title: str, width: int, left: int | None = None) -> list[str]:
     return ["╔" + "═" * inner + "╗",
             "║" + " " * left + title + " " * (space - left) + "║",
             "╚" + "═" * inner + "╝"]
+
+
+def folded(rows: Sequence[Sequence[str]], width: int, indent: int = 0) -> list[str]:
+    """Cells in straight columns, all to the left; what a line has no room for stands on the next.
+
+    So on a narrow screen each row is several lines, the later ones further in.
+    """
+    if not rows:
+        return []
+    sizes = [max(map(text_width, column)) for column in zip(*rows, strict=True)]
+    groups: list[tuple[int, list[int]]] = []    # (cells before it, columns of one line)
+    room = -1
+    for i, size in enumerate(sizes):
+        if room < size:
+            groups.append((indent + (4 if groups else 0), []))
+            room = width - groups[-1][0]
+        groups[-1][1].append(i)
+        room -= size + 2
+    return [(" " * before + "  ".join(row[i] + " " * (sizes[i] - text_width(row[i]))
+                                      for i in group)).rstrip()
+            for row in rows for before, group in groups if any(row[i] for i in group)]
 
 
 def aligned(rows: Sequence[Sequence[str]], width: int, gap: int = 2) -> list[str]:

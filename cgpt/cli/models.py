@@ -13,9 +13,9 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, OneOf, option, screen_width
-from cgpt.cli.layout import columns, text_width
+from cgpt.cli.layout import columns, folded
 from cgpt.cli.memory import human_size
-from cgpt.cli.messages import t
+from cgpt.cli.messages import MESSAGES, t
 from cgpt.cli.panel import phase_name
 from cgpt.cli.saving import save_model
 from cgpt.cli.sketch import sparkline
@@ -24,6 +24,7 @@ from cgpt.cli.terminal import plain_number, tell
 from cgpt.errors import CheckpointError, ConfigError, DataError
 
 WIDE = 10_000       # cells of a line that is not wrapped
+DETAILS = ("crc32", "offset", "elements")   # columns that a narrow screen goes without, in order
 
 
 def print_json(value: Any) -> None:
@@ -162,7 +163,7 @@ def installation() -> dict[str, Any]:
 def description(found: dict[str, Any], width: int = WIDE, indent: int = 0) -> list[str]:
     """A nested description as indented lines; lists of objects become straight columns.
 
-    width  cells that a value is wrapped to; tables are as wide as they are
+    width  cells that a line may take
     """
     lines: list[str] = []
     pad = " " * indent
@@ -174,7 +175,7 @@ def description(found: dict[str, Any], width: int = WIDE, indent: int = 0) -> li
         if isinstance(value, dict) and nested(value):
             lines += [f"{pad}{key}:", *description(value, width, indent + 2)]
         elif nested(value):
-            lines += [f"{pad}{key}:", *table(value, indent + 2)]
+            lines += [f"{pad}{key}:", *table(value, width, indent + 2)]
     return lines
 
 
@@ -185,13 +186,17 @@ def nested(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], dict)
 
 
-def table(rows: list[dict[str, Any]], indent: int) -> list[str]:
-    """Objects with like keys, one a line, in straight columns."""
+def table(rows: list[dict[str, Any]], width: int, indent: int) -> list[str]:
+    """Objects with like keys in straight columns; a narrow screen goes without DETAILS."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [keys] + [[short(row.get(key, "")) for key in keys] for row in rows]
-    widths = [max(text_width(row[i]) for row in cells) for i in range(len(keys))]
-    return [" " * indent + "  ".join(cell + " " * (width - text_width(cell)) for cell, width in
-                                     zip(row, widths, strict=True)).rstrip() for row in cells]
+    for left_out in (*DETAILS, None):
+        names = [t(f"head_{key}") if f"head_{key}" in MESSAGES else key for key in keys]
+        cells = [names] + [[short(row.get(key, "")) for key in keys] for row in rows]
+        lines = folded(cells, width, indent)
+        if len(lines) == len(cells):
+            break
+        keys = [key for key in keys if key != left_out]
+    return lines
 
 
 def short(value: Any) -> str:

@@ -44,6 +44,20 @@ VIEW: dict[str, tuple[str, str]] = {
     # info
     "toml_alone": ("--toml 需要 MODEL，且不与 --json 一起用",
                    "--toml needs a MODEL and goes without --json"),
+    # the heads of tables of info and diff
+    "head_kind": ("种类", "kind"),
+    "head_name": ("名称", "name"),
+    "head_type": ("类型", "type"),
+    "head_parameters": ("参数", "parameters"),
+    "head_dtype": ("数值", "dtype"),
+    "head_shape": ("形状", "shape"),
+    "head_offset": ("位置", "offset"),
+    "head_bytes": ("字节", "bytes"),
+    "head_crc32": ("校验和", "crc32"),
+    "head_changed": ("不同", "changed"),
+    "head_elements": ("元素", "elements"),
+    "head_largest": ("最大差", "largest"),
+    "head_relative": ("相对差", "relative"),
     # eval
     "eval_by_file": ("每字符比特数，按文件", "bits per character, by file"),
     "eval_difference": ("与 {base} 的差别", "difference from {base}"),
