@@ -109,6 +109,8 @@ def test_help_is_quick_and_imports_little() -> None:
     (["chat", "--top-p", "0"], "错误: --top-p 的值不对: 0 不在范围 (0, 1] 内"),
     (["generate", "model.bin"], "错误: 缺少 TEXT"),
     (["export", "a.bin", "b.pt"], "错误: OUT.{bin,json} 的值不对: 'b.pt' 应以"),
+    (["train", "--vocab-size", "9"], "错误: --vocab-size 的值不对: 9 不在范围 [262, 16777216] 内"),
+    (["bench", "speed"], "错误: 'speed' 不是 kernels, train, decode"),
     (["--lang", "fr"], "错误: --lang 的值不对: 'fr' 不是 zh, en 之一"),
     (["--lang", "en", "trian"], "error: no such command 'trian'; did you mean 'train'?"),
     (["--seed", "3", "train"], "错误: 选项 '--seed' 属于引导运行")])
@@ -238,6 +240,18 @@ def test_a_place_that_cannot_be_written_is_told_before_training(run: Run, tmp_pa
     (tmp_path / "file").write_text("")
     code, _, err = run(*TRAIN, "--out", "file/model.bin")
     assert code == 1 and "file/model.bin" in err and "步 1/" not in err
+    code, _, err = run(*TRAIN, "--checkpoint-dir", "file")
+    assert code == 1 and "file: 这是文件；请用 --checkpoint-dir" in err and "步 1/" not in err
+
+
+def test_where_chinese_cannot_be_shown_it_is_english(tmp_path: Path) -> None:
+    ascii_alone = {"PYTHONIOENCODING": "ascii"}
+    for more, sentence in (({}, "error: no such command 'nothing'"),
+                           ({"CGPT_LANG": "zh"}, "??: ???? 'nothing'"),
+                           ({"PYTHONIOENCODING": "utf-8"}, "错误: 没有命令 'nothing'")):
+        done = subprocess.run([*CGPT, "nothing"], capture_output=True, text=True, cwd=tmp_path,
+                              encoding="utf-8", env=environment(**{**ascii_alone, **more}))
+        assert (done.returncode, done.stderr.splitlines()[0]) == (2, sentence)
 
 
 def test_a_save_that_fails_after_training_goes_elsewhere(

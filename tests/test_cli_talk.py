@@ -131,7 +131,11 @@ def test_a_session_at_a_terminal_is_kept_after_every_turn(place: Path) -> None:
         screen.answer("👤 用户: ", "谢谢")
         screen.expect("🤖 模型: ")
         screen.expect("👤 用户: ")
-        assert messages() == 4
+        assert messages() == 4 and "接着上次" not in screen.text
+        screen.type("\x04")
+        assert screen.end() == 0
+    with Screen("chat", *SHORT, "--session", "talk.json", cwd=place) as screen:
+        screen.expect("接着上次的对话，已有 2 轮")
         screen.type("CLEAR\n")
         screen.expect("✓ 对话上下文已清空")
         screen.answer("👤 用户: ", "exit")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from cgpt.cli.messages import LANGUAGES, set_language, t
 from cgpt.launcher import launched
@@ -42,18 +43,27 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def choose_language(args: Sequence[str]) -> None:
     """The language before anything is parsed, so that even usage errors speak it."""
-    wanted = os.environ.get("CGPT_LANG", "")
+    set_language(LANGUAGES[0] if speaks_chinese() else "en")
+    chosen = [os.environ.get("CGPT_LANG", "")]
     for i, arg in enumerate(args):
         if arg == "--":
             break
         if arg == "--lang" and i + 1 < len(args):
-            wanted = args[i + 1]
+            chosen.append(args[i + 1])
         elif arg.startswith("--lang="):
-            wanted = arg.partition("=")[2]
+            chosen.append(arg.partition("=")[2])
+    for one in filter(None, chosen):
+        with suppress(ValueError):      # the option itself refuses it
+            set_language(one)
+
+
+def speaks_chinese() -> bool:
+    """Whether Chinese can be read where sentences go; else they would be question marks."""
     try:
-        set_language(wanted or LANGUAGES[0])
-    except ValueError:
-        set_language(LANGUAGES[0])  # the option itself refuses it
+        "中".encode(getattr(sys.stderr, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def run(args: list[str]) -> int:

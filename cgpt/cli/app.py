@@ -57,10 +57,12 @@ class Number(click.ParamType):
         return number
 
     def _range(self) -> str:
+        from cgpt.cli.terminal import plain_number
+
         if self.high >= 1 << 31:  # nobody needs to read such a bound
-            return f"{'>' if self.open_low else '>='} {self.low:g}"
+            return f"{'>' if self.open_low else '>='} {plain_number(self.low)}"
         left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-        return f"{left}{self.low:g}, {self.high:g}{right}"
+        return f"{left}{plain_number(self.low)}, {plain_number(self.high)}{right}"
 
 
 class OneOf(click.ParamType):
@@ -228,6 +230,8 @@ def usage_sentence(error: click.UsageError) -> str:
     if isinstance(error, click.MissingParameter):
         return t("missing_argument", name=_name_of(error))
     if isinstance(error, click.BadParameter):
+        if isinstance(error.param, click.Argument) and "|" in (error.param.metavar or ""):
+            return error.message        # it lists the choices itself
         return t("bad_value", name=_name_of(error), reason=error.message)
     if isinstance(error, click.BadOptionUsage):
         key = "option_takes_no_value" if "not take" in error.message else "option_needs_value"

@@ -87,6 +87,9 @@ def chat_loop(terminal: Terminal, session: ChatSession, save: Callable[[], None]
     the save dialog.
     """
     show_hints(terminal)
+    if path is not None and session.turns:
+        terminal.note(t("session_goes_on", n=session.turns))
+        terminal.say()
     warned = False
     while True:
         try:

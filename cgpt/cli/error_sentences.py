@@ -69,6 +69,8 @@ SENTENCES: dict[str, str] = {
         "{path}: 无法写入（{reason}）；请用 --out 换一个位置",
     "{path}: is a folder; name a file by --out":
         "{path}: 这是文件夹；请用 --out 指定一个文件",
+    "{path}: is a file; name a folder by --checkpoint-dir":
+        "{path}: 这是文件；请用 --checkpoint-dir 指定一个文件夹",
     "{path}: JSON holds float32 weights only, found --weights {form}; name a .bin":
         "{path}: JSON 只能保存 float32 权重，而现在为 --weights {form}；请改用 .bin",
     "{path}: unknown key '{key}'{guess}; known: {known}":

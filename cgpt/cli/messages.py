@@ -98,6 +98,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "hint_save": ("💡 输入 'save' 保存当前模型", "💡 Type 'save' to save the model"),
     "user": ("👤 用户: ", "👤 You: "),
     "model": ("🤖 模型: ", "🤖 Model: "),
+    "session_goes_on": ("接着上次的对话，已有 {n} 轮", "Going on with the dialogue of {n} turns"),
     "answer_stopped": ("[已停止]", "[stopped]"),
     "no_answer": ("[没有回答]", "[no answer]"),
     "cleared": ("✓ 对话上下文已清空", "✓ Conversation forgotten"),
@@ -105,7 +106,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
                     "Type 'exit' or press Ctrl-D to leave; a second Ctrl-C leaves too."),
     "goodbye": ("👋 再见!", "👋 Goodbye!"),
     # training, in words
-    "reading_init": ("正在读取模型和数据...", "reading the model and the data..."),
+    "reading_init": ("正在读取模型和数据...", "Reading the model and the data..."),
     "reading": ("正在读取数据、学习词汇...", "Reading the data, learning the vocabulary..."),
     "data_read": ("数据: {documents} 篇文本, {dialogues} 段对话, {files} 个文件",
                   "data: {documents} documents, {dialogues} dialogues, {files} files"),

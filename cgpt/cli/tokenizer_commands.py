@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, LazyGroup, OneOf, option
+from cgpt.cli.app import Command, LazyGroup, OneOf, option, screen_width
 from cgpt.cli.layout import columns
 from cgpt.cli.messages import t
-from cgpt.cli.models import one_line, print_json
+from cgpt.cli.models import WIDE, one_line, print_json
 from cgpt.cli.terminal import clean, printable, tell
 from cgpt.config import KINDS
 
@@ -66,7 +66,7 @@ def encode(file: str, text: str | None, as_json: bool) -> int:
     text = sys.stdin.read() if text is None else clean(text)
     ids = found.encode(text)
     pieces = found.token_bytes()
-    tokens = [pieces[token].decode("utf-8", "backslashreplace") for token in ids]
+    tokens = [shown_as(pieces[token]) for token in ids]
     if as_json:
         print_json({"ids": ids, "tokens": tokens, "characters": len(text),
                     "bytes": len(text.encode("utf-8", "surrogatepass"))})
@@ -97,11 +97,18 @@ def described(found: Tokenizer) -> dict[str, Any]:
     """Kind, number of tokens, words by their length in characters, examples."""
     from cgpt.tokenizer import FIRST_WORD
 
-    words = [token.decode("utf-8", "replace") for token in found.token_bytes()[FIRST_WORD:]]
-    lengths = Counter(map(len, words))
+    tokens = found.token_bytes()[FIRST_WORD:]
+    lengths = Counter(len(token.decode("utf-8", "replace")) for token in tokens)
+    words = [shown_as(token) for token in tokens]
+    longest = sorted(tokens, key=lambda token: len(token.decode("utf-8", "replace")), reverse=True)
     return {"kind": found.kind, "tokens": len(found), "words": len(words),
             "lengths": {str(length): lengths[length] for length in sorted(lengths)},
-            "first": words[:_SHOWN], "longest": sorted(words, key=len, reverse=True)[:_SHOWN]}
+            "first": words[:_SHOWN], "longest": [shown_as(token) for token in longest[:_SHOWN]]}
+
+
+def shown_as(token: bytes) -> str:
+    """A token as text; bytes that make no character as \\x and two digits."""
+    return token.decode("utf-8", "backslashreplace")
 
 
 def measured(found: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
@@ -138,7 +145,7 @@ def show(result: dict[str, Any], as_json: bool) -> None:
             value = ", ".join(f"{key}: {one:,}" for key, one in value.items())
         rows.append((t(f"tok_{name}"), f"{value:,}" if isinstance(value, int)
                      else one_line(value)))
-    for line in columns(rows, 100):
+    for line in columns(rows, screen_width() if sys.stdout.isatty() else WIDE):
         click.echo(line)
 
 

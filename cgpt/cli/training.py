@@ -180,6 +180,7 @@ class Session:
     def go(self, run: TrainingRun) -> int:
         """Train what is left, save, report; the exit code."""
         check_writable(self.values["out"])
+        check_folder(self.values["checkpoint_dir"])
         check_base(run, self.values)
         self.team.share(run)
         results: dict[str, FitResult] = {}
@@ -328,6 +329,13 @@ def check_writable(path: str) -> None:
                               "by --out", code="write") from error
     if target.is_dir():
         raise CheckpointError(f"{path}: is a folder; name a file by --out", code="write")
+
+
+def check_folder(path: str) -> None:
+    """Say before the training that there is no such folder to save to on the way."""
+    if Path(path).exists() and not Path(path).is_dir():
+        raise CheckpointError(f"{path}: is a file; name a folder by --checkpoint-dir",
+                              code="write")
 
 
 def log_head(run: TrainingRun) -> dict[str, Any]:
