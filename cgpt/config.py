@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from cgpt.errors import ConfigError
@@ -17,6 +17,8 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 
 OPTIMIZERS = ("adamw", "muon")
+LEARNING_RATES = {"adamw": 2e-3, "muon": 3e-3}      # up to this width, see docs/learning.md
+TUNED_WIDTH = 256
 KINDS = ("words", "chars", "bpe")            # of a vocabulary
 FORMS = ("float32", "float16", "int8")      # of a model's matrices, in memory and in files
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
@@ -130,14 +132,15 @@ class TrainConfig(_Config):
     epochs         passes over the documents; 0 trains nothing
     batch_tokens   most tokens of one packed micro-batch
     grad_accum     micro-batches of one optimizer step
-    lr             peak learning rate; warmed up over `warmup` steps, then down to
-                   lr * min_lr_ratio at the phase's last step as `schedule` says
+    lr             peak learning rate, None for `default_lr`; warmed up over `warmup` steps, then
+                   down to lr * min_lr_ratio at the phase's last step as `schedule` says
     schedule       "cosine", "linear", "constant" (which stays at lr) or "wsd": warm-up, stay at
                    lr, fall linearly over the last part `decay_share` of the steps
     schedule_steps steps in which the rate falls; 0 for those of all epochs. For a run that a
                    budget will end: the rate is then at its lowest when it does.
     optimizer      "muon": orthogonal updates of the blocks' matrices with `momentum`, AdamW for
-                   the rest; "adamw": AdamW for all
+                   the rest; "adamw": AdamW for all; None: the one with which the phase was begun,
+                   of a new one muon, or adamw where lora_rank is given
     embedding_lr   learning rate of the embeddings as a multiple of lr
     clip           global gradient norm is scaled down to this; 0 never clips
     dropout        probability, on the embeddings and on each residual branch
@@ -165,7 +168,7 @@ class TrainConfig(_Config):
     epochs: int = 10
     batch_tokens: int = 4096
     grad_accum: int = 1
-    lr: float = 1e-3
+    lr: float | None = None
     min_lr_ratio: float = 0.1
     warmup: int = 50
     weight_decay: float = 0.1
@@ -182,7 +185,7 @@ class TrainConfig(_Config):
     freeze: tuple[str, ...] = ()
     join_dialogues: int = 1
     recompute: bool = False
-    optimizer: str = "adamw"
+    optimizer: str | None = None
     momentum: float = 0.95
     embedding_lr: float = 1.0
     schedule: str = "cosine"
@@ -201,7 +204,8 @@ class TrainConfig(_Config):
                             ("schedule_steps", 0), ("lora_rank", 0)):
             _check_int(owner, name, getattr(self, name), least, (1 << 63) - 1)
         for name in ("lr", "eps", "embedding_lr", "lora_alpha"):
-            _check_float(owner, name, getattr(self, name), 0.0, open_below=True)
+            if name != "lr" or self.lr is not None:
+                _check_float(owner, name, getattr(self, name), 0.0, open_below=True)
         for name in ("weight_decay", "clip", "max_minutes"):
             _check_float(owner, name, getattr(self, name), 0.0)
         for name in ("beta1", "beta2", "dropout", "val_fraction", "momentum", "label_smoothing",
@@ -212,7 +216,8 @@ class TrainConfig(_Config):
             raise ConfigError(f"{owner}: recompute must be true or false, found "
                               f"{self.recompute!r}")
         _check_float(owner, "decay_share", self.decay_share, 0.0, 1.0, open_below=True)
-        _check_choice(owner, "optimizer", self.optimizer, OPTIMIZERS)
+        if self.optimizer is not None:
+            _check_choice(owner, "optimizer", self.optimizer, OPTIMIZERS)
         _check_choice(owner, "schedule", self.schedule, SCHEDULES)
         for name in ("freeze", "lora_layers"):
             value = getattr(self, name)
@@ -220,7 +225,7 @@ class TrainConfig(_Config):
                     isinstance(pattern, str) for pattern in value):
                 raise ConfigError(f"{owner}: {name} must be a list of names, found {value!r}")
             object.__setattr__(self, name, tuple(value))
-        if self.lora_rank and self.optimizer != "adamw":
+        if self.lora_rank and self.optimizer not in (None, "adamw"):
             raise ConfigError(f"{owner}: lora_rank={self.lora_rank} is trained by adamw, found "
                               f"optimizer {self.optimizer!r}; leave one of the two out")
         if self.lora_rank and self.freeze:
@@ -229,3 +234,20 @@ class TrainConfig(_Config):
         if self.patience and not self.val_fraction:
             raise ConfigError(f"{owner}: patience={self.patience} needs held-out documents to look "
                               "at; set val_fraction above 0")
+
+    def settled(self, width: int, begun: str | None = None) -> TrainConfig:
+        """The same with an optimizer and a learning rate that are named.
+
+        width  n_embd of the model;  begun  the optimizer with which the phase was begun
+        """
+        optimizer = self.optimizer or ("adamw" if self.lora_rank else begun or "muon")
+        return replace(self, optimizer=optimizer, lr=self.lr or default_lr(optimizer, width))
+
+
+def default_lr(optimizer: str, width: int) -> float:
+    """The peak learning rate for a model of this width (n_embd); wider ones learn more slowly.
+
+    It falls with the width, as Adam's steps have to. Source: Yang et al. 2022, arXiv:2203.03466,
+    table 8.
+    """
+    return LEARNING_RATES[optimizer] * min(1.0, TUNED_WIDTH / width)

@@ -14,21 +14,23 @@ from cgpt.optim import AdamW
 
 def make_optimizer(gpt: GPT, config: TrainConfig, current: AdamW | None = None, *,
                    fresh: bool = True, base: str = "") -> AdamW:
-    """The optimizer that `config` names.
+    """The optimizer that `config` names, or that of a new phase where it names none.
 
     current  the model's optimizer until now; an adapter with the same settings stays
     fresh    begin with moments of zero; False goes on with the moments and steps of `current`
     base     the file that holds the weights as they are: a new adapter names it
-    Raises ConfigError as the optimizers do, and where it cannot go on with `current`, as that
-    trains another adapter or none.
+    Raises ConfigError as the optimizers do, and where it cannot go on with `current`, as that is
+    of another kind or trains another adapter.
     """
+    config = config.settled(gpt.config.n_embd)
     adam: dict[str, Any] = {"betas": (config.beta1, config.beta2), "eps": config.eps,
                             "weight_decay": config.weight_decay}
-    wanted = _adapter(config.lora_rank, config.lora_alpha, config.lora_layers)
+    wanted = (_adapter(config.lora_rank, config.lora_alpha, config.lora_layers)
+              if config.lora_rank else f"optimizer={config.optimizer}")
     begun = (_adapter(current.rank, current.alpha, current.layers) if isinstance(current, Lora)
-             else _adapter(0))
+             else f"optimizer={current.kind}" if current is not None else "")
     if not fresh and current is not None and begun != wanted:
-        raise ConfigError(f"LoRA: the phase was begun with {begun} and cannot go on with {wanted}; "
+        raise ConfigError(f"the phase was begun with {begun} and cannot go on with {wanted}; "
                           "give the same, or begin the phase anew: llm.training_state.begin(...)")
     if isinstance(current, Lora) and begun == wanted:
         current.configure(**adam, fresh=fresh)
@@ -43,10 +45,14 @@ def make_optimizer(gpt: GPT, config: TrainConfig, current: AdamW | None = None, 
     return found
 
 
-def _adapter(rank: int, alpha: float = 0.0, layers: tuple[str, ...] = ()) -> str:
+def _adapter(rank: int, alpha: float, layers: tuple[str, ...]) -> str:
     """What two trainings of an adapter must have in common, as it is said."""
-    return (f"lora_rank={rank}, lora_alpha={alpha:g}, lora_layers={','.join(layers)}" if rank
-            else "lora_rank=0")
+    return f"lora_rank={rank}, lora_alpha={alpha:g}, lora_layers={','.join(layers)}"
+
+
+def kind_of(optimizer: AdamW | None) -> str | None:
+    """The optimizer as TrainConfig names it, None where there is none or it trains an adapter."""
+    return None if optimizer is None or isinstance(optimizer, Lora) else optimizer.kind
 
 
 def settings_of(optimizer: AdamW) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from cgpt.documents import Documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.llm import LLM, PHASES
 from cgpt.lora import fingerprint
-from cgpt.optimizers import settings_of
+from cgpt.optimizers import kind_of, settings_of
 from cgpt.parallel import ALONE
 from cgpt.prepare import Progress as Progressing
 from cgpt.run_config import FINETUNE, RunConfig, recorded
@@ -65,6 +65,7 @@ class TrainingRun:
         sources = read_sources(config, cache, progress)
         llm = load_weights(config.init) if config.init else LLM.fresh(
             find_vocabulary(config, sources, cache), config.shape(), seed=config.seed)
+        config = config.settled(llm.config.n_embd)
         fingerprints = {name: source.fingerprint for name, source in sources.items()}
         if config.init:
             fingerprints["init"] = fingerprint(llm.gpt)
@@ -182,14 +183,16 @@ def continue_training(llm: LLM, epochs: int, lr: float,
                       on_checkpoint: Callable[[LLM], object] | None = None) -> FitResult:
     """Fine-tune a loaded model `epochs` more, with fresh moments and the constant rate `lr`.
 
-    A model that was imported with Adam's state goes on with that and its settings.
+    With the optimizer that the model was trained by. One that was imported with Adam's state goes
+    on with that and its settings.
 
     documents  what to train on; by default the dialogues of the files `chat`, or else those of
                the packaged data. A training that is stopped can be resumed only with files.
     Raises ConfigError for epochs or lr out of range, DataError for data that cannot be used.
     """
     _check_int("continue_training", "epochs", epochs, 1)
-    config = replace(FINETUNE, epochs=epochs, lr=lr, warmup=CONTINUE_WARMUP, min_lr_ratio=1.0)
+    config = replace(FINETUNE, epochs=epochs, lr=lr, warmup=CONTINUE_WARMUP, min_lr_ratio=1.0,
+                     optimizer=_optimizer_of(llm))
     if llm.optimizer is not None and not llm.training_state.phase:      # that of an import
         config = replace(config, **settings_of(llm.optimizer))
     llm.gpt.arena.require_writable()
@@ -198,7 +201,8 @@ def continue_training(llm: LLM, epochs: int, lr: float,
     fingerprint = ""
     if documents is None:
         paths = tuple(os.fspath(path) for path in chat or packaged_data()[1:])
-        plan = RunConfig(chat=paths, seed=FINETUNE.seed, finetune_train=config)
+        plan = RunConfig(chat=paths, seed=FINETUNE.seed,
+                         finetune_train=config).settled(llm.config.n_embd)
         source = read_sources(plan)["finetune"]
         documents = source.documents(llm.tokenizer)
         run, fingerprint = plan.to_dict(), _join_fingerprints({"finetune": source.fingerprint})
@@ -206,6 +210,12 @@ def continue_training(llm: LLM, epochs: int, lr: float,
     state.run, state.data_fingerprint = run, fingerprint
     llm.metadata["continued"] = {"epochs": epochs, "lr": lr, "made_with": made_with()}
     return Trainer(llm, config, "finetune").fit(documents, on_progress, should_stop, on_checkpoint)
+
+
+def _optimizer_of(llm: LLM) -> str | None:
+    """The optimizer that a model was trained by, None where it does not say so."""
+    run = recorded(llm.training_state.run) if llm.training_state.run else {}
+    return kind_of(llm.optimizer) or run.get("finetune_train", {}).get("optimizer")
 
 
 def _phases(config: RunConfig, llm: LLM) -> list[str]:

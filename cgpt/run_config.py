@@ -17,9 +17,8 @@ from cgpt.errors import ConfigError
 # The recipe of the guided run, tuned on the packaged data with the `small` preset
 # (benchmarks/bench_chat_quality.py). Joining up to eight dialogues fills the context, so that a
 # chat's later turns look like what was trained. At this width 3e-3 no longer learns.
-PRETRAIN = TrainConfig(epochs=8, batch_tokens=2048, lr=2e-3, warmup=20)
-FINETUNE = TrainConfig(epochs=26, batch_tokens=2048, lr=2e-3, warmup=20, join_dialogues=8)
-TUNED_WIDTH = 256
+PRETRAIN = TrainConfig(epochs=8, batch_tokens=2048, warmup=20)
+FINETUNE = TrainConfig(epochs=26, batch_tokens=2048, warmup=20, join_dialogues=8)
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,14 @@ class RunConfig(_Config):
         return ((self.pretrain, self.pretrain_train) if name == "pretrain"
                 else (self.chat, self.finetune_train))
 
+    def settled(self, width: int) -> RunConfig:
+        """The same with an optimizer and a learning rate of both phases that are named.
+
+        width  n_embd of the model
+        """
+        return replace(self, pretrain_train=self.pretrain_train.settled(width),
+                       finetune_train=self.finetune_train.settled(width))
+
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, JSON-ready."""
         values = asdict(self)
@@ -99,23 +106,19 @@ class RunConfig(_Config):
 def recorded(run: dict[str, Any]) -> dict[str, Any]:
     """The fields of the RunConfig that a training state holds.
 
-    One of before duplicates were left out was trained with them.
+    One of before duplicates were left out was trained with them, one of before there was a choice
+    of optimizers by AdamW.
     """
-    return {"keep_duplicates": True, **run}
+    phases = {name: {"optimizer": "adamw", **run[name]}
+              for name in ("pretrain_train", "finetune_train") if name in run}
+    return {"keep_duplicates": True, **run, **phases}
 
 
-def default_run(preset: str = "small", width: int | None = None) -> RunConfig:
-    """The recipe of the guided run on the packaged data; wider models learn more slowly.
-
-    width  that of the model, where it is not the preset's
-    The learning rate falls with the width, as Adam's steps have to. Source: Yang et al. 2022,
-    arXiv:2203.03466, table 8.
-    """
+def default_run(preset: str = "small") -> RunConfig:
+    """The recipe of the guided run on the packaged data."""
     pretrain, chat = packaged_data()
-    slower = min(1.0, TUNED_WIDTH / (width or GPTConfig.preset(preset).n_embd))
     return RunConfig(pretrain=(str(pretrain),), chat=(str(chat),), preset=preset,
-                     pretrain_train=replace(PRETRAIN, lr=PRETRAIN.lr * slower),
-                     finetune_train=replace(FINETUNE, lr=FINETUNE.lr * slower))
+                     pretrain_train=PRETRAIN, finetune_train=FINETUNE)
 
 
 def _mix_pairs(mix: Any) -> tuple[tuple[str, float], ...]:

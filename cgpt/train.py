@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from cgpt.epochs import Epochs, bits, digest, held_out_documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluate import EvalResult, evaluate
 from cgpt.llm import LLM, PHASES
-from cgpt.optimizers import make_optimizer, settings_of
+from cgpt.optimizers import kind_of, make_optimizer, settings_of
 from cgpt.parallel import ALONE, Alone, GradientSum, share
 from cgpt.schedules import schedule
 
@@ -139,7 +140,7 @@ def _imported(llm: LLM, config: TrainConfig) -> bool:
     state = llm.training_state
     return (llm.optimizer is not None and not (state.step or state.done or state.history)
             and not config.lora_rank
-            and all(getattr(config, name) == value
+            and all(getattr(config, name) in (value, None)
                     for name, value in settings_of(llm.optimizer).items()))
 
 
@@ -167,7 +168,7 @@ class _Run:
         documents_digest = digest(samples, self.held_out, config)
         self._begin(documents_digest, planned)
         self.gradient = GradientSum(llm.gpt, parallel, self.optimizer.arena)
-        parallel.require_same({"documents": documents_digest, "settings": config.to_dict(),
+        parallel.require_same({"documents": documents_digest, "settings": self.config.to_dict(),
                                "step": self.state.step}, llm.gpt.arena.data)
         self.state.total_steps = planned
         self._last = min(planned, config.max_steps or planned)
@@ -181,7 +182,7 @@ class _Run:
 
     def _begin(self, documents: str, planned: int) -> None:
         """Take up the phase where the state stands, or start it with fresh moments."""
-        llm, config, state = self.llm, self.config, self.state
+        llm, state = self.llm, self.state
         if self._reopens(documents, planned):
             state.done.remove(self.phase)
         # Weights alone do not make a phase exact again: without an optimizer it starts anew.
@@ -192,7 +193,9 @@ class _Run:
                 f"{self.phase}: step {state.step} was reached with other documents (or another "
                 "val_fraction, seed, batch_tokens or join_dialogues); give the same ones, or start "
                 "the phase anew with llm.training_state.begin(...)")
-        imported = not resumed and _imported(llm, config)
+        imported = not resumed and _imported(llm, self.config)
+        begun = kind_of(llm.optimizer) if resumed or imported else None
+        config = self.config = self.config.settled(llm.config.n_embd, begun)
         optimizer = make_optimizer(llm.gpt, config, llm.optimizer,
                                    fresh=not (resumed or imported), base=llm.base)
         llm.base = ""               # the weights are about to change
@@ -243,7 +246,7 @@ class _Run:
         if self._batches_of != epoch:
             self._batches, self._batches_of = self.epochs.batches(epoch), epoch
         group = self._batches[state.batch:state.batch + config.grad_accum]
-        lr = schedule(state.step, lr=config.lr, warmup=config.warmup,
+        lr = schedule(state.step, lr=cast(float, config.lr), warmup=config.warmup,
                       total=config.schedule_steps or state.total_steps,
                       min_lr_ratio=config.min_lr_ratio, kind=config.schedule,
                       decay=config.decay_share)

@@ -154,7 +154,7 @@ def test_settings_go_through_a_dict() -> None:
     again = restore_optimizer(gpt, optimizer.to_dict())
     assert type(again) is Muon and again.to_dict() == optimizer.to_dict()
     assert again.momentum == 0.9 and again.embedding_lr == 2.0 and again.step_count == 1
-    assert type(make_optimizer(gpt, TrainConfig())) is AdamW
+    assert type(make_optimizer(gpt, TrainConfig(optimizer="adamw"))) is AdamW
     old = {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "freeze": [], "step_count": 3}
     assert type(restore_optimizer(gpt, old)) is AdamW
     with pytest.raises(ConfigError, match="unknown kind 'sgd'"):

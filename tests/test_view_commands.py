@@ -286,7 +286,7 @@ def test_differences_and_their_interval() -> None:
 def test_answers_are_compared_as_people_would() -> None:
     assert plain(" Ａbc 你 好。") == "abc你好" and plain("。") == "。"
     llm = small_llm()
-    Trainer(llm, TrainConfig(epochs=60, batch_tokens=256, lr=5e-3, warmup=5), "finetune").fit(
+    Trainer(llm, TrainConfig(epochs=60, batch_tokens=256, lr=1e-2, warmup=5), "finetune").fit(
         DIALOGUES)
     found = list(answer(llm, DIALOGUES, 32))
     assert [one.question for one in found] == [question for question, _ in FACTS]
@@ -389,7 +389,8 @@ def test_tables_that_cannot_be(run: Run, tmp_path: Path, text: str, sentence: st
 
 def test_a_toml_reads_back_as_it_was() -> None:
     values = RunConfig(pretrain=('a "b"\\c\n文.txt', "é"), seed=3,
-                       pretrain_train=TrainConfig(lr=3e-4, eps=1e-8, max_minutes=0.5)).to_dict()
+                       pretrain_train=TrainConfig(lr=3e-4, eps=1e-8, max_minutes=0.5)
+                       ).settled(256).to_dict()
     assert tomllib.loads(to_toml({"x": {"a": {"k-1": 1.5}}, "b": True, "n": None}, {"c": "d"})) == {
         "b": True, "x": {"a": {"k-1": 1.5}}}
     found = tomllib.loads(to_toml(repeated(values, {}), {"version": "1"}))

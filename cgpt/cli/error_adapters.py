@@ -15,9 +15,9 @@ ADAPTER_SENTENCES: dict[str, str] = {
         "lora_layers: 没有给出名称；'h.*' 适配各层的全部矩阵",
     "LoRA: lora_alpha must be a finite number above 0, found {value}":
         "LoRA: lora_alpha 应为大于 0 的有限数，而不是 {value}",
-    "LoRA: the phase was begun with {begun} and cannot go on with {wanted}; give the same, or "
+    "the phase was begun with {begun} and cannot go on with {wanted}; give the same, or "
     "begin the phase anew: llm.training_state.begin(...)":
-        "LoRA: 此阶段以 {begun} 开始，不能以 {wanted} 继续；请使用相同的设置，"
+        "此阶段以 {begun} 开始，不能以 {wanted} 继续；请使用相同的设置，"
         "或重新开始此阶段: llm.training_state.begin(...)",
     "{owner}: lora_rank={rank} leaves all weights as they are, so there is nothing to freeze; "
     "choose by lora_layers":

@@ -59,11 +59,11 @@ def kinds_in(path: str) -> set[str]:
     return found
 
 
-def default_recipe(preset: str | None, width: int | None = None) -> RunConfig:
+def default_recipe(preset: str | None) -> RunConfig:
     """The tuned recipe on data/*.json of the current directory, else on the packaged data."""
     from cgpt.run_config import default_run
 
-    config = default_run(preset or "small", width)
+    config = default_run(preset or "small")
     found = local_data()
     if found:
         pretrain, chat = split_by_kind(found)
@@ -85,7 +85,6 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
     Raises CheckpointError where the model of --init cannot be read.
     """
     shape = shape_of(values.get("init"))
-    width = shape["n_embd"] if shape else None
     pretrain, chat = (tuple(values.get(name) or ()) for name in ("pretrain", "chat"))
     if values.get("data"):
         more = split_by_kind(values["data"])
@@ -93,10 +92,10 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
     if pretrain or chat:
         from cgpt.run_config import default_run
 
-        config = replace(default_run(values.get("preset") or "small", width), pretrain=pretrain,
+        config = replace(default_run(values.get("preset") or "small"), pretrain=pretrain,
                          chat=chat)
     else:
-        config = default_recipe(values.get("preset"), width)
+        config = default_recipe(values.get("preset"))
     changes = {key: values[key] for key in ("init", "vocab_size", "seed", "tokenizer")
                if values.get(key) is not None}
     changes.update({key: values[key] for key in ("keep_duplicates", "mix") if values.get(key)})
