@@ -2,6 +2,8 @@
 
     python benchmarks/bench_chat_quality.py               trains as the guided run does, then asks
     python benchmarks/bench_chat_quality.py --model FILE  asks a model that is there
+    ... --set optimizer=adamw finetune.epochs=26          the recipe with fields of TrainConfig
+                                                          changed, of both phases or of one
     ... --json                                            the same as one JSON object
 
 Greedy answers. A trained question counts when the answer is its text to the letter; a rewording
@@ -14,13 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cgpt
 from cgpt.checkpoint import load_model_auto
+from cgpt.cli.config_file import with_fields
 from cgpt.data import packaged_data, read_corpus
+from cgpt.llm import PHASES
 from cgpt.run import TrainingRun
 from cgpt.run_config import RunConfig, default_run
 
@@ -67,12 +70,21 @@ def measure(llm: cgpt.LLM, every: int) -> dict[str, float]:
             "rewordings": len(right), "rewordings_right": sum(right) / len(right)}
 
 
-def recipe(preset: str, seed: int, max_steps: int) -> RunConfig:
-    """The guided run's, for a trial cut off after some steps."""
-    config = default_run(preset)
-    return replace(config, seed=seed,
-                   pretrain_train=replace(config.pretrain_train, max_steps=max_steps),
-                   finetune_train=replace(config.finetune_train, max_steps=max_steps))
+def recipe(preset: str, seed: int, max_steps: int, changes: Sequence[str]) -> RunConfig:
+    """The guided run's with fields changed, for a trial cut off after some steps."""
+    fields: dict[str, dict[str, object]] = {name: {"max_steps": max_steps} for name in PHASES}
+    for change in changes:
+        name, _, value = change.partition("=")
+        phase, _, field = name.rpartition(".")
+        if phase not in ("", *PHASES):
+            raise SystemExit(f"--set: no phase is named {phase}; there are {', '.join(PHASES)}")
+        for one in [phase] if phase else PHASES:
+            try:
+                fields[one][field] = json.loads(value)
+            except json.JSONDecodeError:
+                fields[one][field] = value
+    return with_fields(default_run(preset), {
+        "seed": seed, **{f"{name}_train": values for name, values in fields.items()}})
 
 
 def main() -> None:
@@ -81,6 +93,7 @@ def main() -> None:
     parser.add_argument("--preset", default="small")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--max-steps", type=int, default=0, help="of each phase, for a trial")
     parser.add_argument("--every", type=int, default=1, help="ask only every n-th question")
     parser.add_argument("--json", action="store_true")
@@ -92,7 +105,8 @@ def main() -> None:
         llm = load_model_auto(options.model, training=False)
     else:
         start = time.perf_counter()
-        run = TrainingRun.start(recipe(options.preset, options.seed, options.max_steps))
+        run = TrainingRun.start(recipe(options.preset, options.seed, options.max_steps,
+                                       options.set))
         for phase in run.phases:
             fit = run.fit_phase(phase)
             result[f"{phase}_loss"] = fit.loss

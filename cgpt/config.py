@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -17,7 +18,9 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 
 OPTIMIZERS = ("adamw", "muon")
-LEARNING_RATES = {"adamw": 2e-3, "muon": 3e-3}      # up to this width, see docs/learning.md
+# Tuned up to this width, see docs/learning.md: the rate, and that of the embeddings beside it.
+LEARNING_RATES = {"adamw": 2e-3, "muon": 3e-3}
+EMBEDDING_RATES = {"adamw": 1.0, "muon": 3.0}
 TUNED_WIDTH = 256
 KINDS = ("words", "chars", "bpe")            # of a vocabulary
 FORMS = ("float32", "float16", "int8")      # of a model's matrices, in memory and in files
@@ -141,7 +144,8 @@ class TrainConfig(_Config):
     optimizer      "muon": orthogonal updates of the blocks' matrices with `momentum`, AdamW for
                    the rest; "adamw": AdamW for all; None: the one with which the phase was begun,
                    of a new one muon, or adamw where lora_rank is given
-    embedding_lr   learning rate of the embeddings as a multiple of lr
+    embedding_lr   learning rate of the embeddings as a multiple of lr; None for 3 with muon and 1
+                   with adamw, or as the phase was begun
     clip           global gradient norm is scaled down to this; 0 never clips
     dropout        probability, on the embeddings and on each residual branch
     val_fraction   share of the documents held out for evaluation; 0 trains on all
@@ -187,7 +191,7 @@ class TrainConfig(_Config):
     recompute: bool = False
     optimizer: str | None = None
     momentum: float = 0.95
-    embedding_lr: float = 1.0
+    embedding_lr: float | None = None
     schedule: str = "cosine"
     schedule_steps: int = 0
     decay_share: float = 0.2
@@ -204,7 +208,7 @@ class TrainConfig(_Config):
                             ("schedule_steps", 0), ("lora_rank", 0)):
             _check_int(owner, name, getattr(self, name), least, (1 << 63) - 1)
         for name in ("lr", "eps", "embedding_lr", "lora_alpha"):
-            if name != "lr" or self.lr is not None:
+            if getattr(self, name) is not None or name not in ("lr", "embedding_lr"):
                 _check_float(owner, name, getattr(self, name), 0.0, open_below=True)
         for name in ("weight_decay", "clip", "max_minutes"):
             _check_float(owner, name, getattr(self, name), 0.0)
@@ -235,13 +239,18 @@ class TrainConfig(_Config):
             raise ConfigError(f"{owner}: patience={self.patience} needs held-out documents to look "
                               "at; set val_fraction above 0")
 
-    def settled(self, width: int, begun: str | None = None) -> TrainConfig:
-        """The same with an optimizer and a learning rate that are named.
+    def settled(self, width: int, begun: Mapping[str, Any] | None = None) -> TrainConfig:
+        """The same with an optimizer and learning rates that are named.
 
-        width  n_embd of the model;  begun  the optimizer with which the phase was begun
+        width  n_embd of the model
+        begun  optimizer and embedding_lr with which the phase was begun, where it was
         """
-        optimizer = self.optimizer or ("adamw" if self.lora_rank else begun or "muon")
-        return replace(self, optimizer=optimizer, lr=self.lr or default_lr(optimizer, width))
+        begun = begun or {}
+        optimizer = self.optimizer or (
+            "adamw" if self.lora_rank else begun.get("optimizer", "muon"))
+        embeddings = self.embedding_lr or begun.get("embedding_lr", EMBEDDING_RATES[optimizer])
+        return replace(self, optimizer=optimizer, embedding_lr=embeddings,
+                       lr=self.lr or default_lr(optimizer, width))
 
 
 def default_lr(optimizer: str, width: int) -> float:

@@ -50,9 +50,11 @@ def _adapter(rank: int, alpha: float, layers: tuple[str, ...]) -> str:
     return f"lora_rank={rank}, lora_alpha={alpha:g}, lora_layers={','.join(layers)}"
 
 
-def kind_of(optimizer: AdamW | None) -> str | None:
-    """The optimizer as TrainConfig names it, None where there is none or it trains an adapter."""
-    return None if optimizer is None or isinstance(optimizer, Lora) else optimizer.kind
+def begun_with(optimizer: AdamW | None) -> dict[str, Any]:
+    """What a phase under this optimizer goes on with, where its TrainConfig names nothing else."""
+    if optimizer is None or isinstance(optimizer, Lora):
+        return {}
+    return {"optimizer": optimizer.kind, "embedding_lr": optimizer.embedding_lr}
 
 
 def settings_of(optimizer: AdamW) -> dict[str, Any]:

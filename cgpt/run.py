@@ -21,7 +21,7 @@ from cgpt.documents import Documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.llm import LLM, PHASES
 from cgpt.lora import fingerprint
-from cgpt.optimizers import kind_of, settings_of
+from cgpt.optimizers import begun_with, settings_of
 from cgpt.parallel import ALONE
 from cgpt.prepare import Progress as Progressing
 from cgpt.run_config import FINETUNE, RunConfig, recorded
@@ -214,8 +214,8 @@ def continue_training(llm: LLM, epochs: int, lr: float,
 
 def _optimizer_of(llm: LLM) -> str | None:
     """The optimizer that a model was trained by, None where it does not say so."""
-    run = recorded(llm.training_state.run) if llm.training_state.run else {}
-    return kind_of(llm.optimizer) or run.get("finetune_train", {}).get("optimizer")
+    run = recorded(llm.training_state.run).get("finetune_train", {})
+    return begun_with(llm.optimizer).get("optimizer", run.get("optimizer"))
 
 
 def _phases(config: RunConfig, llm: LLM) -> list[str]:

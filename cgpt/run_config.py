@@ -109,7 +109,7 @@ def recorded(run: dict[str, Any]) -> dict[str, Any]:
     One of before duplicates were left out was trained with them, one of before there was a choice
     of optimizers by AdamW.
     """
-    phases = {name: {"optimizer": "adamw", **run[name]}
+    phases = {name: {"optimizer": "adamw", "embedding_lr": 1.0, **run[name]}
               for name in ("pretrain_train", "finetune_train") if name in run}
     return {"keep_duplicates": True, **run, **phases}
 

@@ -27,7 +27,7 @@ from cgpt.epochs import Epochs, bits, digest, held_out_documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluate import EvalResult, evaluate
 from cgpt.llm import LLM, PHASES
-from cgpt.optimizers import kind_of, make_optimizer, settings_of
+from cgpt.optimizers import begun_with, make_optimizer, settings_of
 from cgpt.parallel import ALONE, Alone, GradientSum, share
 from cgpt.schedules import schedule
 
@@ -194,7 +194,7 @@ class _Run:
                 "val_fraction, seed, batch_tokens or join_dialogues); give the same ones, or start "
                 "the phase anew with llm.training_state.begin(...)")
         imported = not resumed and _imported(llm, self.config)
-        begun = kind_of(llm.optimizer) if resumed or imported else None
+        begun = begun_with(llm.optimizer) if resumed or imported else None
         config = self.config = self.config.settled(llm.config.n_embd, begun)
         optimizer = make_optimizer(llm.gpt, config, llm.optimizer,
                                    fresh=not (resumed or imported), base=llm.base)

@@ -28,7 +28,8 @@ from cgpt.model import GPT
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SHORT = {
-    "bench_chat_quality.py": ["--preset", "tiny", "--max-steps", "2", "--every", "200"],
+    "bench_chat_quality.py": ["--preset", "tiny", "--max-steps", "2", "--every", "200",
+                              "--set", "optimizer=adamw", "finetune.epochs=1"],
     "bench_checkpoint.py": ["--preset", "tiny", "--repeats", "2"],
     "bench_data.py": ["--megabytes", "1", "--preset", "tiny", "--steps", "2", "--data",
                       str(BENCHMARKS.parent / "data")],

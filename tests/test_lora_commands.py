@@ -97,6 +97,7 @@ def test_a_run_is_repeated_by_its_configuration(run: Run, tmp_path: Path, base: 
     (["--preset", "tiny"], "LoRA needs the model"),
     (["--init", "base.bin", "--lora-layers", "ln_f.*"], "no matrix of the layers"),
     (["--init", "base.bin", "--freeze-attn"], "nothing to freeze"),
+    (["--init", "base.bin", "--embedding-lr", "2"], "leave out --embedding-lr"),
 ])
 def test_what_cannot_work_is_said_before_training(run: Run, tmp_path: Path, base: Path,
                                                   more: list[str], sentence: str) -> None:

@@ -12,7 +12,7 @@ from small_llm import FACTS, TEXTS, small_llm
 
 from cgpt.checkpoint import load_model_auto, save_model_binary
 from cgpt.cli import main
-from cgpt.config import OPTIMIZERS, TrainConfig, default_lr
+from cgpt.config import EMBEDDING_RATES, OPTIMIZERS, TrainConfig, default_lr
 from cgpt.errors import ConfigError
 from cgpt.llm import LLM
 from cgpt.lora import Lora
@@ -60,6 +60,7 @@ def stopped(llm: LLM, config: TrainConfig, steps: int) -> LLM:
 def test_new_phases_are_trained_by_muon_at_its_rate() -> None:
     config = TrainConfig().settled(256)
     assert (config.optimizer, config.lr) == ("muon", default_lr("muon", 256))
+    assert config.embedding_lr == EMBEDDING_RATES["muon"] != EMBEDDING_RATES["adamw"]
     assert config.settled(512) == config          # what is named stays
     assert type(make_optimizer(small_llm().gpt, TrainConfig())) is Muon
     llm = small_llm()
@@ -102,7 +103,9 @@ def test_the_command_records_optimizer_and_rate(place: Path, given: list[str],
                  "--max-steps", "1", *given]) == 0
     run = load_model_auto(MODEL).training_state.run
     for phase, kind in zip(("pretrain_train", "finetune_train"), kinds, strict=True):
-        assert (run[phase]["optimizer"], run[phase]["lr"]) == (kind, default_lr(kind, 64))
+        train = run[phase]
+        assert (train["optimizer"], train["lr"]) == (kind, default_lr(kind, 64))
+        assert train["embedding_lr"] == EMBEDDING_RATES[kind]
 
 
 @pytest.mark.parametrize("freeze", ["wte.weight", "h.0.*", "h.*"])
@@ -122,7 +125,7 @@ def test_what_is_frozen_stays_under_muon(freeze: str) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_phase_goes_on_by_what_it_was_begun_with(name: str, tmp_path: Path) -> None:
     """To the bit, where the optimizer is not named the second time."""
-    named = replace(SHORT, optimizer=name, lr=1e-3)
+    named = replace(SHORT, optimizer=name, lr=1e-3, embedding_lr=2.0)
     whole = small_llm()
     Trainer(whole, named).fit(TEXTS)
     path = save_model_binary(stopped(small_llm(), named, 2), tmp_path / "part.bin")
@@ -147,9 +150,12 @@ def test_runs_of_before_there_was_a_choice_are_of_adamw(place: Path) -> None:
     calls = iter(range(1, 100))
     run.fit_phase("pretrain", should_stop=lambda: next(calls) == 1)
     for name in ("pretrain_train", "finetune_train"):
-        del run.llm.training_state.run[name]["optimizer"]
+        for field in ("optimizer", "embedding_lr"):
+            del run.llm.training_state.run[name][field]
     again = TrainingRun.resume(load_model_auto(save_model_binary(run.llm, "old.bin")))
-    assert {again.config.phase(name)[1].optimizer for name in again.phases} == {"adamw"}
+    for name in again.phases:
+        train = again.config.phase(name)[1]
+        assert (train.optimizer, train.embedding_lr) == ("adamw", 1.0)
     for name in tuple(again.phases):
         again.fit_phase(name)
     assert type(again.llm.optimizer) is AdamW

@@ -35,6 +35,9 @@ def check_options(config: RunConfig, values: dict[str, Any]) -> None:
         if values.get(name):
             raise ConfigError(f"--{name.replace('_', '-')} is of a LoRA adapter, which has no rank "
                               "here; give one by --lora-rank")
+    if (config.finetune_train.lora_rank and values.get("embedding_lr")
+            and not (config.pretrain and config.pretrain_train.epochs)):
+        raise ConfigError("LoRA leaves the embeddings as they are; leave out --embedding-lr")
     if config.finetune_train.lora_rank and not (config.chat and config.finetune_train.epochs):
         raise ConfigError("LoRA trains on dialogues while fine-tuning, of which there is none; "
                           "name files by --chat")

@@ -29,6 +29,8 @@ ADAPTER_SENTENCES: dict[str, str] = {
         "--init {path} 自带形状和词汇；请去掉 --{name}",
     "--{name} is of a LoRA adapter, which has no rank here; give one by --lora-rank":
         "--{name} 属于 LoRA 适配器，而这里没有给出秩；请用 --lora-rank 指定",
+    "LoRA leaves the embeddings as they are; leave out --embedding-lr":
+        "LoRA 不改动词嵌入；请去掉 --embedding-lr",
     "LoRA trains on dialogues while fine-tuning, of which there is none; name files by --chat":
         "LoRA 在微调时用对话训练，而这里没有微调；请用 --chat 指定文件",
     "LoRA needs the model that it starts from in a file: name it by --init (with "
