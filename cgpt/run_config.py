@@ -16,9 +16,11 @@ from cgpt.errors import ConfigError
 
 # The recipe of the guided run, tuned on the packaged data with the `small` preset
 # (benchmarks/bench_chat_quality.py). Joining up to eight dialogues fills the context, so that a
-# chat's later turns look like what was trained. At this width 3e-3 no longer learns.
-PRETRAIN = TrainConfig(epochs=8, batch_tokens=2048, warmup=20)
-FINETUNE = TrainConfig(epochs=26, batch_tokens=2048, warmup=20, join_dialogues=8)
+# chat's later turns look like what was trained. The schedule is that of the texts of
+# benchmarks/bench_learning.py.
+PRETRAIN = TrainConfig(epochs=8, batch_tokens=2048, warmup=20, schedule="wsd", decay_share=0.6,
+                       min_lr_ratio=0.0)
+FINETUNE = replace(PRETRAIN, epochs=22, join_dialogues=8)
 
 
 @dataclass(frozen=True)
