@@ -29,6 +29,7 @@ from cgpt.cli.sketch import chart, means, sparkline
 from cgpt.cli.step_log import read_log
 from cgpt.cli.terminal import StopRequest, Terminated
 from cgpt.errors import ConfigError, DataError
+from cgpt.run_config import FINETUNE
 from cgpt.train import Progress
 
 __all__ = ["clean_environment", "run"]      # fixtures
@@ -433,7 +434,7 @@ def test_a_budget_says_how_to_go_on(run: Run, tmp_path: Path) -> None:
     same_model(tmp_path / MODEL, tmp_path / "whole.bin")
     code, _, err = run("resume", MODEL)
     assert code == 0 and "接着训练" not in err
-    assert load_model_auto(tmp_path / MODEL).training_state.step == 26
+    assert load_model_auto(tmp_path / MODEL).training_state.step == FINETUNE.epochs
 
 
 def test_a_new_budget_holds_for_all_that_is_left(run: Run, tmp_path: Path,
