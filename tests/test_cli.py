@@ -176,7 +176,8 @@ def test_training_options_reach_the_run(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [
-    ["--decay-share", "0.5", "--schedule", "cosine"], ["--min-lr-ratio", "0", "--schedule", "constant"],
+    ["--decay-share", "0.5", "--schedule", "cosine"],
+    ["--min-lr-ratio", "0", "--schedule", "constant"],
     ["--schedule-steps", "9", "--schedule", "constant"]])
 def test_what_the_schedule_does_not_look_at_is_refused(run: Run, tmp_path: Path,
                                                        given: list[str]) -> None:
