@@ -179,6 +179,16 @@ def test_what_ends_one_ends_all_with_a_checkpoint(
         assert output.count("to go on: cgpt resume") == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_ends_the_first_process_ends_the_one_that_waits_for_it(number: int) -> None:
+    code = ("import os, signal; from cgpt.cli.ranks import shelter\n"
+            f"shelter(); os.kill(os.getpid(), {int(number)}); signal.pause()")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          timeout=60, env=environment())
+    assert (done.returncode, done.stderr) == (-number, "")
+
+
 @needs_mpi
 def test_a_failure_of_one_ends_all_and_is_said_once(tmp_path: Path, data: str) -> None:
     """The second process has no permission to unpack the run that it is sent."""
