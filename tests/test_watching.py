@@ -279,11 +279,14 @@ def test_a_training_in_the_background_leaves_the_screen_alone(
         def isatty(self) -> bool:
             return True
 
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("cgpt.cli.progress.in_foreground", lambda stream: False)
     display = ProgressDisplay(Tty())
     with display:
         display(progress(step=1))
-    assert display.live is None and display.stream.getvalue().startswith("预训练  轮 3/8  步 1/")
+    shown = display.stream.getvalue()
+    assert display.live is None and shown.startswith("预训练  轮 3/8  步 1/")
+    assert text_width(shown.rstrip("\n")) < 80
 
 
 # ---- samples -------------------------------------------------------------------------------

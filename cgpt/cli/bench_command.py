@@ -64,8 +64,8 @@ def refuse_unused(chosen: list[str], given: Iterable[str]) -> None:
     taken = {name for what in chosen for name in BENCHES[what].options}
     for name in given:
         if name not in taken:
-            takers = " and ".join(what for what, one in BENCHES.items() if name in one.options)
-            raise ConfigError(f"bench: --{name} is for {takers}, not for {' and '.join(chosen)}; "
+            takers = ", ".join(what for what, one in BENCHES.items() if name in one.options)
+            raise ConfigError(f"bench: --{name} is for {takers}, not for {', '.join(chosen)}; "
                               f"name one of them or leave --{name} out")
 
 

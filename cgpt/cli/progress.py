@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from shutil import get_terminal_size
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -132,7 +133,8 @@ class ProgressDisplay:
             if self.stop is not None:   # from now on the cursor is on a line that may be replaced
                 self.stop.inline = True
         else:
-            print(progress_line(progress, memory=self.view.memory), file=self.stream, flush=True)
+            width = get_terminal_size().columns - 1 if self.stream.isatty() else None
+            print(progress_line(progress, width, self.view.memory), file=self.stream, flush=True)
 
     def _notice(self, ended: bool) -> None:
         """The last line: how to stop, that it is stopping, or nothing once it has ended."""

@@ -333,12 +333,12 @@ class StopRequest:
         """Unbuffered, since the signal may have come in the middle of a print."""
         notice = t("stopping")
         with suppress(OSError, ValueError):
-            if self.stream.isatty():
-                start, end = ("\r\x1b[2K", "") if self.inline else ("\r\n", "\r\n")
-                room = shutil.get_terminal_size().columns - 1
-                notice = start + cut(notice, room)[0] + end
-            else:
+            if not self.stream.isatty():
                 notice += "\n"
+            elif self.inline:
+                notice = "\r\x1b[2K" + cut(notice, shutil.get_terminal_size().columns - 1)[0]
+            else:
+                notice = f"\r\n{notice}\r\n"
             os.write(self.stream.fileno(), notice.encode(self.stream.encoding, "replace"))
 
     def __enter__(self) -> StopRequest:
