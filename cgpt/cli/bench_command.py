@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options, terminal
-from cgpt.cli.app import Command, Number, OneOf, option
+from cgpt.cli.app import Command, Number, OneOf, option, screen_width
 from cgpt.cli.bench.table import BENCHES, Settings
 from cgpt.cli.error_text import localized
+from cgpt.cli.layout import text_width, wrap
 from cgpt.cli.messages import t
+from cgpt.cli.models import WIDE
 from cgpt.config import FORMS
 from cgpt.errors import ConfigError
 
@@ -112,7 +114,7 @@ def tell(side: str, reason: Skip) -> None:
 
 
 def show(found: Measurement) -> None:
-    """One measurement as a line."""
+    """One measurement as a line; on a narrow screen its figures stand below its name."""
     note = f" ({found.note})" if found.note else ""
     if found.to:
         values = {"to": found.to, "median": figure(found.median),
@@ -125,7 +127,12 @@ def show(found: Measurement) -> None:
     else:
         text = t("bench_median", median=figure(found.median), low=figure(min(found.values)),
                  high=figure(max(found.values)), unit=found.unit, n=len(found.values))
-    click.echo(f"{found.side:14} {found.name:32} {text}{note}")
+    head, rest = f"{found.side:14} {found.name:32} ", f"{text}{note}"
+    width = screen_width() if sys.stdout.isatty() else WIDE
+    if text_width(head + rest) > width:
+        click.echo(head.rstrip())
+        head, rest = "", "\n".join(f"    {line}" for line in wrap(rest, width - 4))
+    click.echo(head + rest)
 
 
 def figure(value: float) -> str:
