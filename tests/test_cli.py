@@ -128,6 +128,11 @@ def test_flags_that_take_several_values(args: list[str], expected: list[str]) ->
     assert spread_values(args, ("--chat",)) == expected
 
 
+def test_a_missing_value_names_the_help_of_its_command(run: Run) -> None:
+    code, _, err = run("train", "--pretrain")
+    assert code == 2 and err.endswith("试试 'cgpt train --help'。\n")
+
+
 def test_flag_beats_environment_beats_file_beats_default(
         run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data(tmp_path)

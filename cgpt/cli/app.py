@@ -167,7 +167,11 @@ class Command(_Face, click.Command):
         self.params += self.common_params()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spread_values(args, self.spread))
+        try:
+            return super().parse_args(ctx, spread_values(args, self.spread))
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx    # whose --help is named
+            raise
 
 
 class LazyGroup(_Face, click.Group):
