@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import hashlib
 import json
+import math
 import struct
 import sys
 import zlib
@@ -224,6 +225,8 @@ def parse_vocabulary(payload: bytes, graph: str) -> tuple[list[str], list[float]
     else:
         require(words[:262] == SPECIAL + [f"<0x{i:02X}>" for i in range(256)], "odd first words")
     require(len(set(words)) == n and all(words), "words that are empty or there twice")
+    require(all(abs(score) <= 1e6 or (graph == "rustgpt" and score == -math.inf)
+                for score in scores), "odd scores")
     return words, scores
 
 
