@@ -29,8 +29,9 @@ EVERYTHING = TrainConfig(
     patience=3, seed=7, freeze=("wpe*",), join_dialogues=2, recompute=True, schedule="wsd",
     embedding_lr=0.5, label_smoothing=0.1, ema=0.8, clip=0.5, momentum=0.9)
 FORMS: dict[str, TrainConfig] = {
-    "muon": replace(EVERYTHING, optimizer="muon"), "adamw": EVERYTHING,
-    "lora": replace(EVERYTHING, lora_rank=2, freeze=())}
+    "muon": replace(EVERYTHING, optimizer="muon"),
+    "adamw": replace(EVERYTHING, optimizer="adamw"),
+    "lora": replace(EVERYTHING, optimizer="adamw", lora_rank=2, freeze=())}
 PHASES: dict[str, list] = {"pretrain": [*TEXTS, *TEXTS[::-1]], "finetune": DIALOGUES * 2}
 
 
