@@ -56,7 +56,8 @@ def packed(folder: str, paths: list[str]) -> Callable[[], dict[str, Any]]:
 
     def epoch(steps: int) -> dict[str, Any]:
         llm.training_state.begin("finetune")        # anew, with fresh moments
-        config = TrainConfig(epochs=1, batch_tokens=BATCH_TOKENS, lr=1e-4, max_steps=steps)
+        config = TrainConfig(epochs=1, batch_tokens=BATCH_TOKENS, lr=1e-4, optimizer="adamw",
+                             max_steps=steps)
         result = Trainer(llm, config, "finetune").fit(dialogues)
         return {"seconds": result.seconds, "steps": result.steps, "tokens": result.tokens,
                 "counted": counted}
