@@ -48,6 +48,7 @@ cdef inline int utf8(uint32_t char, uint8_t *target) noexcept nogil:
     target[0] = <uint8_t>(lead >> size | code)
     return size
 
+
 cdef int32_t *room_for(Tokens *tokens, Py_ssize_t more) noexcept nogil:
     """Where `more` ids can follow those found so far; NULL where memory ends."""
     cdef int32_t *grown

@@ -32,7 +32,7 @@ from cgpt.checkpoint.atomic import folder_lock
 from cgpt.documents import Shard, TokenStore, encode_documents, in_shards, token_type
 from cgpt.errors import DataError
 from cgpt.items import Dialogue, Message, n_characters, turn_fault
-from cgpt.readers import FileReport, Reading, digest_of
+from cgpt.readers import FileReport, Reading, changed_while_read, digest_of
 from cgpt.shards import (
     INDEX,
     Damaged,
@@ -118,8 +118,7 @@ def prepare(reading: Reading, fingerprint: str, tokenizer: Tokenizer, folder: Pa
                 return found
             digests, first = _encode_all(reading, tokenizer, entry, threads, progress, damaged)
             if reading.fingerprint != fingerprint:
-                raise DataError("a data file was changed while it was read; start again when "
-                                "nothing writes to the data")
+                raise changed_while_read()
             write_index(entry, {
                 "digests": digests, "files": [asdict(one) for one in reading.files],
                 "first_dialogue": [[turn.role, turn.content] for turn in first]})

@@ -155,6 +155,12 @@ def fingerprint_of(paths: Paths) -> str:
     return digest.hexdigest()
 
 
+def changed_while_read() -> DataError:
+    """What to raise where a file is no longer what it was at the beginning."""
+    return DataError("a data file was changed while it was read; start again when nothing writes "
+                     "to the data")
+
+
 def hash_file(path: str) -> bytes:
     """SHA-256 of a file, read a little at a time."""
     found = hashlib.sha256()
@@ -298,8 +304,7 @@ def _large_items(path: str, digest: Any) -> Iterator[str | Dialogue | None]:
     except UnicodeDecodeError:
         number, line = first_wrong_line(path)
         _decode(path, line, number)
-        raise DataError("a data file was changed while it was read; start again when nothing "
-                        "writes to the data") from None     # no line is wrong any more
+        raise changed_while_read() from None        # no line is wrong any more
     except OSError as error:
         raise _unreadable(path, error) from error
 

@@ -164,16 +164,17 @@ def _adapter_parts(llm: LLM, path: str | os.PathLike[str], lora: Lora) -> Iterat
 def _part(path: object, kind: Kind, value: Any, name: str = "", flags: int = 0) -> Pair:
     """A record of JSON."""
     what = name or kind.name.lower()
-    return _text(path, kind, what, dump_json(path, what, value), flags)
+    text = dump_json(path, what, value)
+    check_part_size(path, what, text.encode("ascii"))
+    return _text(kind, what, text, flags)
 
 
 def _metadata(path: object, llm: LLM) -> Pair:
-    return _text(path, Kind.METADATA, "metadata", dump_metadata(path, llm.metadata))
+    return _text(Kind.METADATA, "metadata", dump_metadata(path, llm.metadata))
 
 
-def _text(path: object, kind: Kind, what: str, text: str, flags: int = 0) -> Pair:
+def _text(kind: Kind, what: str, text: str, flags: int = 0) -> Pair:
     data = text.encode("ascii")
-    check_part_size(path, what, data)
     return Record(kind, what, len(data), flags=flags), memoryview(data)
 
 

@@ -77,9 +77,8 @@ def _parsed(path: object, text: bytes | bytearray) -> Tokenizer:
         found = kind.from_state(state)
     except DataError as error:
         raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None
-    if state.get("crc32", _checksum(found)) != _checksum(found):
-        raise damaged(path, f"a vocabulary with checksum {_checksum(found)}",
-                      f"{state['crc32']!r:.60}")
+    if "crc32" in state and (checksum := _checksum(found)) != state["crc32"]:
+        raise damaged(path, f"a vocabulary with checksum {checksum}", f"{state['crc32']!r:.60}")
     return found
 
 

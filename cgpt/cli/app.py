@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from cgpt.cli.layout import columns, text_width, wrap
 from cgpt.cli.messages import pick, set_language, t
 
 SCREEN_LEAST, SCREEN_MOST = 40, 100
+WIDE = 10_000       # cells of a line that is not wrapped
 
 
 def screen_width() -> int:
@@ -24,6 +26,11 @@ def screen_width() -> int:
     import shutil
 
     return max(min(shutil.get_terminal_size().columns, SCREEN_MOST), SCREEN_LEAST) - 1
+
+
+def output_width(elsewhere: int = WIDE) -> int:
+    """Cells of a line of results: the terminal's, or `elsewhere` where they go to none."""
+    return screen_width() if sys.stdout.isatty() else elsewhere
 
 
 class Number(click.ParamType):

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options, terminal
-from cgpt.cli.app import Command, Number, OneOf, option, screen_width
+from cgpt.cli.app import Command, Number, OneOf, option, output_width
 from cgpt.cli.bench.table import BENCHES, Settings
 from cgpt.cli.error_text import localized
 from cgpt.cli.layout import text_width, wrap
 from cgpt.cli.messages import t
-from cgpt.cli.models import WIDE
 from cgpt.config import FORMS
 from cgpt.errors import ConfigError
 
@@ -128,7 +127,7 @@ def show(found: Measurement) -> None:
         text = t("bench_median", median=figure(found.median), low=figure(min(found.values)),
                  high=figure(max(found.values)), unit=found.unit, n=len(found.values))
     head, rest = f"{found.side:14} {found.name:32} ", f"{text}{note}"
-    width = screen_width() if sys.stdout.isatty() else WIDE
+    width = output_width()
     if text_width(head + rest) > width:
         click.echo(head.rstrip())
         head, rest = "", "\n".join(f"    {line}" for line in wrap(rest, width - 4))

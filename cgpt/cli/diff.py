@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, screen_width
+from cgpt.cli.app import Command, output_width
 from cgpt.cli.layout import wrap
 from cgpt.cli.messages import t
-from cgpt.cli.models import WIDE, one_line, print_json, table
+from cgpt.cli.models import one_line, print_json, table
 
 
 @click.command("diff", cls=Command)
@@ -27,8 +26,7 @@ def diff(a: str, b: str, as_json: bool) -> int:
     if as_json:
         print_json(found)
     else:
-        width = screen_width() if sys.stdout.isatty() else WIDE
-        for line in lines(found, width):
+        for line in lines(found, output_width()):
             click.echo(line)
     return 0 if found["same"] else 1
 

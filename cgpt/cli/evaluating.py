@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, Number, option, screen_width
+from cgpt.cli.app import Command, Number, option, output_width
 from cgpt.cli.layout import aligned, columns, wrap
 from cgpt.cli.messages import t
 from cgpt.cli.models import print_json
@@ -84,7 +83,7 @@ def eval(model: str, paths: tuple[str, ...], compare: tuple[str, ...], weights: 
                                   for one, change in pairs]
         print_json(values)
         return 0
-    width = screen_width() if sys.stdout.isatty() else 1000
+    width = output_width(1000)
     for line in report(found, width):
         click.echo(line)
     names = short_names([one.name for one in found])

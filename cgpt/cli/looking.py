@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 import numpy as np
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, Number, option, screen_width
+from cgpt.cli.app import Command, Number, option, output_width
 from cgpt.cli.layout import cut, text_width, wrap
 from cgpt.cli.messages import language, pick, t
 from cgpt.cli.models import print_json
@@ -54,7 +53,7 @@ def inspect(model: str, text: str, output: str | None, layer: int | None, head: 
     if as_json:
         print_json({"model": model, "text": text, **as_values(llm, found)})
     else:
-        width = screen_width() if sys.stdout.isatty() else 99
+        width = output_width(99)
         for line in [*table(llm, found, width), *wrap(total(text, found), width)]:
             click.echo(line)
     if output is not None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, OneOf, option, screen_width
+from cgpt.cli.app import WIDE, Command, OneOf, option, output_width
 from cgpt.cli.layout import columns, folded
 from cgpt.cli.memory import human_size
 from cgpt.cli.messages import MESSAGES, t
@@ -23,7 +22,6 @@ from cgpt.cli.step_log import without_nan
 from cgpt.cli.terminal import plain_number, tell
 from cgpt.errors import CheckpointError, ConfigError, DataError
 
-WIDE = 10_000       # cells of a line that is not wrapped
 DETAILS = ("crc32", "offset", "elements")   # columns that a narrow screen goes without, in order
 
 
@@ -101,7 +99,7 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
         found["bytes"] = f"{found['bytes']} ({human_size(found['bytes'])})"
         state = found["training_state"]
         found["training_state"] = {**state, "history": histories(state["history"])}
-    width = screen_width() if sys.stdout.isatty() else WIDE
+    width = output_width()
     for line in description({t(f"info_{key}"): value for key, value in found.items()}, width):
         click.echo(line)
     if model is not None and verify:

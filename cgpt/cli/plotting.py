@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, option, screen_width
+from cgpt.cli.app import Command, option, output_width
 from cgpt.cli.layout import aligned, cut, text_width
 from cgpt.cli.messages import language, pick, t
 from cgpt.cli.models import print_json
@@ -88,7 +88,7 @@ def draw_on_terminal(runs: Sequence[Run]) -> None:
 
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
     coloured = console.color_system is not None and not console.no_color
-    width = screen_width() if sys.stdout.isatty() else 79
+    width = output_width(79)
     for phase in dict.fromkeys(curve.phase for run in runs for curve in run.curves):
         found = [(run.name, run.curve(phase)) for run in runs
                  if any(curve.phase == phase for curve in run.curves)]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, LazyGroup, OneOf, option, screen_width
+from cgpt.cli.app import Command, LazyGroup, OneOf, option, output_width
 from cgpt.cli.layout import columns
 from cgpt.cli.messages import t
-from cgpt.cli.models import WIDE, one_line, print_json
+from cgpt.cli.models import one_line, print_json
 from cgpt.cli.terminal import clean, printable, tell
 from cgpt.config import KINDS
 
@@ -98,12 +98,17 @@ def described(found: Tokenizer) -> dict[str, Any]:
     from cgpt.tokenizer import FIRST_WORD
 
     tokens = found.token_bytes()[FIRST_WORD:]
-    lengths = Counter(len(token.decode("utf-8", "replace")) for token in tokens)
+    lengths = Counter(map(characters_in, tokens))
     words = [shown_as(token) for token in tokens]
-    longest = sorted(tokens, key=lambda token: len(token.decode("utf-8", "replace")), reverse=True)
+    longest = sorted(tokens, key=characters_in, reverse=True)
     return {"kind": found.kind, "tokens": len(found), "words": len(words),
             "lengths": {str(length): lengths[length] for length in sorted(lengths)},
             "first": words[:_SHOWN], "longest": [shown_as(token) for token in longest[:_SHOWN]]}
+
+
+def characters_in(token: bytes) -> int:
+    """Characters of a token; each byte that makes none counts as one."""
+    return len(token.decode("utf-8", "replace"))
 
 
 def shown_as(token: bytes) -> str:
@@ -145,7 +150,7 @@ def show(result: dict[str, Any], as_json: bool) -> None:
             value = ", ".join(f"{key}: {one:,}" for key, one in value.items())
         rows.append((t(f"tok_{name}"), f"{value:,}" if isinstance(value, int)
                      else one_line(value)))
-    for line in columns(rows, screen_width() if sys.stdout.isatty() else WIDE):
+    for line in columns(rows, output_width()):
         click.echo(line)
 
 
