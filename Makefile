@@ -23,12 +23,16 @@ lint: $(VENV)/.installed-dev
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "cgpt: $(PYTHON) could not make a virtual environment in $(VENV) (Debian/Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 1; }
 
+INSTALLING := @echo "正在编译并安装到 $(VENV)，约半分钟 / compiling and installing into $(VENV), about half a minute"
+
 $(VENV)/.installed: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(INSTALLING)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(INSTALLING)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $(VENV)/.installed $@
 
 clean:
