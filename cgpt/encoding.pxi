@@ -11,6 +11,9 @@ cdef extern from "Python.h":
     uint32_t PyUnicode_READ(int kind, void *data, Py_ssize_t at) nogil
 
 
+cdef enum:
+    LEAST = 256             # ids that there is room for at first: most texts have fewer
+
 cdef struct Text:
     int kind
     void *data
@@ -52,11 +55,13 @@ cdef inline int utf8(uint32_t char, uint8_t *target) noexcept nogil:
 cdef int32_t *room_for(Tokens *tokens, Py_ssize_t more) noexcept nogil:
     """Where `more` ids can follow those found so far; NULL where memory ends."""
     cdef int32_t *grown
+    cdef Py_ssize_t room
     if tokens.n + more > tokens.room:
-        grown = <int32_t *>realloc(tokens.ids, (2 * tokens.room + more) * sizeof(int32_t))
+        room = 2 * tokens.room + more + LEAST
+        grown = <int32_t *>realloc(tokens.ids, room * sizeof(int32_t))
         if not grown:
             return NULL
-        tokens.ids, tokens.room = grown, 2 * tokens.room + more
+        tokens.ids, tokens.room = grown, room
     return tokens.ids + tokens.n
 
 
@@ -69,7 +74,20 @@ cdef class Encoder:
 
     def encode(self, str text not None):
         """The ids of a text, as the bytes of native int32."""
-        return self.encode_many([text])[0]
+        cdef Text given = characters_of(text)
+        cdef Tokens tokens = Tokens(NULL, 0, 0)
+        cdef int failed
+        try:
+            if given.n < LEAST:     # quicker than to let go of the GIL
+                failed = self.append(given, &tokens)
+            else:
+                with nogil:
+                    failed = self.append(given, &tokens)
+            if failed:
+                raise MemoryError("no memory to encode a text")
+            return PyBytes_FromStringAndSize(<char *>tokens.ids, tokens.n * sizeof(int32_t))
+        finally:
+            free(tokens.ids)
 
     def encode_many(self, list texts not None):
         """The ids of all texts end to end, and how many each has: bytes of int32, of int64.
