@@ -129,46 +129,66 @@ CGPT_INLINE vf scales_at(const float *scales, int group, Py_ssize_t g, Py_ssize_
     return vset1(scales[g]);
 }
 
+#define AT_ONCE (VL < 4 ? 1 : VL / 4)   /* rows of W that pass by together */
+
 /* Dot products of `rt` int8 rows of x from `row` on with VL / rt rows of W from j0 on; lane
  * [row][column]. Integers are summed as far as a scale goes. NAME is compiled for each way to
  * multiply; START is what a sum begins with. */
 #define TILE_OF_BYTES(NAME, FUNCTION, ADD, START)                                               \
-    FUNCTION vf NAME(int rt, int group, const Operand *o, Py_ssize_t row, const Weights *m,     \
-                     Py_ssize_t j0) {                                                           \
-        const int jt = VL / rt, span = group < BYTES ? BYTES : group;                           \
-        const Py_ssize_t K = m->columns, P = o->padded, groups = (K + group - 1) / group;       \
-        const int8_t *w = (const int8_t *)m->data + j0 * K, *q = o->q + row * P;                \
-        const float *scales = m->scales + j0 * groups, *own = o->scales + row * (P / QUANTUM);  \
-        const int32_t *correction = o->correction + row * (P / 4);                              \
-        vf sum[VL];                                                                             \
-        Py_ssize_t k;                                                                           \
+    FUNCTION void NAME##_step(int rt, int group, const Operand *o, Py_ssize_t row,              \
+                              const Weights *m, const int8_t *w, Py_ssize_t apart,              \
+                              const float *scales, Py_ssize_t k, vf *sum) {                     \
+        const int span = group < BYTES ? BYTES : group;                                         \
+        const Py_ssize_t P = o->padded, groups = (m->columns + group - 1) / group;              \
+        const int8_t *q = o->q + row * P + k;                                                   \
+        const float *own = o->scales + (row * P + k) / QUANTUM;                                 \
+        const int32_t *correction = o->correction + (row * P + k) / 4;                          \
         int r, j, i;                                                                            \
         (void)correction;                                                                       \
-        UNROLL(16)                                                                              \
-        for (j = 0; j < VL; j++) sum[j] = vset1(0.0f);                                          \
-        for (k = 0; k < K; k += span) {                                                         \
-            UNROLL(16)                                                                          \
-            for (j = 0; j < jt; j++) {                                                          \
-                int8_t part[64];                                                                \
-                const int8_t *wj = w + j * K + k;                                               \
-                vf scale = scales_at(scales + j * groups, group, k / group, groups);            \
-                if (rt == 1) PREFETCH_FAR(w + jt * K + k * jt + j * span);                      \
-                if (k + span > K) {     /* the last row ends here, and maybe the memory does */ \
-                    memset(part, 0, sizeof part);                                               \
-                    memcpy(part, wj, (size_t)(K - k));                                          \
-                    wj = part;                                                                  \
-                }                                                                               \
+        UNROLL(4)                                                                               \
+        for (j = 0; j < AT_ONCE; j++) {                                                         \
+            const vf scale = scales_at(scales + j * groups, group, k / group, groups);          \
+            UNROLL(4)                                                                           \
+            for (r = 0; r < rt; r++) {                                                          \
+                vi d = START(correction + r * (P / 4));                                         \
                 UNROLL(4)                                                                       \
-                for (r = 0; r < rt; r++) {                                                      \
-                    vi d = START(correction + (r * P + k) / 4);                                 \
-                    UNROLL(4)                                                                   \
-                    for (i = 0; i < span; i += BYTES) d = ADD(d, wj + i, q + r * P + k + i);    \
-                    sum[r * jt + j] +=                                                          \
-                        AS_FLOATS(d) * (scale * vset1(own[(r * P + k) / QUANTUM]));             \
-                }                                                                               \
+                for (i = 0; i < span; i += BYTES) d = ADD(d, w + j * apart + i, q + r * P + i); \
+                sum[r * AT_ONCE + j] +=                                                         \
+                    AS_FLOATS(d) * (scale * vset1(own[r * (P / QUANTUM)]));                     \
             }                                                                                   \
         }                                                                                       \
-        return vsums(sum);                                                                      \
+    }                                                                                           \
+    FUNCTION vf NAME(int rt, int group, const Operand *o, Py_ssize_t row, const Weights *m,     \
+                     Py_ssize_t j0) {                                                           \
+        const int span = group < BYTES ? BYTES : group, jt = VL / rt;                           \
+        const Py_ssize_t K = m->columns, groups = (K + group - 1) / group;                      \
+        vf sums[VL];                                                                            \
+        Py_ssize_t k;                                                                           \
+        int j, i, r;                                                                            \
+        for (j = 0; j < jt; j += AT_ONCE) {                                                     \
+            const int8_t *w = (const int8_t *)m->data + (j0 + j) * K;                           \
+            const float *scales = m->scales + (j0 + j) * groups;                                \
+            vf sum[VL];                                                                         \
+            UNROLL(16)                                                                          \
+            for (i = 0; i < rt * AT_ONCE; i++) sum[i] = vset1(0.0f);                            \
+            for (k = 0; k + span <= K; k += span) {                                             \
+                UNROLL(4)                                                                       \
+                for (i = 0; rt == 1 && i < AT_ONCE; i++)                                        \
+                    PREFETCH_FAR(w + VL * K + k * AT_ONCE + i * span);                          \
+                NAME##_step(rt, group, o, row, m, w + k, K, scales, k, sum);                    \
+            }                                                                                   \
+            if (k < K) {    /* rows end here, and after the last maybe the memory does */       \
+                int8_t part[AT_ONCE * 64] = {0};                                                \
+                for (i = 0; i < AT_ONCE; i++)                                                   \
+                    memcpy(part + i * 64, w + i * K + k, (size_t)(K - k));                      \
+                NAME##_step(rt, group, o, row, m, part, 64, scales, k, sum);                    \
+            }                                                                                   \
+            UNROLL(4)                                                                           \
+            for (r = 0; r < rt; r++)                                                            \
+                UNROLL(4)                                                                       \
+                for (i = 0; i < AT_ONCE; i++) sums[r * jt + j + i] = sum[r * AT_ONCE + i];      \
+        }                                                                                       \
+        return vsums(sums);                                                                     \
     }
 #define FROM_ZERO(correction) ((vi)(vset1(0.0f)))
 TILE_OF_BYTES(tile_of_bytes, CGPT_INLINE, add_products, FROM_ZERO)
