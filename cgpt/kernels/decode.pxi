@@ -81,8 +81,13 @@ cdef int bind(Projection *p, str name, weight, bias, Py_ssize_t rows,
         b = bias
         expect_length(f"{name}: bias", b, rows)
         p.bias = &b[0]
-    p.dots = dots_for(&p.weight)
     return 0
+
+
+cdef inline Py_ssize_t choose_dots(Projection *p, bint far) noexcept nogil:
+    """How the projection multiplies, from memory if `far`; the bytes of its weights."""
+    p.dots = dots_for(&p.weight, far)
+    return p.weight.rows * row_bytes(&p.weight)
 
 
 cdef const float *vector_of(str name, array, Py_ssize_t length) except NULL:
@@ -137,10 +142,11 @@ cdef Operand prepare(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, P
 
 
 cdef void apply(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *to, float *y,
-                Finishing how, int thread, int threads) noexcept nogil:
-    """This thread's columns of y: the product of the rows of x from `first` on, normalised."""
+                Finishing how, int thread, int threads, const Projection *then) noexcept nogil:
+    """This thread's columns of y: the product of the rows of x from `first` on, normalised. The
+    product `then` comes next: its first weights are on their way while threads wait."""
     project(to, prepare(rows, x, first, norm, to, thread, threads), rows.R - first, y, how, thread,
-            threads)
+            threads, first_weights(&then.weight, thread, threads))
 
 
 cdef void embed_row(const Weights *wte, const float *position, Py_ssize_t id,
@@ -217,6 +223,17 @@ cdef class Decoder:
             bind(&block.c_proj, "c_proj", c_proj[0], c_proj[1], C, C)
             bind(&block.c_fc, "c_fc", c_fc[0], c_fc[1], self._F, C)
             bind(&block.mlp_proj, "mlp.c_proj", mlp_proj[0], mlp_proj[1], C, self._F)
+        self._choose_dots(self._choose_dots(False) > <Py_ssize_t>cgpt_last_cache())
+
+    cdef Py_ssize_t _choose_dots(self, bint far):
+        """Choose all products, from memory if `far`; the bytes of all weights."""
+        cdef Py_ssize_t i, total = choose_dots(&self._head, far)
+        cdef DecodeBlock *block
+        for i in range(self._L):
+            block = &self._blocks[i]
+            total += (choose_dots(&block.c_attn, far) + choose_dots(&block.c_proj, far)
+                      + choose_dots(&block.c_fc, far) + choose_dots(&block.mlp_proj, far))
+        return total
 
     def run(self, const int[::1] ids, const int[::1] places, const int[::1] slots,
             float[:, :, :, :, ::1] keys, float[:, :, :, :, ::1] values, float[:, ::1] logits,
@@ -304,19 +321,22 @@ cdef class Decoder:
         wait_for_all()
         for i in range(self._L):
             block = &self._blocks[i]
-            apply(rows, s.x, 0, &block.norm1, &block.c_attn, s.qkv, WRITE, thread, threads)
+            apply(rows, s.x, 0, &block.norm1, &block.c_attn, s.qkv, WRITE, thread, threads,
+                  &block.c_proj)
             wait_for_all()
             self._attention(rows, i, thread, threads)
             wait_for_all()
-            apply(rows, s.mixed, 0, NULL, &block.c_proj, s.x, ADD, thread, threads)
+            apply(rows, s.mixed, 0, NULL, &block.c_proj, s.x, ADD, thread, threads, &block.c_fc)
             wait_for_all()
-            apply(rows, s.x, 0, &block.norm2, &block.c_fc, s.hidden, WRITE_GELU, thread, threads)
+            apply(rows, s.x, 0, &block.norm2, &block.c_fc, s.hidden, WRITE_GELU, thread, threads,
+                  &block.mlp_proj)
             wait_for_all()
-            apply(rows, s.hidden, 0, NULL, &block.mlp_proj, s.x, ADD, thread, threads)
+            apply(rows, s.hidden, 0, NULL, &block.mlp_proj, s.x, ADD, thread, threads,
+                  &self._head if i + 1 == self._L else &self._blocks[i + 1].c_attn)
             wait_for_all()
         if rows.first < R:
             apply(rows, s.x, rows.first, &self._norm, &self._head, rows.logits, WRITE, thread,
-                  threads)
+                  threads, &self._blocks[0].c_attn if self._L else &self._head)
             if rows.choice != NULL:
                 wait_for_all()
                 for r from thread <= r < R - rows.first by threads:

@@ -12,8 +12,6 @@
 #include "quantize.h"
 #include "simd.h"
 
-#define BYTES (4 * VL)      /* int8 values in a vector */
-
 /* W (rows, columns) as it is stored: see Storage in cgpt/checkpoint/storage.py. */
 typedef struct {
     const void *data;
@@ -76,40 +74,6 @@ CGPT_INLINE vf vsums(vf *x) {
     return x[0];
 }
 
-/* d plus sums of four products each, lane by lane: weights w times values q, both int8; the weights
- * may be -128, the values may not. */
-#if VL == 16
-CGPT_INLINE vi add_products(vi d, const int8_t *w, const int8_t *q) {
-    const __m512i weight = _mm512_loadu_si512(w);
-    __m512i x = _mm512_loadu_si512(q);
-    x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(weight), _mm512_setzero_si512(), x);
-    x = _mm512_maddubs_epi16(_mm512_abs_epi8(weight), x);   /* at most 2 * 128 * 127 */
-    return d + (vi)_mm512_madd_epi16(x, _mm512_set1_epi16(1));
-}
-/* VNNI multiplies unsigned by signed: w + 128 times q, and the correction takes 128 q away. */
-#define ADD_VNNI(d, w, q)                                                                       \
-    ((vi)_mm512_dpbusd_epi32((__m512i)(d),                                                      \
-        _mm512_xor_si512(_mm512_loadu_si512(w), _mm512_set1_epi8(-128)), _mm512_loadu_si512(q)))
-#elif VL == 8
-CGPT_INLINE vi add_products(vi d, const int8_t *w, const int8_t *q) {
-    const __m256i weight = _mm256_loadu_si256((const __m256i *)w);
-    __m256i x = _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)q), weight);
-    x = _mm256_maddubs_epi16(_mm256_abs_epi8(weight), x);
-    return d + (vi)_mm256_madd_epi16(x, _mm256_set1_epi16(1));
-}
-#else
-CGPT_INLINE vi add_products(vi d, const int8_t *w, const int8_t *q) {
-    int32_t part[VL];
-    vi sums;
-    int i;
-    for (i = 0; i < VL; i++)
-        part[i] = w[4 * i] * q[4 * i] + w[4 * i + 1] * q[4 * i + 1] +
-                  w[4 * i + 2] * q[4 * i + 2] + w[4 * i + 3] * q[4 * i + 3];
-    memcpy(&sums, part, sizeof sums);
-    return d + sums;
-}
-#endif
-
 #if VL > 1
 #define AS_FLOATS(d) __builtin_convertvector(d, vf)
 #else
@@ -159,7 +123,7 @@ CGPT_INLINE vf scales_at(const float *scales, int group, Py_ssize_t g, Py_ssize_
         }                                                                                       \
     }                                                                                           \
     FUNCTION vf NAME(int rt, int group, const Operand *o, Py_ssize_t row, const Weights *m,     \
-                     Py_ssize_t j0) {                                                           \
+                     Py_ssize_t j0, const char *ahead) {                                        \
         const int span = group < BYTES ? BYTES : group, jt = VL / rt;                           \
         const Py_ssize_t K = m->columns, groups = (K + group - 1) / group;                      \
         vf sums[VL];                                                                            \
@@ -173,8 +137,8 @@ CGPT_INLINE vf scales_at(const float *scales, int group, Py_ssize_t g, Py_ssize_
             for (i = 0; i < rt * AT_ONCE; i++) sum[i] = vset1(0.0f);                            \
             for (k = 0; k + span <= K; k += span) {                                             \
                 UNROLL(4)                                                                       \
-                for (i = 0; rt == 1 && i < AT_ONCE; i++)                                        \
-                    PREFETCH_FAR(w + VL * K + k * AT_ONCE + i * span);                          \
+                for (i = 0; rt < 4 && i < AT_ONCE; i++)                                         \
+                    PREFETCH_FAR(ahead + j * K + k * AT_ONCE + i * span);                       \
                 NAME##_step(rt, group, o, row, m, w + k, K, scales, k, sum);                    \
             }                                                                                   \
             if (k < K) {    /* rows end here, and after the last maybe the memory does */       \
@@ -193,13 +157,11 @@ CGPT_INLINE vf scales_at(const float *scales, int group, Py_ssize_t g, Py_ssize_
 #define FROM_ZERO(correction) ((vi)(vset1(0.0f)))
 TILE_OF_BYTES(tile_of_bytes, CGPT_INLINE, add_products, FROM_ZERO)
 
-/* Ask for part `part` of `parts` of VL rows of an int8 W from j0 on, before they are needed: where many
- * rows of x share them, the arithmetic would leave the memory idle. */
-CGPT_INLINE void fetch_part(const Weights *m, Py_ssize_t j0, Py_ssize_t part, Py_ssize_t parts) {
-    const Py_ssize_t row = m->columns;
-    const char *from = (const char *)m->data + j0 * row;
-    const Py_ssize_t size = VL * row / parts + 1;
-    const char *p = from + size * part, *end = from + VL * row;
+/* Ask for part `part` of `parts` of n bytes before they are needed: where many rows of x share
+ * them, the arithmetic would leave the memory idle. */
+CGPT_INLINE void fetch_part(const char *from, Py_ssize_t n, Py_ssize_t part, Py_ssize_t parts) {
+    const Py_ssize_t size = n / parts + 1;
+    const char *p = from + size * part, *end = from + n;
     if (end > p + size) end = p + size;
     for (; p < end; p += 64) PREFETCH_FAR(p);
 }
@@ -214,28 +176,29 @@ CGPT_INLINE void scatter(int rt, vf sums, float *out) {
 }
 
 /* out[row][0 .. VL) = dot products of `rows` rows with the VL rows of W from j0 on, all of which
- * exist; those from `next` on come after them (-1: none). Four rows of W stay in the first cache
- * while all rows of x pass by. */
+ * exist. Meanwhile as many bytes are asked for from `ahead` on, where the weights lie that come next.
+ * Four rows of W stay in the first cache while all rows of x pass by. */
 #define DOTS_INT8(NAME, FUNCTION, TILE, group)                                                  \
     FUNCTION void NAME(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,      \
-                       Py_ssize_t next, float *out) {                                           \
+                       const char *ahead, float *out) {                                         \
         const Py_ssize_t whole = VL >= 4 ? rows / 4 * 4 : 0;                                    \
         Py_ssize_t r;                                                                           \
         int j;                                                                                  \
         if (VL >= 4)                                                                            \
             for (j = 0; j < VL; j += VL / 4)                                                    \
                 for (r = 0; r < whole; r += 4) {                                                \
-                    if (next >= 0)                                                              \
-                        fetch_part(m, next, j / (VL / 4) * (whole / 4) + r / 4, whole);         \
-                    scatter(4, TILE(4, group, o, r, m, j0 + j), out + r * VL + j);              \
+                    fetch_part(ahead, VL * m->columns, j / (VL / 4) * (whole / 4) + r / 4,      \
+                               whole);                                                          \
+                    scatter(4, TILE(4, group, o, r, m, j0 + j, ahead), out + r * VL + j);       \
                 }                                                                               \
         r = whole;                                                                              \
         if (VL >= 2)                                                                            \
             for (; r + 2 <= rows; r += 2)                                                       \
                 for (j = 0; j < VL; j += VL / 2)                                                \
-                    scatter(2, TILE(2, group, o, r, m, j0 + j), out + r * VL + j);              \
+                    scatter(2, TILE(2, group, o, r, m, j0 + j, ahead + j * m->columns),         \
+                            out + r * VL + j);                                                  \
         for (j = 0; r < rows; r++)                                                              \
-            scatter(1, TILE(1, group, o, r, m, j0 + j), out + r * VL);                          \
+            scatter(1, TILE(1, group, o, r, m, j0 + j, ahead), out + r * VL);                   \
     }
 DOTS_INT8(dots_int8_by_32, static, tile_of_bytes, 32)
 DOTS_INT8(dots_int8_by_64, static, tile_of_bytes, 64)
@@ -251,18 +214,17 @@ DOTS_INT8(dots_vnni_by_64, static CGPT_VNNI, tile_of_bytes_vnni, 64)
 /* As those, of float32 or float16. Where many rows share them, halves become floats first, which
  * stay in the second cache for so long. */
 CGPT_INLINE void dots_floats(int form, int far, const Weights *m, const Operand *o,
-                             Py_ssize_t rows, Py_ssize_t j0, Py_ssize_t next, float *out) {
+                             Py_ssize_t rows, Py_ssize_t j0, const char *ahead, float *out) {
     const Py_ssize_t K = m->columns, stride = quads_stride(K), vectors = (rows + ROWS - 1) / ROWS;
     const Py_ssize_t size = form == FLOAT32 ? 4 : 2;
     const Py_ssize_t parts = (vectors + TILE_VECTORS - 1) / TILE_VECTORS * (VL / TILE_COLUMNS);
     const Py_ssize_t bytes = (VL * size + parts - 1) / parts;
     const char *from = (const char *)m->data + j0 * K * size;
-    const char *ahead = next < 0 ? from : (const char *)m->data + next * K * size;
     const float *w = (const float *)from;
     Py_ssize_t v, k;
     int j, width;
     if (rows == 1) {
-        vstore(out, dots_of_row(form, far, o->x, from, K));
+        vstore(out, dots_of_row(form, o->x, from, K, far ? ahead : NULL));
         return;
     }
     if (form == FLOAT16) {
@@ -280,32 +242,33 @@ CGPT_INLINE void dots_floats(int form, int far, const Weights *m, const Operand 
 
 #define DOTS_FLOATS(NAME, form, far)                                                            \
     static void NAME(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,        \
-                     Py_ssize_t next, float *out) {                                             \
-        dots_floats(form, far, m, o, rows, j0, next, out);                                      \
+                     const char *ahead, float *out) {                                           \
+        dots_floats(form, far, m, o, rows, j0, ahead, out);                                     \
     }
 DOTS_FLOATS(dots_float32, FLOAT32, 0)
 DOTS_FLOATS(dots_far_float32, FLOAT32, 1)
 DOTS_FLOATS(dots_float16, FLOAT16, 1)
 
-typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, const char *,
                      float *);
 
-/* Bytes of a float32 matrix from which on it pays to ask ahead: what the caches keep from the last
- * token needs it not, and S and M lost 8 % by it where L gained 4. */
-#define FAR_BYTES (4 << 20)
-
-/* The function for a matrix of this form, and for int8 of this group, on this processor. */
-static Dots dots_for(const Weights *m) {
+/* The function for a matrix of this form, and for int8 of this group, on this processor. A float32
+ * matrix is asked for ahead where it is `far`: what the caches keep from the last token needs it
+ * not. */
+static Dots dots_for(const Weights *m, int far) {
     const int form = m->form;
     const Py_ssize_t group = m->group;
-    if (form == FLOAT32)
-        return 4 * m->rows * m->columns < FAR_BYTES ? dots_float32 : dots_far_float32;
+    if (form == FLOAT32) return far ? dots_far_float32 : dots_float32;
     if (form == FLOAT16) return dots_float16;
 #ifdef CGPT_VNNI
     if (__builtin_cpu_supports("avx512vnni"))
         return group == 32 ? dots_vnni_by_32 : dots_vnni_by_64;
 #endif
     return group == 32 ? dots_int8_by_32 : dots_int8_by_64;
+}
+
+static Py_ssize_t row_bytes(const Weights *m) {
+    return m->columns * (m->form == FLOAT32 ? 4 : m->form == FLOAT16 ? 2 : 1);
 }
 
 /* A matrix of fewer than VL rows, copied to `room` with rows of zeros behind it. */

@@ -20,8 +20,9 @@ cdef extern from "dots.h" nogil:
         const int *correction
         Py_ssize_t padded
     ctypedef void (*Dots)(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
-                          Py_ssize_t next, float *out) noexcept nogil
-    Dots dots_for(const Weights *m)
+                          const char *ahead, float *out) noexcept nogil
+    Dots dots_for(const Weights *m, int far)
+    Py_ssize_t row_bytes(const Weights *m)
     vf vsums(vf *x)
     Py_ssize_t quads_stride(Py_ssize_t K)
     void interleave_row(const float *x, Py_ssize_t K, Py_ssize_t row, float *quads)
@@ -74,21 +75,34 @@ cdef void finish(Projection *p, float *y, const float *sums, Py_ssize_t j0, Py_s
         y[j0 + j] = y[j0 + j] + part[j] if how == ADD else part[j]
 
 
+cdef inline Py_ssize_t first_unit(const Weights *m, int thread, int threads) noexcept nogil:
+    """Of the units of VL columns of a product, the first that is a thread's."""
+    return blocks(m.rows, VL) * thread // threads
+
+
+cdef inline const char *row_of(const Weights *m, Py_ssize_t j) noexcept nogil:
+    return <const char *>m.data + j * row_bytes(m)
+
+
+cdef inline const char *first_weights(const Weights *m, int thread, int threads) noexcept nogil:
+    """Where a thread's part of a matrix begins."""
+    return row_of(m, smaller(first_unit(m, thread, threads) * VL, max(m.rows - VL, 0)))
+
+
 cdef void project(Projection *p, Operand x, Py_ssize_t R, float *y, Finishing how, int thread,
-                  int threads) noexcept nogil:
-    """This thread's columns of y (R, M)."""
-    cdef Py_ssize_t M = p.weight.rows, units = blocks(M, VL), r, j, j0, n, next
-    cdef Py_ssize_t last = units * (thread + 1) // threads
+                  int threads, const char *then) noexcept nogil:
+    """This thread's columns of y (R, M); what it reads next, from `then` on, is asked for."""
+    cdef Py_ssize_t M = p.weight.rows, r, j, j0, n = smaller(VL, M), most = max(M - VL, 0)
+    cdef Py_ssize_t last = first_unit(&p.weight, thread + 1, threads)
     cdef float sums[MOST_ROWS * VL]
     cdef Weights whole = p.weight
     if M < VL:
         whole = widened(&p.weight, cgpt_scratch(
             SLOT_THREAD, VL * (whole.columns + blocks(whole.columns, 32)) + 1))
-    for j in range(units * thread // threads, last):
+    for j in range(first_unit(&p.weight, thread, threads), last):
         # The last columns are made once more, so that there are VL of them.
-        j0 = smaller(j * VL, max(M - VL, 0))
-        next = smaller(j0 + VL, M - VL) if j + 1 < last else -1
-        n = smaller(VL, M)
-        p.dots(&whole, &x, R, j0, next, sums)
+        j0 = smaller(j * VL, most)
+        p.dots(&whole, &x, R, j0,
+               row_of(&whole, smaller(j0 + VL, most)) if j + 1 < last else then, sums)
         for r in range(R):
             finish(p, y + r * M, sums + r * VL, j0, j * VL - j0, n, how)

@@ -291,10 +291,11 @@ def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, floa
             empty_product(&p)
         elif N <= FEW:
             few.weight = Weights(p.b.data, NULL, M, K, 0, FLOAT32)
-            few.bias, few.dots = p.finish.bias, dots_for(&few.weight)
+            few.bias, few.dots = p.finish.bias, dots_for(&few.weight, True)
             rows = operand_of_floats(p.a.data, N, K)
             with parallel(num_threads=threads):
-                project(&few, rows, N, p.c, WRITE, threadid(), threads_here())
+                project(&few, rows, N, p.c, WRITE, threadid(), threads_here(),
+                        <const char *>p.b.data)
             for j in range(N):
                 gemm_finish(&p, j * M, M)
         else:

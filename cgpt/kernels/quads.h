@@ -138,9 +138,10 @@ CGPT_INLINE vf sums_of_quads(const vf *x) {
 }
 
 /* VL dot products of one row x (K) with the rows from w on. A quad of x meets those of ROWS rows
- * of W at once, row c beside c + LANES and so on, whose vectors change places for that. With `far`
- * as many bytes as are read are asked for from behind. */
-CGPT_INLINE vf dots_of_row(int form, int far, const float *x, const char *w, Py_ssize_t K) {
+ * of W at once, row c beside c + LANES and so on, whose vectors change places for that. As many bytes as
+ * are read are asked for from `ahead` on, unless that is NULL. */
+CGPT_INLINE vf dots_of_row(int form, const float *x, const char *w, Py_ssize_t K,
+                           const char *ahead) {
     const Py_ssize_t size = form == FLOAT32 ? 4 : 2;
     vf sum[LANES], rows[ROWS];
     Py_ssize_t k;
@@ -153,7 +154,7 @@ CGPT_INLINE vf dots_of_row(int form, int far, const float *x, const char *w, Py_
             UNROLL(4)
             for (i = 0; i < ROWS; i++) {
                 rows[i] = weights_at(w, form, (i * LANES + c) * K + k);
-                if (far) PREFETCH_FAR(w + (VL * K + k * VL + (i * LANES + c) * VL) * size);
+                if (ahead) PREFETCH_FAR(ahead + (k * VL + (i * LANES + c) * VL) * size);
             }
             turn_quads(rows);
             UNROLL(4)

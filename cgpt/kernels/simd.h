@@ -18,7 +18,6 @@
 #include <sys/mman.h>
 #endif
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -233,30 +232,6 @@ static float *cgpt_scratch(int slot, size_t floats) {
     if (room[slot] * sizeof(float) >= HUGE_PAGE)
         return (float *)(((uintptr_t)block[slot] + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
     return (float *)(((uintptr_t)block[slot] + 63) & ~(uintptr_t)63);
-}
-
-/* What this processor can run: 0 the baseline, 1 AVX2 with FMA and F16C (of which not every
- * compiler's __builtin_cpu_supports knows), 2 AVX-512 F, BW, DQ and VL. */
-static int cgpt_cpu_level(void) {
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-    unsigned a, b, c, d;
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C)) return 0;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) return 2;
-    return 1;
-#else
-    return 0;
-#endif
-}
-
-static int cgpt_has_openmp(void) {
-#ifdef _OPENMP
-    return 1;
-#else
-    return 0;
-#endif
 }
 
 #endif

@@ -22,8 +22,11 @@ cdef extern from "simd.h" nogil:
     float vmax_lanes(vf x)
     void PREFETCH_FAR(const void *p)
     float *cgpt_scratch(int slot, size_t floats)
+
+cdef extern from "cpu.h" nogil:
     int cgpt_cpu_level()
     int cgpt_has_openmp()
+    size_t cgpt_last_cache()
 
 cdef extern from "weigh.h" nogil:
     void weigh_rows(const float *weights, const float *x, Py_ssize_t D, Py_ssize_t n, float scale,
