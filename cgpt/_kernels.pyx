@@ -51,6 +51,7 @@ def vector_length():
 
 
 include "kernels/matmul.pxi"
+include "kernels/linear.pxi"
 include "kernels/norm.pxi"
 include "kernels/activation.pxi"
 include "kernels/ahead.pxi"

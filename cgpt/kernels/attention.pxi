@@ -12,6 +12,19 @@ cdef enum:
     KEYS = 168      # keys of a block, a multiple of every MR
 
 
+cdef inline float dot(const float *x, const float *y, Py_ssize_t n) noexcept nogil:
+    cdef vf sum0 = vset1(0), sum1 = vset1(0)
+    cdef Py_ssize_t i = 0
+    while i + 2 * VL <= n:
+        sum0 = sum0 + vload(x + i) * vload(y + i)
+        sum1 = sum1 + vload(x + i + VL) * vload(y + i + VL)
+        i += 2 * VL
+    while i < n:
+        sum0 = sum0 + load(x + i, n - i) * load(y + i, n - i)
+        i += VL
+    return vsum(sum0 + sum1)
+
+
 cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t size) noexcept nogil:
     return blocks(n, size) * size
 

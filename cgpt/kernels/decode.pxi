@@ -9,6 +9,9 @@ from libc.stdlib cimport calloc, free
 
 cdef enum:
     ALONE = 4       # up to so many rows, each thread prepares all rows for itself and waits less
+cdef enum:
+    AT_ONCE = 64    # rows that go through all layers together
+
 ctypedef struct Norm:
     const float *weight
     const float *bias
@@ -141,12 +144,13 @@ cdef Operand prepare(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, P
     return Operand(x, quads, q, scales, correction, P)
 
 
-cdef void apply(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *to, float *y,
-                Finishing how, int thread, int threads, const Projection *then) noexcept nogil:
-    """This thread's columns of y: the product of the rows of x from `first` on, normalised. The
-    product `then` comes next: its first weights are on their way while threads wait."""
-    project(to, prepare(rows, x, first, norm, to, thread, threads), rows.R - first, y, how, thread,
-            threads, first_weights(&then.weight, thread, threads))
+cdef void apply(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *by, Target to,
+                int thread, int threads, const Projection *then) noexcept nogil:
+    """This thread's columns of a product of the rows of x from `first` on, normalised. The product
+    `then` comes next: its first weights are on their way while threads wait."""
+    project(by, prepare(rows, x, first, norm, by, thread, threads), rows.R - first, to,
+            first_unit(&by.weight, thread, threads), first_unit(&by.weight, thread + 1, threads),
+            first_weights(&then.weight, thread, threads))
 
 
 cdef void embed_row(const Weights *wte, const float *position, Py_ssize_t id,
@@ -279,8 +283,8 @@ cdef class Decoder:
         rows.keys, rows.values = &keys[0, 0, 0, 0, 0], &values[0, 0, 0, 0, 0]
         rows.T = keys.shape[3]
         with nogil:
-            for start from 0 <= start < R by MOST_ROWS:
-                rows.R = smaller(MOST_ROWS, R - start)
+            for start from 0 <= start < R by AT_ONCE:
+                rows.R = smaller(AT_ONCE, R - start)
                 rows.ids, rows.places = &ids[start], &places[start]
                 rows.slots, rows.positions = &slots[start], &embedded[start]
                 rows.first = smaller(rows.R, max(0, R - n - start))
@@ -313,6 +317,7 @@ cdef class Decoder:
         """One thread's part of a pass; the waits are where all need what all have made."""
         cdef Py_ssize_t R = rows.R, r, i
         cdef Scratch *s = &rows.scratch
+        cdef Target onto = Target(s.x, s.x, NULL)
         cdef DecodeBlock *block
         for r from thread <= r < R by threads:
             embed_row(&self._head.weight, self._positions + rows.positions[r] * self._C,
@@ -321,22 +326,22 @@ cdef class Decoder:
         wait_for_all()
         for i in range(self._L):
             block = &self._blocks[i]
-            apply(rows, s.x, 0, &block.norm1, &block.c_attn, s.qkv, WRITE, thread, threads,
-                  &block.c_proj)
+            apply(rows, s.x, 0, &block.norm1, &block.c_attn, Target(s.qkv, NULL, NULL), thread,
+                  threads, &block.c_proj)
             wait_for_all()
             self._attention(rows, i, thread, threads)
             wait_for_all()
-            apply(rows, s.mixed, 0, NULL, &block.c_proj, s.x, ADD, thread, threads, &block.c_fc)
+            apply(rows, s.mixed, 0, NULL, &block.c_proj, onto, thread, threads, &block.c_fc)
             wait_for_all()
-            apply(rows, s.x, 0, &block.norm2, &block.c_fc, s.hidden, WRITE_GELU, thread, threads,
-                  &block.mlp_proj)
+            apply(rows, s.x, 0, &block.norm2, &block.c_fc, Target(NULL, NULL, s.hidden), thread,
+                  threads, &block.mlp_proj)
             wait_for_all()
-            apply(rows, s.hidden, 0, NULL, &block.mlp_proj, s.x, ADD, thread, threads,
+            apply(rows, s.hidden, 0, NULL, &block.mlp_proj, onto, thread, threads,
                   &self._head if i + 1 == self._L else &self._blocks[i + 1].c_attn)
             wait_for_all()
         if rows.first < R:
-            apply(rows, s.x, rows.first, &self._norm, &self._head, rows.logits, WRITE, thread,
-                  threads, &self._blocks[0].c_attn if self._L else &self._head)
+            apply(rows, s.x, rows.first, &self._norm, &self._head,
+                  Target(rows.logits, NULL, NULL), thread, threads, &self._blocks[0].c_attn if self._L else &self._head)
             if rows.choice != NULL:
                 wait_for_all()
                 for r from thread <= r < R - rows.first by threads:

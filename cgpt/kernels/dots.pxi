@@ -5,6 +5,8 @@ cdef extern from "dots.h" nogil:
     enum: INT8
     enum: QUANTUM
     enum: ROWS
+    enum: TILE_ROWS
+    enum: AS_IT_LIES
     ctypedef struct Weights:
         const void *data
         const float *scales
@@ -34,12 +36,11 @@ cdef extern from "dots.h" nogil:
     int threads_here()
 
 cdef enum:
-    MOST_ROWS = 64  # of x at a time
-
-cdef enum Finishing:
-    WRITE           # y = x W^T + b
-    WRITE_GELU      # y = gelu(x W^T + b)
-    ADD             # y += x W^T + b
+    MOST_ROWS = 252     # of x at a time
+cdef enum:
+    SPREAD = 192 << 10  # floats of x, which stay in the second cache
+cdef enum:
+    FEW = 64            # rows up to which the time is that of reading the weights
 
 ctypedef struct Projection:
     Weights weight
@@ -47,32 +48,30 @@ ctypedef struct Projection:
     Dots dots
 
 
-cdef Operand operand_of_floats(const float *x, Py_ssize_t R, Py_ssize_t K) noexcept nogil:
-    """Rows of x (R, K), interleaved in the scratch of the thread that calls."""
-    cdef Py_ssize_t r, whole = blocks(R, ROWS) * ROWS
-    cdef float *quads = cgpt_scratch(SLOT_SHARED, whole // ROWS * quads_stride(K))
+cdef void interleave_rows(const float *x, Py_ssize_t R, Py_ssize_t K, Py_ssize_t part,
+                          float *quads) noexcept nogil:
+    """Part `part`, ROWS rows, of x (R, K), zeros behind the last; one row alone stays as it is."""
+    cdef Py_ssize_t r
     if R > 1:
-        for r in range(whole):
+        for r in range(part * ROWS, (part + 1) * ROWS):
             interleave_row(x + r * K if r < R else NULL, K, r, quads)
-    return Operand(x, quads, NULL, NULL, NULL, K)
 
 
-cdef void finish(Projection *p, float *y, const float *sums, Py_ssize_t j0, Py_ssize_t skip,
-                 Py_ssize_t n, Finishing how) noexcept nogil:
-    """Columns j0 + skip .. j0 + n of a row y from dot products `sums` (VL,) of columns j0 on."""
-    cdef float part[VL]
-    cdef vf v = vload(sums)
-    cdef Py_ssize_t j
-    if p.bias != NULL:
-        v = v + load(p.bias + j0, n)
-    if how == WRITE_GELU:
-        v = v * gelu_gate(v)
-    if skip == 0:
-        store(y + j0, load(y + j0, n) + v if how == ADD else v, n)
-        return
-    vstore(part, v)
-    for j in range(skip, n):
-        y[j0 + j] = y[j0 + j] + part[j] if how == ADD else part[j]
+ctypedef struct Target:
+    # (R, M) each, or NULL
+    float *y                # = x W^T + b + residual; may be the residual
+    const float *residual
+    float *activated        # = gelu(y)
+
+
+cdef inline void finish(const Target *to, Py_ssize_t first, vf y, Py_ssize_t n) noexcept nogil:
+    """n elements from the `first` on, of which y is x W^T + b."""
+    if to.residual != NULL:
+        y = y + load(to.residual + first, n)
+    if to.y != NULL:
+        store(to.y + first, y, n)
+    if to.activated != NULL:
+        store(to.activated + first, y * gelu_gate(y), n)
 
 
 cdef inline Py_ssize_t first_unit(const Weights *m, int thread, int threads) noexcept nogil:
@@ -89,20 +88,24 @@ cdef inline const char *first_weights(const Weights *m, int thread, int threads)
     return row_of(m, smaller(first_unit(m, thread, threads) * VL, max(m.rows - VL, 0)))
 
 
-cdef void project(Projection *p, Operand x, Py_ssize_t R, float *y, Finishing how, int thread,
-                  int threads, const char *then) noexcept nogil:
-    """This thread's columns of y (R, M); what it reads next, from `then` on, is asked for."""
-    cdef Py_ssize_t M = p.weight.rows, r, j, j0, n = smaller(VL, M), most = max(M - VL, 0)
-    cdef Py_ssize_t last = first_unit(&p.weight, thread + 1, threads)
+cdef void project(Projection *p, Operand x, Py_ssize_t R, Target to, Py_ssize_t begin,
+                  Py_ssize_t end, const char *then) noexcept nogil:
+    """Units begin .. end of VL columns of a product; what is read next, from `then` on, is asked
+    for."""
+    cdef Py_ssize_t M = p.weight.rows, most = max(M - VL, 0), unit, j, j0, r, n
     cdef float sums[MOST_ROWS * VL]
+    cdef vf bias = vset1(0)
     cdef Weights whole = p.weight
     if M < VL:
         whole = widened(&p.weight, cgpt_scratch(
             SLOT_THREAD, VL * (whole.columns + blocks(whole.columns, 32)) + 1))
-    for j in range(first_unit(&p.weight, thread, threads), last):
+    for unit in range(begin, end):
         # The last columns are made once more, so that there are VL of them.
-        j0 = smaller(j * VL, most)
+        j = unit * VL
+        j0, n = smaller(j, most), smaller(VL, M - j)
         p.dots(&whole, &x, R, j0,
-               row_of(&whole, smaller(j0 + VL, most)) if j + 1 < last else then, sums)
+               row_of(&whole, smaller(j + VL, most)) if unit + 1 < end else then, sums)
+        if p.bias != NULL:
+            bias = load(p.bias + j, n)
         for r in range(R):
-            finish(p, y + r * M, sums + r * VL, j0, j * VL - j0, n, how)
+            finish(&to, r * M + j, load(sums + r * VL + j - j0, n) + bias, n)

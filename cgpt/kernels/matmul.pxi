@@ -3,7 +3,7 @@
 # Where C has many rows, columns of B are packed by all threads into panels of NR columns, and a
 # task takes some rows of C: it packs those rows of A, a block of the depth at a time, and runs the
 # micro-kernel over its tiles. Where C has few rows, A is packed by all threads, and a task takes
-# some columns and packs those of B. What is finished is, while still in the cache, completed by
+# some columns and packs those of B, or takes them as they lie. What is finished is, while still in the cache, completed by
 # bias, GELU or residual. The depth is cut into blocks that depend on the shape alone and are
 # added in order, so the bits depend neither on the threads nor on the tasks.
 # Source: Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".
@@ -15,9 +15,9 @@ cdef enum:
 cdef enum:
     PACKED = 1 << 21    # floats of packed B at a time: 8 MB stay in the last cache
 cdef enum:
-    DEPTH = 2048        # most depth that is packed at once
+    SHALLOW = 128       # depth up to which the time is that of writing C
 cdef enum:
-    FEW = 4       # up to this many rows, packing costs more than it gives
+    DEPTH = 2048        # most depth that is packed at once
 
 ctypedef struct Matrix:
     # element (i, j) is at data[i * row + j * column]; row or column is 1
@@ -59,6 +59,15 @@ ctypedef struct Block:
     Py_ssize_t mc
     Py_ssize_t nc
 
+ctypedef struct Operands:
+    # What a task multiplies at a time: panels of A and B, `depth` deep; the first `lying` columns of
+    # B are used where they lie, and o.b begins behind them
+    const float *a
+    const float *b
+    Py_ssize_t lying
+    Py_ssize_t depth
+    bint shared               # B by all tasks
+
 
 cdef inline const float *at(const float *p, Py_ssize_t i) noexcept nogil:
     """p + i, NULL for NULL."""
@@ -84,22 +93,26 @@ cdef inline Py_ssize_t task_size(Py_ssize_t units, Py_ssize_t most, int threads)
     return found
 
 
-cdef void gemm_tile(Py_ssize_t depth, const float *a, const float *b, float *c, Py_ssize_t ldc,
-                    Py_ssize_t rows, Py_ssize_t columns, int add, const float *bias,
-                    const float *next) noexcept nogil:
+cdef void gemm_tile(Py_ssize_t depth, const float *a, const float *b, Py_ssize_t b_k, float *c,
+                    Py_ssize_t ldc, Py_ssize_t rows, Py_ssize_t columns, int add,
+                    const float *bias, const float *next) noexcept nogil:
     """One tile; where it is not whole it goes through a buffer that is. next: asked for ahead."""
     cdef float tile[MR * NR]
     cdef float tile_bias[NR]
     cdef Py_ssize_t i, j
     if columns >= NR and (rows >= MR or rows == MR_MID or rows == MR_LOW):
-        tile_ahead(rows, depth, a, b, c, ldc, add, bias, next)
+        if b_k == NR:
+            tile_ahead(rows, depth, a, b, c, ldc, add, bias, next)
+        else:
+            tile_as_it_lies(rows, depth, a, b, c, ldc, add, bias, b_k, next)
         return
     rows = smaller(rows, MR)
     columns = smaller(columns, NR)
     if add == ADD_BIAS:
         memset(tile_bias, 0, sizeof(tile_bias))
         memcpy(tile_bias, bias, columns * sizeof(float))
-    tile_of_panel(rows, depth, a, b, tile, NR, ADD_BIAS if add == ADD_BIAS else STORE, tile_bias)
+    tile_as_it_lies(rows, depth, a, b, tile, NR, ADD_BIAS if add == ADD_BIAS else STORE, tile_bias,
+                    b_k, NULL)
     for i in range(rows):
         for j in range(columns):
             if add == ACCUMULATE:
@@ -153,41 +166,62 @@ cdef inline const float *b_at(Product *p, Py_ssize_t k, Py_ssize_t j) noexcept n
 
 cdef void gemm_task(Product *p, Block *block, Py_ssize_t i0, Py_ssize_t first) noexcept nogil:
     """mc rows of C from i0 on and nc columns of a block from its `first` on."""
-    cdef Py_ssize_t rows = smaller(block.mc, p.M - i0), k0, depth, i, j
+    cdef Py_ssize_t rows = smaller(block.mc, p.M - i0), k0, i
     cdef Py_ssize_t columns = smaller(block.nc, block.columns - first), j0 = block.j0 + first
     cdef float *own = cgpt_scratch(SLOT_THREAD, p.kc * (
         block.mc + MR if block.a_panels == NULL else block.nc + NR))
-    cdef float *c = p.c + i0 * p.N + j0
-    cdef const float *a
-    cdef const float *b
-    cdef const float *shared = NULL     # B, where other tasks read it too: asked for ahead
-    cdef int add
+    cdef Operands o
+    o.lying = columns // NR * NR if block.a_panels != NULL and p.b.column == 1 else 0
+    o.shared = block.a_panels == NULL
     for k0 from block.k_begin <= k0 < block.k_end by p.kc:
-        depth = smaller(p.kc, block.k_end - k0)
-        if block.a_panels == NULL:
-            pack_panels(a_at(p, i0, k0), p.a.row, p.a.column, rows, depth, MR, 1.0, own)
-            a = own
-            shared = b = (block.b_panels + first * depth
-                          + (k0 - block.k_begin) * blocks(block.columns, NR) * NR)
+        o.depth = smaller(p.kc, block.k_end - k0)
+        if o.shared:
+            pack_panels(a_at(p, i0, k0), p.a.row, p.a.column, rows, o.depth, MR, 1.0, own)
+            o.a = own
+            o.b = (block.b_panels + first * o.depth
+                   + (k0 - block.k_begin) * blocks(block.columns, NR) * NR)
         else:
-            pack_panels(b_at(p, k0, j0), p.b.column, p.b.row, columns, depth, NR, 1.0, own)
-            a = block.a_panels + (k0 - block.k_begin) * blocks(p.M, MR) * MR + i0 * depth
-            b = own
+            pack_panels(b_at(p, k0, j0 + o.lying), p.b.column, p.b.row, columns - o.lying, o.depth,
+                        NR, 1.0, own)
+            o.a = block.a_panels + (k0 - block.k_begin) * blocks(p.M, MR) * MR + i0 * o.depth
+            o.b = own
         if p.finish.sums != NULL and j0 == 0:
             for i from 0 <= i < rows by MR:
-                add_row_sums(a + i * depth, depth, p.finish.sums + i0 + i, rows - i)
-        add = ACCUMULATE if (p.accumulate or k0 > 0) else (
-            STORE if p.finish.bias == NULL else ADD_BIAS)
-        for j from 0 <= j < columns by NR:
-            for i from 0 <= i < rows by MR:
-                if p.upper and i0 + i >= j0 + j + NR:
-                    break
-                gemm_tile(depth, a + i * depth, b + j * depth, c + i * p.N + j, p.N, rows - i,
-                          columns - j, add, at(p.finish.bias, j0 + j),
-                          at(shared, (j + NR + i // MR * AHEAD) * depth))
+                add_row_sums(o.a + i * o.depth, o.depth, p.finish.sums + i0 + i, rows - i)
+        gemm_tiles(p, &o, i0, j0, k0, rows, columns)
     if block.k_end == p.K:
         for i in range(rows):
             gemm_finish(p, (i0 + i) * p.N + j0, columns)
+
+
+cdef void gemm_tiles(Product *p, Operands *o, Py_ssize_t i0, Py_ssize_t j0, Py_ssize_t k0,
+                     Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
+    """What a block of the depth from k0 on adds to rows i0 on and columns j0 on of C."""
+    cdef int add = ACCUMULATE if (p.accumulate or k0 > 0) else (
+        STORE if p.finish.bias == NULL else ADD_BIAS)
+    # Where the time is that of writing C, it is written row by row.
+    cdef bint along = o.shared and p.K <= SHALLOW
+    cdef Py_ssize_t down = blocks(rows, MR), across = blocks(columns, NR), tile, i, j, b_k
+    cdef const float *b
+    cdef const float *next
+    for tile in range(down * across):
+        if along:
+            i, j = tile // across, tile % across * NR
+        else:
+            i, j = tile % down, tile // down * NR
+        if p.upper and i0 + i * MR >= j0 + j + NR:
+            continue
+        next = NULL
+        if j < o.lying:
+            b, b_k = b_at(p, k0, j0 + j), p.b.row
+            if i == 0:
+                next = b + NR if j + NR < columns else b_at(p, smaller(k0 + p.kc, p.K - 1), j0)
+        else:
+            b, b_k = o.b + (j - o.lying) * o.depth, NR
+            if o.shared and not along:      # other tasks read it too
+                next = b + (NR + i * AHEAD) * o.depth
+        gemm_tile(o.depth, o.a + i * MR * o.depth, b, b_k, p.c + (i0 + i * MR) * p.N + j0 + j, p.N,
+                  rows - i * MR, columns - j, add, at(p.finish.bias, j0 + j), next)
 
 
 cdef void gemm_block(Product *p, Block *block, int threads) noexcept nogil:
@@ -241,119 +275,3 @@ cdef void empty_product(Product *p) noexcept nogil:
             if not p.accumulate:
                 p.c[i * p.N + j] = p.finish.bias[j] if p.finish.bias != NULL else 0
         gemm_finish(p, i * p.N, p.N)
-
-
-cdef inline float dot(const float *x, const float *y, Py_ssize_t n) noexcept nogil:
-    cdef vf sum0 = vset1(0), sum1 = vset1(0)
-    cdef Py_ssize_t i = 0
-    while i + 2 * VL <= n:
-        sum0 = sum0 + vload(x + i) * vload(y + i)
-        sum1 = sum1 + vload(x + i + VL) * vload(y + i + VL)
-        i += 2 * VL
-    while i < n:
-        sum0 = sum0 + load(x + i, n - i) * load(y + i, n - i)
-        i += VL
-    return vsum(sum0 + sum1)
-
-
-def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, float[:, ::1] y,
-                   residual=None, activated=None):
-    """y = x W^T + b + residual, and activated = gelu(y).
-
-    x          (N, K)
-    weight     (M, K)
-    bias       (M,) or None
-    y          (N, M)  written; must not overlap x
-    residual   (N, M) or None, added; must not overlap y
-    activated  (N, M) or None, written
-    Raises ValueError naming the array whose shape is wrong.
-    """
-    cdef Py_ssize_t N = x.shape[0], K = x.shape[1], M = weight.shape[0], j
-    cdef const float[::1] b
-    cdef Product p
-    cdef Projection few
-    cdef Operand rows
-    expect_shape("weight", weight, M, K)
-    expect_shape("y", y, N, M)
-    p.finish = Finish(NULL, optional("residual", residual, N, M),
-                      optional_output("activated", activated, N, M), NULL, NULL, NULL)
-    if bias is not None:
-        b = bias
-        expect_length("bias", b, M)
-        p.finish.bias = &b[0] if M > 0 else NULL
-    if N == 0 or M == 0:
-        return
-    p.a, p.b = Matrix(first_element(x), K, 1), Matrix(first_element(weight), 1, K)
-    p.c, p.M, p.N, p.K, p.accumulate, p.upper = &y[0, 0], N, M, K, False, False
-    cdef int threads = threads_for(2.0 * N * M * K)
-    with nogil:
-        if K == 0:
-            empty_product(&p)
-        elif N <= FEW:
-            few.weight = Weights(p.b.data, NULL, M, K, 0, FLOAT32)
-            few.bias, few.dots = p.finish.bias, dots_for(&few.weight, True)
-            rows = operand_of_floats(p.a.data, N, K)
-            with parallel(num_threads=threads):
-                project(&few, rows, N, p.c, WRITE, threadid(), threads_here(),
-                        <const char *>p.b.data)
-            for j in range(N):
-                gemm_finish(&p, j * M, M)
-        else:
-            gemm(&p, threads)
-
-
-def linear_backward_input(const float[:, ::1] dy, const float[:, ::1] weight, float[:, ::1] dx,
-                          activated=None, again=None):
-    """dx = dy W, overwriting dx; times gelu'(activated) where that is given.
-
-    dy         (N, M)
-    weight     (M, K)
-    dx         (N, K)  must not overlap dy
-    activated  (N, K) or None: what gelu was applied to, whose output was the product's input
-    again      (N, K) or None, written: that output, gelu(activated), which must be given too
-    Raises ValueError naming the array with a wrong shape.
-    """
-    cdef Py_ssize_t N = dy.shape[0], M = weight.shape[0], K = weight.shape[1]
-    cdef Product p
-    expect_shape("dy", dy, N, M)
-    expect_shape("dx", dx, N, K)
-    if again is not None and activated is None:
-        raise ValueError("again: is made of activated, which is missing")
-    p.finish = Finish(NULL, NULL, NULL, optional("activated", activated, N, K),
-                      optional_output("again", again, N, K), NULL)
-    if N == 0 or K == 0:
-        return
-    p.a, p.b = Matrix(first_element(dy), M, 1), Matrix(first_element(weight), K, 1)
-    p.c, p.M, p.N, p.K, p.accumulate, p.upper = &dx[0, 0], N, K, M, False, False
-    cdef int threads = threads_for(2.0 * N * M * K)
-    with nogil:
-        if M == 0:
-            empty_product(&p)
-        else:
-            gemm(&p, threads)
-
-
-def linear_backward_weight(const float[:, ::1] dy, const float[:, ::1] x, float[:, ::1] dweight,
-                           dbias):
-    """dW += dy^T x and db += the column sums of dy.
-
-    dy (N, M), x (N, K), dweight (M, K), dbias (M,) or None.
-    Raises ValueError naming the array with a wrong shape.
-    """
-    cdef Py_ssize_t N = dy.shape[0], M = dy.shape[1], K = x.shape[1]
-    cdef float[::1] db
-    cdef Product p
-    expect_shape("x", x, N, K)
-    expect_shape("dweight", dweight, M, K)
-    if dbias is not None:
-        db = dbias
-        expect_length("dbias", db, M)
-    if N == 0 or M == 0 or K == 0:
-        return
-    p.finish = Finish(NULL, NULL, NULL, NULL, NULL, NULL)
-    if dbias is not None:
-        p.finish.sums = &db[0]
-    p.a, p.b = Matrix(&dy[0, 0], 1, M), Matrix(&x[0, 0], K, 1)
-    p.c, p.M, p.N, p.K, p.accumulate, p.upper = &dweight[0, 0], M, K, N, True, False
-    with nogil:
-        gemm(&p, threads_for(2.0 * N * M * K))

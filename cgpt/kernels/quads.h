@@ -14,13 +14,13 @@ enum { FLOAT32, FLOAT16, INT8 };       /* how a matrix is stored */
 
 #define LANES (VL < 4 ? VL : 4)
 #define ROWS (VL / LANES)
-#if VL == 16            /* a tile's vectors of x and rows of W: what the registers hold */
-#define TILE_VECTORS 3
-#define TILE_COLUMNS 8
-#else
-#define TILE_VECTORS 2
-#define TILE_COLUMNS LANES
-#endif
+#define TILE_VECTORS 3  /* a tile's vectors of x and rows of W: what the registers hold */
+#define TILE_COLUMNS (VL == 16 ? 8 : LANES)
+#define TILE_ROWS (TILE_VECTORS * ROWS)
+
+/* Rows of x up to which W is used as it lies, not packed: with 32 registers the tile is as good as
+ * that of packed panels. */
+#define AS_IT_LIES (VL == 16 ? 512 : 96)
 
 /* Floats from one vector of rows to the next. */
 CGPT_INLINE Py_ssize_t quads_stride(Py_ssize_t K) { return (K + LANES - 1) / LANES * VL; }
@@ -170,15 +170,29 @@ CGPT_INLINE vf dots_of_row(int form, const float *x, const char *w, Py_ssize_t K
     return sums_of_quads(sum);
 }
 
+/* The quads of x to rows that are VL apart. */
+CGPT_INLINE void store_quads(float *out, vf x) {
+#if VL == 16
+    _mm_storeu_ps(out, _mm512_castps512_ps128((__m512)x));
+    _mm_storeu_ps(out + VL, _mm512_extractf32x4_ps((__m512)x, 1));
+    _mm_storeu_ps(out + 2 * VL, _mm512_extractf32x4_ps((__m512)x, 2));
+    _mm_storeu_ps(out + 3 * VL, _mm512_extractf32x4_ps((__m512)x, 3));
+#elif VL == 8
+    _mm_storeu_ps(out, _mm256_castps256_ps128((__m256)x));
+    _mm_storeu_ps(out + VL, _mm256_extractf128_ps((__m256)x, 1));
+#else
+    vstore(out, x);
+#endif
+}
+
 /* out[row][column], VL apart: `vectors` vectors of rows, `stride` apart from x on, with
  * TILE_COLUMNS rows (K) from w on. Meanwhile a line is asked for every LANES * `bytes` bytes from
  * `next` on: more at once would keep what is needed now waiting. */
 CGPT_INLINE void tile_of_quads(int vectors, const float *x, Py_ssize_t stride, const float *w,
                                Py_ssize_t K, const char *next, Py_ssize_t bytes, float *out) {
     vf sum[TILE_VECTORS * TILE_COLUMNS], xs[TILE_VECTORS];
-    float part[VL];
     Py_ssize_t k;
-    int v, i, j;
+    int v, j;
     UNROLL(24)
     for (j = 0; j < vectors * TILE_COLUMNS; j++) sum[j] = vset1(0.0f);
     for (k = 0; k + LANES <= K; k += LANES) {
@@ -205,9 +219,7 @@ CGPT_INLINE void tile_of_quads(int vectors, const float *x, Py_ssize_t stride, c
     for (v = 0; v < vectors; v++) {
         UNROLL(2)
         for (j = 0; j < TILE_COLUMNS; j += LANES) {
-            vstore(part, sums_of_quads(sum + v * TILE_COLUMNS + j));
-            for (i = 0; i < ROWS; i++)
-                memcpy(out + (v * ROWS + i) * VL + j, part + i * LANES, LANES * 4);
+            store_quads(out + v * ROWS * VL + j, sums_of_quads(sum + v * TILE_COLUMNS + j));
         }
     }
 }

@@ -40,6 +40,9 @@ cdef extern from "micro.h" nogil:
                        float *c, Py_ssize_t ldc, int add, const float *bias)
     void tile_ahead(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b, float *c,
                     Py_ssize_t ldc, int add, const float *bias, const float *next)
+    void tile_as_it_lies(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,
+                         float *c, Py_ssize_t ldc, int add, const float *bias, Py_ssize_t b_k,
+                         const float *next)
     int AHEAD
     void tile_of_strip(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,
                        float *c, Py_ssize_t ldc, int add, const float *bias)
