@@ -450,7 +450,7 @@ PRODUCTS = [
     {"N": 2, "K": 600, "M": 300},
     {"N": 100, "K": 300, "M": 1030},                # several blocks of rows and columns
     {"N": 600, "K": 1030, "M": 100},
-    {"N": 30, "K": 100, "M": 500},                  # few rows: W as it lies, its last columns packed
+    {"N": 30, "K": 100, "M": 500},                  # few rows: W as it lies, but its last columns
     {"N": 130, "K": 70, "M": 400},
     {"N": 300, "K": 70, "M": 50},                   # two lots of rows beside each other (MOST_ROWS)
     {"N": 2100, "K": 20, "M": 40},                  # several depths of packing (DEPTH)

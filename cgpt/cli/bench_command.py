@@ -40,6 +40,7 @@ def separate(ctx: click.Context, param: click.Parameter,
 @option("--peer", multiple=True, callback=separate, metavar="NAME[,NAME]")
 @option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS), note=FORMS[0])
 @option("--batch", type=Number(1, 4096, whole=True), metavar="N", note="1")
+@option("--rows", type=Number(1, 1 << 20, whole=True), metavar="N")
 @option("--data", multiple=True, metavar="PATH")
 @option("--recompute", is_flag=True)
 @option("--repeats", type=Number(1, 1000, whole=True), metavar="N")

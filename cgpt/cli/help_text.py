@@ -245,5 +245,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
              "torch-compile; decode takes torch, transformers, llama-cpp, ctranslate2; startup "
              "takes torch, llama-cpp"),
     "batch": ("一起解码的条数", "sequences that are decoded together"),
+    "rows": ("products 的行数，默认为一批训练数据的词数",
+             "rows of a product, by default the tokens of a training batch"),
     "repeats": ("测量次数", "how often to measure"),
 }

@@ -41,8 +41,8 @@ static size_t cgpt_last_cache(void) {
     for (leaf = 0; leaf < 2; leaf++)
         for (level = 0; level < 8; level++) {
             if (!__get_cpuid_count(leaves[leaf], level, &a, &b, &c, &d) || !(a & 31)) break;
-            const size_t line = (b & 0xfff) + 1, parts = (b >> 12 & 0x3ff) + 1, ways = (b >> 22) + 1;
-            const size_t bytes = line * parts * ways * ((size_t)c + 1);
+            const size_t line = (b & 0xfff) + 1, parts = (b >> 12 & 0x3ff) + 1;
+            const size_t bytes = line * parts * ((b >> 22) + 1) * ((size_t)c + 1);
             if (bytes > most) most = bytes;
         }
 #endif

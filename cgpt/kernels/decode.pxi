@@ -10,11 +10,9 @@ from libc.stdlib cimport calloc, free
 cdef enum:
     ALONE = 4       # up to so many rows, each thread prepares all rows for itself and waits less
 cdef enum:
-    AT_ONCE = 64    # rows that go through all layers together
-
-ctypedef struct Norm:
-    const float *weight
-    const float *bias
+    PASS = 64       # rows that go through all layers together
+cdef enum:
+    MANY = 24       # from so many rows on, the arithmetic leaves the memory idle
 
 ctypedef struct DecodeBlock:
     Norm norm1
@@ -52,53 +50,6 @@ ctypedef struct Rows:
     Scratch scratch
 
 
-cdef int bind(Projection *p, str name, weight, bias, Py_ssize_t rows,
-              Py_ssize_t columns) except -1:
-    """Point at a matrix (rows, columns): an array of float32 or float16, or for int8 a tuple of
-    values, scales and group."""
-    cdef const float[:, ::1] floats
-    cdef const unsigned short[:, ::1] halves
-    cdef const signed char[:, ::1] values
-    cdef const float[:, ::1] scales
-    cdef const float[::1] b
-    p.weight.rows, p.weight.columns = rows, columns
-    p.weight.group, p.weight.scales, p.bias = 0, NULL, NULL
-    if isinstance(weight, tuple):
-        values, scales, p.weight.group = weight
-        if p.weight.group != 32 and p.weight.group != 64:
-            raise ValueError(f"{name}: found groups of {p.weight.group}, expected 32 or 64")
-        expect(f"{name}: rows", values.shape[0], rows)
-        expect(f"{name}: columns", values.shape[1], columns)
-        expect_shape(f"{name}: scales", scales, rows, blocks(columns, p.weight.group))
-        p.weight.form, p.weight.data, p.weight.scales = INT8, &values[0, 0], &scales[0, 0]
-    elif weight.dtype.itemsize == 2:
-        halves = weight.view("uint16")
-        expect(f"{name}: rows", halves.shape[0], rows)
-        expect(f"{name}: columns", halves.shape[1], columns)
-        p.weight.form, p.weight.data = FLOAT16, &halves[0, 0]
-    else:
-        floats = weight
-        expect_shape(name, floats, rows, columns)
-        p.weight.form, p.weight.data = FLOAT32, &floats[0, 0]
-    if bias is not None:
-        b = bias
-        expect_length(f"{name}: bias", b, rows)
-        p.bias = &b[0]
-    return 0
-
-
-cdef inline Py_ssize_t choose_dots(Projection *p, bint far) noexcept nogil:
-    """How the projection multiplies, from memory if `far`; the bytes of its weights."""
-    p.dots = dots_for(&p.weight, far)
-    return p.weight.rows * row_bytes(&p.weight)
-
-
-cdef const float *vector_of(str name, array, Py_ssize_t length) except NULL:
-    cdef const float[::1] x = array
-    expect_length(name, x, length)
-    return &x[0]
-
-
 cdef inline Py_ssize_t padded_columns(Py_ssize_t columns) noexcept nogil:
     return blocks(columns, QUANTUM) * QUANTUM
 
@@ -112,7 +63,7 @@ cdef inline Py_ssize_t prepared_room(Py_ssize_t rows, Py_ssize_t columns) noexce
 
 
 cdef Operand prepare(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *to,
-                     int thread, int threads) noexcept nogil:
+                     int thread, int threads, Errand *errand) noexcept nogil:
     """Rows of x from `first` on, normalised where there is a norm, as the product `to` wants them.
 
     For a few rows every thread does it for itself; else each does some and all wait."""
@@ -141,14 +92,15 @@ cdef Operand prepare(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, P
         wait_for_all()
     if norm != NULL:
         x = room
-    return Operand(x, quads, q, scales, correction, P)
+    return Operand(x, quads, q, scales, correction, P, errand)
 
 
-cdef void apply(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *by, Target to,
-                int thread, int threads, const Projection *then) noexcept nogil:
+cdef void apply(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, Projection *by,
+                Target to, int thread, int threads, const Projection *then,
+                Errand *errand) noexcept nogil:
     """This thread's columns of a product of the rows of x from `first` on, normalised. The product
     `then` comes next: its first weights are on their way while threads wait."""
-    project(by, prepare(rows, x, first, norm, by, thread, threads), rows.R - first, to,
+    project(by, prepare(rows, x, first, norm, by, thread, threads, errand), rows.R - first, to,
             first_unit(&by.weight, thread, threads), first_unit(&by.weight, thread + 1, threads),
             first_weights(&then.weight, thread, threads))
 
@@ -283,8 +235,8 @@ cdef class Decoder:
         rows.keys, rows.values = &keys[0, 0, 0, 0, 0], &values[0, 0, 0, 0, 0]
         rows.T = keys.shape[3]
         with nogil:
-            for start from 0 <= start < R by AT_ONCE:
-                rows.R = smaller(AT_ONCE, R - start)
+            for start from 0 <= start < R by PASS:
+                rows.R = smaller(PASS, R - start)
                 rows.ids, rows.places = &ids[start], &places[start]
                 rows.slots, rows.positions = &slots[start], &embedded[start]
                 rows.first = smaller(rows.R, max(0, R - n - start))
@@ -319,6 +271,7 @@ cdef class Decoder:
         cdef Scratch *s = &rows.scratch
         cdef Target onto = Target(s.x, s.x, NULL)
         cdef DecodeBlock *block
+        cdef Errand errand = Errand(NULL, 0, 0)
         for r from thread <= r < R by threads:
             embed_row(&self._head.weight, self._positions + rows.positions[r] * self._C,
                       rows.ids[r],
@@ -327,26 +280,47 @@ cdef class Decoder:
         for i in range(self._L):
             block = &self._blocks[i]
             apply(rows, s.x, 0, &block.norm1, &block.c_attn, Target(s.qkv, NULL, NULL), thread,
-                  threads, &block.c_proj)
+                  threads, &block.c_proj, &errand)
             wait_for_all()
             self._attention(rows, i, thread, threads)
             wait_for_all()
-            apply(rows, s.mixed, 0, NULL, &block.c_proj, onto, thread, threads, &block.c_fc)
+            if i + 1 < self._L:
+                errand = self._cache_of(rows, i + 1, thread, threads)
+            apply(rows, s.mixed, 0, NULL, &block.c_proj, onto, thread, threads, &block.c_fc,
+                  &errand)
             wait_for_all()
             apply(rows, s.x, 0, &block.norm2, &block.c_fc, Target(NULL, NULL, s.hidden), thread,
-                  threads, &block.mlp_proj)
+                  threads, &block.mlp_proj, &errand)
             wait_for_all()
             apply(rows, s.hidden, 0, NULL, &block.mlp_proj, onto, thread, threads,
-                  &self._head if i + 1 == self._L else &self._blocks[i + 1].c_attn)
+                  &self._head if i + 1 == self._L else &self._blocks[i + 1].c_attn, &errand)
             wait_for_all()
         if rows.first < R:
             apply(rows, s.x, rows.first, &self._norm, &self._head,
-                  Target(rows.logits, NULL, NULL), thread, threads, &self._blocks[0].c_attn if self._L else &self._head)
+                  Target(rows.logits, NULL, NULL), thread, threads,
+                  &self._blocks[0].c_attn if self._L else &self._head, &errand)
             if rows.choice != NULL:
                 wait_for_all()
                 for r from thread <= r < R - rows.first by threads:
                     rows.tokens[r] = choose(rows.logits + r * self._V, self._V, rows.choice,
                                             rows.u[r] if rows.u != NULL else 0)
+
+    cdef Errand _cache_of(self, Rows *rows, Py_ssize_t layer, int thread,
+                          int threads) noexcept nogil:
+        """The keys and values that this thread's attention in a layer will read: of many rows they
+        are as much as the weights, and the memory is idle while those are multiplied."""
+        cdef Py_ssize_t D = self._C // self._H, tasks = rows.R * self._H, task, n = 0, place, bytes
+        cdef Piece *pieces
+        if rows.R < MANY:
+            return Errand(NULL, 0, 0)
+        pieces = <Piece *>cgpt_scratch(SLOT_ERRAND, 2 * tasks * sizeof(Piece) // sizeof(float))
+        for task from thread <= task < tasks by threads:
+            place = self._head_place(rows, task // self._H, layer, task % self._H)
+            bytes = rows.places[task // self._H] * D * sizeof(float)
+            pieces[n] = Piece(<const char *>(rows.keys + place), bytes)
+            pieces[n + 1] = Piece(<const char *>(rows.values + place), bytes)
+            n += 2
+        return Errand(pieces, n, 0)
 
     cdef void _attention(self, Rows *rows, Py_ssize_t layer, int thread,
                          int threads) noexcept nogil:

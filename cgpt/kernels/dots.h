@@ -30,6 +30,7 @@ typedef struct {
     const float *scales;
     const int32_t *correction;
     Py_ssize_t padded;
+    Errand *errand;             /* asked for meanwhile */
 } Operand;
 
 /* Lane i of the result is the sum of the lanes of x[i], added in the order of vsum. */
@@ -176,8 +177,8 @@ CGPT_INLINE void scatter(int rt, vf sums, float *out) {
 }
 
 /* out[row][0 .. VL) = dot products of `rows` rows with the VL rows of W from j0 on, all of which
- * exist. Meanwhile as many bytes are asked for from `ahead` on, where the weights lie that come next.
- * Four rows of W stay in the first cache while all rows of x pass by. */
+ * exist. Meanwhile as many bytes are asked for from `ahead` on, where the weights lie that come
+ * next. Four rows of W stay in the first cache while all rows of x pass by. */
 #define DOTS_INT8(NAME, FUNCTION, TILE, group)                                                  \
     FUNCTION void NAME(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,      \
                        const char *ahead, float *out) {                                         \
@@ -236,7 +237,7 @@ CGPT_INLINE void dots_floats(int form, int far, const Weights *m, const Operand 
         for (v = 0; v < vectors; v += width, ahead += K * bytes) {
             width = tile_width(vectors - v);
             tile_of_width(width, o->quads + v * stride, stride, w + j * K, K, ahead, bytes,
-                          out + v * ROWS * VL + j);
+                          o->errand, out + v * ROWS * VL + j);
         }
 }
 

@@ -14,6 +14,13 @@ cdef extern from "dots.h" nogil:
         Py_ssize_t columns
         Py_ssize_t group
         int form
+    ctypedef struct Piece:
+        const char *start
+        Py_ssize_t bytes
+    ctypedef struct Errand:
+        const Piece *pieces
+        Py_ssize_t left
+        Py_ssize_t done
     ctypedef struct Operand:
         const float *x
         const float *quads
@@ -21,6 +28,7 @@ cdef extern from "dots.h" nogil:
         const float *scales
         const int *correction
         Py_ssize_t padded
+        Errand *errand
     ctypedef void (*Dots)(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
                           const char *ahead, float *out) noexcept nogil
     Dots dots_for(const Weights *m, int far)

@@ -3,6 +3,7 @@
 
 cdef void product_as_it_lies(const Product *p, int threads) noexcept nogil:
     """C = A B as A lies, rows of A interleaved some at a time, and B^T, which is not packed."""
+    cdef Errand none = Errand(NULL, 0, 0)
     cdef Py_ssize_t units = blocks(p.N, VL), tasks = threads if p.M <= FEW else blocks(units, 4)
     cdef Py_ssize_t most = max(SPREAD // p.K, 1), R, start, rows, part, task
     cdef Weights weight = Weights(p.b.data, NULL, p.N, p.K, 0, FLOAT32)
@@ -10,6 +11,7 @@ cdef void product_as_it_lies(const Product *p, int threads) noexcept nogil:
     cdef Operand x
     cdef Target to
     R = even_part(p.M, smaller(MOST_ROWS, blocks(most, TILE_ROWS) * TILE_ROWS), TILE_ROWS)
+    x.errand = &none
     x.quads = cgpt_scratch(SLOT_SHARED, blocks(R, ROWS) * quads_stride(p.K))
     for start from 0 <= start < p.M by R:
         rows = smaller(R, p.M - start)

@@ -3,9 +3,9 @@
 # Where C has many rows, columns of B are packed by all threads into panels of NR columns, and a
 # task takes some rows of C: it packs those rows of A, a block of the depth at a time, and runs the
 # micro-kernel over its tiles. Where C has few rows, A is packed by all threads, and a task takes
-# some columns and packs those of B, or takes them as they lie. What is finished is, while still in the cache, completed by
-# bias, GELU or residual. The depth is cut into blocks that depend on the shape alone and are
-# added in order, so the bits depend neither on the threads nor on the tasks.
+# some columns and packs those of B, or takes them as they lie. What is finished is, while still in
+# the cache, completed by bias, GELU or residual. The depth is cut into blocks that depend on the
+# shape alone and are added in order, so the bits depend neither on the threads nor on the tasks.
 # Source: Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".
 
 cdef enum:
@@ -60,8 +60,8 @@ ctypedef struct Block:
     Py_ssize_t nc
 
 ctypedef struct Operands:
-    # What a task multiplies at a time: panels of A and B, `depth` deep; the first `lying` columns of
-    # B are used where they lie, and o.b begins behind them
+    # What a task multiplies at a time: panels of A and B, `depth` deep; the first `lying` columns
+    # of B are used where they lie, and b begins behind them
     const float *a
     const float *b
     Py_ssize_t lying

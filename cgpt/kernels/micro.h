@@ -13,9 +13,9 @@ enum { STORE, ACCUMULATE, ADD_BIAS };
 
 /* C (rows x NR, row stride ldc) = sum over k of A[:, k] outer B[k][:]. Element (i, k) of A is at
  * a[i * a_row + k * a_k], B[k] at b + k * b_k. From next on, unless that is NULL, AHEAD floats a k
- * are asked for where B is packed, else NR columns of rows b_k apart, and a few rows before their use
- * those of b again. rows, a_row and a_k are constants where it is called, so that every sum has a
- * register and every address an offset. */
+ * are asked for where B is packed, else NR columns of rows b_k apart, and a few rows before their
+ * use those of b again. rows, a_row and a_k are constants where it is called, so that every sum has
+ * a register and every address an offset. */
 CGPT_INLINE void tile_product(int rows, Py_ssize_t depth, const float *CGPT_RESTRICT a,
                               Py_ssize_t a_row, Py_ssize_t a_k, const float *CGPT_RESTRICT b,
                               Py_ssize_t b_k, int packed, float *CGPT_RESTRICT c, Py_ssize_t ldc,

@@ -14,6 +14,14 @@ enum { FLOAT32, FLOAT16, INT8 };       /* how a matrix is stored */
 
 #define LANES (VL < 4 ? VL : 4)
 #define ROWS (VL / LANES)
+/* Memory that is read once the products that go on are done, and lies elsewhere than the weights:
+ * pieces, of `bytes` each, that are asked for one after another at the products' own pace. */
+typedef struct { const char *start; Py_ssize_t bytes; } Piece;
+typedef struct {
+    const Piece *pieces;
+    Py_ssize_t left, done;      /* pieces, and of the first of them so many bytes are asked for */
+} Errand;
+
 #define TILE_VECTORS 3  /* a tile's vectors of x and rows of W: what the registers hold */
 #define TILE_COLUMNS (VL == 16 ? 8 : LANES)
 #define TILE_ROWS (TILE_VECTORS * ROWS)
@@ -138,8 +146,8 @@ CGPT_INLINE vf sums_of_quads(const vf *x) {
 }
 
 /* VL dot products of one row x (K) with the rows from w on. A quad of x meets those of ROWS rows
- * of W at once, row c beside c + LANES and so on, whose vectors change places for that. As many bytes as
- * are read are asked for from `ahead` on, unless that is NULL. */
+ * of W at once, row c beside c + LANES and so on, whose vectors change places for that. As many
+ * bytes as are read are asked for from `ahead` on, unless that is NULL. */
 CGPT_INLINE vf dots_of_row(int form, const float *x, const char *w, Py_ssize_t K,
                            const char *ahead) {
     const Py_ssize_t size = form == FLOAT32 ? 4 : 2;
@@ -187,9 +195,13 @@ CGPT_INLINE void store_quads(float *out, vf x) {
 
 /* out[row][column], VL apart: `vectors` vectors of rows, `stride` apart from x on, with
  * TILE_COLUMNS rows (K) from w on. Meanwhile a line is asked for every LANES * `bytes` bytes from
- * `next` on: more at once would keep what is needed now waiting. */
+ * `next` on, and with each a line of the errand: more at once would keep what is needed now
+ * waiting. */
 CGPT_INLINE void tile_of_quads(int vectors, const float *x, Py_ssize_t stride, const float *w,
-                               Py_ssize_t K, const char *next, Py_ssize_t bytes, float *out) {
+                               Py_ssize_t K, const char *next, Py_ssize_t bytes, Errand *errand,
+                               float *out) {
+    const Piece piece = errand->left > 0 ? *errand->pieces : (Piece){next, 0};
+    const char *line = piece.start + errand->done, *last = piece.start + piece.bytes - 64;
     vf sum[TILE_VECTORS * TILE_COLUMNS], xs[TILE_VECTORS];
     Py_ssize_t k;
     int v, j;
@@ -197,6 +209,8 @@ CGPT_INLINE void tile_of_quads(int vectors, const float *x, Py_ssize_t stride, c
     for (j = 0; j < vectors * TILE_COLUMNS; j++) sum[j] = vset1(0.0f);
     for (k = 0; k + LANES <= K; k += LANES) {
         PREFETCH_FAR(next + k * bytes);
+        PREFETCH_FAR(line);
+        line += line < last ? 64 : 0;
         UNROLL(3)
         for (v = 0; v < vectors; v++) xs[v] = vload(x + v * stride + k * ROWS);
         UNROLL(8)
@@ -215,6 +229,11 @@ CGPT_INLINE void tile_of_quads(int vectors, const float *x, Py_ssize_t stride, c
                 sum[v * TILE_COLUMNS + j] += vload(x + v * stride + k * ROWS) * wj;
         }
     }
+    if (errand->left > 0 && (errand->done += K / LANES * 64) >= piece.bytes) {
+        errand->pieces++;
+        errand->left--;
+        errand->done = 0;
+    }
     UNROLL(3)
     for (v = 0; v < vectors; v++) {
         UNROLL(2)
@@ -226,8 +245,9 @@ CGPT_INLINE void tile_of_quads(int vectors, const float *x, Py_ssize_t stride, c
 
 /* One tile of any width. */
 static void tile_of_width(int vectors, const float *x, Py_ssize_t stride, const float *w,
-                          Py_ssize_t K, const char *next, Py_ssize_t bytes, float *out) {
-#define TILE_OF(n) tile_of_quads(n, x, stride, w, K, next, bytes, out)
+                          Py_ssize_t K, const char *next, Py_ssize_t bytes, Errand *errand,
+                          float *out) {
+#define TILE_OF(n) tile_of_quads(n, x, stride, w, K, next, bytes, errand, out)
     if (vectors == 1) TILE_OF(1);
     else if (vectors == 2) TILE_OF(2);
     else TILE_OF(TILE_VECTORS);

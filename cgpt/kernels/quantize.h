@@ -56,7 +56,8 @@ static void quantize_row(const float *x, Py_ssize_t K, int8_t *q, float *scales,
         } else {
             inverse = most > 0.0f ? 127.0f / most : 0.0f;
             if (!(inverse < INFINITY)) inverse = 0.0f;      /* most is next to nothing */
-            for (i = 0; i < QUANTUM; i += VL) nearest_bytes(vload(part + i) * vset1(inverse), to + i);
+            for (i = 0; i < QUANTUM; i += VL)
+                nearest_bytes(vload(part + i) * vset1(inverse), to + i);
             scales[k / QUANTUM] = most / 127.0f;
         }
         for (i = 0; i < QUANTUM; i += BYTES) correct(to + i, correction + (k + i) / 4);

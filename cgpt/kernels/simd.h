@@ -209,7 +209,7 @@ CGPT_INLINE vf vexp(vf x) {
 /* Memory that a thread keeps between calls, 64-byte aligned; slots never overlap. It lives as
  * long as the thread, and Python threads that call kernels at once each have their own. Large
  * blocks ask for huge pages: packing walks over many rows at once, each on pages of its own. */
-enum { SLOT_SHARED, SLOT_THREAD, SLOT_SUMS, SLOTS };
+enum { SLOT_SHARED, SLOT_THREAD, SLOT_SUMS, SLOT_ERRAND, SLOTS };
 #define HUGE_PAGE ((size_t)1 << 21)
 
 static float *cgpt_scratch(int slot, size_t floats) {

@@ -8,6 +8,7 @@ cdef extern from "simd.h" nogil:
     enum: SLOT_SHARED
     enum: SLOT_THREAD
     enum: SLOT_SUMS
+    enum: SLOT_ERRAND
     ctypedef float vf
     vf vset1(float x)
     vf vload(const float *p)

@@ -16,8 +16,9 @@ DIRECTIONS = ("forward", "backward_input", "backward_weight")
 
 
 def bench_products(run: Settings) -> Iterator[Measurement]:
-    """GFLOP/s of y = x W^T, dx = dy W and dW += dy^T x of every linear layer of a shape: cgpt,
-    NumPy's BLAS with its own threads, the same with one thread on each slice, PyTorch."""
+    """GFLOP/s of y = x W^T, dx = dy W and dW += dy^T x of every linear layer of a shape, of as many
+    rows as a training batch has or as are asked for: cgpt, NumPy's BLAS with its own threads, the
+    same with one thread on each slice, PyTorch."""
     shape = SHAPES[run.config]
     peak = ("peaks", {"threads": run.threads, "seconds": PEAK_SECONDS, "products": [],
                       "reads": {}})
@@ -25,7 +26,7 @@ def bench_products(run: Settings) -> Iterator[Measurement]:
               run.tell) as crew:
         for layer, (depth, columns) in shape.linears.items():
             for direction in DIRECTIONS:
-                details = {"name": direction, "rows": shape.tokens, "depth": depth,
+                details = {"name": direction, "rows": run.rows or shape.tokens, "depth": depth,
                            "columns": columns, "seconds": measure.LEAST_SECONDS / 4}
                 tasks = dict.fromkeys(crew.names, ("product", details))
                 tasks["blas-slices-1"] = ("product", {**details, "parts": run.threads})

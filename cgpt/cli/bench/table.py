@@ -25,6 +25,7 @@ class Settings:
     tell     is given the name of a side that cannot take part, and why
     weights  how matrices are stored for decoding
     batch    rows that are decoded together
+    rows     of a product; 0 for those of a training batch
     data     files or folders with dialogues; () for the packaged ones
     recompute  whether cgpt computes activations again in the backward pass
     """
@@ -36,6 +37,7 @@ class Settings:
     tell: Callable[[str, Skip], object]
     weights: str = "float32"
     batch: int = 1
+    rows: int = 0
     data: tuple[str, ...] = ()
     recompute: bool = False
 
@@ -68,7 +70,7 @@ BENCHES = {
     "train": Bench("train:bench_train", ("config", "peer", "recompute"), TORCH, whole=True),
     "decode": Bench("decode:bench_decode", ("config", "peer", "weights", "batch"), DECODERS,
                     whole=True),
-    "products": Bench("products:bench_products", ("config", "peer"), TORCH[:1], repeats=5),
+    "products": Bench("products:bench_products", ("config", "peer", "rows"), TORCH[:1], repeats=5),
     "roofline": Bench("products:bench_roofline", ("config",), repeats=5),
     "save": Bench("save:bench_save", ("config",), whole=True),
     "small": Bench("grids:bench_small", ("peer",), TORCH, repeats=5),
