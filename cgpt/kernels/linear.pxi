@@ -2,7 +2,7 @@
 
 
 cdef void product_as_it_lies(const Product *p, int threads) noexcept nogil:
-    """C = A B as A lies, rows of A interleaved some at a time, and B^T, which is not packed."""
+    """C = A B, with rows of A interleaved, some at a time, and the rows of B^T where they lie."""
     cdef Errand none = Errand(NULL, 0, 0)
     cdef Py_ssize_t units = blocks(p.N, VL), tasks = threads if p.M <= FEW else blocks(units, 4)
     cdef Py_ssize_t most = max(SPREAD // p.K, 1), R, start, rows, part, task
