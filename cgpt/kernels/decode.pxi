@@ -179,7 +179,8 @@ cdef class Decoder:
             bind(&block.c_proj, "c_proj", c_proj[0], c_proj[1], C, C)
             bind(&block.c_fc, "c_fc", c_fc[0], c_fc[1], self._F, C)
             bind(&block.mlp_proj, "mlp.c_proj", mlp_proj[0], mlp_proj[1], C, self._F)
-        self._choose_dots(self._choose_dots(False) > <Py_ssize_t>cgpt_last_cache())
+        if self._choose_dots(False) > <Py_ssize_t>cgpt_last_cache():
+            self._choose_dots(True)
 
     cdef Py_ssize_t _choose_dots(self, bint far):
         """Choose all products, from memory if `far`; the bytes of all weights."""
@@ -284,8 +285,7 @@ cdef class Decoder:
             wait_for_all()
             self._attention(rows, i, thread, threads)
             wait_for_all()
-            if i + 1 < self._L:
-                errand = self._cache_of(rows, i + 1, thread, threads)
+            errand = self._cache_of(rows, i + 1, thread, threads)
             apply(rows, s.mixed, 0, NULL, &block.c_proj, onto, thread, threads, &block.c_fc,
                   &errand)
             wait_for_all()
@@ -308,10 +308,11 @@ cdef class Decoder:
     cdef Errand _cache_of(self, Rows *rows, Py_ssize_t layer, int thread,
                           int threads) noexcept nogil:
         """The keys and values that this thread's attention in a layer will read: of many rows they
-        are as much as the weights, and the memory is idle while those are multiplied."""
+        are as much as the weights, and the memory is idle while those are multiplied. Nothing
+        behind the last layer, nor beside int8 products, which run no errands."""
         cdef Py_ssize_t D = self._C // self._H, tasks = rows.R * self._H, task, n = 0, place, bytes
         cdef Piece *pieces
-        if rows.R < MANY:
+        if rows.R < MANY or layer == self._L or self._head.weight.form == INT8:
             return Errand(NULL, 0, 0)
         pieces = <Piece *>cgpt_scratch(SLOT_ERRAND, 2 * tasks * sizeof(Piece) // sizeof(float))
         for task from thread <= task < tasks by threads:

@@ -186,9 +186,9 @@ CGPT_INLINE void scatter(int rt, vf sums, float *out) {
         Py_ssize_t r;                                                                           \
         int j;                                                                                  \
         if (VL >= 4)                                                                            \
-            for (j = 0; j < VL; j += VL / 4)                                                    \
+            for (j = 0; j < VL; j += AT_ONCE)                                                   \
                 for (r = 0; r < whole; r += 4) {                                                \
-                    fetch_part(ahead, VL * m->columns, j / (VL / 4) * (whole / 4) + r / 4,      \
+                    fetch_part(ahead, VL * m->columns, j / AT_ONCE * (whole / 4) + r / 4,       \
                                whole);                                                          \
                     scatter(4, TILE(4, group, o, r, m, j0 + j, ahead), out + r * VL + j);       \
                 }                                                                               \
