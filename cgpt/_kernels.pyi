@@ -238,3 +238,9 @@ class Decoder:
     ) -> None:
         """Append R tokens to sequences whose caches are (S, L, H, T, D); logits (n, V) behind the
         last n of them, and tokens (n,) picked from those."""
+    def go_on(
+        self, ids: _Integers, places: _Integers, keys: _Floats, values: _Floats,
+        logits: _Floats, picking: Picking, u: NDArray[np.float64] | None = None,
+    ) -> int:
+        """Append ids[0] to the one sequence, pick what follows, append that, and so on: ids
+        (n + 1,) is filled. How many were appended: fewer than n where nothing can be picked."""

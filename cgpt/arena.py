@@ -2,7 +2,7 @@
 
 A parameter is a name, a shape and a view into the arena. Because weights, gradients and both
 Adam moments are four flat arrays with one table, an AdamW step, a gradient norm, a save and an
-all-reduce are one call each, and the weights may be a read-only memory map of a file.
+all-reduce are one call each, and the weights may be an array that the caller brings along.
 """
 
 from __future__ import annotations
@@ -126,9 +126,9 @@ class ParameterArena:
         return flat[entry.offset:entry.offset + entry.size].reshape(entry.shape)
 
     def require_writable(self) -> None:
-        """Raises ConfigError where the weights are a read-only map, as chat loads them."""
+        """Raises ConfigError where the weights are read-only, as chat loads them."""
         if not self.data.flags.writeable:
-            raise ConfigError("arena: these weights are mapped read-only; load the model with "
+            raise ConfigError("arena: these weights are read-only; load the model with "
                               "training=True to change them")
 
     def require_grad(self) -> Floats:

@@ -72,6 +72,20 @@ class Context:
             return self._run(self.gpt.infer, ids, picks)[None]
         return self._run(self.gpt.infer_all, ids, picks)
 
+    def go_on(self, token: int, picks: Picks) -> Floats:
+        """Append `token`, and all but the last of the tokens that are picked one behind the other:
+        picks.tokens (n,), which is filled, -1 where nothing can be picked; n <= capacity -
+        len(self). (V,) logits behind the last that was appended, used again by the next call.
+        """
+        ids = np.empty(len(picks.tokens) + 1, np.int32)
+        ids[0], ids[1:] = token, -1
+        logits = self.gpt.go_on(ids, self.cache, picks)
+        picks.tokens[...] = ids[1:]
+        end = self.cache.length
+        self._ids[self._length:end] = ids[:end - self._length]
+        self._length = end
+        return logits
+
     def push(self, token: int) -> Floats:
         """Append one token; (V,) logits after it. A full context first keeps its last half."""
         if self._length == self.capacity:

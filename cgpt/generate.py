@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from cgpt.arena import Floats
 from cgpt.batch import steps
 from cgpt.beam import Hypothesis, search
 from cgpt.context import Context
 from cgpt.errors import ConfigError, DataError
-from cgpt.sampling import Ints, Sampler, SamplingConfig, logprob
+from cgpt.sampling import Ints, Picks, Sampler, SamplingConfig, logprob
 
 if TYPE_CHECKING:
     from cgpt.kvcache import KVCache
@@ -184,8 +185,9 @@ def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: froz
     if not sampling.max_new_tokens:
         return
     picks = sampler.ahead(1)
-    rows, row = context.feed(prompt, picks)[None], 0    # logits behind the last pick, and the draft
-    known, draft = len(prompt), list[int]()         # what of the context is picked, not guessed
+    rows: Sequence[Floats] = context.feed(prompt, picks)[None]  # logits behind the last pick, and
+    row, draft = 0, list[int]()                     # behind each token of the draft
+    known = len(prompt)                             # what of the context is picked, not guessed
     try:
         while True:
             token = sampler.pick(rows[row], context.seen(known), picks, row)
@@ -201,16 +203,33 @@ def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: froz
                 continue
             context.truncate(known)
             if known < context.capacity:
-                room = min(sampling.speculate, left - 1, context.capacity - known - 1)
-                draft = look_up(context.seen(known), token, room) if room else []
-                picks = sampler.ahead(1 + len(draft))
-                rows, row, known = context.extend([token, *draft], picks), 0, known + 1
+                room = min(left, context.capacity - known)
+                rows, draft, picks = _extended(context, token, sampler, room, logprobs)
+                row, known = 0, known + 1
             else:
                 kept = make_room(answer) if make_room else context.last_half(token)
                 picks = sampler.ahead(1)
                 rows, row, known, draft = context.feed(kept, picks)[None], 0, len(kept), []
     finally:
         context.truncate(known)
+
+
+def _extended(context: Context, token: int, sampler: Sampler, room: int,
+              logprobs: bool) -> tuple[Sequence[Floats], list[int], Picks | None]:
+    """Append `token` and, as far as they are picked or guessed, those that follow: `room` at most.
+
+    (logits behind each, the tokens that follow, what was picked behind each). Where nothing needs
+    to be looked at in between, several are picked in one call, and the logits are the last one's.
+    """
+    sampling, n = sampler.sampling, min(room, context.gpt.run_length)
+    if n > 1 and not (sampling.speculate or sampler.changes or logprobs):
+        picks = sampler.ahead(n)
+        assert picks is not None
+        return [context.go_on(token, picks)] * n, picks.tokens[:-1].tolist(), picks
+    guesses = min(sampling.speculate, room - 1)
+    draft = look_up(context.seen(len(context)), token, guesses) if guesses else []
+    picks = sampler.ahead(1 + len(draft))
+    return context.extend([token, *draft], picks), draft, picks
 
 
 def look_up(seen: Ints, token: int, most: int) -> list[int]:

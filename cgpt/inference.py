@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cgpt.inspection import Inspection
     from cgpt.sampling import Picks
 
+_RUN = 1 << 24                          # multiply-adds of a call that picks several tokens
+
 
 class Inference:
     """What a model does without learning. Any number of Python threads may use it at once.
@@ -61,6 +63,27 @@ class Inference:
         self._append(flat, cache, logits, picks)
         return logits
 
+    @cached_property
+    def run_length(self) -> int:
+        """Tokens that are picked in one call: a few milliseconds' work; 1 for an unknown graph."""
+        if self.decoder is None:
+            return 1
+        return max(1, _RUN // sum(one.data.size for one in self.stored().values()))
+
+    def go_on(self, ids: Ints, cache: KVCache, picks: Picks) -> Floats:
+        """Append ids[0], pick what follows, append that, and so on; logits (V,) behind the last.
+
+        ids  (n + 1,) int32, filled behind the first; -1 behind the last that could be picked
+        The decoder's graphs only. The array is the cache's, as of infer. Raises DataError as that.
+        """
+        assert self.decoder is not None
+        places = cache.places[cache.length:cache.length + len(ids) - 1]
+        if len(places) < len(ids) - 1:
+            raise _too_full(len(ids) - 1, cache)
+        cache.length += self.decoder.go_on(ids, places, cache.all_keys, cache.all_values,
+                                           cache.logits, picks.picking, picks.u)
+        return cache.logits[0]
+
     def _append(self, ids: Ints, cache: KVCache, logits: Floats, picks: Picks | None) -> None:
         """Append ids (n,); the logits (m, V) behind the last m of them are written."""
         places, end = cache.places, cache.length + len(ids)
@@ -82,8 +105,7 @@ class Inference:
         flat = self._tokens("ids", ids, 0).reshape(-1)
         n = len(flat)
         if n == 0 or cache.length + n > cache.capacity:
-            raise DataError(f"infer: {n} tokens do not fit a cache that holds {cache.length} of "
-                            f"{cache.capacity}")
+            raise _too_full(n, cache)
         return flat
 
     def _tokens(self, what: str, values: ArrayLike, least: int) -> Ints:
@@ -113,6 +135,11 @@ class Inference:
 
         return stream_rows(self, self._tokens("ids", ids, 0), SamplingConfig(
             temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed))
+
+
+def _too_full(n: int, cache: KVCache) -> DataError:
+    return DataError(f"infer: {n} tokens do not fit a cache that holds {cache.length} of "
+                     f"{cache.capacity}")
 
 
 def bind(config: GPTConfig, weights: Mapping[str, StoredTensor],

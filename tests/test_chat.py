@@ -88,9 +88,9 @@ def test_a_turn_costs_only_its_new_tokens(llm, inferred):
     inferred.clear()
     question = FACTS[0][0]
     answer = "".join(session.reply(question))
-    # <eos> of the turn before, <user>, the question, <assistant>; then the answer one by one.
-    assert inferred == [3 + len(question)] + [1] * len(answer)
-    assert session.context_tokens == known + sum(inferred)
+    # <eos> of the turn before, <user>, the question, <assistant>; the answer goes on from there.
+    assert inferred == [3 + len(question)]
+    assert session.context_tokens == known + sum(inferred) + len(answer)
 
 
 def test_turns_are_not_inferred_anew_each_time_when_the_context_is_full(llm, inferred):
@@ -165,22 +165,28 @@ def test_an_answer_that_is_not_read_on_is_closed_by_the_next(llm):
     assert list(pieces) == [] and len(session.history) == 4
 
 
-@pytest.mark.parametrize("calls", range(1, 9))
-def test_ctrl_c_inside_the_model_leaves_a_consistent_session(llm, monkeypatch, calls):
-    session, infer, left = ChatSession(llm, GREEDY), llm.gpt.infer, itertools.count(1)
+@pytest.mark.parametrize(("calls", "at_once"), [*((n, 1) for n in range(1, 9)),
+                                                *((n, 3) for n in range(1, 6))])
+def test_ctrl_c_inside_the_model_leaves_a_consistent_session(llm, monkeypatch, calls, at_once):
+    session, left = ChatSession(llm, GREEDY), itertools.count(1)
 
-    def interrupted(*call):
-        logits = infer(*call)          # the worst moment: the cache has grown already
-        if next(left) == calls:
-            raise KeyboardInterrupt
-        return logits
+    def interrupted(method):
+        def call(*arguments):
+            logits = method(*arguments)     # the worst moment: the cache has grown already
+            if next(left) == calls:
+                raise KeyboardInterrupt
+            return logits
+        return call
 
-    monkeypatch.setattr(llm.gpt, "infer", interrupted)
+    monkeypatch.setattr(llm.gpt, "run_length", at_once)
+    for name in ("infer", "go_on"):
+        monkeypatch.setattr(llm.gpt, name, interrupted(getattr(llm.gpt, name)))
     given = []
     with pytest.raises(KeyboardInterrupt):
         for piece in session.reply(FACTS[0][0]):
             given.append(piece)
-    assert "".join(given) == FACTS[0][1][:calls - 1]
+    told = 0 if calls == 1 else 1 + at_once * (calls - 2)   # one token, then some with each call
+    assert "".join(given) == FACTS[0][1][:told]
     assert [one.content for one in session.history] == (
         [FACTS[0][0], "".join(given)] if given else [])
     monkeypatch.undo()

@@ -12,7 +12,7 @@ from checkpoint_helpers import code_of
 from make_fixtures import DATA
 
 from cgpt.checkpoint import describe, load_model_binary, reader
-from cgpt.checkpoint._codec import READS, crc32, crc32_parts, read_checked
+from cgpt.checkpoint._codec import READS, crc32, read_checked
 from cgpt.errors import CheckpointError
 
 
@@ -39,19 +39,6 @@ def test_crc32_goes_on_from_piece_to_piece() -> None:
 def test_what_is_not_bytes_is_refused(array: object) -> None:
     with pytest.raises((ValueError, TypeError)):
         crc32(array)
-
-
-def test_crc32_of_parts() -> None:
-    data = np.random.default_rng(2).bytes(5000)
-    starts, lengths = np.array([0, 10, 64, 4999, 5000, 7]), np.array([5000, 0, 1000, 1, 0, 300])
-    assert crc32_parts(data, starts, lengths) == [
-        zlib.crc32(data[a:a + n]) for a, n in zip(starts, lengths, strict=True)]
-    assert crc32_parts(b"", starts[:0], lengths[:0]) == []
-    for start, length in ((0, 5001), (5001, 0), (-1, 2), (4, -1), (1 << 62, 1 << 62)):
-        with pytest.raises(ValueError, match="part 0"):
-            crc32_parts(data, np.array([start]), np.array([length]))
-    with pytest.raises(ValueError, match="lengths"):
-        crc32_parts(data, starts, lengths[:2])
 
 
 @pytest.mark.skipif(not READS, reason="files are read piece by piece here")

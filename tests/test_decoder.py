@@ -219,6 +219,68 @@ def test_wrong_calls_are_refused(module, name, value, message):
     assert np.isnan(keys).all()
 
 
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("form", FORMS)
+def test_going_on_is_running_and_picking_in_turn(module, form, temperature):
+    """The same tokens, logits, keys and values, with 1 and 2 threads."""
+    config, n = WIDE, 20
+    made = decoder(module, config, weights(config, form))
+    picking = module.Picking(config.vocab_size, temperature, 0, 1.0, 0.0, int32([7]))
+    u = np.random.default_rng(5).random(n) if temperature else None
+    places = np.arange(n, dtype=np.int32)
+    (keys, values), logits = caches(config, 1, n + 1), np.zeros((1, config.vocab_size), np.float32)
+    wanted = int32([3] * (n + 1))
+    for i in range(n):
+        made.run(wanted[i:i + 1], places[i:i + 1], int32([0]), keys, values, logits, None, picking,
+                 u if u is None else u[i:i + 1], wanted[i + 1:i + 2])
+    assert 7 not in wanted and (temperature == 0 or len(set(wanted.tolist())) > 10)
+    try:
+        for threads in (1, 2):
+            module.set_num_threads(threads)
+            own, ids = caches(config, 1, n + 1), int32([3] * (n + 1))
+            behind = np.zeros_like(logits)
+            assert made.go_on(ids, places, *own, behind, picking, u) == n
+            assert (ids == wanted).all() and (behind == logits).all()
+            assert np.array_equal(own, (keys, values), equal_nan=True)
+    finally:
+        module.set_num_threads(1)
+
+
+def test_going_on_ends_where_nothing_can_be_picked(module):
+    stored = weights(ODD, "float32")
+    broken = stored["wpe.weight"].data.copy()
+    broken[2] = np.nan
+    stored["wpe.weight"] = StoredTensor(broken)
+    ids, picking = int32([1] * 6), module.Picking(37, 0, 0, 1.0, 0.0, int32([]))
+    keys, values = caches(ODD, 1, 5)
+    logits = np.zeros((1, 37), np.float32)
+    made = decoder(module, ODD, stored)
+    assert made.go_on(ids, int32(range(5)), keys, values, logits, picking) == 3
+    assert ids[3] == -1 and (ids[4:] == 1).all() and np.isnan(logits).all()
+    assert np.isnan(keys[:, :, :, 3:]).all()
+    assert made.go_on(ids[:1], int32([]), keys, values, logits, picking) == 0
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("ids", [0, 0], "ids: found 2, expected 3"), ("ids", [37, 0, 0], r"ids\[0\]: found 37"),
+    ("places", [0, 5], r"places\[1\]: found 5"), ("u", np.zeros(1), "u: found 1, expected 2"),
+    ("u", None, "u: found None"),
+    ("keys", np.zeros((2, 2, 3, 5, 3), "f4"), "keys: found 2, expected 1"),
+    ("keys", np.zeros((1, 1, 3, 5, 3), "f4"), "keys: layers: found 1, expected 2"),
+    ("values", np.zeros((1, 2, 3, 4, 3), "f4"), "values: found 4, expected 5"),
+    ("logits", np.zeros((2, 37), "f4"), "logits: found 2, expected 1"),
+    ("logits", np.zeros((1, 36), "f4"), "picking: vocabulary|logits: vocabulary: found 36")])
+def test_wrong_calls_to_go_on_are_refused(module, name, value, message):
+    keys, values = caches(ODD, 1, 5)
+    right = {"ids": int32([0] * 3), "places": int32([0, 1]), "keys": keys, "values": values,
+             "logits": np.zeros((1, 37), np.float32), "u": np.zeros(2),
+             "picking": module.Picking(37, 1.0, 0, 1.0, 0.0, int32([]))}
+    wrong = int32(value) if isinstance(value, list) else value
+    with pytest.raises(ValueError, match=message):
+        decoder(module, ODD, weights(ODD, "float32")).go_on(**{**right, name: wrong})
+    assert np.isnan(keys).all()
+
+
 def test_weights_that_do_not_fit_are_refused(module):
     for name, shape in (("h.1.attn.c_attn.weight", (27, 8)), ("h.0.mlp.c_fc.bias", (16,)),
                         ("ln_f.weight", (8,)), ("h.0.attn.ln.bias", (10,))):

@@ -78,6 +78,24 @@ def test_same_seed_same_tokens(gpt):
     assert draw(None) != draw(None)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.3])
+@pytest.mark.parametrize("at_once", [1, 2, 7])
+def test_tokens_are_the_same_however_many_are_picked_in_a_call(monkeypatch, temperature, at_once):
+    """Also at a stop token, in a full context, and where the caller goes on with the cache."""
+    gpt, sampling = sharp_gpt(), SamplingConfig(temperature=temperature, max_new_tokens=45, seed=4)
+    whole = list(generate_tokens(gpt, PROMPT, sampling))
+    stop = whole[5]
+    monkeypatch.setattr(gpt, "run_length", at_once)
+    assert list(generate_tokens(gpt, PROMPT, sampling)) == whole
+    cache = gpt.new_cache()
+    found = list(generate_tokens(gpt, PROMPT, sampling, cache=cache, stop=[stop]))
+    assert found == whole[:whole.index(stop)] and cache.length == len(PROMPT) + len(found)
+    stream = generate_tokens(gpt, PROMPT, sampling, cache=cache)
+    assert [next(stream) for _ in range(3)] == whole[:3]
+    stream.close()
+    assert cache.length == len(PROMPT) + 2      # the third is not appended yet
+
+
 def test_stop_tokens_end_and_are_not_given(gpt):
     tokens = list(generate_tokens(gpt, PROMPT, GREEDY))
     stop = tokens[5]

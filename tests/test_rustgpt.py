@@ -267,9 +267,9 @@ def test_both_formats_hold_it(llm, tmp_path):
     text = cgpt.save_model_json(llm, tmp_path / "m.json")
     for file in (binary, text):
         assert_same(llm, load_model_auto(file))
-        mapped = load_model_auto(file, training=False)
+        for_chat = load_model_auto(file, training=False)
         ids = np.array([some_ids(llm)])
-        assert same_bits(mapped.gpt.logits(ids), llm.gpt.logits(ids))
+        assert same_bits(for_chat.gpt.logits(ids), llm.gpt.logits(ids))
         found = describe(file, verify=True)
         assert found["graph"] == "rustgpt" and found["config"]["norm_eps"] == 1e-8
         assert [layer["type"] for layer in found["layers"]] == [

@@ -84,8 +84,8 @@ def load_model_binary(path: PathLike, *, training: bool = True,
     """Load a binary file. Everything that is read is checked before it is used.
 
     training  True: weights are copied, optimizer and best weights are loaded where they were
-              saved. False, for chat: weights are mapped read-only from the file, the rest of the
-              training's arrays is left alone
+              saved. False, for chat: weights are read-only, and the rest of the training's arrays
+              is left alone
     weights   the form that the model's matrices are to have: "float32", "float16" or "int8". By
               default that of the file; a model that is loaded for training has float32 only
     progress  called once a layer as progress(i, n, LayerRecord), i from 1 to n
@@ -108,8 +108,7 @@ def load_model_binary(path: PathLike, *, training: bool = True,
 def load_stored_weights(path: PathLike) -> dict[str, StoredTensor]:
     """The weights of a binary file as they are stored, by name: float32, float16 or int8.
 
-    They are mapped read-only from the file where the system can, after every checksum was
-    compared. An inference engine takes them from here; `load_model_binary` turns them into
+    They are read-only, and every checksum was compared. An inference engine takes them from here; `load_model_binary` turns them into
     float32. Raises CheckpointError as that does.
     """
     return binary.load_stored(path)

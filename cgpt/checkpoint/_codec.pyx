@@ -4,7 +4,6 @@ Every function releases the GIL. The loops are C (crc32.h, decimal.h); their res
 `zlib.crc32` and of the shortest decimals that NumPy prints.
 """
 
-from array import array
 from os import strerror
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -66,27 +65,6 @@ def crc32(const unsigned char[::1] data, uint32_t crc=0, bint fold=True):
     with nogil:
         crc = cgpt_crc32(crc, start, n, fold and _folds)
     return crc
-
-
-def crc32_parts(const unsigned char[::1] data, const int64_t[::1] starts,
-                const int64_t[::1] lengths):
-    """The CRC-32 of several parts of `data`, as a list; the GIL is released once for all.
-
-    Raises ValueError for a part that is not inside `data`.
-    """
-    cdef Py_ssize_t i, n = starts.shape[0]
-    if lengths.shape[0] != n:
-        raise ValueError(f"lengths: found {lengths.shape[0]}, expected {n}")
-    for i in range(n):
-        if not 0 <= starts[i] <= data.shape[0] or not 0 <= lengths[i] <= data.shape[0] - starts[i]:
-            raise ValueError(f"part {i}: found {lengths[i]} bytes at {starts[i]}, expected them "
-                             f"inside {data.shape[0]}")
-    found = array("I", bytes(4 * n))
-    cdef uint32_t[::1] crcs = found
-    with nogil:
-        for i in range(n):
-            crcs[i] = cgpt_crc32(0, &data[0] + starts[i], lengths[i], _folds)
-    return found.tolist()
 
 
 READS = bool(CGPT_READS)        # whether the system can do what read_checked does

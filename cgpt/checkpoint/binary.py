@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
 from cgpt.checkpoint.adapter import model_config, require_whole
 from cgpt.checkpoint.failures import damaged, other_version
-from cgpt.checkpoint.format import WHOLE, DType, Kind, Record, align
+from cgpt.checkpoint.format import WHOLE, DType, Kind, Record
 from cgpt.checkpoint.packing import VOCABULARY
 from cgpt.checkpoint.parts import (
     Progress,
@@ -35,50 +34,49 @@ from cgpt.stored import StoredGPT
 from cgpt.tokenizer import Tokenizer
 from cgpt.weights import GROUPS, StoredTensor, dequantize
 
-_TOGETHER = 1 << 10                     # payloads that are checked by one call
 _FORMS: dict[int, Any] = {DType.FLOAT32: "<f4", DType.FLOAT16: "<f2", DType.INT8: "i1"}
 
 
 def load(file: BinaryFile, *, training: bool = True, progress: Progress | None = None) -> LLM:
     """Read a whole model; see `cgpt.checkpoint.load_model_binary`."""
-    llm, layers = _load_copied(file, training=True) if training else _load_for_chat(file)
+    if training:
+        llm, layers = _load_to_train(file)
+    elif not file.all_float32 and family_of(model_config(file)).stays:
+        llm, layers = _load_stored(file)
+    else:
+        llm, layers = _load_floats(file)
     for number, layer in enumerate(layers, 1):
         if progress is not None:
             progress(number, len(layers), layer)
     return llm
 
 
-def _load_for_chat(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
-    """A model whose weights are a map of the file where they can be."""
-    if not file.mappable and family_of(model_config(file)).stays:
-        return _load_stored(file)
-    records, view = file.of(Kind.TENSOR), None
-    if records and file.mappable and sys.byteorder == "little":
-        view = file.map(records[0].offset, align(records[-1].end) - records[0].offset)
-    if view is None:
-        return _load_copied(file, training=False)
-    checking = Running(_checks(file, Kind.TENSOR, view))    # while the rest is built
-    try:
-        config, entries = read_shape(file)
-        weights = np.frombuffer(view, np.float32, arena_size(entries))
-        found = _build(file, family_of(config).graph(config, weights=weights))
-    except BaseException:
-        checking.cancel()
-        raise
-    checking.finish()
-    return found
+def _load_floats(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
+    """A model whose weights stay as they are: float32, in memory that is not the file's.
 
-
-def _load_copied(file: BinaryFile, *, training: bool) -> tuple[LLM, list[LayerRecord]]:
-    """A model in memory of its own; for training with all that goes on with it."""
+    A map of the file would be there sooner by a few milliseconds, but lies on small pages, and
+    every token reads all weights: up to a sixth longer than from the large pages that NumPy asks
+    for.
+    """
     config, entries = read_shape(file)
     file.check_rounded()
     weights = aligned(arena_size(entries), zero=True)
-    llm, layers = _build(file, family_of(config).graph(
-        config, weights=weights if training else read_only(weights)))
-    if not training:
-        in_parallel(_fills(file, Kind.TENSOR, weights, entries))
-        return llm, layers
+    reading = Running(_fills(file, Kind.TENSOR, weights, entries))  # while the rest is built
+    try:
+        found = _build(file, family_of(config).graph(config, weights=read_only(weights)))
+    except BaseException:
+        reading.cancel()
+        raise
+    reading.finish()
+    return found
+
+
+def _load_to_train(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
+    """A model with all that its training goes on with."""
+    config, entries = read_shape(file)
+    file.check_rounded()
+    weights = aligned(arena_size(entries), zero=True)
+    llm, layers = _build(file, family_of(config).graph(config, weights=weights))
     kind = Kind.TENSOR
     jobs = _prepare_training(file, llm, entries)
     if file.of(Kind.LIVE_TENSOR):
@@ -89,9 +87,8 @@ def _load_copied(file: BinaryFile, *, training: bool) -> tuple[LLM, list[LayerRe
 
 
 def _load_stored(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
-    """A model whose weights stay float16 or int8, mapped where they can be."""
+    """A model whose weights stay float16 or int8."""
     config, entries = read_shape(file)
-    file.check_rounded()
     form = "int8" if file.of(Kind.SCALE) else "float16"
     return _build(file, StoredGPT(config, _stored_tensors(file, entries), form))
 
@@ -115,7 +112,7 @@ def _stored_tensors(file: BinaryFile, entries: list[Entry]) -> dict[str, StoredT
     """Every tensor as it lies in the file."""
     group = read_group(file)
     kinds = [kind for kind in (Kind.TENSOR, Kind.SCALE) if file.of(kind)]
-    views = {kind: _checked_region(file, kind) for kind in kinds}
+    views = {kind: _region(file, kind) for kind in kinds}
 
     def array(record: Record) -> Any:
         start = record.offset - file.of(Kind(record.kind))[0].offset
@@ -128,25 +125,15 @@ def _stored_tensors(file: BinaryFile, entries: list[Entry]) -> dict[str, StoredT
             for entry, record in zip(entries, file.of(Kind.TENSOR), strict=True)}
 
 
-def _checked_region(file: BinaryFile, kind: Kind) -> memoryview:
-    """All payloads of a kind as they lie in the file, checked; mapped where the system can."""
+def _region(file: BinaryFile, kind: Kind) -> memoryview:
+    """All payloads of a kind as they lie in the file, checked."""
     records = file.of(kind)
     start = records[0].offset
-    length = records[-1].end - start
-    view = file.map(start, length) or memoryview(file.read(start, length))
-    in_parallel(_checks(file, kind, view))
-    return view
-
-
-def _checks(file: BinaryFile, kind: Kind, view: memoryview) -> list[Job]:
-    """Jobs that check the payloads of a kind, which `view` begins with.
-
-    Each is one long call without the GIL: between short ones a thread would wait for it.
-    """
-    records = file.of(kind)
-    parts = [records[i:i + _TOGETHER] for i in range(0, len(records), _TOGETHER)]
-    return [Job(sum(record.length for record in part), partial(
-        file.check_all, part, view, records[0].offset)) for part in parts]
+    region = memoryview(aligned(-(-(records[-1].end - start) // 4), zero=True)).cast("B")
+    in_parallel([Job(record.length, partial(
+        file.fill_bytes, record, region[record.offset - start:record.end - start]))
+        for record in records])
+    return region
 
 
 def read_shape(file: BinaryFile) -> tuple[GPTConfig, list[Entry]]:
@@ -235,7 +222,7 @@ def check_tensors(file: BinaryFile, entries: list[Entry]) -> None:
     moments = {bool(file.of(kind)) for kind in (Kind.OPTIMIZER, Kind.ADAM_M, Kind.ADAM_V)}
     if len(moments) > 1:
         raise damaged(file.path, "only a part of the optimizer's records", "all or none")
-    if True in moments and not file.mappable:
+    if True in moments and not file.all_float32:
         raise damaged(file.path, "an optimizer beside weights that are not float32", "none")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 import sys
 import threading
-from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,7 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from cgpt.arena import Floats
-from cgpt.checkpoint._codec import READS, crc32, crc32_parts, read_checked
+from cgpt.checkpoint._codec import READS, crc32, read_checked
 from cgpt.checkpoint.failures import damaged, foreign, unreadable
 from cgpt.checkpoint.format import (
     DType,
@@ -70,7 +68,7 @@ class Source:
             raise
 
     def close(self) -> None:
-        """Close the file; maps of it stay valid."""
+        """Close the file."""
         if self.fd >= 0:
             with suppress(OSError):     # it was only read
                 os.close(self.fd)
@@ -110,16 +108,6 @@ class Source:
         data = bytearray(length)
         self.read_into(position, memoryview(data))
         return data
-
-    def map(self, start: int, length: int) -> memoryview | None:
-        """A part of the file as a read-only memory map, or None where the system cannot."""
-        shift = start % mmap.ALLOCATIONGRANULARITY
-        try:
-            found = mmap.mmap(self.fd, length + shift, access=mmap.ACCESS_READ,
-                              offset=start - shift)
-        except (OSError, ValueError):
-            return None
-        return memoryview(found)[shift:]
 
 
 class BinaryFile(Source):
@@ -170,8 +158,8 @@ class BinaryFile(Source):
         return self._config
 
     @property
-    def mappable(self) -> bool:
-        """Whether all weights are float32, so that they can be used where they lie."""
+    def all_float32(self) -> bool:
+        """Whether all weights are float32."""
         return all(record.dtype == DType.FLOAT32 for record in self.of(Kind.TENSOR))
 
     def layers(self) -> list[dict[str, Any]]:
@@ -184,7 +172,7 @@ class BinaryFile(Source):
 
     def check_rounded(self) -> None:
         """Check the weights where they will take more memory than they take in the file."""
-        if not self.mappable:
+        if not self.all_float32:
             self.verify((Kind.TENSOR, Kind.SCALE))
 
     def payload(self, record: Record) -> bytearray:
@@ -202,18 +190,15 @@ class BinaryFile(Source):
         """Compare a payload with its checksum, and see that zeros follow it."""
         self._compare(record, crc32(data))
 
-    def check_all(self, records: Sequence[Record], data: memoryview, start: int) -> None:
-        """Check payloads that lie in `data`, whose first byte is byte `start` of the file."""
-        places = array("q", (record.offset - start for record in records))
-        found = crc32_parts(data, places, array("q", (record.length for record in records)))
-        for record, crc in zip(records, found, strict=True):
-            self._compare(record, crc)
-
     def fill(self, record: Record, target: Floats) -> None:
         """Read a float32 payload into `target` and check it."""
-        self._compare(record, self._read_checked(record, memoryview(target).cast("B")))
+        self.fill_bytes(record, memoryview(target).cast("B"))
         if sys.byteorder == "big":
             target.byteswap(inplace=True)
+
+    def fill_bytes(self, record: Record, target: memoryview) -> None:
+        """Read a payload into `target`, as long as that, and check it."""
+        self._compare(record, self._read_checked(record, target))
 
     def verify(self, kinds: Sequence[int] = ()) -> None:
         """Check every payload, or those of some kinds."""

@@ -208,33 +208,24 @@ cdef class Decoder:
                       arguments for them; None for no token
         Raises ValueError naming what is out of range; nothing is written then.
         """
-        cdef Py_ssize_t R = ids.shape[0], n = logits.shape[0], start, i, own
+        cdef Py_ssize_t R = ids.shape[0], n = logits.shape[0], start, own
         cdef const int[::1] embedded = places if positions is None else positions
         cdef Rows rows
         expect("places", places.shape[0], R)
         expect("slots", slots.shape[0], R)
         expect("positions", embedded.shape[0], R)
-        expect("keys: layers", keys.shape[1], self._L)
-        expect("keys: heads", keys.shape[2], self._H)
-        expect("keys: width of a head", keys.shape[4], self._C // self._H)
-        for i in range(5):
-            expect("values", values.shape[i], keys.shape[i])
         if n > R:
             raise ValueError(f"logits: found {n} rows, expected at most {R}")
-        if n:
-            expect("logits: vocabulary", logits.shape[1], self._V)
-        rows.choice, rows.u, rows.tokens = NULL, NULL, NULL
+        self._check(&rows, keys, values, logits)
         if picking is not None:
             picking.check(n, self._V, u, tokens)
             rows.choice = &picking._choice
         if R == 0:
             return
         expect_range("ids", ids, 0, self._V)
-        expect_range("places", places, 0, keys.shape[3])
+        expect_range("places", places, 0, rows.T)
         expect_range("positions", embedded, 0, self._T)
         expect_range("slots", slots, 0, keys.shape[0])
-        rows.keys, rows.values = &keys[0, 0, 0, 0, 0], &values[0, 0, 0, 0, 0]
-        rows.T = keys.shape[3]
         with nogil:
             for start from 0 <= start < R by PASS:
                 rows.R = smaller(PASS, R - start)
@@ -248,11 +239,62 @@ cdef class Decoder:
                         rows.tokens = &tokens[own]
                         if rows.choice.temperature != 0:
                             rows.u = &u[own]
-                self._run(&rows)
+                self._run(&rows, 1)
 
-    cdef void _run(self, Rows *rows) noexcept nogil:
-        """Some rows through all layers."""
-        cdef Py_ssize_t R = rows.R, C = self._C, F = self._F, room, apart
+    def go_on(self, int[::1] ids, const int[::1] places, float[:, :, :, :, ::1] keys,
+              float[:, :, :, :, ::1] values, float[:, ::1] logits, Picking picking not None,
+              const double[::1] u=None):
+        """Append a token to a sequence, pick the next, append that, and so on; how many tokens.
+
+        ids           (n + 1,) int32: the first is given, behind it is written what is picked
+        places        (n,) int32: where each but the last goes
+        keys, values  (1, L, H, T, D), the caches of the sequence
+        logits        (1, V), written: those behind the last token that was appended
+        picking, u    how each is picked; u (n,) or None as for Picking.pick
+        Fewer than n only where nothing can be picked, which is -1. Raises ValueError as run.
+        """
+        cdef Py_ssize_t n = places.shape[0]
+        cdef Rows rows
+        cdef int slot = 0
+        expect("ids", ids.shape[0], n + 1)
+        expect("logits", logits.shape[0], 1)
+        expect("keys", keys.shape[0], 1)
+        self._check(&rows, keys, values, logits)
+        picking.check(n, self._V, u, ids[1:])
+        if n == 0:
+            return 0
+        expect_range("ids", ids[:1], 0, self._V)
+        expect_range("places", places, 0, min(rows.T, self._T))
+        rows.choice, rows.R, rows.first, rows.slots = &picking._choice, 1, 0, &slot
+        rows.ids, rows.tokens, rows.places, rows.positions = &ids[0], &ids[1], &places[0], &places[0]
+        rows.logits = &logits[0, 0]
+        if rows.choice.temperature != 0:
+            rows.u = &u[0]
+        with nogil:
+            n = self._run(&rows, n)
+        return n
+
+    cdef int _check(self, Rows *rows, float[:, :, :, :, ::1] keys, float[:, :, :, :, ::1] values,
+                    float[:, ::1] logits) except -1:
+        """Rows with these caches, from which nothing is picked. Raises ValueError for shapes."""
+        cdef int i
+        expect("keys: layers", keys.shape[1], self._L)
+        expect("keys: heads", keys.shape[2], self._H)
+        expect("keys: width of a head", keys.shape[4], self._C // self._H)
+        for i in range(5):
+            expect("values", values.shape[i], keys.shape[i])
+        if logits.shape[0]:
+            expect("logits: vocabulary", logits.shape[1], self._V)
+        rows.choice, rows.u, rows.tokens = NULL, NULL, NULL
+        rows.T = keys.shape[3]
+        if keys.shape[0] and rows.T:
+            rows.keys, rows.values = &keys[0, 0, 0, 0, 0], &values[0, 0, 0, 0, 0]
+        return 0
+
+    cdef Py_ssize_t _run(self, Rows *rows, Py_ssize_t passes) noexcept nogil:
+        """Some rows through all layers; after a pass that is not the last, one row becomes what was
+        picked behind it. How many passes there were."""
+        cdef Py_ssize_t R = rows.R, C = self._C, F = self._F, room, apart, done = 0
         cdef Scratch *s = &rows.scratch
         cdef int threads = threads_for(2.0 * R * (self._V * C + self._L * C * (4 * C + 2 * F)))
         apart = smaller(R, ALONE)
@@ -264,7 +306,27 @@ cdef class Decoder:
         s.prepared = s.hidden + R * F
         s.room = prepared_room(apart, max(C, F))
         with parallel(num_threads=threads):
-            self._layers(rows, threadid(), threads_here())
+            self._passes(rows, passes, &done, threadid(), threads_here())
+        return done
+
+    cdef void _passes(self, const Rows *rows, Py_ssize_t passes, Py_ssize_t *done, int thread,
+                      int threads) noexcept nogil:
+        """One thread's part of all passes."""
+        cdef Rows own = rows[0]
+        cdef Py_ssize_t i
+        for i in range(passes):
+            self._layers(&own, thread, threads)
+            if i + 1 == passes:
+                break
+            wait_for_all()
+            if own.tokens[0] < 0:
+                break
+            own.ids, own.tokens = own.tokens, own.tokens + 1
+            own.places, own.positions = own.places + 1, own.positions + 1
+            if own.u != NULL:
+                own.u = own.u + 1
+        if thread == 0:
+            done[0] = i + 1
 
     cdef void _layers(self, Rows *rows, int thread, int threads) noexcept nogil:
         """One thread's part of a pass; the waits are where all need what all have made."""

@@ -225,7 +225,7 @@ CGPT_INLINE void dots_floats(int form, int far, const Weights *m, const Operand 
     Py_ssize_t v, k;
     int j, width;
     if (rows == 1) {
-        vstore(out, dots_of_row(form, o->x, from, K, far ? ahead : NULL));
+        vstore(out, dots_of_row(form, o->x, from, K, K, far ? ahead : NULL));
         return;
     }
     if (form == FLOAT16) {
@@ -252,6 +252,20 @@ DOTS_FLOATS(dots_float16, FLOAT16, 1)
 
 typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, const char *,
                      float *);
+
+/* Whether one row of x takes float weights as streams: measured on Zen 3 (docs/performance.md). The
+ * AVX-512 processors that were at hand do better by asking ahead. */
+#define STREAMED (VL == 8)
+
+static void stream_float32(const Weights *m, const float *x, Py_ssize_t first, Py_ssize_t last,
+                           float *out) {
+    dots_in_streams(FLOAT32, x, m->data, m->columns, first, last, out);
+}
+
+static void stream_float16(const Weights *m, const float *x, Py_ssize_t first, Py_ssize_t last,
+                           float *out) {
+    dots_in_streams(FLOAT16, x, m->data, m->columns, first, last, out);
+}
 
 /* The function for a matrix of this form, and for int8 of this group, on this processor. A float32
  * matrix is asked for ahead where it is `far`: what the caches keep from the last token needs it

@@ -145,11 +145,11 @@ CGPT_INLINE vf sums_of_quads(const vf *x) {
 #endif
 }
 
-/* VL dot products of one row x (K) with the rows from w on. A quad of x meets those of ROWS rows
- * of W at once, row c beside c + LANES and so on, whose vectors change places for that. As many
- * bytes as are read are asked for from `ahead` on, unless that is NULL. */
+/* VL dot products of one row x (K) with VL rows from w on, `apart` elements from each other. A quad
+ * of x meets those of ROWS rows of W at once, row c beside c + LANES and so on, whose vectors change
+ * places for that. As many bytes as are read are asked for from `ahead` on, unless that is NULL. */
 CGPT_INLINE vf dots_of_row(int form, const float *x, const char *w, Py_ssize_t K,
-                           const char *ahead) {
+                           Py_ssize_t apart, const char *ahead) {
     const Py_ssize_t size = form == FLOAT32 ? 4 : 2;
     vf sum[LANES], rows[ROWS];
     Py_ssize_t k;
@@ -161,7 +161,7 @@ CGPT_INLINE vf dots_of_row(int form, const float *x, const char *w, Py_ssize_t K
         for (c = 0; c < LANES; c++) {
             UNROLL(4)
             for (i = 0; i < ROWS; i++) {
-                rows[i] = weights_at(w, form, (i * LANES + c) * K + k);
+                rows[i] = weights_at(w, form, (i * LANES + c) * apart + k);
                 if (ahead) PREFETCH_FAR(ahead + (k * VL + (i * LANES + c) * VL) * size);
             }
             turn_quads(rows);
@@ -173,9 +173,28 @@ CGPT_INLINE vf dots_of_row(int form, const float *x, const char *w, Py_ssize_t K
         const Py_ssize_t n = K - k < LANES ? K - k : LANES;
         const vf xk = quad_part(x + k, n);
         for (c = 0; c < LANES; c++)
-            sum[c] += xk * weights_part(w, form, c * K + k, LANES * K, n);
+            sum[c] += xk * weights_part(w, form, c * apart + k, LANES * apart, n);
     }
     return sums_of_quads(sum);
+}
+
+/* out[j] = the dot product of x with row first + j of W (rows, K), for the rows before `last`. They
+ * are read as VL streams, each of which goes on from row to row: so a processor foresees them by
+ * itself, which it does not where a stream ends with every row. */
+CGPT_INLINE void dots_in_streams(int form, const float *x, const char *w, Py_ssize_t K,
+                                 Py_ssize_t first, Py_ssize_t last, float *out) {
+    const Py_ssize_t bytes = K * (form == FLOAT32 ? 4 : 2), n = (last - first) / VL;
+    const Py_ssize_t left = last - first - n * VL;
+    float sums[VL];
+    Py_ssize_t i, s;
+    for (i = 0; i < n; i++) {
+        vstore(sums, dots_of_row(form, x, w + (first + i) * bytes, K, n * K, NULL));
+        for (s = 0; s < VL; s++) out[s * n + i] = sums[s];
+    }
+    if (left) {         /* the last VL rows of all, of which some are done */
+        vstore(sums, dots_of_row(form, x, w + (last - VL) * bytes, K, K, NULL));
+        memcpy(out + n * VL, sums + VL - left, (size_t)left * sizeof(float));
+    }
 }
 
 /* The quads of x to rows that are VL apart. */

@@ -39,7 +39,7 @@ def train(shape: dict[str, int], seconds: float, recompute: bool = False) -> Cal
 
 def decode(shape: dict[str, int], folder: str, weights: str, batch: int, seconds: float,
            threads: int) -> Callable[[], Decoded]:
-    """Task: the public generate, greedy, of a model whose file is mapped as for a chat."""
+    """Task: the public generate, greedy, of a model that is loaded as for a chat."""
     kernels.set_num_threads(threads)
     gpt = load_model_binary(Path(folder) / "model.bin", training=False).gpt
     prompts = random_prompts(Shape(**shape), batch)
