@@ -108,8 +108,8 @@ def load_model_binary(path: PathLike, *, training: bool = True,
 def load_stored_weights(path: PathLike) -> dict[str, StoredTensor]:
     """The weights of a binary file as they are stored, by name: float32, float16 or int8.
 
-    They are read-only, and every checksum was compared. An inference engine takes them from here; `load_model_binary` turns them into
-    float32. Raises CheckpointError as that does.
+    They are read-only, and every checksum was compared. An inference engine takes them from here;
+    `load_model_binary` turns them into float32. Raises CheckpointError as that does.
     """
     return binary.load_stored(path)
 

@@ -43,6 +43,7 @@ cdef int bind(Projection *p, str name, weight, bias, Py_ssize_t rows,
 cdef inline Py_ssize_t choose_dots(Projection *p, bint far) noexcept nogil:
     """How the projection multiplies, from memory if `far`; the bytes of its weights."""
     p.dots = dots_for(&p.weight, far)
+    p.stream = stream_for(&p.weight)
     return p.weight.rows * row_bytes(&p.weight)
 
 

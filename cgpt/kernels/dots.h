@@ -94,16 +94,19 @@ CGPT_INLINE vf scales_at(const float *scales, int group, Py_ssize_t g, Py_ssize_
     return vset1(scales[g]);
 }
 
-#define AT_ONCE (VL < 4 ? 1 : VL / 4)   /* rows of W that pass by together */
+/* Rows of W that pass by `rt` rows of x together: what the registers hold. */
+#define AT_ONCE(rt) (VL < 4 ? 1 : VL == 8 && (rt) == 1 ? 4 : VL / 4)
 
-/* Dot products of `rt` int8 rows of x from `row` on with VL / rt rows of W from j0 on; lane
- * [row][column]. Integers are summed as far as a scale goes. NAME is compiled for each way to
- * multiply; START is what a sum begins with. */
+/* Dot products of `rt` int8 rows of x from `row` on with VL / rt rows of W; lane [row][column]. Those
+ * are the rows from j0 on, or where `apart` is not 1 the next ones of AT_ONCE streams that are so
+ * many rows apart. Integers are summed as far as a scale goes. Meanwhile as many bytes are asked for
+ * from `ahead` on, unless that is NULL. NAME is compiled for each way to multiply; START is what a
+ * sum begins with. */
 #define TILE_OF_BYTES(NAME, FUNCTION, ADD, START)                                               \
     FUNCTION void NAME##_step(int rt, int group, const Operand *o, Py_ssize_t row,              \
-                              const Weights *m, const int8_t *w, Py_ssize_t apart,              \
-                              const float *scales, Py_ssize_t k, vf *sum) {                     \
-        const int span = group < BYTES ? BYTES : group;                                         \
+                              const Weights *m, const int8_t *w, Py_ssize_t w_apart,            \
+                              const float *scales, Py_ssize_t apart, Py_ssize_t k, vf *sum) {   \
+        const int span = group < BYTES ? BYTES : group, at = AT_ONCE(rt);                       \
         const Py_ssize_t P = o->padded, groups = (m->columns + group - 1) / group;              \
         const int8_t *q = o->q + row * P + k;                                                   \
         const float *own = o->scales + (row * P + k) / QUANTUM;                                 \
@@ -111,47 +114,48 @@ CGPT_INLINE vf scales_at(const float *scales, int group, Py_ssize_t g, Py_ssize_
         int r, j, i;                                                                            \
         (void)correction;                                                                       \
         UNROLL(4)                                                                               \
-        for (j = 0; j < AT_ONCE; j++) {                                                         \
-            const vf scale = scales_at(scales + j * groups, group, k / group, groups);          \
+        for (j = 0; j < at; j++) {                                                              \
+            const int8_t *wj = w + j * w_apart;                                                 \
+            const vf scale = scales_at(scales + j * apart * groups, group, k / group, groups);  \
             UNROLL(4)                                                                           \
             for (r = 0; r < rt; r++) {                                                          \
                 vi d = START(correction + r * (P / 4));                                         \
                 UNROLL(4)                                                                       \
-                for (i = 0; i < span; i += BYTES) d = ADD(d, w + j * apart + i, q + r * P + i); \
-                sum[r * AT_ONCE + j] +=                                                         \
-                    AS_FLOATS(d) * (scale * vset1(own[r * (P / QUANTUM)]));                     \
+                for (i = 0; i < span; i += BYTES) d = ADD(d, wj + i, q + r * P + i);            \
+                sum[r * at + j] += AS_FLOATS(d) * (scale * vset1(own[r * (P / QUANTUM)]));      \
             }                                                                                   \
         }                                                                                       \
     }                                                                                           \
     FUNCTION vf NAME(int rt, int group, const Operand *o, Py_ssize_t row, const Weights *m,     \
-                     Py_ssize_t j0, const char *ahead) {                                        \
-        const int span = group < BYTES ? BYTES : group, jt = VL / rt;                           \
+                     Py_ssize_t j0, Py_ssize_t apart, const char *ahead) {                      \
+        const int span = group < BYTES ? BYTES : group, jt = VL / rt, at = AT_ONCE(rt);         \
         const Py_ssize_t K = m->columns, groups = (K + group - 1) / group;                      \
         vf sums[VL];                                                                            \
         Py_ssize_t k;                                                                           \
         int j, i, r;                                                                            \
-        for (j = 0; j < jt; j += AT_ONCE) {                                                     \
-            const int8_t *w = (const int8_t *)m->data + (j0 + j) * K;                           \
-            const float *scales = m->scales + (j0 + j) * groups;                                \
+        for (j = 0; j < jt; j += at) {                                                          \
+            const Py_ssize_t first = j0 + (apart == 1 ? j : j / at);                            \
+            const int8_t *w = (const int8_t *)m->data + first * K;                              \
+            const float *scales = m->scales + first * groups;                                   \
             vf sum[VL];                                                                         \
             UNROLL(16)                                                                          \
-            for (i = 0; i < rt * AT_ONCE; i++) sum[i] = vset1(0.0f);                            \
+            for (i = 0; i < rt * at; i++) sum[i] = vset1(0.0f);                                 \
             for (k = 0; k + span <= K; k += span) {                                             \
                 UNROLL(4)                                                                       \
-                for (i = 0; rt < 4 && i < AT_ONCE; i++)                                         \
-                    PREFETCH_FAR(ahead + j * K + k * AT_ONCE + i * span);                       \
-                NAME##_step(rt, group, o, row, m, w + k, K, scales, k, sum);                    \
+                for (i = 0; ahead && rt < 4 && i < at; i++)                                     \
+                    PREFETCH_FAR(ahead + j * K + k * at + i * span);                            \
+                NAME##_step(rt, group, o, row, m, w + k, apart * K, scales, apart, k, sum);     \
             }                                                                                   \
             if (k < K) {    /* rows end here, and after the last maybe the memory does */       \
-                int8_t part[AT_ONCE * 64] = {0};                                                \
-                for (i = 0; i < AT_ONCE; i++)                                                   \
-                    memcpy(part + i * 64, w + i * K + k, (size_t)(K - k));                      \
-                NAME##_step(rt, group, o, row, m, part, 64, scales, k, sum);                    \
+                int8_t part[4 * 64] = {0};                                                      \
+                for (i = 0; i < at; i++)                                                        \
+                    memcpy(part + i * 64, w + i * apart * K + k, (size_t)(K - k));              \
+                NAME##_step(rt, group, o, row, m, part, 64, scales, apart, k, sum);             \
             }                                                                                   \
             UNROLL(4)                                                                           \
             for (r = 0; r < rt; r++)                                                            \
                 UNROLL(4)                                                                       \
-                for (i = 0; i < AT_ONCE; i++) sums[r * jt + j + i] = sum[r * AT_ONCE + i];      \
+                for (i = 0; i < at; i++) sums[r * jt + j + i] = sum[r * at + i];                \
         }                                                                                       \
         return vsums(sums);                                                                     \
     }
@@ -186,20 +190,20 @@ CGPT_INLINE void scatter(int rt, vf sums, float *out) {
         Py_ssize_t r;                                                                           \
         int j;                                                                                  \
         if (VL >= 4)                                                                            \
-            for (j = 0; j < VL; j += AT_ONCE)                                                   \
+            for (j = 0; j < VL; j += AT_ONCE(4))                                                \
                 for (r = 0; r < whole; r += 4) {                                                \
-                    fetch_part(ahead, VL * m->columns, j / AT_ONCE * (whole / 4) + r / 4,       \
+                    fetch_part(ahead, VL * m->columns, j / AT_ONCE(4) * (whole / 4) + r / 4,    \
                                whole);                                                          \
-                    scatter(4, TILE(4, group, o, r, m, j0 + j, ahead), out + r * VL + j);       \
+                    scatter(4, TILE(4, group, o, r, m, j0 + j, 1, ahead), out + r * VL + j);       \
                 }                                                                               \
         r = whole;                                                                              \
         if (VL >= 2)                                                                            \
             for (; r + 2 <= rows; r += 2)                                                       \
                 for (j = 0; j < VL; j += VL / 2)                                                \
-                    scatter(2, TILE(2, group, o, r, m, j0 + j, ahead + j * m->columns),         \
+                    scatter(2, TILE(2, group, o, r, m, j0 + j, 1, ahead + j * m->columns),      \
                             out + r * VL + j);                                                  \
         for (j = 0; r < rows; r++)                                                              \
-            scatter(1, TILE(1, group, o, r, m, j0 + j, ahead), out + r * VL);                   \
+            scatter(1, TILE(1, group, o, r, m, j0 + j, 1, ahead), out + r * VL);                   \
     }
 DOTS_INT8(dots_int8_by_32, static, tile_of_bytes, 32)
 DOTS_INT8(dots_int8_by_64, static, tile_of_bytes, 64)
@@ -253,18 +257,47 @@ DOTS_FLOATS(dots_float16, FLOAT16, 1)
 typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, const char *,
                      float *);
 
-/* Whether one row of x takes float weights as streams: measured on Zen 3 (docs/performance.md). The
- * AVX-512 processors that were at hand do better by asking ahead. */
-#define STREAMED (VL == 8)
+/* out[j] = the dot product of one row of x with row first + j of W, for the rows before `last`. They
+ * are read as streams, each of which goes on from row to row: those a processor foresees by itself,
+ * where a stream that ends with every row has to be asked for ahead. */
+#define STREAM(NAME, streams, DOTS)                                                             \
+    static void NAME(const Weights *m, const Operand *o, Py_ssize_t first, Py_ssize_t last,     \
+                     float *out) {                                                              \
+        const Py_ssize_t units = (last - first) / VL, left = last - first - units * VL;         \
+        const Py_ssize_t each = VL / (streams), n = units * each;                               \
+        float sums[VL];                                                                         \
+        Py_ssize_t i, j;                                                                        \
+        for (i = 0; i < n; i += each) {                                                         \
+            vstore(sums, DOTS(first + i, n));                                                   \
+            for (j = 0; j < VL; j++) out[j % (streams) * n + i + j / (streams)] = sums[j];      \
+        }                                                                                       \
+        if (left) {     /* the last VL rows of all, of which some are done */                   \
+            vstore(sums, DOTS(last - VL, 1));                                                   \
+            memcpy(out + units * VL, sums + VL - left, (size_t)left * sizeof(float));           \
+        }                                                                                       \
+    }
+#define DOTS_OF_FLOATS(j, apart)                                                                \
+    dots_of_row(FLOAT32, o->x, (const char *)m->data + (j) * m->columns * 4, m->columns,        \
+                (apart) * m->columns, NULL)
+#define DOTS_OF_HALVES(j, apart)                                                                \
+    dots_of_row(FLOAT16, o->x, (const char *)m->data + (j) * m->columns * 2, m->columns,        \
+                (apart) * m->columns, NULL)
+#define DOTS_BY_32(j, apart) tile_of_bytes(1, 32, o, 0, m, j, apart, NULL)
+#define DOTS_BY_64(j, apart) tile_of_bytes(1, 64, o, 0, m, j, apart, NULL)
+STREAM(stream_float32, VL, DOTS_OF_FLOATS)
+STREAM(stream_float16, VL, DOTS_OF_HALVES)
+STREAM(stream_int8_by_32, AT_ONCE(1), DOTS_BY_32)
+STREAM(stream_int8_by_64, AT_ONCE(1), DOTS_BY_64)
 
-static void stream_float32(const Weights *m, const float *x, Py_ssize_t first, Py_ssize_t last,
-                           float *out) {
-    dots_in_streams(FLOAT32, x, m->data, m->columns, first, last, out);
-}
+typedef void (*Stream)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, float *);
 
-static void stream_float16(const Weights *m, const float *x, Py_ssize_t first, Py_ssize_t last,
-                           float *out) {
-    dots_in_streams(FLOAT16, x, m->data, m->columns, first, last, out);
+/* The function for one row of x; NULL where units of VL columns are better: so it is, measured, on
+ * processors with AVX-512 (docs/performance.md). */
+static Stream stream_for(const Weights *m) {
+    if (VL != 8) return NULL;
+    if (m->form == FLOAT32) return stream_float32;
+    if (m->form == FLOAT16) return stream_float16;
+    return m->group == 32 ? stream_int8_by_32 : stream_int8_by_64;
 }
 
 /* The function for a matrix of this form, and for int8 of this group, on this processor. A float32

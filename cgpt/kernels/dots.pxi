@@ -32,11 +32,9 @@ cdef extern from "dots.h" nogil:
     ctypedef void (*Dots)(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
                           const char *ahead, float *out) noexcept nogil
     Dots dots_for(const Weights *m, int far)
-    enum: STREAMED
-    void stream_float32(const Weights *m, const float *x, Py_ssize_t first, Py_ssize_t last,
-                        float *out)
-    void stream_float16(const Weights *m, const float *x, Py_ssize_t first, Py_ssize_t last,
-                        float *out)
+    ctypedef void (*Stream)(const Weights *m, const Operand *o, Py_ssize_t first, Py_ssize_t last,
+                            float *out) noexcept nogil
+    Stream stream_for(const Weights *m)
     Py_ssize_t row_bytes(const Weights *m)
     vf vsums(vf *x)
     Py_ssize_t quads_stride(Py_ssize_t K)
@@ -59,6 +57,7 @@ ctypedef struct Projection:
     Weights weight
     const float *bias
     Dots dots
+    Stream stream           # of one row, or NULL
 
 
 cdef void interleave_rows(const float *x, Py_ssize_t R, Py_ssize_t K, Py_ssize_t part,
@@ -101,17 +100,13 @@ cdef inline const char *first_weights(const Weights *m, int thread, int threads)
     return row_of(m, smaller(first_unit(m, thread, threads) * VL, max(m.rows - VL, 0)))
 
 
-cdef void project_in_streams(const Weights *whole, Projection *p, const float *x,
-                             const Target *to, Py_ssize_t first,
+cdef void project_in_streams(Projection *p, const Operand *x, const Target *to, Py_ssize_t first,
                              Py_ssize_t last) noexcept nogil:
     """Columns `first` to `last` of a product of one row."""
     cdef float *sums = cgpt_scratch(SLOT_SUMS, last - first)
     cdef Py_ssize_t j, n
     cdef vf y
-    if whole.form == FLOAT32:
-        stream_float32(whole, x, first, last, sums)
-    else:
-        stream_float16(whole, x, first, last, sums)
+    p.stream(&p.weight, x, first, last, sums)
     for j from first <= j < last by VL:
         n = smaller(VL, last - j)
         y = load(sums + j - first, n)
@@ -129,8 +124,8 @@ cdef void project(Projection *p, Operand x, Py_ssize_t R, Target to, Py_ssize_t 
     if M < VL:
         whole = widened(&p.weight, cgpt_scratch(
             SLOT_THREAD, VL * (whole.columns + blocks(whole.columns, 32)) + 1))
-    elif STREAMED and R == 1 and whole.form != INT8:
-        project_in_streams(&whole, p, x.x, &to, begin * VL, smaller(end * VL, M))
+    elif R == 1 and p.stream != NULL:
+        project_in_streams(p, &x, &to, begin * VL, smaller(end * VL, M))
         return
     for unit in range(begin, end):
         # The last columns are made once more, so that there are VL of them.

@@ -7,7 +7,8 @@ cdef void product_as_it_lies(const Product *p, int threads) noexcept nogil:
     cdef Py_ssize_t units = blocks(p.N, VL), tasks = threads if p.M <= FEW else blocks(units, 4)
     cdef Py_ssize_t most = max(SPREAD // p.K, 1), R, start, rows, part, task
     cdef Weights weight = Weights(p.b.data, NULL, p.N, p.K, 0, FLOAT32)
-    cdef Projection by = Projection(weight, p.finish.bias, dots_for(&weight, True))
+    cdef Projection by = Projection(weight, p.finish.bias, dots_for(&weight, True),
+                                    stream_for(&weight))
     cdef Operand x
     cdef Target to
     R = even_part(p.M, smaller(MOST_ROWS, blocks(most, TILE_ROWS) * TILE_ROWS), TILE_ROWS)

@@ -178,25 +178,6 @@ CGPT_INLINE vf dots_of_row(int form, const float *x, const char *w, Py_ssize_t K
     return sums_of_quads(sum);
 }
 
-/* out[j] = the dot product of x with row first + j of W (rows, K), for the rows before `last`. They
- * are read as VL streams, each of which goes on from row to row: so a processor foresees them by
- * itself, which it does not where a stream ends with every row. */
-CGPT_INLINE void dots_in_streams(int form, const float *x, const char *w, Py_ssize_t K,
-                                 Py_ssize_t first, Py_ssize_t last, float *out) {
-    const Py_ssize_t bytes = K * (form == FLOAT32 ? 4 : 2), n = (last - first) / VL;
-    const Py_ssize_t left = last - first - n * VL;
-    float sums[VL];
-    Py_ssize_t i, s;
-    for (i = 0; i < n; i++) {
-        vstore(sums, dots_of_row(form, x, w + (first + i) * bytes, K, n * K, NULL));
-        for (s = 0; s < VL; s++) out[s * n + i] = sums[s];
-    }
-    if (left) {         /* the last VL rows of all, of which some are done */
-        vstore(sums, dots_of_row(form, x, w + (last - VL) * bytes, K, K, NULL));
-        memcpy(out + n * VL, sums + VL - left, (size_t)left * sizeof(float));
-    }
-}
-
 /* The quads of x to rows that are VL apart. */
 CGPT_INLINE void store_quads(float *out, vf x) {
 #if VL == 16
