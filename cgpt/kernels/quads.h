@@ -25,6 +25,8 @@ typedef struct {
 #define TILE_VECTORS 3  /* a tile's vectors of x and rows of W: what the registers hold */
 #define TILE_COLUMNS (VL == 16 ? 8 : LANES)
 #define TILE_ROWS (TILE_VECTORS * ROWS)
+/* Quads between two lines that are asked for: beside 12 multiply-adds of AVX2 each costs a place. */
+#define PACE (VL == 8 ? 4 : 1)
 
 /* Rows of x up to which W is used as it lies, not packed: with 32 registers the tile is as good as
  * that of packed panels. */
@@ -193,43 +195,49 @@ CGPT_INLINE void store_quads(float *out, vf x) {
 #endif
 }
 
+/* sum += a quad of TILE_COLUMNS rows (K) of W times those of `vectors` vectors of rows of x, `stride`
+ * apart; n of their elements exist. */
+CGPT_INLINE void add_quads(int vectors, const float *x, Py_ssize_t stride, const float *w,
+                           Py_ssize_t K, Py_ssize_t n, vf *sum) {
+    vf xs[TILE_VECTORS];
+    int v, j;
+    UNROLL(3)
+    for (v = 0; v < vectors; v++) xs[v] = vload(x + v * stride);
+    UNROLL(8)
+    for (j = 0; j < TILE_COLUMNS; j++) {
+        const vf wj = n < LANES ? quad_part(w + j * K, n) : quad(w + j * K);
+        UNROLL(3)
+        for (v = 0; v < vectors; v++) sum[v * TILE_COLUMNS + j] += xs[v] * wj;
+    }
+}
+
 /* out[row][column], VL apart: `vectors` vectors of rows, `stride` apart from x on, with
- * TILE_COLUMNS rows (K) from w on. Meanwhile a line is asked for every LANES * `bytes` bytes from
- * `next` on, and with each a line of the errand: more at once would keep what is needed now
- * waiting. */
+ * TILE_COLUMNS rows (K) from w on. Meanwhile `bytes` bytes are asked for from `next` on with each
+ * element of the depth, and with every PACE quads a line of the errand: more at once would keep what
+ * is needed now waiting. */
 CGPT_INLINE void tile_of_quads(int vectors, const float *x, Py_ssize_t stride, const float *w,
                                Py_ssize_t K, const char *next, Py_ssize_t bytes, Errand *errand,
                                float *out) {
     const Piece piece = errand->left > 0 ? *errand->pieces : (Piece){next, 0};
     const char *line = piece.start + errand->done, *last = piece.start + piece.bytes - 64;
-    vf sum[TILE_VECTORS * TILE_COLUMNS], xs[TILE_VECTORS];
-    Py_ssize_t k;
+    const Py_ssize_t ahead = PACE == 1 ? 1 : (PACE * LANES * bytes + 63) / 64;
+    vf sum[TILE_VECTORS * TILE_COLUMNS];
+    Py_ssize_t k, i;
     int v, j;
     UNROLL(24)
     for (j = 0; j < vectors * TILE_COLUMNS; j++) sum[j] = vset1(0.0f);
-    for (k = 0; k + LANES <= K; k += LANES) {
-        PREFETCH_FAR(next + k * bytes);
-        PREFETCH_FAR(line);
+    for (k = 0; k + PACE * LANES <= K; k += PACE * LANES) {
+        for (i = 0; i < ahead; i++) PREFETCH_FAR(next + k * bytes + i * 64);
+        if (PACE == 1 || piece.bytes) PREFETCH_FAR(line);
         line += line < last ? 64 : 0;
-        UNROLL(3)
-        for (v = 0; v < vectors; v++) xs[v] = vload(x + v * stride + k * ROWS);
-        UNROLL(8)
-        for (j = 0; j < TILE_COLUMNS; j++) {
-            const vf wj = quad(w + j * K + k);
-            UNROLL(3)
-            for (v = 0; v < vectors; v++) sum[v * TILE_COLUMNS + j] += xs[v] * wj;
-        }
+        UNROLL(4)
+        for (i = 0; i < PACE; i++)
+            add_quads(vectors, x + (k + i * LANES) * ROWS, stride, w + k + i * LANES, K, LANES,
+                      sum);
     }
-    if (k < K) {
-        UNROLL(8)
-        for (j = 0; j < TILE_COLUMNS; j++) {
-            const vf wj = quad_part(w + j * K + k, K - k);
-            UNROLL(3)
-            for (v = 0; v < vectors; v++)
-                sum[v * TILE_COLUMNS + j] += vload(x + v * stride + k * ROWS) * wj;
-        }
-    }
-    if (errand->left > 0 && (errand->done += K / LANES * 64) >= piece.bytes) {
+    for (; k < K; k += LANES)
+        add_quads(vectors, x + k * ROWS, stride, w + k, K, K - k, sum);
+    if (errand->left > 0 && (errand->done += K / (PACE * LANES) * 64) >= piece.bytes) {
         errand->pieces++;
         errand->left--;
         errand->done = 0;
