@@ -8,27 +8,6 @@ cdef inline void fetch(const float *x, Py_ssize_t n) noexcept nogil:
         PREFETCH_FAR(x + i)
 
 
-cdef inline void key_scores(const float *q, const float *k, Py_ssize_t D, Py_ssize_t keys,
-                            float scale, float *scores) noexcept nogil:
-    """Scores of the first VL of `keys` keys; where there are fewer, -1e30 behind them."""
-    cdef vf sums[VL]
-    cdef vf qd
-    cdef Py_ssize_t d, t
-    for t in range(VL):
-        sums[t] = vset1(0)
-    for d from 0 <= d < D by VL:
-        qd = load(q + d, D - d)
-        if keys >= VL and D - d >= VL:
-            for t in range(VL):
-                sums[t] = sums[t] + qd * vload(k + t * D + d)
-        else:
-            for t in range(smaller(keys, VL)):
-                sums[t] = sums[t] + qd * load(k + t * D + d, D - d)
-    vstore(scores, vsums(sums) * vset1(scale))
-    for t in range(keys, VL):
-        scores[t] = -1e30
-
-
 cdef void attend_row(const float *q, const float *keys, const float *values, Py_ssize_t D,
                      Py_ssize_t n, const float *next, float *out) noexcept nogil:
     """out (D,) of one query (D,) of a head against n keys and values (n, D).

@@ -30,6 +30,8 @@ cdef extern from "cpu.h" nogil:
     size_t cgpt_last_cache()
 
 cdef extern from "weigh.h" nogil:
+    void key_scores(const float *q, const float *k, Py_ssize_t D, Py_ssize_t keys, float scale,
+                    float *scores)
     void weigh_rows(const float *weights, const float *x, Py_ssize_t D, Py_ssize_t n, float scale,
                     const float *next, float *out)
 
@@ -45,6 +47,7 @@ cdef extern from "micro.h" nogil:
                          float *c, Py_ssize_t ldc, int add, const float *bias, Py_ssize_t b_k,
                          const float *next)
     int AHEAD
+    int LYING
     void tile_of_strip(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,
                        float *c, Py_ssize_t ldc, int add, const float *bias)
     void tile_of_block(Py_ssize_t rows, Py_ssize_t depth, const float *a, const float *b,

@@ -1,8 +1,37 @@
-/* Sums of rows, each with a weight: the values of attention over a cache. */
+/* Attention of one query over a cache: scores of the keys, and the values' sum by their weights. */
 #ifndef CGPT_WEIGH_H
 #define CGPT_WEIGH_H
 
-#include "simd.h"
+#include "dots.h"
+
+/* Dot products of q (D) with VL rows of k; where there are fewer, with the last one again. */
+CGPT_INLINE vf dots_of_keys(const float *q, const float *k, Py_ssize_t D, Py_ssize_t rows) {
+    vf sum[VL];
+    Py_ssize_t d;
+    int t;
+    UNROLL(16)
+    for (t = 0; t < VL; t++) sum[t] = vset1(0.0f);
+    for (d = 0; d + VL <= D; d += VL) {
+        const vf qd = vload(q + d);
+        UNROLL(16)
+        for (t = 0; t < VL; t++) sum[t] += qd * vload(k + (t < rows ? t : rows - 1) * D + d);
+    }
+    if (d < D) {
+        const vf qd = vload_part(q + d, D - d);
+        for (t = 0; t < VL; t++)
+            sum[t] += qd * vload_part(k + (t < rows ? t : rows - 1) * D + d, D - d);
+    }
+    return vsums(sum);
+}
+
+/* scores = scale * q times each of the first VL of `keys` keys (keys, D); where there are fewer,
+ * -1e30 behind them. */
+static void key_scores(const float *q, const float *k, Py_ssize_t D, Py_ssize_t keys, float scale,
+                       float *scores) {
+    vstore(scores, vset1(scale) * (keys >= VL ? dots_of_keys(q, k, D, VL)
+                                              : dots_of_keys(q, k, D, keys)));
+    for (; keys < VL; keys++) scores[keys] = -1e30f;
+}
 
 /* scale * (weights (n) times x (n, stride)) of 1, 2 or 4 vectors, in eight sums, of every so many
  * rows: none waits for the one before. n * lines lines from `next` on are asked for meanwhile. */
