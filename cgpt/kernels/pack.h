@@ -3,7 +3,7 @@
  * panel[k][0..width) holds element k of `width` rows, zeros behind the last row. Both directions
  * are shuffles of whole vectors: rows that are contiguous in k are transposed VL x VL at a time,
  * rows that lie side by side are copied, and where the panel is two floats narrower than a vector
- * (MR = VL - 2) VL / 2 of them are pressed into VL / 2 - 1 whole vectors.
+ * (MR = VL - 2) VL / 2 of them are pressed into VL / 2 - 1 whole vectors, or stored over each other.
  */
 #ifndef CGPT_PACK_H
 #define CGPT_PACK_H
@@ -126,11 +126,11 @@ CGPT_INLINE void press(const vf *v, float *panel) {
     PRESS(6, 12, 13, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29);
 }
 #elif VL == 8
-#define PRESS(j, ...) vstore(panel + 8 * j, SHUFFLE(v[j], v[j + 1], __VA_ARGS__))
+/* With AVX2 a shuffle costs more than a store that the next one covers in part. */
 CGPT_INLINE void press(const vf *v, float *panel) {
-    PRESS(0, 0, 1, 2, 3, 4, 5, 8, 9);
-    PRESS(1, 2, 3, 4, 5, 8, 9, 10, 11);
-    PRESS(2, 4, 5, 8, 9, 10, 11, 12, 13);
+    int i;
+    UNROLL(4)
+    for (i = 0; i < VL / 2; i++) vstore(panel + i * MR, v[i]);
 }
 #endif
 
