@@ -18,7 +18,8 @@ from cgpt.cli.bench.workers import Crew, Rounds, Worker
 
 # Sides whose best number of threads depends on the shape: measured with all and with one.
 ALSO_ONE_THREAD = {"llama-cpp": "llama-cpp-1", "ctranslate2": "ctranslate2-1"}
-BYTES = {"float32": 4, "float16": 2, "int8": 1}     # of a weight; scales are not counted
+# Of a weight; the scale of 64 int8 ones is a float32, q8_0's of 32 a float16.
+BYTES = {"float32": 4, "float16": 2, "int8": 1 + 4 / 64}
 
 
 def bench_decode(run: Settings) -> Iterator[Measurement]:
@@ -39,7 +40,7 @@ def bench_decode(run: Settings) -> Iterator[Measurement]:
             side: ("decode" if side in ("cgpt", "torch") else side.removesuffix("-1"),
                    {**details, "threads": 1 if side in one else run.threads})
             for side in ("cgpt", *peers)}
-        size = BYTES[run.weights] * shape.matmul_parameters
+        size = round(BYTES[run.weights] * shape.matmul_parameters)
         tasks["machine"] = ("peaks", {
             "threads": run.threads, "seconds": measure.LEAST_SECONDS, "products": [],
             "reads": {"memory read": READ, "read of as many bytes": size}})
