@@ -194,7 +194,7 @@ CGPT_INLINE void scatter(int rt, vf sums, float *out) {
                 for (r = 0; r < whole; r += 4) {                                                \
                     fetch_part(ahead, VL * m->columns, j / AT_ONCE(4) * (whole / 4) + r / 4,    \
                                whole);                                                          \
-                    scatter(4, TILE(4, group, o, r, m, j0 + j, 1, ahead), out + r * VL + j);       \
+                    scatter(4, TILE(4, group, o, r, m, j0 + j, 1, ahead), out + r * VL + j);    \
                 }                                                                               \
         r = whole;                                                                              \
         if (VL >= 2)                                                                            \
@@ -203,7 +203,7 @@ CGPT_INLINE void scatter(int rt, vf sums, float *out) {
                     scatter(2, TILE(2, group, o, r, m, j0 + j, 1, ahead + j * m->columns),      \
                             out + r * VL + j);                                                  \
         for (j = 0; r < rows; r++)                                                              \
-            scatter(1, TILE(1, group, o, r, m, j0 + j, 1, ahead), out + r * VL);                   \
+            scatter(1, TILE(1, group, o, r, m, j0 + j, 1, ahead), out + r * VL);                \
     }
 DOTS_INT8(dots_int8_by_32, static, tile_of_bytes, 32)
 DOTS_INT8(dots_int8_by_64, static, tile_of_bytes, 64)
@@ -291,8 +291,8 @@ STREAM(stream_int8_by_64, AT_ONCE(1), DOTS_BY_64)
 
 typedef void (*Stream)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, float *);
 
-/* The function for one row of x; NULL where units of VL columns are better: so it is, measured, on
- * processors with AVX-512 (docs/performance.md). */
+/* The function for one row of x, or NULL. With AVX-512 units of VL rows stay, which ask ahead: that was
+ * enough there, and streams were measured with AVX2 alone (docs/inference.md). */
 static Stream stream_for(const Weights *m) {
     if (VL != 8) return NULL;
     if (m->form == FLOAT32) return stream_float32;
