@@ -52,7 +52,7 @@ def load(file: BinaryFile, *, training: bool = True, progress: Progress | None =
 
 
 def _load_floats(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
-    """A model whose weights stay as they are: float32, in memory that is not the file's.
+    """A model for chat with float32 weights, whatever those of the file are, in memory of its own.
 
     A map of the file would be there sooner by a few milliseconds, but lies on small pages, and
     every token reads all weights: up to a sixth longer than from the large pages that NumPy asks

@@ -30,7 +30,7 @@ typedef struct {
 
 /* Rows of x up to which W is used as it lies, not packed: with 32 registers the tile is as good as
  * that of packed panels. */
-#define AS_IT_LIES (VL == 16 ? 512 : 16)
+#define AS_IT_LIES (VL == 16 ? 512 : 12)
 
 /* Floats from one vector of rows to the next. */
 CGPT_INLINE Py_ssize_t quads_stride(Py_ssize_t K) { return (K + LANES - 1) / LANES * VL; }
