@@ -260,8 +260,8 @@ typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, c
 /* out[j] = the dot product of one row of x with row first + j of W, for the rows before `last`. They
  * are read as streams, each of which goes on from row to row: those a processor foresees by itself,
  * where a stream that ends with every row has to be asked for ahead. */
-#define STREAM(NAME, streams, DOTS)                                                             \
-    static void NAME(const Weights *m, const Operand *o, Py_ssize_t first, Py_ssize_t last,     \
+#define STREAM(NAME, FUNCTION, streams, DOTS)                                                   \
+    FUNCTION void NAME(const Weights *m, const Operand *o, Py_ssize_t first, Py_ssize_t last,     \
                      float *out) {                                                              \
         const Py_ssize_t units = (last - first) / VL, left = last - first - units * VL;         \
         const Py_ssize_t each = VL / (streams), n = units * each;                               \
@@ -284,19 +284,29 @@ typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, c
                 (apart) * m->columns, NULL)
 #define DOTS_BY_32(j, apart) tile_of_bytes(1, 32, o, 0, m, j, apart, NULL)
 #define DOTS_BY_64(j, apart) tile_of_bytes(1, 64, o, 0, m, j, apart, NULL)
-STREAM(stream_float32, VL, DOTS_OF_FLOATS)
-STREAM(stream_float16, VL, DOTS_OF_HALVES)
-STREAM(stream_int8_by_32, AT_ONCE(1), DOTS_BY_32)
-STREAM(stream_int8_by_64, AT_ONCE(1), DOTS_BY_64)
+STREAM(stream_float32, static, VL, DOTS_OF_FLOATS)
+STREAM(stream_float16, static, VL, DOTS_OF_HALVES)
+STREAM(stream_int8_by_32, static, AT_ONCE(1), DOTS_BY_32)
+STREAM(stream_int8_by_64, static, AT_ONCE(1), DOTS_BY_64)
+#ifdef CGPT_VNNI
+#define VNNI_BY_32(j, apart) tile_of_bytes_vnni(1, 32, o, 0, m, j, apart, NULL)
+#define VNNI_BY_64(j, apart) tile_of_bytes_vnni(1, 64, o, 0, m, j, apart, NULL)
+STREAM(stream_vnni_by_32, static CGPT_VNNI, AT_ONCE(1), VNNI_BY_32)
+STREAM(stream_vnni_by_64, static CGPT_VNNI, AT_ONCE(1), VNNI_BY_64)
+#endif
 
 typedef void (*Stream)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, float *);
 
-/* The function for one row of x, or NULL. With AVX-512 units of VL rows stay, which ask ahead: that was
- * enough there, and streams were measured with AVX2 alone (docs/inference.md). */
+/* The function for one row of x, or NULL: sixteen streams of floats, as AVX-512 would read, are no
+ * better than its units of sixteen rows, which ask ahead (docs/inference.md). */
 static Stream stream_for(const Weights *m) {
-    if (VL != 8) return NULL;
+    if (VL < 8 || (VL != 8 && m->form != INT8)) return NULL;
     if (m->form == FLOAT32) return stream_float32;
     if (m->form == FLOAT16) return stream_float16;
+#ifdef CGPT_VNNI
+    if (__builtin_cpu_supports("avx512vnni"))
+        return m->group == 32 ? stream_vnni_by_32 : stream_vnni_by_64;
+#endif
     return m->group == 32 ? stream_int8_by_32 : stream_int8_by_64;
 }
 

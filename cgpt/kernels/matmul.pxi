@@ -171,8 +171,7 @@ cdef void gemm_task(Product *p, Block *block, Py_ssize_t i0, Py_ssize_t first) n
     cdef float *own = cgpt_scratch(SLOT_THREAD, p.kc * (
         block.mc + MR if block.a_panels == NULL else block.nc + NR))
     cdef Operands o
-    o.lying = (columns // NR * NR if block.a_panels != NULL and p.b.column == 1 and p.M <= LYING
-               else 0)
+    o.lying = columns // NR * NR if block.a_panels != NULL and p.b.column == 1 and LYING else 0
     o.shared = block.a_panels == NULL
     for k0 from block.k_begin <= k0 < block.k_end by p.kc:
         o.depth = smaller(p.kc, block.k_end - k0)

@@ -7,10 +7,9 @@
 /* Floats that are asked for ahead at each k: within four tiles, those of the next panel of B. */
 #define AHEAD (NR / 4)
 #define NEAR 24         /* rows of a B that is not packed, asked for into the first cache */
-/* Rows of C up to which a B whose columns lie side by side is not packed: with more, packing costs
- * less than rows that a power of two keeps from staying in the cache together. With AVX2 it always
- * does. */
-#define LYING (VL == 16 ? 96 : 0)
+/* Whether a B whose columns lie side by side is used as it is where C has few rows. With AVX2 packing
+ * costs less than rows that a power of two keeps from staying in the cache together. */
+#define LYING (VL == 16)
 
 /* What becomes of C: it is stored, added to, or stored with a bias for each column added. */
 enum { STORE, ACCUMULATE, ADD_BIAS };
