@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from cgpt.arena import Floats, Workspace
+from cgpt.arrays import Ints
 from cgpt.config import GPTConfig
 from cgpt.layers import GELU, CausalAttention, Layer, LayerNorm, Linear, Residual, Step
 
@@ -28,9 +29,10 @@ class Block(Layer):
         super().plan(workspace)
         workspace.block = ""
 
-    def forward(self, x: Floats, step: Step) -> Floats:
+    def forward(self, x: Floats, step: Step, rows: Ints | None = None) -> Floats:
+        """y (N, C); of the last block, whose rows no other will see, (R, C) for rows (R,)."""
         self.x = x
-        return self.mlp.forward(self.attn.forward(x, step), step)
+        return self.mlp.forward(self.attn.forward(x, step, rows), step)
 
     def again(self, step: Step) -> None:
         """Make what backward reads again, after other blocks have used the same buffers."""

@@ -8,19 +8,18 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.arena import Floats, Parameter, Workspace
-from cgpt.layers import Embedding, Ints, Layer, Step
+from cgpt.layers import Embedding, Ints, Layer
 
 _LOGITS = 1 << 23       # logits that are held at once in training (32 MB), or
 _LEAST_ROWS = 512       # those of so many rows: each block reads the whole table again
 
 
 class Head(Layer):
-    """Logits against a table, and their cross-entropy, for the counted rows only.
+    """Logits against a table, and their cross-entropy.
 
-    logits (R, V) = x (R, C) table^T + bias; a row whose target is -1 is left out of every product.
-    They are held for a block of rows at a time. Where the gradients are known to be zeros, a
-    block's share of them is added in the forward pass while its logits are there; else those of all
-    blocks but the last are made again in the backward pass.
+    logits (R, V) = x (R, C) table^T + bias, held for a block of rows at a time. Where the gradients
+    are known to be zeros, a block's share of them is added in the forward pass while its logits are
+    there; else those of all blocks but the last are made again in the backward pass.
     """
 
     def __init__(self, table: Parameter, bias: Parameter | None = None) -> None:
@@ -34,8 +33,7 @@ class Head(Layer):
         if workspace.keep:
             self.block = min(workspace.rows, max(_LEAST_ROWS, _LOGITS // V))
             self.logits = workspace.shared("logits", V, self.block)
-            self.x, self.dx = workspace.shared("head", C), workspace.shared("d1", C)
-            self.scattered = workspace.shared("d2", C)
+            self.dx = workspace.shared("d1", C)
 
     @property
     def trained(self) -> bool:
@@ -48,20 +46,14 @@ class Head(Layer):
         return logits
 
     def loss(self, x: Floats, targets: Ints, scale: float | None, *,
-             add: bool, smoothing: float = 0.0) -> tuple[float, int]:
-        """Sum of the losses and number of rows counted; with `add` most of backward is done too.
+             add: bool, smoothing: float = 0.0) -> float:
+        """Sum of the losses; with `add` most of backward is done too.
 
-        x (N, C), targets (N,), -1 is ignored; scale of the gradient, default 1 / rows counted;
-        smoothing of the targets as in the cross_entropy kernel.
+        x (R, C), targets (R,); scale of the gradient, default 1 / R; smoothing of the targets as
+        in the cross_entropy kernel.
         """
-        self.smoothing = smoothing
-        self.rows = np.flatnonzero(targets >= 0).astype(np.int32)
-        R = len(self.rows)
-        self.whole = len(targets) == R
-        if not self.whole:
-            K.gather_rows(x, self.rows, self.x[:R])
-        self.counted = x if self.whole else self.x[:R]
-        self.targets = targets[self.rows]
+        R = len(targets)
+        self.x, self.targets, self.smoothing = x, targets, smoothing
         self.scale = 1 / max(R, 1) if scale is None else scale
         *earlier, last = self._blocks(R)
         self.added = add and bool(earlier)
@@ -70,7 +62,7 @@ class Head(Layer):
             if add:
                 self._consume(part)
         self._logits_gradient(last)
-        return float(self.losses[:R].sum(dtype=np.float64)), R
+        return float(self.losses[:R].sum(dtype=np.float64))
 
     def abandon(self) -> None:
         """Take back what loss() has added where backward() never came: there were zeros."""
@@ -80,19 +72,16 @@ class Head(Layer):
                 self.bias.grad.fill(0)
             self.added = False
 
-    def backward(self, dy: Floats, step: Step) -> Floats:
-        """dx (N, C) of the loss; dy is only asked for its length."""
-        R = len(self.rows)
+    def gradient(self) -> Floats:
+        """dx (R, C) of the loss, with which the backward pass begins."""
+        R = len(self.targets)
         *earlier, last = self._blocks(R)
         self._consume(last)
         for part in () if self.added else earlier:
             self._logits_gradient(part)
             self._consume(part)
         self.added = False
-        if self.whole:
-            return self.dx[:R]
-        K.scatter_rows(self.dx[:R], self.rows, self.scattered[:len(dy)])
-        return self.scattered[:len(dy)]
+        return self.dx[:R]
 
     def _blocks(self, R: int) -> list[slice]:
         """Blocks of about equal size, at least one."""
@@ -102,7 +91,7 @@ class Head(Layer):
 
     def _logits_gradient(self, part: slice) -> None:
         """The losses of a block, and in the buffer the gradient of its logits."""
-        logits = self.project(self.counted[part], self.logits[:part.stop - part.start])
+        logits = self.project(self.x[part], self.logits[:part.stop - part.start])
         K.cross_entropy(logits, self.targets[part], self.losses[part], self.scale,
                         smoothing=self.smoothing)
 
@@ -110,7 +99,7 @@ class Head(Layer):
         """dx and the gradients of table and bias from the buffer."""
         dlogits = self.logits[:part.stop - part.start]
         if self.trained:
-            K.linear_backward_weight(dlogits, self.counted[part], self.table.grad,
+            K.linear_backward_weight(dlogits, self.x[part], self.table.grad,
                                      None if self.bias is None else self.bias.grad)
         K.linear_backward_input(dlogits, self.table.data, self.dx[part])
 

@@ -273,6 +273,8 @@ class Residual(Layer):
 
     The branch begins with a LayerNorm and ends with a Linear: without dropout the latter adds x
     to its product as it writes it, and the former adds its dx to the gradient of the stream.
+    One that `narrows` may be asked for some rows of y only; x is whole all the same, since rows
+    see each other in the branch.
     """
 
     def __init__(self, C: int, index: int, ln: LayerNorm, **branch: Layer) -> None:
@@ -280,6 +282,8 @@ class Residual(Layer):
         self.ln = ln
         ln.kept = False
         self.always = False         # whether y stays even where blocks are computed again
+        self.narrows = False
+        self.rows: Ints | None = None       # of y, where not all of them were asked for
         self.branch = [ln, *branch.values()]
         vars(self).update(branch)
         last = self.branch[-1]
@@ -303,6 +307,10 @@ class Residual(Layer):
         for place, layer in enumerate(self.branch):
             layer.plan(workspace, place)
         self.dropout.plan(workspace)
+        if self.narrows:
+            self.narrow = workspace.saved(self.name, "narrow", self.last.weight.shape[1])
+            self.whole = (workspace.shared("d1", self.last.weight.shape[1]) if workspace.keep
+                          else None)
         # Where buffers are shared, x must still not be y: x is that of the other kind of branch.
         self.y = workspace.saved(self.name, "stream." + self.name.rpartition(".")[2], self.C,
                                  always=self.always)
@@ -313,8 +321,13 @@ class Residual(Layer):
             x = layer.forward(x, step)
         return x
 
-    def forward(self, x: Floats, step: Step) -> Floats:
-        y, branch = self.y[:len(x)], self.enter(x, step)
+    def forward(self, x: Floats, step: Step, rows: Ints | None = None) -> Floats:
+        """y (N, C), or (R, C) for rows (R,)."""
+        branch, self.rows = self.enter(x, step), rows
+        if rows is not None:        # the norm's y is not needed any more, and made again later
+            branch = gather(branch, rows, self.narrow)
+            x = gather(x, rows, self.ln.y)
+        y = self.y[:len(x)]
         if step.dropout == 0:
             return self.last.project(branch, y, residual=x)
         branch = self.dropout.forward(self.last.project(branch, y), step)
@@ -322,11 +335,28 @@ class Residual(Layer):
         return y
 
     def backward(self, dy: Floats, step: Step) -> Floats:
-        branch = self.dropout.backward(dy, step)
+        branch = self.last.backward(self.dropout.backward(dy, step), step)
+        if self.rows is not None:
+            N = len(step.positions)
+            branch = scatter(branch, self.rows, self.whole[:N])
+            dy = scatter(dy, self.rows, self.ln.dx[:N])     # a slot that no branch uses
         self.ln.again()
-        for layer in reversed(self.branch[1:]):
+        for layer in reversed(self.branch[1:-1]):
             branch = layer.backward(branch, step)
         return self.ln.add_backward(branch, dy)
+
+
+def gather(x: Floats, rows: Ints, buffer: Floats) -> Floats:
+    """The named rows of x (N, C), in the first ones of the buffer."""
+    y = buffer[:len(rows)]
+    K.gather_rows(x, rows, y)
+    return y
+
+
+def scatter(dy: Floats, rows: Ints, dx: Floats) -> Floats:
+    """dx (N, C), written: dy (R, C) in the named rows, zeros in the others."""
+    K.scatter_rows(dy, rows, dx)
+    return dx
 
 
 class Embedding(Layer):

@@ -58,6 +58,7 @@ class GPT(Inference):
         self.config = config
         self.recompute = recompute
         self._declare()
+        self.blocks[-1].attn.narrows = True
         named = dict(self._named_parameters())
         self.arena = ParameterArena(layout(named.items()), weights)
         self._parameters = named
@@ -217,18 +218,16 @@ class GPT(Inference):
         expect_shape("targets", wanted, np.shape(ids))
         return wanted.reshape(-1)
 
-    def _hidden(self, ids: Ints, step: Step) -> Floats:
-        """The residual stream (N, C) after the last block; ends what backward() could use."""
+    def _normed(self, ids: Ints, step: Step, rows: Ints) -> Floats:
+        """The final norm (R, C) of the rows (R,), rising, out of N, in the buffers of the last
+        reserve(); ends what backward() could use. Other rows are left out where no row needs them:
+        behind the keys and values of the last block."""
         self.abandon()
         x = self.embedding.embed(ids, step)
-        for block in self.blocks:
+        *earlier, last = self.blocks
+        for block in earlier:
             x = block.forward(x, step)
-        return x
-
-    def _normed(self, ids: Ints, step: Step, first: int = 0) -> Floats:
-        """The final norm (N - first, C) of the rows from `first` on, in the inference buffers."""
-        self.reserve(len(ids), training=False)
-        return self.ln_f.forward(self._hidden(ids, step)[first:], step)
+        return self.ln_f.forward(last.forward(x, step, rows if len(rows) < len(x) else None), step)
 
     def forward(self, ids: ArrayLike, targets: ArrayLike, *, offsets: ArrayLike | None = None,
                 positions: ArrayLike | None = None, dropout: float = 0.0, dropout_key: int = 0,
@@ -258,13 +257,14 @@ class GPT(Inference):
         step.dropout, step.key = dropout, dropout_key
         with self._turn:
             self.reserve(len(flat))
-            x = self.ln_f.forward(self._hidden(flat, step), step)
+            counted = np.flatnonzero(wanted >= 0).astype(np.int32)
+            x = self._normed(flat, step, counted)
             if self.arena.data.flags.writeable:     # read-only weights have no backward()
                 self._require_grad()
             add = self.arena.grad is not None and (self.arena.clean or not self.head.trained)
-            total, counted = self.head.loss(x, wanted, scale, add=add, smoothing=label_smoothing)
+            total = self.head.loss(x, wanted[counted], scale, add=add, smoothing=label_smoothing)
             self._step = step
-        return total / max(counted, 1)
+        return total / max(len(counted), 1)
 
     def abandon(self) -> None:
         """Forget the last forward(): no backward() will come. The gradients are as before it."""
@@ -284,8 +284,7 @@ class GPT(Inference):
         if step is None:
             raise ConfigError("backward: call forward(ids, targets) first, once for each backward")
         self._step, self.arena.clean = None, False
-        dx = self.head.backward(self.ln_f.y[:len(step.positions)], step)
-        dx = self.ln_f.backward(dx, step)
+        dx = self.ln_f.backward(self.head.gradient(), step)
         for name, block in zip(reversed(self.block_names()), reversed(self.blocks), strict=True):
             if block is not self.blocks[-1] and self._training.recompute:
                 block.again(step)
@@ -321,10 +320,11 @@ class GPT(Inference):
         """The rows asked for, some at a time, with their logits, which the next ones overwrite."""
         logits = np.empty((min(_HEAD_ROWS, len(rows)), self.config.vocab_size), np.float32)
         with self._turn:
-            x = self._normed(ids, step)
+            self.reserve(len(ids), training=False)
+            x = self._normed(ids, step, rows)
             for start in range(0, len(rows), _HEAD_ROWS):
-                part = rows[start:start + _HEAD_ROWS]
-                yield part, self.head.project(x[part], logits[:len(part)])
+                part = slice(start, start + _HEAD_ROWS)
+                yield rows[part], self.head.project(x[part], logits[:len(x[part])])
 
     # Inference (the rest of it in inference.py)
 
@@ -334,5 +334,7 @@ class GPT(Inference):
 
     def _append_by_layers(self, ids: Ints, places: Ints, cache: KVCache, logits: Floats) -> None:
         step = Step(np.array([0, len(ids)], np.int32), places, cache=cache)
+        rows = np.arange(len(ids) - len(logits), len(ids), dtype=np.int32)
         with self._turn:
-            self.head.project(self._normed(ids, step, len(ids) - len(logits)), logits)
+            self.reserve(len(ids), training=False)
+            self.head.project(self._normed(ids, step, rows), logits)

@@ -55,10 +55,13 @@ def test_base_preset_has_the_promised_size() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_gradients_against_differences(dropout: float) -> None:
-    """Along a random unit direction of each parameter; float32 losses carry about 1e-7 of
-    noise, a step of 0.03 makes that 3e-6, against slopes of about 1e-2."""
+@pytest.mark.parametrize("every", [1, 4])
+def test_gradients_against_differences(dropout: float, every: int) -> None:
+    """With a target at every row or every fourth, along a random unit direction of each parameter;
+    float32 losses carry about 1e-7 of noise, a step of 0.03 makes that 3e-6, against slopes of
+    about 1e-2."""
     gpt, batch, rng = noisy(), packed(), np.random.default_rng(3)
+    batch["targets"][np.arange(70) % every != 0] = -1
 
     def loss() -> float:
         return gpt.forward(**batch, dropout=dropout, dropout_key=9)
@@ -77,6 +80,30 @@ def test_gradients_against_differences(dropout: float) -> None:
         array[...] = before
         expected = float((gradients[name] * direction).sum())
         assert abs(slope - expected) < 3e-5 + 1e-3 * abs(expected), name
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("counted", [slice(1, None, 3), slice(69, None), slice(0, 1)])
+def test_rows_without_target_leave_the_last_block_early(counted: slice, recompute: bool) -> None:
+    """Some rows and then the others give what all give at once, which pass the block whole."""
+    gpt, batch = noisy(), packed()
+    gpt.recompute = recompute
+    targets, left = batch["ids"], np.array(batch["ids"])
+    left[counted] = -1
+    found = []
+    for parts in ([targets], [np.where(left < 0, targets, -1), left]):
+        gpt.gradients()
+        gpt.arena.grad.fill(0)
+        loss = 0.0
+        for part in parts:
+            rows = np.count_nonzero(part >= 0)
+            loss += rows * gpt.forward(**{**batch, "targets": part}, scale=1.0)
+            gpt.backward()
+            assert [len(block.mlp.c_fc.x) for block in gpt.blocks] == [70, rows]
+        found.append((loss, gpt.arena.grad.copy()))
+    (loss, grad), (narrow, parts) = found
+    assert narrow == pytest.approx(loss, rel=1e-6)
+    np.testing.assert_allclose(parts, grad, rtol=1e-4, atol=1e-5 * np.abs(grad).max())
 
 
 def test_packed_documents_are_apart() -> None:
