@@ -1,8 +1,8 @@
 # Products: one packed, blocked matrix product serves y = x W^T, dx = dy W and dW += dy^T x.
 #
-# Where C has many rows, columns of B are packed by all threads into panels of NR columns, and a
-# task takes some rows of C: it packs those rows of A, a block of the depth at a time, and runs the
-# micro-kernel over its tiles. Where C has few rows, A is packed by all threads, and a task takes
+# Where C has many rows or the depth is small, columns of B are packed by all threads into panels of
+# NR columns, and a task takes some rows of C: it packs those rows of A, a block of the depth at a
+# time, and runs the micro-kernel over its tiles. Else A is packed by all threads, and a task takes
 # some columns and packs those of B, or takes them as they lie. What is finished is, while still in
 # the cache, completed by bias, GELU or residual. The depth is cut into blocks that depend on the
 # shape alone and are added in order, so the bits depend neither on the threads nor on the tasks.
@@ -15,7 +15,7 @@ cdef enum:
 cdef enum:
     PACKED = 1 << 21    # floats of packed B at a time: 8 MB stay in the last cache
 cdef enum:
-    SHALLOW = 128       # depth up to which the time is that of writing C
+    SHALLOW = 128       # depth up to which the time is that of writing C, row by row
 cdef enum:
     DEPTH = 2048        # most depth that is packed at once
 
@@ -199,8 +199,7 @@ cdef void gemm_tiles(Product *p, Operands *o, Py_ssize_t i0, Py_ssize_t j0, Py_s
     """What a block of the depth from k0 on adds to rows i0 on and columns j0 on of C."""
     cdef int add = ACCUMULATE if (p.accumulate or k0 > 0) else (
         STORE if p.finish.bias == NULL else ADD_BIAS)
-    # Where the time is that of writing C, it is written row by row.
-    cdef bint along = o.shared and p.K <= SHALLOW
+    cdef bint along = p.K <= SHALLOW
     cdef Py_ssize_t down = blocks(rows, MR), across = blocks(columns, NR), tile, i, j, b_k
     cdef const float *b
     cdef const float *next
@@ -247,7 +246,7 @@ cdef void gemm(Product *p, int threads) noexcept nogil:
     cdef Block block
     p.kc = even_part(p.K, KC, 16)
     depth = even_part(p.K, DEPTH, p.kc)
-    if blocks(p.M, MC) >= 4 * threads:
+    if blocks(p.M, MC) >= 4 * threads or (p.M > MC and p.K <= SHALLOW):
         block.mc = task_size(blocks(p.M, MR), MC // MR, threads) * MR
         columns = even_part(p.N, PACKED // depth, NR)
         block.nc = columns
