@@ -62,10 +62,11 @@ class GPT(Inference):
         named = dict(self._named_parameters())
         self.arena = ParameterArena(layout(named.items()), weights)
         self._parameters = named
-        rng = np.random.Generator(np.random.PCG64(seed))
         for name, parameter in named.items():
             parameter.data = self.arena.view(name)
-            if weights is None:
+        if weights is None:
+            rng = np.random.Generator(np.random.PCG64(seed))
+            for parameter in named.values():
                 parameter.data[...] = parameter.initial(rng)
         self._training: Workspace | None = None
         self._inference: Workspace | None = None

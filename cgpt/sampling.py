@@ -306,7 +306,7 @@ def logprob(logits: Floats, token: int) -> float:
 
 def _check_named(what: str, ids: Iterable[int], vocab_size: int) -> NDArray[np.int64]:
     """Distinct ids in rising order. Raises ConfigError where one is out of range."""
-    found = np.unique(np.fromiter(ids, dtype=np.int64))
+    found = np.array(sorted(set(ids)), np.int64)    # np.unique would import all of numpy.ma
     if found.size and not 0 <= found[0] <= found[-1] < vocab_size:
         raise ConfigError(f"{what} token ids must be between 0 and {vocab_size - 1}, found "
                           f"{found[0]} to {found[-1]}")
