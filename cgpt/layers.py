@@ -325,8 +325,10 @@ class Residual(Layer):
         """y (N, C), or (R, C) for rows (R,)."""
         branch, self.rows = self.enter(x, step), rows
         if rows is not None:        # the norm's y is not needed any more, and made again later
-            branch = gather(branch, rows, self.narrow)
-            x = gather(x, rows, self.ln.y)
+            R = len(rows)
+            K.gather_rows(branch, rows, self.narrow[:R])
+            K.gather_rows(x, rows, self.ln.y[:R])
+            branch, x = self.narrow[:R], self.ln.y[:R]
         y = self.y[:len(x)]
         if step.dropout == 0:
             return self.last.project(branch, y, residual=x)
@@ -338,25 +340,14 @@ class Residual(Layer):
         branch = self.last.backward(self.dropout.backward(dy, step), step)
         if self.rows is not None:
             N = len(step.positions)
-            branch = scatter(branch, self.rows, self.whole[:N])
-            dy = scatter(dy, self.rows, self.ln.dx[:N])     # a slot that no branch uses
+            K.scatter_rows(branch, self.rows, self.whole[:N])
+            # The norm's dx is free: it adds to the stream's gradient, which lies there from here on.
+            K.scatter_rows(dy, self.rows, self.ln.dx[:N])
+            branch, dy = self.whole[:N], self.ln.dx[:N]
         self.ln.again()
         for layer in reversed(self.branch[1:-1]):
             branch = layer.backward(branch, step)
         return self.ln.add_backward(branch, dy)
-
-
-def gather(x: Floats, rows: Ints, buffer: Floats) -> Floats:
-    """The named rows of x (N, C), in the first ones of the buffer."""
-    y = buffer[:len(rows)]
-    K.gather_rows(x, rows, y)
-    return y
-
-
-def scatter(dy: Floats, rows: Ints, dx: Floats) -> Floats:
-    """dx (N, C), written: dy (R, C) in the named rows, zeros in the others."""
-    K.scatter_rows(dy, rows, dx)
-    return dx
 
 
 class Embedding(Layer):

@@ -64,7 +64,7 @@ class GPT(Inference):
         self._parameters = named
         for name, parameter in named.items():
             parameter.data = self.arena.view(name)
-        if weights is None:
+        if weights is None:         # else numpy.random, which takes long to load, is not needed
             rng = np.random.Generator(np.random.PCG64(seed))
             for parameter in named.values():
                 parameter.data[...] = parameter.initial(rng)

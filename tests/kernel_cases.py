@@ -452,6 +452,8 @@ PRODUCTS = [
     {"N": 600, "K": 1030, "M": 100},
     {"N": 30, "K": 100, "M": 500},                  # few rows: W as it lies, but its last columns
     {"N": 130, "K": 70, "M": 400},
+    {"N": 128, "K": 70, "M": 340},                  # dW: the deepest that is written row by row
+    {"N": 129, "K": 70, "M": 340},
     {"N": 300, "K": 70, "M": 50},                   # two lots of rows beside each other (MOST_ROWS)
     {"N": 2100, "K": 20, "M": 40},                  # several depths of packing (DEPTH)
     {"N": 20, "K": 40, "M": 2100},

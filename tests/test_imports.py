@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_llm import small_llm
+
+from cgpt.checkpoint import save_model_binary
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cgpt"
@@ -126,6 +129,17 @@ def test_import_stays_light() -> None:
             "cgpt.load_model_auto; "
             "print([m for m in ('jieba', 'click', 'rich', 'torch') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_chat_stays_light(tmp_path: Path) -> None:
+    """Parts of NumPy that take longer to import than the model to load."""
+    path = save_model_binary(small_llm(), tmp_path / "m.bin")
+    code = ("import sys, cgpt; llm = cgpt.load_model_auto(sys.argv[1], training=False); "
+            "list(cgpt.ChatSession(llm).reply('你好')); "
+            "print([m for m in ('numpy.ma', 'numpy.random', 'jieba') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True,
+                          check=True)
     assert done.stdout.strip() == "[]"
 
 

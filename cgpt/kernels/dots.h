@@ -261,8 +261,8 @@ typedef void (*Dots)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, c
  * are read as streams, each of which goes on from row to row: those a processor foresees by itself,
  * where a stream that ends with every row has to be asked for ahead. */
 #define STREAM(NAME, FUNCTION, streams, DOTS)                                                   \
-    FUNCTION void NAME(const Weights *m, const Operand *o, Py_ssize_t first, Py_ssize_t last,     \
-                     float *out) {                                                              \
+    FUNCTION void NAME(const Weights *m, const Operand *o, Py_ssize_t first, Py_ssize_t last,   \
+                       float *out) {                                                            \
         const Py_ssize_t units = (last - first) / VL, left = last - first - units * VL;         \
         const Py_ssize_t each = VL / (streams), n = units * each;                               \
         float sums[VL];                                                                         \
@@ -300,7 +300,7 @@ typedef void (*Stream)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t,
 /* The function for one row of x, or NULL: sixteen streams of floats, as AVX-512 would read, are no
  * better than its units of sixteen rows, which ask ahead (docs/inference.md). */
 static Stream stream_for(const Weights *m) {
-    if (VL < 8 || (VL != 8 && m->form != INT8)) return NULL;
+    if (VL < 8 || (VL == 16 && m->form != INT8)) return NULL;
     if (m->form == FLOAT32) return stream_float32;
     if (m->form == FLOAT16) return stream_float16;
 #ifdef CGPT_VNNI

@@ -1,4 +1,4 @@
-# Embedding, and the choice of rows that the head computes.
+# Embedding, and the choice of rows that leave the last block.
 
 cdef enum:
     COLUMNS = 64    # columns of one task of the backward sums

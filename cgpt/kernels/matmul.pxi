@@ -1,11 +1,12 @@
 # Products: one packed, blocked matrix product serves y = x W^T, dx = dy W and dW += dy^T x.
 #
-# Where C has many rows or the depth is small, columns of B are packed by all threads into panels of
-# NR columns, and a task takes some rows of C: it packs those rows of A, a block of the depth at a
-# time, and runs the micro-kernel over its tiles. Else A is packed by all threads, and a task takes
-# some columns and packs those of B, or takes them as they lie. What is finished is, while still in
-# the cache, completed by bias, GELU or residual. The depth is cut into blocks that depend on the
-# shape alone and are added in order, so the bits depend neither on the threads nor on the tasks.
+# Where C has many rows, or fewer and the depth is small, columns of B are packed by all threads
+# into panels of NR columns, and a task takes some rows of C: it packs those rows of A, a block of
+# the depth at a time, and runs the micro-kernel over its tiles. Else A is packed by all threads,
+# and a task takes some columns and packs those of B, or takes them as they lie. What is finished
+# is, while still in the cache, completed by bias, GELU or residual. The depth is cut into blocks
+# that depend on the shape alone and are added in order, so the bits depend neither on the threads
+# nor on the tasks.
 # Source: Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".
 
 cdef enum:
@@ -15,7 +16,7 @@ cdef enum:
 cdef enum:
     PACKED = 1 << 21    # floats of packed B at a time: 8 MB stay in the last cache
 cdef enum:
-    SHALLOW = 128       # depth up to which the time is that of writing C, row by row
+    SHALLOW = 128       # depth up to which C is written row by row: writing it is the time
 cdef enum:
     DEPTH = 2048        # most depth that is packed at once
 
@@ -246,7 +247,8 @@ cdef void gemm(Product *p, int threads) noexcept nogil:
     cdef Block block
     p.kc = even_part(p.K, KC, 16)
     depth = even_part(p.K, DEPTH, p.kc)
-    if blocks(p.M, MC) >= 4 * threads or (p.M > MC and p.K <= SHALLOW):
+    if blocks(p.M, MC) >= 4 * threads or (
+            blocks(p.M, MC) >= 2 * threads and p.K <= SHALLOW):
         block.mc = task_size(blocks(p.M, MR), MC // MR, threads) * MR
         columns = even_part(p.N, PACKED // depth, NR)
         block.nc = columns
