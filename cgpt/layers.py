@@ -341,7 +341,7 @@ class Residual(Layer):
         if self.rows is not None:
             N = len(step.positions)
             K.scatter_rows(branch, self.rows, self.whole[:N])
-            # The norm's dx is free: it adds to the stream's gradient, which lies there from here on.
+            # The norm adds to the stream's gradient, which lies from here on in its own free dx.
             K.scatter_rows(dy, self.rows, self.ln.dx[:N])
             branch, dy = self.whole[:N], self.ln.dx[:N]
         self.ln.again()
