@@ -282,7 +282,7 @@ class Residual(Layer):
         self.ln = ln
         ln.kept = False
         self.always = False         # whether y stays even where blocks are computed again
-        self.narrows = False
+        self.narrows = False        # whether some rows of y may be asked for
         self.rows: Ints | None = None       # of y, where not all of them were asked for
         self.branch = [ln, *branch.values()]
         vars(self).update(branch)
@@ -308,9 +308,9 @@ class Residual(Layer):
             layer.plan(workspace, place)
         self.dropout.plan(workspace)
         if self.narrows:
-            self.narrow = workspace.saved(self.name, "narrow", self.last.weight.shape[1])
-            self.whole = (workspace.shared("d1", self.last.weight.shape[1]) if workspace.keep
-                          else None)
+            width = self.last.weight.shape[1]
+            self.narrow = workspace.saved(self.name, "narrow", width)
+            self.whole = workspace.shared("d1", width) if workspace.keep else None
         # Where buffers are shared, x must still not be y: x is that of the other kind of branch.
         self.y = workspace.saved(self.name, "stream." + self.name.rpartition(".")[2], self.C,
                                  always=self.always)

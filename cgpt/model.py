@@ -219,10 +219,12 @@ class GPT(Inference):
         expect_shape("targets", wanted, np.shape(ids))
         return wanted.reshape(-1)
 
-    def _normed(self, ids: Ints, step: Step, rows: Ints) -> Floats:
-        """The final norm (R, C) of the rows (R,), rising, out of N, in the buffers of the last
-        reserve(); ends what backward() could use. Other rows are left out where no row needs them:
-        behind the keys and values of the last block."""
+    def _normed(self, ids: Ints, step: Step, rows: Ints, *, training: bool = False) -> Floats:
+        """The final norm (R, C) of the rows (R,), rising, out of N; ends what backward() could use.
+
+        Other rows are left out where no row needs them: behind the last block's keys and values.
+        """
+        self.reserve(len(ids), training=training)
         self.abandon()
         x = self.embedding.embed(ids, step)
         *earlier, last = self.blocks
@@ -257,9 +259,8 @@ class GPT(Inference):
                 raise ConfigError(f"{name}: found {value}, expected at least 0 and below 1")
         step.dropout, step.key = dropout, dropout_key
         with self._turn:
-            self.reserve(len(flat))
             counted = np.flatnonzero(wanted >= 0).astype(np.int32)
-            x = self._normed(flat, step, counted)
+            x = self._normed(flat, step, counted, training=True)
             if self.arena.data.flags.writeable:     # read-only weights have no backward()
                 self._require_grad()
             add = self.arena.grad is not None and (self.arena.clean or not self.head.trained)
@@ -321,7 +322,6 @@ class GPT(Inference):
         """The rows asked for, some at a time, with their logits, which the next ones overwrite."""
         logits = np.empty((min(_HEAD_ROWS, len(rows)), self.config.vocab_size), np.float32)
         with self._turn:
-            self.reserve(len(ids), training=False)
             x = self._normed(ids, step, rows)
             for start in range(0, len(rows), _HEAD_ROWS):
                 part = slice(start, start + _HEAD_ROWS)
@@ -337,5 +337,4 @@ class GPT(Inference):
         step = Step(np.array([0, len(ids)], np.int32), places, cache=cache)
         rows = np.arange(len(ids) - len(logits), len(ids), dtype=np.int32)
         with self._turn:
-            self.reserve(len(ids), training=False)
             self.head.project(self._normed(ids, step, rows), logits)

@@ -247,8 +247,7 @@ cdef void gemm(Product *p, int threads) noexcept nogil:
     cdef Block block
     p.kc = even_part(p.K, KC, 16)
     depth = even_part(p.K, DEPTH, p.kc)
-    if blocks(p.M, MC) >= 4 * threads or (
-            blocks(p.M, MC) >= 2 * threads and p.K <= SHALLOW):
+    if blocks(p.M, MC) >= (2 if p.K <= SHALLOW else 4) * threads:
         block.mc = task_size(blocks(p.M, MR), MC // MR, threads) * MR
         columns = even_part(p.N, PACKED // depth, NR)
         block.nc = columns
