@@ -14,7 +14,7 @@ from cgpt.generate import Token, decode, follow
 from cgpt.llm import LLM
 from cgpt.sampling import Sampler, SamplingConfig
 from cgpt.session_file import Saved, read_session, write_session
-from cgpt.streaming import Piece, pieces
+from cgpt.streaming import Piece, pieces, text_of
 from cgpt.template import template_of
 
 _ANSWER_SHARE = 4       # at least a quarter of the context is kept free for an answer
@@ -316,7 +316,7 @@ class ChatSession:
         knows; another way to write the same text would have to be inferred."""
         tokenizer, template = self._llm.tokenizer, self._template
         ids = template.message("user", question)
-        if said and tokenizer.decode(said) == answer:
+        if said and text_of(said, tokenizer, ()) == answer:
             return [*ids, *template.cue, *said, tokenizer.eos_id]
         return ids + template.message("assistant", answer)
 

@@ -39,7 +39,7 @@ def write_session(path: str | os.PathLike[str], saved: Saved) -> Path:
               "sampling": saved.sampling.to_dict(), "drawn": saved.drawn,
               "messages": [{"role": one.role, "content": one.content} for one in saved.messages]}
     text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
-    data = text.encode("utf-8", "surrogatepass")
+    data = text.encode("utf-8", "backslashreplace")     # half a pair becomes JSON's \ud83d
 
     def write(out: Output) -> None:
         out.write(data)

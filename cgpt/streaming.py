@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from cgpt.tokenizer import Tokenizer
+from cgpt.tokenizer import StreamDecoder, Tokenizer
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,14 @@ class StopFilter:
                      if any(one.startswith(text[-n:]) for one in self._stop)), 0)
 
 
+def completed(decoder: StreamDecoder, token: int) -> str:
+    """The text that a generated token completes, U+FFFD for lone surrogates.
+
+    A text from outside may hold those, and keeps them; what a model says can always be encoded.
+    """
+    return _LONE_SURROGATE.sub("\ufffd", decoder.push(token))
+
+
 class Watch:
     """Sees from tokens, one by one, where a stop string is completed."""
 
@@ -63,7 +74,7 @@ class Watch:
 
     def stopped_by(self, token: int) -> bool:
         """Whether `token` completes a stop string."""
-        self._texts.push(self._decoder.push(token))
+        self._texts.push(completed(self._decoder, token))
         return self._texts.stopped
 
 
@@ -95,7 +106,7 @@ def pieces(tokens: Generator[tuple[int, float | None], None, None], tokenizer: T
             ids.append(token)
             if value is not None:
                 logprobs.append(value)
-            if text := texts.push(decoder.push(token)):
+            if text := texts.push(completed(decoder, token)):
                 yield piece(text)
             if texts.stopped:
                 break

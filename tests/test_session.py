@@ -190,7 +190,9 @@ def test_half_characters_in_a_message_are_saved(llm, tmp_path):
     session = ChatSession(llm, GREEDY)
     "".join(session.reply("谢谢\ud83d"))
     assert session.turns == 1
-    assert ChatSession.load(llm, session.save(tmp_path / "a.json")).history == session.history
+    path = session.save(tmp_path / "a.json")
+    assert ChatSession.load(llm, path).history == session.history
+    assert json.loads(path.read_text(encoding="utf-8"))["messages"][0]["content"] == "谢谢\ud83d"
 
 
 GOOD = {"format": "cgpt-session", "version": 1, "system": None, "sampling": {}, "drawn": 0,

@@ -104,6 +104,16 @@ def test_half_a_character_at_the_end():
     assert [token for piece in found for token in piece.ids] == ids
 
 
+def test_a_lone_surrogate_is_shown_as_what_can_be_encoded():
+    tokenizer = small_tokenizer()
+    ids = tokenizer.encode("你\udf1d好")
+    assert tokenizer.decode(ids) == "你\udf1d好"
+    assert text_of(ids, tokenizer, ()) == "你\ufffd好"
+    assert text_of(ids, tokenizer, ("\ufffd",)) == "你"
+    watch = Watch(tokenizer, ("\ufffd",))
+    assert [watch.stopped_by(token) for token in ids[:-1]] == [False, False, False, True]
+
+
 def test_the_tokens_are_closed_with_the_pieces():
     closed = []
 
