@@ -23,7 +23,7 @@ lint: $(VENV)/.installed-dev
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "cgpt: $(PYTHON) could not make a virtual environment in $(VENV) (Debian/Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 1; }
 
-INSTALLING := @echo "正在编译并安装到 $(VENV)，约半分钟 / compiling and installing into $(VENV), about half a minute"
+INSTALLING := @echo "正在编译并安装到 $(VENV)，一两分钟 / compiling and installing into $(VENV), one to two minutes"
 
 $(VENV)/.installed: $(BIN)/python $(SOURCES)
 	$(INSTALLING)
