@@ -26,8 +26,10 @@ KINDS = ("words", "chars", "bpe")            # of a vocabulary
 FORMS = ("float32", "float16", "int8")      # of a model's matrices, in memory and in files
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
 
+SHAPE = ("n_layer", "n_head", "n_embd", "n_ff", "block_size")    # fields that shape the graph
+
 # Generous limits that keep every size product far inside 63 bits.
-_MOST = {"n_layer": 1024, "n_head": 1024, "n_embd": 65536, "n_ff": 1 << 18,
+MOST = {"n_layer": 1024, "n_head": 1024, "n_embd": 65536, "n_ff": 1 << 18,
          "vocab_size": 1 << 24, "block_size": 1 << 20}
 
 Config = TypeVar("Config", bound="_Config")
@@ -98,10 +100,10 @@ class GPTConfig(_Config):
     block_size: int = 128
 
     def __post_init__(self) -> None:
-        _check_int("GPTConfig", "n_embd", self.n_embd, 1, _MOST["n_embd"])
+        _check_int("GPTConfig", "n_embd", self.n_embd, 1, MOST["n_embd"])
         if self.n_ff == 0 and isinstance(self.n_ff, int) and not isinstance(self.n_ff, bool):
             object.__setattr__(self, "n_ff", 4 * self.n_embd)
-        for name, most in _MOST.items():
+        for name, most in MOST.items():
             _check_int("GPTConfig", name, getattr(self, name), 1, most)
         if self.n_embd % self.n_head:
             raise ConfigError(

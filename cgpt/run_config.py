@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cgpt.config import KINDS, GPTConfig, TrainConfig, _check_int, _Config
+from cgpt.config import KINDS, SHAPE, GPTConfig, TrainConfig, _check_int, _Config
 from cgpt.data import packaged_data
 from cgpt.errors import ConfigError
 
@@ -30,7 +30,8 @@ class RunConfig(_Config):
     pretrain, chat   files or folders of the two phases, as given; () skips the phase
     init             file of a model whose weights, shape and vocabulary the run begins with; ""
                      for fresh ones, as preset, vocab_size and tokenizer say
-    preset           shape of the model
+    preset           shape of the model; n_layer, n_head, n_embd, n_ff and block_size change it
+                     where they are not None (n_ff 0 is 4 * n_embd)
     vocab_size       most tokens of the vocabulary; None for the preset's
     tokenizer        kind of vocabulary to learn ("words", "chars", "bpe"), or a .json or .bin file
                      that holds one
@@ -46,6 +47,11 @@ class RunConfig(_Config):
     chat: tuple[str, ...] = ()
     init: str = ""
     preset: str = "small"
+    n_layer: int | None = None
+    n_head: int | None = None
+    n_embd: int | None = None
+    n_ff: int | None = None
+    block_size: int | None = None
     vocab_size: int | None = None
     tokenizer: str = "words"
     keep_duplicates: bool = False
@@ -78,11 +84,16 @@ class RunConfig(_Config):
                 raise ConfigError(f"RunConfig: {name} must be a TrainConfig, found {value!r}")
             object.__setattr__(self, name, replace(value, seed=self.seed))
         self.shape()
+        for name in SHAPE if self.init else ():
+            if getattr(self, name) is not None:
+                raise ConfigError(f"RunConfig: init names a model, which has its own shape, found "
+                                  f"{name}={getattr(self, name)}; leave one of the two out")
 
     def shape(self) -> GPTConfig:
         """The model's shape, with the most tokens that its vocabulary may have."""
-        changes = {} if self.vocab_size is None else {"vocab_size": self.vocab_size}
-        return GPTConfig.preset(self.preset, **changes)
+        changes = {name: getattr(self, name) for name in (*SHAPE, "vocab_size")}
+        return GPTConfig.preset(self.preset, **{name: value for name, value in changes.items()
+                                                if value is not None})
 
     def phase(self, name: str) -> tuple[tuple[str, ...], TrainConfig]:
         """(paths, TrainConfig) of "pretrain" or "finetune"."""

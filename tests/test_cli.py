@@ -25,6 +25,7 @@ from cgpt.cli import main
 from cgpt.cli.app import spread_values
 from cgpt.cli.bench.measure import Measurement, ratio
 from cgpt.cli.models import one_line
+from cgpt.cli.root import MODULES
 
 MODEL = "checkpoints/model_final.bin"
 TRAIN = ("train", "--pretrain", "texts.json", "--chat", "chats.jsonl", "--preset", "tiny")
@@ -91,6 +92,14 @@ def test_help_is_quick_and_imports_little() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env=environment(), check=True)
     assert done.stdout.rstrip().endswith("[]") and "命令:" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["", *MODULES, *(f"tokenizer {one}" for one in (
+    "train", "encode", "inspect"))])
+def test_h_is_help_of_every_command(run: Run, command: str) -> None:
+    short, whole = run(*command.split(), "-h"), run(*command.split(), "--help")
+    assert short == whole and short[0] == 0 and short[2] == ""
+    assert short[1].startswith(f"用法: cgpt {command}".rstrip()) and "  -h, --help " in short[1]
 
 
 @pytest.mark.parametrize(("args", "sentence"), [

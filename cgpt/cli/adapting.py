@@ -11,7 +11,6 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command
-from cgpt.cli.config_file import OF_THE_MODEL
 from cgpt.cli.memory import human_size
 from cgpt.cli.messages import t
 from cgpt.cli.saving import save_model
@@ -27,10 +26,6 @@ ADAPTER = ("lora_alpha", "lora_layers")
 
 def check_options(config: RunConfig, values: dict[str, Any]) -> None:
     """Raises ConfigError for options that would do nothing beside the others."""
-    for name in OF_THE_MODEL if config.init else ():
-        if values.get(name) is not None:
-            raise ConfigError(f"--init {config.init} brings its own shape and vocabulary; leave "
-                              f"out --{name.replace('_', '-')}")
     for name in ADAPTER if not config.finetune_train.lora_rank else ():
         if values.get(name):
             raise ConfigError(f"--{name.replace('_', '-')} is of a LoRA adapter, which has no rank "

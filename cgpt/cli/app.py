@@ -141,7 +141,7 @@ class _Face:
         """--lang and --help, which every command has."""
         return [Option(["--lang"], metavar="zh|en", is_eager=True, expose_value=False,
                        callback=_take_language),
-                Option(["--help"], is_flag=True, is_eager=True, expose_value=False,
+                Option(["-h", "--help"], is_flag=True, is_eager=True, expose_value=False,
                        callback=_show_help)]
 
     def get_help(self, ctx: click.Context) -> str:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli.app import Option, nearest
+from cgpt.config import SHAPE
 from cgpt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from cgpt.run_config import RunConfig
 
 TABLES = ("pretrain_train", "finetune_train")
-OF_THE_MODEL = ("preset", "vocab_size", "tokenizer")     # what --init brings itself
+OF_THE_MODEL = ("preset", *SHAPE, "vocab_size", "tokenizer")    # what --init brings itself
 FINGERPRINT = "data_fingerprint"
 _META = "cgpt.config_file"          # where the context keeps what is no option
 

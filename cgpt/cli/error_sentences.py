@@ -130,6 +130,9 @@ SENTENCES: dict[str, str] = {
     "{rest}); choose another pair":
         "GPTConfig: n_head 应整除 n_embd，而现在 n_head={n_head}，n_embd={n_embd}（余 {rest}）；"
         "请换一对值",
+    "RunConfig: init names a model, which has its own shape, found {name}={value}; leave one of "
+    "the two out":
+        "RunConfig: init 指定的模型自带形状，而现在 {name}={value}；请去掉其中之一",
     "GPTConfig: unknown preset '{name}'; known: {known}":
         "GPTConfig: 未知的预设 '{name}'；可用的预设: {known}",
     "{owner}: {name} must be a list of names, found {value}":

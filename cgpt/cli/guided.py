@@ -39,6 +39,11 @@ class GuidedOptions:
     """What the guided run may be told beforehand; None leaves the default recipe as it is."""
 
     preset: str | None = None
+    n_layer: int | None = None
+    n_head: int | None = None
+    n_embd: int | None = None
+    n_ff: int | None = None
+    block_size: int | None = None
     seed: int | None = None
     max_steps: int | None = None
     pretrain_epochs: int | None = None

@@ -110,6 +110,12 @@ OPTIONS: dict[str, tuple[str, str]] = {
              "training data: files or folders, several; dialogues are for fine-tuning, the rest "
              "for pre-training"),
     "preset": ("模型大小", "size of the model"),
+    "n_layer": ("Transformer 层数 (默认随 --preset，下同)",
+                "transformer layers (by default the preset's, as the next four)"),
+    "n_head": ("注意力头数，须整除 --n-embd", "attention heads; must divide --n-embd"),
+    "n_embd": ("模型宽度", "width of the model"),
+    "n_ff": ("前馈层宽度，0 为 --n-embd 的 4 倍", "width of the MLP, 0 for 4 times --n-embd"),
+    "block_size": ("上下文的词数", "tokens of the context"),
     "pretrain": ("预训练数据: 文件或文件夹，可多个", "texts: files or folders, several"),
     "chat": ("对话数据: 文件或文件夹，可多个", "dialogues: files or folders, several"),
     "config": ("TOML 文件，键为选项名", "TOML file; its keys are names of options"),

@@ -14,7 +14,7 @@ from cgpt.cli.samples import EVERY
 from cgpt.cli.saving import CHECKPOINTS
 from cgpt.cli.terminal import clean
 from cgpt.cli.view_text import FORMATS
-from cgpt.config import FORMS, OPTIMIZERS, PRESETS, SCHEDULES
+from cgpt.config import FORMS, MOST, OPTIMIZERS, PRESETS, SCHEDULES, SHAPE
 
 if TYPE_CHECKING:
     from cgpt.sampling import SamplingConfig
@@ -66,9 +66,11 @@ parallel = option("--parallel", type=OneOf(("none", "mpi")), metavar="none|mpi")
 as_json = option("--json", "as_json", is_flag=True)
 seed = option("--seed", type=Number(0, (1 << 63) - 1, whole=True), metavar="N")
 weights = option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS))
-preset = option("--preset", type=OneOf(tuple(PRESETS)), metavar="|".join(PRESETS))
-
-
+# A preset and what differs from it; 0 for n_ff is four times n_embd.
+shape = _group(
+    option("--preset", type=OneOf(tuple(PRESETS)), metavar="|".join(PRESETS)),
+    *(option(f"--{name.replace('_', '-')}", type=Number(name != "n_ff", MOST[name], whole=True),
+             metavar="N") for name in SHAPE))
 
 class Bias(click.ParamType):
     """ID=F: a token id and what is added to its logit."""

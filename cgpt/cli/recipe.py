@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.cli.config_file import with_fields
+from cgpt.cli.config_file import OF_THE_MODEL, with_fields
 from cgpt.cli.messages import t
+from cgpt.config import SHAPE
 from cgpt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,12 +79,21 @@ def shape_of(path: str | None) -> dict[str, int] | None:
     return describe(path)["config"] if path else None
 
 
+def check_init(values: dict[str, Any]) -> None:
+    """Raises ConfigError for an option of the model beside the model that --init names."""
+    for name in OF_THE_MODEL if values.get("init") else ():
+        if values.get(name) is not None:
+            raise ConfigError(f"--init {values['init']} brings its own shape and vocabulary; leave "
+                              f"out --{name.replace('_', '-')}")
+
+
 def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> RunConfig:
     """The recipe with the options given; None leaves a field as the recipe has it.
 
     fields  of the RunConfig, from a file; options come on top of them
     Raises CheckpointError where the model of --init cannot be read.
     """
+    check_init(values)
     shape = shape_of(values.get("init"))
     pretrain, chat = (tuple(values.get(name) or ()) for name in ("pretrain", "chat"))
     if values.get("data"):
@@ -96,7 +106,7 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
                          chat=chat)
     else:
         config = default_recipe(values.get("preset"))
-    changes = {key: values[key] for key in ("init", "vocab_size", "seed", "tokenizer")
+    changes = {key: values[key] for key in ("init", *SHAPE, "vocab_size", "seed", "tokenizer")
                if values.get(key) is not None}
     changes.update({key: values[key] for key in ("keep_duplicates", "mix") if values.get(key)})
     if fields:

@@ -30,7 +30,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
 
 @click.group("cgpt", cls=LazyGroup, modules=MODULES, invoke_without_command=True)
 @option("--data", metavar="PATH", multiple=True)
-@options.preset
+@options.shape
 @options.seed
 @option("--max-steps", type=options.COUNT, metavar="N")
 @options.phases

@@ -56,7 +56,7 @@ def train(paths: tuple[str, ...], kind: str, vocab_size: int, out: str, as_json:
 
 @click.command("tokenizer encode", cls=Command)
 @click.argument("file")
-@click.argument("text", required=False)
+@click.argument("text", required=False, metavar="[TEXT]")
 @options.as_json
 def encode(file: str, text: str | None, as_json: bool) -> int:
     """The tokens of a text (or of stdin) with a vocabulary or a model's."""

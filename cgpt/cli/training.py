@@ -40,7 +40,7 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 @option("--data", metavar="PATH...", multiple=True, type=PATHS)
 @option("--pretrain", metavar="PATH...", multiple=True, type=PATHS)
 @option("--chat", metavar="PATH...", multiple=True, type=PATHS)
-@options.preset
+@options.shape
 @option("--tokenizer", metavar="words|chars|bpe|FILE")
 @option("--config", metavar="FILE.toml", is_eager=True, callback=read_config, expose_value=False)
 @option("--out", metavar="PATH", default=FINAL, note=FINAL, callback=options.model_path)
