@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
-from cgpt.errors import ConfigError
+from cgpt.errors import ConfigError, shown
 
 # Shapes by name. vocab_size is the most the tokenizer may learn; a small corpus gives fewer.
 PRESETS: dict[str, dict[str, int]] = {
@@ -35,16 +36,51 @@ MOST = {"n_layer": 1024, "n_head": 1024, "n_embd": 65536, "n_ff": 1 << 18,
 Config = TypeVar("Config", bound="_Config")
 
 
+_PLAIN: tuple[type, ...] = (bool, int, float, str)
+
+
+def plain(value: Any) -> Any:
+    """NumPy's scalars and subclasses of str, int and float as plain values, also inside lists,
+    tuples and dictionaries; anything else as it is.
+
+    So a field says the same in JSON and in an error, whatever it was computed with.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind in (list, tuple):
+        return kind(map(plain, value))
+    if kind is dict:
+        return {plain(key): plain(one) for key, one in value.items()}
+    if kind.__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = float(value) if value.dtype.kind == "f" else value.item()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    return str.__str__(value) if isinstance(value, str) else value  # not the name of an Enum
+
+
 class _Config:
-    """What both configurations share: plain-dict round trip with unknown names refused."""
+    """What the configurations share: plain values, and a round trip through a dictionary that
+    refuses unknown names."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, one.name, plain(getattr(self, one.name)))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, JSON-ready."""
         return asdict(self)  # type: ignore[call-overload]
 
     @classmethod
-    def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
+    def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
         """Build from a mapping. Raises ConfigError naming an unknown field or a bad value."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{cls.__name__}: expected the fields by name, found "
+                              f"{shown(values)}")
         known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
         for name in values:
             if name not in known:
@@ -53,30 +89,56 @@ class _Config:
         return cls(**values)
 
 
-def _check_int(owner: str, name: str, value: Any, least: int, most: int | None = None) -> None:
+def _check_int(owner: str, name: str, value: Any, least: int, most: int | None = None) -> int:
+    """The value as a plain int. Raises ConfigError for all but whole numbers in the range."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{owner}: {name} must be a whole number, found {value!r}")
+        raise ConfigError(f"{owner}: {name} must be a whole number, found {shown(value)}")
     if value < least or (most is not None and value > most):
         span = f"at least {least}" if most is None else f"between {least} and {most}"
-        raise ConfigError(f"{owner}: {name} must be {span}, found {value}")
+        raise ConfigError(f"{owner}: {name} must be {span}, found {shown(value)}")
+    return value
 
 
 def _check_float(owner: str, name: str, value: Any, least: float, most: float = math.inf,
-                 *, open_below: bool = False, open_above: bool = False) -> None:
+                 *, open_below: bool = False, open_above: bool = False) -> float:
+    """The value as a plain number. Raises ConfigError for all but finite ones in the range."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{owner}: {name} must be a number, found {value!r}")
+        raise ConfigError(f"{owner}: {name} must be a number, found {shown(value)}")
     low = value <= least if open_below else value < least
     high = value >= most if open_above else value > most
-    if not math.isfinite(value) or low or high:
+    if low or high or not -sys.float_info.max <= value <= sys.float_info.max:
         left, right = "(" if open_below else "[", ")" if open_above else "]"
         raise ConfigError(
             f"{owner}: {name} must be a finite number in {left}{least}, {most}{right}, "
-            f"found {value}")
+            f"found {shown(value)}")
+    return value
 
 
-def _check_choice(owner: str, name: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{owner}: unknown {name} {value!r:.60}; known: {', '.join(known)}")
+def _check_bool(owner: str, name: str, value: Any) -> bool:
+    """The value as a plain bool. Raises ConfigError for anything else."""
+    value = plain(value)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{owner}: {name} must be true or false, found {shown(value)}")
+    return value
+
+
+def _check_names(owner: str, name: str, value: Any) -> tuple[str, ...]:
+    """The value as a tuple of plain str. Raises ConfigError for anything else."""
+    listed = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+    names = tuple(map(plain, value)) if listed else ()
+    if not listed or not all(isinstance(one, str) for one in names):
+        raise ConfigError(f"{owner}: {name} must be a list of names, found {shown(value)}")
+    return names
+
+
+def _check_choice(owner: str, name: str, value: Any, known: Collection[str]) -> str:
+    """The value as a plain str. Raises ConfigError for all but the known ones."""
+    value = plain(value)
+    if not isinstance(value, str) or value not in known:
+        raise ConfigError(f"{owner}: unknown {name} {shown(value)}; known: {', '.join(known)}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -100,8 +162,9 @@ class GPTConfig(_Config):
     block_size: int = 128
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_int("GPTConfig", "n_embd", self.n_embd, 1, MOST["n_embd"])
-        if self.n_ff == 0 and isinstance(self.n_ff, int) and not isinstance(self.n_ff, bool):
+        if type(self.n_ff) is int and self.n_ff == 0:
             object.__setattr__(self, "n_ff", 4 * self.n_embd)
         for name, most in MOST.items():
             _check_int("GPTConfig", name, getattr(self, name), 1, most)
@@ -125,8 +188,7 @@ class GPTConfig(_Config):
     @classmethod
     def preset(cls, name: str, **changes: int) -> GPTConfig:
         """The named shape ("tiny", "small", "base", "gpt2") with fields changed by keyword."""
-        if name not in PRESETS:
-            raise ConfigError(f"GPTConfig: unknown preset '{name}'; known: {', '.join(PRESETS)}")
+        name = _check_choice("GPTConfig", "preset", name, PRESETS)
         return cls.from_dict({**PRESETS[name], **changes})
 
 
@@ -204,6 +266,7 @@ class TrainConfig(_Config):
     lora_layers: tuple[str, ...] = ("h.*",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         owner = "TrainConfig"
         for name, least in (("epochs", 0), ("batch_tokens", 1), ("grad_accum", 1), ("warmup", 0),
                             ("patience", 0), ("seed", 0), ("max_steps", 0), ("join_dialogues", 1),
@@ -218,19 +281,13 @@ class TrainConfig(_Config):
                      "ema"):
             _check_float(owner, name, getattr(self, name), 0.0, 1.0, open_above=True)
         _check_float(owner, "min_lr_ratio", self.min_lr_ratio, 0.0, 1.0)
-        if not isinstance(self.recompute, bool):
-            raise ConfigError(f"{owner}: recompute must be true or false, found "
-                              f"{self.recompute!r}")
+        _check_bool(owner, "recompute", self.recompute)
         _check_float(owner, "decay_share", self.decay_share, 0.0, 1.0, open_below=True)
         if self.optimizer is not None:
             _check_choice(owner, "optimizer", self.optimizer, OPTIMIZERS)
         _check_choice(owner, "schedule", self.schedule, SCHEDULES)
         for name in ("freeze", "lora_layers"):
-            value = getattr(self, name)
-            if not isinstance(value, (list, tuple)) or not all(
-                    isinstance(pattern, str) for pattern in value):
-                raise ConfigError(f"{owner}: {name} must be a list of names, found {value!r}")
-            object.__setattr__(self, name, tuple(value))
+            object.__setattr__(self, name, _check_names(owner, name, getattr(self, name)))
         if self.lora_rank and self.optimizer not in (None, "adamw"):
             raise ConfigError(f"{owner}: lora_rank={self.lora_rank} is trained by adamw, found "
                               f"optimizer {self.optimizer!r}; leave one of the two out")

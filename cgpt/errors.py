@@ -38,3 +38,21 @@ class CheckpointError(CgptError):
     """
 
     code = "damaged"
+
+
+def expect(owner: str, value: object, kind: type | tuple[type, ...], name: str) -> None:
+    """Raises ConfigError where an argument is of another type.
+
+    name  what is expected, with its article: "a GPT"
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{owner}: expected {name}, found {shown(value)}")
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """repr(value) for an error's sentence, cut where it is longer than `longest` characters."""
+    try:
+        text = repr(value)
+    except Exception:       # a whole number of thousands of digits, or a repr of somebody's own
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= longest else text[:longest - 1] + "…"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import partial
@@ -13,8 +12,8 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.arena import Entry, Floats, Parameter, ParameterArena, layout
-from cgpt.config import _check_int
-from cgpt.errors import ConfigError
+from cgpt.config import _check_float, _check_int, _check_names
+from cgpt.errors import ConfigError, expect
 from cgpt.model import GPT
 from cgpt.optim import AdamW
 
@@ -47,12 +46,12 @@ class Lora(AdamW):
     def __init__(self, gpt: GPT, rank: int, alpha: float, layers: Iterable[str] = ("h.*",), *,
                  betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
                  weight_decay: float = 0.1, seed: int = 0, base: str = "") -> None:
-        self.layers, self.base = tuple(layers), base
+        expect("LoRA", gpt, GPT, "a GPT")
+        self.layers, self.base = _check_names("LoRA", "lora_layers", layers), base
         self._matrices = self._adapted(gpt)
-        _check_int("LoRA", "lora_rank", rank, 1, min(min(one.shape) for one in self._matrices))
-        if not 0 < alpha < math.inf:
-            raise ConfigError(f"LoRA: lora_alpha must be a finite number above 0, found {alpha}")
-        self.rank, self.alpha = rank, float(alpha)
+        self.rank = rank = _check_int("LoRA", "lora_rank", rank, 1,
+                                      min(min(one.shape) for one in self._matrices))
+        self.alpha = float(_check_float("LoRA", "lora_alpha", alpha, 0.0, open_below=True))
         self._scale = np.float32(self.alpha / rank)
         self._arena = self._make_arena(seed)
         self._rows = np.empty((0, rank), np.float32)

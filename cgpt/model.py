@@ -54,7 +54,7 @@ class GPT(Inference):
 
     def __init__(self, config: GPTConfig, seed: int = 0, weights: Floats | None = None, *,
                  recompute: bool = False) -> None:
-        _check_int("GPT", "seed", seed, 0)
+        seed = _check_int("GPT", "seed", seed, 0)
         self.config = config
         self.recompute = recompute
         self._declare()

@@ -9,7 +9,7 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.arena import Entry
-from cgpt.errors import ConfigError
+from cgpt.config import _check_float
 from cgpt.model import GPT
 from cgpt.optim import AdamW
 
@@ -29,9 +29,8 @@ class Muon(AdamW):
     def __init__(self, gpt: GPT, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
                  weight_decay: float = 0.1, freeze: Iterable[str] = (), momentum: float = 0.95, *,
                  embedding_lr: float = 1.0, fresh: bool = True) -> None:
-        if not 0 <= momentum < 1:
-            raise ConfigError(f"Muon: momentum must be in [0, 1), found {momentum}")
-        self.momentum = float(momentum)
+        self.momentum = float(_check_float("Muon", "momentum", momentum, 0.0, 1.0,
+                                           open_above=True))
         super().__init__(gpt, betas, eps, weight_decay, freeze, embedding_lr=embedding_lr,
                          fresh=fresh)
         self._matrices = np.array(sorted(self._places(), key=lambda one: -one[1] * one[2]),

@@ -9,7 +9,8 @@ from typing import Any
 
 from cgpt import kernels as K
 from cgpt.arena import Entry, ParameterArena
-from cgpt.errors import ConfigError
+from cgpt.config import _check_float, _check_names
+from cgpt.errors import ConfigError, expect, shown
 from cgpt.model import GPT
 
 EMBEDDINGS = ("wte.weight", "wpe.weight")       # first in the arena
@@ -32,22 +33,14 @@ class AdamW:
     def __init__(self, gpt: GPT, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
                  weight_decay: float = 0.1, freeze: Iterable[str] = (), *,
                  embedding_lr: float = 1.0, fresh: bool = True) -> None:
-        for name, value, top in (("beta1", betas[0], 1.0), ("beta2", betas[1], 1.0),
-                                 ("weight_decay", weight_decay, math.inf)):
-            if not 0 <= value < top:
-                raise ConfigError(f"AdamW: {name} must be in [0, {top}), found {value}")
-        if not LEAST_EPS <= eps < math.inf:
-            raise ConfigError(f"AdamW: eps must be a finite number of at least {LEAST_EPS:g}, "
-                              f"found {eps}")
-        if not 0 < embedding_lr < math.inf:
-            raise ConfigError(f"AdamW: embedding_lr must be a finite number above 0, found "
-                              f"{embedding_lr}")
+        expect(type(self).__name__, gpt, GPT, "a GPT")
         self.gpt = gpt
-        self.betas = (float(betas[0]), float(betas[1]))
-        self.eps = float(eps)
-        self.weight_decay = float(weight_decay)
-        self.freeze = tuple(freeze)
-        self.embedding_lr = float(embedding_lr)
+        self.betas = _check_betas(betas)
+        self.eps = float(_check_float("AdamW", "eps", eps, LEAST_EPS))
+        self.weight_decay = float(_check_float("AdamW", "weight_decay", weight_decay, 0.0))
+        self.freeze = _check_names("AdamW", "freeze", freeze)
+        self.embedding_lr = float(
+            _check_float("AdamW", "embedding_lr", embedding_lr, 0.0, open_below=True))
         self.step_count = 0
         self._check_patterns()
         self._trained = self._spans(lambda entry: True)
@@ -116,11 +109,11 @@ class AdamW:
 
         clip  largest norm: above it the whole gradient is scaled down; 0 never clips
         A norm that is not finite changes nothing, gradients included: the caller decides.
-        Raises ConfigError for a negative or NaN lr or clip.
+        Raises ConfigError for an lr or clip that is negative or no finite number.
         """
-        if not 0 <= lr < math.inf or not clip >= 0:
-            raise ConfigError(f"AdamW.step: found lr={lr} and clip={clip}, expected finite numbers "
-                              "of at least 0")
+        lr = _check_float("AdamW.step", "lr", lr, 0.0)
+        if clip is not math.inf:
+            clip = _check_float("AdamW.step", "clip", clip, 0.0)
         self.gpt.abandon()
         norm = self._norm()
         if not math.isfinite(norm):
@@ -166,3 +159,12 @@ class AdamW:
         return {"betas": (values["betas"][0], values["betas"][1]), "eps": values["eps"],
                 "weight_decay": values["weight_decay"],
                 "embedding_lr": values.get("embedding_lr", 1.0), "freeze": values.get("freeze", ())}
+
+
+def _check_betas(betas: tuple[float, float]) -> tuple[float, float]:
+    """Both as floats. Raises ConfigError for anything but two numbers of at least 0 and below 1."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ConfigError(f"AdamW: betas must be two numbers, found {shown(betas)}")
+    first, second = (float(_check_float("AdamW", f"beta{i}", beta, 0.0, 1.0, open_above=True))
+                     for i, beta in enumerate(betas, 1))
+    return first, second

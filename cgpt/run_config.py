@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cgpt.config import KINDS, SHAPE, GPTConfig, TrainConfig, _check_int, _Config
+from cgpt.config import KINDS, SHAPE, GPTConfig, TrainConfig, _check_bool, _check_int, _Config
 from cgpt.data import packaged_data
 from cgpt.errors import ConfigError
 
@@ -61,15 +61,14 @@ class RunConfig(_Config):
     finetune_train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("pretrain", "chat"):
             paths = getattr(self, name)
             if isinstance(paths, (str, os.PathLike)):
                 paths = (paths,)
             object.__setattr__(self, name, tuple(os.fspath(path) for path in paths))
         object.__setattr__(self, "mix", _mix_pairs(self.mix))
-        if not isinstance(self.keep_duplicates, bool):
-            raise ConfigError("RunConfig: keep_duplicates must be true or false, found "
-                              f"{self.keep_duplicates!r}")
+        _check_bool("RunConfig", "keep_duplicates", self.keep_duplicates)
         object.__setattr__(self, "init", os.fspath(self.init))
         _check_int("RunConfig", "seed", self.seed, 0, (1 << 63) - 1)
         if not isinstance(self.tokenizer, str) or not (

@@ -75,6 +75,7 @@ class SamplingConfig(_Config):
     speculate: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         owner = "SamplingConfig"
         _check_float(owner, "temperature", self.temperature, 0.0)
         _check_int(owner, "top_k", self.top_k, 0)
@@ -104,9 +105,8 @@ def _bias_pairs(owner: str, value: Any) -> tuple[tuple[int, float], ...]:
     if not isinstance(pairs, (list, tuple)) or not all(
             isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
         raise ConfigError(f"{owner}: logit_bias must be {{token id: number}}, found {value!r:.100}")
-    for token, bias in pairs:
-        _check_int(owner, "logit_bias", token, 0)
-        _check_float(owner, "logit_bias", bias, -1e6, 1e6)
+    pairs = [(_check_int(owner, "logit_bias", token, 0),
+              _check_float(owner, "logit_bias", bias, -1e6, 1e6)) for token, bias in pairs]
     if len({token for token, _ in pairs}) < len(pairs):
         raise ConfigError(f"{owner}: logit_bias names a token id twice; name it once")
     return tuple(sorted((token, float(bias)) for token, bias in pairs))

@@ -137,7 +137,7 @@ def test_a_step_that_would_spoil_the_weights_is_refused(wrong: dict) -> None:
     gpt = with_gradients()
     before, gradient = gpt.arena.data.copy(), gpt.arena.grad.copy()
     optimizer = AdamW(gpt)
-    with pytest.raises(ConfigError, match=r"AdamW\.step: found lr="):
+    with pytest.raises(ConfigError, match=r"AdamW\.step: (lr|clip) must be"):
         optimizer.step(**wrong)
     assert np.array_equal(gpt.arena.data, before) and np.array_equal(gpt.arena.grad, gradient)
     assert optimizer.step_count == 0
@@ -164,7 +164,7 @@ def test_embeddings_may_learn_faster() -> None:
 
 def test_an_eps_that_is_zero_in_float32_is_refused() -> None:
     """0 / 0 would make NaN of every weight that has had no gradient."""
-    with pytest.raises(ConfigError, match="eps must be a finite number of at least"):
+    with pytest.raises(ConfigError, match="eps must be a finite number in"):
         AdamW(GPT(CONFIG), eps=1e-50)
     gpt = GPT(CONFIG)
     gpt.gradients()

@@ -13,8 +13,6 @@ ADAPTER_SENTENCES: dict[str, str] = {
         "lora_layers: 各层中没有名称符合 '{pattern}' 的矩阵；'h.*' 适配全部",
     "lora_layers: found no pattern; 'h.*' adapts all matrices of the layers":
         "lora_layers: 没有给出名称；'h.*' 适配各层的全部矩阵",
-    "LoRA: lora_alpha must be a finite number above 0, found {value}":
-        "LoRA: lora_alpha 应为大于 0 的有限数，而不是 {value}",
     "the phase was begun with {begun} and cannot go on with {wanted}; give the same, or "
     "begin the phase anew: llm.training_state.begin(...)":
         "此阶段以 {begun} 开始，不能以 {wanted} 继续；请使用相同的设置，"

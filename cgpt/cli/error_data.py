@@ -48,8 +48,6 @@ DATA_SENTENCES: dict[str, str] = {
     "RunConfig: tokenizer must be {known}, or a .json or .bin file that holds a vocabulary, found "
     "{value}":
         "RunConfig: tokenizer 应为 {known}，或保存了词汇表的 .json 或 .bin 文件，而不是 {value}",
-    "RunConfig: keep_duplicates must be true or false, found {value}":
-        "RunConfig: keep_duplicates 应为 true 或 false，而不是 {value}",
     "RunConfig: mix must be pairs of a path and a weight, found {value}":
         "RunConfig: mix 应为路径和权重的对，而不是 {value}",
     "RunConfig: the weight of {path} in mix must be between 0 and 1000, found {value}":

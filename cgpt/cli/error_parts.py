@@ -254,6 +254,8 @@ OTHER: dict[str, str] = {
     "loss": "损失",
     "gradient norm": "梯度范数",
     "none left": "没有剩下的",
+    # what an argument should have been
+    "a GPT": "GPT 模型",
     "banned": "禁用",
     "stop": "停止",
     "shorten the message": "请缩短系统消息",

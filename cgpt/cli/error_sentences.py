@@ -133,12 +133,14 @@ SENTENCES: dict[str, str] = {
     "RunConfig: init names a model, which has its own shape, found {name}={value}; leave one of "
     "the two out":
         "RunConfig: init 指定的模型自带形状，而现在 {name}={value}；请去掉其中之一",
-    "GPTConfig: unknown preset '{name}'; known: {known}":
-        "GPTConfig: 未知的预设 '{name}'；可用的预设: {known}",
+    "GPTConfig: unknown preset {name}; known: {known}":
+        "GPTConfig: 未知的预设 {name}；可用的预设: {known}",
     "{owner}: {name} must be a list of names, found {value}":
         "{owner}: {name} 应为名称列表，而不是 {value}",
-    "{owner}: recompute must be true or false, found {value}":
-        "{owner}: recompute 应为 true 或 false，而不是 {value}",
+    "{owner}: {name} must be true or false, found {value}":
+        "{owner}: {name} 应为 true 或 false，而不是 {value}",
+    "{owner}: expected the fields by name, found {value}":
+        "{owner}: 应为字段名到值的映射，而不是 {value}",
     "{owner}: patience={patience} needs held-out documents to look at; set val_fraction above 0":
         "{owner}: patience={patience} 需要验证文本；请将 val_fraction 设为大于 0",
     "{owner}: {name} must be a TrainConfig, found {value}":
@@ -152,14 +154,10 @@ SENTENCES: dict[str, str] = {
         "{owner}: logit_bias 中有重复的词 id；请只写一次",
     "{owner}: stop must be a list of texts that are not empty, found {value}":
         "{owner}: stop 应为非空文本的列表，而不是 {value}",
-    "AdamW: {name} must be in {span}, found {value}":
-        "AdamW: {name} 应在 {span} 内，而不是 {value}",
-    "AdamW: eps must be a finite number of at least {least}, found {value}":
-        "AdamW: eps 应为不小于 {least} 的有限数，而不是 {value}",
-    "AdamW: embedding_lr must be a finite number above 0, found {value}":
-        "AdamW: embedding_lr 应为大于 0 的有限数，而不是 {value}",
-    "Muon: momentum must be in [0, 1), found {value}":
-        "Muon: momentum 应在 [0, 1) 内，而不是 {value}",
+    "{owner}: expected {expected}, found {value}":
+        "{owner}: 应为{expected}，而不是 {value}",
+    "AdamW: betas must be two numbers, found {value}":
+        "AdamW: betas 应为两个数，而不是 {value}",
     "optimizer: unknown kind {name}; known: {known}":
         "optimizer: 未知的种类 {name}；可用的种类: {known}",
     "{owner}: unknown {name} {value}; known: {known}":
@@ -168,8 +166,6 @@ SENTENCES: dict[str, str] = {
     "--schedule":
         "--{name} 只用于 {schedules}，而学习率按 {value} 变化；"
         "请去掉它，或用 --schedule 指定其中之一",
-    "AdamW.step: found lr={lr} and clip={clip}, expected finite numbers of at least 0":
-        "AdamW.step: lr={lr}，clip={clip}，二者应为不小于 0 的有限数",
     "freeze: no parameter is named like '{pattern}'; gpt.parameters() lists the names":
         "freeze: 没有名称符合 '{pattern}' 的参数；gpt.parameters() 列出所有名称",
     "CGPT_ISA: unknown instruction set '{name}'; known: {known}":

@@ -96,7 +96,7 @@ def set_num_threads(n: int) -> None:
     parent's threads are not there, and GNU's OpenMP would wait for them for ever.
     Raises ConfigError for anything else.
     """
-    _check_int("set_num_threads", "n", n, 1, MOST_THREADS)
+    n = _check_int("set_num_threads", "n", n, 1, MOST_THREADS)
     _module.set_num_threads(n if os.getpid() == _PROCESS else 1)
 
 
