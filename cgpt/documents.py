@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
@@ -131,6 +132,7 @@ class Samples(Sequence[Sample]):
 
     lengths  (samples,) int64
     weights  (samples,) float64 or None, of their documents
+    n_long   texts of more than one window: those that `recut` cuts elsewhere
     """
 
     def __init__(self, documents: Documents, longest: int) -> None:
@@ -149,6 +151,36 @@ class Samples(Sequence[Sample]):
         self._numbers, self._firsts = self._numbers[kept], self._firsts[kept]
         self.lengths = self.lengths[kept]
         self.weights = None if self.weights is None else self.weights[kept]
+        self._longest = longest
+        # Dialogues stay: they are cut where a turn ends.
+        self._of_long = ~store.dialogues[self._numbers] & (
+            store.sizes[self._numbers].astype(np.int64) - 1 > longest)
+        self.n_long = int(np.count_nonzero(self._of_long & (self._firsts == 0)))
+
+    def recut(self, first_lengths: np.ndarray) -> Samples:
+        """The same documents with the long texts cut elsewhere; every token is in one window.
+
+        first_lengths  (n_long,) int64 in 0 .. longest - 1: tokens of each text's first window, 0
+                       for a whole one
+        Samples keep their order, but those of the long texts follow all others.
+        """
+        fixed, heads = ~self._of_long, np.flatnonzero(self._of_long & (self._firsts == 0))
+        longest = self._longest
+        sizes = self._store.sizes[self._numbers[heads]].astype(np.int64) - 1
+        before = -first_lengths % longest       # tokens that the first window lacks
+        counts = -(-(sizes + before) // longest)
+        rows = np.repeat(np.arange(len(heads)), counts)
+        windows = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        ends = (windows + 1) * longest - before[rows]
+        firsts = np.maximum(ends - longest, 0)
+        found = copy(self)
+        found._numbers = np.append(self._numbers[fixed], self._numbers[heads][rows])
+        found._firsts = np.append(self._firsts[fixed], firsts)
+        found.lengths = np.append(self.lengths[fixed], np.minimum(ends, sizes[rows]) - firsts)
+        if self.weights is not None:
+            found.weights = np.append(self.weights[fixed], self.weights[heads][rows])
+        found._of_long = np.arange(len(found)) >= np.count_nonzero(fixed)
+        return found
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
 from typing import overload
@@ -99,9 +100,11 @@ def group_borders(joinable: np.ndarray, lengths: np.ndarray, rng: np.random.Gene
 class Plan:
     """An epoch: which samples, joined in which groups, packed in which batches.
 
+    samples  the documents as this epoch cuts them
     order    (n,) samples;  groups  borders in `order`;  batches  borders in `groups`
     """
 
+    samples: Samples
     order: np.ndarray
     groups: np.ndarray
     batches: np.ndarray
@@ -110,9 +113,9 @@ class Plan:
 class Batches(Sequence[Batch]):
     """The batches of an epoch, each packed when it is asked for."""
 
-    def __init__(self, samples: Samples, plan: Plan, eos: int) -> None:
+    def __init__(self, plan: Plan, eos: int) -> None:
         """eos: token that stands between joined samples."""
-        self._samples, self._plan, self._eos = samples, plan, eos
+        self._plan, self._eos = plan, eos
 
     def __len__(self) -> int:
         return len(self._plan.batches) - 1
@@ -134,7 +137,7 @@ class Batches(Sequence[Batch]):
     def group(self, number: int) -> Sample:
         """One sample of several dialogues: behind the first, <bos> gives way to the last <eos>."""
         start, end = self._plan.groups[number:number + 2]
-        samples = [self._samples[i] for i in self._plan.order[start:end].tolist()]
+        samples = [self._plan.samples[i] for i in self._plan.order[start:end].tolist()]
         if len(samples) == 1:
             return samples[0]
         ids = np.concatenate([sample.ids for sample in samples])
@@ -143,20 +146,24 @@ class Batches(Sequence[Batch]):
 
 
 class Epochs:
-    """The packed micro-batches of every epoch of one phase."""
+    """The packed micro-batches of every epoch of one phase.
+
+    Texts longer than `longest` are cut at its multiples in epoch 0, and at other places in each
+    epoch after it where `moving_cuts`: so tokens beside a cut are not always the same ones.
+    """
 
     def __init__(self, samples: Samples, tokenizer: Tokenizer, config: TrainConfig, phase: str,
-                 longest: int) -> None:
+                 longest: int, *, moving_cuts: bool = True) -> None:
         """samples: none longer than `longest` <= config.batch_tokens; joined ones neither."""
         self._samples, self._config, self._phase = samples, config, phase
         self._longest = longest
-        self._eos = tokenizer.eos_id
-        self._joinable = samples.joinable(tokenizer) if config.join_dialogues > 1 else None
+        self._moving = moving_cuts and samples.n_long > 0
+        self._tokenizer = tokenizer
         self._known: tuple[int, Plan] | None = None
 
     def batches(self, epoch: int) -> Batches:
         """The micro-batches of epoch 0, 1, ... in the order of training."""
-        return Batches(self._samples, self.plan(epoch), self._eos)
+        return Batches(self.plan(epoch), self._tokenizer.eos_id)
 
     def steps(self, epoch: int) -> int:
         """Optimizer steps of an epoch; none crosses its end."""
@@ -166,26 +173,44 @@ class Epochs:
         """What is trained in an epoch; the one asked for last is kept."""
         if self._known is None or self._known[0] != epoch:
             self._known = None      # one at a time
-            source = bits(self._config.seed, self._phase, "shuffle", epoch)
-            order = self._order(epoch, source)
-            lengths = self._samples.lengths[order]
-            groups = np.arange(len(order) + 1)
-            if self._joinable is not None:
-                groups = group_borders(self._joinable[order], lengths, np.random.Generator(source),
-                                       self._config.join_dialogues, self._longest)
-                lengths = np.diff(np.append(0, np.cumsum(lengths))[groups])
-            batches = batch_borders(lengths, self._config.batch_tokens)
-            self._known = epoch, Plan(order, groups, batches)
+            self._known = epoch, self._planned(epoch)
         return self._known[1]
 
-    def _order(self, epoch: int, source: np.random.Philox) -> np.ndarray:
+    def _planned(self, epoch: int) -> Plan:
+        config, samples = self._config, self._cut(epoch)
+        source = bits(config.seed, self._phase, "shuffle", epoch)
+        order = self._order(samples, epoch, source)
+        lengths = samples.lengths[order]
+        groups = np.arange(len(order) + 1)
+        if config.join_dialogues > 1:
+            joinable = self._joinable if samples is self._samples else (
+                samples.joinable(self._tokenizer))
+            groups = group_borders(joinable[order], lengths, np.random.Generator(source),
+                                   config.join_dialogues, self._longest)
+            lengths = np.diff(np.append(0, np.cumsum(lengths))[groups])
+        return Plan(samples, order, groups, batch_borders(lengths, config.batch_tokens))
+
+    def _cut(self, epoch: int) -> Samples:
+        """The samples of an epoch."""
+        if not epoch or not self._moving:
+            return self._samples
+        source = bits(self._config.seed, self._phase, "cuts", epoch)
+        draws = source.random_raw(self._samples.n_long) % np.uint64(self._longest)
+        return self._samples.recut(draws.astype(np.int64))
+
+    @cached_property
+    def _joinable(self) -> np.ndarray:
+        """Of the samples as they are first cut; read from the tokens once."""
+        return self._samples.joinable(self._tokenizer)
+
+    def _order(self, samples: Samples, epoch: int, source: np.random.Philox) -> np.ndarray:
         """The samples of an epoch in random order, those of a weight above 1 several times.
 
         Of a fraction, another part of the samples has its turn in each epoch.
         """
-        weights = self._samples.weights
+        weights = samples.weights
         if weights is None:
-            return shuffled(len(self._samples), source)
+            return shuffled(len(samples), source)
         often = np.floor(weights).astype(np.int64)
         for weight in np.unique(weights[weights > often]):
             alike = np.flatnonzero(weights == weight)

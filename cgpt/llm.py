@@ -50,6 +50,8 @@ class TrainingState:
                   bad_evals: evaluations since then
     history       [phase, step, loss, held-out loss or None]; at most about 5000 a phase
     documents     digest of the phase's training tokens; resuming with others is refused
+    moving_cuts   whether texts longer than the context are cut elsewhere in each epoch; a phase
+                  that was begun without goes on without
     run           the RunConfig that started it ({} where there was none)
     data_fingerprint  of the files of that run
     """
@@ -69,6 +71,7 @@ class TrainingState:
     bad_evals: int = 0
     history: list[list[Any]] = field(default_factory=list)
     documents: str = ""
+    moving_cuts: bool = False
     run: dict[str, Any] = field(default_factory=dict)
     data_fingerprint: str = ""
 
@@ -117,6 +120,8 @@ def _fits(value: Any, kind: str) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind == "int":
         return number and isinstance(value, int) and value >= 0
+    if kind == "bool":
+        return isinstance(value, bool)
     if kind.startswith("float"):
         return (number and math.isfinite(value)) or (value is None and "None" in kind)
     if kind == "list[str]":

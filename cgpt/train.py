@@ -161,12 +161,21 @@ class _Run:
         if not samples or (out.any() and not self.held_out):
             raise DataError(f"{phase}: no token of the {'held-out ' if samples else ''}documents "
                             "carries loss; give texts, or dialogues with answers")
-        self.epochs = Epochs(samples, llm.tokenizer, config, phase, longest)
-        self.state = llm.training_state
-        # Backwards, since the plan made last is kept and training begins with the first.
-        planned = sum(self.epochs.steps(epoch) for epoch in reversed(range(config.epochs)))
+        self.state = state = llm.training_state
         documents_digest = digest(samples, self.held_out, config)
-        self._begin(documents_digest, planned)
+
+        def plan(moving_cuts: bool) -> int:
+            """Optimizer steps of all epochs."""
+            self.epochs = Epochs(samples, llm.tokenizer, config, phase, longest,
+                                 moving_cuts=moving_cuts)
+            # Backwards, since the plan made last is kept and training begins with the first.
+            return sum(self.epochs.steps(epoch) for epoch in reversed(range(config.epochs)))
+
+        begun = state.phase == phase and state.documents == documents_digest
+        moving = state.moving_cuts or not begun
+        planned = plan(moving)
+        if not self._begin(documents_digest, planned) and not moving:
+            planned = plan(True)
         self.gradient = GradientSum(llm.gpt, parallel, self.optimizer.arena)
         parallel.require_same({"documents": documents_digest, "settings": self.config.to_dict(),
                                "step": self.state.step}, llm.gpt.arena.data)
@@ -180,8 +189,8 @@ class _Run:
                                if self.state.best_loss is not None and entry[3] is not None), None)
         self._start = (self.state.step, self.state.tokens, self.state.seconds)
 
-    def _begin(self, documents: str, planned: int) -> None:
-        """Take up the phase where the state stands, or start it with fresh moments."""
+    def _begin(self, documents: str, planned: int) -> bool:
+        """Take up the phase where the state stands (True), or start it with fresh moments."""
         llm, state = self.llm, self.state
         if self._reopens(documents, planned):
             state.done.remove(self.phase)
@@ -201,12 +210,13 @@ class _Run:
         llm.base = ""               # the weights are about to change
         if not resumed:
             state.begin(self.phase)
-            state.documents = documents
+            state.documents, state.moving_cuts = documents, True
             llm.best_weights = llm.average = None
         optimizer.zero_grad()
         self.optimizer = llm.optimizer = optimizer
         if config.ema and llm.average is None:
             llm.average = optimizer.arena.data.copy()
+        return resumed
 
     def _reopens(self, documents: str, planned: int) -> bool:
         """Whether a budget ended this very phase and there is more of it now.
