@@ -39,6 +39,7 @@ SHORT = {
                           "--steps", "2", "--set", "n_embd=32", "n_layer=1", "n_head=2",
                           "n_ff=64", "vocab_size=600", "batch_tokens=256",
                           *(["--sides", "cgpt", "trigram"] if not find_spec("torch") else [])],
+    "bench_builds.py": ["--config", "S", "--repeats", "1"],
     "bench_beam.py": ["--new", "5", "--repeats", "1"],
     "bench_lora.py": ["--preset", "tiny", "--tokens", "256", "--repeats", "1"],
     "bench_mpi.py": ["--preset", "tiny", "--steps", "2"],
