@@ -191,6 +191,10 @@ class Workspace:
             return np.broadcast_to(_NOTHING, (rows, width))
         return self._buffers[role][:size].reshape(rows, width)
 
+    def backward(self, role: str, width: int) -> Floats:
+        """(rows, width) as `shared`, for training; (0, width) where no backward pass comes."""
+        return self.shared(role, width, None if self.keep else 0)
+
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers."""

@@ -15,8 +15,8 @@ from cgpt.context import Context
 from cgpt.sampling import Sampler, SamplingConfig
 
 if TYPE_CHECKING:
+    from cgpt.inference import Inference
     from cgpt.kvcache import KVCache
-    from cgpt.model import GPT
 
 
 class Hypothesis(NamedTuple):
@@ -46,7 +46,7 @@ class _Child(NamedTuple):
     logprob: float
 
 
-def search(gpt: GPT, prompt: list[int], sampling: SamplingConfig, stop: Iterable[int] = (),
+def search(gpt: Inference, prompt: list[int], sampling: SamplingConfig, stop: Iterable[int] = (),
            banned: Iterable[int] = (), *, cache: KVCache | None = None) -> list[Hypothesis]:
     """The best `sampling.beam` continuations of `prompt`, best first; a token is one pass for all
     beams.

@@ -196,7 +196,7 @@ class ChatSession:
         """The answer to `text` as `turn`, a new one where it is None; nothing is done yet."""
         self._end_answer()
         if not text.strip():
-            return (piece for piece in ())
+            return (piece for piece in tuple[Piece, ...]())
         self._answering = self._answer(text, len(self._turns) if turn is None else turn, logprobs)
         return self._answering
 

@@ -63,17 +63,18 @@ def plain(value: Any) -> Any:
     return str.__str__(value) if isinstance(value, str) else value  # not the name of an Enum
 
 
+@dataclass(frozen=True)
 class _Config:
     """What the configurations share: plain values, and a round trip through a dictionary that
     refuses unknown names."""
 
     def __post_init__(self) -> None:
-        for one in fields(self):  # type: ignore[arg-type]
+        for one in fields(self):
             object.__setattr__(self, one.name, plain(getattr(self, one.name)))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, JSON-ready."""
-        return asdict(self)  # type: ignore[call-overload]
+        return asdict(self)
 
     @classmethod
     def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
@@ -81,7 +82,7 @@ class _Config:
         if not isinstance(values, Mapping):
             raise ConfigError(f"{cls.__name__}: expected the fields by name, found "
                               f"{shown(values)}")
-        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        known = {field.name for field in fields(cls)}
         for name in values:
             if name not in known:
                 raise ConfigError(

@@ -11,8 +11,8 @@ from cgpt.arena import Floats
 from cgpt.sampling import Ints, Picks
 
 if TYPE_CHECKING:
+    from cgpt.inference import Inference
     from cgpt.kvcache import KVCache
-    from cgpt.model import GPT
 
 
 class Context:
@@ -21,7 +21,7 @@ class Context:
     cache  KVCache
     """
 
-    def __init__(self, gpt: GPT, cache: KVCache | None = None,
+    def __init__(self, gpt: Inference, cache: KVCache | None = None,
                  ids: Sequence[int] | Ints = ()) -> None:
         """ids: the tokens already in `cache` (its first cache.length are taken)."""
         self.gpt = gpt
@@ -90,7 +90,8 @@ class Context:
         """Append one token; (V,) logits after it. A full context first keeps its last half."""
         if self._length == self.capacity:
             return self.feed(self.last_half(token))
-        return self.extend([token])[0]
+        logits: Floats = self.extend([token])[0]
+        return logits
 
     def last_half(self, token: int) -> list[int]:
         """The last capacity // 2 tokens and `token`."""

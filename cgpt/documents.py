@@ -146,7 +146,7 @@ class Samples(Sequence[Sample]):
         self.lengths = np.minimum(longest, sizes[rows] - self._firsts)
         self.weights = None if documents.weights is None else documents.weights[rows]
         kept = np.ones(len(rows), dtype=bool)
-        for i in np.flatnonzero(store.dialogues[self._numbers] & (counts[rows] > 1)):
+        for i in np.flatnonzero(store.dialogues[self._numbers] & (counts[rows] > 1)).tolist():
             kept[i] = (self[i].targets != IGNORED).any()
         self._numbers, self._firsts = self._numbers[kept], self._firsts[kept]
         self.lengths = self.lengths[kept]
@@ -202,7 +202,7 @@ class Samples(Sequence[Sample]):
 
     def joinable(self, tokenizer: Tokenizer) -> np.ndarray:
         """(samples,) bool: where <bos> <user> begins a dialogue and <eos> ends the sample."""
-        found = self._store.dialogues[self._numbers] & (self._firsts == 0)
+        found: np.ndarray = self._store.dialogues[self._numbers] & (self._firsts == 0)
         for offset, token in ((0, ~tokenizer.bos_id), (1, ~tokenizer.user_id),
                               (self.lengths, tokenizer.eos_id)):
             places = np.broadcast_to(offset, len(found))[found]
@@ -313,7 +313,7 @@ def _interleaved(parts: Sequence[tuple[np.ndarray, np.ndarray]],
     """
     sizes = np.sum([counts for _, counts in parts], axis=0)
     places = np.cumsum(sizes) - sizes
-    found = np.empty(int(sizes.sum()), dtype)
+    found: np.ndarray = np.empty(int(sizes.sum()), dtype)
     for values, counts in parts:
         shift = places - (np.cumsum(counts) - counts)
         found[np.arange(len(values)) + np.repeat(shift, counts)] = values

@@ -137,7 +137,7 @@ class Batches(Sequence[Batch]):
     def group(self, number: int) -> Sample:
         """One sample of several dialogues: behind the first, <bos> gives way to the last <eos>."""
         start, end = self._plan.groups[number:number + 2]
-        samples = [self._plan.samples[i] for i in self._plan.order[start:end].tolist()]
+        samples: list[Sample] = [self._plan.samples[i] for i in self._plan.order[start:end].tolist()]
         if len(samples) == 1:
             return samples[0]
         ids = np.concatenate([sample.ids for sample in samples])
@@ -217,5 +217,6 @@ class Epochs:
             part = bits(self._config.seed, self._phase, "mix", epoch, len(alike))
             size = round((weight - np.floor(weight)) * len(alike))
             often[alike[shuffled(len(alike), part)[:size]]] += 1
-        chosen = np.repeat(np.arange(len(often)), often)
-        return chosen[shuffled(len(chosen), source)]
+        chosen: np.ndarray = np.repeat(np.arange(len(often)), often)
+        chosen = chosen[shuffled(len(chosen), source)]
+        return chosen

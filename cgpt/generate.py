@@ -20,10 +20,11 @@ from cgpt.errors import ConfigError, DataError
 from cgpt.sampling import Ints, Picks, Sampler, SamplingConfig, logprob
 
 if TYPE_CHECKING:
+    from cgpt.inference import Inference
     from cgpt.kvcache import KVCache
-    from cgpt.model import GPT
 
 Prompt = Sequence[int] | np.ndarray
+Rows = Sequence[Floats] | Floats       # logits (V,) each
 Token = tuple[int, float | None]        # a token and its log-probability (nats) where asked for
 
 _TOGETHER = 64      # prompts of a batch that are held at once
@@ -31,18 +32,19 @@ _LONGEST, _SHORTEST = 3, 2              # tokens in a row by which a draft is lo
 
 
 @overload
-def generate_tokens(gpt: GPT, ids: Sequence[int] | Ints, sampling: SamplingConfig | None = None, *,
+def generate_tokens(gpt: Inference, ids: Sequence[int] | Ints,
+                    sampling: SamplingConfig | None = None, *,
                     cache: KVCache | None = None, stop: Iterable[int] = (),
                     banned: Iterable[int] = ()) -> Iterator[int]: ...
 
 
 @overload
-def generate_tokens(gpt: GPT, ids: Sequence[Sequence[int] | Ints],
+def generate_tokens(gpt: Inference, ids: Sequence[Sequence[int] | Ints],
                     sampling: SamplingConfig | None = None, *, cache: None = None,
                     stop: Iterable[int] = (), banned: Iterable[int] = ()) -> list[list[int]]: ...
 
 
-def generate_tokens(gpt: GPT, ids: Any, sampling: SamplingConfig | None = None, *,
+def generate_tokens(gpt: Inference, ids: Any, sampling: SamplingConfig | None = None, *,
                     cache: KVCache | None = None, stop: Iterable[int] = (),
                     banned: Iterable[int] = ()) -> Iterator[int] | list[list[int]]:
     """Stream the tokens that follow `ids`; a token of `stop` ends them and is not given.
@@ -67,7 +69,7 @@ def _is_batch(ids: Any) -> bool:
         isinstance(ids[0], (list, tuple, np.ndarray)) and np.ndim(ids[0]) == 1)
 
 
-def generate_batch(gpt: GPT, prompts: Sequence[Prompt], sampling: SamplingConfig, *,
+def generate_batch(gpt: Inference, prompts: Sequence[Prompt], sampling: SamplingConfig, *,
                    stop: Iterable[int] = (), banned: Iterable[int] = (),
                    given: Callable[[int, int], bool] | None = None) -> list[list[int]]:
     """The tokens that follow each prompt, each up to its own end; prompt i has seed + i.
@@ -105,8 +107,9 @@ def _one_by_one(streams: Sequence[Generator[Token, None, None]],
     return found
 
 
-def _rows(gpt: GPT, prompts: Iterable[Prompt], sampling: SamplingConfig, stop: Iterable[int] = (),
-          banned: Iterable[int] = ()) -> tuple[list[list[int]], list[Sampler], frozenset[int]]:
+def _rows(gpt: Inference, prompts: Iterable[Prompt], sampling: SamplingConfig,
+          stop: Iterable[int] = (), banned: Iterable[int] = (),
+          ) -> tuple[list[list[int]], list[Sampler], frozenset[int]]:
     """The prompts, checked, a sampler for each (prompt i has seed + i) and the ids that end."""
     sampling, ends, banned = _without_texts(sampling), frozenset(stop), list(banned)
     ids = [_check_ids(gpt, prompt) for prompt in prompts]
@@ -115,7 +118,7 @@ def _rows(gpt: GPT, prompts: Iterable[Prompt], sampling: SamplingConfig, stop: I
     return ids, samplers, ends
 
 
-def stream_rows(gpt: GPT, prompts: Ints, sampling: SamplingConfig) -> Iterator[int | Ints]:
+def stream_rows(gpt: Inference, prompts: Ints, sampling: SamplingConfig) -> Iterator[int | Ints]:
     """The tokens that follow prompts (T,) one by one, or as arrays (B,) for prompts (B, T).
 
     Row i of a batch has seed + i. Errors as generate_tokens.
@@ -129,7 +132,7 @@ def stream_rows(gpt: GPT, prompts: Ints, sampling: SamplingConfig) -> Iterator[i
     return (np.array([token for _, token in step], np.int32) for step in found)
 
 
-def _streams(gpt: GPT, prompts: Iterable[Prompt], sampling: SamplingConfig,
+def _streams(gpt: Inference, prompts: Iterable[Prompt], sampling: SamplingConfig,
              **named: Any) -> list[Generator[Token, None, None]]:
     """One stream a prompt; prompt i has seed + i."""
     return [decode(gpt, prompt, replace(sampling, seed=seed), **named)
@@ -140,7 +143,7 @@ def _seeds(sampling: SamplingConfig) -> Iterator[int | None]:
     return (None if sampling.seed is None else sampling.seed + i for i in count())
 
 
-def beam_search(gpt: GPT, ids: Prompt, sampling: SamplingConfig, stop: Iterable[int] = (),
+def beam_search(gpt: Inference, ids: Prompt, sampling: SamplingConfig, stop: Iterable[int] = (),
                 banned: Iterable[int] = (), *, cache: KVCache | None = None) -> list[Hypothesis]:
     """The best `sampling.beam` continuations of `ids`, best first, as (ids, score, logprobs).
 
@@ -149,7 +152,7 @@ def beam_search(gpt: GPT, ids: Prompt, sampling: SamplingConfig, stop: Iterable[
     return search(gpt, _check_ids(gpt, ids), _without_texts(sampling), stop, banned, cache=cache)
 
 
-def decode(gpt: GPT, ids: Prompt, sampling: SamplingConfig, *, cache: KVCache | None = None,
+def decode(gpt: Inference, ids: Prompt, sampling: SamplingConfig, *, cache: KVCache | None = None,
            stop: Iterable[int] = (), banned: Iterable[int] = (),
            logprobs: bool = False) -> Generator[Token, None, None]:
     """The tokens that follow one prompt, with their log-probabilities where asked for.
@@ -185,7 +188,7 @@ def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: froz
     if not sampling.max_new_tokens:
         return
     picks = sampler.ahead(1)
-    rows: Sequence[Floats] = context.feed(prompt, picks)[None]  # logits behind the last pick, and
+    rows: Rows = context.feed(prompt, picks)[None]  # logits behind the last pick, and
     row, draft = 0, list[int]()                     # behind each token of the draft
     known = len(prompt)                             # what of the context is picked, not guessed
     try:
@@ -215,7 +218,7 @@ def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: froz
 
 
 def _extended(context: Context, token: int, sampler: Sampler, room: int,
-              logprobs: bool) -> tuple[Sequence[Floats], list[int], Picks | None]:
+              logprobs: bool) -> tuple[Rows, list[int], Picks | None]:
     """Append `token` and, as far as they are picked or guessed, those that follow: `room` at most.
 
     (logits behind each, the tokens that follow, what was picked behind each). Where nothing needs
@@ -263,7 +266,7 @@ def _without_texts(sampling: SamplingConfig) -> SamplingConfig:
     return sampling
 
 
-def _check_ids(gpt: GPT, ids: Prompt) -> list[int]:
+def _check_ids(gpt: Inference, ids: Prompt) -> list[int]:
     """ids as a list of int. Raises DataError where empty, of a wrong shape or out of range."""
     array = np.asarray(ids)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":

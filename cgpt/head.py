@@ -8,7 +8,8 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.arena import Floats, Parameter, Workspace
-from cgpt.layers import Embedding, Ints, Layer
+from cgpt.arrays import Ints
+from cgpt.layers import InputLayer, Layer
 
 _LOGITS = 1 << 23       # logits that are held at once in training (32 MB), or
 _LEAST_ROWS = 512       # those of so many rows: each block reads the whole table again
@@ -107,7 +108,7 @@ class Head(Layer):
 class TiedHead(Head):
     """A head whose table is the token embedding: logits (R, V) = x (R, C) wte^T."""
 
-    def __init__(self, embedding: Embedding) -> None:
+    def __init__(self, embedding: InputLayer) -> None:
         super().__init__(embedding.wte)
 
     def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:

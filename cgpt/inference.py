@@ -18,7 +18,6 @@ from cgpt.kvcache import KVCache
 from cgpt.weights import StoredTensor
 
 if TYPE_CHECKING:
-    from cgpt.inspection import Inspection
     from cgpt.sampling import Picks
 
 _RUN = 1 << 24                          # multiply-adds of a call that picks several tokens
@@ -54,7 +53,7 @@ class Inference:
         the cache is too full.
         """
         self._append(self._fresh(ids, cache), cache, cache.logits, picks)
-        return cache.logits[0]
+        return cache.last
 
     def infer_all(self, ids: ArrayLike, cache: KVCache, picks: Picks | None = None) -> Floats:
         """Logits (n, V) after each of ids (n,), which are appended; the rest as infer."""
@@ -82,7 +81,7 @@ class Inference:
             raise _too_full(len(ids) - 1, cache)
         cache.length += self.decoder.go_on(ids, places, cache.all_keys, cache.all_values,
                                            cache.logits, picks.picking, picks.u)
-        return cache.logits[0]
+        return cache.last
 
     def _append(self, ids: Ints, cache: KVCache, logits: Floats, picks: Picks | None) -> None:
         """Append ids (n,); the logits (m, V) behind the last m of them are written."""
@@ -111,12 +110,6 @@ class Inference:
     def _tokens(self, what: str, values: ArrayLike, least: int) -> Ints:
         return int32(what, values, least, self.config.vocab_size)
 
-    def inspect(self, ids: ArrayLike) -> Inspection:
-        """Hidden states and attention weights for ids (T,): see cgpt.inspection.inspect."""
-        from cgpt.inspection import inspect
-
-        return inspect(self, ids)
-
     def generate(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
                  top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Ints:
         """The new tokens that follow ids: (n,) int32 for ids (T,), (B, n) for ids (B, T).
@@ -131,7 +124,8 @@ class Inference:
     def stream(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
                top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Iterator[int | Ints]:
         """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
-        from cgpt.generate import SamplingConfig, stream_rows
+        from cgpt.generate import stream_rows
+        from cgpt.sampling import SamplingConfig
 
         return stream_rows(self, self._tokens("ids", ids, 0), SamplingConfig(
             temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed))
@@ -166,5 +160,7 @@ def bind(config: GPTConfig, weights: Mapping[str, StoredTensor],
                 linear(f"{name}.attn.c_proj"), norm(f"{name}.mlp.ln"),
                 linear(f"{name}.mlp.c_fc"), linear(f"{name}.mlp.c_proj"))
 
-    return module.Decoder(config.n_head, matrix("wte"), vector("wpe.weight"), norm("ln_f"),
-                          [layer(f"h.{i}") for i in range(config.n_layer)])
+    decoder: K.Decoder = module.Decoder(
+        config.n_head, matrix("wte"), vector("wpe.weight"), norm("ln_f"),
+        [layer(f"h.{i}") for i in range(config.n_layer)])
+    return decoder

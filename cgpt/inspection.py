@@ -72,7 +72,8 @@ def predictions(gpt: GPT, ids: ArrayLike, top: int = 5) -> list[Prediction]:
 
 def gelu(x: Array) -> Array:
     """In its tanh form."""
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
+    y: Array = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
+    return y
 
 
 @dataclass(frozen=True)

@@ -115,10 +115,11 @@ def _from_messages(value: dict[str, Any]) -> list[Message]:
         if _SPOKEN.isdisjoint(entry) or _SPEAKERS.isdisjoint(entry):
             raise Unusable(f"message {number} has {keys_of(entry)}, expected 'role' and 'content' "
                            "(or 'from' and 'value')")
-        role = entry.get("role", entry.get("from"))
+        role: Any = entry.get("role", entry.get("from"))
         if isinstance(role, str):
             role = _SHAREGPT_ROLES.get(role, role)
-        messages.append(Message(role, entry.get("content", entry.get("value"))))
+        content: Any = entry.get("content", entry.get("value"))
+        messages.append(Message(role, content))
     return messages
 
 

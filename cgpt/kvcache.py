@@ -31,17 +31,25 @@ class KVCache:
     @property
     def keys(self) -> Floats:
         """(L, H, T, D) float32."""
-        return self.all_keys[0]
+        keys: Floats = self.all_keys[0]
+        return keys
 
     @property
     def values(self) -> Floats:
         """(L, H, T, D) float32."""
-        return self.all_values[0]
+        values: Floats = self.all_values[0]
+        return values
+
+    @property
+    def last(self) -> Floats:
+        """(V,) float32: the logits behind the last token, overwritten by the next call."""
+        logits: Floats = self.logits[0]
+        return logits
 
     @property
     def capacity(self) -> int:
         """Most tokens that fit."""
-        return self.all_keys.shape[3]
+        return int(self.all_keys.shape[3])
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from position `length` on; what is before it is used again."""

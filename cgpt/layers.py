@@ -93,7 +93,7 @@ class Linear(Layer):
         fan_out, fan_in = self.weight.shape
         if not self.writes_elsewhere:
             self.y = workspace.saved(self.name, f"linear{slot}", fan_out)
-        self.dx = workspace.shared(f"d{slot}", fan_in) if workspace.keep else None
+        self.dx = workspace.backward(f"d{slot}", fan_in)
 
     def forward(self, x: Floats, step: Step) -> Floats:
         return self.project(x, self.y[:len(x)])
@@ -138,7 +138,7 @@ class LayerNorm(Layer):
                   else workspace.shared("norm", C))
         self.mean = workspace.saved(self.name, "mean", 1).reshape(-1)
         self.rstd = workspace.saved(self.name, "rstd", 1).reshape(-1)
-        self.dx = workspace.shared(f"d{slot}", C) if workspace.keep else None
+        self.dx = workspace.backward(f"d{slot}", C)
 
     def forward(self, x: Floats, step: Step) -> Floats:
         n = len(x)
@@ -190,8 +190,8 @@ class GELU(Layer):
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
         self.y = (workspace.shared("gelu", self.width) if self._fused
                   else workspace.saved(self.name, "gelu", self.width))
-        own = workspace.keep and not self._fused
-        self.dx = workspace.shared(f"d{slot}", self.width) if own else None
+        if not self._fused:
+            self.dx = workspace.backward(f"d{slot}", self.width)
 
     def forward(self, x: Floats, step: Step) -> Floats:
         y = self.output(x)
@@ -221,7 +221,7 @@ class CausalAttention(Layer):
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
         self.y = workspace.saved(self.name, "attention", self.C)
         self.lse = workspace.saved(self.name, "lse", self.n_head).reshape(-1)
-        self.dx = workspace.shared(f"d{slot}", 3 * self.C) if workspace.keep else None
+        self.dx = workspace.backward(f"d{slot}", 3 * self.C)
 
     def forward(self, x: Floats, step: Step) -> Floats:
         n = len(x)
@@ -254,7 +254,7 @@ class Dropout(Layer):
         self.index = index          # tells apart the masks of one step
 
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
-        self.y = workspace.shared("dropped", self.C) if workspace.keep else None
+        self.y = workspace.backward("dropped", self.C)
 
     def forward(self, x: Floats, step: Step) -> Floats:
         if step.dropout == 0:
@@ -265,7 +265,8 @@ class Dropout(Layer):
         K.dropout(x.reshape(-1), y.reshape(-1), step.dropout, key)
         return y
 
-    backward = forward
+    def backward(self, dy: Floats, step: Step) -> Floats:
+        return self.forward(dy, step)
 
 
 class Residual(Layer):
@@ -310,7 +311,7 @@ class Residual(Layer):
         if self.narrows:
             width = self.last.weight.shape[1]
             self.narrow = workspace.saved(self.name, "narrow", width)
-            self.whole = workspace.shared("d1", width) if workspace.keep else None
+            self.whole = workspace.backward("d1", width)
         # Where buffers are shared, x must still not be y: x is that of the other kind of branch.
         self.y = workspace.saved(self.name, "stream." + self.name.rpartition(".")[2], self.C,
                                  always=self.always)
@@ -350,7 +351,17 @@ class Residual(Layer):
         return self.ln.add_backward(branch, dy)
 
 
-class Embedding(Layer):
+class InputLayer(Layer):
+    """What a graph begins with: y (N, C) of ids (N,).  wte (V, C) is its table."""
+
+    wte: Parameter
+
+    def embed(self, ids: Ints, step: Step) -> Floats:
+        """y (N, C) of ids (N,)."""
+        raise NotImplementedError
+
+
+class Embedding(InputLayer):
     """y[n] = wte[ids[n]] + wpe[positions[n]], then dropout.  wte (V, C), wpe (T, C), y (N, C)."""
 
     def __init__(self, V: int, T: int, C: int, std: float = 0.02) -> None:

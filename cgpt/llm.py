@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from cgpt.arena import Floats
 from cgpt.config import GPTConfig
 from cgpt.data import (
     Dialogue,
@@ -306,10 +307,10 @@ class LLM:
             raise DataError("LLM.score: the text is empty; give at least one character")
         T = self.config.block_size
         ids, wanted = np.array(tokens[:-1], np.int32), np.array(tokens[1:], np.int32)
-        found = []
+        found: list[Floats] = []
         for start in range(0, max(len(ids) - T, 0) + max(T // 2, 1), max(T // 2, 1)):
             losses = self.gpt.losses(ids[None, start:start + T], wanted[None, start:start + T])
-            found.append(losses[sum(map(len, found)) - start:])
+            found.append(losses[sum(len(part) for part in found) - start:])
         logprobs = -np.concatenate(found)
         total = float(logprobs.sum(dtype=np.float64))
         return Score(tokens[1:], logprobs, total, total / max(len(text), 1))

@@ -23,7 +23,7 @@ A, B = ".lora_a", ".lora_b"         # behind the name of a matrix
 def fingerprint(gpt: GPT) -> str:
     """Hexadecimal digest of all weights: an adapter fits only those that it was trained on."""
     data = gpt.arena.data.astype("<f4", copy=False)
-    return blake2b(memoryview(data).cast("B"), digest_size=16).hexdigest()
+    return blake2b(data.data.cast("B"), digest_size=16).hexdigest()
 
 
 class Lora(AdamW):

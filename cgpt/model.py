@@ -10,21 +10,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cgpt import kernels as K
 from cgpt.arena import Entry, Floats, Parameter, ParameterArena, Workspace, layout
-from cgpt.arrays import expect_shape, int32
+from cgpt.arrays import Ints, expect_shape, int32
 from cgpt.block import Block
 from cgpt.config import GPTConfig, _check_int
 from cgpt.errors import ConfigError, DataError
-from cgpt.head import TiedHead
+from cgpt.head import Head, TiedHead
 from cgpt.inference import Inference
 from cgpt.kvcache import KVCache
-from cgpt.layers import Embedding, Ints, Layer, LayerNorm, Step
+from cgpt.layers import Embedding, InputLayer, Layer, LayerNorm, Step
 from cgpt.weights import StoredTensor
+
+if TYPE_CHECKING:
+    from cgpt.inspection import Inspection
 
 _HEAD_ROWS = 256      # rows whose logits are held at once where no gradient is wanted
 _TOP = 4              # gradient slot of layers outside a branch (a branch has slots 0 to 3)
@@ -52,6 +56,10 @@ class GPT(Inference):
     take turns); training is for one thread that has the model to itself.
     """
 
+    embedding: InputLayer
+    ln_f: Layer
+    head: Head
+
     def __init__(self, config: GPTConfig, seed: int = 0, weights: Floats | None = None, *,
                  recompute: bool = False) -> None:
         seed = _check_int("GPT", "seed", seed, 0)
@@ -60,7 +68,7 @@ class GPT(Inference):
         self._declare()
         self.blocks[-1].attn.narrows = True
         named = dict(self._named_parameters())
-        self.arena = ParameterArena(layout(named.items()), weights)
+        self._arena = ParameterArena(layout(named.items()), weights)
         self._parameters = named
         for name, parameter in named.items():
             parameter.data = self.arena.view(name)
@@ -106,6 +114,11 @@ class GPT(Inference):
                 for name, layer in self._layers()]
 
     # Parameters
+
+    @property
+    def arena(self) -> ParameterArena:
+        """The flat arrays of all parameters, and of what training keeps for each."""
+        return self._arena
 
     @property
     def n_parameters(self) -> int:
@@ -219,6 +232,12 @@ class GPT(Inference):
         expect_shape("targets", wanted, np.shape(ids))
         return wanted.reshape(-1)
 
+    def inspect(self, ids: ArrayLike) -> Inspection:
+        """Hidden states and attention weights for ids (T,): see cgpt.inspection.inspect."""
+        from cgpt.inspection import inspect
+
+        return inspect(self, ids)
+
     def _normed(self, ids: Ints, step: Step, rows: Ints, *, training: bool = False) -> Floats:
         """The final norm (R, C) of the rows (R,), rising, out of N; ends what backward() could use.
 
@@ -286,9 +305,10 @@ class GPT(Inference):
         if step is None:
             raise ConfigError("backward: call forward(ids, targets) first, once for each backward")
         self._step, self.arena.clean = None, False
+        recompute = self._training is not None and self._training.recompute
         dx = self.ln_f.backward(self.head.gradient(), step)
         for name, block in zip(reversed(self.block_names()), reversed(self.blocks), strict=True):
-            if block is not self.blocks[-1] and self._training.recompute:
+            if block is not self.blocks[-1] and recompute:
                 block.again(step)
             dx = block.backward(dx, step)
             if finished is not None:

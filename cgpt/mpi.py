@@ -97,7 +97,7 @@ class Ranks(Alone):
 
     def require_same(self, values: dict[str, object], weights: Floats) -> None:
         """Raises ConfigError in every process where one of them has others than process 0."""
-        found = self._exchange({**values, "weights": crc32(weights.view(np.uint8))})
+        found = self._exchange({**values, "weights": crc32(weights.data)})
         for name in found[0]:
             self._expect(name, [one[name] for one in found],
                          "give all of them the same model, data and settings")

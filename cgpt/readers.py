@@ -115,20 +115,21 @@ class Reading:
             data = _read_bytes(path)
             content.update(data)
             items = _read_items(path, data)
-        kept, dropped, duplicates, characters = [0, 0], 0, 0, 0
+        texts, dialogues, dropped, duplicates, characters = 0, 0, 0, 0, 0
         for item in items:
             if item is None:
                 dropped += 1
             elif seen is not None and not seen.add(digest_of(item)):
                 duplicates += 1
             else:
-                kept[isinstance(item, tuple)] += 1
+                dialogues += isinstance(item, tuple)
+                texts += isinstance(item, str)
                 characters += n_characters(item)
                 yield item
         digest.update(content.digest())
-        if not sum(kept) and not duplicates:
+        if not (texts or dialogues or duplicates):
             raise DataError(f"{path}: no usable document in it, expected items, each {FORMS}")
-        self.files.append(FileReport(path, *kept, dropped, duplicates=duplicates,
+        self.files.append(FileReport(path, texts, dialogues, dropped, duplicates=duplicates,
                                      characters=characters, bytes=size))
 
 

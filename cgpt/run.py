@@ -168,7 +168,7 @@ def _note_resumption(llm: LLM, epochs: int | None, lr: float | None, changed: li
     state, before = llm.training_state, llm.metadata.get("resumed")
     resumed = before if isinstance(before, list) else []
     with_ = {"made_with": made_with(), "epochs": epochs, "lr": lr, "new_data": changed}
-    known = {"made_with": llm.metadata.get("made_with"), "epochs": None, "lr": None,
+    known: dict[str, Any] = {"made_with": llm.metadata.get("made_with"), "epochs": None, "lr": None,
              "new_data": []}
     if with_ != known:
         entry = {"phase": state.phase, "step": state.step, **with_}
@@ -215,7 +215,8 @@ def continue_training(llm: LLM, epochs: int, lr: float,
 def _optimizer_of(llm: LLM) -> str | None:
     """The optimizer that a model was trained by, None where it does not say so."""
     run = recorded(llm.training_state.run).get("finetune_train", {})
-    return begun_with(llm.optimizer).get("optimizer", run.get("optimizer"))
+    name: str | None = begun_with(llm.optimizer).get("optimizer", run.get("optimizer"))
+    return name
 
 
 def _phases(config: RunConfig, llm: LLM) -> list[str]:
@@ -282,17 +283,16 @@ def _override(config: RunConfig, llm: LLM, epochs: int | None, lr: float | None)
     if not left:
         changes.update(max_steps=0, max_minutes=0.0)
         state.done.remove(name)
-    key = "pretrain_train" if name == "pretrain" else "finetune_train"
-    return replace(config, **{key: replace(old, **changes)})
+    return config.with_phases({name: replace(old, **changes)})
 
 
 def _with_budgets(config: RunConfig, phases: Sequence[str], max_steps: int | None,
                   max_minutes: float | None) -> RunConfig:
     """The config with new budgets of these phases; None leaves a budget as it is."""
     given = {"max_steps": max_steps, "max_minutes": max_minutes}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return replace(config, **{f"{name}_train": replace(config.phase(name)[1], **changes)
-                              for name in phases if changes})
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return config.with_phases({name: replace(config.phase(name)[1], **changes)
+                               for name in phases if changes})
 
 
 def _join_fingerprints(found: dict[str, str]) -> str:

@@ -107,6 +107,11 @@ class RunConfig(_Config):
         return replace(self, pretrain_train=self.pretrain_train.settled(width),
                        finetune_train=self.finetune_train.settled(width))
 
+    def with_phases(self, phases: Mapping[str, TrainConfig]) -> RunConfig:
+        """The same run with other settings for the phases that are named."""
+        return replace(self, pretrain_train=phases.get("pretrain", self.pretrain_train),
+                       finetune_train=phases.get("finetune", self.finetune_train))
+
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, JSON-ready."""
         values = asdict(self)
@@ -121,8 +126,8 @@ def recorded(run: dict[str, Any]) -> dict[str, Any]:
     One of before duplicates were left out was trained with them, one of before there was a choice
     of optimizers by AdamW.
     """
-    phases = {name: {"optimizer": "adamw", "embedding_lr": 1.0, **run[name]}
-              for name in ("pretrain_train", "finetune_train") if name in run}
+    names = [str(name) for name in ("pretrain_train", "finetune_train") if name in run]
+    phases = {name: {"optimizer": "adamw", "embedding_lr": 1.0, **run[name]} for name in names}
     return {"keep_duplicates": True, **run, **phases}
 
 

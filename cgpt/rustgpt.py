@@ -20,7 +20,7 @@ from cgpt.arrays import Ints
 from cgpt.block import Block
 from cgpt.config import GPTConfig, _check_float, _check_int
 from cgpt.head import LinearHead
-from cgpt.layers import CausalAttention, Layer, LayerNorm, Linear, Residual, Step
+from cgpt.layers import CausalAttention, InputLayer, Layer, LayerNorm, Linear, Residual, Step
 from cgpt.model import _TOP, GPT
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ReLU(Layer):
 
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
         self.y = workspace.saved(self.name, "relu", self.width)
-        self.dx = workspace.shared(f"d{slot}", self.width) if workspace.keep else None
+        self.dx = workspace.backward(f"d{slot}", self.width)
 
     def forward(self, x: Floats, step: Step) -> Floats:
         self.x, y = x, self.y[:len(x)]
@@ -78,7 +78,7 @@ class Identity(Layer):
         self.C = C
 
     def plan(self, workspace: Workspace, slot: int = 0) -> None:
-        self.dx = workspace.shared(f"d{slot}", self.C) if workspace.keep else None
+        self.dx = workspace.backward(f"d{slot}", self.C)
 
     def forward(self, x: Floats, step: Step) -> Floats:
         self.y = x
@@ -101,7 +101,7 @@ def sinusoids(T: int, C: int) -> Floats:
     return np.where(i % 2 == 0, np.sin(angles), np.cos(angles)).astype(np.float32)
 
 
-class SinusoidalEmbedding(Layer):
+class SinusoidalEmbedding(InputLayer):
     """y[n] = wte[ids[n]] + sinusoids[positions[n]].  wte (V, C), y (N, C)."""
 
     def __init__(self, V: int, T: int, C: int, std: float = 0.02) -> None:

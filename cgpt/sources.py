@@ -112,8 +112,9 @@ class Source:
         """Tokens that the phase trains on of each of `files`, specials included."""
         found = self.documents(tokenizer)
         owners = self._owners()[found.numbers]
-        return np.bincount(owners, found.store.sizes[found.numbers],
+        counts: list[int] = np.bincount(owners, found.store.sizes[found.numbers],
                            minlength=len(self.files)).astype(np.int64).tolist()
+        return counts
 
     def weights(self) -> list[float]:
         """How often an epoch takes each of `files`; of entries that overlap the last one counts."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgpt.arena import Floats, aligned, arena_size, read_only
+from cgpt.arena import Floats, ParameterArena, aligned, arena_size, read_only
+from cgpt.arrays import Ints
 from cgpt.config import FORMS, GPTConfig
 from cgpt.errors import ConfigError
 from cgpt.kvcache import new_caches
-from cgpt.layers import Ints, Step
+from cgpt.layers import Step
 from cgpt.model import GPT
 from cgpt.weights import GROUPS, StoredTensor, form_of, rounded
 
@@ -39,10 +40,13 @@ class StoredGPT(GPT):
         return self._weights
 
     @property
-    def arena(self) -> NoReturn:
+    def arena(self) -> ParameterArena:
         """Raises ConfigError: there is none."""
-        raise ConfigError(f"arena: this model's weights are {self.form}, which can be neither "
-                          "changed nor saved; load it with weights=\"float32\"")
+        raise self._unchangeable()
+
+    def _unchangeable(self) -> ConfigError:
+        return ConfigError(f"arena: this model's weights are {self.form}, which can be neither "
+                           "changed nor saved; load it with weights=\"float32\"")
 
     @property
     def n_parameters(self) -> int:
@@ -57,7 +61,7 @@ class StoredGPT(GPT):
                 **more: Any) -> float:
         """As GPT.forward with backward=False. Raises ConfigError with backward=True."""
         if backward:
-            return self.arena
+            raise self._unchangeable()
         return super().forward(ids, targets, backward=False, **more)
 
     def _logits_of(self, ids: Ints, rows: Ints, step: Step) -> Iterator[tuple[Ints, Floats]]:
@@ -68,7 +72,8 @@ class StoredGPT(GPT):
     def _logits_of_some(self, ids: Ints, rows: Ints, step: Step,
                         borders: Ints) -> Iterator[tuple[Ints, Floats]]:
         """Those of a few documents, whose borders are given."""
-        lengths = np.diff(borders)
+        decoder, lengths = self.decoder, np.diff(borders)
+        assert decoder is not None      # with_weights() takes no other graph
         keys, values = new_caches(self.config, len(lengths), int(lengths.max()))
         slots = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         places = np.arange(borders[0], borders[-1], dtype=np.int32) \
@@ -79,8 +84,8 @@ class StoredGPT(GPT):
             own = slice(part.start - borders[0], part.stop - borders[0])
             wanted = rows[np.searchsorted(rows, part.start):np.searchsorted(rows, part.stop)]
             block = logits[:part.stop - part.start if len(wanted) else 0]
-            self.decoder.run(ids[part], places[own], slots[own], keys, values, block,
-                             step.positions[part])
+            decoder.run(ids[part], places[own], slots[own], keys, values, block,
+                        step.positions[part])
             if len(wanted):
                 yield wanted, block[wanted - start]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from operator import index
@@ -44,7 +44,8 @@ class Tokenizer:
     these characters.
     """
 
-    pad_id, bos_id, eos_id, user_id, assistant_id, system_id = special_ids = range(FIRST_BYTE)
+    pad_id, bos_id, eos_id, user_id, assistant_id, system_id = range(FIRST_BYTE)
+    special_ids: Sequence[int] = range(FIRST_BYTE)
 
     def __init__(self, words: list[str], scores: list[float], kind: str = "words") -> None:
         """words of id 262 and up with their log-probabilities; checked by `from_state`.

@@ -279,7 +279,7 @@ class _Run:
         state.seconds += time.perf_counter() - began
         return self._progress(epoch + 1, loss, lr, norm)
 
-    def _update(self, group: list[Batch], lr: float) -> tuple[float, int, float]:
+    def _update(self, group: Sequence[Batch], lr: float) -> tuple[float, int, float]:
         """Forward, backward and AdamW over the micro-batches of one step.
 
         The gradient is the sum over all counted tokens of the group, divided by their number.

@@ -93,7 +93,8 @@ def _jieba_cut() -> Callable[[str], Iterable[str]]:
     with open(dictionary, "rb") as file:
         cutter.FREQ, cutter.total = cutter.gen_pfdict(file)
     cutter.initialized = True
-    return cutter.cut
+    cut: Callable[[str], Iterable[str]] = cutter.cut
+    return cut
 
 
 def _count(texts: Iterable[str],

@@ -64,7 +64,8 @@ FLOORS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Imported late, inside a function, as a convenience for users; nothing below depends on it.
-ALLOWED = {("inference", "generate"), ("inference", "inspection"), ("llm", "evaluate")}
+ALLOWED = {("inference", "generate"), ("inference", "sampling"), ("model", "inspection"),
+           ("llm", "evaluate")}
 HOMES = {"click": {"cli"}, "rich": {"cli"}, "jieba": {"vocabulary"}, "tomllib": {"cli"}}
 
 

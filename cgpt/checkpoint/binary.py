@@ -129,7 +129,7 @@ def _region(file: BinaryFile, kind: Kind) -> memoryview:
     """All payloads of a kind as they lie in the file, checked."""
     records = file.of(kind)
     start = records[0].offset
-    region = memoryview(aligned(-(-(records[-1].end - start) // 4), zero=True)).cast("B")
+    region = aligned(-(-(records[-1].end - start) // 4), zero=True).data.cast("B")
     in_parallel([Job(record.length, partial(
         file.fill_bytes, record, region[record.offset - start:record.end - start]))
         for record in records])

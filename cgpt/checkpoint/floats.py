@@ -30,13 +30,13 @@ def read_floats(read: Callable[[int, int], bytearray], start: int, end: int,
     filled = 0
     while True:
         size = min(_WINDOW, end - start)
-        text = memoryview(read(start, size))
+        text = read(start, size)
         if start + size == end:
             return _complete(_codec.parse_floats(text, target, filled), target)
-        cut = text.obj.rfind(b",")      # a number may go on in the next piece
+        cut = text.rfind(b",")      # a number may go on in the next piece
         if cut < 0:
             raise ValueError("a malformed number")
-        filled = _codec.parse_floats(text[:cut], target, filled)
+        filled = _codec.parse_floats(memoryview(text)[:cut], target, filled)
         start += cut + 1
 
 

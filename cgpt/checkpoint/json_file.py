@@ -107,7 +107,8 @@ class JsonFile(Source):
             if isinstance(value, dict):
                 return {key: restore(one) for key, one in value.items()}
             return [restore(one) for one in value] if isinstance(value, list) else value
-        return restore(check_object(self.path, name, self.root[name]))
+        part: dict[str, Any] = restore(check_object(self.path, name, self.root[name]))
+        return part
 
     def layers(self) -> list[dict[str, Any]]:
         """The layers without their tensors."""
@@ -158,8 +159,9 @@ class JsonFile(Source):
 
     def _fill_one(self, tensor: dict[str, Any], entry: Entry, target: Floats) -> None:
         flat = target[entry.offset:entry.offset + entry.size]
+        start, end = tensor["data"]
         try:
-            read_floats(self.read, *tensor["data"], flat)
+            read_floats(self.read, start, end, flat)
         except ValueError as error:
             raise damaged(self.path, f"in the tensor '{entry.name}' {error}",
                           f"{entry.size} numbers") from None

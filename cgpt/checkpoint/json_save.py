@@ -26,9 +26,10 @@ from cgpt.checkpoint.parts import (
 )
 from cgpt.checkpoint.reader import THREADS
 from cgpt.checkpoint.sniff import JSON_OPENING
+from cgpt.config import KINDS
 from cgpt.graphs import family_of
 from cgpt.llm import LLM
-from cgpt.tokenizer import KINDS, Tokenizer
+from cgpt.tokenizer import Tokenizer
 
 _AHEAD = 8                              # pieces of numbers that are formatted before their turn
 
@@ -119,9 +120,9 @@ def _pieces(llm: LLM, path: object, weights: Floats, optimizer: bool,
     yield '],\n"optimizer": '
     if optimizer and llm.optimizer is not None:
         yield dump_json(path, "optimizer", llm.optimizer.to_dict())[:-1]
-        for name, array in zip("mv", arena.require_moments(), strict=True):
+        for name, moment in zip("mv", arena.require_moments(), strict=True):
             yield f', "{name}": {{'
-            yield from _tensor_pieces(arena.entries, array)
+            yield from _tensor_pieces(arena.entries, moment)
             yield "}"
         yield "},\n"
     else:
@@ -149,4 +150,4 @@ def _tensor_pieces(entries: list[Entry], array: Floats) -> Iterator[str | Floats
 
 def checksum(flat: Floats) -> int:
     """CRC-32 of the numbers as they lie in a binary file."""
-    return crc32(memoryview(flat.astype("<f4", copy=False)).cast("B"))
+    return crc32(flat.astype("<f4", copy=False).data.cast("B"))

@@ -32,11 +32,12 @@ from cgpt.checkpoint.parts import (
 )
 from cgpt.checkpoint.reader import Job, grouped
 from cgpt.checkpoint.storage import Storage
+from cgpt.config import KINDS
 from cgpt.errors import ConfigError
 from cgpt.graphs import family_of
 from cgpt.llm import LLM
 from cgpt.lora import Lora
-from cgpt.tokenizer import KINDS, Tokenizer
+from cgpt.tokenizer import Tokenizer
 from cgpt.weights import quantize, too_large
 
 VOCABULARY = struct.Struct("<IIQ")      # words, first word with a score, bytes of text
@@ -200,7 +201,7 @@ def _tensor(path: object, kind: Kind, entry: Entry, flat: Floats, form: str,
 def _record(kind: Kind, entry: Entry, array: np.ndarray, dtype: DType) -> Pair:
     shape = array.shape if kind == Kind.SCALE else entry.shape
     flags = OPTIONAL if kind == Kind.LIVE_TENSOR else 0
-    return Record(kind, entry.name, array.nbytes, dtype, shape, flags), memoryview(array).cast("B")
+    return Record(kind, entry.name, array.nbytes, dtype, shape, flags), array.data.cast("B")
 
 
 def pack_vocabulary(tokenizer: Tokenizer) -> bytes:

@@ -19,14 +19,14 @@ import numpy as np
 from cgpt.arena import Entry, Floats
 from cgpt.averaging import averaged
 from cgpt.checkpoint.failures import damaged, not_saved, other_version
-from cgpt.config import GPTConfig
+from cgpt.config import KINDS, GPTConfig
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.graphs import FAMILIES, family_of
 from cgpt.llm import LLM, TrainingState
 from cgpt.lora import Lora
 from cgpt.model import GPT, LayerRecord
 from cgpt.optim import AdamW
-from cgpt.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, KINDS, Tokenizer
+from cgpt.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, Tokenizer
 
 ADAPTED = "+lora"                       # behind the graph's name: an adapter instead of weights
 _DEEPEST = 64                           # nesting of a JSON part

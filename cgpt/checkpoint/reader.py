@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cgpt.arena import Floats
 from cgpt.checkpoint._codec import READS, crc32, read_checked
@@ -34,11 +34,14 @@ _MOST_LAYERS = 1 << 21                  # bytes of all layer records together
 _GROUP = 1 << 21                        # bytes of a thread's next piece of work
 
 
+Opened = TypeVar("Opened", bound="Source")
+
+
 class Job(NamedTuple):
     """Work on so many bytes that may run on another thread."""
 
     size: int
-    run: Callable[[], object]
+    run: Callable[[], Any]
 
 
 class Source:
@@ -74,7 +77,7 @@ class Source:
                 os.close(self.fd)
             self.fd = -1
 
-    def __enter__(self) -> Any:
+    def __enter__(self: Opened) -> Opened:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -192,7 +195,7 @@ class BinaryFile(Source):
 
     def fill(self, record: Record, target: Floats) -> None:
         """Read a float32 payload into `target` and check it."""
-        self.fill_bytes(record, memoryview(target).cast("B"))
+        self.fill_bytes(record, target.data.cast("B"))
         if sys.byteorder == "big":
             target.byteswap(inplace=True)
 

@@ -123,9 +123,9 @@ class _Export:
 
         A word that was once an input has left its trace in Adam's v of its row.
         """
-        v = np.zeros(gpt.parameters()[table.parameter].shape, np.float32)
+        v: Floats = np.zeros(gpt.parameters()[table.parameter].shape, np.float32)
         self._fill(table, "v", v)
-        met = v.any(axis=1)
+        met: np.ndarray = np.any(v != 0, axis=1)
         if not met.any() or table.adam["timestep"] > _FORGETS:
             met[:] = True
             met[words.index("<|bos|>")] = False
@@ -143,8 +143,8 @@ class _Export:
     def _tensors(self) -> Iterator[Tensor]:
         """Every array of the file, in the order of the layers; the embedding first."""
         layers = self.root.get("layers")
-        kinds = [next(iter(layer), "") if isinstance(layer, dict) else "" for layer in layers] \
-            if isinstance(layers, list) else []
+        layers = layers if isinstance(layers, list) else []
+        kinds = [next(iter(layer), "") if isinstance(layer, dict) else "" for layer in layers]
         blocks = kinds[1:-1]
         if kinds[:1] != ["Embeddings"] or kinds[-1:] != ["OutputProjection"] or not blocks \
                 or set(blocks) != {"TransformerBlock"}:
@@ -246,10 +246,10 @@ class _Export:
 
     def _fill(self, tensor: Tensor, what: str, target: Floats) -> None:
         """Read one array, or a moment of it, into its parameter's place."""
-        numbers = tensor.numbers if what == "data" else tensor.adam[f"{what}_data"]
+        start, end = tensor.numbers if what == "data" else tensor.adam[f"{what}_data"]
         flat = np.empty(_size(tensor), np.float32)
         try:
-            read_floats(self.source.read, *numbers, flat)
+            read_floats(self.source.read, start, end, flat)
         except ValueError as error:
             raise damaged(self.path, f"in {tensor.name} ({tensor.parameter}) {error}",
                           f"{len(flat)} numbers") from None

@@ -50,7 +50,7 @@ class Scan:
         if self._key >= 0:
             self._give_up(source.size)
 
-    def _look(self, text: bytearray, base: int, at: int, last: bool) -> int:
+    def _look(self, text: bytes | bytearray, base: int, at: int, last: bool) -> int:
         """Look through a window from `at` on; how far."""
         while True:
             if self._key >= 0:

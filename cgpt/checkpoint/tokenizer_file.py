@@ -61,8 +61,8 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     if kind == "binary":
         with BinaryFile(path) as file:
             return read_tokenizer(file, model_config(file))
-    with JsonFile(path) as file:
-        return file.tokenizer(file.config)
+    with JsonFile(path) as json_file:
+        return json_file.tokenizer(json_file.config)
 
 
 def _parsed(path: object, text: bytes | bytearray) -> Tokenizer:

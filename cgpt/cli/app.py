@@ -8,14 +8,33 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
 from cgpt.cli.help_text import COMMANDS, OPTIONS
 from cgpt.cli.layout import columns, text_width, wrap
 from cgpt.cli.messages import pick, set_language, t
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Decorator(Protocol):
+    """What adds options to the function of a command and returns the function."""
+
+    def __call__(self, function: Function, /) -> Function: ...
+
+
+if TYPE_CHECKING:
+    from click import ParamType as ParamType
+else:
+    class ParamType(click.ParamType):
+        """click.ParamType, which takes a type argument in newer versions of click only."""
+
+        def __class_getitem__(cls, result: Any) -> type[ParamType]:
+            return cls
+
 
 SCREEN_LEAST, SCREEN_MOST = 40, 100
 WIDE = 10_000       # cells of a line that is not wrapped
@@ -33,7 +52,7 @@ def output_width(elsewhere: int = WIDE) -> int:
     return screen_width() if sys.stdout.isatty() else elsewhere
 
 
-class Number(click.ParamType):
+class Number(ParamType[float]):
     """A finite number inside a range; `whole` for integers.
 
     An `open_low` or `open_high` end is itself outside the range.
@@ -72,7 +91,7 @@ class Number(click.ParamType):
         return f"{left}{plain_number(self.low)}, {plain_number(self.high)}{right}"
 
 
-class OneOf(click.ParamType):
+class OneOf(ParamType[str]):
     """One of a few words; case does not matter where `fold`."""
 
     name = "choice"
@@ -110,7 +129,7 @@ class Option(click.Option):
         return left, text
 
 
-def option(*names: str, **attrs: Any) -> Any:
+def option(*names: str, **attrs: Any) -> Decorator:
     """click.option with the class above."""
     return click.option(*names, cls=Option, **attrs)
 
@@ -168,8 +187,8 @@ class _Face:
 class Command(_Face, click.Command):
     """A command; `spread` names flags that take several values: `--chat a b --out c`."""
 
-    def __init__(self, *args: Any, spread: tuple[str, ...] = (), **attrs: Any) -> None:
-        super().__init__(*args, add_help_option=False, **attrs)
+    def __init__(self, name: str | None, spread: tuple[str, ...] = (), **attrs: Any) -> None:
+        super().__init__(name, add_help_option=False, **attrs)
         self.spread = spread
         self.params += self.common_params()
 
@@ -184,8 +203,8 @@ class Command(_Face, click.Command):
 class LazyGroup(_Face, click.Group):
     """The group of commands: name -> module that holds the function of the same name."""
 
-    def __init__(self, *args: Any, modules: dict[str, str], **attrs: Any) -> None:
-        super().__init__(*args, add_help_option=False, no_args_is_help=False, **attrs)
+    def __init__(self, name: str | None, modules: dict[str, str], **attrs: Any) -> None:
+        super().__init__(name, add_help_option=False, no_args_is_help=False, **attrs)
         self.modules = modules
         self.params += self.common_params()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cgpt.cli.error_text import localized
@@ -35,8 +36,9 @@ class AnswerStop:
         self._handlers.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._handlers.__exit__(*error)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._handlers.__exit__(kind, error, trace)
 
 
 def show_hints(terminal: Terminal) -> None:

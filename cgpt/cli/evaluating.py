@@ -18,6 +18,7 @@ from cgpt.cli.messages import t
 from cgpt.cli.models import print_json
 from cgpt.cli.step_log import without_nan
 from cgpt.cli.terminal import plain_number, tell
+from cgpt.config import FORMS
 
 if TYPE_CHECKING:
     from cgpt.answers import Accuracy
@@ -51,7 +52,7 @@ class Measured:
 @click.command("eval", cls=Command)
 @click.argument("model")
 @click.argument("paths", nargs=-1, required=True, metavar="[MODEL...] PATH...")
-@option("--compare", multiple=True, metavar="MODEL|" + "|".join(options.FORMS))
+@option("--compare", multiple=True, metavar="MODEL|" + "|".join(FORMS))
 @option("--accuracy", is_flag=True)
 @option("--max-questions", type=options.COUNT, default=0, metavar="N", note="0")
 @option("--max-new-tokens", type=Number(1, 1 << 31, whole=True), metavar="N", note="128")
@@ -71,7 +72,7 @@ def eval(model: str, paths: tuple[str, ...], compare: tuple[str, ...], weights: 
         open(asked.answers, "w", encoding="utf-8").close()      # said before the work if not so
     found = [measure(name, load(name, weights), corpora, asked) for name in models]
     for other in compare:
-        name, llm = ((f"{model} {other}", load(model, other)) if other in options.FORMS
+        name, llm = ((f"{model} {other}", load(model, other)) if other in FORMS
                      else (other, load(other, weights)))
         found.append(measure(name, llm, corpora, asked))
     pairs = compared(found) if compare else []
@@ -114,7 +115,7 @@ def split_models(model: str, paths: Sequence[str]) -> tuple[list[str], tuple[str
     """
     from cgpt.checkpoint.info import is_model
 
-    models, data = [model], []
+    models, data = [model], list[str]()
     for path in paths:
         low = path.lower()
         (models if low.endswith(".bin") or (low.endswith(".json") and is_model(path))

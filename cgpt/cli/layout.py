@@ -80,7 +80,7 @@ def columns(rows: list[tuple[str, str]], width: int, indent: int = 2) -> list[st
     room = width - indent - first
     if room < 24 and any(text_width(right) > room for _, right in rows):
         first = 4
-    lines = []
+    lines: list[str] = []
     for left, right in rows:
         texts = wrap(right, width - indent - first) if right else [""]
         if text_width(left) + 2 > first:

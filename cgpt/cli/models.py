@@ -20,6 +20,7 @@ from cgpt.cli.saving import save_model
 from cgpt.cli.sketch import sparkline
 from cgpt.cli.step_log import without_nan
 from cgpt.cli.terminal import plain_number, tell
+from cgpt.config import FORMS
 from cgpt.errors import CheckpointError, ConfigError, DataError
 
 DETAILS = ("crc32", "offset", "elements")   # columns that a narrow screen goes without, in order
@@ -34,7 +35,7 @@ def print_json(value: Any) -> None:
 @click.argument("model")
 @click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
 @option("--weights-only", is_flag=True)
-@option("--weights", type=OneOf(options.FORMS), metavar="|".join(options.FORMS), default="float32",
+@option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS), default="float32",
         note="float32")
 def export(model: str, out: str, weights_only: bool, weights: str) -> int:
     """Save a model in the format of the suffix."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgpt.cli.app import Number, OneOf, option
+from cgpt.cli.app import Decorator, Function, Number, OneOf, ParamType, option
 from cgpt.cli.messages import t
 from cgpt.cli.samples import EVERY
 from cgpt.cli.saving import CHECKPOINTS
@@ -19,8 +18,6 @@ from cgpt.config import FORMS, MOST, OPTIMIZERS, PRESETS, SCHEDULES, SHAPE
 if TYPE_CHECKING:
     from cgpt.sampling import SamplingConfig
 
-Decorator = Callable[[Any], Any]
-
 STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")
 COUNT = Number(0, 1 << 62, whole=True)
 POSITIVE = Number(1, 1 << 31, whole=True)
@@ -30,7 +27,7 @@ VOCAB_SIZE = Number(262, 1 << 24, whole=True)
 
 def _group(*options: Decorator) -> Decorator:
     """One decorator that adds the options in this order."""
-    def add(function: Any) -> Any:
+    def add(function: Function) -> Function:
         for one in reversed(options):
             function = one(function)
         return function
@@ -72,7 +69,7 @@ shape = _group(
     *(option(f"--{name.replace('_', '-')}", type=Number(name != "n_ff", MOST[name], whole=True),
              metavar="N") for name in SHAPE))
 
-class Bias(click.ParamType):
+class Bias(ParamType[tuple[int, float]]):
     """ID=F: a token id and what is added to its logit."""
 
     name = "bias"
@@ -85,7 +82,7 @@ class Bias(click.ParamType):
         return int(token), float(Number(-1e6, 1e6).convert(bias, param, ctx))
 
 
-class Text(click.ParamType):
+class Text(ParamType[str]):
     """A text as it is; an environment variable holds one, spaces and all."""
 
     name = "text"
@@ -159,7 +156,7 @@ recipe = _group(
     seed, threads)
 
 
-class Mix(click.ParamType):
+class Mix(ParamType[tuple[str, float]]):
     """PATH=F: a file or folder of the data and how often an epoch takes it.
 
     A file of settings may also give [PATH, F].

@@ -169,7 +169,8 @@ def sample_lines(sample: tuple[int, str, str] | None, width: int) -> list[Line]:
     step, prompt, text = sample
     label = t("f_sample", step=step)
     whole = " ".join(part for part in (one_row(prompt), one_row(text)) if part)
-    lines, rest = [], f"{label} {whole}"
+    lines: list[str] = []
+    rest = f"{label} {whole}"
     while rest and len(lines) < SAMPLE_LINES:
         line, rest = cut(rest, width)
         lines.append(line)

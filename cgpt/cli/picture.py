@@ -47,7 +47,7 @@ def save(figure: Figure, path: str, letters: Letters) -> None:
     Path(path).write_bytes(out.getvalue())
 
 
-def settings(letters: Letters) -> dict[str, Any]:
+def settings(letters: Letters) -> dict[Any, Any]:
     """What a figure must be made and drawn with."""
     return {"font.family": letters.family, "axes.unicode_minus": False, "svg.hashsalt": "cgpt",
             "savefig.dpi": 150}
@@ -113,17 +113,16 @@ def attention_figure(maps: np.ndarray, titles: Sequence[str], tokens: Sequence[s
     with matplotlib.rc_context(settings(letters)):
         figure = Figure(figsize=(across * side + 0.8, down * side + 0.6), layout="constrained")
         panels = figure.subplots(down, across, squeeze=False)
-        image = None
         for i, axes in enumerate(panels.flat):
             if i >= n:
                 axes.set_axis_off()
                 continue
-            image = axes.imshow(maps[i], cmap="viridis", vmin=0.0, vmax=1.0)
+            axes.imshow(maps[i], cmap="viridis", vmin=0.0, vmax=1.0)
             axes.set_title(titles[i], fontsize=10)
             _name_tokens(axes, tokens, left=i % across == 0, below=i + across >= n)
         panels[down - 1][0].set_xlabel(words["key"])
         panels[0][0].set_ylabel(words["query"])
-        figure.colorbar(image, ax=panels, shrink=0.7, label=words["weight"])
+        figure.colorbar(panels[0][0].images[0], ax=panels, shrink=0.7, label=words["weight"])
     return figure
 
 

@@ -15,7 +15,7 @@ from cgpt.cli.layout import aligned, cut, text_width
 from cgpt.cli.messages import language, pick, t
 from cgpt.cli.models import print_json
 from cgpt.cli.panel import number, phase_name
-from cgpt.cli.sketch import chart
+from cgpt.cli.sketch import Points, chart
 from cgpt.cli.step_log import Curve, Run, read_log
 from cgpt.cli.terminal import tell
 from cgpt.cli.view_text import FIGURE
@@ -94,8 +94,8 @@ def draw_on_terminal(runs: Sequence[Run]) -> None:
                  if any(curve.phase == phase for curve in run.curves)]
         groups = [found] if coloured or len(found) == 1 else [[one] for one in found]
         for group in groups:
-            for line in picture_lines(phase, group, width, coloured=coloured):
-                console.print(line)
+            for row in picture_lines(phase, group, width, coloured=coloured):
+                console.print(row)
         for line in summary(found, width, coloured=coloured and len(found) > 1):
             console.print(line)
         click.echo()
@@ -106,14 +106,15 @@ def picture_lines(phase: str, group: Sequence[tuple[str, Curve]], width: int, *,
     """Title and chart of the runs of one chart; a run alone shows its held-out losses too."""
     from rich.text import Text
 
-    series = [list(zip(curve.steps, curve.losses, strict=True)) for _, curve in group]
+    series: list[Points] = [list(zip(curve.steps, curve.losses, strict=True))
+                            for _, curve in group]
     title = f"{phase_name(phase)} · {t('row_loss')}"
     marks: list[tuple[str, str]] = []
     if len(group) == 1:
         name, curve = group[0]
         title += f" · {name}"
         if coloured and curve.held_out:
-            series.append([(float(step), loss) for step, loss in curve.held_out])
+            series.append(list(curve.held_out))
             marks = [(f"{t('f_loss')} ", PALETTE[0]), (t("f_val"), PALETTE[1])]
     room = width - sum(text_width(mark) + 1 for mark, _ in marks)
     lines = [Text.assemble(cut(title, room)[0], " " if marks else "", *marks, no_wrap=True)]

@@ -37,7 +37,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @options.threads
 @option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version)
 @click.pass_context
-def cgpt(ctx: click.Context, **values: Any) -> int:
+def cgpt(ctx: click.Context, /, **values: Any) -> int:
     """The guided run, or what comes before a command."""
     if ctx.invoked_subcommand is not None:
         refuse_guided_options(ctx, ctx.invoked_subcommand)

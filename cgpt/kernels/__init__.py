@@ -89,7 +89,7 @@ globals().update({key: value for key, value in vars(_module).items() if not key.
 _module.set_num_threads(_threads_wanted())
 
 
-def set_num_threads(n: int) -> None:
+def set_num_threads(n: int) -> None:  # type: ignore[no-redef]  # the compiled one, checked
     """Threads that kernels use from now on, 1 to 1024.
 
     It stays 1 without OpenMP, and in a child of os.fork() whose parent had imported cgpt: the

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt import kernels
+from cgpt import _kernels, kernels
 
 
 @dataclass
@@ -36,7 +36,7 @@ class KernelClock:
     def __init__(self) -> None:
         self._log: list[tuple[str, float, tuple[Any, ...], dict[str, Any]]] = []
         for name, function in list(vars(kernels).items()):
-            if callable(function) and getattr(kernels._generic, name, None) is not None:
+            if callable(function) and hasattr(_kernels, name):
                 setattr(kernels, name, self._timed(name, function))
 
     def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,7 +70,7 @@ def operations(name: str, args: tuple[Any, ...]) -> float:
     """
     if name.startswith("linear_"):
         first, second = args[0].shape, args[1].shape
-        return 2.0 * first[0] * first[1] * second[0 if name == "linear_forward" else 1]
+        return float(2 * first[0] * first[1] * second[0 if name == "linear_forward" else 1])
     if name in ("attention_forward", "attention_backward"):
         at = 1 if name == "attention_forward" else 4
         lengths = np.diff(args[at]).astype(float)

@@ -86,7 +86,8 @@ class Llama:
             raise Skip("llama.cpp could not decode the batch")
         logits = np.ctypeslib.as_array(self.api.llama_get_logits(self.context),
                                        shape=(B, self.vocab_size))
-        return logits.argmax(1)
+        best: np.ndarray = logits.argmax(1)
+        return best
 
     def generate(self) -> np.ndarray:
         """The new tokens (B, NEW)."""

@@ -70,6 +70,6 @@ def kernel_actions(shape: Shape) -> Iterator[tuple[str, float, Callable[[], Any]
     targets = rng.integers(0, V, N, dtype=np.int32)
     yield "cross_entropy", 0, lambda: K.cross_entropy(logits, targets, losses, 1.0, False)
     size = 1 << 22
-    data, grad, m, v = (np.zeros(size, np.float32) for _ in range(4))
+    data, grad, mean1, mean2 = (np.zeros(size, np.float32) for _ in range(4))
     yield ("adamw 4M", 0,
-           lambda: K.adamw(data, grad, m, v, 1e-4, 0.9, 0.95, 1e-8, 0.1, 1, 1.0, size))
+           lambda: K.adamw(data, grad, mean1, mean2, 1e-4, 0.9, 0.95, 1e-8, 0.1, 1, 1.0, size))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -49,7 +50,7 @@ def sgemm(products: list[list[int]], seconds: float) -> Callable[[], float]:
     for n, k, m in products:
         a, b = np.ones((n, k), np.float32), np.ones((k, m), np.float32)
         out = np.empty((n, m), np.float32)
-        measure = repeated(lambda a=a, b=b, out=out: np.matmul(a, b, out=out), seconds)
+        measure = repeated(partial(np.matmul, a, b, out=out), seconds)
         runs.append((2.0 * n * k * m, measure))
     return lambda: max(work / measure() / 1e9 for work, measure in runs)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from cgpt.cli.bench.measure import Measurement
 from cgpt.cli.bench.table import Settings
@@ -21,7 +22,7 @@ def bench_packing(run: Settings) -> Iterator[Measurement]:
     with tempfile.TemporaryDirectory() as folder:
         with Worker("dialogues", run.threads) as maker:
             maker.prepare("make", {"folder": folder, "paths": paths})
-        details = {"folder": folder, "paths": paths}
+        details: dict[str, Any] = {"folder": folder, "paths": paths}
         tasks = {"dialogues": ("packed", details),
                  **dict.fromkeys(run.peers, ("padded", {"folder": folder}))}
         with Crew(tasks, run.threads, run.tell) as crew:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from cgpt.cli.bench import measure
 from cgpt.cli.bench.machine import PEAK_SECONDS
@@ -42,7 +43,7 @@ def bench_roofline(run: Settings) -> Iterator[Measurement]:
     over that: its multiply-adds at their peak, or each of its arrays through memory once,
     whichever takes longer. What the caches hold can be faster than memory: above 1 then."""
     details = {"shape": vars(SHAPES[run.config]), "seconds": measure.LEAST_SECONDS}
-    peaks = {"threads": run.threads, "seconds": PEAK_SECONDS, "products": [],
+    peaks: dict[str, Any] = {"threads": run.threads, "seconds": PEAK_SECONDS, "products": [],
              "reads": {"memory": READ}}
     with Crew(("cgpt", "machine"), run.threads, run.tell) as crew:
         found = crew.measure({"cgpt": ("roofline", details), "machine": ("peaks", peaks)},
@@ -50,13 +51,14 @@ def bench_roofline(run: Settings) -> Iterator[Measurement]:
     steps, limits = found["cgpt"], found["machine"]
     yield Measurement("multiply-add peak", "GFLOP/s", [one["fma"] for one in limits], "machine")
     yield Measurement("memory read", "GB/s", [one["read"]["memory"] for one in limits], "machine")
-    names = sorted(steps[0], key=lambda name: -float(steps[0][name][0]))
+    names: list[str] = sorted(steps[0], key=lambda name: -float(steps[0][name][0]))
     least = {name: [max(step[name][1] / limit["fma"], step[name][2] / limit["read"]["memory"]) / 1e9
                     for step, limit in zip(steps, limits, strict=True)] for name in names}
     spent = {name: [float(step[name][0]) for step in steps] for name in names}
-    for name, seconds in (*spent.items(),
-                          ("all kernels", list(map(sum, zip(*spent.values(), strict=True))))):
-        bound = least.get(name) or list(map(sum, zip(*least.values(), strict=True)))
+    for times in (spent, least):
+        times["all kernels"] = [sum(one) for one in zip(*times.values(), strict=True)]
+    for name, seconds in spent.items():
+        bound = least[name]
         yield Measurement(name, "ms", [1e3 * one for one in seconds], config=run.config,
                           higher=False)
         yield Measurement(name, "x", [a / b for a, b in zip(bound, seconds, strict=True)],

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from cgpt.cli.bench.measure import Measurement, seconds_of
@@ -52,7 +53,7 @@ def processes(name: str, commands: dict[str, list[str]], config: str,
     times: dict[str, list[float]] = {side: [] for side in commands}
     for repeat in range(run.repeats + 1):
         for side, words in commands.items():
-            spent = seconds_of(lambda words=words, side=side: one(side, words, run.threads))
+            spent = seconds_of(partial(one, side, words, run.threads))
             if repeat:
                 times[side].append(spent)
     found = {side: Measurement(name, "s", values, side, config, False)

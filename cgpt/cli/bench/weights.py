@@ -62,7 +62,7 @@ class Stored:
         offset, shape = self.table[name]
         with open(self.path, "rb") as file:
             file.seek(4 * offset)
-            file.readinto(memoryview(target.reshape(shape)).cast("B"))
+            file.readinto(target.reshape(shape).data.cast("B"))
 
     def fill_torch(self, model: Any, names: dict[str, str], prefix: str, blocks: str,
                    turned: bool = False) -> None:

@@ -35,8 +35,8 @@ def memory() -> dict[str, float]:
     except OSError:
         import resource
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak = float(peak if sys.platform == "darwin" else 1024 * peak)
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = float(most if sys.platform == "darwin" else 1024 * most)
         return {"peak": peak, "resident": peak}
 
 
