@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from cgpt.arena import Floats
 from cgpt.arrays import Ints, int32
 from cgpt.config import GPTConfig
 from cgpt.errors import DataError
+from cgpt.forking import cached_property
 from cgpt.kvcache import KVCache
 from cgpt.weights import StoredTensor
 

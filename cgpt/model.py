@@ -7,7 +7,6 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from cgpt.arrays import Ints, expect_shape, int32
 from cgpt.block import Block
 from cgpt.config import GPTConfig, _check_int
 from cgpt.errors import ConfigError, DataError
+from cgpt.forking import ForkLock, renew_after_fork
 from cgpt.head import Head, TiedHead
 from cgpt.inference import Inference
 from cgpt.kvcache import KVCache
@@ -80,7 +80,13 @@ class GPT(Inference):
         self._inference: Workspace | None = None
         self._planned: Workspace | None = None
         self._step: Step | None = None
-        self._turn = threading.RLock()     # the buffers belong to one pass at a time
+        self._turn = ForkLock()     # the buffers belong to one pass at a time
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a child of os.fork(): no pass of another thread goes on, so no buffer is in use."""
+        self._planned = None        # another thread may have placed half of them
+        self._step = None
 
     # The graph
 
@@ -172,7 +178,7 @@ class GPT(Inference):
     def _require_grad(self) -> None:
         grad = self.arena.require_grad()
         if not hasattr(self.embedding.wte, "grad"):
-            for name, parameter in self._parameters.items():
+            for name, parameter in reversed(self._parameters.items()):      # that of wte last
                 parameter.grad = self.arena.view(name, grad)
 
     # Passes

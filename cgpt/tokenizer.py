@@ -15,7 +15,6 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cached_property
 from hashlib import blake2b
 from operator import index
 from typing import Any
@@ -27,6 +26,7 @@ from cgpt._bpe import BytePairs
 from cgpt._lattice import Lattice
 from cgpt.config import KINDS
 from cgpt.errors import ConfigError, DataError
+from cgpt.forking import cached_property
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>")
 FIRST_BYTE = len(SPECIAL_TOKENS)

@@ -116,6 +116,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         if fd >= 0:
+            with suppress(OSError):     # closed only, a child forked meanwhile would hold it on
+                fcntl.flock(fd, fcntl.LOCK_UN)
             with suppress(OSError):
                 os.close(fd)
 

@@ -12,6 +12,7 @@ from cgpt.arena import Floats, aligned
 from cgpt.checkpoint.format import Kind
 from cgpt.checkpoint.packing import Packed, arrays_of, pack
 from cgpt.checkpoint.storage import Storage
+from cgpt.forking import renew_after_fork
 from cgpt.llm import LLM
 
 
@@ -22,6 +23,11 @@ class BackgroundWriter:
     """
 
     def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Nothing is being written: the thread of a parent process is not in its child."""
         self._pool: ThreadPoolExecutor | None = None
         self._running: Future[None] | None = None
         self._copies: dict[Kind, Floats] = {}

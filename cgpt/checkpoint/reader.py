@@ -26,6 +26,7 @@ from cgpt.checkpoint.format import (
 )
 from cgpt.checkpoint.parts import check_listed, check_object, check_part_length, parse_json
 from cgpt.checkpoint.sniff import HEAD, format_of
+from cgpt.forking import ForkLock
 
 THREADS = min(2, os.cpu_count() or 1)   # more would starve the disk
 _MOST = 1 << 30                         # bytes asked of one read call
@@ -51,7 +52,7 @@ class Source:
         """Raises CheckpointError where it cannot be opened."""
         self.path = path
         self.fd = -1
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         try:
             if "\0" in os.fsdecode(path):
                 raise FileNotFoundError
