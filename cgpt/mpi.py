@@ -27,6 +27,7 @@ from cgpt.arena import Floats
 from cgpt.errors import ConfigError
 from cgpt.launcher import launched, started_as
 from cgpt.parallel import Alone, PeerError
+from cgpt.processors import available
 
 PATIENCE = 3600.0       # seconds without an answer where others are not on this machine
 _BUSY = 0.02            # seconds of a wait in which the processor is not given back
@@ -225,7 +226,7 @@ class Ranks(Alone):
         own = self._peers[self.rank]
         alike = sum((peer["host"], peer["space"], peer["processors"])
                     == (own["host"], own["space"], own["processors"]) for peer in self._peers)
-        return max(1, len(own["processors"]) // alike)
+        return max(1, min(len(own["processors"]), available()) // alike)
 
 
 def connect() -> Ranks:

@@ -60,7 +60,7 @@ FLOORS = [
     ["kernels"],
     ["_kernels", "_lattice", "_bpe", "_merging", "_seen", "_packing"],
     ["config"],
-    ["errors", "forking", "launcher"],
+    ["errors", "forking", "launcher", "processors"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Imported late, inside a function, as a convenience for users; nothing below depends on it.

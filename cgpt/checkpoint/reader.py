@@ -27,8 +27,9 @@ from cgpt.checkpoint.format import (
 from cgpt.checkpoint.parts import check_listed, check_object, check_part_length, parse_json
 from cgpt.checkpoint.sniff import HEAD, format_of
 from cgpt.forking import ForkLock
+from cgpt.processors import available
 
-THREADS = min(2, os.cpu_count() or 1)   # more would starve the disk
+THREADS = min(2, available())           # more would starve the disk
 _MOST = 1 << 30                         # bytes asked of one read call
 _PIECE = 1 << 19                        # bytes read and checked at a time
 _MOST_LAYERS = 1 << 21                  # bytes of all layer records together

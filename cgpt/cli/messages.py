@@ -216,6 +216,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "info_openmp": ("OpenMP", "openmp"),
     "info_threads": ("线程数", "threads"),
     "info_cpus": ("处理器数", "cpus"),
+    "info_usable_cpus": ("可用处理器数", "usable_cpus"),
+    "info_cpu_quota": ("CPU 配额", "cpu_quota"),
     "info_vocabulary": ("词汇表", "vocabulary"),
     "tok_out": ("保存到", "out"),
     "tok_path": ("文件", "path"),

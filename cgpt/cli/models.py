@@ -148,15 +148,20 @@ def histories(history: list[list[Any]]) -> dict[str, str]:
 
 
 def installation() -> dict[str, Any]:
-    """Version, instruction set, whether OpenMP is there, threads, and what they run on."""
+    """Version, instruction set, whether OpenMP is there, threads, and what they run on.
+
+    usable_cpus are those that the affinity mask and the cgroups' quota (in processors, None for
+    none) leave this process.
+    """
     import cgpt
     from cgpt import kernels
+    from cgpt.processors import available, quota
 
     return {"version": cgpt.__version__, "python": platform.python_version(),
             "platform": platform.platform(), "instruction_set": kernels.instruction_set(),
             "instruction_sets": ", ".join(kernels.runnable()),
             "openmp": kernels.has_openmp(), "threads": kernels.get_num_threads(),
-            "cpus": os.cpu_count()}
+            "cpus": os.cpu_count(), "usable_cpus": available(), "cpu_quota": quota()}
 
 
 def description(found: dict[str, Any], width: int = WIDE, indent: int = 0) -> list[str]:

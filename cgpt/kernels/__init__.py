@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cgpt.config import _check_int
 from cgpt.errors import ConfigError
+from cgpt.processors import available
 
 # How long a thread that has finished its part spins before it sleeps, in libgomp's own unit;
 # read when the library is loaded, so it is set before the first kernel module is. By default it
@@ -71,7 +72,7 @@ def _choose() -> tuple[str, ModuleType]:
 
 
 def _threads_wanted() -> int:
-    """CGPT_THREADS, OMP_NUM_THREADS, else the processors that this process may use."""
+    """CGPT_THREADS, OMP_NUM_THREADS, else the processors that this process may keep busy."""
     for variable in ("CGPT_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(variable, "").strip()
         if value.isdecimal() and 0 < int(value) <= MOST_THREADS:
@@ -79,9 +80,7 @@ def _threads_wanted() -> int:
         if value and variable == "CGPT_THREADS":    # the other one is not ours and may be a list
             raise ConfigError(f"CGPT_THREADS: found '{value}', expected 1 to {MOST_THREADS}; "
                               "correct it or leave CGPT_THREADS unset")
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return min(available(), MOST_THREADS)
 
 
 _name, _module = _choose()
