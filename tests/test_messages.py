@@ -16,7 +16,8 @@ from cgpt.cli.help_text import COMMANDS, OPTIONS
 from cgpt.cli.layout import box, columns, folded, rows_of, text_width, wrap
 from cgpt.cli.messages import MESSAGES, language, set_language, t
 from cgpt.cli.root import cgpt
-from cgpt.cli.terminal import plain_number, printable
+from cgpt.cli.streams import printable
+from cgpt.cli.terminal import plain_number
 
 CLI = Path(messages.__file__).parent
 
@@ -142,4 +143,5 @@ def test_numbers_never_have_an_exponent(value: float, shown: str) -> None:
 
 
 def test_control_characters_do_not_reach_a_terminal() -> None:
-    assert printable("a\x1b[31mb\x00\x9b\tc\n") == "a[31mb\tc\n"
+    assert printable("a\x1b[31mb\x00\x9b\x7f\tc\n") == "a␛[31mb␀\\u009b␡\tc\n"
+    assert printable("\u202ea\u2066") == "\\u202ea\\u2066"

@@ -18,7 +18,7 @@ UNREADABLE = ("damaged", "foreign", "version")  # codes of a CheckpointError tha
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line (sys.argv by default) and give the exit code."""
-    from cgpt.cli.terminal import prepare_streams, silence_broken_pipe
+    from cgpt.cli.streams import prepare_streams, silence_broken_pipe
 
     given = list(sys.argv[1:] if args is None else args)
     prepare_streams()
@@ -80,6 +80,7 @@ def guard(action: Callable[[], int]) -> int:
     import click
 
     from cgpt.cli.app import usage_sentence
+    from cgpt.cli.streams import echo
     from cgpt.cli.terminal import Terminated, tell
     from cgpt.errors import CgptError, CheckpointError
 
@@ -93,7 +94,7 @@ def guard(action: Callable[[], int]) -> int:
         tell(t("try_help", command=command))
         return 2
     except (KeyboardInterrupt, click.Abort):
-        print("\n" + t("interrupted"), file=sys.stderr)
+        echo("\n" + t("interrupted"), stream=sys.stderr)
         return 130
     except Terminated as stop:
         return stop.code

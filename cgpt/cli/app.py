@@ -16,6 +16,7 @@ import click
 from cgpt.cli.help_text import COMMANDS, OPTIONS
 from cgpt.cli.layout import columns, text_width, wrap
 from cgpt.cli.messages import pick, set_language, t
+from cgpt.cli.streams import echo
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -136,7 +137,7 @@ def option(*names: str, **attrs: Any) -> Decorator:
 
 def _show_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        click.echo(ctx.get_help())
+        echo(ctx.get_help())
         ctx.exit()
 
 

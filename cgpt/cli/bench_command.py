@@ -15,6 +15,7 @@ from cgpt.cli.bench.table import BENCHES, Settings
 from cgpt.cli.error_text import localized
 from cgpt.cli.layout import text_width, wrap
 from cgpt.cli.messages import t
+from cgpt.cli.streams import echo
 from cgpt.config import FORMS
 from cgpt.errors import ConfigError
 
@@ -130,9 +131,9 @@ def show(found: Measurement) -> None:
     head, rest = f"{found.side:14} {found.name:32} ", f"{text}{note}"
     width = output_width()
     if text_width(head + rest) > width:
-        click.echo(head.rstrip())
+        echo(head.rstrip())
         head, rest = "", "\n".join(f"    {line}" for line in wrap(rest, width - 4))
-    click.echo(head + rest)
+    echo(head + rest)
 
 
 def figure(value: float) -> str:

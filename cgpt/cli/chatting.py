@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from cgpt.cli.error_text import localized
 from cgpt.cli.messages import t
-from cgpt.cli.terminal import Terminal, handling, printable, whole
+from cgpt.cli.streams import whole
+from cgpt.cli.terminal import Terminal, handling
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     try:
         with stop:
             for piece in pieces:
-                piece = printable(whole(piece if stop.said else piece.lstrip()))
+                piece = whole(piece if stop.said else piece.lstrip())
                 terminal.write(piece)
                 stop.said = stop.said or bool(piece)
                 if stop.asked:

@@ -16,7 +16,8 @@ from cgpt.cli.app import Command, option, screen_width
 from cgpt.cli.layout import aligned, wrap
 from cgpt.cli.messages import t
 from cgpt.cli.models import print_json
-from cgpt.cli.terminal import printable, tell
+from cgpt.cli.streams import echo
+from cgpt.cli.terminal import tell
 
 if TYPE_CHECKING:
     from cgpt.sources import Source
@@ -52,7 +53,7 @@ def data(paths: tuple[str, ...], tokenizer: str, vocab_size: int, keep_duplicate
         print_json(report)
     else:
         for line in lines(report, screen_width()):
-            click.echo(line)
+            echo(line)
     return 0
 
 
@@ -87,23 +88,23 @@ def lines(report: dict[str, Any], width: int) -> list[str]:
     mixed = any(file["weight"] != 1 for file in read)
     counts = {key: label for key, label in COUNTS.items() if report[key]}
     names, folder = short_names([file["path"] for file in read])
-    rows = [[printable(folder), *(t(label) for label in counts.values()),
+    rows = [[folder, *(t(label) for label in counts.values()),
              *[t("data_weight")] * mixed]]
-    rows += [[printable(name), *(f"{file[key]:,}" for key in counts),
+    rows += [[name, *(f"{file[key]:,}" for key in counts),
               *[f"{file['weight']:g}"] * mixed] for name, file in zip(names, read, strict=True)]
     if len(read) > 1:
         rows.append([t("eval_all"), *(f"{report[key]:,}" for key in counts), *[""] * mixed])
     shown = aligned(rows, width)
     for file in report["files"]:
         if file["skipped"]:
-            shown += wrap(t("data_skipped", path=printable(file["path"]),
+            shown += wrap(t("data_skipped", path=file["path"],
                             reason=skip_reason(file["skipped"])), width)
     if mixed:
         shown.append(t("data_epoch", n=f"{report['epoch_tokens']:,}"))
     shown.append(t("data_vocabulary", n=f"{report['vocabulary']:,}", kind=report["tokenizer"]))
     if report["cache"]:
         shown.append(t("data_cached" if report["cached"] else "data_prepared",
-                       path=printable(report["cache"])))
+                       path=report["cache"]))
     if report["mended"]:
         shown.append(mended(report["cache"], report["mended"]))
     return shown
@@ -112,7 +113,7 @@ def lines(report: dict[str, Any], width: int) -> list[str]:
 def mended(entry: object, names: Sequence[str]) -> str:
     """What was found damaged in a cache entry: a few of its files by name."""
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return t("data_mended", path=printable(str(entry)), files=some)
+    return t("data_mended", path=str(entry), files=some)
 
 
 def short_names(paths: Sequence[str]) -> tuple[list[str], str]:
@@ -139,13 +140,13 @@ def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) ->
           dialogues=f"{sum(source.n_dialogues for source in sources):,}", files=len(used)))
     for file in files:
         if file.dropped:
-            say(t("data_dropped", path=printable(file.path), n=file.dropped))
+            say(t("data_dropped", path=file.path, n=file.dropped))
         if file.duplicates:
-            say(t("data_repeated", path=printable(file.path), n=f"{file.duplicates:,}"))
+            say(t("data_repeated", path=file.path, n=f"{file.duplicates:,}"))
     for source in sources:
         if source.mended:
             say(mended(source.entry, source.mended))
     for file in files:
         if file.skipped:
-            say("  " + t("data_skipped", path=printable(file.path),
+            say("  " + t("data_skipped", path=file.path,
                          reason=skip_reason(file.skipped)))

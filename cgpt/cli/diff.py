@@ -12,6 +12,7 @@ from cgpt.cli.app import Command, output_width
 from cgpt.cli.layout import wrap
 from cgpt.cli.messages import t
 from cgpt.cli.models import one_line, print_json, table
+from cgpt.cli.streams import echo
 
 
 @click.command("diff", cls=Command)
@@ -27,7 +28,7 @@ def diff(a: str, b: str, as_json: bool) -> int:
         print_json(found)
     else:
         for line in lines(found, output_width()):
-            click.echo(line)
+            echo(line)
     return 0 if found["same"] else 1
 
 

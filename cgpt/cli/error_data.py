@@ -84,6 +84,9 @@ DATA_SENTENCES: dict[str, str] = {
     "{path}, item {n} (line {line}): {reason}": "{path} 第 {n} 项（第 {line} 行）: {reason}",
     "{path}, item {n}: {reason}": "{path} 第 {n} 项: {reason}",
     "{path}, line {line}: {reason}": "{path} 第 {line} 行: {reason}",
+    "stdin, line {line}: found byte {byte} at byte {column} of the line, expected UTF-8; convert "
+    "the text, for example with iconv":
+        "标准输入第 {line} 行: 第 {column} 个字节为 {byte}，应为 UTF-8；请转换编码，例如用 iconv",
     "{path}, line {line}: found byte {byte} at byte {column} of the line, expected UTF-8{guess}; "
     "convert the file, for example with iconv -f {name} -t UTF-8":
         "{path} 第 {line} 行: 第 {column} 个字节为 {byte}，应为 UTF-8{guess}；请转换文件编码，"

@@ -17,6 +17,7 @@ from cgpt.cli.layout import aligned, columns, wrap
 from cgpt.cli.messages import t
 from cgpt.cli.models import print_json
 from cgpt.cli.step_log import without_nan
+from cgpt.cli.streams import echo
 from cgpt.cli.terminal import plain_number, tell
 from cgpt.config import FORMS
 
@@ -86,12 +87,12 @@ def eval(model: str, paths: tuple[str, ...], compare: tuple[str, ...], weights: 
         return 0
     width = output_width(1000)
     for line in report(found, width):
-        click.echo(line)
+        echo(line)
     names = short_names([one.name for one in found])
     for name, (_, change) in zip(names[1:], pairs, strict=False):
         title = f"{name} · {t('eval_difference', base=names[0])}"
         for line in [*wrap(title, width), *columns(difference_rows(change), width)]:
-            click.echo(line)
+            echo(line)
     return 0
 
 

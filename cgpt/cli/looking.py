@@ -14,7 +14,8 @@ from cgpt.cli.app import Command, Number, option, output_width
 from cgpt.cli.layout import cut, text_width, wrap
 from cgpt.cli.messages import language, pick, t
 from cgpt.cli.models import print_json
-from cgpt.cli.terminal import clean, tell
+from cgpt.cli.streams import echo
+from cgpt.cli.terminal import tell
 from cgpt.cli.view_text import ATTENTION
 from cgpt.errors import DataError
 
@@ -28,7 +29,7 @@ VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", " ": "␣", "\r": "⏎"})
 
 @click.command("inspect", cls=Command)
 @click.argument("model")
-@click.argument("text")
+@click.argument("text", type=options.Text(empty=True))
 @option("-o", "--output", metavar="FILE", callback=options.picture_path)
 @option("--layer", type=options.POSITIVE, metavar="N")
 @option("--head", type=options.POSITIVE, metavar="N")
@@ -44,7 +45,6 @@ def inspect(model: str, text: str, output: str | None, layer: int | None, head: 
 
     check_places(output, layer, head)
     llm = load_model_auto(model, training=False)
-    text = clean(text)
     ids = [llm.tokenizer.bos_id, *llm.tokenizer.encode(text)]
     if len(ids) < 2 or len(ids) > llm.config.block_size:
         raise DataError(f"inspect: the text has {len(ids) - 1} tokens, expected 1 to "
@@ -55,7 +55,7 @@ def inspect(model: str, text: str, output: str | None, layer: int | None, head: 
     else:
         width = output_width(99)
         for line in [*table(llm, found, width), *wrap(total(text, found), width)]:
-            click.echo(line)
+            echo(line)
     if output is not None:
         draw(llm, ids, output, layer, head, font)
     return 0

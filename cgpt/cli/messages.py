@@ -83,6 +83,11 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "rescued": ("💾 模型尚未保存，已自动保存到: {path}",
                 "💾 The model was not saved yet, it is now in: {path}"),
     "resume_hint": ("💡 从中断处继续: cgpt resume {path}", "💡 To go on: cgpt resume {path}"),
+    # what is read
+    "waiting_for_stdin": ("正在等待标准输入；没有文本要给时，请加 < /dev/null",
+                          "waiting for text on stdin; where there is none, add < /dev/null"),
+    "not_utf8": ("输入含有不是 UTF-8 的字节，请重新输入。",
+                 "That holds bytes that are not UTF-8, please type it again."),
     # questions
     "need_yes_no": ("请输入 y 或 n。", "Please type y or n."),
     "need_choice": ("请输入 {numbers} 中的一个。", "Please type one of {numbers}."),
@@ -273,6 +278,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "not_mix": ("'{value}' 不是 PATH=F，例如 data/a.txt=0.5",
                 "'{value}' is not PATH=F, such as data/a.txt=0.5"),
     "not_bias": ("'{value}' 不是 ID=F，例如 270=-5", "'{value}' is not ID=F, such as 270=-5"),
+    "text_not_utf8": ("含有不是 UTF-8 的字节", "it holds bytes that are not UTF-8"),
     "empty_text": ("文本为空", "the text is empty"),
     "num_above_beam": ("--num {num} 大于束宽 --beam {beam}；请增大 --beam",
                        "--num {num} is more than --beam {beam} finds; set --beam higher"),

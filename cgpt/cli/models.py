@@ -19,6 +19,7 @@ from cgpt.cli.panel import phase_name
 from cgpt.cli.saving import save_model
 from cgpt.cli.sketch import sparkline
 from cgpt.cli.step_log import without_nan
+from cgpt.cli.streams import echo
 from cgpt.cli.terminal import plain_number, tell
 from cgpt.config import FORMS
 from cgpt.errors import CheckpointError, ConfigError, DataError
@@ -28,7 +29,7 @@ DETAILS = ("crc32", "offset", "elements")   # columns that a narrow screen goes 
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout; NaN and infinities are null."""
-    click.echo(json.dumps(without_nan(value), ensure_ascii=False))
+    echo(json.dumps(without_nan(value), ensure_ascii=False))
 
 
 @click.command("export", cls=Command)
@@ -102,7 +103,7 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
         found["training_state"] = {**state, "history": histories(state["history"])}
     width = output_width()
     for line in description({t(f"info_{key}"): value for key, value in found.items()}, width):
-        click.echo(line)
+        echo(line)
     if model is not None and verify:
         tell(t("verified"))
     return 0
@@ -134,7 +135,7 @@ def print_recipe(model: str | None, *, as_json: bool) -> int:
             {key: value for key, value in one.items() if key not in ("phase", "step")})
     values = {FINGERPRINT: state["data_fingerprint"],
               **repeated(recorded(state["run"]), about.get("phases", {}))}
-    click.echo(to_toml(values, comments), nl=False)
+    echo(to_toml(values, comments), end="")
     return 0
 
 

@@ -11,7 +11,7 @@ from cgpt.cli.app import Decorator, Function, Number, OneOf, ParamType, option
 from cgpt.cli.messages import t
 from cgpt.cli.samples import EVERY
 from cgpt.cli.saving import CHECKPOINTS
-from cgpt.cli.terminal import clean
+from cgpt.cli.streams import has_stray_bytes
 from cgpt.cli.view_text import FORMATS
 from cgpt.config import FORMS, MOST, OPTIMIZERS, PRESETS, SCHEDULES, SHAPE
 
@@ -83,15 +83,24 @@ class Bias(ParamType[tuple[int, float]]):
 
 
 class Text(ParamType[str]):
-    """A text as it is; an environment variable holds one, spaces and all."""
+    """A text as it is, UTF-8; an environment variable holds one, spaces and all.
+
+    empty  whether "" is one
+    """
 
     name = "text"
 
+    def __init__(self, *, empty: bool = False) -> None:
+        self.empty = empty
+
     def convert(self, value: Any, param: click.Parameter | None,
                 ctx: click.Context | None) -> str:
-        if not value:
+        text = str(value)
+        if not text and not self.empty:
             self.fail(t("empty_text"), param, ctx)
-        return clean(str(value))
+        if has_stray_bytes(text):
+            self.fail(t("text_not_utf8"), param, ctx)
+        return text
 
     def split_envvar_value(self, rv: str) -> list[str]:
         return [rv]

@@ -11,7 +11,8 @@ from cgpt.cli.layout import cut, text_width
 from cgpt.cli.memory import human_size
 from cgpt.cli.messages import t
 from cgpt.cli.sketch import means, sparkline
-from cgpt.cli.terminal import plain_number, printable
+from cgpt.cli.streams import printable
+from cgpt.cli.terminal import plain_number
 
 if TYPE_CHECKING:
     from cgpt.train import Progress

@@ -17,6 +17,7 @@ from cgpt.cli.models import print_json
 from cgpt.cli.panel import number, phase_name
 from cgpt.cli.sketch import Points, chart
 from cgpt.cli.step_log import Curve, Run, read_log
+from cgpt.cli.streams import echo, printable
 from cgpt.cli.terminal import tell
 from cgpt.cli.view_text import FIGURE
 from cgpt.errors import DataError
@@ -90,7 +91,7 @@ def draw_on_terminal(runs: Sequence[Run]) -> None:
     coloured = console.color_system is not None and not console.no_color
     width = output_width(79)
     for phase in dict.fromkeys(curve.phase for run in runs for curve in run.curves):
-        found = [(run.name, run.curve(phase)) for run in runs
+        found = [(printable(run.name), run.curve(phase)) for run in runs
                  if any(curve.phase == phase for curve in run.curves)]
         groups = [found] if coloured or len(found) == 1 else [[one] for one in found]
         for group in groups:
@@ -98,7 +99,7 @@ def draw_on_terminal(runs: Sequence[Run]) -> None:
                 console.print(row)
         for line in summary(found, width, coloured=coloured and len(found) > 1):
             console.print(line)
-        click.echo()
+        echo()
 
 
 def picture_lines(phase: str, group: Sequence[tuple[str, Curve]], width: int, *,

@@ -14,6 +14,7 @@ from cgpt.cli.layout import cut, rows_of, text_width
 from cgpt.cli.memory import human_size, resident
 from cgpt.cli.messages import t
 from cgpt.cli.panel import Losses, View, number, one_row, panel, phase_name, rate
+from cgpt.cli.streams import echo
 from cgpt.cli.terminal import in_foreground, silent_keys
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class ProgressDisplay:
             self.last = -math.inf
         else:
             shown = " ".join(part for part in (one_row(prompt), one_row(text)) if part)
-            print(t("f_sample", step=step), shown, file=self.stream, flush=True)
+            echo(f"{t('f_sample', step=step)} {shown}", stream=self.stream)
 
     def _show(self, progress: Progress, *, ended: bool = False) -> None:
         self.shown = progress
@@ -134,7 +135,7 @@ class ProgressDisplay:
                 self.stop.inline = True
         else:
             width = get_terminal_size().columns - 1 if self.stream.isatty() else None
-            print(progress_line(progress, width, self.view.memory), file=self.stream, flush=True)
+            echo(progress_line(progress, width, self.view.memory), stream=self.stream)
 
     def _notice(self, ended: bool) -> None:
         """The last line: how to stop, that it is stopping, or nothing once it has ended."""

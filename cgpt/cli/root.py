@@ -9,6 +9,7 @@ import click
 from cgpt.cli import options
 from cgpt.cli.app import LazyGroup, Option, option
 from cgpt.cli.messages import t
+from cgpt.cli.streams import echo
 
 MODULES = {"train": "cgpt.cli.training", "resume": "cgpt.cli.training",
            "chat": "cgpt.cli.talk", "generate": "cgpt.cli.talk", "eval": "cgpt.cli.evaluating",
@@ -24,7 +25,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
     if value and not ctx.resilient_parsing:
         import cgpt
 
-        click.echo(f"cgpt {cgpt.__version__}")
+        echo(f"cgpt {cgpt.__version__}")
         ctx.exit()
 
 

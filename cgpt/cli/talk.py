@@ -15,7 +15,8 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option
 from cgpt.cli.messages import t
 from cgpt.cli.saving import FINAL, Keeper
-from cgpt.cli.terminal import Terminal, clean, printable, whole
+from cgpt.cli.streams import echo, read_stdin, whole
+from cgpt.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from cgpt.chat import ChatSession
@@ -40,9 +41,9 @@ class ReloadingKeeper(Keeper):
 
 @click.command("chat", cls=Command)
 @click.argument("model", required=False, metavar="[MODEL]", default=FINAL)
-@option("-p", "--prompt", metavar="TEXT")
+@option("-p", "--prompt", type=options.Text(empty=True), metavar="TEXT")
 @options.sampling
-@option("--system", metavar="TEXT")
+@option("--system", type=options.Text(empty=True), metavar="TEXT")
 @option("--session", metavar="FILE.json")
 @options.weights
 @options.threads
@@ -52,13 +53,18 @@ def chat(model: str, prompt: str | None, system: str | None, session: str | None
     from cgpt.checkpoint import load_model_auto
 
     sampling = options.sampling_config(values)
-    piped = prompt is None and not (sys.stdin is not None and sys.stdin.isatty())
+    once = prompt is not None or sys.stdin is None or not sys.stdin.isatty()
     llm = load_model_auto(model, training=False, weights=weights)
-    talk = open_session(llm, sampling, clean(system) if system else None, session)
-    if prompt is not None or piped:
-        text = prompt if prompt is not None else (sys.stdin.read() if sys.stdin else "")
-        return answer_once(talk, clean(text).strip(), session)
+    talk = open_session(llm, sampling, system or None, session)
+    if once:
+        return answer_once(talk, question(prompt or "", read_stdin()), session)
     return converse(talk, model, session)
+
+
+def question(prompt: str, piped: str) -> str:
+    """What is asked: the prompt, an empty line, and the text of the pipe; or one of the two."""
+    parts = (prompt.strip(), piped.strip("\r\n").rstrip())
+    return "\n\n".join(part for part in parts if part)
 
 
 def open_session(llm: LLM, sampling: SamplingConfig, system: str | None,
@@ -82,8 +88,8 @@ def answer_once(session: ChatSession, text: str, path: str | None = None) -> int
     for piece in session.reply(text):
         piece = whole(piece if said else piece.lstrip())
         said = said or bool(piece)
-        show(piece)
-    show("\n")
+        echo(piece, end="")
+    echo()
     if path is not None:
         session.save(path)
     return 0
@@ -102,7 +108,7 @@ def converse(session: ChatSession, model: str, path: str | None = None) -> int:
 
 @click.command("generate", cls=Command)
 @click.argument("model")
-@click.argument("text")
+@click.argument("text", type=options.Text(empty=True))
 @options.sampling
 @option("--num", type=Number(1, 10000, whole=True), default=1, metavar="N", note="1")
 @options.weights
@@ -118,12 +124,11 @@ def generate(model: str, text: str, num: int, weights: str | None, as_json: bool
         raise click.UsageError(t("num_above_beam", num=num, beam=sampling.beam),
                                ctx=click.get_current_context())
     llm = load_model_auto(model, training=False, weights=weights)
-    text = clean(text)
     found = best(llm, text, sampling, num, as_json) if sampling.beam > 1 else [
         drawn(llm, text, sampling, i, as_json) for i in range(num)]
     if as_json:
         result = {"model": model, "prompt": text, "sampling": sampling.to_dict(), "texts": found}
-        click.echo(json.dumps(result, ensure_ascii=False))
+        echo(json.dumps(result, ensure_ascii=False))
     return 0
 
 
@@ -135,15 +140,15 @@ def drawn(llm: LLM, text: str, sampling: SamplingConfig, i: int, as_json: bool) 
     logprobs: list[float] = []
     pieces = llm.continuation(text, replace(sampling, seed=seed), logprobs=as_json)
     if not as_json:
-        show(text)
+        echo(text, end="")
     for piece in pieces:
         kept.append(whole(piece.text))
         ids += piece.ids
         logprobs += piece.logprobs
         if not as_json:
-            show(kept[-1])
+            echo(kept[-1], end="")
     if not as_json:
-        show("\n")
+        echo()
     continued = "".join(kept)
     return {"continuation": continued, "text": text + continued, "ids": ids, "logprobs": logprobs}
 
@@ -155,13 +160,7 @@ def best(llm: LLM, text: str, sampling: SamplingConfig, num: int,
     if not as_json:
         for one in found:
             continued = whole(one.text)
-            show(text + continued + "\n" if num == 1 else
-                 f"{one.score:.4f}\t" + continued.replace("\n", "\\n") + "\n")
+            echo(text + continued if num == 1 else
+                 f"{one.score:.4f}\t" + continued.replace("\n", "\\n"))
     return [{"continuation": whole(one.text), "text": text + whole(one.text), "ids": one.ids,
              "logprobs": one.logprobs, "score": one.score} for one in found]
-
-
-def show(piece: str) -> None:
-    """A piece of text on stdout at once; a terminal gets no control characters."""
-    sys.stdout.write(printable(piece) if sys.stdout.isatty() else piece)
-    sys.stdout.flush()

@@ -17,46 +17,16 @@ from typing import Any, TextIO, TypeVar
 
 from cgpt.cli.layout import box, cut, wrap
 from cgpt.cli.messages import t
+from cgpt.cli.streams import BYTE_ORDER_MARK, checked, echo, has_stray_bytes, shown
+from cgpt.errors import DataError
 
 Value = TypeVar("Value")
 
 CTRL_C = "\x03"
+PASTE = "\x1b[200~", "\x1b[201~"         # what a terminal sends around a pasted block ...
+PASTES_MARKED = "\x1b[?2004h", "\x1b[?2004l"     # ... once it was asked to, and no more
 YES = {"y", "yes", "是", "好"}
 NO = {"n", "no", "否", "不"}
-
-
-def prepare_streams() -> None:
-    """Text that the terminal's encoding lacks is shown as `?`, never an exception.
-
-    Streams that were closed before the start (`>&-`) swallow what is written.
-    """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            with suppress(ValueError, OSError):
-                reconfigure(errors="replace")
-
-
-def clean(text: str) -> str:
-    """Text from arguments or a terminal without lone surrogates (bytes that were not UTF-8)."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-# C0 and C1 control characters but newline and tab
-_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
-
-
-def printable(text: str) -> str:
-    """Text of a model as a terminal may show it: without control characters."""
-    return text.translate(_CONTROLS)
-
-
-def whole(text: str) -> str:
-    """Text of a model without the marks of bytes that made no character."""
-    return text.replace("\ufffd", "")
 
 
 def plain_number(value: float) -> str:
@@ -74,6 +44,7 @@ class Terminal:
     def __init__(self, output: TextIO | None = None) -> None:
         self.output = output or sys.stdout
         self.interactive = sys.stdin is not None and sys.stdin.isatty()
+        self.lines_read = 0     # of a pipe
         self._ctrl_c_is_key = False
         self._edit = self.interactive and self._line_editing()
 
@@ -86,7 +57,7 @@ class Terminal:
         except ImportError:
             return False
         readline.set_auto_history(False)
-        readline.parse_and_bind("set enable-bracketed-paste off")
+        readline.parse_and_bind("set enable-bracketed-paste on")    # a pasted block is one line
         if os.name == "posix" and "libedit" not in (readline.__doc__ or ""):
             # A Ctrl-C that comes just after the prompt is lost on readline where it is a signal
             # (it waits for a key), so while a line is edited it is a key: clear the line, insert
@@ -102,14 +73,15 @@ class Terminal:
 
     def say(self, text: str = "") -> None:
         """One line, shown at once."""
-        print(text, file=self.output, flush=True)
+        echo(text, stream=self.output)
 
     def write(self, text: str) -> None:
         """A piece of a line, shown at once."""
-        print(text, end="", file=self.output, flush=True)
+        echo(text, end="", stream=self.output)
 
     def note(self, text: str) -> None:
         """A sentence, wrapped to the screen where there is one, as far in as it begins."""
+        text = shown(text, self.output)
         indent = " " * (len(text) - len(text.lstrip(" ")))
         room = self.width - 1 - len(indent)
         lines = wrap(text.lstrip(" "), room) if self.output.isatty() else [text.lstrip(" ")]
@@ -123,35 +95,52 @@ class Terminal:
             self.say(line)
 
     def ask(self, prompt: str, *, remember: bool = False) -> str:
-        """One line of input without its end.
+        """One line of input without its end; a block that was pasted, with its line ends.
 
-        Raises EOFError, KeyboardInterrupt; what is said next then begins on a new line.
+        Raises EOFError, KeyboardInterrupt; what is said next then begins on a new line. Bytes that
+        are not UTF-8 are told and asked again, in a pipe they are a DataError.
         """
-        if self._edit:
+        while True:
             try:
-                with ctrl_c_as_key() if self._ctrl_c_is_key else nullcontext():
-                    answer = clean(input(prompt))
-            except (EOFError, KeyboardInterrupt):
+                answer = self._edited(prompt) if self._edit else self._read(prompt)
+            except (EOFError, KeyboardInterrupt, DataError):
                 self.say()
                 raise
-            if CTRL_C in answer:
-                raise KeyboardInterrupt
-            if remember and answer.strip():
-                import readline
+            if not has_stray_bytes(answer):
+                break
+            self.note(t("not_utf8"))
+        if remember and self._edit and answer.strip():
+            import readline
 
-                readline.add_history(answer)
-            return answer
+            readline.add_history(answer)
+        return answer
+
+    def _edited(self, prompt: str) -> str:
+        """A line that readline edits."""
+        with ctrl_c_as_key() if self._ctrl_c_is_key else nullcontext():
+            answer = input(shown(prompt, self.output))
+        if answer.startswith(CTRL_C):
+            raise KeyboardInterrupt
+        return answer
+
+    def _read(self, prompt: str) -> str:
+        """A line of a pipe, which is shown, or of a terminal without line editing."""
         self.write(prompt)
-        try:
+        with nullcontext() if not self.interactive else marked_pastes():
             line = sys.stdin.readline() if sys.stdin is not None else ""
-        except KeyboardInterrupt:
-            self.say()
-            raise
+            while self.interactive and PASTE[0] in line and PASTE[1] not in line:
+                more = sys.stdin.readline()
+                line += more or PASTE[1]
         if not line:
-            self.say()
             raise EOFError
-        answer = clean(line.rstrip("\r\n"))
+        for mark in PASTE if self.interactive else ():
+            line = line.replace(mark, "")
+        answer = line.rstrip("\r\n")
         if not self.interactive:
+            self.lines_read += 1
+            answer = checked(answer, self.lines_read)
+            if self.lines_read == 1:
+                answer = answer.removeprefix(BYTE_ORDER_MARK)
             self.say(answer)
         return answer
 
@@ -217,6 +206,23 @@ def tell(text: str) -> None:
 def fold(answer: str) -> str:
     """An answer as compared: full-width letters, case and blanks do not matter."""
     return unicodedata.normalize("NFKC", answer).strip().lower()
+
+
+@contextmanager
+def marked_pastes() -> Iterator[None]:
+    """The terminal marks the beginning and the end of a block that is pasted."""
+    def send(sequence: str) -> None:
+        with suppress(OSError, ValueError):     # a terminal that cannot be written to
+            os.write(sys.stdin.fileno(), sequence.encode())
+
+    if os.environ.get("TERM", "dumb") == "dumb" or not in_foreground(sys.stdin):
+        yield
+        return
+    send(PASTES_MARKED[0])
+    try:
+        yield
+    finally:
+        send(PASTES_MARKED[1])
 
 
 @contextmanager
@@ -365,9 +371,3 @@ def leave_terminal() -> None:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, descriptor)
                 os.close(nowhere)
-
-
-def silence_broken_pipe() -> None:
-    """The reader is gone: let the exit not complain about what is still buffered."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -15,7 +14,8 @@ from cgpt.cli.app import Command, LazyGroup, OneOf, option, output_width
 from cgpt.cli.layout import columns
 from cgpt.cli.messages import t
 from cgpt.cli.models import one_line, print_json
-from cgpt.cli.terminal import clean, printable, tell
+from cgpt.cli.streams import echo, read_stdin
+from cgpt.cli.terminal import tell
 from cgpt.config import KINDS
 
 if TYPE_CHECKING:
@@ -56,14 +56,15 @@ def train(paths: tuple[str, ...], kind: str, vocab_size: int, out: str, as_json:
 
 @click.command("tokenizer encode", cls=Command)
 @click.argument("file")
-@click.argument("text", required=False, metavar="[TEXT]")
+@click.argument("text", required=False, metavar="[TEXT]",
+                type=options.Text(empty=True))
 @options.as_json
 def encode(file: str, text: str | None, as_json: bool) -> int:
     """The tokens of a text (or of stdin) with a vocabulary or a model's."""
     from cgpt.checkpoint import load_tokenizer
 
     found = load_tokenizer(file)
-    text = sys.stdin.read() if text is None else clean(text)
+    text = read_stdin() if text is None else text
     ids = found.encode(text)
     pieces = found.token_bytes()
     tokens = [shown_as(pieces[token]) for token in ids]
@@ -72,7 +73,7 @@ def encode(file: str, text: str | None, as_json: bool) -> int:
                     "bytes": len(text.encode("utf-8", "surrogatepass"))})
         return 0
     for token, shown in zip(ids, tokens, strict=True):
-        click.echo(f"{token}\t{printable(visible(shown))}")
+        echo(f"{token}\t{visible(shown)}")
     return 0
 
 
@@ -145,13 +146,13 @@ def show(result: dict[str, Any], as_json: bool) -> None:
     rows = []
     for name, value in result.items():
         if name in ("first", "longest"):
-            value = " ".join(visible(printable(word)) for word in value)
+            value = " ".join(visible(word) for word in value)
         elif isinstance(value, dict):
             value = ", ".join(f"{key}: {one:,}" for key, one in value.items())
         rows.append((t(f"tok_{name}"), f"{value:,}" if isinstance(value, int)
                      else one_line(value)))
     for line in columns(rows, output_width()):
-        click.echo(line)
+        echo(line)
 
 
 def visible(text: str) -> str:

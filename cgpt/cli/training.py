@@ -24,6 +24,7 @@ from cgpt.cli.ranks import Team, in_parallel
 from cgpt.cli.samples import Samples, first_question
 from cgpt.cli.saving import CHECKPOINTS, FINAL, Keeper, free_name, save_model
 from cgpt.cli.step_log import StepLog, without_nan
+from cgpt.cli.streams import echo
 from cgpt.cli.terminal import StopRequest, Terminal
 from cgpt.errors import CgptError, CheckpointError, DataError
 
@@ -142,7 +143,7 @@ def latest(folder: str) -> str:
     from cgpt.checkpoint import CheckpointManager
 
     def warn(error: CheckpointError) -> None:
-        print(reason_of(error), t("trying_previous"), sep="\n", file=sys.stderr)
+        echo(f"{reason_of(error)}\n{t('trying_previous')}", stream=sys.stderr)
 
     found = CheckpointManager(folder).latest(warn)
     if found is None:
@@ -175,7 +176,7 @@ class Session:
 
     def say_command(self, text: str) -> None:
         """The same as it is: a command that is broken in two cannot be copied."""
-        print(text, file=sys.stderr, flush=True)
+        echo(text, stream=sys.stderr)
 
     def go(self, run: TrainingRun) -> int:
         """Train what is left, save, report; the exit code."""
@@ -313,7 +314,7 @@ class Session:
         values = {"out": self.values["out"], "seed": run.config.seed,
                   "parameters": run.llm.gpt.n_parameters, "vocabulary": len(run.llm.tokenizer),
                   "phases": {phase: asdict(result) for phase, result in results.items()}}
-        print(json.dumps(without_nan(values), ensure_ascii=False), flush=True)
+        echo(json.dumps(without_nan(values), ensure_ascii=False))
 
 
 def check_writable(path: str) -> None:
