@@ -64,7 +64,7 @@ def chat(model: str, prompt: str | None, system: str | None, session: str | None
 def question(prompt: str, piped: str) -> str:
     """What is asked: the prompt, an empty line, and the text of the pipe; or one of the two."""
     parts = (prompt.strip(), piped.strip("\r\n").rstrip())
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in parts if part).strip()
 
 
 def open_session(llm: LLM, sampling: SamplingConfig, system: str | None,

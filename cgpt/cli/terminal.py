@@ -53,6 +53,7 @@ class Terminal:
         if not (self.output is sys.stdout and sys.stdout.isatty()):
             return False
         try:
+            teach_locale_utf8()
             import readline
         except ImportError:
             return False
@@ -206,6 +207,25 @@ def tell(text: str) -> None:
 def fold(answer: str) -> str:
     """An answer as compared: full-width letters, case and blanks do not matter."""
     return unicodedata.normalize("NFKC", answer).strip().lower()
+
+
+def teach_locale_utf8() -> None:
+    """Where the locale knows no UTF-8 and Python reads it all the same (LC_ALL=C), choose another.
+
+    Else readline takes the bytes of a Chinese character for keys.
+    """
+    import locale
+
+    reads_utf8 = "utf" in (sys.stdin.encoding or "").lower()
+    if not reads_utf8 or not hasattr(locale, "nl_langinfo"):
+        return
+    if "utf" in locale.nl_langinfo(locale.CODESET).lower():
+        return
+    for name in ("C.UTF-8", "en_US.UTF-8"):
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, name)
+            os.environ["LC_ALL" if os.environ.get("LC_ALL") else "LC_CTYPE"] = name
+            return
 
 
 @contextmanager
