@@ -137,7 +137,8 @@ class Batches(Sequence[Batch]):
     def group(self, number: int) -> Sample:
         """One sample of several dialogues: behind the first, <bos> gives way to the last <eos>."""
         start, end = self._plan.groups[number:number + 2]
-        samples = [self._plan.samples[i] for i in self._plan.order[start:end].tolist()]
+        rows = self._plan.order[start:end].tolist()
+        samples: list[Sample] = [self._plan.samples[i] for i in rows]
         if len(samples) == 1:
             return samples[0]
         ids = np.concatenate([sample.ids for sample in samples])
