@@ -1,8 +1,10 @@
 # `make run`: the guided run in a virtual environment of its own; `make test`: all tests;
 # `make sanitized`: those of the compiled parts under gcc's address and undefined-behaviour sanitizers.
 # PYTHON chooses the interpreter, ARGS goes to cgpt: make run ARGS="--lang en"
+# WORKERS is the number of processes that tests run in, by default one a core.
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= auto
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard cgpt/*.pyx cgpt/*.pxi cgpt/kernels/*.p[xy]* cgpt/kernels/*.h cgpt/checkpoint/*.pyx cgpt/checkpoint/*.h)
 
@@ -12,7 +14,7 @@ run: $(VENV)/.installed
 	@$(BIN)/cgpt $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 20
 
 sanitized: $(VENV)/.installed-dev
 	bash tests/run_sanitized.sh $(BIN)/python

@@ -1,6 +1,7 @@
-"""Shared by all tests: two threads at most, so that a loaded machine does not stall them; every
-model file that a test writes is read by the independent reader too; and the figures of
-docs/reliability.md, which are counted while the tests run and printed at their end."""
+"""Shared by all tests: two threads at most, and one where pytest's workers share the processors,
+so that a loaded machine does not stall them; every model file that a test writes is read by the
+independent reader too; and the figures of docs/reliability.md, which are counted while the tests
+run, in all workers, and printed at their end."""
 
 from __future__ import annotations
 
@@ -10,11 +11,14 @@ from collections import Counter
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-os.environ.setdefault("CGPT_THREADS", "2")
+os.environ.setdefault("CGPT_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+for _name in ("COLUMNS", "LINES"):      # of the terminal that the tests were started from
+    os.environ.pop(_name, None)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import independent_reader
@@ -48,6 +52,16 @@ def counted() -> Counted:
     def add(what: str, n: int = 1) -> None:
         _COUNTS[what] += n
     return add
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):     # this is a worker: to the process that prints
+        session.config.workeroutput["counts"] = dict(_COUNTS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    _COUNTS.update(getattr(node, "workeroutput", {}).get("counts", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
