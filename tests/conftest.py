@@ -17,8 +17,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("CGPT_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
-for _name in ("COLUMNS", "LINES"):      # of the terminal that the tests were started from
-    os.environ.pop(_name, None)
+os.environ.pop("COLUMNS", None)         # of the terminal that the tests were started from
+os.environ.pop("LINES", None)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import independent_reader
