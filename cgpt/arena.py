@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +102,7 @@ class ParameterArena:
     data   (size,) float32 weights, aligned to 64 bytes; may be read-only
     grad   (size,) or None; m, v (size,) or None: Adam's moments
     clean  whether the gradients are known to be zeros
+    owner  the optimizer that trains these weights and has the moments, while it lives
     Gaps between entries are zeros in all of them.
     """
 
@@ -117,6 +120,7 @@ class ParameterArena:
         self.clean = True
         self.m: Floats | None = None
         self.v: Floats | None = None
+        self.owner: ref[Any] | None = None
         self._by_name = {entry.name: entry for entry in entries}
 
     def view(self, name: str, array: Floats | None = None) -> Floats:

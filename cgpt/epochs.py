@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
 from typing import overload
@@ -17,6 +16,7 @@ from cgpt.config import TrainConfig
 from cgpt.data import Batch, Sample, pack
 from cgpt.documents import Samples
 from cgpt.errors import DataError
+from cgpt.forking import cached_property
 from cgpt.tokenizer import Tokenizer
 
 

@@ -21,7 +21,7 @@ from cgpt.data import (
     read_corpus,
     split_samples,
 )
-from cgpt.errors import ConfigError, DataError
+from cgpt.errors import ConfigError, DataError, expect
 from cgpt.generate import beam_search, decode, generate_batch
 from cgpt.model import GPT
 from cgpt.optim import AdamW
@@ -220,6 +220,18 @@ class LLM:
     def fresh(cls, tokenizer: Tokenizer, config: GPTConfig, seed: int = 0) -> LLM:
         """Fresh weights for a vocabulary; the model's vocab_size becomes that of the tokenizer."""
         return cls(tokenizer, GPT(replace(config, vocab_size=len(tokenizer)), seed=seed))
+
+    @property
+    def optimizer(self) -> AdamW | None:
+        """What trains `gpt` and is saved with it. To set one that does not raises ConfigError."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: AdamW | None) -> None:
+        if optimizer is not None:
+            expect("LLM.optimizer", optimizer, AdamW, "an optimizer (cgpt.AdamW, cgpt.Muon)")
+            optimizer.keep(self)
+        self._optimizer = optimizer
 
     @property
     def config(self) -> GPTConfig:

@@ -34,7 +34,8 @@ class Lora(AdamW):
     step. Weights that no pattern names stay to the bit.
     layers  patterns (fnmatch) of parameter names; matrices of the blocks among them are adapted
     seed    of A, normal with variance 1 / columns; B begins with zeros, so W begins as W0
-    base    where the model with W0 was loaded from or saved to, "" where that is unknown
+    base    where the model with W0 was loaded from or saved to, "" where that is unknown: a file of
+            the adapter then carries W0 along
     arena   holds A and B by name (`h.0.attn.c_attn.weight.lora_a`), their gradients and moments;
             moments that the model's weights have are let go
     Raises ConfigError for settings out of range or a pattern that fits no matrix.
@@ -42,10 +43,12 @@ class Lora(AdamW):
     """
 
     kind = "lora"
+    base_mark: tuple[int, int, int] | None = None      # of the file `base`, once it was compared
 
     def __init__(self, gpt: GPT, rank: int, alpha: float, layers: Iterable[str] = ("h.*",), *,
                  betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
-                 weight_decay: float = 0.1, seed: int = 0, base: str = "") -> None:
+                 weight_decay: float = 0.1, seed: int = 0, base: str = "",
+                 replaces: AdamW | None = None) -> None:
         expect("LoRA", gpt, GPT, "a GPT")
         self.layers, self.base = _check_names("LoRA", "lora_layers", layers), base
         self._matrices = self._adapted(gpt)
@@ -55,7 +58,7 @@ class Lora(AdamW):
         self._scale = np.float32(self.alpha / rank)
         self._arena = self._make_arena(seed)
         self._rows = np.empty((0, rank), np.float32)
-        super().__init__(gpt, betas, eps, weight_decay)
+        super().__init__(gpt, betas, eps, weight_decay, replaces=replaces)
         gpt.arena.m = gpt.arena.v = None
         self.fingerprint = fingerprint(gpt)
         self._first = {entry.name: gpt.arena.view(entry.name).copy() for entry in self._matrices}
@@ -107,6 +110,11 @@ class Lora(AdamW):
     def release(self) -> None:
         """Leave the model to others, with its weights as they are now."""
         self.gpt.train_only(lambda name: True, {})
+        self.gpt.arena.owner = None
+
+    def base_weights(self, name: str) -> Floats:
+        """A parameter of the model as it is without the adapter, W0 of an adapted matrix."""
+        return self._first[name] if name in self._first else self.gpt.arena.view(name)
 
     def _add_gradients(self, name: str, dy: Floats, x: Floats) -> None:
         """dA += s B^T dy^T x and dB += s dy^T x A^T, without the product dy^T x."""

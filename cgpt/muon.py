@@ -28,11 +28,12 @@ class Muon(AdamW):
 
     def __init__(self, gpt: GPT, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
                  weight_decay: float = 0.1, freeze: Iterable[str] = (), momentum: float = 0.95, *,
-                 embedding_lr: float = 1.0, fresh: bool = True) -> None:
+                 embedding_lr: float = 1.0, fresh: bool = True,
+                 replaces: AdamW | None = None) -> None:
         self.momentum = float(_check_float("Muon", "momentum", momentum, 0.0, 1.0,
                                            open_above=True))
         super().__init__(gpt, betas, eps, weight_decay, freeze, embedding_lr=embedding_lr,
-                         fresh=fresh)
+                         fresh=fresh, replaces=replaces)
         self._matrices = np.array(sorted(self._places(), key=lambda one: -one[1] * one[2]),
                                   np.int64).reshape(-1, 3)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any
+from weakref import ref
 
 from cgpt import kernels as K
 from cgpt.arena import Entry, ParameterArena
@@ -24,15 +25,21 @@ class AdamW:
     freeze                    parameter-name patterns (fnmatch) that are left alone
     embedding_lr              learning rate of the embeddings as a multiple of that of the rest
     fresh                     start with moments of zero; False keeps those of the arena
+    replaces                  the optimizer that an LLM has, where this one is to take its place
+    A model is trained by one optimizer, which has the moments: the one that was made last. One
+    before it raises ConfigError when it is asked for a step or saved. That of an LLM stays: to make
+    another beside it raises ConfigError too, until `llm.optimizer = None` or with `replaces`.
     Raises ConfigError for values out of range or a pattern that fits no parameter.
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101.
     """
 
     kind = "adamw"
+    _keeper: ref[Any] | None = None
 
     def __init__(self, gpt: GPT, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
                  weight_decay: float = 0.1, freeze: Iterable[str] = (), *,
-                 embedding_lr: float = 1.0, fresh: bool = True) -> None:
+                 embedding_lr: float = 1.0, fresh: bool = True,
+                 replaces: AdamW | None = None) -> None:
         expect(type(self).__name__, gpt, GPT, "a GPT")
         self.gpt = gpt
         self.betas = _check_betas(betas)
@@ -45,10 +52,48 @@ class AdamW:
         self._check_patterns()
         self._trained = self._spans(lambda entry: True)
         self._adams = self._spans(self._by_adam)
-        for moment in self.arena.require_moments():
+        moments = self.arena.require_moments()
+        self._take_over(replaces)
+        for moment in moments:
             if fresh:
                 moment.fill(0)
         self._choose_gradients()
+
+    def _take_over(self, replaces: AdamW | None) -> None:
+        """Be the optimizer of the model from now on, where no LLM has another."""
+        owner = self._owner()
+        if owner is not self and owner is not replaces and owner is not None and owner.is_kept():
+            raise ConfigError(
+                f"{type(self).__name__}: this model is trained by llm.optimizer ({owner.kind}), "
+                "which has the moments; use that one, or set llm.optimizer = None first to let go "
+                "of them")
+        self.gpt.arena.owner = ref(self)
+
+    def _owner(self) -> AdamW | None:
+        owner = self.gpt.arena.owner
+        return None if owner is None else owner()
+
+    def require_owner(self) -> None:
+        """Raises ConfigError where another optimizer was made for the model later."""
+        if self._owner() is not self:
+            raise ConfigError(
+                f"{type(self).__name__}: another optimizer was made for this model later and has "
+                "the moments now; use that one, or make a new one")
+
+    def keep(self, llm: object) -> None:
+        """To be called by the LLM that has this as its `optimizer` from now on.
+
+        Raises ConfigError where this is not the optimizer of the LLM's model.
+        """
+        if getattr(llm, "gpt", None) is not self.gpt:
+            raise ConfigError("LLM.optimizer: this optimizer trains another model than llm.gpt; "
+                              "make one for that")
+        self.require_owner()
+        self._keeper = ref(llm)
+
+    def is_kept(self) -> bool:
+        """Whether an LLM has this as its `optimizer`."""
+        return getattr(self._keeper and self._keeper(), "optimizer", None) is self
 
     @property
     def arena(self) -> ParameterArena:
@@ -114,6 +159,7 @@ class AdamW:
         lr = _check_float("AdamW.step", "lr", lr, 0.0)
         if clip is not math.inf:
             clip = _check_float("AdamW.step", "clip", clip, 0.0)
+        self.require_owner()
         self.gpt.abandon()
         norm = self._norm()
         if not math.isfinite(norm):

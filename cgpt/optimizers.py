@@ -32,13 +32,16 @@ def make_optimizer(gpt: GPT, config: TrainConfig, current: AdamW | None = None, 
     if not fresh and current is not None and begun != wanted:
         raise ConfigError(f"the phase was begun with {begun} and cannot go on with {wanted}; "
                           "give the same, or begin the phase anew: llm.training_state.begin(...)")
+    if not fresh and current is not None:
+        current.require_owner()
     if isinstance(current, Lora) and begun == wanted:
         current.configure(**adam, fresh=fresh)
         return current
     if config.lora_rank:
         return Lora(gpt, config.lora_rank, config.lora_alpha, config.lora_layers,
-                    seed=config.seed, base=base, **adam)
-    adam.update(freeze=config.freeze, embedding_lr=config.embedding_lr, fresh=fresh)
+                    seed=config.seed, base=base, replaces=current, **adam)
+    adam.update(freeze=config.freeze, embedding_lr=config.embedding_lr, fresh=fresh,
+                replaces=current)
     found = (Muon(gpt, momentum=config.momentum, **adam) if config.optimizer == "muon"
              else AdamW(gpt, **adam))
     found.step_count = 0 if fresh or current is None else current.step_count

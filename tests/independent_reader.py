@@ -22,7 +22,7 @@ from typing import Any
 SIGNATURE = bytes.fromhex("89 43 47 50 54 0D 0A 1A")
 KINDS = {1: "config", 2: "vocabulary", 3: "layer", 4: "training_state", 5: "metadata",
          6: "optimizer", 7: "tokenizer", 16: "tensor", 17: "adam_m", 18: "adam_v",
-         19: "best_tensor", 20: "scale", 21: "live_tensor"}
+         19: "best_tensor", 20: "scale", 21: "live_tensor", 22: "base_tensor"}
 ITEM_SIZES = {0: 1, 1: 4, 2: 2, 3: 2, 4: 1, 5: 1, 6: 4, 7: 8, 8: 8}
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
 
@@ -71,6 +71,7 @@ class Model:
     adam_v: dict[str, array.array[float]] = field(default_factory=dict)
     best: dict[str, array.array[float]] = field(default_factory=dict)
     live: dict[str, array.array[float]] = field(default_factory=dict)
+    base: dict[str, array.array[float]] = field(default_factory=dict)
     scales: dict[str, array.array[float]] = field(default_factory=dict)
     quantized: dict[str, array.array[int]] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -190,7 +191,8 @@ def add_tensor(model: Model, entry: Entry, payload: bytes, kind: str) -> None:
         if sys.byteorder == "big":
             numbers.byteswap()
         target = {"tensor": model.tensors, "adam_m": model.adam_m, "adam_v": model.adam_v,
-                  "best_tensor": model.best, "live_tensor": model.live, "scale": model.scales}[kind]
+                  "best_tensor": model.best, "live_tensor": model.live, "scale": model.scales,
+                  "base_tensor": model.base}[kind]
         target[entry.name] = numbers
         if kind == "scale":
             restore(model, entry)
@@ -212,6 +214,7 @@ def restore(model: Model, entry: Entry) -> None:
 
 def parse_vocabulary(payload: bytes, graph: str) -> tuple[list[str], list[float]]:
     n, first, size = struct.unpack_from("<IIQ", payload)
+    graph = graph.removesuffix("+lora")
     require(first == (0 if graph == "rustgpt" else 262) and n >= first, "odd vocabulary")
     text = 16 + 8 * (n - first) + 4 * (n + 1)
     require(len(payload) == text + size, "vocabulary of the wrong length")
@@ -255,22 +258,44 @@ def check_adapter(model: Model) -> None:
     """The records of an adapter and no others; its tensors are what its settings say."""
     counts = [sum(entry.kind == kind for entry in model.entries) for kind in (1, 4, 5, 6)]
     require(counts == [1, 1, 1, 1], "a necessary record is missing")
-    require({entry.kind for entry in model.entries} <= {1, 4, 5, 6, 16, 17, 18, 19, 21},
+    kinds = {entry.kind for entry in model.entries}
+    require(kinds - {1, 4, 5, 6, 16, 17, 18, 19, 21} <= ({2, 3, 7, 22} if 22 in kinds else set()),
             "a record that an adapter has not")
     settings = model.optimizer or {}
     require(settings.get("kind") == "lora" and len(settings["fingerprint"]) == 32, "odd settings")
     rank, expected = settings["rank"], {}
-    for name, shape in parameters_of(model.graph.removesuffix("+lora"), model.config).items():
+    parameters = parameters_of(model.graph.removesuffix("+lora"), model.config)
+    require(bool(model.base) == (settings["base"] == ""), "no model, or two")
+    if model.base:
+        check_base(model, parameters)
+    for name, shape in parameters.items():
         if name.startswith("h.") and len(shape) == 2 and any(
                 fnmatchcase(name, pattern) for pattern in settings["layers"]):
             require(1 <= rank <= min(shape), "odd rank")
             expected[name + ".lora_a"] = (rank, shape[1])
             expected[name + ".lora_b"] = (shape[0], rank)
     order = [entry.name for entry in model.entries if entry.kind == 16]
-    require(order == list(expected) and model.shapes == expected, "other tensors than its settings")
+    require(order == list(expected) and model.shapes == {
+        **expected, **(parameters if model.base else {})}, "other tensors than its settings")
     for found in (model.adam_m, model.adam_v, model.best, model.live):
         require(not found or list(found) == order, "moments or best ones incomplete")
     require(model.adam_m and model.adam_v, "no moments")
+
+
+def check_base(model: Model, parameters: dict[str, tuple[int, ...]]) -> None:
+    """An adapter's file that carries the model: whole, and with the weights of the fingerprint."""
+    require(list(model.base) == list(parameters), "other parameters of the model than the graph's")
+    require([sum(entry.kind == kind for entry in model.entries) for kind in (2, 22)]
+            == [1, len(parameters)], "a model without its vocabulary")
+    named = [name for layer in model.layers for name in layer["parameters"]]
+    require(sorted(named) == sorted(parameters), "layers that do not name every parameter once")
+    require(fingerprint(model.base) == (model.optimizer or {})["fingerprint"], "another model")
+
+
+def fingerprint(tensors: dict[str, array.array[float]]) -> str:
+    region = b"".join(data + bytes(align(len(data)) - len(data))
+                      for data in map(bytes_of, tensors.values()))
+    return hashlib.blake2b(region, digest_size=16).hexdigest()
 
 
 def merged(model: Model, adapter: Model) -> dict[str, array.array[float]]:
@@ -278,9 +303,7 @@ def merged(model: Model, adapter: Model) -> dict[str, array.array[float]]:
     settings = adapter.optimizer or {}
     require(adapter.graph == model.graph + "+lora" and adapter.config == model.config,
             "a model of another shape")
-    region = b"".join(data + bytes(align(len(data)) - len(data))
-                      for data in map(bytes_of, model.tensors.values()))
-    require(hashlib.blake2b(region, digest_size=16).hexdigest() == settings["fingerprint"],
+    require(fingerprint(model.tensors) == settings["fingerprint"],
             "other weights than the adapter was trained on")
     found, rank = dict(model.tensors), settings["rank"]
     for name in adapter.tensors:

@@ -88,7 +88,7 @@ def adapter_llm() -> LLM:
     """
     llm = tiny_llm()
     lora = Lora(llm.gpt, 2, 3.0, ["h.0.attn.*", "h.?.mlp.c_fc.weight"],
-                base=str(DATA / "tiny_v1.bin"))
+                base=str(DATA / "tiny_v1.bin"), replaces=llm.optimizer)
     lora.step_count = 412
     m, v = lora.arena.require_moments()
     llm.best_weights, llm.average = (np.zeros(lora.arena.size, np.float32) for _ in range(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import independent_reader
@@ -26,6 +27,7 @@ from cgpt.checkpoint import (
     save_model_json,
 )
 from cgpt.checkpoint.adapter import settings_to_save
+from cgpt.checkpoint.format import place as placed
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError, ConfigError
 from cgpt.llm import LLM
@@ -184,11 +186,86 @@ def test_no_adapter_is_left_without_its_model(tmp_path: Path) -> None:
             save()
         assert error.value.code == "write"
     assert (tmp_path / "checkpoint_last.bin").read_bytes() == before
-    unsaved = small_llm()
-    Trainer(unsaved, changed(epochs=1), "finetune").fit(DIALOGUES)
-    with pytest.raises(CheckpointError, match="an adapter whose model is in no file"):
-        save_model_binary(unsaved, tmp_path / "lora.bin")
-    save_model_binary(unsaved, tmp_path / "whole.bin", optimizer=False)
+
+
+def test_an_adapter_whose_model_is_in_no_file_carries_it(tmp_path: Path) -> None:
+    """Never saved, since changed, overwritten, or removed: what is saved can be loaded."""
+    def unsaved(llm: LLM) -> None:
+        llm.base = ""
+
+    def overwritten(llm: LLM) -> None:
+        save_model_binary(small_llm(seed=3), tmp_path / "base.bin")
+        assert llm.base
+
+    def damaged(llm: LLM) -> None:
+        (tmp_path / "base.bin").write_bytes((tmp_path / "base.bin").read_bytes()[:-64])
+
+    def removed(llm: LLM) -> None:
+        (tmp_path / "base.bin").unlink()
+
+    for number, change in enumerate((unsaved, overwritten, damaged, removed)):
+        llm, fresh = base_model(tmp_path), small_llm(seed=7)
+        fresh.gpt.load_parameters(llm.gpt.parameters())
+        change(llm)
+        Trainer(llm, changed(epochs=1), "finetune").fit(DIALOGUES)
+        path = save_model_binary(llm, tmp_path / f"{number}.bin")
+        found = describe(path, verify=True)
+        assert found["optimizer"]["base"] == "" and found["graph"] == "gpt2+lora"
+        assert found["words"] == len(llm.tokenizer) and found["layers"]
+        for training in (True, False):
+            again = load_model_auto(path, training=training)
+            assert same_bits(again.gpt.arena.data, llm.gpt.arena.data)
+        again = load_model_auto(path)
+        assert load_tokenizer(path).words == llm.tokenizer.words
+        # It is carried on, and the copy trains on to the same bits.
+        for one in (again, llm):
+            Trainer(one, changed(epochs=1), "finetune").fit(DIALOGUES)
+        assert same_bits(again.gpt.arena.data, llm.gpt.arena.data)
+        last = load_model_auto(save_model_binary(again, tmp_path / "again.bin"))
+        assert same_bits(last.gpt.arena.data, llm.gpt.arena.data)
+        # A file of the model may be named again, and then it is not carried any more.
+        other = save_model_binary(fresh, tmp_path / "found.bin")
+        named = load_with_adapter(other, tmp_path / "again.bin")
+        small = save_model_binary(named, tmp_path / "small.bin")
+        assert describe(small)["optimizer"]["base"] == "found.bin"
+        assert small.stat().st_size < path.stat().st_size / 2
+
+
+def test_a_model_that_changes_while_its_adapter_is_trained_is_noticed(tmp_path: Path) -> None:
+    """The file is compared again when its size, time or inode is another."""
+    llm, path = trained(tmp_path, epochs=1)
+    assert describe(path)["optimizer"]["base"] == "base.bin"
+    save_model_binary(small_llm(seed=3), tmp_path / "base.bin")
+    save_model_binary(llm, path)
+    assert describe(path)["optimizer"]["base"] == ""
+    assert same_bits(load_model_auto(path).gpt.arena.data, llm.gpt.arena.data)
+
+
+def test_of_another_graph_a_model_is_carried_too(tmp_path: Path) -> None:
+    llm = rustgpt_llm()
+    Trainer(llm, changed(lora_rank=2), "finetune").fit(["山水。", "用户：山"] * 4)
+    path = save_model_binary(llm, tmp_path / "lora.bin")
+    again = load_model_auto(path)
+    assert type(again.gpt) is RustGPT and again.tokenizer.words == llm.tokenizer.words
+    assert same_bits(again.gpt.arena.data, llm.gpt.arena.data)
+
+
+@pytest.mark.parametrize(("kind", "sentence"), [(2, "vocabulary"), (3, "layer"),
+                                                (22, "base_tensor")])
+def test_a_model_that_is_carried_in_part_is_refused(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int, sentence: str) -> None:
+    llm = small_llm()
+    Trainer(llm, changed(epochs=1), "finetune").fit(DIALOGUES)
+    monkeypatch.setattr(packing.Packed, "write", packing.Packed.write.__wrapped__)  # unchecked
+    packed = packing.pack(llm, "x", packing.arrays_of(llm), packing.Storage())
+    out = next(i for i, record in enumerate(packed.records) if record.kind == kind)
+    records, size = placed([replace(one, offset=0) for i, one in enumerate(packed.records)
+                           if i != out])
+    path = packing.Packed(records, [one for i, one in enumerate(packed.payloads) if i != out],
+                          size).write(tmp_path / "lora.bin")
+    with pytest.raises(CheckpointError, match=sentence) as error:
+        load_model_auto(path)
+    assert error.value.code == "damaged"
 
 
 def test_a_training_that_begins_anew_keeps_its_adapter(tmp_path: Path) -> None:

@@ -94,7 +94,6 @@ def test_a_run_is_repeated_by_its_configuration(run: Run, tmp_path: Path, base: 
     (["--init", "base.bin", "--finetune-epochs", "0"], "name files by --chat"),
     (["--init", "checkpoints/checkpoint_last.bin"], "name another folder"),
     (["--init", "base.bin", "--preset", "small"], "leave out --preset"),
-    (["--preset", "tiny"], "LoRA needs the model"),
     (["--init", "base.bin", "--lora-layers", "ln_f.*"], "no matrix of the layers"),
     (["--init", "base.bin", "--freeze-attn"], "nothing to freeze"),
     (["--init", "base.bin", "--embedding-lr", "2"], "leave out --embedding-lr"),
@@ -116,6 +115,25 @@ def test_an_adapter_on_a_model_that_the_run_pretrains(run: Run, tmp_path: Path,
                        "--out", "lora.bin")
     assert code == 0, err
     assert load_model_auto(tmp_path / "lora.bin").optimizer.base == str(tmp_path / "pre.bin")
+
+
+def test_a_model_that_is_in_no_file_is_carried(run: Run, tmp_path: Path) -> None:
+    """Pre-trained in the same run and not saved: the adapter's file is all that is needed."""
+    write_data(tmp_path)
+    whole = ("train", "--preset", "tiny", "--pretrain", "texts.json", "--pretrain-epochs", "1",
+             *ARGS, "--batch-size", "1", "--lora-rank", "2")
+    code, _, err = run(*whole, "--out", "whole.bin", "--lang", "en")
+    assert code == 0, err
+    assert "carries its model" in err and "cgpt export whole.bin OUT.bin --weights-only" in err
+    assert run("export", "whole.bin", "merged.bin", "--weights-only")[0] == 0
+    answers = [run("chat", name, "-p", "你好", "--temperature", "0", "--max-new-tokens", "8")
+               for name in ("whole.bin", "merged.bin")]
+    assert answers[0][:2] == answers[1][:2] and answers[0][0] == 0
+    assert run(*whole, "--out", "part.bin", "--max-steps", "1")[0] == 0
+    code, _, err = run("resume", "part.bin", "--out", "rest.bin", "--lang", "en")
+    assert code == 0 and "carries its model" in err, err
+    a, b = (load_model_auto(tmp_path / name) for name in ("whole.bin", "rest.bin"))
+    assert a.training_state.step == b.training_state.step > 1
 
 
 def test_init_trains_the_weights_themselves_without_lora(run: Run, tmp_path: Path,

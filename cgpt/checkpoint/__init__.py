@@ -18,10 +18,11 @@ from cgpt.checkpoint.adapter import (
     adapter_of,
     apply,
     base_of,
+    carries_base,
     is_adapter,
     require_adapter,
-    require_whole,
 )
+from cgpt.checkpoint.base_file import read_whole
 from cgpt.checkpoint.info import find_models, is_binary
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.parts import Progress
@@ -51,8 +52,9 @@ def save_model_binary(llm: LLM, path: PathLike, *, optimizer: bool = True,
     weights    "float32", or rounded to "float16" or "int8" (symmetric, `group` = 32 or 64 numbers
                of a row to a scale), which takes a half or little more than a quarter; only with
                optimizer=False, else ConfigError
-    An LLM that is being trained by LoRA makes a small file with its adapter alone, or, with
-    optimizer=False, one of the whole model with the adapter merged into it.
+    An LLM that is being trained by LoRA makes a small file with its adapter alone, which names the
+    file of the model it began with; where none holds that (any more), the adapter's carries it
+    along. With optimizer=False: one of the whole model with the adapter merged into it.
     Folders are made when missing. The path holds the old file or the new one at every instant,
     also when the power fails; saving over the file that `llm` was loaded from is safe.
     Returns the path. Raises CheckpointError (code "write") with the reason.
@@ -96,7 +98,7 @@ def load_model_binary(path: PathLike, *, training: bool = True,
             llm = binary.load(file, training=training, progress=progress)
             _note_base(llm, path)
             return _in_form(llm, training, weights)
-        llm = load_weights(base_of(file))
+        llm = binary.load_base(file) if carries_base(file) else load_weights(base_of(file))
         apply(file, llm, training=training)
     layers = llm.gpt.layer_records()
     for number, layer in enumerate(layers, 1):
@@ -138,18 +140,11 @@ def load_weights(path: PathLike) -> LLM:
     Of the training that it had, and of its metadata, nothing is left.
     Raises CheckpointError as `load_model_auto` does, and where the file holds an adapter.
     """
-    if is_binary(path):
-        with BinaryFile(path) as file:
-            require_whole(file)
-            llm = binary.load(file, training=False)
-    else:
-        llm = json_file.load(path, training=False)
-    _note_base(llm, path)
-    llm = _in_form(llm, False, "float32")
+    llm = read_whole(path)
     weights = aligned(llm.gpt.arena.size)
     np.copyto(weights, llm.gpt.arena.data)
     found = LLM(llm.tokenizer, type(llm.gpt)(llm.config, weights=weights))
-    found.base = llm.base
+    _note_base(found, path)
     return found
 
 

@@ -1,6 +1,7 @@
 """A LoRA adapter as a small file of format v1, and its way back onto the model it belongs to.
 
 A path to the model is noted in it, from the adapter's folder on, and a fingerprint of its weights.
+Where no file holds the model, the adapter's carries it along.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cgpt.checkpoint.parts import (
 )
 from cgpt.checkpoint.reader import BinaryFile, Job, in_parallel
 from cgpt.config import GPTConfig
-from cgpt.errors import CheckpointError
+from cgpt.errors import CheckpointError, ConfigError
 from cgpt.llm import LLM
 from cgpt.lora import Lora
 
@@ -38,15 +39,22 @@ def trained_arena(llm: LLM) -> ParameterArena:
     return llm.gpt.arena if lora is None else lora.arena
 
 
-def settings_to_save(lora: Lora, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The adapter's settings as a file at `path` has them.
+def check_optimizer(llm: LLM, path: object, optimizer: bool) -> None:
+    """Raises CheckpointError (code "write") for an optimizer to be saved that lost its moments."""
+    if optimizer and llm.optimizer is not None:
+        try:
+            llm.optimizer.require_owner()
+        except ConfigError:
+            raise not_saved(path, "an optimizer whose moments belong to one that was made for the "
+                            "model later", "the one that trains the model", "set llm.optimizer to "
+                            "that one, or leave it out: optimizer=False") from None
 
-    Raises CheckpointError (code "write") where the model that it needs is in no file, or in this.
+
+def settings_to_save(lora: Lora, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings, as a file at `path` has them, of an adapter whose model is in a file.
+
+    Raises CheckpointError (code "write") where that is this file.
     """
-    if not lora.base:
-        raise not_saved(path, "an adapter whose model is in no file", "one that was saved or "
-                        "loaded before the adapter's training",
-                        "save the whole model: optimizer=False, or as .json")
     if os.path.realpath(path) == os.path.realpath(lora.base):
         raise not_saved(path, "the model that the adapter needs at this path", "another path",
                         "name another file")
@@ -61,6 +69,11 @@ def is_adapter(file: BinaryFile) -> bool:
     """Whether an open file holds an adapter."""
     graph = file.config_values().get("graph")
     return isinstance(graph, str) and graph.endswith(ADAPTED)
+
+
+def carries_base(file: BinaryFile) -> bool:
+    """Whether an open file holds an adapter and the model that it belongs to."""
+    return bool(file.of(Kind.BASE_TENSOR))
 
 
 def require_whole(file: BinaryFile) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -10,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
-from cgpt.checkpoint.adapter import model_config, require_whole
+from cgpt.checkpoint.adapter import carries_base, model_config, require_whole
 from cgpt.checkpoint.failures import damaged, other_version
-from cgpt.checkpoint.format import WHOLE, DType, Kind, Record
-from cgpt.checkpoint.packing import VOCABULARY
+from cgpt.checkpoint.format import VOCABULARY, WHOLE, DType, Kind, Record
 from cgpt.checkpoint.parts import (
     Progress,
     build_optimizer,
@@ -102,6 +102,17 @@ def _build(file: BinaryFile, gpt: GPT) -> tuple[LLM, list[LayerRecord]]:
     return LLM(tokenizer, gpt, training_state=state, metadata=metadata), layers
 
 
+def load_base(file: BinaryFile) -> LLM:
+    """The model that an adapter's file carries, with weights that may be written."""
+    config = model_config(file)
+    entries = check_fits(file.path, config, file.size)
+    check_kind(file, Kind.BASE_TENSOR, entries, (DType.FLOAT32,))
+    weights = aligned(arena_size(entries), zero=True)
+    llm, _ = _build(file, family_of(config).graph(config, weights=weights))
+    in_parallel(_fills(file, Kind.BASE_TENSOR, weights, entries))
+    return llm
+
+
 def load_stored(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
     """See `cgpt.checkpoint.load_stored_weights`."""
     with BinaryFile(path) as file:
@@ -159,7 +170,8 @@ def read_group(file: BinaryFile) -> int:
 
 def read_tokenizer(file: BinaryFile, config: GPTConfig) -> Tokenizer:
     """The tokenizer of an open file."""
-    require_whole(file)
+    if not carries_base(file):
+        require_whole(file)
     payload = file.payload(file.one(Kind.VOCABULARY))
     check_words(file.path, int.from_bytes(payload[:4], "little"), config, file.size)
     words, scores = unpack_vocabulary(file.path, payload, family_of(config).unscored)
@@ -203,27 +215,31 @@ def check_tensors(file: BinaryFile, entries: list[Entry]) -> None:
     Weights may be float32, float16, or int8 with scales; all else is float32.
     """
     for kind in WHOLE:
-        records = file.of(kind)
-        if not records and kind != Kind.TENSOR:
-            continue
-        expected = {entry.name for entry in entries}
-        for name in sorted(expected.symmetric_difference(record.name for record in records)):
-            raise damaged(file.path, f"{kind.name.lower()} '{name}' missing or over",
-                          "the tensors of the configuration")
-        allowed = _FORMS if kind == Kind.TENSOR else (DType.FLOAT32,)
-        for record, entry in zip(records, entries, strict=True):
-            if record.dtype not in allowed:
-                raise other_version(file.path, f"{record.label} of type "
-                                    f"{DType(record.dtype).name.lower()}", "float32")
-            if (record.name, record.shape) != (entry.name, entry.shape):
-                raise damaged(file.path, f"{record.label} of shape {list(record.shape)}",
-                              f"'{entry.name}' of shape {list(entry.shape)}")
+        if file.of(kind) or kind == Kind.TENSOR:
+            check_kind(file, kind, entries, _FORMS if kind == Kind.TENSOR else (DType.FLOAT32,))
     _check_scales(file)
     moments = {bool(file.of(kind)) for kind in (Kind.OPTIMIZER, Kind.ADAM_M, Kind.ADAM_V)}
     if len(moments) > 1:
         raise damaged(file.path, "only a part of the optimizer's records", "all or none")
     if True in moments and not file.all_float32:
         raise damaged(file.path, "an optimizer beside weights that are not float32", "none")
+
+
+def check_kind(file: BinaryFile, kind: Kind, entries: list[Entry],
+               allowed: Collection[int]) -> None:
+    """Every tensor of the configuration once in one kind, in the order of the arena; none over."""
+    records = file.of(kind)
+    expected = {entry.name for entry in entries}
+    for name in sorted(expected.symmetric_difference(record.name for record in records)):
+        raise damaged(file.path, f"{kind.name.lower()} '{name}' missing or over",
+                      "the tensors of the configuration")
+    for record, entry in zip(records, entries, strict=True):
+        if record.dtype not in allowed:
+            raise other_version(file.path, f"{record.label} of type "
+                                f"{DType(record.dtype).name.lower()}", "float32")
+        if (record.name, record.shape) != (entry.name, entry.shape):
+            raise damaged(file.path, f"{record.label} of shape {list(record.shape)}",
+                          f"'{entry.name}' of shape {list(entry.shape)}")
 
 
 def _check_scales(file: BinaryFile) -> None:

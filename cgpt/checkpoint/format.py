@@ -24,6 +24,7 @@ OPTIONAL = 1                            # record flag: a reader that does not kn
 
 _HEADER = struct.Struct("<8sIIIIQQQIIII")
 _ENTRY = struct.Struct("<HBBHHIIQQ")
+VOCABULARY = struct.Struct("<IIQ")      # words, first word with a score, bytes of text
 _BYTE_ORDER = 0x01020304
 _KNOWN_FEATURES = 0                     # incompatible features that this reader knows
 _MOST_RECORDS = 1 << 16
@@ -48,6 +49,7 @@ class Kind(IntEnum):
     BEST_TENSOR = 19
     SCALE = 20
     LIVE_TENSOR = 21
+    BASE_TENSOR = 22
 
 
 class DType(IntEnum):
@@ -70,7 +72,7 @@ KINDS = frozenset(map(int, Kind))
 _DTYPES = frozenset(map(int, DType))
 # Every tensor of the configuration once in each of these that is there at all.
 WHOLE = (Kind.TENSOR, Kind.ADAM_M, Kind.ADAM_V, Kind.BEST_TENSOR, Kind.LIVE_TENSOR)
-TENSORS = (*WHOLE, Kind.SCALE)
+TENSORS = (*WHOLE, Kind.SCALE, Kind.BASE_TENSOR)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.arena import aligned, arena_size
-from cgpt.checkpoint.adapter import is_adapter, model_config, read_settings
+from cgpt.checkpoint.adapter import carries_base, is_adapter, model_config, read_settings
 from cgpt.checkpoint.binary import read_shape, read_tokenizer
 from cgpt.checkpoint.format import VERSION, DType, Kind, Record
 from cgpt.checkpoint.json_file import JsonFile, quick_check
@@ -35,7 +35,9 @@ def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[
     """
     with BinaryFile(path) as file:
         if is_adapter(file):
-            config, layers, words = model_config(file), [], None
+            config, layers, words = model_config(file), file.layers(), None
+            if carries_base(file):
+                words = len(read_tokenizer(file, config))
             settings: Any = read_settings(file)
         else:
             config, layers = read_shape(file)[0], file.layers()

@@ -12,7 +12,7 @@ import numpy as np
 
 from cgpt.arena import Entry, Floats
 from cgpt.checkpoint._codec import crc32
-from cgpt.checkpoint.adapter import adapter_of
+from cgpt.checkpoint.adapter import adapter_of, check_optimizer
 from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.floats import PIECE, format_floats
@@ -39,6 +39,7 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> P
     arena = llm.gpt.arena
     optimizer = optimizer and adapter_of(llm) is None   # JSON holds whole models only
     with_optimizer = optimizer and llm.optimizer is not None
+    check_optimizer(llm, path, with_optimizer)
     weights = weights_to_save(llm)
     arrays = [("the weights", weights)]
     if with_optimizer:

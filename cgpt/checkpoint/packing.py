@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,10 +16,25 @@ import numpy as np
 
 from cgpt.arena import Entry, Floats
 from cgpt.checkpoint._codec import crc32
-from cgpt.checkpoint.adapter import adapter_of, settings_to_save, trained_arena
+from cgpt.checkpoint.adapter import (
+    adapter_of,
+    check_optimizer,
+    settings_to_save,
+    trained_arena,
+)
 from cgpt.checkpoint.atomic import Output, write_file
+from cgpt.checkpoint.base_file import is_intact
 from cgpt.checkpoint.failures import not_saved
-from cgpt.checkpoint.format import OPTIONAL, DType, Kind, Record, align, pack_front, place
+from cgpt.checkpoint.format import (
+    OPTIONAL,
+    VOCABULARY,
+    DType,
+    Kind,
+    Record,
+    align,
+    pack_front,
+    place,
+)
 from cgpt.checkpoint.parts import (
     ADAPTED,
     check_part_size,
@@ -36,11 +50,8 @@ from cgpt.config import KINDS
 from cgpt.errors import ConfigError
 from cgpt.graphs import family_of
 from cgpt.llm import LLM
-from cgpt.lora import Lora
 from cgpt.tokenizer import Tokenizer
 from cgpt.weights import quantize, too_large
-
-VOCABULARY = struct.Struct("<IIQ")      # words, first word with a score, bytes of text
 
 Arrays = list[tuple[Kind, Floats]]
 Pair = tuple[Record, memoryview]
@@ -110,9 +121,14 @@ def pack(llm: LLM, path: str | os.PathLike[str], arrays: Arrays, storage: Storag
     cannot hold; `path` is where it will go.
     """
     with_optimizer = any(kind == Kind.ADAM_M for kind, _ in arrays)
+    check_optimizer(llm, path, with_optimizer)
+    settings = llm.optimizer.to_dict() if with_optimizer and llm.optimizer is not None else None
     lora = adapter_of(llm) if with_optimizer else None
-    pairs = list(_parts(llm, path, with_optimizer, storage) if lora is None
-                 else _adapter_parts(llm, path, lora))
+    carried = lora is not None and not is_intact(lora)
+    if lora is not None:
+        settings = {**lora.to_dict(), "base": ""} if carried else settings_to_save(lora, path)
+    pairs = list(_parts(llm, path, _config(llm, storage, adapted=lora is not None), settings,
+                        whole=lora is None or carried))
     entries = (llm.gpt if lora is None else lora).arena.entries
     scales: list[Pair] = []
     for kind, array in arrays:
@@ -123,43 +139,47 @@ def pack(llm: LLM, path: str | os.PathLike[str], arrays: Arrays, storage: Storag
             pairs.append(found[0])
             scales += found[1:]
     pairs += scales
+    if lora is not None and carried:
+        pairs += [_record(Kind.BASE_TENSOR, entry, lora.base_weights(entry.name).astype(
+            "<f4", copy=False), DType.FLOAT32) for entry in llm.gpt.arena.entries]
     records, size = place([record for record, _ in pairs])
-    if lora is None:
+    if lora is None or carried:
         check_read_again(path, len(llm.tokenizer), most_words(size))
     return Packed(records, [payload for _, payload in pairs], size)
 
 
-def _parts(llm: LLM, path: object, optimizer: bool, storage: Storage) -> Iterator[Pair]:
-    """The records of a whole model that are not tensors."""
-    part = partial(_part, path)
-    config: dict[str, Any] = {"graph": family_of(llm.config).name,
+def _config(llm: LLM, storage: Storage, *, adapted: bool) -> dict[str, Any]:
+    """The configuration record."""
+    config: dict[str, Any] = {"graph": family_of(llm.config).name + ADAPTED * adapted,
                               "config": llm.config.to_dict()}
     if storage.weights != "float32":
         config["weights"] = {"form": storage.weights}
     if storage.weights == "int8":
         config["weights"]["group"] = storage.group
+    return config
+
+
+def _parts(llm: LLM, path: object, config: dict[str, Any], settings: Any, *,
+           whole: bool) -> Iterator[Pair]:
+    """The records that are not tensors, in order.
+
+    settings  of the optimizer, or None;  whole: with the vocabulary and layers of the model
+    """
+    part = partial(_part, path)
     yield part(Kind.CONFIG, config)
-    vocabulary = pack_vocabulary(llm.tokenizer)
-    yield Record(Kind.VOCABULARY, "vocabulary", len(vocabulary)), memoryview(vocabulary)
-    for layer in llm.gpt.layer_records():
-        yield part(Kind.LAYER, {"name": layer.name, "type": layer.type,
-                                "parameters": list(layer.parameters)}, layer.name)
+    if whole:
+        vocabulary = pack_vocabulary(llm.tokenizer)
+        yield Record(Kind.VOCABULARY, "vocabulary", len(vocabulary)), memoryview(vocabulary)
+        for layer in llm.gpt.layer_records():
+            yield part(Kind.LAYER, {"name": layer.name, "type": layer.type,
+                                    "parameters": list(layer.parameters)}, layer.name)
     yield part(Kind.TRAINING_STATE, llm.training_state.to_dict())
     yield _metadata(path, llm)
-    if optimizer and llm.optimizer is not None:
-        yield part(Kind.OPTIMIZER, llm.optimizer.to_dict())
+    if settings is not None:
+        yield part(Kind.OPTIMIZER, settings)
     kind = llm.tokenizer.kind
-    if kind in KINDS[1:]:   # single characters are encoded as words are, by every reader
+    if whole and kind in KINDS[1:]:     # characters are encoded as words are, by every reader
         yield part(Kind.TOKENIZER, {"kind": kind}, flags=OPTIONAL if kind == "chars" else 0)
-
-
-def _adapter_parts(llm: LLM, path: str | os.PathLike[str], lora: Lora) -> Iterator[Pair]:
-    """The records of an adapter that are not tensors."""
-    yield _part(path, Kind.CONFIG, {"graph": family_of(llm.config).name + ADAPTED,
-                                    "config": llm.config.to_dict()})
-    yield _part(path, Kind.TRAINING_STATE, llm.training_state.to_dict())
-    yield _metadata(path, llm)
-    yield _part(path, Kind.OPTIMIZER, settings_to_save(lora, path))
 
 
 def _part(path: object, kind: Kind, value: Any, name: str = "", flags: int = 0) -> Pair:

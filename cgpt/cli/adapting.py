@@ -38,26 +38,22 @@ def check_options(config: RunConfig, values: dict[str, Any]) -> None:
                           "name files by --chat")
 
 
-def base_of(run: TrainingRun, save_pretrained: str | None) -> str | None:
-    """The file with the model that the run's adapter needs, "" for none; None without adapter."""
+def base_of(run: TrainingRun, save_pretrained: str | None) -> str:
+    """The file with the model that the run's adapter needs; "" where its own carries that along."""
     from cgpt.lora import Lora
 
     if isinstance(run.llm.optimizer, Lora):
         return run.llm.optimizer.base
     if not run.config.finetune_train.lora_rank or "finetune" not in run.phases:
-        return None
+        return ""
     return (save_pretrained or "") if "pretrain" in run.phases else run.llm.base
 
 
 def check_base(run: TrainingRun, values: dict[str, Any]) -> None:
-    """Raises ConfigError where an adapter would be left without the model that it belongs to."""
+    """Raises ConfigError where an adapter would be written over the model that it belongs to."""
     base = base_of(run, values["save_pretrained"])
-    if base is None:
-        return
     if not base:
-        raise ConfigError("LoRA needs the model that it starts from in a file: name it by --init "
-                          "(with --pretrain-epochs 0), or keep the pre-trained one by "
-                          "--save-pretrained")
+        return
     folder, name = os.path.split(os.path.realpath(base))
     if os.path.realpath(values["out"]) == os.path.join(folder, name):
         raise ConfigError(f"--out {values['out']} is the model that the adapter needs; name "
@@ -70,14 +66,20 @@ def check_base(run: TrainingRun, values: dict[str, Any]) -> None:
 def say_how_to_merge(run: TrainingRun, out: str, say: Callable[[str], object],
                      say_command: Callable[[str], object]) -> None:
     """What a saved adapter needs, and the command that makes one model of both."""
+    from cgpt.checkpoint.base_file import is_intact
     from cgpt.lora import Lora
 
     lora = run.llm.optimizer
-    if isinstance(lora, Lora) and out.lower().endswith(".bin"):
+    if not isinstance(lora, Lora) or not out.lower().endswith(".bin"):
+        return
+    if is_intact(lora):
         base = os.path.relpath(lora.base)
         say(t("adapter_needs", path=out, base=base))
-        say_command(t("merge_with", command=f"cgpt merge {shlex.quote(base)} {shlex.quote(out)} "
-                                            "OUT.bin"))
+        command = f"cgpt merge {shlex.quote(base)} {shlex.quote(out)} OUT.bin"
+    else:
+        say(t("adapter_carries", path=out))
+        command = f"cgpt export {shlex.quote(out)} OUT.bin --weights-only"
+    say_command(t("merge_with", command=command))
 
 
 @click.command("merge", cls=Command)

@@ -31,10 +31,6 @@ ADAPTER_SENTENCES: dict[str, str] = {
         "LoRA 不改动词嵌入；请去掉 --embedding-lr",
     "LoRA trains on dialogues while fine-tuning, of which there is none; name files by --chat":
         "LoRA 在微调时用对话训练，而这里没有微调；请用 --chat 指定文件",
-    "LoRA needs the model that it starts from in a file: name it by --init (with "
-    "--pretrain-epochs 0), or keep the pre-trained one by --save-pretrained":
-        "LoRA 需要一个存有起点模型的文件: 请用 --init 指定（并加 --pretrain-epochs 0），"
-        "或用 --save-pretrained 保存预训练的模型",
     "--out {path} is the model that the adapter needs; name another file":
         "--out {path} 是适配器所需的模型；请换一个文件名",
     "--checkpoint-dir {path} holds {name}, the model that the adapter needs, and would replace it; "
@@ -43,11 +39,6 @@ ADAPTER_SENTENCES: dict[str, str] = {
 }
 
 ADAPTER_PARTS: dict[str, str] = {
-    "an adapter whose model is in no file": "适配器，而它的模型不在任何文件中",
-    "one that was saved or loaded before the adapter's training":
-        "训练适配器之前已保存或加载的模型",
-    "save the whole model: optimizer=False, or as .json":
-        "请保存完整的模型: optimizer=False，或存为 .json",
     "the model that the adapter needs at this path": "此处已是适配器所需的模型",
     "another path": "另一个路径",
     "name another file": "请换一个文件名",

@@ -10,6 +10,7 @@ import os
 
 from cgpt.cli.error_adapters import ADAPTER_PARTS
 from cgpt.cli.error_import import IMPORT
+from cgpt.cli.error_models import MODEL_PARTS
 
 # Of checkpoints: found, expected, what to do.
 CHECKPOINT: dict[str, str] = {
@@ -369,4 +370,5 @@ _NUMBERS = {
 SYSTEM = {os.strerror(getattr(errno, name)): chinese for name, chinese in _NUMBERS.items()
           if hasattr(errno, name)}
 
-PARTS: dict[str, str] = {**CHECKPOINT, **ADAPTER_PARTS, **IMPORT, **OTHER, **PYTHON, **SYSTEM}
+PARTS: dict[str, str] = {**CHECKPOINT, **ADAPTER_PARTS, **MODEL_PARTS, **IMPORT, **OTHER,
+                         **PYTHON, **SYSTEM}

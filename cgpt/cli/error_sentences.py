@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from cgpt.cli.error_adapters import ADAPTER_SENTENCES
 from cgpt.cli.error_data import DATA_SENTENCES
+from cgpt.cli.error_models import MODEL_SENTENCES
 from cgpt.cli.error_parallel import PARALLEL_SENTENCES
 from cgpt.cli.view_errors import VIEW_ERRORS
 
 SENTENCES: dict[str, str] = {
     **ADAPTER_SENTENCES,
     **DATA_SENTENCES,
+    **MODEL_SENTENCES,
     **PARALLEL_SENTENCES,
     **VIEW_ERRORS,
     # checkpoint: the sentences of failures.py, their parts lie in error_parts.py

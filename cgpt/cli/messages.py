@@ -177,6 +177,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "go_on_with": ("接着训练到最后一轮: {command}", "to go on to the last epoch: {command}"),
     "adapter_needs": ("{path} 是 LoRA 适配器，需要模型 {base}",
                       "{path} is a LoRA adapter and needs the model {base}"),
+    "adapter_carries": ("{path} 是 LoRA 适配器，其中带有它的模型",
+                        "{path} is a LoRA adapter and carries its model"),
     "merge_with": ("合为一个模型: {command}", "one model of both: {command}"),
     "saved": ("模型已保存: {path}", "model saved: {path}"),
     "save_elsewhere": ("无法保存到 {path}: {reason}", "could not save to {path}: {reason}"),

@@ -1,0 +1,46 @@
+"""The file with the model that an adapter belongs to: whether it can still be relied on."""
+
+from __future__ import annotations
+
+import os
+
+from cgpt.checkpoint import binary, json_file
+from cgpt.checkpoint.adapter import require_whole
+from cgpt.checkpoint.info import is_binary
+from cgpt.checkpoint.reader import BinaryFile
+from cgpt.errors import CgptError
+from cgpt.llm import LLM
+from cgpt.lora import Lora, fingerprint
+from cgpt.stored import with_weights
+
+
+def read_whole(path: str | os.PathLike[str]) -> LLM:
+    """A whole model with float32 weights that are read-only, whatever the file has.
+
+    Raises CheckpointError as `load_model_auto` does, and where the file holds an adapter.
+    """
+    if is_binary(path):
+        with BinaryFile(path) as file:
+            require_whole(file)
+            llm = binary.load(file, training=False)
+    else:
+        llm = json_file.load(path, training=False)
+    llm.gpt = with_weights(llm.gpt, "float32")
+    return llm
+
+
+def is_intact(lora: Lora) -> bool:
+    """Whether the file that the adapter names as its model's holds the weights it began with.
+
+    Read whole, but once only for as long as size, time and inode of the file stay.
+    """
+    if not lora.base:
+        return False
+    try:
+        status = os.stat(lora.base)
+        mark = status.st_size, status.st_mtime_ns, status.st_ino
+        if mark != lora.base_mark and fingerprint(read_whole(lora.base).gpt) == lora.fingerprint:
+            lora.base_mark = mark
+    except (OSError, CgptError):
+        return False
+    return mark == lora.base_mark
