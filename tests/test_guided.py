@@ -277,6 +277,86 @@ def test_any_name_is_honoured_in_the_format_chosen(guided: Callable[..., tuple[i
     assert json.loads((fresh / "my model").read_text())["version"]
 
 
+# ---- words of the chat ---------------------------------------------------------------------
+
+
+CHAT = "y\n1\nn\n"         # load the first model, do not train it
+
+
+@pytest.mark.parametrize(("kind", "name", "saved"), [
+    ("1", "mine.bin", "checkpoints/mine.bin"), ("1", "我的", "checkpoints/我的"),
+    ("2", "mine.json", "exports/mine.json"), ("1", "./mine.bin", "./mine.bin"),
+    ("1", "kept/mine.bin", "kept/mine.bin")])
+def test_save_in_the_chat_puts_a_bare_name_where_it_is_found_again(
+        guided: Callable[..., tuple[int, str]], place: Path, kind: str, name: str,
+        saved: str) -> None:
+    code, shown = guided(place, f"{CHAT}save\n{kind}\n{name}\nexit\n")
+    assert code == 0 and f"✅ 模型已保存: {saved}\n" in shown
+    assert load_model_auto(place / saved).training_state.step == 3
+    listed = saved.startswith(("checkpoints/", "exports/"))
+    assert (f"用 cgpt chat {saved} 与它对话" in shown) == (not listed)
+    again = guided(place, "n\n\n")[1] if listed else ""
+    assert not listed or f"  ✓ {saved}\n" in again
+
+
+@pytest.mark.parametrize("answers", [
+    "n\n", "N\n", "取消\n", "exit\n", "1\nexit\nn\n", "2\nSave\nn\n", "1\nn\nn\n", "1\ny\nn\n"])
+def test_save_in_the_chat_can_be_cancelled(guided: Callable[..., tuple[int, str]], place: Path,
+                                           answers: str) -> None:
+    before = sorted(place.rglob("*"))
+    code, shown = guided(place, f"{CHAT}save\n{answers}你好\nexit\n")
+    assert code == 0 and "✗ 已取消保存\n\n👤 用户: 你好\n" in shown
+    assert sorted(place.rglob("*")) == before
+    asked = answers.count("\n") == 3
+    assert ("像是命令，用作文件名吗? (y/n): n" in shown) == asked
+
+
+def test_a_command_word_may_be_a_name(guided: Callable[..., tuple[int, str]], place: Path) -> None:
+    code, shown = guided(place, f"{CHAT}save\n1\nquit\ny\nexit\n")
+    assert code == 0 and "✅ 模型已保存: checkpoints/quit\n" in shown
+
+
+def test_save_after_training_can_be_cancelled(guided: Callable[..., tuple[int, str]],
+                                              fresh: Path) -> None:
+    code, shown = guided(fresh, "n\ny\nn\ny\n1\nmine.bin\nexit\n")
+    assert code == 0 and shown.count("是否保存当前模型? (y/n): ") == 2
+    assert "✗ 已取消保存\n" in shown and "✅ 模型已保存: mine.bin\n" in shown
+    assert (fresh / "mine.bin").exists()
+
+
+@pytest.mark.parametrize("key", ["\x03", "\x04"])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_ctrl_c_and_ctrl_d_leave_the_save_dialog(place: Path, key: str, depth: int) -> None:
+    with Screen("chat", cwd=place) as screen:
+        screen.answer("👤 用户: ", "save")
+        screen.expect("请选择 (1/2/3): ")
+        if depth:
+            screen.type("1\r")
+            screen.expect("model_final.bin): ")
+        screen.type(key)
+        screen.expect("✗ 已取消保存\n\n👤 用户: ")
+        screen.type("quit\r")
+        screen.expect("👋 再见!")
+        assert screen.end() == 0
+
+
+@pytest.mark.parametrize("word", ["quit", "QUIT", " Exit ", "ｑｕｉｔ", "exit"])
+def test_words_that_leave(guided: Callable[..., tuple[int, str]], place: Path, word: str) -> None:
+    code, shown = guided(place, f"{CHAT}{word}\n你好\n")
+    assert code == 0 and shown.endswith(f"👤 用户: {word}\n👋 再见!\n")
+
+
+@pytest.mark.parametrize("word", ["help", "HELP", "Help "])
+def test_help_says_what_can_be_typed(guided: Callable[..., tuple[int, str]], place: Path,
+                                     word: str) -> None:
+    code, shown = guided(place, f"{CHAT}{word}\nquit\n")
+    hints = guide.CHAT_BOX.partition("╝\n\n")[2].strip()
+    told = shown.partition(f"👤 用户: {word}\n")[2]
+    assert code == 0 and told.startswith("\n" + hints + "\n") and "🤖" not in told
+    for said in ("'quit' 与 'exit' 相同", "'help'", "Ctrl-C", "粘贴"):
+        assert said in told
+
+
 # ---- ways out ------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cgpt.cli.error_text import localized
 from cgpt.cli.messages import t
 from cgpt.cli.streams import whole
-from cgpt.cli.terminal import Terminal, handling
+from cgpt.cli.terminal import Terminal, fold, handling
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
@@ -42,11 +42,15 @@ class AnswerStop:
         self._handlers.__exit__(kind, error, trace)
 
 
+HINTS = ("hint_ask", "hint_exit", "hint_clear", "hint_save")
+WORDS = {"exit": "exit", "quit": "exit", "save": "save", "clear": "clear", "help": "help"}
+
+
 def show_hints(terminal: Terminal) -> None:
     """The box and what can be typed."""
     terminal.box(t("box_chat"), left=20)
     terminal.say()
-    for hint in ("hint_ask", "hint_exit", "hint_clear", "hint_save"):
+    for hint in HINTS:
         terminal.note(t(hint))
     terminal.say()
 
@@ -81,13 +85,20 @@ def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     terminal.say()
 
 
+def show_help(terminal: Terminal) -> None:
+    """Everything that can be typed, with what the first hints leave out."""
+    terminal.say()
+    for hint in (*HINTS, "hint_quit", "hint_help", "hint_paste", "hint_ctrl_c", "hint_cancel"):
+        terminal.note(t(hint))
+    terminal.say()
+
+
 def chat_loop(terminal: Terminal, session: ChatSession, save: Callable[[], None],
               path: str | None = None) -> None:
     """Ask and answer until `exit`. `save` opens the save dialog; with a path the session is kept
     there after every turn.
 
-    Raises EOFError at the end of input, KeyboardInterrupt at a second Ctrl-C in a row or one in
-    the save dialog.
+    Raises EOFError at the end of input, KeyboardInterrupt at a second Ctrl-C in a row.
     """
     show_hints(terminal)
     if path is not None and session.turns:
@@ -112,8 +123,18 @@ def chat_loop(terminal: Terminal, session: ChatSession, save: Callable[[], None]
             return
         if word == "save":
             terminal.say()
-            save()
+            save_from_chat(terminal, save)
             terminal.say()
+
+
+def save_from_chat(terminal: Terminal, save: Callable[[], None]) -> None:
+    """The save dialog, which Ctrl-C and Ctrl-D leave for the chat. In a pipe they are raised."""
+    try:
+        save()
+    except (KeyboardInterrupt, EOFError):
+        if not terminal.interactive:
+            raise
+        terminal.say(t("save_cancelled"))
 
 
 def keep(terminal: Terminal, session: ChatSession, path: str) -> None:
@@ -128,13 +149,15 @@ def keep(terminal: Terminal, session: ChatSession, path: str) -> None:
 def turn(terminal: Terminal, session: ChatSession) -> str:
     """One line of the user's: answered, or a command that is done or given back."""
     text = terminal.ask(t("user"), remember=True).strip()
-    word = text.lower()
+    word = WORDS.get(fold(text), "")
     if word in ("exit", "save"):
         return word
     if word == "clear":
         session.clear()
         terminal.say(t("cleared"))
         terminal.say()
-    elif word:
+    elif word == "help":
+        show_help(terminal)
+    elif text:
         answer(terminal, session, text)
     return ""

@@ -276,7 +276,7 @@ class GuidedRun:
         from cgpt.sampling import SamplingConfig
 
         session = ChatSession(self.keeper.model(), SamplingConfig(temperature=0.0))
-        chat_loop(self.terminal, session, self.keeper.dialog)
+        chat_loop(self.terminal, session, partial(self.keeper.dialog, in_chat=True))
 
 
 def make_folder(folder: str) -> None:

@@ -75,6 +75,14 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "ask_overwrite": ("文件已存在，是否覆盖 {path}? (y/n): ",
                       "The file exists, overwrite {path}? (y/n): "),
     "model_saved": ("✅ 模型已保存: {path}", "✅ Model saved: {path}"),
+    "saved_aside": ("💡 引导运行只列出 checkpoints/ 和 exports/ 中的模型；"
+                    "用 cgpt chat {path} 与它对话",
+                    "💡 The guided run lists checkpoints/ and exports/ only; cgpt chat {path} "
+                    "opens this model"),
+    "save_cancelled": ("✗ 已取消保存", "✗ Not saved"),
+    "need_file": ("文件名只能是一行。", "A file name is one line."),
+    "ask_command_word": ("'{word}' 像是命令，用作文件名吗? (y/n): ",
+                         "'{word}' looks like a command, is it the file name? (y/n): "),
     "saving_binary": ("保存二进制格式...", "Saving as binary..."),
     "binary_saved": ("✓ 二进制格式已保存: {path}", "✓ Binary saved: {path}"),
     "saving_json": ("保存JSON格式...", "Saving as JSON..."),
@@ -91,6 +99,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     # questions
     "need_yes_no": ("请输入 y 或 n。", "Please type y or n."),
     "need_choice": ("请输入 {numbers} 中的一个。", "Please type one of {numbers}."),
+    "need_choice_or_n": ("请输入 {numbers} 中的一个，或输入 n 取消。",
+                         "Please type one of {numbers}, or n to cancel."),
     "need_epochs": ("训练轮数应为正整数，例如 {default}。",
                     "Epochs must be a whole number above 0, such as {default}."),
     "need_lr": ("学习率应为 0 与 1 之间的数，例如 {default}。",
@@ -101,6 +111,17 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "hint_exit": ("💡 输入 'exit' 退出程序", "💡 Type 'exit' to leave"),
     "hint_clear": ("💡 输入 'clear' 清空对话上下文", "💡 Type 'clear' to forget the conversation"),
     "hint_save": ("💡 输入 'save' 保存当前模型", "💡 Type 'save' to save the model"),
+    "hint_quit": ("💡 'quit' 与 'exit' 相同；大小写不限",
+                  "💡 'quit' is the same as 'exit'; upper or lower case"),
+    "hint_help": ("💡 输入 'help' 显示这些提示", "💡 Type 'help' to see this"),
+    "hint_paste": ("💡 粘贴的多行文字是一条消息，按回车发送",
+                   "💡 Pasted lines are one message, which Enter sends"),
+    "hint_ctrl_c": ("💡 Ctrl-C 停止回答，Ctrl-D 退出程序",
+                    "💡 Ctrl-C stops an answer, Ctrl-D leaves"),
+    "hint_cancel": ("💡 保存时输入 n 或按 Ctrl-C 取消；只写文件名则存入 checkpoints/ "
+                    "(JSON 存入 exports/)",
+                    "💡 While saving, n or Ctrl-C cancels; a bare name goes to checkpoints/ "
+                    "(JSON: exports/)"),
     "user": ("👤 用户: ", "👤 You: "),
     "model": ("🤖 模型: ", "🤖 Model: "),
     "session_goes_on": ("接着上次的对话，已有 {n} 轮", "Going on with the dialogue of {n} turns"),

@@ -69,6 +69,7 @@ shape = _group(
     *(option(f"--{name.replace('_', '-')}", type=Number(name != "n_ff", MOST[name], whole=True),
              metavar="N") for name in SHAPE))
 
+
 class Bias(ParamType[tuple[int, float]]):
     """ID=F: a token id and what is added to its logit."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgpt.cli.messages import t
-from cgpt.cli.terminal import Terminal
+from cgpt.cli.terminal import CANCEL, YES, Terminal, fold
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ CHECKPOINTS, EXPORTS = "checkpoints", "exports"
 FINAL = f"{CHECKPOINTS}/model_final.bin"
 PRETRAINED = f"{CHECKPOINTS}/model_pretrained.bin"
 FINAL_JSON = f"{EXPORTS}/model_final.json"
+# Words of the chat and of its questions: as a file name most likely meant for these.
+COMMAND_WORDS = {*CANCEL, *YES, "clear", "save", "help"}
 
 
 def save_model(llm: LLM, path: str | Path, *, json: bool | None = None,
@@ -52,6 +55,16 @@ def free_name(path: str) -> str:
     return target.as_posix()
 
 
+def found_again(path: str) -> bool:
+    """Whether the guided run lists the model: it looks into its two folders."""
+    folder = os.path.realpath(os.path.dirname(path) or ".")
+    return folder in (os.path.realpath(CHECKPOINTS), os.path.realpath(EXPORTS))
+
+
+class Cancelled(Exception):
+    """The user wants no save after all."""
+
+
 class Keeper:
     """Holds the model of a guided run or a chat and knows whether it still has to be saved."""
 
@@ -80,23 +93,39 @@ class Keeper:
             self.terminal.say()
             self.dialog()
 
-    def dialog(self) -> None:
-        """Format and name; a failed save says why and asks again."""
+    def dialog(self, *, in_chat: bool = False) -> None:
+        """Format and name; a failed save says why and asks again, one that is cancelled ends here.
+
+        in_chat  a name without a folder goes to that of the default, where it is found again; else
+                 it is a path like any other
+        """
+        terminal = self.terminal
+        try:
+            saved = self._choose_and_save(in_chat)
+        except Cancelled:
+            terminal.say(t("save_cancelled"))
+            if in_chat:
+                return
+            saved = False
+        if not saved:
+            terminal.say()
+            self._ask_and_save()
+
+    def _choose_and_save(self, in_chat: bool) -> bool:
+        """Whether it was saved. Raises Cancelled."""
         terminal = self.terminal
         terminal.say(t("which_format"))
         for choice in (1, 2, 3):
             terminal.note(t(f"format_{choice}"))
         terminal.say()
-        chosen = terminal.choose(3)
+        chosen = terminal.choose(3, back=True)
         terminal.say()
+        if chosen == 0:
+            raise Cancelled
         if chosen == 3:
-            saved = self._save_both()
-        else:
-            path = self._ask_path(FINAL if chosen == 1 else FINAL_JSON)
-            saved = self.try_save(path, "model_saved", json=chosen == 2)
-        if not saved:
-            terminal.say()
-            self._ask_and_save()
+            return self._save_both()
+        path = self._ask_path(FINAL if chosen == 1 else FINAL_JSON, in_chat=in_chat)
+        return self.try_save(path, "model_saved", json=chosen == 2)
 
     def _save_both(self) -> bool:
         binary, text = self._settle(FINAL), self._settle(FINAL_JSON)
@@ -115,11 +144,23 @@ class Keeper:
             if self.terminal.yes_no(t("ask_save_pretrained")):
                 self.save_pretrained()
 
-    def _ask_path(self, default: str) -> str:
-        """A file name, as typed, that is free or may be overwritten; ~ is the home folder."""
+    def _ask_path(self, default: str, *, in_chat: bool = False) -> str:
+        """A file name, as typed, that is free or may be overwritten; ~ is the home folder.
+
+        Raises Cancelled where it was a word to leave with and not a name.
+        """
+        folder = os.path.dirname(default)
         while True:
             answer = self.terminal.ask(t("ask_file", default=default)).strip()
+            if "\n" in answer:
+                self.terminal.note(t("need_file"))
+                continue
+            if fold(answer) in COMMAND_WORDS and not self.terminal.yes_no(
+                    t("ask_command_word", word=answer)):
+                raise Cancelled
             path = os.path.expanduser(answer) if answer else default
+            if in_chat and not os.path.dirname(path):
+                path = f"{folder}/{path}"
             if self._may_write(path):
                 return path
             default = free_name(default)
@@ -148,6 +189,8 @@ class Keeper:
         self.unsaved = False
         self.saved_paths.append(path)
         self.terminal.say(t(message, path=path))
+        if not found_again(path):
+            self.terminal.note(t("saved_aside", path=shlex.quote(path)))
         return True
 
     def rescue(self) -> bool:

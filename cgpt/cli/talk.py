@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,7 +103,7 @@ def converse(session: ChatSession, model: str, path: str | None = None) -> int:
     terminal = Terminal()
     keeper = ReloadingKeeper(terminal, model)
     with suppress(EOFError):
-        chat_loop(terminal, session, keeper.dialog, path)
+        chat_loop(terminal, session, partial(keeper.dialog, in_chat=True), path)
     return 0
 
 

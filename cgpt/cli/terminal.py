@@ -27,6 +27,7 @@ PASTE = "\x1b[200~", "\x1b[201~"         # what a terminal sends around a pasted
 PASTES_MARKED = "\x1b[?2004h", "\x1b[?2004l"     # ... once it was asked to, and no more
 YES = {"y", "yes", "是", "好"}
 NO = {"n", "no", "否", "不"}
+CANCEL = {*NO, "cancel", "取消", "q", "quit", "exit"}
 
 
 def plain_number(value: float) -> str:
@@ -161,17 +162,17 @@ class Terminal:
         return self.ask_until(prompt, parse, t("need_yes_no"))
 
     def choose(self, count: int, *, back: bool = False) -> int:
-        """A number of 1..count; with `back`, n gives 0."""
+        """A number of 1..count; with `back`, n (or exit, cancel) gives 0."""
         numbers = "/".join(map(str, range(1, count + 1))) if count < 10 else f"1-{count}"
 
         def parse(answer: str) -> int | None:
-            if back and answer in NO:
+            if back and answer in CANCEL:
                 return 0
             digits = answer.isascii() and answer.isdigit() and len(answer) < 10
             return int(answer) if digits and 1 <= int(answer) <= count else None
 
         return self.ask_until(t("ask_choice", numbers=numbers), parse,
-                              t("need_choice", numbers=numbers))
+                              t("need_choice_or_n" if back else "need_choice", numbers=numbers))
 
     def epochs(self, default: int) -> int:
         """Whole number above 0; Enter takes the default."""
