@@ -24,7 +24,7 @@ from cgpt.checkpoint import CheckpointManager, load_model_auto
 from cgpt.cli import main
 from cgpt.cli.app import spread_values
 from cgpt.cli.bench.measure import Measurement, ratio
-from cgpt.cli.models import one_line
+from cgpt.cli.models import how_it_ended, one_line
 from cgpt.cli.root import MODULES
 
 MODEL = "checkpoints/model_final.bin"
@@ -478,6 +478,47 @@ def test_info(run: Run, place: Path) -> None:
     code, out, err = run("info", MODEL, "--verify", "--lang", "en")
     assert code == 0 and "TiedHead" in out and err == "verified: every byte is as written\n"
     assert "\ntraining_state:\n" in out and re.search(r" seconds +\d+\.\d s$", out, re.M)
+
+
+def test_info_says_that_a_budget_stopped_a_run(run: Run, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    budget = (*TRAIN, "--pretrain-epochs", "2", "--finetune-epochs", "2")
+
+    def state(path: str = MODEL) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(run("info", path, "--json")[1])["training_state"]
+        return found
+
+    assert run(*budget, "--max-steps", "1")[0] == 0
+    of = state()["total_steps"]
+    last = {"by": "budget", "step": 1, "of": of}
+    assert of == 2 and state()["done"] == [] and state()["stopped"] == {
+        "pretrain": {"by": "budget", "step": 1}, "finetune": last}
+    out = run("info", MODEL)[1]
+    assert re.search(r"^  done +-$", out, re.M)
+    assert re.search(r"^  stopped +pretrain \(budget, step 1\), "
+                     r"finetune \(budget, step 1 of 2\)$", out, re.M)
+    assert run("export", MODEL, "all.json")[0] == 0
+    assert state("all.json") == state()
+    assert run("resume", MODEL, "--max-steps", "2")[0] == 0
+    assert state()["done"] == ["finetune"] and list(state()["stopped"]) == ["pretrain"]
+    assert run(*budget, "--out", "whole.bin")[0] == 0
+    found = state("whole.bin")
+    assert found["done"] == ["pretrain", "finetune"] and found["stopped"] == {}
+    assert re.search(r"^  stopped +-$", run("info", "whole.bin")[1], re.M)
+
+
+@pytest.mark.parametrize(("state", "results", "done", "stopped"), [
+    (("finetune", ["pretrain", "finetune"], 5, 9), {"finetune": {"stopped": "early", "steps": 5}},
+     ["pretrain", "finetune"], []),
+    (("finetune", ["pretrain"], 5, 9), None, ["pretrain"], ["finetune"]),
+    (("pretrain", ["pretrain"], 5, 9), None, [], ["pretrain"]),
+    (("finetune", ["finetune"], 9, 9), {"finetune": {"stopped": "budget"}}, ["finetune"], []),
+    (("", [], 0, 0), None, [], [])])
+def test_what_is_done_and_what_was_stopped(state: tuple[str, list[str], int, int], results: Any,
+                                           done: list[str], stopped: list[str]) -> None:
+    values = dict(zip(("phase", "done", "step", "total_steps"), state, strict=True))
+    found = how_it_ended(values, results)
+    assert (found["done"], list(found["stopped"])) == (done, stopped)
 
 
 def test_info_in_chinese(run: Run, place: Path) -> None:

@@ -92,6 +92,8 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
         from cgpt.checkpoint import describe
 
         found = describe(model, verify=verify)
+        found["training_state"] = how_it_ended(found["training_state"],
+                                               found["metadata"].get("phases"))
     if as_json:
         print_json(found)
         return 0
@@ -99,14 +101,50 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
         found["openmp"] = t("with_openmp" if found["openmp"] else "without_openmp")
     else:
         found["bytes"] = f"{found['bytes']} ({human_size(found['bytes'])})"
-        state = found["training_state"]
-        found["training_state"] = {**state, "history": histories(state["history"])}
+        found["training_state"] = for_people(found["training_state"])
     width = output_width()
     for line in description({t(f"info_{key}"): value for key, value in found.items()}, width):
         echo(line)
     if model is not None and verify:
         tell(t("verified"))
     return 0
+
+
+def how_it_ended(state: dict[str, Any], results: Any) -> dict[str, Any]:
+    """A training state whose `done` names only phases that had all they were to have.
+
+    A phase that a budget or an interruption ended, or that is under way, is in `stopped`: phase ->
+    why, its step, and of how many where that is known.
+
+    results  phase -> its FitResult, as kept in a model's metadata
+    """
+    results = results if isinstance(results, dict) else {}
+    stopped: dict[str, dict[str, Any]] = {}
+    for phase in dict.fromkeys([*state["done"], *filter(None, [state["phase"]])]):
+        result = results.get(phase, {})
+        last = phase == state["phase"]
+        why = str(result.get("stopped", "budget" if last else "done"))
+        if last and phase not in state["done"]:
+            why = "unfinished"
+        elif last and state["step"] >= state["total_steps"]:
+            why = "done"
+        if why not in ("done", "early"):
+            step = state["step"] if last else result.get("steps")
+            stopped[phase] = {"by": why, "step": step}
+            if last:
+                stopped[phase]["of"] = state["total_steps"]
+    return {key: [phase for phase in value if phase not in stopped] if key == "done" else value
+            for key, value in {"phase": state["phase"], "done": state["done"], "stopped": stopped,
+                               **state}.items()}
+
+
+def for_people(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of `how_it_ended` as it is shown."""
+    stopped = [f"{phase} ({one['by']}, step {one['step']}"
+               + (f" of {one['of']})" if "of" in one else ")")
+               for phase, one in state["stopped"].items()]
+    return {**state, "done": state["done"] or None, "stopped": stopped or None,
+            "history": histories(state["history"])}
 
 
 def print_recipe(model: str | None, *, as_json: bool) -> int:
