@@ -12,6 +12,7 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from itertools import product
+from math import prod
 from pathlib import Path
 
 import cgpt
@@ -22,6 +23,7 @@ ERRORS = {"PeerError", "Skip", "CgptError", "ConfigError", "DataError", "Checkpo
 # Of checkpoint/failures.py.
 BUILDERS = {"damaged", "foreign", "other_version", "other_base", "not_saved"}
 Function = ast.FunctionDef
+MOST = 64           # texts of one expression of several fields; more only to have each value once
 
 # What cannot be read off the source. An expression of one file is written "file: expression".
 SAMPLES: dict[str, tuple[str, ...]] = {
@@ -131,7 +133,7 @@ class Samples:
         if isinstance(node, ast.Call) and called in ERRORS:
             yield from self.texts(source, node.args[0])
         elif isinstance(node, ast.Call) and called in BUILDERS and len(node.args) > 1:
-            for parts in product(*(self.texts(source, part) for part in node.args[1:])):
+            for parts in combined(self.texts(source, part) for part in node.args[1:]):
                 yield str(getattr(failures, called)("models/m 1.bin", *parts))
         elif isinstance(node, ast.Call) and wrap:
             yield from (wrap.format(text) for text in self.texts(source, node.args[0]))
@@ -141,7 +143,7 @@ class Samples:
                 yield from (REASONS[function].format(text)
                             for text in self.texts(source, node.value))
             elif function == "_recognise" and isinstance(node.value, ast.Tuple):
-                for parts in product(*(self.texts(source, part) for part in node.value.elts)):
+                for parts in combined(self.texts(source, part) for part in node.value.elts):
                     yield str(failures.foreign("models/m 1.bin", *parts))
 
     def texts(self, source: Source, node: ast.AST, depth: int = 0) -> list[str]:
@@ -153,14 +155,14 @@ class Samples:
         if isinstance(node, ast.Constant):
             return [str(node.value)]
         if isinstance(node, ast.JoinedStr):
-            parts = product(*(self.texts(source, part, depth) for part in node.values))
-            return ["".join(part) for part in parts]
+            return ["".join(parts)
+                    for parts in combined(self.texts(source, part, depth) for part in node.values)]
         if isinstance(node, ast.FormattedValue):
             found = self.texts(source, node.value, depth)
             return found if node.conversion == -1 else [repr(text) for text in found]
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            return [left + right for left in self.texts(source, node.left, depth)
-                    for right in self.texts(source, node.right, depth)]
+            sides = (self.texts(source, side, depth) for side in (node.left, node.right))
+            return [left + right for left, right in combined(sides)]
         if isinstance(node, ast.IfExp):
             return [*self.texts(source, node.body, depth), *self.texts(source, node.orelse, depth)]
         if isinstance(node, ast.BoolOp):
@@ -200,6 +202,14 @@ class Samples:
             at = names.index(name)
             yield from ((source, value) for value in call.args[at:at + 1])
             yield from ((source, word.value) for word in call.keywords if word.arg == name)
+
+
+def combined(parts: Iterable[list[str]]) -> list[tuple[str, ...]]:
+    """Every combination of one value a part; where there are many, every value at least once."""
+    found = list(parts)
+    if prod(map(len, found)) <= MOST or not all(found):
+        return list(product(*found))
+    return [tuple(part[i % len(part)] for part in found) for i in range(max(map(len, found)))]
 
 
 def _name(function: ast.AST) -> str:

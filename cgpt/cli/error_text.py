@@ -77,9 +77,10 @@ def match(template: str, text: str) -> dict[str, str] | None:
     return None if found is None else found.groupdict()
 
 
-def literals(template: str) -> list[str]:
+@cache
+def literals(template: str) -> tuple[str, ...]:
     """What a template says around its fields."""
-    return [literal for literal, _ in _pieces(template) if literal]
+    return tuple(literal for literal, _ in _pieces(template) if literal)
 
 
 def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
