@@ -1,11 +1,15 @@
-"""Checks of the integer arrays that callers hand over."""
+"""Checks of the integer arrays and the texts that callers hand over."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cgpt.errors import DataError
+from cgpt.config import plain
+from cgpt.errors import DataError, shown
 
 Ints = NDArray[np.int32]
 
@@ -28,3 +32,19 @@ def int32(what: str, values: ArrayLike, least: int, end: int) -> Ints:
 def expect_shape(what: str, array: Ints, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
         raise DataError(f"{what}: found shape {array.shape}, expected {shape} as the ids have")
+
+
+def text_list(owner: str, texts: Any) -> list[str]:
+    """The texts as plain str, one by itself as a list of one.
+
+    Raises DataError naming the first that is no text.
+    """
+    if isinstance(texts, str):
+        return [plain(texts)]
+    if isinstance(texts, (bytes, bytearray, Mapping)) or not isinstance(texts, Iterable):
+        raise DataError(f"{owner}: expected a text or a list of texts, found {shown(texts)}")
+    found = [plain(text) for text in texts]
+    for number, text in enumerate(found):
+        if not isinstance(text, str):
+            raise DataError(f"{owner}: expected a text at texts[{number}], found {shown(text)}")
+    return found

@@ -20,6 +20,7 @@ import numpy as np
 
 from cgpt.data import IGNORED, Dialogue, Sample, check_turns
 from cgpt.errors import DataError
+from cgpt.inputs import as_documents
 from cgpt.items import n_characters
 from cgpt.template import template_of
 from cgpt.tokenizer import Tokenizer
@@ -235,9 +236,9 @@ def encoded(documents: Iterable[str | Dialogue] | Documents, tokenizer: Tokenize
 
 
 def stored(tokenizer: Tokenizer, documents: Iterable[str | Dialogue]) -> Documents:
-    """The documents and dialogues encoded in memory. Errors as `encode_documents`."""
-    store = TokenStore([encode_documents(tokenizer, some) for some in in_shards(documents)],
-                       tokenizer)
+    """The documents, dialogues and rows encoded in memory. Errors as `as_documents`."""
+    given = as_documents("fit", documents)
+    store = TokenStore([encode_documents(tokenizer, some) for some in in_shards(given)], tokenizer)
     return Documents(store, np.arange(len(store)))
 
 

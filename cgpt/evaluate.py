@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.data import Dialogue, Sample, pack
+from cgpt.data import Dialogue, Sample
 from cgpt.errors import DataError
-from cgpt.llm import EVALUATION_TOKENS, LLM
+from cgpt.inputs import as_documents
+from cgpt.llm import LLM
+from cgpt.scoring import packed_windows, sample_of, stride_of, windows
 from cgpt.tokenizer import Tokenizer
 
 _NO_TEXT = ("evaluate: no text to predict; give at least one document with text, or a dialogue "
@@ -43,14 +45,19 @@ class EvalResult:
         return asdict(self)
 
 
-def evaluate(llm: LLM, samples: Iterable[Sample | str | Dialogue]) -> EvalResult:
-    """Loss of the model on samples (`llm.samples`), documents or dialogues.
+def evaluate(llm: LLM, samples: Iterable[Sample | str | Dialogue], *,
+             stride: int | None = None) -> EvalResult:
+    """Loss of the model on texts, dialogues or samples of `llm.samples`.
 
-    Raises DataError where there is no character to predict.
+    stride  of the windows in which what is longer than the context is measured, as of `LLM.score`;
+            samples are taken as they were cut
+    Raises DataError where there is no character to predict, or one of them is nothing of these;
+    ConfigError for a stride out of range.
     """
-    given = list(samples)
-    found = [one for one in given if isinstance(one, Sample)]
-    found += llm.samples(one for one in given if not isinstance(one, Sample))
+    stride, found = stride_of("evaluate", llm.config, stride), list[Sample]()
+    for one in as_documents("evaluate", samples, Sample):
+        found += [one] if isinstance(one, Sample) else windows(
+            sample_of(llm.tokenizer, one), llm.config.block_size, stride)
     total, tokens = llm.summed_loss(found)
     characters, size = _measure(llm.tokenizer, found)
     if not characters:
@@ -76,28 +83,20 @@ class DocumentScore:
     bytes: int
 
 
-def score_documents(llm: LLM, documents: Iterable[str | Dialogue]) -> list[DocumentScore]:
-    """The cost of each document or dialogue by itself, in order."""
-    owners: list[int] = []
-    samples: list[Sample] = []
-    count = 0
-    for document in documents:
-        found = llm.samples([document])
-        owners += [count] * len(found)
-        samples += found
-        count += 1
-    totals = np.zeros((count, 4))
+def score_documents(llm: LLM, documents: Iterable[str | Dialogue],
+                    stride: int | None = None) -> list[DocumentScore]:
+    """The cost of each document or dialogue by itself, in order; stride as of `evaluate`."""
+    stride = stride_of("evaluate", llm.config, stride)
+    samples = [sample_of(llm.tokenizer, one) for one in as_documents("evaluate", documents)]
+    totals = np.zeros((len(samples), 4))
     sizes = _sizes(llm.tokenizer)
-    place = 0
-    for batch in pack(samples, max(EVALUATION_TOKENS, llm.config.block_size)):
+    for batch, owners in packed_windows(samples, llm.config.block_size, stride):
         losses = llm.gpt.losses(batch.ids, batch.targets, offsets=batch.offsets)
         losses = losses.astype(np.float64)
-        for start, end in pairwise(batch.offsets):
+        for owner, (start, end) in zip(owners, pairwise(batch.offsets), strict=True):
             targets = batch.targets[start:end]
             learnt = targets[targets >= 0]
-            totals[owners[place]] += (losses[start:end].sum(), len(learnt),
-                                      *sizes[:, learnt].sum(axis=1))
-            place += 1
+            totals[owner] += (losses[start:end].sum(), len(learnt), *sizes[:, learnt].sum(axis=1))
     return [DocumentScore(float(nats), int(tokens), int(characters), int(size))
             for nats, tokens, characters, size in totals]
 

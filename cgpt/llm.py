@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, overload
 
 import numpy as np
 
 from cgpt.arena import Floats
-from cgpt.config import GPTConfig
+from cgpt.arrays import text_list
+from cgpt.config import GPTConfig, _check_bool, _check_choice
 from cgpt.data import (
     Dialogue,
+    Message,
     Sample,
-    encode_dialogue,
-    encode_document,
+    encode_prompt,
     packaged_data,
     packed,
     read_corpus,
     split_samples,
 )
-from cgpt.errors import ConfigError, DataError, expect
+from cgpt.errors import ConfigError, DataError, expect, shown
 from cgpt.generate import beam_search, decode, generate_batch
+from cgpt.inputs import as_documents, as_messages
 from cgpt.model import GPT
 from cgpt.optim import AdamW
 from cgpt.parallel import ALONE, Alone, summed_loss
 from cgpt.sampling import SamplingConfig
+from cgpt.scoring import (
+    BATCH_TOKENS,
+    POOLINGS,
+    embeddings,
+    logprobs,
+    sample_of,
+    stride_of,
+    windows,
+)
 from cgpt.streaming import Piece, Watch, pieces, text_of
 from cgpt.template import template_of
 from cgpt.tokenizer import Tokenizer
 
 PHASES = ("pretrain", "finetune")
 DEFAULT_PRESET = "small"
-EVALUATION_TOKENS = 4096       # of one batch where only a loss is asked for
+Prompt = str | Sequence[Message | Mapping[str, str]]       # text, or a dialogue's messages
 
 
 @dataclass
@@ -136,20 +147,33 @@ def _fits_history(entry: Any) -> bool:
             and _fits(entry[3], "float | None"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score:
     """Log-probabilities (nats) of a text under a model.
 
+    text           what was scored, without the prompt
     ids            its tokens
-    logprobs       (len(ids),) float32, each behind the tokens before it
+    logprobs       (len(ids),) float32, each behind the prompt and the tokens before it
     total          their sum
+    per_token      the sum over the number of tokens
     per_character  the sum over the number of characters
     """
 
+    text: str
     ids: list[int]
-    logprobs: np.ndarray
+    logprobs: Floats
     total: float
+    per_token: float
     per_character: float
+
+    @property
+    def perplexity(self) -> float:
+        """exp(-per_token), infinite where that is too large."""
+        return math.exp(-self.per_token) if self.per_token > -700 else math.inf
+
+    def __repr__(self) -> str:
+        return (f"Score({shown(self.text, 40)}, {len(self.ids)} tokens, total={self.total:.4f}, "
+                f"per_token={self.per_token:.4f})")
 
 
 @dataclass(frozen=True)
@@ -307,52 +331,148 @@ class LLM:
     def _prompt(self, text: str) -> list[int]:
         return [*template_of(self.tokenizer).start, *self.tokenizer.encode(text)]
 
-    def score(self, text: str, *, end: bool = False) -> Score:
-        """How likely the model finds `text` behind nothing: log-probabilities in nats.
+    @overload
+    def score(  # type: ignore[overload-overlap]    # a str is a sequence of str too
+              self, text: str, prompt: Prompt | None = None, *, end: bool = False,
+              stride: int | None = None) -> Score: ...
 
-        end  whether it should also end there, by eos
-        A text longer than the context is scored in windows that overlap by half, so that a token
-        behind the first window follows at least half a context. Raises DataError for empty text.
+    @overload
+    def score(self, text: Sequence[str], prompt: Prompt | Sequence[Prompt] | None = None, *,
+              end: bool = False, stride: int | None = None) -> list[Score]: ...
+
+    @overload
+    def score(self, text: Sequence[tuple[Prompt, str]], prompt: None = None, *,
+              end: bool = False, stride: int | None = None) -> list[Score]: ...
+
+    def score(self, text: Any, prompt: Any = None, *, end: bool = False,
+              stride: int | None = None) -> Score | list[Score]:
+        """How likely the model finds `text` behind `prompt`: log-probabilities in nats.
+
+        text    a text; or a list of texts, or of pairs (prompt, text), which gives their scores in
+                order. Scores in a list agree with those by themselves to about 1e-5
+        prompt  the text before it, which is encoded for itself and not scored, or the messages of
+                a dialogue whose answer `text` is; one for all texts or a list with one for each.
+                None: nothing, as a text that is learnt begins
+        end     whether it should also end there, by eos
+        stride  of the windows in which what is longer than the context is scored: a window of
+                block_size tokens begins every `stride` tokens (half the context by default), so
+                that every token follows at least block_size - stride others where there are as many
+        Raises DataError for empty text, ConfigError for a stride out of range.
         """
-        tokens = [*self._prompt(text), *[self.tokenizer.eos_id] * end]
-        if len(tokens) < 2:
-            raise DataError("LLM.score: the text is empty; give at least one character")
-        T = self.config.block_size
-        ids, wanted = np.array(tokens[:-1], np.int32), np.array(tokens[1:], np.int32)
-        found: list[Floats] = []
-        for start in range(0, max(len(ids) - T, 0) + max(T // 2, 1), max(T // 2, 1)):
-            losses = self.gpt.losses(ids[None, start:start + T], wanted[None, start:start + T])
-            found.append(losses[sum(len(part) for part in found) - start:])
-        logprobs = -np.concatenate(found)
-        total = float(logprobs.sum(dtype=np.float64))
-        return Score(tokens[1:], logprobs, total, total / max(len(text), 1))
+        texts, prompts, one = _texts_and_prompts(text, prompt)
+        stride = stride_of("LLM.score", self.config, stride)
+        end = _check_bool("LLM.score", "end", end)
+        tokens = [self._scored(*pair, number, end) for number, pair in
+                  enumerate(zip(texts, prompts, strict=True))]
+        found = [_score(text, list(ids[first:]), values) for text, (ids, first), values in
+                 zip(texts, tokens, logprobs(self.gpt, tokens, stride), strict=True)]
+        return found[0] if one else found
+
+    def _scored(self, text: str, prompt: Any, number: int, end: bool) -> tuple[list[int], int]:
+        """(tokens of prompt and text, how many are the prompt's)."""
+        template = template_of(self.tokenizer)
+        if prompt is None:
+            before = list(template.opening)
+        elif isinstance(prompt, str):
+            before = self._prompt(prompt)
+        else:
+            before = encode_prompt(self.tokenizer, as_messages("LLM.score", prompt))
+        ids = [*before, *self.tokenizer.encode(text), *[self.tokenizer.eos_id] * end]
+        first = len(before) or 1        # nothing predicts the very first token
+        if len(ids) <= first:
+            raise DataError(f"LLM.score: text {number} is empty; give at least one character")
+        return ids, first
+
+    def embed(self, texts: str | Iterable[str], pooling: str = "mean", *, normalize: bool = False,
+              stride: int | None = None) -> Floats:
+        """(n, C) float32: a vector for each of n texts; (C,) for one text by itself.
+
+        pooling    "mean" of the final norm's output behind the text's tokens, or that behind the
+                   "last" of them, which has seen all others
+        normalize  whether each vector is scaled to length 1
+        stride     of the windows in which a text longer than the context is read, as of `score`
+        A text's vector agrees with that in another list to about 1e-5.
+        Raises DataError for an empty text, ConfigError for another pooling or a stride out of
+        range.
+        """
+        stride = stride_of("LLM.embed", self.config, stride)
+        pooling = _check_choice("LLM.embed", "pooling", pooling, POOLINGS)
+        normalize = _check_bool("LLM.embed", "normalize", normalize)
+        start, tokens = list(template_of(self.tokenizer).start), []
+        for number, text in enumerate(text_list("LLM.embed", texts)):
+            ids = self.tokenizer.encode(text)
+            if not ids:
+                raise DataError(f"LLM.embed: text {number} has no token; give at least one "
+                                "character")
+            tokens.append(([*start, *ids], len(start)))
+        found = embeddings(self.gpt, tokens, pooling, stride)
+        if normalize:
+            sizes = np.sqrt(np.square(found, dtype=np.float64).sum(axis=1, keepdims=True))
+            found = (found / np.where(sizes > 0, sizes, 1)).astype(np.float32)
+        vectors: Floats = found[0] if isinstance(texts, str) else found
+        return vectors
 
     def samples(self, documents: Iterable[str | Dialogue], longest: int = 0) -> list[Sample]:
         """Documents and dialogues as samples that carry loss, at most block_size tokens each.
 
         longest  a smaller bound on their tokens; 0 for none
         """
-        found = [encode_document(self.tokenizer, one) if isinstance(one, str)
-                 else encode_dialogue(self.tokenizer, one) for one in documents]
         longest = min(longest or self.config.block_size, self.config.block_size)
-        return split_samples(found, longest)
+        return split_samples((sample_of(self.tokenizer, one) for one in
+                              as_documents("LLM.samples", documents)), longest)
+
+    def windows(self, documents: Iterable[Any], stride: int | None = None) -> list[Sample]:
+        """Documents and dialogues as samples that overlap: each token that carries loss does so
+        in one of them, by the rule of `score`.
+
+        Raises DataError, ConfigError as `loss`.
+        """
+        stride = stride_of("LLM.windows", self.config, stride)
+        return [part for one in as_documents("LLM.windows", documents)
+                for part in windows(sample_of(self.tokenizer, one), self.config.block_size, stride)]
 
     def summed_loss(self, samples: Sequence[Sample],
                     parallel: Alone = ALONE) -> tuple[float, int]:
         """(sum of the loss in nats, counted tokens) of the samples, which processes share."""
-        batches = packed(samples, max(EVALUATION_TOKENS, self.config.block_size))
+        batches = packed(samples, max(BATCH_TOKENS, self.config.block_size))
         return summed_loss(lambda batch: self.gpt.forward(
             batch.ids, batch.targets, offsets=batch.offsets, positions=batch.positions,
             backward=False), batches, parallel)
 
-    def loss(self, texts: Iterable[str | Dialogue]) -> float:
+    def loss(self, texts: Iterable[str | Dialogue], *, stride: int | None = None) -> float:
         """Mean loss (nats a token, eos included) over all tokens of the texts that carry loss.
 
-        Raises DataError where there are none.
+        texts   texts, dialogues or rows as files of data have them: {"messages": [...]}
+        stride  of the windows in which what is longer than the context is measured, as of `score`
+        Raises DataError where there are none or one is neither text nor dialogue, ConfigError for
+        a stride out of range.
         """
-        if isinstance(texts, str):
-            raise DataError("LLM.loss: expected a list of texts, found one string")
-        total, counted = self.summed_loss(self.samples(texts))
+        total, counted = self.summed_loss(self.windows(texts, stride))
         if not counted:
             raise DataError("LLM.loss: no text with a token to predict; give at least one")
         return total / counted
+
+
+def _score(text: str, ids: list[int], values: Floats) -> Score:
+    total = float(values.sum(dtype=np.float64))
+    return Score(text, ids, values, total, total / len(ids), total / max(len(text), 1))
+
+
+def _texts_and_prompts(text: Any, prompt: Any) -> tuple[list[str], list[Any], bool]:
+    """(texts, a prompt for each, whether it is one text and no list). Raises DataError."""
+    pairs = isinstance(text, (list, tuple)) and text and all(
+        isinstance(one, (list, tuple)) and len(one) == 2 for one in text)
+    if pairs:
+        if prompt is not None:
+            raise DataError("LLM.score: pairs (prompt, text) have their own prompts; leave prompt "
+                            "out")
+        prompts, text = [pair[0] for pair in text], [pair[1] for pair in text]
+    texts = text_list("LLM.score", text)
+    if not pairs:
+        several = not isinstance(text, str) and isinstance(prompt, (list, tuple)) and not (
+            prompt and all(isinstance(one, (Mapping, Message)) for one in prompt))
+        prompts = list(prompt) if several else [prompt] * len(texts)
+    if len(prompts) != len(texts):
+        raise DataError(f"LLM.score: {len(prompts)} prompts for {len(texts)} texts; give one for "
+                        "all, or one for each")
+    return texts, prompts, isinstance(text, str)

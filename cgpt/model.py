@@ -344,6 +344,17 @@ class GPT(Inference):
             found[rows] = logits
         return found.reshape(*np.shape(ids), -1)
 
+    def hidden(self, ids: ArrayLike, *, offsets: ArrayLike | None = None) -> Floats:
+        """The final norm's output, from which the head makes the logits: (B, T, C) float32 of ids
+        (B, T), or (N, C) of ids (N,) with offsets as of forward()."""
+        flat, step = self._prepare(ids, offsets, None)
+        shape = np.shape(ids) if offsets is None else flat.shape
+        return self._hidden(flat, step).reshape(*shape, -1)
+
+    def _hidden(self, ids: Ints, step: Step) -> Floats:
+        with self._turn:
+            return self._normed(ids, step, np.arange(len(ids), dtype=np.int32)).copy()
+
     def _logits_of(self, ids: Ints, rows: Ints, step: Step) -> Iterator[tuple[Ints, Floats]]:
         """The rows asked for, some at a time, with their logits, which the next ones overwrite."""
         logits = np.empty((min(_HEAD_ROWS, len(rows)), self.config.vocab_size), np.float32)

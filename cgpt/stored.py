@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,28 @@ class StoredGPT(GPT):
         if backward:
             raise self._unchangeable()
         return super().forward(ids, targets, backward=False, **more)
+
+    def _hidden(self, ids: Ints, step: Step) -> Floats:
+        """In float32, with the weights of one block at a time."""
+        shape = replace(self.config, n_layer=1, vocab_size=1)
+        one = GPT(shape, weights=aligned(arena_size(GPT.layout(shape)), zero=True))
+        one.reserve(len(ids), training=False)
+        x = self._rows_of("wte.weight", ids) + self._rows_of("wpe.weight", step.positions)
+        (block,) = one.blocks
+        for i in range(self.config.n_layer):
+            for name, array in one.parameters().items():
+                if name.startswith("h.0."):
+                    array[...] = self._weights[f"h.{i}.{name.removeprefix('h.0.')}"].floats()
+            x = block.forward(x, step)
+        for name in ("ln_f.weight", "ln_f.bias"):
+            one.parameters()[name][...] = self._weights[name].floats()
+        return one.ln_f.forward(x, step).copy()
+
+    def _rows_of(self, name: str, rows: Ints) -> Floats:
+        """Some rows of a table as float32."""
+        table = self._weights[name]
+        scales = None if table.scales is None else table.scales[rows]
+        return StoredTensor(table.data[rows], scales, table.group).floats()
 
     def _logits_of(self, ids: Ints, rows: Ints, step: Step) -> Iterator[tuple[Ints, Floats]]:
         borders = step.offsets

@@ -53,6 +53,8 @@ SAMPLES: dict[str, tuple[str, ...]] = {
                                "byte"),
     "session_file.py: str(error)": ("SamplingConfig: top_k must be a whole number, found 'a'",),
     "readers.py: place": ("item 3 (line 7)", "line 7"),
+    **dict.fromkeys(("inputs.py: error", "inputs.py: fault"),
+                    ("found a list under 'text', expected a string",)),
     "readers.py: error": ("found a list under 'text', expected a string",),
     "cli/bench/workers.py: answer['error']":
         ("CGPT_THREADS: found 'x', expected 1 to 1024; correct it or leave CGPT_THREADS unset",),

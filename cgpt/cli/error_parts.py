@@ -257,6 +257,7 @@ OTHER: dict[str, str] = {
     "none left": "没有剩下的",
     # what an argument should have been
     "a GPT": "GPT 模型",
+    "one string": "一个字符串",
     "banned": "禁用",
     "stop": "停止",
     "shorten the message": "请缩短系统消息",

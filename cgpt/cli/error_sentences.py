@@ -309,8 +309,30 @@ SENTENCES: dict[str, str] = {
         "generate_tokens: 一个缓存只对应一个序列，而这里有多个提示；请不要给出缓存",
     "inspect: found {dtype} of shape {shape}, expected 1 to {most} whole numbers":
         "inspect: 发现形状 {shape} 的 {dtype}，应为 1 到 {most} 个整数",
-    "LLM.score: the text is empty; give at least one character":
-        "LLM.score: 文本为空；请至少给出一个字符",
+    "LLM.score: text {n} is empty; give at least one character":
+        "LLM.score: 第 {n} 个文本（从 0 数起）为空；请至少给出一个字符",
+    "LLM.score: pairs (prompt, text) have their own prompts; leave prompt out":
+        "LLM.score: (提示, 文本) 对已有各自的提示；请不要再给 prompt",
+    "LLM.score: {prompts} prompts for {texts} texts; give one for all, or one for each":
+        "LLM.score: {texts} 个文本却有 {prompts} 个提示；请给一个共用的提示，或每个文本一个",
+    "LLM.embed: text {n} has no token; give at least one character":
+        "LLM.embed: 第 {n} 个文本（从 0 数起）没有词；请至少给出一个字符",
+    "{owner}: expected a text or a list of texts, found {value}":
+        "{owner}: 应为文本或文本列表，而不是 {value}",
+    "{owner}: expected a text at texts[{n}], found {value}":
+        "{owner}: texts[{n}] 应为文本，而不是 {value}",
+    "{owner}: expected a list of texts or dialogues, found {found}":
+        "{owner}: 应为文本或对话的列表，而不是{found}",
+    "{owner}: documents[{n}]: {reason}":
+        "{owner}: documents[{n}] 有误: {reason}",
+    "{owner}: documents[{n}]: found {value}, expected a text, a dialogue (a list of messages) or a "
+    "row such as {{'messages': [...]}}":
+        "{owner}: documents[{n}] 为 {value}，应为文本、对话（消息列表）或 "
+        "{{'messages': [...]}} 这样的一行",
+    "{owner}: expected a list of messages, found {value}":
+        "{owner}: 应为消息列表，而不是 {value}",
+    "{owner}: messages[{n}]: found {value}, expected a Message or {{'role', 'content'}}":
+        "{owner}: messages[{n}] 为 {value}，应为 Message 或 {{'role', 'content'}}",
     "ChatSession.restore: the snapshot is of another model; take one of this session":
         "ChatSession.restore: 快照属于另一个模型；请使用本会话的快照",
     "ChatSession: there is no turn {turn}, the session has {n}":
@@ -326,8 +348,6 @@ SENTENCES: dict[str, str] = {
     "context, at most {most} may be; {advice}":
         "chat: 系统消息和一轮对话的标记占用上下文 {capacity} 个词中的 {n} 个，最多 {most} 个；"
         "{advice}",
-    "LLM.loss: expected a list of texts, found one string":
-        "LLM.loss: 应为文本列表，而不是一个字符串",
     "LLM.loss: no text with a token to predict; give at least one":
         "LLM.loss: 没有可预测的文本；请至少给出一条",
     "evaluate: no text to predict; give at least one document with text, or a dialogue with an "

@@ -39,11 +39,13 @@ class Measured:
     whole: EvalResult
     files: list[tuple[str, EvalResult]]
     scores: list[DocumentScore] = field(repr=False)
+    stride: int
     accuracy: Accuracy | None = None
 
     def to_dict(self, paths: Sequence[str]) -> dict[str, Any]:
         """As `--json` has it."""
         found = {"model": self.name, "paths": list(paths), **self.whole.to_dict(),
+                 "stride": self.stride,
                  "files": [{"path": path, **part.to_dict()} for path, part in self.files]}
         if self.accuracy is not None:
             found["accuracy"] = asdict(self.accuracy)
@@ -54,6 +56,7 @@ class Measured:
 @click.argument("model")
 @click.argument("paths", nargs=-1, required=True, metavar="[MODEL...] PATH...")
 @option("--compare", multiple=True, metavar="MODEL|" + "|".join(FORMS))
+@option("--stride", type=Number(1, 1 << 31, whole=True), metavar="N")
 @option("--accuracy", is_flag=True)
 @option("--max-questions", type=options.COUNT, default=0, metavar="N", note="0")
 @option("--max-new-tokens", type=Number(1, 1 << 31, whole=True), metavar="N", note="128")
@@ -61,8 +64,8 @@ class Measured:
 @options.weights
 @options.threads
 @options.as_json
-def eval(model: str, paths: tuple[str, ...], compare: tuple[str, ...], weights: str | None,
-         as_json: bool, **values: Any) -> int:
+def eval(model: str, paths: tuple[str, ...], compare: tuple[str, ...], stride: int | None,
+         weights: str | None, as_json: bool, **values: Any) -> int:
     """Measure models on text or dialogue files."""
     from cgpt.data import read_corpus
 
@@ -71,11 +74,11 @@ def eval(model: str, paths: tuple[str, ...], compare: tuple[str, ...], weights: 
     asked = Asked(**values)
     if asked.answers is not None:
         open(asked.answers, "w", encoding="utf-8").close()      # said before the work if not so
-    found = [measure(name, load(name, weights), corpora, asked) for name in models]
+    found = [measure(name, load(name, weights), corpora, asked, stride) for name in models]
     for other in compare:
         name, llm = ((f"{model} {other}", load(model, other)) if other in FORMS
                      else (other, load(other, weights)))
-        found.append(measure(name, llm, corpora, asked))
+        found.append(measure(name, llm, corpora, asked, stride))
     pairs = compared(found) if compare else []
     if as_json:
         shown = [one.to_dict(paths) for one in found]
@@ -134,16 +137,19 @@ def load(path: str, weights: str | None = None) -> LLM:
     return load_model_auto(path, training=False, weights=weights)
 
 
-def measure(name: str, llm: LLM, corpora: Sequence[tuple[str, Corpus]], asked: Asked) -> Measured:
-    """Everything that is asked of one model."""
+def measure(name: str, llm: LLM, corpora: Sequence[tuple[str, Corpus]], asked: Asked,
+            stride: int | None = None) -> Measured:
+    """Everything that is asked of one model; stride of the windows, half the context if None."""
     from cgpt.evaluate import score_documents, total_of
+    from cgpt.scoring import stride_of
 
-    parts = [(path, score_documents(llm, [*corpus.documents, *corpus.dialogues]))
+    stride = stride_of("eval", llm.config, stride)
+    parts = [(path, score_documents(llm, [*corpus.documents, *corpus.dialogues], stride))
              for path, corpus in corpora]
     scores = [one for _, part in parts for one in part]
     whole = total_of(scores)
     files = [(path, total_of(part)) for path, part in parts] if len(parts) > 1 else []
-    found = Measured(name, whole, files, scores)
+    found = Measured(name, whole, files, scores, stride)
     if asked:
         found.accuracy = answered(name, llm, corpora, asked)
     return found

@@ -229,6 +229,9 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "compare": ("另一个模型，或同一模型的另一种权重形式，给出与第一个的差别，可多次",
                 "another model, or another form of this one's weights: shows the difference from "
                 "the first model; repeatable"),
+    "stride": ("比上下文长的文本分窗口计算，每隔这么多个词一个 (默认上下文的一半)",
+               "texts longer than the context are read in windows; tokens from one to the next "
+               "(half the context by default)"),
     "accuracy": ("回答对话里的问题，统计完全一致与包含答案的比例",
                  "answer the questions of dialogues: how many are exact, how many contain it"),
     "max_questions": ("最多回答几个问题，0 不限", "most questions that are answered, 0 for all"),

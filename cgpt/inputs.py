@@ -1,0 +1,63 @@
+"""Texts, dialogues and rows as callers hand them over -> documents, dialogues and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from cgpt.config import plain
+from cgpt.errors import DataError, shown
+from cgpt.items import Dialogue, Message, Unusable, read_item, turn_fault
+
+
+def as_documents(owner: str, documents: Iterable[Any],
+                 also: type | tuple[type, ...] = ()) -> Iterator[Any]:
+    """The documents one by one: a text as it is, a dialogue as a tuple of messages.
+
+    also  types whose instances are given as they are
+
+    A dialogue may be a list of Message or of {"role", "content"}, and any row that a data file may
+    hold is taken as it is there: {"messages": [...]}, {"text"}, {"instruction", "output"}.
+    Raises DataError naming the document that is none of these and what was found.
+    """
+    if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
+        found = "one string" if isinstance(documents, str) else shown(documents)
+        raise DataError(f"{owner}: expected a list of texts or dialogues, found {found}")
+    for number, one in enumerate(documents):
+        yield one if isinstance(one, also) else _document(f"{owner}: documents[{number}]", one)
+
+
+def _document(where: str, value: Any) -> str | Dialogue:
+    if isinstance(value, str):
+        text: str = plain(value)
+        return text
+    listed = isinstance(value, (list, tuple)) and len(value) > 0
+    if listed and all(isinstance(one, Message) for one in value):
+        fault = turn_fault(value)
+        if fault:
+            raise DataError(f"{where}: {fault}")
+        return tuple(value)
+    if listed and all(isinstance(one, Mapping) for one in value):
+        value = {"messages": [dict(one) for one in value]}
+    if not isinstance(value, Mapping):
+        raise DataError(f"{where}: found {shown(value)}, expected a text, a dialogue (a list of "
+                        "messages) or a row such as {'messages': [...]}")
+    try:
+        return read_item(dict(value)) or ""
+    except Unusable as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def as_messages(owner: str, values: Sequence[Any]) -> list[Message]:
+    """Messages, each a Message or {"role", "content"}. Raises DataError naming what is neither."""
+    if not isinstance(values, (list, tuple)):
+        raise DataError(f"{owner}: expected a list of messages, found {shown(values)}")
+    found: list[Message] = []
+    for number, one in enumerate(values):
+        if isinstance(one, Mapping) and set(one) == {"role", "content"}:
+            one = Message(one["role"], one["content"])
+        if not isinstance(one, Message):
+            raise DataError(f"{owner}: messages[{number}]: found {shown(one)}, expected a Message "
+                            "or {'role', 'content'}")
+        found.append(one)
+    return found
