@@ -421,16 +421,6 @@ class LLM:
         return split_samples((sample_of(self.tokenizer, one) for one in
                               as_documents("LLM.samples", documents)), longest)
 
-    def windows(self, documents: Iterable[Any], stride: int | None = None) -> list[Sample]:
-        """Documents and dialogues as samples that overlap: each token that carries loss does so
-        in one of them, by the rule of `score`.
-
-        Raises DataError, ConfigError as `loss`.
-        """
-        stride = stride_of("LLM.windows", self.config, stride)
-        return [part for one in as_documents("LLM.windows", documents)
-                for part in windows(sample_of(self.tokenizer, one), self.config.block_size, stride)]
-
     def summed_loss(self, samples: Sequence[Sample],
                     parallel: Alone = ALONE) -> tuple[float, int]:
         """(sum of the loss in nats, counted tokens) of the samples, which processes share."""
@@ -447,7 +437,10 @@ class LLM:
         Raises DataError where there are none or one is neither text nor dialogue, ConfigError for
         a stride out of range.
         """
-        total, counted = self.summed_loss(self.windows(texts, stride))
+        stride = stride_of("LLM.loss", self.config, stride)
+        total, counted = self.summed_loss([
+            part for one in as_documents("LLM.loss", texts)
+            for part in windows(sample_of(self.tokenizer, one), self.config.block_size, stride)])
         if not counted:
             raise DataError("LLM.loss: no text with a token to predict; give at least one")
         return total / counted

@@ -299,7 +299,7 @@ def test_rows_are_taken_as_files_have_them() -> None:
     ([b"x"], r"documents\[0\]: found b'x'")])
 def test_what_is_no_document_is_told(documents: Any, message: str) -> None:
     llm = small_llm()
-    for call in (llm.loss, lambda given: evaluate(llm, given), llm.samples, llm.windows,
+    for call in (llm.loss, lambda given: evaluate(llm, given), llm.samples,
                  lambda given: score_documents(llm, given), Trainer(llm).fit):
         with pytest.raises(DataError, match=message):
             call(documents)
