@@ -227,7 +227,7 @@ def test_llm(llm: cgpt.LLM) -> None:
 
 def test_documents_of_another_kind_are_told(llm: cgpt.LLM) -> None:
     for wrong in ([3], [{"messages": []}], [["山"]]):
-        with pytest.raises(cgpt.DataError, match=r"LLM.loss: documents\[0\]: (found 3|no messages|found \[.山.\])"):
+        with pytest.raises(cgpt.DataError, match=r"LLM.loss: documents\[0\]: (found|no messages)"):
             llm.loss(wrong)
 
 
