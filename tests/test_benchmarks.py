@@ -20,6 +20,7 @@ from cgpt import kernels
 from cgpt.cli import bench_command
 from cgpt.cli.bench import grids, inside, measure, ours, workers
 from cgpt.cli.bench.clock import KernelClock
+from cgpt.cli.bench.machine import fastest
 from cgpt.cli.bench.measure import Skip
 from cgpt.cli.bench.shapes import SHAPES, Shape
 from cgpt.cli.bench.table import BENCHES, Settings
@@ -221,6 +222,29 @@ def test_grids_leave_out_what_takes_too_long(monkeypatch: pytest.MonkeyPatch,
     assert "C512 L4 B4 T64" in capsys.readouterr().err and len(small) < 36
     assert [one["name"] for one in measured("sweep", monkeypatch)] == [
         "C256 L4 B1 T16", "C256 L4 B1 T64"]
+
+
+@pytest.mark.parametrize(("what", "peers", "said"), [
+    ("small", (), "正在测量 small: 24 种形状，各 2 次，至少需要 00:24..."),
+    ("sweep", ("torch",), "正在测量 sweep: 12 种形状，各 2 次，至少需要 00:24..."),
+    ("train", (), "正在测量 train S...")])
+def test_a_grid_says_how_long_it_takes(what: str, peers: tuple[str, ...], said: str) -> None:
+    settings = Settings("S", peers, 2, 1, lambda *_: None)
+    assert bench_command.announced(what, settings) == said
+
+
+@pytest.mark.parametrize("what", ["small", "sweep"])
+def test_the_announced_grid_is_the_grid(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    seen: list[Shape] = []
+    monkeypatch.setattr(grids, "over", lambda shapes, run_: seen.extend(shapes) or [])
+    list(BENCHES[what].run(Settings("S", (), 1, 1, lambda *_: None)))
+    assert len(seen) == BENCHES[what].shapes
+
+
+def test_the_peak_is_named_after_the_set_in_use_where_that_is_as_fast() -> None:
+    assert fastest({"avx2": 100.0, "avx512": 97.0}, "avx512") == "avx512"
+    assert fastest({"avx2": 100.0, "avx512": 90.0}, "avx512") == "avx2"
+    assert fastest({"generic": 20.0, "avx2": 100.0}, "generic") == "avx2"
 
 
 def test_a_grid_tells_its_least_ratio(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from cgpt.cli.bench.table import BENCHES, Settings
 from cgpt.cli.error_text import localized
 from cgpt.cli.layout import text_width, wrap
 from cgpt.cli.messages import t
+from cgpt.cli.progress import duration
 from cgpt.cli.streams import echo
 from cgpt.config import FORMS
 from cgpt.errors import ConfigError
@@ -93,10 +94,9 @@ def measure(chosen: list[str], repeats: int | None = None, *, quiet: bool = True
     for what in chosen:
         one = BENCHES[what]
         shape = config or one.config
-        terminal.tell(t("bench_running",
-                        what=f"{what} {shape}" if "config" in one.options else what))
         settings = Settings(shape, tuple(name for name in peer if name in one.peers),
                             repeats or one.repeats or REPEATS[shape], threads, tell, **more)
+        terminal.tell(announced(what, settings))
         for found in one.run(settings):
             results.append({"bench": what, **found.to_dict()})
             if not quiet:
@@ -107,6 +107,19 @@ def measure(chosen: list[str], repeats: int | None = None, *, quiet: bool = True
             "threads": threads, "shapes": {name: vars(SHAPES[name]) for name in dict.fromkeys(
                 one["config"] for one in results) if name in SHAPES},
             "results": results}
+
+
+def announced(what: str, settings: Settings) -> str:
+    """What is about to be measured; of a grid of shapes also how long that takes at least."""
+    from cgpt.cli.bench.measure import LEAST_SECONDS
+
+    one = BENCHES[what]
+    if not one.shapes:
+        return t("bench_running",
+                 what=f"{what} {settings.config}" if "config" in one.options else what)
+    rounds = settings.repeats * (1 + len(settings.peers))
+    return t("bench_running_grid", what=what, n=one.shapes, repeats=settings.repeats,
+             time=duration(one.shapes * rounds * LEAST_SECONDS))
 
 
 def tell(side: str, reason: Skip) -> None:

@@ -280,6 +280,9 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "row_characters": ("字符数", "characters"),
     "row_bytes": ("字节数", "bytes"),
     "bench_running": ("正在测量 {what}...", "measuring {what}..."),
+    "bench_running_grid": ("正在测量 {what}: {n} 种形状，各 {repeats} 次，至少需要 {time}...",
+                           "measuring {what}: {n} shapes, {repeats} times each, which takes at "
+                           "least {time}..."),
     "bench_median": ("中位数 {median} {unit}, 最小 {low}, 最大 {high}, {n} 次",
                      "median {median} {unit}, least {low}, most {high}, {n} times"),
     "bench_ratio": ("是 {to} 的 {median} 倍, 最小 {low}, 最大 {high}",

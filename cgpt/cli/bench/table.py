@@ -48,6 +48,7 @@ class Bench(NamedTuple):
     whole    part of `cgpt bench` without a name
     config   the shape where none is named
     repeats  where no number is given; 0 for the shape's own
+    shapes   how many shapes it measures where it has a grid of them, else 0
     """
 
     place: str
@@ -56,6 +57,7 @@ class Bench(NamedTuple):
     whole: bool = False
     config: str = "S"
     repeats: int = 0
+    shapes: int = 0
 
     def run(self, settings: Settings) -> Iterator[Measurement]:
         """Its measurements, as they are made."""
@@ -73,8 +75,8 @@ BENCHES = {
     "products": Bench("products:bench_products", ("config", "peer", "rows"), TORCH[:1], repeats=5),
     "roofline": Bench("products:bench_roofline", ("config",), repeats=5),
     "save": Bench("save:bench_save", ("config",), whole=True),
-    "small": Bench("grids:bench_small", ("peer",), TORCH, repeats=5),
-    "sweep": Bench("grids:bench_sweep", ("peer",), TORCH, repeats=3),
+    "small": Bench("grids:bench_small", ("peer",), TORCH, repeats=5, shapes=24),
+    "sweep": Bench("grids:bench_sweep", ("peer",), TORCH, repeats=3, shapes=12),
     "packing": Bench("packing:bench_packing", ("peer", "data"), TORCH[:2], repeats=3),
     "startup": Bench("startup:bench_startup", ("peer",), (*TORCH, "llama-cpp"), repeats=5),
     "threads": Bench("inside:bench_threads", ("config",), config="M"),
