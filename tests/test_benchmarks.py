@@ -225,7 +225,7 @@ def test_grids_leave_out_what_takes_too_long(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(("what", "peers", "said"), [
-    ("small", (), "正在测量 small: 24 种形状，各 2 次，至少需要 00:24..."),
+    ("small", (), "正在测量 small: 36 种形状，各 2 次，至少需要 00:36..."),
     ("sweep", ("torch",), "正在测量 sweep: 12 种形状，各 2 次，至少需要 00:24..."),
     ("train", (), "正在测量 train S...")])
 def test_a_grid_says_how_long_it_takes(what: str, peers: tuple[str, ...], said: str) -> None:

@@ -75,7 +75,7 @@ BENCHES = {
     "products": Bench("products:bench_products", ("config", "peer", "rows"), TORCH[:1], repeats=5),
     "roofline": Bench("products:bench_roofline", ("config",), repeats=5),
     "save": Bench("save:bench_save", ("config",), whole=True),
-    "small": Bench("grids:bench_small", ("peer",), TORCH, repeats=5, shapes=24),
+    "small": Bench("grids:bench_small", ("peer",), TORCH, repeats=5, shapes=36),
     "sweep": Bench("grids:bench_sweep", ("peer",), TORCH, repeats=3, shapes=12),
     "packing": Bench("packing:bench_packing", ("peer", "data"), TORCH[:2], repeats=3),
     "startup": Bench("startup:bench_startup", ("peer",), (*TORCH, "llama-cpp"), repeats=5),
