@@ -24,9 +24,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Default: the last one in --checkpoint-dir."),
     "chat": (
         "与模型对话。\n"
-        "用 -p TEXT 或管道给出问题时回答一次就结束。MODEL 默认 checkpoints/model_final.bin。",
+        "用 -p TEXT 或管道给出问题时回答一次就结束；两者都给时，先是 TEXT，空一行，再是管道的文本。\n"
+        "MODEL 默认 checkpoints/model_final.bin。",
         "Talk to a model.\n"
-        "With -p TEXT or a piped stdin it answers once and exits. "
+        "With -p TEXT or a piped stdin it answers once and exits; with both it is asked TEXT, an "
+        "empty line, and the text of the pipe.\n"
         "MODEL: checkpoints/model_final.bin by default."),
     "generate": ("续写一段文本。", "Continue a text."),
     "eval": (
@@ -194,7 +196,8 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "freeze_attn": ("微调时不训练注意力层", "leave attention as it is while fine-tuning"),
     "save_pretrained": ("预训练后的模型另存到", "also save the model after pre-training"),
     "epochs": ("当前阶段的总轮数", "epochs of the phase in all"),
-    "prompt": ("只回答这一句", "answer this once"),
+    "prompt": ("只回答这一句 (后面接管道的文本)",
+               "answer this once (and, behind it, the text of a pipe)"),
     "temperature": ("温度，0 取最可能的词", "temperature, 0 takes the most likely token"),
     "top_p": ("只从累积概率 P 之内取词", "sample inside this much probability"),
     "top_k": ("只从最可能的 K 个词取，0 不限", "sample from the K most likely, 0 for all"),
