@@ -24,7 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Default: the last one in --checkpoint-dir."),
     "chat": (
         "与模型对话。\n"
-        "用 -p TEXT 或管道给出问题时回答一次就结束；两者都给时，先是 TEXT，空一行，再是管道的文本。\n"
+        "用 -p TEXT 或管道给出问题时回答一次就结束；两者都给时，先是 TEXT，空一行，"
+        "再是管道的文本。\n"
         "MODEL 默认 checkpoints/model_final.bin。",
         "Talk to a model.\n"
         "With -p TEXT or a piped stdin it answers once and exits; with both it is asked TEXT, an "
