@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, overload
@@ -66,6 +67,9 @@ class TrainingState:
                   that was begun without goes on without
     run           the RunConfig that started it ({} where there was none)
     data_fingerprint  of the files of that run
+    run_id        random name of the training, made by its first step and kept by all that goes on
+                  from it; "" before that and in files of earlier versions. It says nothing about
+                  the model, so states that differ in it alone are equal.
     """
 
     phase: str = ""
@@ -86,6 +90,13 @@ class TrainingState:
     moving_cuts: bool = False
     run: dict[str, Any] = field(default_factory=dict)
     data_fingerprint: str = ""
+    run_id: str = field(default="", compare=False)
+
+    def identify(self) -> str:
+        """The run's identity, made now where it has none yet."""
+        if not self.run_id:
+            self.run_id = os.urandom(8).hex()
+        return self.run_id
 
     @property
     def unfinished(self) -> bool:
@@ -98,12 +109,15 @@ class TrainingState:
             self.done.append(self.phase)
         fresh = TrainingState(phase=phase, done=[name for name in self.done if name != phase],
                               history=self.history, run=self.run,
-                              data_fingerprint=self.data_fingerprint)
+                              data_fingerprint=self.data_fingerprint, run_id=self.run_id)
         self.__dict__.update(fresh.__dict__)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, JSON-ready."""
-        return asdict(self)
+        """The fields by name, JSON-ready; run_id only where there is one."""
+        values = asdict(self)
+        if not self.run_id:
+            del values["run_id"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingState:

@@ -70,6 +70,7 @@ class TrainingRun:
         if config.init:
             fingerprints["init"] = fingerprint(llm.gpt)
         llm.metadata["made_with"] = made_with()
+        llm.training_state.identify()
         llm.training_state.run = config.to_dict()
         llm.training_state.data_fingerprint = _join_fingerprints(fingerprints)
         run = cls(config, llm, sources)

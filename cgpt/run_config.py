@@ -6,7 +6,7 @@ A training state keeps it as a dictionary, so that a checkpoint alone says how t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -129,6 +129,16 @@ def recorded(run: dict[str, Any]) -> dict[str, Any]:
     names = [str(name) for name in ("pretrain_train", "finetune_train") if name in run]
     phases = {name: {"optimizer": "adamw", "embedding_lr": 1.0, **run[name]} for name in names}
     return {"keep_duplicates": True, **run, **phases}
+
+
+def phases_left(run: dict[str, Any], done: Sequence[str]) -> list[str]:
+    """The phases of a recorded run that have data and epochs and are not done yet."""
+    paths = {"pretrain": "pretrain", "finetune": "chat"}
+    trains = {phase: run.get(f"{phase}_train") for phase in paths}
+    epochs = {phase: one.get("epochs") if isinstance(one, dict) else None
+              for phase, one in trains.items()}
+    return [phase for phase, key in paths.items()
+            if phase not in done and run.get(key) and epochs[phase] != 0]
 
 
 def default_run(preset: str = "small") -> RunConfig:

@@ -212,6 +212,7 @@ class _Run:
             state.begin(self.phase)
             state.documents, state.moving_cuts = documents, True
             llm.best_weights = llm.average = None
+        state.identify()
         optimizer.zero_grad()
         self.optimizer = llm.optimizer = optimizer
         if config.ema and llm.average is None:

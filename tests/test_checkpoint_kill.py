@@ -86,6 +86,7 @@ def test_killed_while_saving(tmp_path: Path, counted: Counted, suffix: str) -> N
 def trained_llm() -> LLM:
     llm = small_llm(n_embd=32)
     llm.training_state.phase = "pretrain"
+    llm.training_state.identify()
     return llm
 
 
@@ -93,7 +94,7 @@ def next_step(llm: LLM) -> None:
     state = llm.training_state
     state.step += 1
     state.epoch += 1
-    state.history = [["pretrain", state.step, 1.0, 1.0 / state.step]]
+    state.history = [["pretrain", step, 1.0, 1.0 / step] for step in range(1, state.step + 1)]
 
 
 def test_killed_while_a_manager_saves(tmp_path: Path, counted: Counted) -> None:

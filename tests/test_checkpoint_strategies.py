@@ -24,7 +24,7 @@ from cgpt.train import Trainer
 
 CONFIG = TrainConfig(epochs=6, batch_tokens=40, lr=1e-2, warmup=2, val_fraction=0.2)
 NAME = re.compile(r"checkpoint_(last|previous|epoch_\d+|best_epoch_\d+_loss_\d+\.\d{4})"
-                  r"(_finetune)?\.(bin|json)")
+                  r"(_finetune)?(_[0-9a-f]{8})?\.(bin|json)")
 
 
 def trained(manager: CheckpointManager, llm: LLM | None = None, phase: str = "pretrain",
@@ -223,23 +223,27 @@ def test_the_old_one_is_pruned_only_after_the_new_one_is_there(
 
 
 def test_two_managers_of_one_folder_take_turns(tmp_path: Path) -> None:
+    """Each training has its own files, and each manager finds its own again."""
     llms = [small_llm(seed=seed) for seed in (1, 2)]
+    managers = [CheckpointManager(tmp_path, "last", every=1) for _ in llms]
     stop = time.monotonic() + 0.5
 
-    def work(llm: LLM) -> None:
-        manager = CheckpointManager(tmp_path, "last", every=1)
+    def work(llm: LLM, manager: CheckpointManager) -> None:
         while time.monotonic() < stop:
             llm.training_state.step += 1
             manager.step_done(llm)
         manager.close()
-    threads = [threading.Thread(target=work, args=(llm,)) for llm in llms]
+    threads = [threading.Thread(target=work, args=pair)
+               for pair in zip(llms, managers, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert names(tmp_path) == ["checkpoint_last", "checkpoint_previous"]
-    for name in names(tmp_path):
-        load_model_binary(tmp_path / f"{name}.bin")
+    assert len(names(tmp_path)) == 4
+    for llm, manager in zip(llms, managers, strict=True):
+        found = manager.latest(lambda error: pytest.fail(str(error)))
+        assert found is not None
+        assert_same(load_model_binary(found), llm, optimizer=False)
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:

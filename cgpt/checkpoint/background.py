@@ -29,11 +29,11 @@ class BackgroundWriter:
     def after_fork(self) -> None:
         """Nothing is being written: the thread of a parent process is not in its child."""
         self._pool: ThreadPoolExecutor | None = None
-        self._running: Future[None] | None = None
+        self._running: Future[object] | None = None
         self._copies: dict[Kind, Floats] = {}
 
     def submit(self, llm: LLM, path: str | os.PathLike[str],
-               write: Callable[[Packed], None]) -> None:
+               write: Callable[[Packed], object]) -> None:
         """Copy `llm` as it is now and let the thread call `write` with the file made of it.
 
         Waits for the snapshot before it, whose error is raised here; `path` is what errors name.

@@ -93,10 +93,20 @@ def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[st
             "metadata": file.plain("metadata"), "records": [], "verified": verify}
 
 
-def read_progress(file: BinaryFile) -> tuple[GPTConfig, TrainingState]:
-    """Configuration and training state of an open file."""
+def read_progress(file: BinaryFile) -> tuple[GPTConfig, TrainingState, dict[str, Any]]:
+    """Configuration, training state and metadata of an open file."""
     state = file.json(file.one(Kind.TRAINING_STATE))
-    return model_config(file), build_training_state(file.path, state)
+    metadata = file.json(file.one(Kind.METADATA))
+    return (model_config(file), build_training_state(file.path, state),
+            check_object(file.path, "metadata", metadata))
+
+
+def read_json_progress(
+        path: str | os.PathLike[str]) -> tuple[GPTConfig, TrainingState, dict[str, Any]]:
+    """The same of a JSON file."""
+    with JsonFile(path) as file:
+        state = build_training_state(path, file.plain("training_state"))
+        return file.config, state, check_object(path, "metadata", file.plain("metadata"))
 
 
 def weights_form(path: str | os.PathLike[str]) -> str:

@@ -1,9 +1,15 @@
-"""Which checkpoint of a folder to go on from: found by what the files hold, not by their time."""
+"""Which checkpoint of a folder to go on from: found by what the files hold, not by their time.
+
+A folder may hold the checkpoints of several runs. Whose a file is, its training state says: the
+random run_id, and the history of losses, which tells apart what two trainings made of copies of
+one file. Files of earlier versions have no run_id and are told apart by their history alone.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +18,7 @@ from cgpt.checkpoint import info
 from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError
 from cgpt.llm import PHASES, TrainingState
+from cgpt.run_config import phases_left
 
 LAST = "checkpoint_last.bin"
 PREVIOUS = "checkpoint_previous.bin"
@@ -22,62 +29,122 @@ Warn = Callable[[CheckpointError], object]
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint whose header and training state could be read; its payloads may be damaged."""
+    """A checkpoint whose header and training state could be read; its payloads may be damaged.
+
+    out  where its run saves the finished model, "" where the file does not say so
+    """
 
     path: Path
     config: dict[str, Any]
     state: TrainingState
+    out: str = ""
 
     @property
-    def progress(self) -> tuple[int, int, int]:
-        """Grows while a training goes on."""
+    def reached(self) -> tuple[int, int, int, int]:
+        """Grows while a training goes on, also when it begins a phase anew."""
         state = self.state
         phase = PHASES.index(state.phase) if state.phase in PHASES else -1
-        return len(state.done), phase, state.step
+        return len(state.history), len(state.done), phase, state.step
 
-    def continues(self, other: Found) -> bool:
-        """Whether this is `other`, or what the same training came to after it."""
-        earlier = other.state.history
-        return (self.config == other.config and self.progress >= other.progress
-                and self.state.history[:len(earlier)] == earlier)
+    def descends_from(self, earlier: Found) -> bool:
+        """Whether this is `earlier`, or what the same training came to after it."""
+        mine, theirs = self.state, earlier.state
+        if self.config != earlier.config or self.reached < earlier.reached or (
+                mine.run_id and theirs.run_id and mine.run_id != theirs.run_id):
+            return False
+        last = len(theirs.history) - 1  # of the last step a held-out loss may be noted later
+        return last < 0 or (mine.history[:last] == theirs.history[:-1]
+                            and mine.history[last][:2] == theirs.history[-1][:2])
 
-    def is_of(self, config: dict[str, Any], state: TrainingState) -> bool:
-        """Whether it is of this phase of this model on these documents."""
-        return (self.config == config and self.state.phase == state.phase
-                and self.state.documents == state.documents)
+    def is_of(self, other: Found) -> bool:
+        """Whether it is of the same phase of the same model on the same documents."""
+        return (self.config == other.config and self.state.phase == other.state.phase
+                and self.state.documents == other.state.documents)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left of its training, as far as the file says."""
+        state = self.state
+        if state.run:
+            return not phases_left(state.run, state.done)
+        return not state.unfinished or 0 < state.total_steps <= state.step
+
+    def is_kept_elsewhere(self) -> bool:
+        """Whether the run is finished and its model is in the file that it was to be saved to."""
+        if not (self.state.run and self.finished and self.out and os.path.exists(self.path)):
+            return False
+        with suppress(CheckpointError, OSError):
+            return not os.path.samefile(self.out, self.path) and \
+                read(Path(self.out)).descends_from(self)
+        return False
 
 
 def read(path: Path) -> Found:
-    """Configuration and training state of a checkpoint. Raises CheckpointError."""
-    with BinaryFile(path) as file:
-        config, state = info.read_progress(file)
-        return Found(path, config.to_dict(), state)
+    """Configuration and training state of a model of either format. Raises CheckpointError."""
+    if not info.is_binary(path):
+        config, state, metadata = info.read_json_progress(path)
+    else:
+        with BinaryFile(path) as file:
+            config, state, metadata = info.read_progress(file)
+    out = metadata.get("out")
+    return Found(path, config.to_dict(), state, out if isinstance(out, str) else "")
 
 
-def latest(folder: Path, warn: Warn) -> Path | None:
-    """See `CheckpointManager.latest`."""
+def found_in(folder: Path, warn: Warn) -> list[Found]:
+    """The binary models of a folder, the furthest trained first; `warn` is told of the damaged."""
     found: dict[str, Found] = {}
     for path in sorted(folder.glob(PATTERN)):
         try:
             found[path.name] = read(path)
         except CheckpointError as error:
-            warn(error)
+            if os.path.lexists(path):   # another process may have removed it
+                warn(error)
     for path in info.models_in(folder):
-        if path.name not in found and info.is_binary(path):
-            found[path.name] = read(path)
-    ranked = sorted(found.values(), key=lambda one: (one.progress, one.path.name == LAST,
-                                                     one.path.name), reverse=True)
-    order: list[Found] = []
-    for name in (LAST, PREVIOUS):
-        if name in found:
-            order += [one for one in ranked if one.continues(found[name])]
-    for path in dict.fromkeys(one.path for one in [*order, *ranked]):
-        if _whole(path, warn):
-            return path
-    return None
+        with suppress(CheckpointError):
+            if path.name not in found and info.is_binary(path):
+                found[path.name] = read(path)
+    return sorted(found.values(), key=lambda one: (one.reached, one.path.name == LAST,
+                                                   one.path.name), reverse=True)
 
 
-def _whole(path: Path, warn: Warn) -> bool:
+def branches(found: Iterable[Found]) -> list[list[Found]]:
+    """Files of the same training together, in the order in which they are given.
+
+    Of files without a run_id only one training is kept: that of the last checkpoint, since earlier
+    versions had one a folder.
+    """
+    groups: list[list[Found]] = []
+    for one in found:
+        for group in groups:
+            if group[0].descends_from(one):
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    old = [group for group in groups if not group[0].state.run_id]
+    rank = {LAST: 0, PREVIOUS: 1}
+    old.sort(key=lambda group: min(rank.get(one.path.name, 2) for one in group))
+    return [group for group in groups if group not in old[1:]]
+
+
+def unfinished(folder: Path, warn: Warn) -> list[Found]:
+    """What can be gone on with, one checkpoint a training, every byte of it checked.
+
+    Where no training is unfinished, the furthest of each that is there.
+    """
+    groups = branches(found_in(folder, warn))
+    groups = [group for group in groups if not group[0].finished] or groups
+    heads = (first_whole(group, warn) for group in groups)
+    return [one for one in heads if one is not None]
+
+
+def first_whole(found: Iterable[Found], warn: Warn) -> Found | None:
+    """The first of which every byte is as written."""
+    return next((one for one in found if is_whole(one.path, warn)), None)
+
+
+def is_whole(path: Path, warn: Warn = lambda error: None) -> bool:
+    """Whether every byte is as written; `warn` is told where that is not so."""
     try:
         info.describe_binary(path, verify=True)
         return True
@@ -85,3 +152,10 @@ def _whole(path: Path, warn: Warn) -> bool:
         if os.path.lexists(path):       # another process may have replaced or removed it
             warn(error)
         return False
+
+
+def several(folder: object, found: Iterable[Found]) -> CheckpointError:
+    """That a folder holds more than one training that could be meant."""
+    paths = ", ".join(str(one.path) for one in found)
+    return CheckpointError(f"{folder}: several trainings can go on from there ({paths}); name the "
+                           "file of one of them", code="several")

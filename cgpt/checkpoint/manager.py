@@ -6,6 +6,10 @@
     checkpoint_epoch_50.bin                        the end of an epoch
 
 Each has a .json beside it that says for people what it is (not needed to go on).
+
+Several trainings may save in one folder, one after another or at the same time. The first keeps
+the plain names. Where a name belongs to another training that is not finished, eight digits of
+the run's identity go behind it: checkpoint_last_1f3a5c70.bin, checkpoint_previous_1f3a5c70.bin.
 """
 
 from __future__ import annotations
@@ -17,13 +21,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from cgpt.checkpoint import info, latest, packing
 from cgpt.checkpoint.atomic import PREFIX, SUFFIX, folder_lock, write_file
 from cgpt.checkpoint.background import BackgroundWriter
-from cgpt.checkpoint.latest import LAST, PREVIOUS, Found
+from cgpt.checkpoint.latest import Found
 from cgpt.checkpoint.packing import Packed
 from cgpt.checkpoint.storage import Storage
 from cgpt.errors import CheckpointError, ConfigError
@@ -31,10 +36,14 @@ from cgpt.llm import LLM, TrainingState
 
 STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")
 _BEST, _EPOCH = "checkpoint_best_epoch_", "checkpoint_epoch_"
+_LAST, _PREVIOUS = "checkpoint_last", "checkpoint_previous"
+_TAG = 8                        # digits of a run_id in a name
 
 
 class CheckpointManager:
     """Saves a training's state in `folder` while it goes on, and finds it again.
+
+    What other trainings save there is neither replaced nor removed while it may be needed.
 
     strategy  "last": checkpoint_last.bin every `every` steps (0: at the end of every epoch); the
               one before it is kept as checkpoint_previous.bin.
@@ -71,14 +80,24 @@ class CheckpointManager:
         self._kinds = strategy.split("+") if strategy else []
         self._epoch_step = 0            # of the last end of an epoch that was seen
         self._writer = BackgroundWriter()
+        self._run: Found | None = None  # as it was saved last
+        self._tag = ""                  # behind the names of its last state
 
     def save_last(self, llm: LLM, learning_rate: float | None = None) -> Path:
-        """Save everything as checkpoint_last.bin, now. Raises CheckpointError (code "write")."""
-        path = self.folder / LAST
+        """Save everything as checkpoint_last.bin, now; gives the path, which may have the tag.
+
+        Raises CheckpointError (code "write").
+        """
+        run = self._of(llm)
+        path = self.folder / self._name(_LAST, run)
         packed = packing.pack(llm, path, packing.arrays_of(llm), Storage())
-        self._write(packed, [LAST], summary(llm, learning_rate), llm.config.to_dict(),
-                    TrainingState.from_dict(llm.training_state.to_dict()))
-        return path
+        return self._write(packed, [_LAST], summary(llm, learning_rate), run)[0]
+
+    def holds_last(self, llm: LLM) -> bool:
+        """Whether the folder has a last state of the training that this is a later state of."""
+        run = self._of(llm)
+        return any(found.path.name.startswith(_LAST) and run.descends_from(found)
+                   for found in latest.found_in(self.folder, lambda error: None))
 
     def step_done(self, llm: LLM, learning_rate: float | None = None) -> list[Path]:
         """Call after each step: saves what is due, in a thread, from a copy of `llm`.
@@ -86,13 +105,15 @@ class CheckpointManager:
         Returns the paths that are being written. Waits where the checkpoint before is still being
         written. Raises CheckpointError for the checkpoint before where that failed.
         """
-        names = self._due(llm)
-        if names:
-            about, config = summary(llm, learning_rate), llm.config.to_dict()
-            state = TrainingState.from_dict(json.loads(json.dumps(llm.training_state.to_dict())))
-            self._writer.submit(llm, self.folder / names[0], lambda packed: self._write(
-                packed, names, about, config, state))
-        return [self.folder / name for name in names]
+        stems = self._due(llm)
+        if not stems:
+            return []
+        run = self._of(llm)
+        paths = [self.folder / self._name(stem, run) for stem in stems]
+        about = summary(llm, learning_rate)
+        self._writer.submit(llm, paths[0],
+                            lambda packed: self._write(packed, stems, about, run))
+        return paths
 
     def wait(self) -> None:
         """Return when all is written. Raises CheckpointError for what could not be."""
@@ -102,36 +123,65 @@ class CheckpointManager:
         """Wait, and free the copies. Raises as `wait` does."""
         self._writer.close()
 
-    def latest(self, warn: Callable[[CheckpointError], object] | None = None) -> Path | None:
+    def latest(self, warn: Callable[[CheckpointError], object] | None = None,
+               run_id: str | None = None) -> Path | None:
         """The checkpoint to go on from, every byte of it checked, or None where there is none.
 
-        The last one, or what the same training came to after it; then the one before it, likewise;
-        then the furthest trained model of the folder. All this by what the files hold and not by
-        their times. `warn` is called with the error of each that would have come first and cannot
-        be used.
+        That of the training that this manager saves, or of the one with this `run_id`
+        (TrainingState.run_id). A manager that has saved nothing yet takes the only training of the
+        folder that is not finished, or where all are, the only one.
+
+        Of that training it is the furthest checkpoint, by what the files hold and not by their
+        times, or the next that is whole. `warn` is called with the error of each that would have
+        come first and cannot be used. Raises CheckpointError (code "several") where several
+        trainings could be meant.
         """
-        return latest.latest(self.folder, warn or (lambda error: None))
+        warn = warn or (lambda error: None)
+        if run_id is None and self._run is None:
+            found = latest.unfinished(self.folder, warn)
+            if len(found) > 1:
+                raise latest.several(self.folder, found)
+            return found[0].path if found else None
+        found, run = latest.found_in(self.folder, warn), self._run
+        if run_id is not None or run is None:
+            mine = [one for one in found if one.state.run_id == run_id]
+        else:               # what it has saved itself comes before what went on from that
+            mine = [one for one in found if run.descends_from(one)]
+            mine += [one for one in found if one not in mine and one.descends_from(run)]
+        whole = latest.first_whole(mine, warn)
+        return None if whole is None else whole.path
+
+    def _of(self, llm: LLM) -> Found:
+        """What a checkpoint of `llm` will say of its training: a copy, which is compared later."""
+        state = llm.training_state
+        if not state.run_id and self._run is not None:      # not trained by Trainer.fit
+            state.run_id = self._run.state.run_id
+        state.identify()
+        out = llm.metadata.get("out")
+        copy = TrainingState.from_dict(json.loads(json.dumps(state.to_dict())))
+        return Found(self.folder / f"{_LAST}.bin", llm.config.to_dict(), copy,
+                     out if isinstance(out, str) else "")
 
     def _due(self, llm: LLM) -> list[str]:
-        """Names of what is to be saved after this step."""
+        """Names of what is to be saved after this step, without what tells trainings apart."""
         state = llm.training_state
         ended = state.step > 0 and state.batch == 0
-        names = []
+        stems = []
         if "best" in self._kinds and ended:
             loss = epoch_loss(state)
-            best = self._of_phase(_BEST, llm.config.to_dict(), state)
+            best = self._of_phase(_BEST, self._of(llm))
             if loss is not None and (len(best) < self.keep or loss < _loss(best[-1])):
-                names.append(self._free(f"{_BEST}{state.epoch}_loss_{loss:.4f}", llm))
+                stems.append(f"{_BEST}{state.epoch}_loss_{loss:.4f}")
         if "periodic" in self._kinds and ended and (
                 not self.every or state.step // self.every > self._epoch_step // self.every):
-            names.append(self._free(f"{_EPOCH}{state.epoch}", llm))
+            stems.append(f"{_EPOCH}{state.epoch}")
         if self._late() or ("last" in self._kinds
                             and (state.step % self.every == 0 if self.every else ended)):
-            names.append(LAST)
+            stems.append(_LAST)
             self._last_at = time.monotonic()
         if ended:
             self._epoch_step = state.step
-        return names
+        return stems
 
     def _late(self) -> bool:
         """Whether the last state was saved `minutes` ago or before."""
@@ -140,59 +190,103 @@ class CheckpointManager:
             self._last_at = now
         return bool(self.minutes) and now - self._last_at >= 60 * self.minutes
 
-    def _free(self, stem: str, llm: LLM) -> str:
-        """The name; with the phase where a checkpoint of another phase or model has it."""
-        path = self.folder / f"{stem}.bin"
-        with suppress(CheckpointError):
-            if not latest.read(path).is_of(llm.config.to_dict(), llm.training_state):
-                return f"{stem}_{llm.training_state.phase}.bin"
-        return path.name
+    def _name(self, stem: str, run: Found) -> str:
+        """The first of the names of this stem that this training may write to."""
+        short = run.state.run_id[:_TAG]
+        phase = [] if stem == _LAST else [f"_{run.state.phase}"]
+        tags = ["", *phase, *(f"{one}_{short}" for one in ["", *phase])]
+        own = self._tag or f"_{short}"
+        if stem == _LAST and (self._tag or (self.folder / f"{stem}{own}.bin").exists()):
+            tags.insert(0, own)
+        numbered = (f"_{short}_{number}" for number in range(2, 1 << 30))
+        may_take = self._may_take_last if stem == _LAST else self._may_take
+        tag = next(tag for tag in chain(tags, numbered) if may_take(f"{stem}{tag}.bin", run))
+        if stem == _LAST:
+            self._tag = tag
+        return f"{stem}{tag}.bin"
 
-    def _write(self, packed: Packed, names: list[str], about: dict[str, Any],
-               config: dict[str, Any], state: TrainingState) -> None:
+    def _may_take(self, name: str, run: Found) -> bool:
+        """Whether no other training, and no other phase of this one, has this name."""
+        found = self._read(name)
+        return found is None or (found.is_of(run) and run.descends_from(found))
+
+    def _may_take_last(self, name: str, run: Found) -> bool:
+        """Whether the last state and the one before it may have this name and its second.
+
+        Not where either is of another training, unless that is finished and its model saved.
+        """
+        last, before = self._read(name), self._read(_second(name))
+        if last is not None and not run.descends_from(last) and not last.is_kept_elsewhere() \
+                and (last.state.run_id != run.state.run_id or latest.is_whole(last.path)):
+            return False
+        return before is None or run.descends_from(before) or before.is_kept_elsewhere() or (
+            last is not None and last.is_kept_elsewhere() and last.descends_from(before))
+
+    def _read(self, name: str) -> Found | None:
+        """What has this name; None for nothing, and for what is of no use to anybody.
+
+        What cannot be read by this version stands for a training of its own.
+        """
+        path = self.folder / name
+        try:
+            return latest.read(path)
+        except CheckpointError as error:
+            if error.code in ("missing", "damaged"):
+                return None
+            return Found(path, {}, TrainingState(run_id="unknown"))
+
+    def _write(self, packed: Packed, stems: list[str], about: dict[str, Any],
+               run: Found) -> list[Path]:
         """Write one file under several names, then its descriptions, then remove what is over."""
         with suppress(OSError):         # the write itself says what is wrong
             self.folder.mkdir(parents=True, exist_ok=True)
-        with folder_lock(self.folder):
-            if LAST in names:
-                self._keep_last()
-            first = packed.write(self.folder / names[0])
-            for name in names[1:]:
-                if not _link(first, self.folder / name):
-                    packed.write(self.folder / name)
-            for name in names:
-                _describe(self.folder / name, about)
-            self._prune(_BEST, names, config, state)
-            self._prune(_EPOCH, names, config, state)
+        with folder_lock(self.folder):  # another training may have come first meanwhile
+            paths = [self.folder / self._name(stem, run) for stem in stems]
+            if _LAST in stems:
+                self._keep_last(paths[stems.index(_LAST)], run)
+            packed.write(paths[0])
+            self._run = run
+            for path in paths[1:]:
+                if not _link(paths[0], path):
+                    packed.write(path)
+            for path in paths:
+                _describe(path, about)
+            for prefix in (_BEST, _EPOCH):
+                if any(stem.startswith(prefix) for stem in stems):
+                    self._prune(prefix, run)
+        return paths
 
-    def _keep_last(self) -> None:
-        """Give the present last checkpoint its second name; a failure costs only that."""
-        last = self.folder / LAST
-        if info.is_model(last) and _link(last, self.folder / PREVIOUS):
-            side = last.with_suffix(".json")
-            if side.exists():
-                _link(side, (self.folder / PREVIOUS).with_suffix(".json"))
+    def _keep_last(self, last: Path, run: Found) -> None:
+        """Give the present last checkpoint its second name; a failure costs only that.
 
-    def _of_phase(self, prefix: str, config: dict[str, Any], state: TrainingState) -> list[Found]:
-        """The best (lowest loss first) or periodic (newest first) checkpoints of a phase."""
+        Where both names are of a finished training, that of the second goes.
+        """
+        second = self.folder / _second(last.name)
+        found, before = self._read(last.name), self._read(second.name)
+        if found is not None and run.descends_from(found):
+            if info.is_model(last) and _link(last, second):
+                side = last.with_suffix(".json")
+                if side.exists():
+                    _link(side, second.with_suffix(".json"))
+        elif before is not None and not run.descends_from(before):
+            _remove(second)
+
+    def _of_phase(self, prefix: str, run: Found) -> list[Found]:
+        """The run's best (lowest loss first) or periodic (newest first) checkpoints of a phase."""
         found = []
         for path in self.folder.glob(f"{prefix}*.bin"):
             with suppress(CheckpointError):
                 one = latest.read(path)
-                if one.is_of(config, state):
+                if one.is_of(run) and run.descends_from(one):
                     found.append(one)
         if prefix == _BEST:
-            return sorted(found, key=lambda one: (_loss(one), one.progress))
-        return sorted(found, key=lambda one: one.progress, reverse=True)
+            return sorted(found, key=lambda one: (_loss(one), one.reached))
+        return sorted(found, key=lambda one: one.reached, reverse=True)
 
-    def _prune(self, prefix: str, names: list[str], config: dict[str, Any],
-               state: TrainingState) -> None:
+    def _prune(self, prefix: str, run: Found) -> None:
         """Remove the checkpoints of the phase beyond `keep`, once the new one is safe."""
-        if any(name.startswith(prefix) for name in names):
-            for one in self._of_phase(prefix, config, state)[self.keep:]:
-                with suppress(OSError):
-                    one.path.unlink()
-                    one.path.with_suffix(".json").unlink()
+        for one in self._of_phase(prefix, run)[self.keep:]:
+            _remove(one.path)
 
 
 def epoch_loss(state: TrainingState) -> float | None:
@@ -219,8 +313,21 @@ def summary(llm: LLM, learning_rate: float | None) -> dict[str, Any]:
             "held_out_loss": held_out, "best_held_out_loss": state.best_loss,
             "learning_rate": learning_rate, "seconds": round(state.seconds, 3),
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "preset": state.run.get("preset"), "config": llm.config.to_dict(),
+            "run_id": state.run_id, "preset": state.run.get("preset"),
+            "config": llm.config.to_dict(),
             "parameters": llm.n_parameters, "data_fingerprint": state.data_fingerprint}
+
+
+def _second(name: str) -> str:
+    """The name that the last state has once there is a newer one."""
+    return _PREVIOUS + name.removeprefix(_LAST)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint and its description; failures do not matter."""
+    with suppress(OSError):
+        path.unlink()
+        path.with_suffix(".json").unlink()
 
 
 def _describe(path: Path, about: dict[str, Any]) -> None:
