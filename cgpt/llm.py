@@ -113,10 +113,9 @@ class TrainingState:
         self.__dict__.update(fresh.__dict__)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, JSON-ready; run_id only where there is one."""
+        """The fields by name, JSON-ready, without run_id: two runs of the same training agree."""
         values = asdict(self)
-        if not self.run_id:
-            del values["run_id"]
+        del values["run_id"]
         return values
 
     @classmethod

@@ -21,7 +21,7 @@ from typing import Any
 
 SIGNATURE = bytes.fromhex("89 43 47 50 54 0D 0A 1A")
 KINDS = {1: "config", 2: "vocabulary", 3: "layer", 4: "training_state", 5: "metadata",
-         6: "optimizer", 7: "tokenizer", 16: "tensor", 17: "adam_m", 18: "adam_v",
+         6: "optimizer", 7: "tokenizer", 8: "run", 16: "tensor", 17: "adam_m", 18: "adam_v",
          19: "best_tensor", 20: "scale", 21: "live_tensor", 22: "base_tensor"}
 ITEM_SIZES = {0: 1, 1: 4, 2: 2, 3: 2, 4: 1, 5: 1, 6: 4, 7: 8, 8: 8}
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
@@ -64,6 +64,7 @@ class Model:
     layers: list[dict[str, Any]] = field(default_factory=list)
     training_state: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] | None = None
     optimizer: dict[str, Any] | None = None
     tokenizer: dict[str, Any] = field(default_factory=lambda: {"kind": "words"})
     tensors: dict[str, array.array[float]] = field(default_factory=dict)

@@ -203,9 +203,10 @@ def describe(path: PathLike, verify: bool = False) -> dict[str, Any]:
     verify  also check every byte
     Keys: path, format ("binary" or "json"), version, bytes, graph, config, layers [{name, type,
     parameters}], parameters (their number), words, optimizer (settings or None), best_weights
-    (bool), training_state, metadata, records [{kind, name, dtype, shape, offset, bytes, crc32}]
-    (empty for JSON), verified. Of an adapter: its own parameters and settings, the configuration of
-    its model, no layers, words None. Raises CheckpointError as the loaders do.
+    (bool), run_id (which training it is of, "" for none), training_state, metadata, records [{kind,
+    name, dtype, shape, offset, bytes, crc32}] (empty for JSON), verified. Of an adapter: its own
+    parameters and settings, the configuration of its model, no layers, words None.
+    Raises CheckpointError as the loaders do.
     """
     return (info.describe_binary if is_binary(path) else info.describe_json)(path, verify)
 

@@ -24,7 +24,7 @@ from cgpt.checkpoint.parts import (
 from cgpt.checkpoint.reader import BinaryFile, Job, in_parallel
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError, ConfigError
-from cgpt.llm import LLM
+from cgpt.llm import LLM, TrainingState
 from cgpt.lora import Lora
 
 
@@ -118,6 +118,15 @@ def base_of(file: BinaryFile) -> Path:
                           "back, or name both: cgpt merge MODEL ADAPTER OUT.bin", code="missing")
 
 
+def read_state(file: BinaryFile) -> TrainingState:
+    """The training state of an open file, of an adapter or a whole model."""
+    record = file.maybe(Kind.RUN)
+    run = None if record is None else file.json(record)
+    if is_adapter(file):
+        run = read_settings(file).get("run")
+    return build_training_state(file.path, file.json(file.one(Kind.TRAINING_STATE)), run)
+
+
 def apply(file: BinaryFile, llm: LLM, *, training: bool) -> None:
     """Give a model the adapter of an open file, and the training state and metadata of that.
 
@@ -133,8 +142,7 @@ def apply(file: BinaryFile, llm: LLM, *, training: bool) -> None:
     if lora.fingerprint != settings.get("fingerprint"):
         raise other_base(file.path, f"an adapter that was trained on other weights than those of "
                          f"{llm.base}", "name the model that it was trained on")
-    llm.training_state = build_training_state(file.path,
-                                              file.json(file.one(Kind.TRAINING_STATE)))
+    llm.training_state = read_state(file)
     llm.metadata = check_object(file.path, "metadata", file.json(file.one(Kind.METADATA)))
     lora.base, llm.base = llm.base, ""
     if training:

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
-from cgpt.checkpoint.adapter import carries_base, model_config, require_whole
+from cgpt.checkpoint.adapter import carries_base, model_config, read_state, require_whole
 from cgpt.checkpoint.failures import damaged, other_version
 from cgpt.checkpoint.format import VOCABULARY, WHOLE, DType, Kind, Record
 from cgpt.checkpoint.parts import (
     Progress,
     build_optimizer,
     build_tokenizer,
-    build_training_state,
     check_fits,
     check_layers,
     check_object,
@@ -96,7 +95,7 @@ def _load_stored(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
 def _build(file: BinaryFile, gpt: GPT) -> tuple[LLM, list[LayerRecord]]:
     """The model with what else the file holds, and its layers; the numbers may still be missing."""
     tokenizer = read_tokenizer(file, gpt.config)
-    state = build_training_state(file.path, file.json(file.one(Kind.TRAINING_STATE)))
+    state = read_state(file)
     metadata = check_object(file.path, "metadata", file.json(file.one(Kind.METADATA)))
     layers = check_layers(file.path, file.layers(), gpt)
     return LLM(tokenizer, gpt, training_state=state, metadata=metadata), layers

@@ -43,6 +43,7 @@ class Kind(IntEnum):
     METADATA = 5
     OPTIMIZER = 6
     TOKENIZER = 7
+    RUN = 8
     TENSOR = 16
     ADAM_M = 17
     ADAM_V = 18

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.arena import aligned, arena_size
-from cgpt.checkpoint.adapter import carries_base, is_adapter, model_config, read_settings
+from cgpt.checkpoint.adapter import (
+    carries_base,
+    is_adapter,
+    model_config,
+    read_settings,
+    read_state,
+)
 from cgpt.checkpoint.binary import read_shape, read_tokenizer
 from cgpt.checkpoint.format import VERSION, DType, Kind, Record
 from cgpt.checkpoint.json_file import JsonFile, quick_check
-from cgpt.checkpoint.parts import (
-    build_training_state,
-    check_fits,
-    check_object,
-)
+from cgpt.checkpoint.parts import check_fits, check_object
 from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import format_of
 from cgpt.config import GPTConfig
@@ -44,7 +46,7 @@ def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[
             words = len(read_tokenizer(file, config))
             record = file.maybe(Kind.OPTIMIZER)
             settings = None if record is None else file.json(record)
-        state = build_training_state(path, file.json(file.one(Kind.TRAINING_STATE)))
+        state = read_state(file)
         if verify:
             file.verify()
         return {
@@ -53,7 +55,7 @@ def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[
             "parameters": sum(math.prod(one.shape) for one in file.of(Kind.TENSOR)),
             "words": words, "optimizer": settings,
             "best_weights": bool(file.of(Kind.BEST_TENSOR)),
-            "training_state": state.to_dict(),
+            "run_id": state.run_id, "training_state": state.to_dict(),
             "metadata": check_object(path, "metadata", file.json(file.one(Kind.METADATA))),
             "records": [_describe_record(record) for record in file.records], "verified": verify}
 
@@ -69,7 +71,7 @@ def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[st
     """`cgpt.checkpoint.describe` of a JSON file."""
     with JsonFile(path) as file:
         entries = check_fits(path, file.config, file.size // 2)
-        state = build_training_state(path, file.plain("training_state"))
+        state = file.training_state()
         optimizer, best = file.root["optimizer"], file.root["best_weights"]
         settings = None
         if optimizer is not None:
@@ -89,15 +91,15 @@ def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[st
             "layers": file.layers(),
             "parameters": sum(entry.size for entry in entries),
             "words": len(file.tokenizer(file.config)), "optimizer": settings,
-            "best_weights": best is not None, "training_state": state.to_dict(),
+            "best_weights": best is not None, "run_id": state.run_id,
+            "training_state": state.to_dict(),
             "metadata": file.plain("metadata"), "records": [], "verified": verify}
 
 
 def read_progress(file: BinaryFile) -> tuple[GPTConfig, TrainingState, dict[str, Any]]:
     """Configuration, training state and metadata of an open file."""
-    state = file.json(file.one(Kind.TRAINING_STATE))
     metadata = file.json(file.one(Kind.METADATA))
-    return (model_config(file), build_training_state(file.path, state),
+    return (model_config(file), read_state(file),
             check_object(file.path, "metadata", metadata))
 
 
@@ -105,7 +107,7 @@ def read_json_progress(
         path: str | os.PathLike[str]) -> tuple[GPTConfig, TrainingState, dict[str, Any]]:
     """The same of a JSON file."""
     with JsonFile(path) as file:
-        state = build_training_state(path, file.plain("training_state"))
+        state = file.training_state()
         return file.config, state, check_object(path, "metadata", file.plain("metadata"))
 
 

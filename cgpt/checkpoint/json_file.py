@@ -35,7 +35,7 @@ from cgpt.checkpoint.scan import Scan, Span
 from cgpt.checkpoint.sniff import JSON_FORMAT, JSON_OPENING, format_of
 from cgpt.config import GPTConfig
 from cgpt.graphs import family_of
-from cgpt.llm import LLM
+from cgpt.llm import LLM, TrainingState
 from cgpt.optimizers import restore_optimizer
 from cgpt.tokenizer import Tokenizer
 
@@ -93,7 +93,7 @@ class JsonFile(Source):
         if root.get("version") != VERSION:
             raise other_version(self.path, f"format version {root.get('version')!r:.60}",
                                 f"version {VERSION}")
-        missing = sorted((_KEYS ^ root.keys()) - {"text_crc32", "live_weights"})
+        missing = sorted((_KEYS ^ root.keys()) - {"text_crc32", "live_weights", "run"})
         if missing:
             raise damaged(self.path, f"'{missing[0]}' missing or unknown", f"{sorted(_KEYS)}")
         return root
@@ -109,6 +109,11 @@ class JsonFile(Source):
             return [restore(one) for one in value] if isinstance(value, list) else value
         part: dict[str, Any] = restore(check_object(self.path, name, self.root[name]))
         return part
+
+    def training_state(self) -> TrainingState:
+        """Where the training stands, and which one it is."""
+        return build_training_state(self.path, self.plain("training_state"),
+                                    self.plain("run") if "run" in self.root else None)
 
     def layers(self) -> list[dict[str, Any]]:
         """The layers without their tensors."""
@@ -187,7 +192,7 @@ def load(path: str | os.PathLike[str], *, training: bool = True,
     with JsonFile(path) as file:
         # The shortest number and its comma are two characters.
         entries = check_fits(path, file.config, file.size // 2)
-        state = build_training_state(path, file.plain("training_state"))
+        state = file.training_state()
         tokenizer = file.tokenizer(file.config)
         weights = aligned(arena_size(entries), zero=True)
         gpt = family_of(file.config).graph(

@@ -129,6 +129,8 @@ def _pieces(llm: LLM, path: object, weights: Floats, optimizer: bool,
     else:
         yield "null,\n"
     yield part("training_state", llm.training_state.to_dict())
+    if llm.training_state.run_id:
+        yield part("run", {"id": llm.training_state.run_id})
     yield f'"metadata": {dump_metadata(path, llm.metadata)},\n'
     for name, array in extras.items():
         yield f'"{name}": ' + ("null," if array is None else "{")

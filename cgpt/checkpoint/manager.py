@@ -159,6 +159,7 @@ class CheckpointManager:
         state.identify()
         out = llm.metadata.get("out")
         copy = TrainingState.from_dict(json.loads(json.dumps(state.to_dict())))
+        copy.run_id = state.run_id
         return Found(self.folder / f"{_LAST}.bin", llm.config.to_dict(), copy,
                      out if isinstance(out, str) else "")
 

@@ -127,6 +127,7 @@ def pack(llm: LLM, path: str | os.PathLike[str], arrays: Arrays, storage: Storag
     carried = lora is not None and not is_intact(lora)
     if lora is not None:
         settings = {**lora.to_dict(), "base": ""} if carried else settings_to_save(lora, path)
+        settings.update(run_of(llm))    # an adapter has no other records
     pairs = list(_parts(llm, path, _config(llm, storage, adapted=lora is not None), settings,
                         whole=lora is None or carried))
     entries = (llm.gpt if lora is None else lora).arena.entries
@@ -180,6 +181,15 @@ def _parts(llm: LLM, path: object, config: dict[str, Any], settings: Any, *,
     kind = llm.tokenizer.kind
     if whole and kind in KINDS[1:]:     # characters are encoded as words are, by every reader
         yield part(Kind.TOKENIZER, {"kind": kind}, flags=OPTIONAL if kind == "chars" else 0)
+    if settings is None or "run" not in settings:
+        for value in run_of(llm).values():
+            yield part(Kind.RUN, value, flags=OPTIONAL)
+
+
+def run_of(llm: LLM) -> dict[str, dict[str, str]]:
+    """{"run": which training it is}, {} where there was none."""
+    run_id = llm.training_state.run_id
+    return {"run": {"id": run_id}} if run_id else {}
 
 
 def _part(path: object, kind: Kind, value: Any, name: str = "", flags: int = 0) -> Pair:

@@ -34,6 +34,7 @@ _LONGEST = 1 << 24                      # bytes of a JSON part
 _ROOM = 40_000_000                      # bytes that a part's Python objects may take, and more
                                         # only in a file that is itself as large
 
+_RUN_ID = re.compile("([0-9a-f]{16})?")
 _HALVES = re.compile("[\ud800-\udfff]")
 
 Progress = Callable[[int, int, LayerRecord], None]
@@ -240,12 +241,17 @@ def _plainly_right(words: list[Any], scores: list[Any]) -> bool:
             and min(scores) >= -_LARGEST_SCORE and max(scores) <= _LARGEST_SCORE)
 
 
-def build_training_state(path: object, values: Any) -> TrainingState:
-    """The training state of a JSON object."""
+def build_training_state(path: object, values: Any, run: Any = None) -> TrainingState:
+    """The training state of a JSON object, and of one that names the run; None for none."""
+    run_id = "" if run is None else check_object(path, "run", run).get("id")
+    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+        raise damaged(path, f"the run {run_id!r:.60}", "16 hexadecimal digits")
     try:
-        return TrainingState.from_dict(values)
+        state = TrainingState.from_dict(values)
     except (DataError, TypeError) as error:
         raise damaged(path, f"a training state that cannot be ({error})", "a valid one") from None
+    state.run_id = run_id
+    return state
 
 
 def build_optimizer(path: object, gpt: GPT, values: Any,

@@ -234,6 +234,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "info_config": ("配置", "config"),
     "info_layers": ("层", "layers"),
     "info_optimizer": ("优化器", "optimizer"),
+    "info_run_id": ("训练标识", "run_id"),
     "info_training_state": ("训练状态", "training_state"),
     "info_metadata": ("附加信息", "metadata"),
     "info_records": ("记录", "records"),
