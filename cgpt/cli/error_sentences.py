@@ -50,6 +50,8 @@ SENTENCES: dict[str, str] = {
     "optimizer=False":
         "保存: 优化器只能与 float32 权重同存，而现在为 {form} 且 optimizer=True；"
         "请用 optimizer=False",
+    "{folder}: several trainings can go on from there ({list}); name the file of one of them":
+        "{folder}: 其中有多个训练可以继续（{list}）；请指定其中一个的文件",
     # the command line
     "{folder}: the folder cannot be made ({reason}); run cgpt in a folder that you may write to":
         "{folder}: 无法创建文件夹（{reason}）；请在有写权限的文件夹中运行 cgpt",
