@@ -43,8 +43,10 @@ def text_list(owner: str, texts: Any) -> list[str]:
         return [plain(texts)]
     if isinstance(texts, (bytes, bytearray, Mapping)) or not isinstance(texts, Iterable):
         raise DataError(f"{owner}: expected a text or a list of texts, found {shown(texts)}")
-    found = [plain(text) for text in texts]
+    found = list(texts)
+    if set(map(type, found)) <= {str}:
+        return found
     for number, text in enumerate(found):
         if not isinstance(text, str):
             raise DataError(f"{owner}: expected a text at texts[{number}], found {shown(text)}")
-    return found
+    return list(map(plain, found))

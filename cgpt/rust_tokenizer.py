@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cgpt.arrays import Ints
 from cgpt.errors import DataError
 from cgpt.tokenizer import (
     StreamDecoder,
     Tokenizer,
     check_words,
     checked_scores,
+    listed,
     saved_lists,
 )
 from cgpt.vocabulary import _jieba_cut
@@ -65,15 +68,13 @@ class RustTokenizer(Tokenizer):
         """The ids as the bytes of native int32."""
         return array("i", self.encode(text)).tobytes()
 
-    def encode_many(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        found = [self.encode(text) for text in texts]
+    def encode_many(self, texts: Iterable[str]) -> tuple[Ints, NDArray[np.int64]]:
+        found = [self._encode(text) for text in listed(texts)]
         return (np.array([*chain.from_iterable(found)], np.int32),
                 np.array([*map(len, found)], np.int64))
 
-    def encode(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         """The ids of the most probable path; of equal ones the longer first word wins."""
-        if not isinstance(text, str):
-            raise DataError(f"Tokenizer.encode: expected a str, found {type(text).__name__}")
         ids: list[int] = []
         for part in text.split():
             for id in self._best(part):
@@ -99,8 +100,8 @@ class RustTokenizer(Tokenizer):
             start += length
         return ids
 
-    def decoder(self) -> StreamDecoder:
-        return _SpacedDecoder(self._pieces)
+    def decoder(self, *, specials: bool = False) -> StreamDecoder:
+        return _SpacedDecoder(self._shown(specials))
 
     @property
     def words(self) -> list[str]:
@@ -133,8 +134,8 @@ def jieba_scores(words: list[str]) -> list[float]:
 class _SpacedDecoder(StreamDecoder):
     """Words in, text out, with a space where two words of letters or digits would join."""
 
-    def __init__(self, pieces: list[str]) -> None:
-        super().__init__(list(pieces))
+    def __init__(self, pieces: list[str | bytes]) -> None:
+        super().__init__(pieces)
         self._last = ""
 
     def push(self, token: int) -> str:

@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from operator import index
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cgpt import bpe, vocabulary
 from cgpt._bpe import BytePairs
 from cgpt._lattice import Lattice
-from cgpt.config import KINDS
-from cgpt.errors import ConfigError, DataError
+from cgpt.arrays import Ints, text_list
+from cgpt.config import KINDS, _check_bool, _check_choice, _check_int, plain
+from cgpt.errors import ConfigError, DataError, shown
 from cgpt.forking import cached_property
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>")
@@ -48,11 +53,13 @@ class Tokenizer:
     special_ids: Sequence[int] = range(FIRST_BYTE)
 
     def __init__(self, words: list[str], scores: list[float], kind: str = "words") -> None:
-        """words of id 262 and up with their log-probabilities; checked by `from_state`.
+        """words of id 262 and up with their log-probabilities (nats).
 
         In a vocabulary of kind "bpe" words are names as `bpe.name_of` gives them.
+        Raises DataError naming what is wrong.
         """
-        self._words, self._scores, self._kind = list(words), list(scores), kind
+        words, scores, kind = _check_state({"words": words, "scores": scores, "kind": kind})
+        self._words, self._scores, self._kind = list(words), scores, kind
         self._pieces = [*_FIRST_PIECES, *(map(bpe.token_of, words) if kind == "bpe" else words)]
 
     @cached_property    # with the first text, so that a model is loaded sooner
@@ -70,9 +77,7 @@ class Tokenizer:
         fewer tokens. Raises ConfigError where vocab_size leaves no room for a character or the
         kind is none of KINDS, DataError where there is no text.
         """
-        _check_size(vocab_size)
-        _check_kind(kind)
-        room = vocab_size - FIRST_WORD
+        room, kind = _check_size(vocab_size) - FIRST_WORD, _check_kind(kind)
         if kind == "bpe":
             names = bpe.learn_pairs(texts, room, frozenset(_RESERVED))
             return cls(names, [0.0] * len(names), kind)
@@ -85,44 +90,115 @@ class Tokenizer:
         """"words", "chars" or "bpe"."""
         return self._kind
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, specials: bool = False) -> list[int]:
         """The ids of a text.
 
         words, chars  the most probable path; of equal ones that with the longer last word
         bpe           in pieces that no token reaches over, the oldest pair first
+        specials      whether names of special tokens in the text, such as "<eos>", become these
+                      tokens, as `decode(ids, specials=True)` writes them. Not for texts of others:
+                      whoever writes them could then end a turn and begin another
+        Raises DataError for what is no text.
         """
-        return memoryview(self.encode_bytes(text)).cast("i").tolist()
+        text = self._text(text)
+        if specials is False or not _check_bool("Tokenizer.encode", "specials", specials):
+            return self._encode(text)
+        names = "|".join(re.escape(self._names[id]) for id in self.special_ids)
+        parts = re.split(f"({names})", text)
+        return [id for i, part in enumerate(parts) for id in
+                ([self._ids[part]] if i % 2 else self._encode(part))]
+
+    def _encode(self, text: str) -> list[int]:
+        return memoryview(self._encoder.encode(text)).cast("i").tolist()
+
+    @staticmethod
+    def _text(text: object) -> str:
+        """A text as plain str. Raises DataError for anything else."""
+        if type(text) is not str:
+            text = plain(text)
+            if not isinstance(text, str):
+                raise DataError(f"Tokenizer.encode: expected a str, found {type(text).__name__}")
+        return text
 
     def encode_bytes(self, text: str) -> bytes:
         """The same ids as the bytes of native int32, for `numpy.frombuffer`."""
-        if not isinstance(text, str):
-            raise DataError(f"Tokenizer.encode: expected a str, found {type(text).__name__}")
-        return self._encoder.encode(text)
+        return self._encoder.encode(self._text(text))
 
-    def encode_many(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_many(self, texts: Iterable[str]) -> tuple[Ints, NDArray[np.int64]]:
         """(ids of all texts end to end int32, how many each text has int64).
 
         Computes without the GIL, so that Python threads may encode side by side.
+        Raises DataError naming the first that is no text.
         """
-        ids, counts = self._encoder.encode_many(texts)
+        ids, counts = self._encoder.encode_many(listed(texts))
         return np.frombuffer(ids, np.int32), np.frombuffer(counts, np.int64)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; specials are skipped, bytes that are no UTF-8 become U+FFFD.
+    def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
+        """The text of the ids; bytes that are no UTF-8 become U+FFFD.
 
-        Raises DataError for an id outside the vocabulary.
+        specials  whether special tokens are written by their names ("<eos>"); else they are skipped
+        Raises DataError for an id outside the vocabulary, or what are no ids.
         """
-        decoder = self.decoder()
+        if isinstance(ids, (str, bytes, bytearray, Mapping)) or not isinstance(ids, Iterable):
+            raise DataError(f"Tokenizer.decode: expected a list of token ids, found {shown(ids)}")
+        if isinstance(ids, np.ndarray):
+            if ids.ndim != 1:
+                raise DataError("Tokenizer.decode: expected a list of token ids, found an array of "
+                                f"shape {ids.shape}")
+            ids = ids.tolist()
+        decoder = self.decoder(specials=specials)
         return "".join(map(decoder.push, ids)) + decoder.flush()
 
-    def decoder(self) -> StreamDecoder:
-        """A decoder that takes one id at a time and never gives half a character."""
-        return StreamDecoder(self._pieces)
+    def decoder(self, *, specials: bool = False) -> StreamDecoder:
+        """A decoder that takes one id at a time and never gives half a character.
+
+        specials  as of `decode`
+        """
+        return StreamDecoder(self._shown(specials))
+
+    def _shown(self, specials: bool) -> list[str | bytes]:
+        """What each token is decoded to."""
+        if not _check_bool("Tokenizer.decode", "specials", specials):
+            return self._pieces
+        return self._named
+
+    @cached_property
+    def _named(self) -> list[str | bytes]:
+        found, names = list(self._pieces), self._names
+        for id in self.special_ids:
+            found[id] = names[id]
+        return found
 
     @property
     def words(self) -> list[str]:
         """Every token's name in id order: specials, "<0x00>".. for the bytes, then the words."""
         return [*_RESERVED, *self._words]
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Name -> id of every token, in id order; names as `words` has them."""
+        return dict(self._ids)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return self.words
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {name: id for id, name in enumerate(self._names)}
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of the token with this name; None where there is none.
+
+        A vocabulary of bytes ("bpe") names its tokens by characters that stand for bytes, which of
+        ASCII without blanks are themselves. Raises DataError for what is no str.
+        """
+        return self._ids.get(self._text(token))
+
+    def id_to_token(self, id: int) -> str:
+        """The name of a token: "<eos>", "<0x41>", a word. Raises DataError outside the vocabulary.
+        """
+        return self._names[checked_id(id, len(self))]
 
     def token_bytes(self) -> list[bytes]:
         """What each token adds to a text, as UTF-8 that may be part of a character."""
@@ -142,7 +218,37 @@ class Tokenizer:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Tokenizer:
         """The tokenizer that `to_state` described. Raises DataError naming what is wrong."""
-        return cls(*_check_state(state))
+        words, scores = saved_lists(state)
+        return cls(words, scores, state.get("kind", "words"))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the vocabulary as a small JSON file; the path holds the old or the new one.
+
+        Returns the path. Raises CheckpointError (code "write") with the reason.
+        """
+        from cgpt.checkpoint import save_tokenizer
+
+        return save_tokenizer(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """The vocabulary that `save` wrote, or that of a model file.
+
+        Raises CheckpointError with code missing, damaged, version or foreign.
+        """
+        from cgpt.checkpoint import load_tokenizer
+
+        return load_tokenizer(path)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both give every text the same ids and every id the same text."""
+        if not isinstance(other, Tokenizer):
+            return NotImplemented
+        return (self._kind, self._words, self._scores) == (other._kind, other._words,
+                                                           other._scores)
+
+    def __hash__(self) -> int:
+        return hash((self._kind, len(self._words), *self._words[-1:]))
 
     def __len__(self) -> int:
         return FIRST_WORD + len(self._words)
@@ -163,14 +269,7 @@ class StreamDecoder:
 
     def push(self, token: int) -> str:
         """The text that `token` completes: "" for a special token or half a character."""
-        try:
-            number = index(token)
-        except TypeError:
-            raise DataError(f"token ids are whole numbers, found {token!r}") from None
-        if not 0 <= number < len(self._pieces):
-            raise DataError(f"token id {number} is outside the vocabulary, "
-                            f"expected 0 to {len(self._pieces) - 1}")
-        piece = self._pieces[number]
+        piece = self._pieces[checked_id(token, len(self._pieces))]
         if isinstance(piece, bytes):
             text, self._waiting = _decode_utf8(self._waiting + piece, final=False)
             return text
@@ -180,6 +279,27 @@ class StreamDecoder:
         """What still waits, as U+FFFD; the decoder is then as new."""
         text, self._waiting = _decode_utf8(self._waiting, final=True)
         return text
+
+
+def checked_id(token: Any, size: int) -> int:
+    """A token id as a plain int. Raises DataError for what is none, or is `size` or more."""
+    try:
+        number = index(token)
+    except TypeError:
+        raise DataError(f"token ids are whole numbers, found {shown(token)}") from None
+    if isinstance(token, bool):
+        raise DataError(f"token ids are whole numbers, found {token}")
+    if not 0 <= number < size:
+        raise DataError(f"token id {shown(number)} is outside the vocabulary, "
+                        f"expected 0 to {size - 1}")
+    return int(number)
+
+
+def listed(texts: Iterable[str]) -> list[str]:
+    """The texts of a list. Raises DataError for one by itself, or naming the first that is none."""
+    if isinstance(texts, str):
+        raise DataError("Tokenizer.encode_many: expected a list of texts, found one string")
+    return text_list("Tokenizer.encode_many", texts)
 
 
 def _decode_utf8(data: bytes, final: bool) -> tuple[str, bytes]:
@@ -198,19 +318,17 @@ def _decode_utf8(data: bytes, final: bool) -> tuple[str, bytes]:
     return text, b""
 
 
-def _check_size(vocab_size: int) -> None:
-    if isinstance(vocab_size, bool) or not isinstance(vocab_size, int):
-        raise ConfigError(f"vocab_size must be a whole number, found {vocab_size!r}")
+def _check_size(vocab_size: int) -> int:
+    vocab_size = _check_int("Tokenizer.train", "vocab_size", vocab_size, 0)
     if vocab_size <= FIRST_WORD:
         raise ConfigError(
             f"vocab_size must be at least {FIRST_WORD + 1} ({FIRST_BYTE} special tokens, 256 bytes "
             f"and a character), found {vocab_size}")
+    return vocab_size
 
 
 def _check_kind(kind: object) -> str:
-    if kind not in KINDS:
-        raise ConfigError(f"tokenizer: unknown kind {kind!r:.60}; known: {', '.join(KINDS)}")
-    return str(kind)
+    return _check_choice("tokenizer", "kind", kind, KINDS)
 
 
 def _check_state(state: Mapping[str, Any]) -> tuple[list[str], list[float], str]:

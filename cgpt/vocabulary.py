@@ -12,11 +12,12 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 
 from cgpt._lattice import Lattice
-from cgpt.errors import DataError
+from cgpt.config import plain
+from cgpt.errors import DataError, shown
 
 LONGEST_WORD = 16  # characters of a learnt word
 BYTE_PENALTY = 16.0  # a byte costs this much (nats) more than the least likely word
@@ -33,15 +34,16 @@ Scores = dict[str, float]
 
 def checked(texts: Iterable[str]) -> Iterator[str]:
     """The texts, one by one. Raises DataError for what is no text, and at the end for none."""
-    if isinstance(texts, (str, bytes)):
-        raise DataError("Tokenizer.train: expected a list of strings, found one string")
+    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
+        what = "one string" if isinstance(texts, str) else shown(texts)
+        raise DataError(f"Tokenizer.train: expected a list of strings, found {what}")
     found = False
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
             raise DataError(
                 f"Tokenizer.train: text {number} is not a str, found {type(text).__name__}")
         found = found or bool(text)
-        yield text
+        yield plain(text)
     if not found:
         raise DataError("Tokenizer.train: no text to learn a vocabulary from; give at least one "
                         "string that is not empty")

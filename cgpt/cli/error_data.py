@@ -7,16 +7,13 @@ DATA_SENTENCES: dict[str, str] = {
     "Tokenizer.encode: expected a str, found {type}":
         "Tokenizer.encode: 应为 str，而不是 {type}",
     "token ids are whole numbers, found {value}": "词的 id 应为整数，而不是 {value}",
-    "token id {n} is outside the vocabulary, expected 0 to {most}":
-        "词的 id {n} 不在词汇表内，应在 0 到 {most} 之间",
-    "Tokenizer.train: expected a list of strings, found one string":
-        "Tokenizer.train: 应为字符串列表，而不是一个字符串",
+    "token id {value} is outside the vocabulary, expected 0 to {most}":
+        "词的 id {value} 不在词汇表内，应在 0 到 {most} 之间",
     "Tokenizer.train: text {n} is not a str, found {type}":
         "Tokenizer.train: 第 {n} 条文本应为 str，而不是 {type}",
     "Tokenizer.train: no text to learn a vocabulary from; give at least one string that is not "
     "empty":
         "Tokenizer.train: 没有可用来学习词汇的文本；请至少给出一个非空字符串",
-    "vocab_size must be a whole number, found {value}": "vocab_size 应为整数，而不是 {value}",
     "vocab_size must be at least {least} ({special} special tokens, 256 bytes and a character), "
     "found {value}":
         "vocab_size 应至少为 {least}（{special} 个特殊词、256 个字节和一个字符），而不是 {value}",
@@ -43,8 +40,6 @@ DATA_SENTENCES: dict[str, str] = {
         "保存的词汇表: 第 {n} 个词应由代表字节的字符写成，而不是 {value}",
     "saved vocabulary: word {n} must stand for at least two bytes, found {value}":
         "保存的词汇表: 第 {n} 个词应至少代表两个字节，而不是 {value}",
-    "tokenizer: unknown kind {value}; known: {known}":
-        "tokenizer: 未知的种类 {value}；可用的种类: {known}",
     "RunConfig: tokenizer must be {known}, or a .json or .bin file that holds a vocabulary, found "
     "{value}":
         "RunConfig: tokenizer 应为 {known}，或保存了词汇表的 .json 或 .bin 文件，而不是 {value}",

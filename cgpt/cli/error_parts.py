@@ -261,6 +261,10 @@ OTHER: dict[str, str] = {
     # what an argument should have been
     "a GPT": "GPT 模型",
     "one string": "一个字符串",
+    "a list of strings": "字符串列表",
+    "a list of texts": "文本列表",
+    "a list of token ids": "词 id 的列表",
+    "an array of shape {shape}": "形状为 {shape} 的数组",
     "banned": "禁用",
     "stop": "停止",
     "shorten the message": "请缩短系统消息",

@@ -158,8 +158,8 @@ SENTENCES: dict[str, str] = {
         "{owner}: logit_bias 中有重复的词 id；请只写一次",
     "{owner}: stop must be a list of texts that are not empty, found {value}":
         "{owner}: stop 应为非空文本的列表，而不是 {value}",
-    "{owner}: expected {expected}, found {value}":
-        "{owner}: 应为{expected}，而不是 {value}",
+    "{owner}: expected {expected}, found {found}":
+        "{owner}: 应为{expected}，而不是{found}",
     "AdamW: betas must be two numbers, found {value}":
         "AdamW: betas 应为两个数，而不是 {value}",
     "optimizer: unknown kind {name}; known: {known}":
