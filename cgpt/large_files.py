@@ -1,8 +1,8 @@
-"""Items of a file too large to hold, read from its beginning to its end in little memory.
+"""Rows of a file, read from its beginning to its end in little memory.
 
-The same items and, where something is wrong, the same sentences as cgpt/readers.py has for a file
-that is read whole; only the column in broken JSON is left out. A document of a .txt file ends at
-the latest after LONGEST_TEXT characters.
+Where something is wrong the sentences are those of cgpt/readers.py for a .json file that is read
+whole; only the column in broken JSON is left out. A document of a .txt file ends at the latest
+after LONGEST_TEXT characters.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
+
+from cgpt.data_files import LONGEST_LINE, byte_lines, not_utf8
+from cgpt.items import Unusable
 
 _CHUNK = 1 << 20        # characters that are read at a time
 _LONGEST = 1 << 24      # characters of an item
@@ -24,53 +28,131 @@ class Broken(Exception):
     """JSON that cannot be read; args are (line, what is wrong)."""
 
 
-class _Hashed(io.FileIO):
-    """A file whose bytes go into a hash as they are read."""
+class Row(NamedTuple):
+    """What stands at one place of a file: a value, or why there is none.
 
-    def __init__(self, path: str, digest: Any) -> None:
-        super().__init__(path)
-        self._digest = digest
+    place, line  as in `InvalidRow`
+    """
 
-    def readinto(self, buffer: Any) -> int:
-        size = super().readinto(buffer) or 0
-        self._digest.update(memoryview(buffer)[:size])
-        return size
-
-
-def _open(path: str, digest: Any, newline: str | None) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BufferedReader(_Hashed(path, digest), 1 << 20), "utf-8-sig",
-                            newline=newline)
+    place: str
+    line: int
+    value: Any = None
+    fault: Unusable | None = None
 
 
-def is_list(path: str) -> bool:
-    """Whether a .json file begins as a list. Raises OSError."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        while (char := file.read(1)) and char in _BLANKS:
+class Parser:
+    """JSON whose objects may repeat a key; which ones do is kept until `forget`."""
+
+    def __init__(self) -> None:
+        self._repeated: list[tuple[dict[str, Any], str]] = []
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
+        self.scan = self._decoder.raw_decode
+        self.decode = self._decoder.decode
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    self._repeated.append((found, key))
+                    break
+                seen.add(key)
+        return found
+
+    def forget(self) -> None:
+        """Begin with another text."""
+        if self._repeated:
+            self._repeated = []
+
+    def fault(self, value: Any) -> Unusable | None:
+        """The fault of a value in which an object has a key twice; None where there is none."""
+        return self._fault_in(value) if self._repeated else None
+
+    def own_fault(self, value: dict[str, Any]) -> Unusable | None:
+        """The same of an object by itself, whatever it holds."""
+        for one, key in self._repeated:
+            if one is value:
+                return Unusable(f"the key {key!r:.50} occurs twice in one object; remove one of "
+                                "the two", "repeated_key")
+        return None
+
+    def _fault_in(self, value: Any) -> Unusable | None:
+        found = None
+        if isinstance(value, dict):
+            found, value = self.own_fault(value), value.values()
+        elif not isinstance(value, list):
+            return None
+        for entry in value:
+            found = found or self._fault_in(entry)
+        return found
+
+
+def is_list(file: BinaryIO) -> bool:
+    """Whether a .json file begins as a list."""
+    with decoded(file, errors="replace") as text:
+        while (char := text.read(1)) and char in _BLANKS:
             pass
     return char == "["
 
 
-def text_lines(path: str, digest: Any, longest: int = -1) -> Iterator[str]:
-    """The lines of a UTF-8 file without their ends; its bytes go into `digest`.
+@contextmanager
+def decoded(file: BinaryIO, newline: str | None = None,
+            errors: str = "strict") -> Iterator[io.TextIOWrapper]:
+    """The text of a UTF-8 file, which stays open."""
+    text = io.TextIOWrapper(file, "utf-8-sig", errors, newline)
+    try:
+        yield text
+    finally:
+        text.detach()
 
-    longest  characters after which a line is cut; then \\r and \\r\\n end lines as \\n does
-    Raises UnicodeDecodeError, OSError.
+
+def text_lines(file: BinaryIO, longest: int = -1) -> Iterator[str]:
+    """The lines of a UTF-8 text without their ends; \\r and \\r\\n end lines as \\n does.
+
+    longest  characters after which a line is cut, -1 for none
+    Raises UnicodeDecodeError.
     """
-    with _open(path, digest, "\n" if longest < 0 else None) as file:
-        while line := file.readline(longest):
+    with decoded(file) as text:
+        while line := text.readline(longest):
             yield line.removesuffix("\n")
 
 
-def first_wrong_line(path: str) -> tuple[int, bytes]:
-    """(number, bytes) of the first line that is no UTF-8, as `text_lines` met it."""
-    number = 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number, line
-    return number, b""
+def json_lines(file: BinaryIO) -> Iterator[Row]:
+    """A row for every line of a .jsonl file that is not blank."""
+    parser = Parser()
+    for number, line in enumerate(byte_lines(file), 1):
+        place = f"line {number}"
+        if line is None:
+            yield Row(place, number, fault=Unusable(
+                f"a row of more than {LONGEST_LINE} bytes; divide it", "too_large"))
+            continue
+        try:
+            text = line.decode("utf-8")
+            if not text.strip():
+                continue
+            parser.forget()
+            value = parser.decode(text)
+            yield Row(place, number, value, parser.fault(value))
+        except UnicodeDecodeError as error:
+            yield Row(place, number, fault=Unusable(not_utf8(line, error.start), "encoding"))
+        except json.JSONDecodeError as error:
+            yield Row(f"{place}, column {error.colno}", number,
+                      fault=Unusable(broken_json(text, error), "json"))
+        except (RecursionError, ValueError) as error:
+            yield Row(place, number, fault=Unusable(unreadable_json(error), "json"))
+
+
+def broken_json(text: str, error: json.JSONDecodeError) -> str:
+    """What is wrong with a JSON text, and what to do."""
+    found = repr(text[error.pos:error.pos + 20]) if error.pos < len(text) else "the end"
+    return f"broken JSON ({error.msg}), found {found}; mend the file"
+
+
+def unreadable_json(error: Exception) -> str:
+    """The same of JSON that is beyond what Python reads."""
+    reason = "too deep nesting" if isinstance(error, RecursionError) else "too long a number"
+    return f"JSON that cannot be read ({reason}); mend the file"
 
 
 def paragraphs(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
@@ -90,13 +172,11 @@ def paragraphs(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
         yield first, "\n".join(held)
 
 
-def listed(path: str, digest: Any) -> Iterator[tuple[int, int, Any]]:
-    """(number of the item, line it starts on, value) of every item of a JSON list.
-
-    Its bytes go into `digest`. Raises Broken, UnicodeDecodeError, OSError.
-    """
-    with _open(path, digest, "") as file:
-        window = _Window(file)
+def listed(file: BinaryIO) -> Iterator[Row]:
+    """A row for every item of a JSON list. Raises Broken, UnicodeDecodeError."""
+    parser = Parser()
+    with decoded(file, "") as text:
+        window = _Window(text, parser)
         window.next_sign()
         window.skip(1)      # "[", see is_list
         number = 0
@@ -107,7 +187,8 @@ def listed(path: str, digest: Any) -> Iterator[tuple[int, int, Any]]:
                 number += 1
                 window.next_sign()
                 line = window.line
-                yield number, line, window.value()
+                value = window.value()
+                yield Row(f"item {number} (line {line})", line, value, parser.fault(value))
                 sign = window.next_sign()
                 window.skip(1)
                 if sign == "]":
@@ -121,8 +202,9 @@ def listed(path: str, digest: Any) -> Iterator[tuple[int, int, Any]]:
 class _Window:
     """The part of a text that is looked at; `line` is that of its start."""
 
-    def __init__(self, file: io.TextIOBase) -> None:
+    def __init__(self, file: io.TextIOBase, parser: Parser) -> None:
         self._file, self._text, self._at = file, "", 0
+        self._parser = parser
         self.line = 1
 
     def skip(self, size: int) -> None:
@@ -149,10 +231,10 @@ class _Window:
 
     def value(self) -> Any:
         """The JSON value that begins here. Raises Broken."""
-        scan = json.JSONDecoder().raw_decode
         while True:
             try:
-                value, end = scan(self._text, self._at)
+                self._parser.forget()
+                value, end = self._parser.scan(self._text, self._at)
                 # A number at the end of the window may go on.
                 if end < len(self._text):
                     self.line += self._text.count("\n", self._at, end)

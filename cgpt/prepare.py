@@ -1,7 +1,8 @@
 """A corpus larger than memory, tokenised once into a memory-mapped cache.
 
 A cache entry is a folder named by what its tokens follow from: the files' contents, the vocabulary,
-whether duplicates were left out, and the version of cgpt. It holds shards of about a million
+whether duplicates were left out, which strings are texts whatever they look like, and the version
+of cgpt. It holds shards of about a million
 tokens, each written whole or not at all, and index.json last of all. So a preparation that was
 killed goes on behind the last shard, and an entry with an index is complete. A cache may be deleted
 at any time. Every byte of it is compared with a checksum before it is used (shards.py), and what
@@ -31,6 +32,7 @@ import numpy as np
 from cgpt.checkpoint.atomic import folder_lock
 from cgpt.documents import Shard, TokenStore, encode_documents, in_shards, token_type
 from cgpt.errors import DataError
+from cgpt.invalid_rows import InvalidRow, InvalidRows
 from cgpt.items import Dialogue, Message, n_characters, turn_fault
 from cgpt.readers import FileReport, Reading, changed_while_read, digest_of
 from cgpt.shards import (
@@ -48,7 +50,7 @@ from cgpt.tokenizer import Tokenizer
 # Bytes of files from which on a corpus is prepared on disk. What a checkpoint says of its data
 # differs on both sides, so a training that was begun on one cannot go on on the other.
 LARGE_CORPUS = 1 << 26
-_LAYOUT = 2                 # of a cache entry; part of its name
+_LAYOUT = 3                 # of a cache entry; part of its name
 
 Progress = Callable[[int], object]
 
@@ -61,6 +63,7 @@ class Prepared:
     first_dialogue  () where there is none
     entry   its folder
     cached  whether it was there before
+    invalid  rows that were left out
     mended  names of its files that were damaged, or gone, and were made again
     """
 
@@ -69,6 +72,7 @@ class Prepared:
     first_dialogue: Dialogue
     entry: Path
     cached: bool
+    invalid: InvalidRows
     mended: tuple[str, ...] = ()
 
 
@@ -101,13 +105,15 @@ def prepare(reading: Reading, fingerprint: str, tokenizer: Tokenizer, folder: Pa
 
     fingerprint  of the files' contents, `readers.fingerprint_of`
     progress     is called as progress(characters) when so many were read
-    Where another process prepares the same, it is waited for.
+    Where another process prepares the same, it is waited for. Rows that cannot be used do not
+    decide where an entry lies: one that is complete holds what is usable.
     Raises DataError as `reading` does, where a file changes meanwhile, or where the folder cannot
     be used; CheckpointError (code "write") where a shard cannot be written.
     """
     import cgpt  # another version may read the same files as other documents
 
-    parts = (cgpt.__version__, _LAYOUT, fingerprint, tokenizer.fingerprint(), unique)
+    parts = (cgpt.__version__, _LAYOUT, fingerprint, tokenizer.fingerprint(), unique,
+             reading.manner)
     entry = folder / blake2b(" ".join(map(str, parts)).encode(), digest_size=16).hexdigest()
     damaged: set[str] = set()
     try:
@@ -121,6 +127,7 @@ def prepare(reading: Reading, fingerprint: str, tokenizer: Tokenizer, folder: Pa
                 raise changed_while_read()
             write_index(entry, {
                 "digests": digests, "files": [asdict(one) for one in reading.files],
+                "invalid": asdict(reading.invalid),
                 "first_dialogue": [[turn.role, turn.content] for turn in first]})
             found = _load(entry, tokenizer, threads, set())
     except OSError as error:
@@ -141,6 +148,8 @@ def _load(entry: Path, tokenizer: Tokenizer, threads: int, damaged: set[str]) ->
         index = read_index(entry)
         digests, files = index["digests"], [FileReport(**one) for one in index["files"]]
         allow_open(len(digests))
+        rows = [InvalidRow(**one) for one in index["invalid"]["rows"]]
+        invalid = InvalidRows(rows, {**index["invalid"]["counts"]})
         dialogue = tuple(Message(*one) for one in index["first_dialogue"])
         count = sum(one.documents + one.dialogues for one in files)
         if dialogue and turn_fault(dialogue):
@@ -160,7 +169,7 @@ def _load(entry: Path, tokenizer: Tokenizer, threads: int, damaged: set[str]) ->
     if len(store) != count:
         damaged.add(INDEX)
         return None
-    return Prepared(store, files, dialogue, entry, True)
+    return Prepared(store, files, dialogue, entry, True, invalid)
 
 
 def _shard(entry: Path, dtype: np.dtype[Any], damaged: set[str], number: int,

@@ -3,7 +3,9 @@
 .json    a list (or an object with one list in it, or one object) of items
 .jsonl   one item a line
 .txt     documents between blank lines; CRLF and CR become LF
-What an item may be: cgpt/items.py. All files are UTF-8, with or without a byte order mark.
+.csv, .tsv, .parquet  one item a row
+What an item may be: cgpt/items.py; how files are found and unpacked: cgpt/data_files.py. All texts
+are UTF-8, with or without a byte order mark.
 """
 
 from __future__ import annotations
@@ -11,31 +13,44 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
 from typing import Any
 
 from cgpt._seen import Seen
+from cgpt.data_files import (
+    NAMES,
+    find_files,
+    first_wrong_line,
+    form_of,
+    hash_file,
+    lies_in,
+    not_utf8,
+    opened,
+    size_of,
+    unpacked_size,
+)
 from cgpt.errors import DataError
+from cgpt.invalid_rows import InvalidRow, InvalidRows
 from cgpt.items import FORMS, Dialogue, Unusable, is_item, keys_of, kind_of, n_characters, read_item
 from cgpt.large_files import (
     LONGEST_TEXT,
     Broken,
-    first_wrong_line,
+    Parser,
+    Row,
+    broken_json,
     is_list,
+    json_lines,
     listed,
     paragraphs,
     text_lines,
+    unreadable_json,
 )
+from cgpt.tables import csv_rows, parquet_rows, parquet_size
 
-LARGE = 1 << 24         # bytes of a file that is not read at once
+LARGE = 1 << 24         # bytes of a .json file that is not read at once
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-SUFFIXES = (".json", ".jsonl", ".txt")
-# Texts about the data, not data: left out of a folder, read when named.
-_ASIDE = re.compile(r"(?i)licen[cs]es?$|(readme|licen[cs]e|copying|notice)(\.\w+)*\.txt$")
-_GAP = re.compile(r"[\s,]*")
+_MOST_AT_ONCE = 1 << 26   # bytes of a packed .json file that is no list
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,8 @@ class FileReport:
 
     documents, dialogues  kept;  characters  of their texts;  bytes  of the file
     dropped     strings without text;  duplicates  items that were there before, letter by letter
+    invalid     rows that cannot be used
+    changes     how often each of `cgpt.items.CHANGES` was made in what is kept
     """
 
     path: str
@@ -54,16 +71,22 @@ class FileReport:
     duplicates: int = 0
     characters: int = 0
     bytes: int = 0
+    invalid: int = 0
+    changes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All that was read, in order; fingerprint is a SHA-256 over the files' contents."""
+    """All that was read, in order; fingerprint is a SHA-256 over the files' contents.
+
+    invalid  the rows that were left out because they cannot be used
+    """
 
     documents: list[str]
     dialogues: list[Dialogue]
     files: list[FileReport]
     fingerprint: str
+    invalid: InvalidRows = field(default_factory=InvalidRows)
 
     def texts(self) -> list[str]:
         """Every document and every message's content, to learn a vocabulary from."""
@@ -76,24 +99,38 @@ class Reading:
 
     Folders are read in natural order (file2 before file10). In a folder, hidden files are left
     out; files with other suffixes, README.txt, LICENSE.txt, COPYING.txt, NOTICE.txt and the folder
-    licenses are skipped and reported. Files of more than `large` bytes are read a little at a
-    time. Iterating raises DataError that names file, line or item and what was found, for anything
-    that cannot be read or used; afterwards `files` and `fingerprint` are those of a Corpus.
+    licenses are skipped and reported. A .json file of more than `large` bytes is read a little at
+    a time, all others always are. Iterating raises DataError that names file, line and what was
+    found, where a file cannot be read; afterwards `files`, `fingerprint` and `invalid` are those
+    of a Corpus.
 
-    unique  leave out what was there before, letter by letter
+    Rows that cannot be used are collected from all files; then InvalidRowsError is raised.
+    skip_invalid  leave them out; InvalidRowsError is raised only of a file with nothing else in it
+    unique   leave out what was there before, letter by letter
+    as_text  whether strings are documents even where they look like a dialogue: in all files, or
+             in those named and in folders named
     """
 
-    def __init__(self, paths: Paths, *, unique: bool = False, large: int = LARGE) -> None:
-        if isinstance(paths, (str, os.PathLike)):
-            paths = [paths]
-        self._paths = [os.fspath(path) for path in paths]
+    def __init__(self, paths: Paths, *, unique: bool = False, large: int = LARGE,
+                 skip_invalid: bool = False, as_text: bool | Paths = False) -> None:
+        self._paths = _listed_paths(paths)
         self._large = large
-        self._unique = unique
+        self._unique, self._skip_invalid = unique, skip_invalid
+        self._as_text: bool | list[str] = as_text if isinstance(as_text, bool) else [
+            os.path.realpath(path) for path in _listed_paths(as_text)]
         self.files: list[FileReport] = []
         self.fingerprint = ""
+        self.invalid = InvalidRows()
+
+    @property
+    def manner(self) -> str:
+        """Which of the files are read as texts: beside their contents all that decides."""
+        flags = [self._is_text(path) for path, skipped in find_files(self._paths) if not skipped]
+        return "".join("ft"[flag] for flag in flags) if any(flags) else ""
 
     def __iter__(self) -> Iterator[str | Dialogue]:
         self.files.clear()
+        self.invalid = InvalidRows()
         seen = Seen() if self._unique else None
         digest = hashlib.sha256()
         for path, skipped in find_files(self._paths):
@@ -102,21 +139,27 @@ class Reading:
             else:
                 yield from self._file(path, digest, seen)
         if not self.files:
-            raise DataError("no data: name at least one .json, .jsonl or .txt file or folder")
+            raise DataError(f"no data: name at least one file or folder ({NAMES})")
+        if self.invalid and not self._skip_invalid:
+            raise self.invalid.error()
         self.fingerprint = digest.hexdigest()
 
     def _file(self, path: str, digest: Any, seen: Seen | None) -> Iterator[str | Dialogue]:
         """The items of one file that are not in `seen`; its hash goes into `digest`, its report
         into `files`."""
-        size, content = _size_of(path), hashlib.sha256()
-        if size > self._large and _can_stream(path):
-            items = _large_items(path, content)
-        else:
-            data = _read_bytes(path)
-            content.update(data)
-            items = _read_items(path, data)
+        size, content = size_of(path), hashlib.sha256()
+        as_text = self._is_text(path)
         texts, dialogues, dropped, duplicates, characters = 0, 0, 0, 0, 0
-        for item in items:
+        invalid_before = len(self.invalid)
+        changes: dict[str, int] = {}
+        for row in _rows(path, size > self._large, content):
+            try:
+                if row.fault is not None:
+                    raise row.fault
+                item = read_item(row.value, as_text=as_text, changes=changes)
+            except Unusable as fault:
+                self.invalid.add(InvalidRow(path, row.place, row.line, fault.kind, str(fault)))
+                continue
             if item is None:
                 dropped += 1
             elif seen is not None and not seen.add(digest_of(item)):
@@ -125,17 +168,37 @@ class Reading:
                 dialogues += isinstance(item, tuple)
                 texts += isinstance(item, str)
                 characters += n_characters(item)
-                yield item
+                if self._skip_invalid or not self.invalid:      # else all is read to be refused
+                    yield item
         digest.update(content.digest())
-        if not (texts or dialogues or duplicates):
-            raise DataError(f"{path}: no usable document in it, expected items, each {FORMS}")
-        self.files.append(FileReport(path, texts, dialogues, dropped, duplicates=duplicates,
-                                     characters=characters, bytes=size))
+        invalid = len(self.invalid) - invalid_before
+        nothing = not (texts or dialogues or duplicates)
+        if nothing and (not invalid or self._skip_invalid):
+            raise self._nothing_in(path, dropped, invalid)
+        self.files.append(FileReport(
+            path, texts, dialogues, dropped, duplicates=duplicates, characters=characters,
+            bytes=size, invalid=invalid,
+            changes={name: count for name, count in changes.items() if count}))
+
+    def _is_text(self, path: str) -> bool:
+        if isinstance(self._as_text, bool):
+            return self._as_text
+        real = os.path.realpath(path)
+        return any(lies_in(real, folder) for folder in self._as_text)
+
+    def _nothing_in(self, path: str, dropped: int, invalid: int) -> DataError:
+        """What to raise of a file that gave nothing."""
+        if invalid:
+            return self.invalid.error()
+        if not dropped and form_of(path)[0] in (".jsonl", ".txt"):
+            return _empty(path)
+        return DataError(f"{path}: no usable document in it, expected items, each {FORMS}")
 
 
-def read_corpus(paths: Paths, *, unique: bool = False) -> Corpus:
-    """All that `Reading` gives, in memory. Errors as there."""
-    reading = Reading(paths, unique=unique)
+def read_corpus(paths: Paths, *, unique: bool = False, skip_invalid: bool = False,
+                as_text: bool | Paths = False) -> Corpus:
+    """All that `Reading` gives, in memory. Options and errors as there."""
+    reading = Reading(paths, unique=unique, skip_invalid=skip_invalid, as_text=as_text)
     documents: list[str] = []
     dialogues: list[Dialogue] = []
     for item in reading:
@@ -143,15 +206,28 @@ def read_corpus(paths: Paths, *, unique: bool = False) -> Corpus:
             documents.append(item)
         else:
             dialogues.append(item)
-    return Corpus(documents, dialogues, reading.files, reading.fingerprint)
+    return Corpus(documents, dialogues, reading.files, reading.fingerprint, reading.invalid)
+
+
+def _listed_paths(paths: Paths) -> list[str]:
+    return [os.fspath(path) for path in
+            ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+
+
+def data_size(path: str, most: int) -> int:
+    """Bytes that reading a file gives; those of a packed one are counted up to `most`.
+
+    Raises DataError.
+    """
+    return parquet_size(path) if form_of(path)[0] == ".parquet" else unpacked_size(path, most)
 
 
 def fingerprint_of(paths: Paths) -> str:
     """What `Reading.fingerprint` will be. Raises DataError."""
     digest = hashlib.sha256()
-    for path, skipped in find_files([paths] if isinstance(paths, (str, os.PathLike)) else paths):
+    for path, skipped in find_files(_listed_paths(paths)):
         if not skipped:
-            _size_of(path)      # a pipe would be waited for
+            size_of(path)       # a pipe would be waited for
             digest.update(hash_file(path))
     return digest.hexdigest()
 
@@ -162,30 +238,6 @@ def changed_while_read() -> DataError:
                      "to the data")
 
 
-def hash_file(path: str) -> bytes:
-    """SHA-256 of a file, read a little at a time."""
-    found = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                found.update(chunk)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return found.digest()
-
-
-def find_files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, str]]:
-    """Every file once, with "" or the reason why it is skipped. Raises DataError."""
-    seen: set[str] = set()
-    for path, skipped in chain.from_iterable(_find(os.fspath(path)) for path in paths):
-        real = os.path.realpath(path)
-        if skipped:
-            yield path, skipped
-        elif real not in seen:
-            seen.add(real)
-            yield path, ""
-
-
 def digest_of(item: str | Dialogue) -> bytes:
     """16 bytes that say what an item is."""
     text = item if isinstance(item, str) else "\0".join(
@@ -194,206 +246,106 @@ def digest_of(item: str | Dialogue) -> bytes:
                            key=b"" if isinstance(item, str) else b"dialogue").digest()
 
 
-def _find(path: str) -> Iterator[tuple[str, str]]:
-    """Files of a path with "" or the reason why one is skipped."""
-    if os.path.isdir(path):
-        found = False
-        for file, skipped in _walk(path):
-            found = found or not skipped
-            yield file, skipped
-        if not found:
-            raise DataError(f"{path}: no .json, .jsonl or .txt file in this folder; name "
-                            "another one, or the files")
-    elif not os.path.exists(path):
-        raise DataError(f"{path}: no such file or folder; check the path")
-    elif not path.lower().endswith(SUFFIXES):
-        raise DataError(f"{path}: the name must end in {', '.join(SUFFIXES)} so that the form is "
-                        "known; rename the file")
-    else:
-        yield path, ""
+def _empty(path: str) -> DataError:
+    return DataError(f"{path}: the file is empty; put documents or dialogues into it")
 
 
-def _walk(folder: str) -> Iterator[tuple[str, str]]:
+def _rows(path: str, large: bool, digest: Any) -> Iterator[Row]:
+    """Every row of a file, whose bytes go into `digest`. Raises DataError."""
+    suffix, packing = form_of(path)
+    large = large or bool(packing)
+    if suffix == ".parquet":
+        yield from parquet_rows(path, digest)
+        return
+    if suffix == ".json" and not _begins_as_list(path):
+        yield from _items_of_object(path, _all_of(path, digest))
+        return
     try:
-        names = os.listdir(folder)
-    except OSError as error:
-        raise _unreadable(folder, error) from error
-    for name in sorted(names, key=_natural):
-        path = os.path.join(folder, name)
-        if name.startswith("."):
-            continue
-        if _ASIDE.match(name):
-            yield path, "not training data by its name; name the file itself to read it"
-        elif os.path.isdir(path):
-            if not os.path.islink(path):
-                yield from _walk(path)
-        elif not name.lower().endswith(SUFFIXES):
-            yield path, f"not a {', '.join(SUFFIXES)} file"
-        else:
-            yield path, ""
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    parts = re.split("([0-9]+)", name.casefold())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
-
-
-def _unreadable(path: str, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be read ({error.strerror}); check path and permissions")
-
-
-def _size_of(path: str) -> int:
-    try:
-        if not os.path.isfile(path):
-            raise DataError(f"{path}: not a regular file; name a file or folder with data")
-        return os.path.getsize(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_bytes(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_items(path: str, data: bytes) -> Iterator[str | Dialogue | None]:
-    """Documents and dialogues of a file in order, None for a blank string."""
-    text = _decode(path, data)
-    if not text.strip():
-        raise DataError(f"{path}: the file is empty; put documents or dialogues into it")
-    suffix = os.path.splitext(path)[1].lower()
-    numbered: Iterable[tuple[int, Any]]
-    if suffix == ".txt":
-        numbered = paragraphs(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
-    elif suffix == ".jsonl":
-        numbered = ((number, _parse(path, line, number))
-                    for number, line in enumerate(text.split("\n"), 1) if line.strip())
-    else:
-        numbered = enumerate(_listed(path, text), 1)
-    for number, value in numbered:
-        try:
-            yield read_item(value)
-        except Unusable as error:
-            where = f"item {number}{_line_of(text, number)}" if suffix == ".json" \
-                else f"line {number}"
-            raise DataError(f"{path}, {where}: {error}") from None
-
-
-def _can_stream(path: str) -> bool:
-    """Whether a file can be read a little at a time: a .json file only where it is a list."""
-    try:
-        return not path.lower().endswith(".json") or is_list(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _large_items(path: str, digest: Any) -> Iterator[str | Dialogue | None]:
-    """As `_read_items`, of a file that is not held in memory; its bytes go into `digest`."""
-    suffix = os.path.splitext(path)[1].lower()
-    try:
-        for place, value in _large_values(path, suffix, digest):
-            try:
-                yield read_item(value)
-            except Unusable as error:
-                raise DataError(f"{path}, {place}: {error}") from None
+        with opened(path, digest) as (file, _):
+            if suffix == ".json":
+                yield from listed(file)
+            elif suffix == ".jsonl":
+                yield from json_lines(file)
+            elif suffix == ".txt":
+                lines = text_lines(file, LONGEST_TEXT if large else -1)
+                yield from (Row(f"line {number}", number, text)
+                            for number, text in paragraphs(lines))
+            else:
+                yield from csv_rows(path, file, *[["\t"]] * (suffix == ".tsv"))
     except Broken as error:
+        if not large:
+            _parse(path, _decode(path, _all_of(path, digest)), Parser())    # names the column
         raise DataError(f"{path}, line {error.args[0]}: JSON that cannot be read "
                         f"({error.args[1]}); mend the file") from None
     except UnicodeDecodeError:
-        number, line = first_wrong_line(path)
-        _decode(path, line, number)
-        raise changed_while_read() from None        # no line is wrong any more
-    except OSError as error:
-        raise _unreadable(path, error) from error
+        # Where no line is wrong any more, somebody writes to the file.
+        raise (first_wrong_line(path) or changed_while_read()) from None
 
 
-def _large_values(path: str, suffix: str, digest: Any) -> Iterator[tuple[str, Any]]:
-    """(where it is, what it is) of every item of a large file."""
-    if suffix == ".json":
-        for number, line, value in listed(path, digest):
-            yield f"item {number} (line {line})", value
-        return
-    if suffix == ".txt":
-        for number, text in paragraphs(text_lines(path, digest, LONGEST_TEXT)):
-            yield f"line {number}", text
-        return
-    for number, text in enumerate(text_lines(path, digest), 1):
-        if text.strip():
-            yield f"line {number}", _parse(path, text, number)
+def _begins_as_list(path: str) -> bool:
+    with opened(path, hashlib.sha256(), whole=False) as (file, _):
+        return is_list(file)
 
 
-def _decode(path: str, data: bytes, first: int = 1) -> str:
-    """The text of bytes that begin in line `first`. Raises DataError that names line and byte."""
+def _all_of(path: str, digest: Any) -> bytes:
+    """The bytes of a file that has to be read at once; a packed one holds at most _MOST_AT_ONCE."""
+    packed = bool(form_of(path)[1])
+    with opened(path, digest) as (file, _):
+        data = file.read(_MOST_AT_ONCE + 1) if packed else file.read()
+        if packed and len(data) > _MOST_AT_ONCE:
+            raise DataError(f"{path}: an object of more than {_MOST_AT_ONCE} bytes unpacked; "
+                            "unpack the file, or make a list of its items")
+        return data
+
+
+def _items_of_object(path: str, data: bytes) -> Iterator[Row]:
+    """The items of a .json file that is no list: an object around one, or one item."""
+    text = _decode(path, data)
+    if not text.strip():
+        raise _empty(path)
+    parser = Parser()
+    items = _listed(path, _parse(path, text, parser), parser)
+    for number, value in enumerate(items, 1):
+        yield Row(f"item {number}", 0, value, parser.fault(value))
+
+
+def _decode(path: str, data: bytes) -> str:
+    """The text of a file. Raises DataError that names line and byte."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # With utf-8-sig the position counts from behind the byte order mark.
         at = error.start + 3 * data.startswith(b"\xef\xbb\xbf")
-        line = data.count(b"\n", 0, at) + first
-        column = at - data.rfind(b"\n", 0, at)
-    likely, name = "", "GB18030"
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        likely, name = "; it looks like UTF-16", "UTF-16"
-    else:
-        try:
-            data.decode("gb18030")
-            likely = "; it looks like GBK"
-        except UnicodeDecodeError:
-            pass
-    raise DataError(f"{path}, line {line}: found byte 0x{data[at]:02X} at byte {column} of the "
-                    f"line, expected UTF-8{likely}; convert the file, for example with "
-                    f"iconv -f {name} -t UTF-8")
+    line, start = data.count(b"\n", 0, at) + 1, data.rfind(b"\n", 0, at) + 1
+    rest = data[start:].split(b"\n", 1)[0]
+    raise DataError(f"{path}, line {line}: {not_utf8(rest, at - start)}")
 
 
-def _parse(path: str, text: str, line: int | None = None) -> Any:
-    """json.loads with errors that name file, line and column; `line` where text is that line."""
+def _parse(path: str, text: str, parser: Parser) -> Any:
+    """The value of a JSON text. Raises DataError that names file, line and column."""
     try:
-        return json.loads(text)
+        return parser.decode(text)
     except json.JSONDecodeError as error:
-        found = repr(text[error.pos:error.pos + 20]) if error.pos < len(text) else "the end"
         hint = ", or call it .jsonl where it has one object a line" \
-            if line is None and error.msg == "Extra data" else ""
-        raise DataError(f"{path}, line {line or error.lineno}, column {error.colno}: broken JSON "
-                        f"({error.msg}), found {found}; mend the file{hint}") from None
+            if error.msg == "Extra data" else ""
+        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: "
+                        f"{broken_json(text, error)}{hint}") from None
     except (RecursionError, ValueError) as error:
-        where = f", line {line}" if line else ""
-        reason = "too deep nesting" if isinstance(error, RecursionError) else "too long a number"
-        raise DataError(f"{path}{where}: JSON that cannot be read ({reason}); mend the file"
-                        ) from None
+        raise DataError(f"{path}: {unreadable_json(error)}") from None
 
 
-def _listed(path: str, text: str) -> list[Any]:
-    """The items of a .json file."""
-    value = _parse(path, text)
-    if isinstance(value, dict):
-        if is_item(value):
-            return [value]
-        lists = [entry for entry in value.values() if isinstance(entry, list)]
-        if len(lists) != 1:
-            raise DataError(f"{path}: found an object with {keys_of(value)}, expected a list of "
-                            f"items, or an object with one such list; an item is {FORMS}")
-        return lists[0]
-    if not isinstance(value, list):
+def _listed(path: str, value: Any, parser: Parser) -> list[Any]:
+    """The items of what a .json file holds beside a list."""
+    if not isinstance(value, dict):
         raise DataError(f"{path}: found {kind_of(value)}, expected a list of items; an item is "
                         f"{FORMS}")
-    return value
-
-
-def _line_of(text: str, number: int) -> str:
-    """" (line N)", where item `number` of a JSON list starts; "" where the top is no list."""
-    start = len(text) - len(text.lstrip())
-    if text[start] != "[":
-        return ""
-    scan = json.JSONDecoder().raw_decode
-    start = _past_gap(text, start + 1)
-    for _ in range(number - 1):
-        start = _past_gap(text, scan(text, start)[1])
-    return f" (line {text.count(chr(10), 0, start) + 1})"
-
-
-def _past_gap(text: str, start: int) -> int:
-    gap = _GAP.match(text, start)
-    return gap.end() if gap else start
+    if is_item(value):
+        return [value]
+    lists = [entry for entry in value.values() if isinstance(entry, list)]
+    if len(lists) != 1:
+        raise DataError(f"{path}: found an object with {keys_of(value)}, expected a list of "
+                        f"items, or an object with one such list; an item is {FORMS}")
+    fault = parser.own_fault(value)
+    if fault is not None:       # which of the lists is meant?
+        raise DataError(f"{path}: in the object around the list {fault}")
+    return lists[0]

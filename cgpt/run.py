@@ -19,13 +19,14 @@ from cgpt.config import KINDS, _check_int
 from cgpt.data import Dialogue, packaged_data
 from cgpt.documents import Documents
 from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.invalid_rows import InvalidRowsError, merged
 from cgpt.llm import LLM, PHASES
 from cgpt.lora import fingerprint
 from cgpt.optimizers import begun_with, settings_of
 from cgpt.parallel import ALONE
 from cgpt.prepare import Progress as Progressing
 from cgpt.run_config import FINETUNE, RunConfig, recorded
-from cgpt.sources import Source, check_mix, learn_vocabulary
+from cgpt.sources import Source, check_paths, learn_vocabulary
 from cgpt.tokenizer import Tokenizer
 from cgpt.train import FitResult, Progress, Trainer
 
@@ -231,17 +232,31 @@ def read_sources(config: RunConfig, cache: Path | None = None,
                  names: Sequence[str] | None = None) -> dict[str, Source]:
     """The data of these phases, or of all that have files; see `TrainingRun.start`.
 
-    Raises DataError where there is none or a fine-tuning has no dialogues.
+    Raises DataError where there is none or a fine-tuning has no dialogues, InvalidRowsError with
+    the rows of all phases that cannot be used.
     """
     if names is None:
         names = [name for name in PHASES if config.phase(name)[0]]
         if not names:
             raise DataError("no data to train on: name files for pre-training, for chat, or both")
+    every = [path for name in PHASES for path in config.phase(name)[0]]
     if config.mix:
-        check_mix(config.mix, [path for name in PHASES for path in config.phase(name)[0]])
-    return {name: Source(config.phase(name)[0], name, unique=not config.keep_duplicates,
-                         mix=config.mix, cache=cache, progress=progress,
-                         required=config.phase(name)[1].epochs > 0) for name in names}
+        check_paths("mix", [path for path, _ in config.mix], every)
+    if config.plain_text:
+        check_paths("plain_text", config.plain_text, every)
+    found: dict[str, Source] = {}
+    faults: list[InvalidRowsError] = []
+    for name in names:
+        try:
+            found[name] = Source(
+                config.phase(name)[0], name, unique=not config.keep_duplicates, mix=config.mix,
+                cache=cache, progress=progress, required=config.phase(name)[1].epochs > 0,
+                skip_invalid=config.skip_invalid, as_text=config.plain_text)
+        except InvalidRowsError as error:
+            faults.append(error)
+    if faults:
+        raise merged(faults)
+    return found
 
 
 def find_vocabulary(config: RunConfig, sources: dict[str, Source],

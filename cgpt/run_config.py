@@ -36,6 +36,8 @@ class RunConfig(_Config):
     tokenizer        kind of vocabulary to learn ("words", "chars", "bpe"), or a .json or .bin file
                      that holds one
     keep_duplicates  whether what a phase's files say twice, letter by letter, is trained twice
+    skip_invalid     whether rows that cannot be used are left out instead of refused
+    plain_text       files or folders whose strings are texts even where they look like dialogues
     mix              (path, weight): how often an epoch takes what lies there, once where it is
                      not named; of a fraction another part each epoch
     seed             of the weights, and of the shuffling and dropout of both phases
@@ -55,6 +57,8 @@ class RunConfig(_Config):
     vocab_size: int | None = None
     tokenizer: str = "words"
     keep_duplicates: bool = False
+    skip_invalid: bool = False
+    plain_text: tuple[str, ...] = ()
     mix: tuple[tuple[str, float], ...] = ()
     seed: int = 0
     pretrain_train: TrainConfig = field(default_factory=TrainConfig)
@@ -62,13 +66,14 @@ class RunConfig(_Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("pretrain", "chat"):
+        for name in ("pretrain", "chat", "plain_text"):
             paths = getattr(self, name)
             if isinstance(paths, (str, os.PathLike)):
                 paths = (paths,)
             object.__setattr__(self, name, tuple(os.fspath(path) for path in paths))
         object.__setattr__(self, "mix", _mix_pairs(self.mix))
-        _check_bool("RunConfig", "keep_duplicates", self.keep_duplicates)
+        for name in ("keep_duplicates", "skip_invalid"):
+            _check_bool("RunConfig", name, getattr(self, name))
         object.__setattr__(self, "init", os.fspath(self.init))
         _check_int("RunConfig", "seed", self.seed, 0, (1 << 63) - 1)
         if not isinstance(self.tokenizer, str) or not (

@@ -107,5 +107,5 @@ def _messages(values: Any) -> list[Message]:
         raise ValueError("its first message is from the system, which has a key of its own")
     fault = turn_fault(found, "assistant") if found else None
     if fault:
-        raise ValueError(fault)
+        raise ValueError(str(fault))
     return found

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cgpt import prepare
 from cgpt.checkpoint import load_tokenizer, save_tokenizer
+from cgpt.data_files import find_files, lies_in
 from cgpt.documents import Documents, stored
 from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.invalid_rows import InvalidRows
 from cgpt.items import Dialogue
 from cgpt.kernels import get_num_threads
-from cgpt.readers import Corpus, FileReport, Reading, find_files, fingerprint_of, read_corpus
+from cgpt.readers import Corpus, FileReport, Reading, data_size, fingerprint_of, read_corpus
 from cgpt.tokenizer import Tokenizer
 
 SAMPLE_BYTES = 1 << 24  # about so much of a large corpus is what a vocabulary is learnt from
@@ -31,15 +34,19 @@ class Source:
     fingerprint  SHA-256 of the contents
     first_dialogue  () where there is none, or a large corpus was not read yet
     entry, cached, mended  of a large corpus that was read: see `prepare.Prepared`
+    invalid  rows that cannot be used, complete like `files`
     required  whether a fine-tuning without dialogues is a fault
+    skip_invalid, as_text  as in `Reading`
     Raises DataError where the data cannot be used, ConfigError where a path of the mix is none of
     the data's.
     """
 
     def __init__(self, paths: Sequence[str], phase: str, *, unique: bool = True, mix: Mix = (),
                  cache: Path | None = None, progress: prepare.Progress | None = None,
-                 required: bool = True) -> None:
+                 required: bool = True, skip_invalid: bool = False,
+                 as_text: Sequence[str] = ()) -> None:
         self.paths, self.phase, self.unique = tuple(paths), phase, unique
+        self._skip_invalid = skip_invalid
         self._mix, self._cache, self._progress = tuple(mix), cache, progress
         self._required = required
         self.entry: Path | None = None
@@ -48,18 +55,28 @@ class Source:
         self._found: Documents | None = None
         self._corpus: Corpus | None = None
         self.first_dialogue: Dialogue = ()
-        self.size = sum(os.path.getsize(path) for path, skipped in find_files(self.paths)
+        self.size = sum(data_size(path, prepare.LARGE_CORPUS)
+                        for path, skipped in find_files(self.paths)
                         if not skipped and os.path.isfile(path))
         self.large = self.size >= prepare.LARGE_CORPUS
         self.files: list[FileReport] = []
+        self.invalid = InvalidRows()
+        how: dict[str, Any] = {"unique": unique, "skip_invalid": skip_invalid,
+                               "as_text": as_text or False}
         if self.large:
             self.fingerprint = fingerprint_of(self.paths)
-            self._reading = Reading(self.paths, unique=unique)
+            self._reading = Reading(self.paths, **how)
         else:
-            self._corpus = read_corpus(self.paths, unique=unique)
+            self._corpus = read_corpus(self.paths, **how)
+            self.invalid = self._corpus.invalid
             self.files, self.fingerprint = self._corpus.files, self._corpus.fingerprint
             self.first_dialogue = next(iter(self._corpus.dialogues), ())
             self._check()
+
+    @property
+    def manner(self) -> str:
+        """As `Reading.manner`, of a large corpus."""
+        return self._reading.manner if self.large else ""
 
     @property
     def n_documents(self) -> int:
@@ -99,6 +116,9 @@ class Source:
                                    threads=get_num_threads(), progress=self._progress)
             store, self.files, self.first_dialogue = made.store, made.files, made.first_dialogue
             self.entry, self.cached, self.mended = made.entry, made.cached, made.mended
+            self.invalid = made.invalid
+            if self.invalid and not self._skip_invalid:
+                raise self.invalid.error()
             self._check()
         every = np.arange(len(store))
         return Documents(store, every if self.phase == "pretrain" else every[store.dialogues])
@@ -123,7 +143,7 @@ class Source:
         for path, weight in self._mix:
             folder = os.path.realpath(path)
             for number, file in enumerate(files):
-                if _lies_in(file, folder):
+                if lies_in(file, folder):
                     found[number] = weight
         return found
 
@@ -136,14 +156,14 @@ class Source:
         return np.repeat([*files, *files], [*kinds[0], *kinds[1]])
 
 
-def check_mix(mix: Mix, paths: Sequence[str]) -> None:
-    """Raises ConfigError for a path at which no file of the data lies."""
+def check_paths(name: str, chosen: Iterable[str], paths: Sequence[str]) -> None:
+    """Raises ConfigError where no file of the data lies at a path that the setting `name` has."""
     found = [os.path.realpath(path) for path, skipped in find_files(paths) if not skipped]
-    for path, _ in mix:
+    for path in chosen:
         folder = os.path.realpath(path)
-        if not any(_lies_in(file, folder) for file in found):
-            raise ConfigError(f"mix: no file of the data is {path} or lies in it; name a file or "
-                              "folder of the data")
+        if not any(lies_in(file, folder) for file in found):
+            raise ConfigError(f"{name}: no file of the data is {path} or lies in it; name a file "
+                              "or folder of the data")
 
 
 def learn_vocabulary(sources: Sequence[Source], vocab_size: int, kind: str,
@@ -158,7 +178,7 @@ def learn_vocabulary(sources: Sequence[Source], vocab_size: int, kind: str,
     import cgpt
 
     parts = [cgpt.__version__, kind, str(vocab_size), str(SAMPLE_BYTES)]
-    parts += [f"{source.fingerprint} {source.unique}" for source in sources]
+    parts += [f"{source.fingerprint} {source.unique} {source.manner}" for source in sources]
     name = blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
     path = prepare.cache_folder(cache) / f"{name}.json"
     try:
@@ -169,7 +189,3 @@ def learn_vocabulary(sources: Sequence[Source], vocab_size: int, kind: str,
     save_tokenizer(tokenizer, path)
     return tokenizer
 
-
-def _lies_in(file: str, folder: str) -> bool:
-    """Whether a file is `folder` or in it; both without links."""
-    return file == folder or file.startswith(folder.rstrip(os.sep) + os.sep)

@@ -19,7 +19,8 @@ import cgpt
 from cgpt.checkpoint import failures, sniff
 
 PACKAGE = Path(cgpt.__file__).parent
-ERRORS = {"PeerError", "Skip", "CgptError", "ConfigError", "DataError", "CheckpointError"}
+ERRORS = {"PeerError", "Skip", "CgptError", "ConfigError", "DataError", "CheckpointError",
+          "InvalidRowsError"}
 # Of checkpoint/failures.py.
 BUILDERS = {"damaged", "foreign", "other_version", "other_base", "not_saved"}
 Function = ast.FunctionDef
@@ -52,10 +53,19 @@ SAMPLES: dict[str, tuple[str, ...]] = {
                                "'utf-8' codec can't decode byte 0xb5 in position 3: invalid start "
                                "byte"),
     "session_file.py: str(error)": ("SamplingConfig: top_k must be a whole number, found 'a'",),
-    "readers.py: place": ("item 3 (line 7)", "line 7"),
     **dict.fromkeys(("inputs.py: error", "inputs.py: fault"),
                     ("found a list under 'text', expected a string",)),
-    "readers.py: error": ("found a list under 'text', expected a string",),
+    **dict.fromkeys(("invalid_rows.py: first", "invalid_rows.py: str(first)"), tuple(
+        f"data/a.jsonl, {place}: {reason}" for place, reason in (
+            ("item 3 (line 7)", "found a list under 'text', expected a string"),
+            ("item 3", "no messages, expected at least one from the user and one from the "
+                       "assistant"),
+            ("line 7", "the key 'text' occurs twice in one object; remove one of the two"),
+            ("row 7", "message 2 (assistant) is empty; fill it or remove the dialogue"),
+            ("line 7, column 3", "broken JSON (Expecting value), found '}'; mend the file")))),
+    "tables.py: error": ("unexpected end of data", "',' expected after '\"'"),
+    "tables.py: ' '.join(str(error).split())[:200]": ("Parquet magic bytes not found.",),
+    "readers.py: fault": ("the key 'text' occurs twice in one object; remove one of the two",),
     "cli/bench/workers.py: answer['error']":
         ("CGPT_THREADS: found 'x', expected 1 to 1024; correct it or leave CGPT_THREADS unset",),
     "cli/bench/workers.py: answer['skip']": ("llama.cpp could not load the model",),
@@ -68,7 +78,6 @@ SETTINGS = failures.damaged("m.bin", "optimizer settings that cannot be ({})",
                             "betas, eps, weight_decay and step_count")
 REASONS = {
     "Unusable": "data/a.json, item 3 (line 7): {}",
-    "turn_fault": "dialogue: {}",
     "checkpoint/parts.py: ValueError": str(SETTINGS),
     "checkpoint/parts.py: TypeError": str(failures.not_saved(
         "m.bin", "metadata that JSON cannot hold ({})",
@@ -141,10 +150,7 @@ class Samples:
             yield from (wrap.format(text) for text in self.texts(source, node.args[0]))
         elif isinstance(node, ast.Return) and node.value is not None and node in source.around:
             function = source.around[node].name
-            if function == "turn_fault" and ast.unparse(node.value) != "None":
-                yield from (REASONS[function].format(text)
-                            for text in self.texts(source, node.value))
-            elif function == "_recognise" and isinstance(node.value, ast.Tuple):
+            if function == "_recognise" and isinstance(node.value, ast.Tuple):
                 for parts in combined(self.texts(source, part) for part in node.value.elts):
                     yield str(failures.foreign("models/m 1.bin", *parts))
 

@@ -213,7 +213,7 @@ def spoken(*pairs: tuple[Any, Any]) -> dict[str, Any]:
     ("a.json", [spoken(("user", "a"))], r"the last message is from the user"),
     ("a.json", [spoken(("system", "a"))], r"the last message is from the system"),
     ("a.json", [spoken(("user", "a"), ("system", "b"))], r"message 2 is from the system"),
-    ("a.json", [{"conversations": [{"from": "tool", "value": "x"}]}], r"the role 'tool'"),
+    ("a.json", [{"conversations": [{"from": "tool", "value": "x"}]}], r"no messages, expected"),
     ("a.json", [{"instruction": "a", "output": ""}], r"item 1 \(line 1\): message 2 .* is empty"),
     ("a.json", [{"instruction": "a"}], r"found nothing under 'output'"),
     ("a.json", [{"instruction": "a", "input": [1], "output": "b"}], r"a list under 'input'"),
@@ -224,7 +224,7 @@ def spoken(*pairs: tuple[Any, Any]) -> dict[str, Any]:
     ("a.json", ["", " "], r"no usable document"),
     ("a.json", b"", r"the file is empty"),
     ("a.txt", b"\xef\xbb\xbf \n\n", r"the file is empty"),
-    ("a.csv", "x", r"the name must end in \.json, \.jsonl, \.txt"),
+    ("a.doc", "x", r"the name must end in \.json, \.jsonl, \.txt"),
 ])
 def test_what_cannot_be_used_is_named(tmp_path: Path, name: str, content: Any,
                                       expected: str) -> None:
@@ -240,13 +240,13 @@ def test_missing_and_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DataError, match=r"none\.json: no such file"):
         read_corpus([tmp_path / "none.json"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: no \.json, \.jsonl or \.txt file in"):
+    with pytest.raises(DataError, match=r"empty: no data in this folder, expected .*\.json"):
         read_corpus(tmp_path / "empty")
     with pytest.raises(DataError, match="no data: name"):
         read_corpus([])
     path = write(tmp_path, "a.json", ["山"])
 
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)

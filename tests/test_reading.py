@@ -81,7 +81,7 @@ def test_any_list_of_texts(tmp_path_factory: pytest.TempPathFactory, texts: list
     ("a.json", '["a",\n 12]', "item 2 (line 2): found the number 12"),
     ("a.txt", "山\n".encode() + b"b\xff", "a.txt, line 2: found byte 0xFF at byte 2 of the line"),
     ("a.jsonl", b'\xef\xbb\xbf"a"\n"\xe5"', "a.jsonl, line 2: found byte 0xE5 at byte 2"),
-    ("a.txt", " \n\n", "no usable document"), ("a.json", '["", " "]', "no usable document"),
+    ("a.txt", " \n\n", "the file is empty"), ("a.json", '["", " "]', "no usable document"),
 ])
 def test_faults_of_large_files(name: str, content: str | bytes, sentence: str,
                                tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,7 @@ def guard(action: Callable[[], int]) -> int:
     from cgpt.cli.streams import echo
     from cgpt.cli.terminal import Terminated, tell
     from cgpt.errors import CgptError, CheckpointError
+    from cgpt.invalid_rows import InvalidRowsError
 
     try:
         return action()
@@ -99,6 +100,10 @@ def guard(action: Callable[[], int]) -> int:
     except Terminated as stop:
         return stop.code
     except CgptError as error:
+        if isinstance(error, InvalidRowsError):
+            from cgpt.cli.invalid_listing import say_invalid
+
+            say_invalid(error)
         complain(sentence_of(error))
         unreadable = isinstance(error, CheckpointError) and error.code in UNREADABLE
         return 3 if unreadable else 1

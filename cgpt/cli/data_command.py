@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, option, screen_width
+from cgpt.cli.invalid_listing import change_lines, listing, total_changes
 from cgpt.cli.layout import aligned, wrap
 from cgpt.cli.messages import t
 from cgpt.cli.models import print_json
@@ -20,13 +21,14 @@ from cgpt.cli.streams import echo
 from cgpt.cli.terminal import tell
 
 if TYPE_CHECKING:
+    from cgpt.invalid_rows import InvalidRow
     from cgpt.sources import Source
     from cgpt.tokenizer import Tokenizer
 
 # key of the report: message; a column of nothing but zeros is left out
 COUNTS = {"documents": "data_documents", "dialogues": "data_dialogues",
           "characters": "data_characters", "tokens": "data_tokens_column",
-          "dropped": "data_blank", "duplicates": "data_duplicates"}
+          "dropped": "data_blank", "duplicates": "data_duplicates", "invalid": "data_invalid"}
 EVERY = 5.0         # seconds between lines about a long preparation
 
 
@@ -38,23 +40,39 @@ EVERY = 5.0         # seconds between lines about a long preparation
 @options.threads
 @options.as_json
 def data(paths: tuple[str, ...], tokenizer: str, vocab_size: int, keep_duplicates: bool,
-         mix: tuple[tuple[str, float], ...], cache: str | None, as_json: bool) -> int:
-    """Read files as a training would, and say what is in them."""
+         skip_invalid: bool, as_text: bool, mix: tuple[tuple[str, float], ...],
+         cache: str | None, as_json: bool) -> int:
+    """Read files as a training would, and say what is in them.
+
+    1 where rows cannot be used, unless they are to be left out.
+    """
+    from cgpt.invalid_rows import InvalidRowsError
     from cgpt.run import find_vocabulary, read_sources
     from cgpt.run_config import RunConfig
 
     tell(t("reading"))
     config = RunConfig(pretrain=paths, tokenizer=tokenizer, vocab_size=vocab_size,
-                       keep_duplicates=keep_duplicates, mix=mix)
+                       keep_duplicates=keep_duplicates, skip_invalid=True, mix=mix,
+                       plain_text=paths if as_text else ())
     folder = Path(cache) if cache else None
-    sources = read_sources(config, folder, Preparing())
+    try:
+        sources = read_sources(config, folder, Preparing())
+    except InvalidRowsError as error:       # and nothing else
+        if as_json:
+            print_json({"files": [], **report_of_invalid(error.rows, error.counts)})
+        for line in () if as_json else listing(error.rows, error.counts, None):
+            echo(line)
+        return 1
     report = report_of(sources["pretrain"], find_vocabulary(config, sources, folder))
     if as_json:
         print_json(report)
     else:
         for line in lines(report, screen_width()):
             echo(line)
-    return 0
+        invalid = sources["pretrain"].invalid
+        for line in listing(invalid.rows, invalid.counts, None) if invalid else ():
+            echo(line)
+    return 1 if report["invalid"] and not skip_invalid else 0
 
 
 class Preparing:
@@ -76,10 +94,18 @@ def report_of(source: Source, tokenizer: Tokenizer) -> dict[str, Any]:
              for file, count, weight in zip(source.files, tokens, source.weights(), strict=True)]
     totals = {key: sum(file[key] for file in files) for key in (*COUNTS, "bytes")}
     return {"files": files, **totals,
+            **report_of_invalid(source.invalid.rows, source.invalid.counts),
+            "changes": total_changes(file.changes for file in source.files),
             "epoch_tokens": source.documents(tokenizer).n_tokens,
             "vocabulary": len(tokenizer), "tokenizer": tokenizer.kind,
             "fingerprint": source.fingerprint, "cache": str(source.entry) if source.entry else "",
             "cached": source.cached, "mended": list(source.mended)}
+
+
+def report_of_invalid(rows: Sequence[InvalidRow], counts: Mapping[str, int]) -> dict[str, Any]:
+    """Rows that cannot be used as `--json` has them."""
+    return {"invalid": sum(counts.values()), "invalid_by_kind": dict(counts),
+            "invalid_rows": [asdict(row) for row in rows]}
 
 
 def lines(report: dict[str, Any], width: int) -> list[str]:
@@ -95,6 +121,9 @@ def lines(report: dict[str, Any], width: int) -> list[str]:
     if len(read) > 1:
         rows.append([t("eval_all"), *(f"{report[key]:,}" for key in counts), *[""] * mixed])
     shown = aligned(rows, width)
+    for file in read:
+        for change in change_lines(file["changes"]):
+            shown += wrap(t("data_changed_in", path=file["path"], what=change), width)
     for file in report["files"]:
         if file["skipped"]:
             shown += wrap(t("data_skipped", path=file["path"],
@@ -132,6 +161,18 @@ def skip_reason(reason: str) -> str:
     return t("skip_aside") if reason.startswith("not training data") else t("skip_suffix")
 
 
+def invalid_lines(sources: Iterable[Source]) -> list[str]:
+    """What is said of the rows that are left out: how many, and the first of them."""
+    from cgpt.invalid_rows import merged
+
+    errors = [source.invalid.error() for source in sources if source.invalid]
+    if not errors:
+        return []
+    both = merged(errors)
+    first, *rest = listing(both.rows, both.counts)
+    return [t("invalid_skipped", what=first), *rest]
+
+
 def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) -> None:
     """What a training is about to read from: totals, and whatever was left out."""
     files = [file for source in sources for file in source.files]
@@ -143,6 +184,10 @@ def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) ->
             say(t("data_dropped", path=file.path, n=file.dropped))
         if file.duplicates:
             say(t("data_repeated", path=file.path, n=f"{file.duplicates:,}"))
+        for change in change_lines(file.changes):
+            say("  " + t("data_changed_in", path=file.path, what=change))
+    for line in invalid_lines(sources):
+        say(line)
     for source in sources:
         if source.mended:
             say(mended(source.entry, source.mended))

@@ -47,8 +47,8 @@ DATA_SENTENCES: dict[str, str] = {
         "RunConfig: mix 应为路径和权重的对，而不是 {value}",
     "RunConfig: the weight of {path} in mix must be between 0 and 1000, found {value}":
         "RunConfig: mix 中 {path} 的权重应在 0 到 1000 之间，而不是 {value}",
-    "mix: no file of the data is {path} or lies in it; name a file or folder of the data":
-        "mix: 数据中没有文件是 {path} 或在其中；请指定数据中的文件或文件夹",
+    "{name}: no file of the data is {path} or lies in it; name a file or folder of the data":
+        "{name}: 数据中没有文件是 {path} 或在其中；请指定数据中的文件或文件夹",
     "{phase}: the weights of --mix leave nothing to train on; give at least one above 0":
         "{phase}: 按 --mix 的权重没有可训练的内容；请至少给出一个大于 0 的权重",
     "these documents were encoded with another vocabulary than the model's; encode them with "
@@ -64,10 +64,34 @@ DATA_SENTENCES: dict[str, str] = {
     # data files
     "{path}: no usable document in it, expected items, each {expected}":
         "{path}: 没有可用的文本；每一项应为{expected}",
-    "no data: name at least one .json, .jsonl or .txt file or folder":
-        "没有数据: 请至少指定一个 .json、.jsonl 或 .txt 文件或文件夹",
-    "{path}: no .json, .jsonl or .txt file in this folder; name another one, or the files":
-        "{path}: 文件夹中没有 .json、.jsonl 或 .txt 文件；请指定其他文件夹或文件",
+    "no data: name at least one file or folder ({suffixes})":
+        "没有数据: 请至少指定一个文件或文件夹（{suffixes}）",
+    "{path}: no data in this folder, expected files whose names end in {suffixes}; name another "
+    "one, or the files":
+        "{path}: 文件夹中没有数据，应有文件名以 {suffixes} 结尾的文件；请指定其他文件夹或文件",
+    "{n} invalid rows, the first is {what}; mend them, or leave them out by skip_invalid=True":
+        "{n} 行不能用，第一处: {what}；请修改，或用 skip_invalid=True 略去",
+    "{n} invalid rows in {files} files, the first is {what}; mend them, or leave them out by "
+    "skip_invalid=True":
+        "{files} 个文件中有 {n} 行不能用，第一处: {what}；请修改，或用 skip_invalid=True 略去",
+    "{path}: reading it needs the package {name}; install the extra: pip install 'cgpt[data]'":
+        "{path}: 读取它需要软件包 {name}；请运行 pip install 'cgpt[data]'",
+    "{path}: what was packed as {name} is damaged or cut short; copy or make the file again":
+        "{path}: 以 {name} 压缩的内容已损坏或不完整；请重新复制或制作该文件",
+    "{path}: an object of more than {n} bytes unpacked; unpack the file, or make a list of its "
+    "items":
+        "{path}: 解压后超过 {n} 字节的对象；请先解压该文件，或改成若干项的列表",
+    "{path}: not a Parquet file that can be read ({detail}); make the file again":
+        "{path}: 不是可以读取的 Parquet 文件（{detail}）；请重新制作该文件",
+    "{path}, line {line}: more than {n} characters without a line end; mend the file":
+        "{path} 第 {line} 行: 超过 {n} 个字符没有换行；请修改该文件",
+    "{path}, line 1: a record that cannot be read ({reason}); mend its quotation marks":
+        "{path} 第 1 行: 无法读取的记录（{reason}）；请修改其中的引号",
+    "{path}: the column {name} occurs twice; rename one of the two":
+        "{path}: 列 {name} 重复出现；请将其中一列改名",
+    "{path}: found the columns {names}, expected text, messages, or a question and its answer, "
+    "such as instruction and output":
+        "{path}: 发现列 {names}，应有 text、messages，或一问一答，例如 instruction 和 output",
     "{path}: no such file or folder; check the path":
         "{path}: 没有这个文件或文件夹；请检查路径",
     "{path}: the name must end in {suffixes} so that the form is known; rename the file":
@@ -78,6 +102,8 @@ DATA_SENTENCES: dict[str, str] = {
         "{path}: 文件为空；请放入文本或对话",
     "{path}, item {n} (line {line}): {reason}": "{path} 第 {n} 项（第 {line} 行）: {reason}",
     "{path}, item {n}: {reason}": "{path} 第 {n} 项: {reason}",
+    "{path}, row {n}: {reason}": "{path} 第 {n} 行: {reason}",
+    "{path}: in the object around the list {reason}": "{path}: 列表外层的对象中，{reason}",
     "{path}, line {line}: {reason}": "{path} 第 {line} 行: {reason}",
     "stdin, line {line}: found byte {byte} at byte {column} of the line, expected UTF-8; convert "
     "the text, for example with iconv":

@@ -303,6 +303,26 @@ OTHER: dict[str, str] = {
     "found {found} under '{key}', expected a string": "'{key}' 为{found}，应为字符串",
     "found {found}, expected {expected}": "发现{found}，应为{expected}",
     "message {n} is {found}, expected an object": "第 {n} 条消息为{found}，应为对象",
+    "the key {name} occurs twice in one object; remove one of the two":
+        "一个对象中键 {name} 重复出现；请删去其一",
+    "a value of the type {type}": "类型为 {type} 的值",
+    "message {n} holds a part of the type {name}, expected text":
+        "第 {n} 条消息含有类型为 {name} 的部分，应为文本",
+    "message {n} holds {found} among its parts, expected text":
+        "第 {n} 条消息的各部分中有{found}，应为文本",
+    "a row of more than {n} bytes; divide it": "超过 {n} 字节的一行；请分开",
+    "found {n} cells, expected {most} as in the first line":
+        "发现 {n} 格，应为 {most} 格，如第一行所示",
+    "a record that cannot be read ({reason}); mend its quotation marks":
+        "无法读取的记录（{reason}）；请修改其中的引号",
+    "broken JSON ({reason}), found {text}; mend the file":
+        "JSON 有误（{reason}），发现 {text}；请修改该文件",
+    "broken JSON ({reason}), found the end; mend the file":
+        "JSON 有误（{reason}），到此结束；请修改该文件",
+    "found byte {byte} at byte {column} of the line, expected UTF-8{guess}; convert the file, for "
+    "example with iconv -f {name} -t UTF-8":
+        "第 {column} 个字节为 {byte}，应为 UTF-8{guess}；请转换文件编码，"
+        "例如 iconv -f {name} -t UTF-8",
     "message {n} has {what}, expected 'role' and 'content' (or 'from' and 'value')":
         "第 {n} 条消息{what}，应有 'role' 和 'content'（或 'from' 和 'value'）",
     "broken JSON at line {line}, column {column}": "第 {line} 行第 {column} 列 JSON 有误",
@@ -344,6 +364,9 @@ PYTHON: dict[str, str] = {
     "invalid start byte": "无效的起始字节",
     "invalid continuation byte": "无效的后续字节",
     "unexpected end of data": "数据意外结束",
+    "',' expected after '\"'": "引号之后应为分隔符",
+    "field larger than field limit ({size})": "一格超过 {size} 个字符",
+    "line contains NUL": "一行中有 NUL 字符",
     "{reason} (at line {line}, column {column})": "第 {line} 行第 {column} 列: {reason}",
     "{reason} (at end of document)": "文件结尾: {reason}",
     "Invalid value": "无效的值",

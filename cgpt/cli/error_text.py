@@ -25,7 +25,11 @@ _NARROW = re.compile("[!-~]")
 
 def localized(error: CgptError) -> str:
     """The error's sentence, in Chinese where that is the language and a template fits."""
-    text = str(error)
+    return in_this_language(str(error))
+
+
+def in_this_language(text: str) -> str:
+    """A sentence of the library, in Chinese where that is the language and a template fits."""
     return text if language() == "en" else translated(text)
 
 

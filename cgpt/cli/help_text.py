@@ -142,6 +142,12 @@ OPTIONS: dict[str, tuple[str, str]] = {
                   "kind of vocabulary (words by default), or a .json or .bin that holds one"),
     "keep_duplicates": ("保留逐字重复的文本和对话 (默认去掉)",
                         "keep what is there twice, letter by letter (left out by default)"),
+    "skip_invalid": ("略去不能用的行 (默认列出后停止)",
+                     "leave out rows that cannot be used (by default they are listed, and that "
+                     "is the end)"),
+    "as_text": ("预训练文件中的字符串一律当作文本，看起来像对话的也是",
+                "strings of the files for pre-training are texts, even where they look like a "
+                "dialogue"),
     "mix": ("每轮取 PATH 处数据 F 次 (可为小数；0 不取)，可多次",
             "take the data at PATH F times an epoch (a fraction takes a part, another one each "
             "epoch); repeatable"),

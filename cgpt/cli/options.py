@@ -187,6 +187,8 @@ class Mix(ParamType[tuple[str, float]]):
 cache = option("--cache", metavar="DIR")
 corpus = _group(
     option("--keep-duplicates", is_flag=True),
+    option("--skip-invalid", is_flag=True),
+    option("--as-text", is_flag=True),
     option("--mix", type=Mix(), multiple=True, metavar="PATH=F"),
     cache)
 

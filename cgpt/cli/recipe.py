@@ -34,40 +34,50 @@ def local_data() -> tuple[str, ...]:
                  if path.is_file())
 
 
-def split_by_kind(paths: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_by_kind(paths: Iterable[str],
+                  as_text: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(files for pre-training, files for chat): those with dialogues are for chat.
 
-    A file with both is in both. Raises DataError where one cannot be read.
+    A file with both is in both. Rows that cannot be used say nothing.
+    Raises DataError where a file cannot be read.
     """
-    from cgpt.readers import find_files
+    from cgpt.data_files import find_files
 
     found: dict[str, list[str]] = {"texts": [], "dialogues": []}
     for path, skipped in find_files(paths):
-        for kind in () if skipped else kinds_in(path):
+        for kind in () if skipped else kinds_in(path, as_text):
             found[kind].append(path)
     return tuple(found["texts"]), tuple(found["dialogues"])
 
 
-def kinds_in(path: str) -> set[str]:
-    """Whether a file holds "texts", "dialogues" or both; of a large one its beginning decides."""
-    from cgpt.readers import LARGE, Reading
+def kinds_in(path: str, as_text: bool = False) -> set[str]:
+    """Whether a file holds "texts", "dialogues" or both; of a large one its beginning decides.
+
+    One of which no row can be used counts as texts: reading it as such says what is wrong.
+    """
+    from cgpt.invalid_rows import InvalidRowsError
+    from cgpt.readers import LARGE, Reading, data_size
 
     found: set[str] = set()
-    for number, item in enumerate(Reading([path])):
-        found.add("texts" if isinstance(item, str) else "dialogues")
-        if len(found) == 2 or (number >= BEGINNING and os.path.getsize(path) > LARGE):
-            break
+    large = data_size(path, LARGE) > LARGE
+    try:
+        for number, item in enumerate(Reading([path], skip_invalid=True, as_text=as_text)):
+            found.add("texts" if isinstance(item, str) else "dialogues")
+            if len(found) == 2 or (number >= BEGINNING and large):
+                break
+    except InvalidRowsError:
+        found.add("texts")
     return found
 
 
-def default_recipe(preset: str | None) -> RunConfig:
-    """The tuned recipe on data/*.json of the current directory, else on the packaged data."""
+def default_recipe(preset: str | None, as_text: bool = False) -> RunConfig:
+    """The tuned recipe on the data of the current directory, else on the packaged data."""
     from cgpt.run_config import default_run
 
     config = default_run(preset or "small")
     found = local_data()
     if found:
-        pretrain, chat = split_by_kind(found)
+        pretrain, chat = split_by_kind(found, as_text)
         config = replace(config, pretrain=pretrain, chat=chat)
     return config
 
@@ -96,8 +106,9 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
     check_init(values)
     shape = shape_of(values.get("init"))
     pretrain, chat = (tuple(values.get(name) or ()) for name in ("pretrain", "chat"))
+    as_text = bool(values.get("as_text"))
     if values.get("data"):
-        more = split_by_kind(values["data"])
+        more = split_by_kind(values["data"], as_text)
         pretrain, chat = pretrain + more[0], chat + more[1]
     if pretrain or chat:
         from cgpt.run_config import default_run
@@ -105,12 +116,16 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
         config = replace(default_run(values.get("preset") or "small"), pretrain=pretrain,
                          chat=chat)
     else:
-        config = default_recipe(values.get("preset"))
+        config = default_recipe(values.get("preset"), as_text)
     changes = {key: values[key] for key in ("init", *SHAPE, "vocab_size", "seed", "tokenizer")
                if values.get(key) is not None}
-    changes.update({key: values[key] for key in ("keep_duplicates", "mix") if values.get(key)})
+    changes.update({key: values[key] for key in ("keep_duplicates", "skip_invalid", "mix")
+                    if values.get(key)})
     if fields:
         config = with_fields(config, fields)
+    if as_text:     # --chat is for dialogues, whatever they are written as
+        named = {*(values.get("chat") or ())}
+        changes["plain_text"] = tuple(path for path in config.pretrain if path not in named)
     config = replace(config, **changes)
     both = {key: values[key] for key in TRAIN_FIELDS if values.get(key) is not None}
     if values.get("batch_size"):
