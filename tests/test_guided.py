@@ -294,7 +294,7 @@ def test_save_in_the_chat_puts_a_bare_name_where_it_is_found_again(
     assert code == 0 and f"✅ 模型已保存: {saved}\n" in shown
     assert load_model_auto(place / saved).training_state.step == 3
     listed = saved.startswith(("checkpoints/", "exports/"))
-    assert (f"用 cgpt chat {saved} 与它对话" in shown) == (not listed)
+    assert (f"打开: cgpt chat {saved}\n" in shown) == (not listed)
     again = guided(place, "n\n\n")[1] if listed else ""
     assert not listed or f"  ✓ {saved}\n" in again
 

@@ -23,7 +23,8 @@ from cgpt.cli.streams import has_stray_bytes
 from cgpt.tokenizer import FIRST_BYTE
 
 SHORT = ("--max-new-tokens", "3")
-TALK = ("chat", MODEL, *SHORT, "--session", "talk.json")
+LETTER = f"{FIRST_BYTE + ord('a')}=100000"      # a logit bias: every token is this letter
+TALK = ("chat", MODEL, *SHORT, "--session", "talk.json", "--logit-bias", LETTER)
 BLOCK = "第一行\n  第二行\n\n最后一行"
 PASTED = "\x1b[200~" + BLOCK.replace("\n", "\r") + "\x1b[201~"
 ESC = f"{FIRST_BYTE + 0x1b}=100000"     # logit bias of the byte ESC
@@ -252,6 +253,14 @@ def test_no_text_makes_writing_fail(place: Path) -> None:
             stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE,
             env=environment(PYTHONIOENCODING=encoding, PYTHONUTF8="0"))
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_chinese_arguments_where_the_locale_is_ascii(place: Path) -> None:
+    done = subprocess.run(
+        [*CGPT, *TALK, "-p", "你好", "--system", "谢谢"], cwd=place, stdin=subprocess.DEVNULL,
+        capture_output=True, timeout=PATIENCE,
+        env=environment(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"))
+    assert (done.returncode, done.stderr) == (0, b"") and asked(place / "talk.json") == ["你好"]
 
 
 def test_stray_bytes_are_known() -> None:

@@ -163,7 +163,7 @@ class GuidedRun:
             count += 1
             terminal.say(t("layer_rebuilt", i=count))
 
-        terminal.say(t("loading", path=path))
+        terminal.note(t("loading", path=path))
         llm = load_model_auto(path, training=True, progress=rebuilt)
         terminal.say()
         terminal.say(t("loaded"))

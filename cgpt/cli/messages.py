@@ -75,10 +75,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "ask_overwrite": ("文件已存在，是否覆盖 {path}? (y/n): ",
                       "The file exists, overwrite {path}? (y/n): "),
     "model_saved": ("✅ 模型已保存: {path}", "✅ Model saved: {path}"),
-    "saved_aside": ("💡 引导运行只列出 checkpoints/ 和 exports/ 中的模型；"
-                    "用 cgpt chat {path} 与它对话",
-                    "💡 The guided run lists checkpoints/ and exports/ only; cgpt chat {path} "
-                    "opens this model"),
+    "saved_aside": ("💡 引导运行不会列出它；打开: cgpt chat {path}",
+                    "💡 The guided run does not list it; to open it: cgpt chat {path}"),
     "save_cancelled": ("✗ 已取消保存", "✗ Not saved"),
     "need_file": ("文件名只能是一行。", "A file name is one line."),
     "ask_command_word": ("'{word}' 像是命令，用作文件名吗? (y/n): ",
@@ -118,10 +116,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
                    "💡 Pasted lines are one message, which Enter sends"),
     "hint_ctrl_c": ("💡 Ctrl-C 停止回答，Ctrl-D 退出程序",
                     "💡 Ctrl-C stops an answer, Ctrl-D leaves"),
-    "hint_cancel": ("💡 保存时输入 n 或按 Ctrl-C 取消；只写文件名则存入 checkpoints/ "
-                    "(JSON 存入 exports/)",
-                    "💡 While saving, n or Ctrl-C cancels; a bare name goes to checkpoints/ "
-                    "(JSON: exports/)"),
+    "hint_cancel": ("💡 保存时输入 n 或按 Ctrl-C 取消；只写文件名则存入 checkpoints/",
+                    "💡 While saving, n or Ctrl-C cancels; a bare name goes to checkpoints/"),
     "user": ("👤 用户: ", "👤 You: "),
     "model": ("🤖 模型: ", "🤖 Model: "),
     "session_goes_on": ("接着上次的对话，已有 {n} 轮", "Going on with the dialogue of {n} turns"),

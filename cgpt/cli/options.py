@@ -11,7 +11,7 @@ from cgpt.cli.app import Decorator, Function, Number, OneOf, ParamType, option
 from cgpt.cli.messages import t
 from cgpt.cli.samples import EVERY
 from cgpt.cli.saving import CHECKPOINTS
-from cgpt.cli.streams import has_stray_bytes
+from cgpt.cli.streams import as_utf8
 from cgpt.cli.view_text import FORMATS
 from cgpt.config import FORMS, MOST, OPTIMIZERS, PRESETS, SCHEDULES, SHAPE
 
@@ -96,11 +96,11 @@ class Text(ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None,
                 ctx: click.Context | None) -> str:
-        text = str(value)
+        text = as_utf8(str(value))
+        if text is None:
+            self.fail(t("text_not_utf8"), param, ctx)
         if not text and not self.empty:
             self.fail(t("empty_text"), param, ctx)
-        if has_stray_bytes(text):
-            self.fail(t("text_not_utf8"), param, ctx)
         return text
 
     def split_envvar_value(self, rv: str) -> list[str]:

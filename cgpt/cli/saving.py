@@ -190,7 +190,7 @@ class Keeper:
         self.saved_paths.append(path)
         self.terminal.say(t(message, path=path))
         if not found_again(path):
-            self.terminal.note(t("saved_aside", path=shlex.quote(path)))
+            self.terminal.say(t("saved_aside", path=shlex.quote(path)))
         return True
 
     def rescue(self) -> bool:
@@ -217,4 +217,4 @@ class Keeper:
     def _tell(self, text: str) -> None:
         """Say it where somebody still listens: the terminal may be gone."""
         with suppress(OSError, ValueError):
-            self.terminal.say(text)
+            self.terminal.note(text)

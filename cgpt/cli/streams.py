@@ -66,6 +66,19 @@ def has_stray_bytes(text: str) -> bool:
     return any("\udc80" <= char <= "\udcff" for char in text)
 
 
+def as_utf8(text: str) -> str | None:
+    """The text that the bytes of a stream or of an argument are, None where they are not UTF-8.
+
+    Bytes beyond a locale's encoding (LC_ALL=C) come as stray ones and may be UTF-8 all the same.
+    """
+    if not has_stray_bytes(text):
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return None
+
+
 def read_stdin() -> str:
     """All of stdin, where that is no terminal; "" where there is none.
 

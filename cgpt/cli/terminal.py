@@ -17,7 +17,7 @@ from typing import Any, TextIO, TypeVar
 
 from cgpt.cli.layout import box, cut, wrap
 from cgpt.cli.messages import t
-from cgpt.cli.streams import BYTE_ORDER_MARK, checked, echo, has_stray_bytes, shown
+from cgpt.cli.streams import BYTE_ORDER_MARK, as_utf8, checked, echo, shown
 from cgpt.errors import DataError
 
 Value = TypeVar("Value")
@@ -104,11 +104,11 @@ class Terminal:
         """
         while True:
             try:
-                answer = self._edited(prompt) if self._edit else self._read(prompt)
+                answer = as_utf8(self._edited(prompt) if self._edit else self._read(prompt))
             except (EOFError, KeyboardInterrupt, DataError):
                 self.say()
                 raise
-            if not has_stray_bytes(answer):
+            if answer is not None:
                 break
             self.note(t("not_utf8"))
         if remember and self._edit and answer.strip():
