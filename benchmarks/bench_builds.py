@@ -1,6 +1,7 @@
 """Two builds of cgpt side by side: is this one as fast as that of another environment?
 
-    python benchmarks/bench_builds.py --other PYTHON [--repeats 15] [--config S,M] [--json]
+    python benchmarks/bench_builds.py --other PYTHON [--repeats 15] [--config S,M] [--seconds 0.5]
+                                      [--json]
 
 PYTHON is the interpreter of an environment in which the other build is installed. Each build runs
 in a process of its own that stays alive; they take turns, so that what the machine does meanwhile
@@ -24,7 +25,6 @@ SHAPES = {      # layers, heads, width, ffn, vocabulary, tokens of a sequence, s
     "M": (6, 6, 384, 1536, 8192, 256, 8),
 }
 KINDS = ("train", "decode", "decode int8", "batch of 8")
-LEAST_SECONDS = 0.5         # of one timed turn
 PROMPT, NEW = 16, 64
 
 
@@ -58,7 +58,7 @@ def task(kind: str, shape: str) -> Callable[[], int]:
     return answer
 
 
-def serve() -> None:
+def serve(seconds: float) -> None:
     """The worker: for each line "kind/shape" on stdin, tokens/s on stdout."""
     tasks: dict[str, Callable[[], int]] = {}
     for line in sys.stdin:
@@ -67,7 +67,7 @@ def serve() -> None:
             tasks[name] = task(*name.split("/"))
             tasks[name]()
         tokens, began = 0, time.perf_counter()
-        while time.perf_counter() - began < LEAST_SECONDS:
+        while not tokens or time.perf_counter() - began < seconds:
             tokens += tasks[name]()
         print(tokens / (time.perf_counter() - began), flush=True)
 
@@ -75,10 +75,11 @@ def serve() -> None:
 class Build:
     """A worker process of one interpreter."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, seconds: float) -> None:
         # Idle threads of one build must not spin beside the other.
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-        self.process = subprocess.Popen([python, os.path.abspath(__file__), "--serve"], text=True,
+        self.process = subprocess.Popen([python, os.path.abspath(__file__), "--serve",
+                                         f"--seconds={seconds}"], text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         env=environment)
 
@@ -100,13 +101,14 @@ def main() -> None:
     parser.add_argument("--other", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--config", default="S,M")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.5, help="least length of a timed turn")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve()
+        serve(options.seconds)
         return
-    builds = Build(sys.executable), Build(options.other)
+    builds = (Build(sys.executable, options.seconds), Build(options.other, options.seconds))
     found = {}
     for name in (f"{kind}/{shape}" for shape in options.config.split(",") for kind in KINDS):
         for build in builds:

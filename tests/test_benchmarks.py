@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +17,7 @@ import pytest
 
 from cgpt import kernels
 from cgpt.cli import bench_command
-from cgpt.cli.bench import grids, inside, measure, ours, workers
+from cgpt.cli.bench import grids, inside, machine, measure, ours, workers
 from cgpt.cli.bench.clock import KernelClock
 from cgpt.cli.bench.machine import fastest
 from cgpt.cli.bench.measure import Skip
@@ -40,7 +39,7 @@ SHORT = {
                           "--steps", "2", "--set", "n_embd=32", "n_layer=1", "n_head=2",
                           "n_ff=64", "vocab_size=600", "batch_tokens=256",
                           *(["--sides", "cgpt", "trigram"] if not find_spec("torch") else [])],
-    "bench_builds.py": ["--config", "S", "--repeats", "1"],
+    "bench_builds.py": ["--config", "S", "--repeats", "1", "--seconds", "0"],
     "bench_beam.py": ["--new", "5", "--repeats", "1"],
     "bench_lora.py": ["--preset", "tiny", "--tokens", "256", "--repeats", "1"],
     "bench_mpi.py": ["--preset", "tiny", "--steps", "2"],
@@ -53,12 +52,37 @@ SHORT = {
 }
 
 
-def run(name: str, *more: str) -> Any:
-    done = subprocess.run([sys.executable, str(BENCHMARKS / name), *SHORT[name], "--json", *more],
-                          capture_output=True, text=True,
-                          env={**os.environ, "PYTHONIOENCODING": "utf-8"})
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+TINY = Shape(3, 4, 128, 192, 300, 16, 2)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is measured for long; two threads, whatever the other tests have."""
+    threads = kernels.get_num_threads()
+    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.001)
+    monkeypatch.setattr(machine, "PEAK_SECONDS", 0.001)
+    monkeypatch.setattr(machine, "READ", 1 << 20)
+    monkeypatch.setitem(SHAPES, "S", TINY)
+    kernels.set_num_threads(2)
+    yield
+    kernels.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(brief: None, monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """run(script, *more): what the script prints as JSON, in this process, on a tiny shape."""
+    def as_script(name: str, *more: str) -> Any:
+        path = str(BENCHMARKS / name)
+        monkeypatch.setattr(sys, "argv", [path, *SHORT[name], "--json", *more])
+        capfd.readouterr()
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as end:
+            assert not end.code, capfd.readouterr().err[-2000:]
+        return json.loads(capfd.readouterr().out)
+
+    return as_script
 
 
 def test_every_benchmark_is_run() -> None:
@@ -66,15 +90,15 @@ def test_every_benchmark_is_run() -> None:
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_short_run(name: str) -> None:
+def test_short_run(run: Callable[..., Any], name: str) -> None:
     assert run(name)
 
 
-def test_both_ways_of_a_beam_search_find_the_same() -> None:
+def test_both_ways_of_a_beam_search_find_the_same(run: Callable[..., Any]) -> None:
     assert run("bench_beam.py", "--config", "S", "--beam", "3")["same"] is True
 
 
-def test_import_brings_in_nothing_heavy() -> None:
+def test_import_brings_in_nothing_heavy(run: Callable[..., Any]) -> None:
     """`import cgpt` brings in nothing heavy, whatever public name is used."""
     assert run("bench_startup.py")["heavy_imports"] == []
 
@@ -172,9 +196,6 @@ def test_what_a_side_is_told_of_threads(monkeypatch: pytest.MonkeyPatch) -> None
     assert not any(peer.endswith("-1") for one in BENCHES.values() for peer in one.peers)
 
 
-TINY = Shape(3, 4, 128, 192, 300, 16, 2)
-
-
 @pytest.mark.peer
 @pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
 def test_peers_decode_the_same_model(tmp_path: Path, weights: str) -> None:
@@ -206,21 +227,19 @@ def test_peers_decode_the_same_model(tmp_path: Path, weights: str) -> None:
 # ---- short runs of what has no script of its own ---------------------------------------------
 
 
-def measured(what: str, monkeypatch: pytest.MonkeyPatch, **more: Any) -> list[dict[str, Any]]:
-    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.001)
-    monkeypatch.setitem(SHAPES, "S", TINY)
+def measured(what: str, **more: Any) -> list[dict[str, Any]]:
     results = bench_command.measure([what], 1, **more)["results"]
     assert all(one["bench"] == what and one["values"] for one in results)
     return results
 
 
-def test_grids_leave_out_what_takes_too_long(monkeypatch: pytest.MonkeyPatch,
+def test_grids_leave_out_what_takes_too_long(brief: None, monkeypatch: pytest.MonkeyPatch,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(grids, "MOST_FLOPS", 3e9)
-    small = measured("small", monkeypatch)
+    small = measured("small")
     assert "C256 L2 B1 T16" in [one["name"] for one in small]
     assert "C512 L4 B4 T64" in capsys.readouterr().err and len(small) < 36
-    assert [one["name"] for one in measured("sweep", monkeypatch)] == [
+    assert [one["name"] for one in measured("sweep")] == [
         "C256 L4 B1 T16", "C256 L4 B1 T64"]
 
 
@@ -247,11 +266,10 @@ def test_the_peak_is_named_after_the_set_in_use_where_that_is_as_fast() -> None:
     assert fastest({"generic": 20.0, "avx2": 100.0}, "generic") == "avx2"
 
 
-def test_a_grid_tells_its_least_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_tells_its_least_ratio(brief: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """cgpt beside itself with one thread: a ratio at each shape, the least one at the end."""
     monkeypatch.setattr(grids, "MOST_FLOPS", 1.2e9)
     run_ = Settings("S", ("cgpt-1",), 1, 2, lambda *what: None)
-    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.001)
     *found, least = grids.bench_sweep(run_)
     ratios = [one for one in found if one.to == "cgpt-1"]
     assert ratios and least.median == min(one.median for one in ratios)
@@ -265,27 +283,28 @@ def test_memory_that_is_not_there_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     grids.require_room(TINY)
 
 
-def test_cgpt_against_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    many, one, ratio = measured("threads", monkeypatch, config="S")
+def test_cgpt_against_itself(brief: None) -> None:
+    many, one, ratio = measured("threads", config="S")
     assert ratio["median"] == pytest.approx(many["median"] / one["median"])
-    (same,) = measured("bits", monkeypatch)
+    (same,) = measured("bits")
     assert same["median"] == 1.0
-    (share,) = measured("share", monkeypatch)
+    (share,) = measured("share")
     assert 0 < share["median"] < 100
 
 
-def test_recompute_reaches_the_side_that_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recompute_reaches_the_side_that_is_measured(brief: None,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     monkeypatch.setattr(ours, "GPT", lambda *what, **more: built.append(more) or GPT(*what, **more))
     form = vars(TINY)
     assert ours.train(form, 0.001, recompute=True)() > 0 and ours.train(form, 0.001)() > 0
     assert [one["recompute"] for one in built] == [True, False]
-    assert measured("train", monkeypatch, recompute=True)
+    assert measured("train", recompute=True)
 
 
-def test_other_bits_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_bits_are_noticed(brief: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inside, "alone", lambda *what: [["a", "a", "b", "a"]])
-    (same,) = measured("bits", monkeypatch)
+    (same,) = measured("bits")
     assert same["median"] == 0.0
 
 
@@ -317,26 +336,26 @@ def test_operations_of_kernels_are_those_of_a_step(monkeypatch: pytest.MonkeyPat
     assert calls["attention_backward"].work == 10 * TINY.n_layer * TINY.n_embd * pairs
 
 
-def test_products_and_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = measured("products", monkeypatch)
+def test_products_and_roofline(brief: None) -> None:
+    found = measured("products")
     assert {one["side"] for one in found} == {"cgpt", "blas", "blas-slices-1"}
     assert len({one["name"] for one in found}) == 15
-    assert {one["name"] for one in measured("roofline", monkeypatch)} > {
+    assert {one["name"] for one in measured("roofline")} > {
         "linear_forward", "attention_backward", "adamw", "all kernels"}
 
 
-def test_startup_and_packing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert [one["name"] for one in measured("startup", monkeypatch)] == [
+def test_startup_and_packing(brief: None, tmp_path: Path) -> None:
+    assert [one["name"] for one in measured("startup")] == [
         "first training step", "first token"]
     path = tmp_path / "chat.json"
     dialogue = {"messages": [{"role": "user", "content": "你好"},
                              {"role": "assistant", "content": "你好，很高兴见到你。"}]}
     path.write_text(json.dumps([dialogue] * 5), "utf-8")
-    (epoch,) = measured("packing", monkeypatch, data=(str(path),))
+    (epoch,) = measured("packing", data=(str(path),))
     assert epoch["note"].startswith("1 steps, ")
     path.write_text(json.dumps(["一段文字。"]), "utf-8")
     with pytest.raises(ConfigError, match="needs dialogues"):
-        measured("packing", monkeypatch, data=(str(path),))
+        measured("packing", data=(str(path),))
 
 
 @pytest.mark.peer

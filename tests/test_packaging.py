@@ -38,7 +38,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
          "--wheel-dir", str(folder), str(source)],
-        capture_output=True, text=True, env={**os.environ, "CGPT_OPENMP": "0", "CGPT_BUILD_ISA": ""})
+        capture_output=True, text=True,
+        env={**os.environ, "CGPT_OPENMP": "0", "CGPT_BUILD_ISA": ""})
     assert done.returncode == 0, done.stderr[-2000:]
     return next(folder.glob("*.whl"))
 

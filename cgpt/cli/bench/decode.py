@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any
 
-from cgpt.cli.bench import measure
+from cgpt.cli.bench import machine, measure
 from cgpt.cli.bench.measure import Measurement, Skip, ratio
 from cgpt.cli.bench.shapes import NEW, SHAPES, Shape
 from cgpt.cli.bench.table import Settings
-from cgpt.cli.bench.train import READ, compared, memories
+from cgpt.cli.bench.train import compared, memories
 from cgpt.cli.bench.workers import Crew, Rounds, Worker
 
 # Sides whose best number of threads depends on the shape: measured with all and with one.
@@ -43,7 +43,7 @@ def bench_decode(run: Settings) -> Iterator[Measurement]:
         size = round(BYTES[run.weights] * shape.matmul_parameters)
         tasks["machine"] = ("peaks", {
             "threads": run.threads, "seconds": measure.LEAST_SECONDS, "products": [],
-            "reads": {"memory read": READ, "read of as many bytes": size}})
+            "reads": {"memory read": machine.READ, "read of as many bytes": size}})
         with Crew(tasks, run.threads, run.tell) as crew:
             found = crew.measure(tasks, run.repeats)
     yield from results(found, size, run)

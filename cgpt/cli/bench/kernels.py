@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.cli.bench import measure
-from cgpt.cli.bench.machine import PEAK_SECONDS, best_set, multiply_adds
+from cgpt.cli.bench import machine, measure
+from cgpt.cli.bench.machine import best_set, multiply_adds
 from cgpt.cli.bench.measure import Measurement, ratio, repeated
 from cgpt.cli.bench.shapes import SHAPES, Shape
 from cgpt.cli.bench.table import Settings
@@ -20,7 +20,7 @@ def bench_kernels(run: Settings) -> Iterator[Measurement]:
     a share of the multiply-adds that the machine can do, measured in turn."""
     isa, module = best_set(run.threads)
     yield Measurement("multiply-add peak", "GFLOP/s", [
-        multiply_adds(module, run.threads, PEAK_SECONDS) for _ in range(run.repeats)],
+        multiply_adds(module, run.threads, machine.PEAK_SECONDS) for _ in range(run.repeats)],
         "machine", note=isa)
     for label, work, action in kernel_actions(SHAPES[run.config]):
         once = repeated(action, measure.LEAST_SECONDS)
@@ -28,7 +28,7 @@ def bench_kernels(run: Settings) -> Iterator[Measurement]:
         for _ in range(run.repeats):
             times.append(once())
             if work:
-                peaks.append(multiply_adds(module, run.threads, PEAK_SECONDS))
+                peaks.append(multiply_adds(module, run.threads, machine.PEAK_SECONDS))
         yield Measurement(label, "ms", [1e3 * value for value in times], config=run.config,
                           higher=False)
         if work:

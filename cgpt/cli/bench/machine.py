@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +21,7 @@ from cgpt.cli.bench.shapes import operands
 TRIAL = 0.05        # seconds a trial of one instruction set
 AS_FAST = 0.95      # of the fastest: where two sets are equal, a trial may favour either
 PEAK_SECONDS = 0.05     # of one look at what the machine can do, beside what is measured
+READ = 512 << 20        # bytes that the memory's bandwidth is measured over
 SQUARE = 1024       # side of the matrices of a product beside the model's own
 
 
@@ -37,8 +38,9 @@ def multiply_adds(module: ModuleType, threads: int, seconds: float) -> float:
     return work / spent / 1e9
 
 
+@cache
 def best_set(threads: int) -> tuple[str, ModuleType]:
-    """The instruction set, of those compiled, that multiplies and adds the fastest here.
+    """The instruction set, of those compiled, that multiplies and adds the fastest here; tried once.
 
     It is the one in use where that is as fast as any, so that bench names what info names.
     """

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cgpt.cli.bench import measure
-from cgpt.cli.bench.machine import PEAK_SECONDS
+from cgpt.cli.bench import machine, measure
 from cgpt.cli.bench.measure import Measurement, ratio
 from cgpt.cli.bench.shapes import SHAPES
 from cgpt.cli.bench.table import Settings
-from cgpt.cli.bench.train import READ, compared
+from cgpt.cli.bench.train import compared
 from cgpt.cli.bench.workers import Crew
 
 DIRECTIONS = ("forward", "backward_input", "backward_weight")
@@ -21,7 +20,7 @@ def bench_products(run: Settings) -> Iterator[Measurement]:
     rows as a training batch has or as are asked for: cgpt, NumPy's BLAS with its own threads, the
     same with one thread on each slice, PyTorch."""
     shape = SHAPES[run.config]
-    peak = ("peaks", {"threads": run.threads, "seconds": PEAK_SECONDS, "products": [],
+    peak = ("peaks", {"threads": run.threads, "seconds": machine.PEAK_SECONDS, "products": [],
                       "reads": {}})
     with Crew(("cgpt", "blas", "blas-slices-1", *run.peers, "machine"), run.threads,
               run.tell) as crew:
@@ -43,8 +42,8 @@ def bench_roofline(run: Settings) -> Iterator[Measurement]:
     over that: its multiply-adds at their peak, or each of its arrays through memory once,
     whichever takes longer. What the caches hold can be faster than memory: above 1 then."""
     details = {"shape": vars(SHAPES[run.config]), "seconds": measure.LEAST_SECONDS}
-    peaks: dict[str, Any] = {"threads": run.threads, "seconds": PEAK_SECONDS, "products": [],
-             "reads": {"memory": READ}}
+    peaks: dict[str, Any] = {"threads": run.threads, "seconds": machine.PEAK_SECONDS,
+                             "products": [], "reads": {"memory": machine.READ}}
     with Crew(("cgpt", "machine"), run.threads, run.tell) as crew:
         found = crew.measure({"cgpt": ("roofline", details), "machine": ("peaks", peaks)},
                              run.repeats).values

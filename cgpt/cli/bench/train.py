@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cgpt.cli.bench import measure
+from cgpt.cli.bench import machine, measure
 from cgpt.cli.bench.measure import Measurement, best, ratio
 from cgpt.cli.bench.shapes import SHAPES, Shape
 from cgpt.cli.bench.table import TORCH, Settings
 from cgpt.cli.bench.workers import Crew, Rounds
 
-READ = 512 << 20        # bytes that the memory's bandwidth is measured over
 MEGABYTE = 1e6
 
 
@@ -34,7 +33,7 @@ def peak_details(shape: Shape, threads: int) -> dict[str, Any]:
     """What the machine's side is told: how many threads, which products of the model."""
     N, C, F = shape.tokens, shape.n_embd, shape.n_ff
     return {"threads": threads, "seconds": measure.LEAST_SECONDS,
-            "products": [[N, C, 3 * C], [N, C, F], [N, F, C]], "reads": {"memory": READ}}
+            "products": [[N, C, 3 * C], [N, C, F], [N, F, C]], "reads": {"memory": machine.READ}}
 
 
 def compared(found: Rounds, name: str, unit: str, config: str, group: Iterable[str] = TORCH,
