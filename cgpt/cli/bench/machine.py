@@ -40,7 +40,7 @@ def multiply_adds(module: ModuleType, threads: int, seconds: float) -> float:
 
 @cache
 def best_set(threads: int) -> tuple[str, ModuleType]:
-    """The instruction set, of those compiled, that multiplies and adds the fastest here; tried once.
+    """The instruction set, of those compiled, that multiplies and adds fastest; tried once.
 
     It is the one in use where that is as fast as any, so that bench names what info names.
     """
