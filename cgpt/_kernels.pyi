@@ -140,8 +140,10 @@ def cross_entropy(
     scale: float,
     gradient: bool = True,
     smoothing: float = 0,
+    weights: _Floats | None = None,
 ) -> None:
-    """losses (N,); logits (N, V) become scale * (softmax - wanted); target -1 is ignored."""
+    """losses (N,); logits (N, V) become scale * weight * (softmax - wanted); target -1 is ignored.
+    """
 
 def adamw(
     data: _Floats,

@@ -1,4 +1,4 @@
-"""Checks of the integer arrays and the texts that callers hand over."""
+"""Checks of the arrays and the texts that callers hand over."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cgpt.config import plain
 from cgpt.errors import DataError, shown
 
 Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
 
 
 def int32(what: str, values: ArrayLike, least: int, end: int) -> Ints:
@@ -29,9 +30,38 @@ def int32(what: str, values: ArrayLike, least: int, end: int) -> Ints:
     return np.ascontiguousarray(array, np.int32)
 
 
-def expect_shape(what: str, array: Ints, shape: tuple[int, ...]) -> None:
+def float32(what: str, values: ArrayLike) -> Floats:
+    """C-contiguous float32, the same array where it is that already.
+
+    Raises DataError for all but real numbers that are finite as float32.
+    """
+    found = real(what, values)
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(found, np.float32)
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = np.broadcast_to(found, array.shape)[~finite].flat[0]
+        raise DataError(f"{what}: found {bad}, expected finite numbers that float32 can hold")
+    return array
+
+
+def real(what: str, values: ArrayLike) -> NDArray[np.generic]:
+    """An array of real numbers of any type. Raises DataError for anything else."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise DataError(f"{what}: found rows of unlike length, expected a rectangular array"
+                        ) from None
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{what}: found {array.dtype}, expected real numbers")
+    return array
+
+
+def expect_shape(what: str, array: NDArray[Any], shape: tuple[int, ...],
+                 like: str = "ids") -> None:
+    """Raises DataError for another shape than the one that `like` have."""
     if array.shape != shape:
-        raise DataError(f"{what}: found shape {array.shape}, expected {shape} as the ids have")
+        raise DataError(f"{what}: found shape {array.shape}, expected {shape} as the {like} have")
 
 
 def text_list(owner: str, texts: Any) -> list[str]:

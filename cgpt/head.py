@@ -47,23 +47,35 @@ class Head(Layer):
         return logits
 
     def loss(self, x: Floats, targets: Ints, scale: float | None, *,
-             add: bool, smoothing: float = 0.0) -> float:
-        """Sum of the losses; with `add` most of backward is done too.
+             add: bool, smoothing: float = 0.0, weights: Floats | None = None) -> float:
+        """Sum of the losses, each times its weight; with `add` most of backward is done too.
 
-        x (R, C), targets (R,); scale of the gradient, default 1 / R; smoothing of the targets as
-        in the cross_entropy kernel.
+        x (R, C), targets (R,), weights (R,) or None for ones; scale of the gradient, default 1 over
+        the sum of the weights' sizes; smoothing of the targets as in the cross_entropy kernel.
         """
         R = len(targets)
-        self.x, self.targets, self.smoothing = x, targets, smoothing
-        self.scale = 1 / max(R, 1) if scale is None else scale
+        self.x, self.targets, self.smoothing, self.weights = x, targets, smoothing, weights
+        self.scale = 1 / total_weight(R, weights) if scale is None else scale
         *earlier, last = self._blocks(R)
         self.added = add and bool(earlier)
         for part in earlier:
             self._logits_gradient(part)
             if add:
-                self._consume(part)
+                self._consume(part, self._block_of(part))
         self._logits_gradient(last)
-        return float(self.losses[:R].sum(dtype=np.float64))
+        return weighted_sum(self.losses[:R], weights)
+
+    def keep(self, x: Floats, logits: Floats) -> None:
+        """Write the logits (R, V) of x (R, C), for a loss of the caller's own."""
+        self.x = x
+        for part in self._blocks(len(x)):
+            self.project(x[part], logits[part])
+
+    def own_gradient(self, dlogits: Floats) -> Floats:
+        """dx (R, C) of a loss whose gradient to the logits that were kept is dlogits (R, V)."""
+        for part in self._blocks(len(dlogits)):
+            self._consume(part, dlogits[part])
+        return self.dx[:len(dlogits)]
 
     def abandon(self) -> None:
         """Take back what loss() has added where backward() never came: there were zeros."""
@@ -77,10 +89,10 @@ class Head(Layer):
         """dx (R, C) of the loss, with which the backward pass begins."""
         R = len(self.targets)
         *earlier, last = self._blocks(R)
-        self._consume(last)
+        self._consume(last, self._block_of(last))
         for part in () if self.added else earlier:
             self._logits_gradient(part)
-            self._consume(part)
+            self._consume(part, self._block_of(part))
         self.added = False
         return self.dx[:R]
 
@@ -92,17 +104,32 @@ class Head(Layer):
 
     def _logits_gradient(self, part: slice) -> None:
         """The losses of a block, and in the buffer the gradient of its logits."""
-        logits = self.project(self.x[part], self.logits[:part.stop - part.start])
+        logits = self.project(self.x[part], self._block_of(part))
+        weights = None if self.weights is None else self.weights[part]
         K.cross_entropy(logits, self.targets[part], self.losses[part], self.scale,
-                        smoothing=self.smoothing)
+                        smoothing=self.smoothing, weights=weights)
 
-    def _consume(self, part: slice) -> None:
-        """dx and the gradients of table and bias from the buffer."""
-        dlogits = self.logits[:part.stop - part.start]
+    def _block_of(self, part: slice) -> Floats:
+        """The buffer of a block's logits."""
+        return self.logits[:part.stop - part.start]
+
+    def _consume(self, part: slice, dlogits: Floats) -> None:
+        """dx and the gradients of table and bias from those of a block's logits."""
         if self.trained:
             K.linear_backward_weight(dlogits, self.x[part], self.table.grad,
                                      None if self.bias is None else self.bias.grad)
         K.linear_backward_input(dlogits, self.table.data, self.dx[part])
+
+
+def total_weight(R: int, weights: Floats | None) -> float:
+    """The sum of the sizes of R weights, which None says are ones; 1 where it is 0."""
+    return (R if weights is None else float(np.abs(weights).sum(dtype=np.float64))) or 1
+
+
+def weighted_sum(losses: Floats, weights: Floats | None) -> float:
+    """The sum of losses, each times its weight."""
+    return float(losses.sum(dtype=np.float64) if weights is None
+                 else np.dot(losses.astype(np.float64), weights.astype(np.float64)))
 
 
 class TiedHead(Head):

@@ -7,6 +7,7 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,12 +17,12 @@ from numpy.typing import ArrayLike
 
 from cgpt import kernels as K
 from cgpt.arena import Entry, Floats, Parameter, ParameterArena, Workspace, layout
-from cgpt.arrays import Ints, expect_shape, int32
+from cgpt.arrays import Ints, expect_shape, float32, int32, real
 from cgpt.block import Block
-from cgpt.config import GPTConfig, _check_int
-from cgpt.errors import ConfigError, DataError
+from cgpt.config import GPTConfig, _check_float, _check_int
+from cgpt.errors import ConfigError, DataError, expect
 from cgpt.forking import ForkLock, renew_after_fork
-from cgpt.head import Head, TiedHead
+from cgpt.head import Head, TiedHead, total_weight, weighted_sum
 from cgpt.inference import Inference
 from cgpt.kvcache import KVCache
 from cgpt.layers import Embedding, InputLayer, Layer, LayerNorm, Step
@@ -79,7 +80,8 @@ class GPT(Inference):
         self._training: Workspace | None = None
         self._inference: Workspace | None = None
         self._planned: Workspace | None = None
-        self._step: Step | None = None
+        self._step: Step | None = None      # of the pass that backward() would go back through
+        self._logits_shape: tuple[int, ...] | None = None   # of its logits where it has no loss
         self._turn = ForkLock()     # the buffers belong to one pass at a time
         renew_after_fork(self)
 
@@ -146,11 +148,13 @@ class GPT(Inference):
     def load_parameters(self, values: Mapping[str, ArrayLike]) -> None:
         """Copy arrays in by name; all names, and only they, with their shapes.
 
-        Raises ConfigError naming the first array that is missing, unknown or of another shape;
-        nothing is changed then.
+        Raises ConfigError naming the first array that is missing, unknown or of another shape,
+        DataError for one that has other than numbers that float32 can hold; nothing changes then.
         """
         self.arena.require_writable()
-        arrays = {name: np.asarray(value, np.float32) for name, value in values.items()}
+        expect("load_parameters", values, Mapping, "arrays by name, as parameters() gives them")
+        arrays = {name: float32(f"load_parameters: '{name}'", value)
+                  for name, value in values.items()}
         for name in arrays:
             if name not in self._parameters:
                 raise ConfigError(f"load_parameters: this model has no parameter '{name}'; "
@@ -257,41 +261,56 @@ class GPT(Inference):
             x = block.forward(x, step)
         return self.ln_f.forward(last.forward(x, step, rows if len(rows) < len(x) else None), step)
 
-    def forward(self, ids: ArrayLike, targets: ArrayLike, *, offsets: ArrayLike | None = None,
-                positions: ArrayLike | None = None, dropout: float = 0.0, dropout_key: int = 0,
-                scale: float | None = None, backward: bool = True,
-                label_smoothing: float = 0.0) -> float:
+    def forward(self, ids: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *,
+                offsets: ArrayLike | None = None, positions: ArrayLike | None = None,
+                dropout: float = 0.0, dropout_key: int = 0, scale: float | None = None,
+                backward: bool = True, label_smoothing: float = 0.0) -> float:
         """Mean cross-entropy in nats over the counted tokens; 0 where none is counted.
 
         ids, targets  (B, T) int32, or (N,) with offsets; a target of -1 is ignored
+        weights       float32 of the same shape: the loss is sum(w nll) / sum(|w|) over the tokens
+                      that are counted; None for ones
         offsets       (D + 1,) int32 borders of documents that do not see each other
         positions     (N,) int32, default 0, 1, ... in each document
         dropout       probability, with `dropout_key` naming the masks
-        scale         factor of the gradient, default 1 / counted tokens (so that accumulated
-                      batches can be scaled by the count of all of them)
+        scale         factor of sum(w nll) in the gradient, default 1 / sum(|w|) (so that
+                      accumulated batches can be scaled by the count of all of them)
         backward      False keeps nothing for backward() and needs less memory
         label_smoothing  share of each target that is spread over the vocabulary
-        Raises DataError for shapes or ids that do not fit the model, ConfigError for a dropout or
-        label_smoothing out of range.
+        Raises DataError for shapes, ids or weights that do not fit the model, ConfigError for a
+        dropout or label_smoothing out of range.
         """
         flat, step = self._prepare(ids, offsets, positions)
         wanted = self._targets(targets, ids)
+        counted, weight = self._counted(wanted, weights, ids)
         if not backward:
             losses = self._losses(flat, wanted, step)
-            return float(losses.sum(dtype=np.float64) / max(np.count_nonzero(wanted >= 0), 1))
-        for name, value in (("dropout", dropout), ("label_smoothing", label_smoothing)):
-            if not 0 <= value < 1:
-                raise ConfigError(f"{name}: found {value}, expected at least 0 and below 1")
-        step.dropout, step.key = dropout, dropout_key
+            total = weighted_sum(losses if weight is None else losses[counted], weight)
+            return total / total_weight(len(counted), weight)
+        step.dropout, step.key = _share("dropout", dropout), dropout_key
+        smoothing = _share("label_smoothing", label_smoothing)
+        if scale is not None:
+            scale = _check_float("GPT", "scale", scale, -math.inf)
         with self._turn:
-            counted = np.flatnonzero(wanted >= 0).astype(np.int32)
             x = self._normed(flat, step, counted, training=True)
             if self.arena.data.flags.writeable:     # read-only weights have no backward()
                 self._require_grad()
             add = self.arena.grad is not None and (self.arena.clean or not self.head.trained)
-            total = self.head.loss(x, wanted[counted], scale, add=add, smoothing=label_smoothing)
-            self._step = step
-        return total / max(len(counted), 1)
+            total = self.head.loss(x, wanted[counted], scale, add=add, smoothing=smoothing,
+                                   weights=weight)
+            self._step, self._logits_shape = step, None
+        return total / total_weight(len(counted), weight)
+
+    def _counted(self, targets: Ints, weights: ArrayLike | None,
+                 ids: ArrayLike) -> tuple[Ints, Floats | None]:
+        """The rows that have a target and a weight other than 0, and their weights (None: ones)."""
+        if weights is None:
+            return np.flatnonzero(targets >= 0).astype(np.int32), None
+        given = float32("weights", weights)
+        expect_shape("weights", given, np.shape(ids))
+        given = given.reshape(-1)
+        counted = np.flatnonzero((targets >= 0) & (given != 0)).astype(np.int32)
+        return counted, given[counted]
 
     def abandon(self) -> None:
         """Forget the last forward(): no backward() will come. The gradients are as before it."""
@@ -302,17 +321,34 @@ class GPT(Inference):
         """Names of the blocks, in order: their parameters begin with them."""
         return [name for name, layer in self._layers() if layer in self.blocks]
 
-    def backward(self, finished: Callable[[str], object] | None = None) -> None:
-        """Add the gradient of the last forward() into the arena. Raises ConfigError without one.
+    def backward(self, dlogits: ArrayLike | None = None, *,
+                 finished: Callable[[str], object] | None = None) -> None:
+        """Add the gradient of the last pass into the arena.
 
+        dlogits   behind logits(ids, keep=True): the gradient of a loss to these logits, of their
+                  shape, float32; behind forward() it is left out
         finished  is called with a block's name when its parameters' gradients are complete
+        Raises ConfigError where no such pass came before, or the weights are read-only; DataError
+        for dlogits of another shape or type.
         """
-        step = self._step
+        self.arena.require_writable()
+        step, shape = self._step, self._logits_shape
         if step is None:
-            raise ConfigError("backward: call forward(ids, targets) first, once for each backward")
+            raise ConfigError("backward: call forward(ids, targets) first, or logits(ids, "
+                              "keep=True), once for each backward")
+        if dlogits is not None and shape is None:
+            raise ConfigError("backward: forward(ids, targets) has a loss of its own; leave "
+                              "dlogits out, or call logits(ids, keep=True) in its place")
+        own = None
+        if shape is not None:
+            if dlogits is None:
+                raise ConfigError("backward: logits(ids, keep=True) has no loss; pass dlogits, the "
+                                  "gradient of yours to these logits")
+            own = _dlogits(dlogits, shape)
         self._step, self.arena.clean = None, False
         recompute = self._training is not None and self._training.recompute
-        dx = self.ln_f.backward(self.head.gradient(), step)
+        dx = self.head.gradient() if own is None else self.head.own_gradient(own)
+        dx = self.ln_f.backward(dx, step)
         for name, block in zip(reversed(self.block_names()), reversed(self.blocks), strict=True):
             if block is not self.blocks[-1] and recompute:
                 block.again(step)
@@ -321,10 +357,10 @@ class GPT(Inference):
                 finished(name)
         self.embedding.backward(dx, step)
 
-    def losses(self, ids: ArrayLike, targets: ArrayLike, *,
-               offsets: ArrayLike | None = None) -> Floats:
-        """Cross-entropy (N,) in nats of each token, 0 where the target is -1."""
-        flat, step = self._prepare(ids, offsets, None)
+    def losses(self, ids: ArrayLike, targets: ArrayLike, *, offsets: ArrayLike | None = None,
+               positions: ArrayLike | None = None) -> Floats:
+        """Cross-entropy (N,) in nats of each token, 0 where the target is -1; ids as forward()."""
+        flat, step = self._prepare(ids, offsets, positions)
         return self._losses(flat, self._targets(targets, ids), step)
 
     def _losses(self, ids: Ints, targets: Ints, step: Step) -> Floats:
@@ -336,13 +372,34 @@ class GPT(Inference):
             losses[rows] = found
         return losses
 
-    def logits(self, ids: ArrayLike) -> Floats:
-        """Logits (B, T, V) float32 of ids (B, T)."""
-        flat, step = self._prepare(ids, None, None)
+    def logits(self, ids: ArrayLike, *, offsets: ArrayLike | None = None,
+               positions: ArrayLike | None = None, keep: bool = False, dropout: float = 0.0,
+               dropout_key: int = 0) -> Floats:
+        """Logits (B, T, V) float32 of ids (B, T), or (N, V) of ids (N,) with offsets.
+
+        offsets, positions   of packed documents, as forward()
+        keep                 keep what backward(dlogits) needs: for losses of your own
+        dropout, dropout_key as forward(); only with keep
+        Raises DataError for ids that do not fit the model, ConfigError where keep=True and the
+        weights are read-only.
+        """
+        flat, step = self._prepare(ids, offsets, positions)
         found = np.empty((len(flat), self.config.vocab_size), np.float32)
-        for rows, logits in self._logits_of(flat, np.arange(len(flat), dtype=np.int32), step):
-            found[rows] = logits
-        return found.reshape(*np.shape(ids), -1)
+        rows, shape = np.arange(len(flat), dtype=np.int32), (*np.shape(ids), found.shape[1])
+        step.dropout, step.key = _share("dropout", dropout), dropout_key
+        if not keep:
+            if dropout:
+                raise ConfigError("logits: dropout is for training; pass keep=True too")
+            for some, logits in self._logits_of(flat, rows, step):
+                found[some] = logits
+            return found.reshape(shape)
+        self.arena.require_writable()
+        with self._turn:
+            x = self._normed(flat, step, rows, training=True)
+            self._require_grad()
+            self.head.keep(x, found)
+            self._step, self._logits_shape = step, shape
+        return found.reshape(shape)
 
     def hidden(self, ids: ArrayLike, *, offsets: ArrayLike | None = None) -> Floats:
         """The final norm's output, from which the head makes the logits: (B, T, C) float32 of ids
@@ -375,3 +432,17 @@ class GPT(Inference):
         rows = np.arange(len(ids) - len(logits), len(ids), dtype=np.int32)
         with self._turn:
             self.head.project(self._normed(ids, step, rows), logits)
+
+
+def _share(name: str, value: float) -> float:
+    """The value where it is at least 0 and below 1. Raises ConfigError elsewhere."""
+    return _check_float("GPT", name, value, 0.0, 1.0, open_above=True)
+
+
+def _dlogits(values: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    """dlogits (N, V) float32 as given for logits of a shape. Raises DataError for others."""
+    array = real("dlogits", values)
+    if array.dtype.kind != "f":
+        raise DataError(f"dlogits: found {array.dtype}, expected float32")
+    expect_shape("dlogits", array, shape, "logits")
+    return np.ascontiguousarray(array, np.float32).reshape(-1, shape[-1])

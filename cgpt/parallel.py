@@ -118,7 +118,7 @@ class GradientSum:
         """gpt.backward() of a micro-batch, the last of this process or not."""
         if last:
             if self._buckets:
-                self._gpt.backward(self._layer_done)
+                self._gpt.backward(finished=self._layer_done)
             else:
                 self._gpt.backward()
                 self._join(0, self._arena.size)

@@ -22,6 +22,10 @@ _ROWS = 256         # whose logits are held at once
 _TOGETHER = 16      # documents whose caches are held at once
 
 
+class NoArena(ConfigError, AttributeError):
+    """What a model with rounded weights answers to whoever wants to change them."""
+
+
 class StoredGPT(GPT):
     """A GPT-2 graph over weights that are not float32; it infers and measures, it does not learn.
 
@@ -42,12 +46,12 @@ class StoredGPT(GPT):
 
     @property
     def arena(self) -> ParameterArena:
-        """Raises ConfigError: there is none."""
+        """Raises a ConfigError that is an AttributeError too: there is none."""
         raise self._unchangeable()
 
-    def _unchangeable(self) -> ConfigError:
-        return ConfigError(f"arena: this model's weights are {self.form}, which can be neither "
-                           "changed nor saved; load it with weights=\"float32\"")
+    def _unchangeable(self) -> NoArena:
+        return NoArena(f"arena: this model's weights are {self.form}, which cannot be "
+                       "changed; load it with weights=\"float32\"")
 
     @property
     def n_parameters(self) -> int:
@@ -58,12 +62,17 @@ class StoredGPT(GPT):
         """Every parameter by name, as float32 copies of what is stored."""
         return {name: one.floats() for name, one in self._weights.items()}
 
-    def forward(self, ids: ArrayLike, targets: ArrayLike, *, backward: bool = True,
-                **more: Any) -> float:
+    def forward(self, ids: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *,
+                backward: bool = True, **more: Any) -> float:
         """As GPT.forward with backward=False. Raises ConfigError with backward=True."""
         if backward:
             raise self._unchangeable()
-        return super().forward(ids, targets, backward=False, **more)
+        return super().forward(ids, targets, weights, backward=False, **more)
+
+    def reserve(self, rows: int, *, training: bool = True) -> None:
+        """Nothing: inference has no buffers of its own here. Raises ConfigError for training."""
+        if training:
+            raise self._unchangeable()
 
     def _hidden(self, ids: Ints, step: Step) -> Floats:
         """In float32, with the weights of one block at a time."""

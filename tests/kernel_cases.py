@@ -336,16 +336,20 @@ def scatter_rows(rng: Generator, N: int, R: int, C: int) -> Problem:
 
 
 def cross_entropy(rng: Generator, N: int, V: int, spread: float = 3.0, gradient: bool = True,
-                  scale: float = 0.125, smoothing: float = 0.0) -> Problem:
-    logits = normal(rng, N, V, scale=spread)
+                  scale: float = 0.125, smoothing: float = 0.0, weighted: bool = False) -> Problem:
+    logits, factor = normal(rng, N, V, scale=spread), scale
     targets = rng.integers(-1, V, size=N, dtype=np.int32)
-    expected, losses = ref.cross_entropy(logits, targets, scale, smoothing)
+    weights = normal(rng, N) if weighted else None
+    expected, losses = ref.cross_entropy(logits, targets, scale, smoothing, weights)
     counted = (targets >= 0)[:, None]
     shift = logits.max(axis=1, keepdims=True) - ref.double(logits)
     # exp(-shift) is off by EPS / 2 shift; the target's element is a difference from `scale`
     p = np.where(counted, ref.cross_entropy(logits, np.zeros(N, np.int32), 1.0)[0], 0)
     p[:, 0] += counted[:, 0]
     tolerance = scale * EPS * (8 + shift) * p + scale * TINY
+    if weights is not None:         # the product with the scale is rounded once more
+        tolerance = (tolerance + scale * EPS * p) * np.abs(weights)[:, None] + TINY
+        scale = scale * np.abs(weights).max(initial=0)
     rows = np.flatnonzero(targets >= 0)
     tolerance[rows, targets[rows]] += scale * EPS
     tolerance[rows] += scale * EPS * smoothing / V
@@ -353,8 +357,8 @@ def cross_entropy(rng: Generator, N: int, V: int, spread: float = 3.0, gradient:
     # The logits themselves are added up: their size counts, not only how far they are apart.
     picked += 4 * smoothing * np.abs(logits).max(axis=1)
     return Problem("cross_entropy", {"logits": logits, "targets": targets, "losses": blank(N),
-                                     "scale": scale, "gradient": gradient,
-                                     "smoothing": smoothing},
+                                     "scale": factor, "gradient": gradient,
+                                     "smoothing": smoothing, "weights": weights},
                    {"losses": (losses, EPS * (6 + picked) * counted[:, 0]),
                     "logits": (expected, tolerance) if gradient else (logits, 0)})
 
@@ -497,7 +501,9 @@ def all_cases() -> list[Case]:
                 {"N": 4, "V": 300, "spread": 1e4}, {"N": 4, "V": 37, "spread": 1e-3},
                 {"N": 4, "V": 37, "gradient": False},
                 *({"N": 5, "V": V, "smoothing": 0.1} for V in (*SIZES, 3001)),
-                {"N": 4, "V": 37, "gradient": False, "smoothing": 0.9}),
+                {"N": 4, "V": 37, "gradient": False, "smoothing": 0.9},
+                *({"N": N, "V": 17, "weighted": True} for N in (0, 1, 5)),
+                {"N": 5, "V": 3001, "weighted": True, "smoothing": 0.1}),
         *_cases(adamw, *({"n": n, "decay_end": n // 2, "step": n} for n in SIZES),
                 {"n": 0, "decay_end": 0}, {"n": 17, "decay_end": 0}, {"n": 17, "decay_end": 17},
                 {"n": 17, "decay_end": 99}, {"n": 65, "decay_end": 7, "clip": 0.125},

@@ -238,16 +238,18 @@ def scatter_rows(dy: NDArray, rows: Integers, n_rows: int) -> Array:
 
 
 def cross_entropy(logits: NDArray, targets: Integers, scale: float,
-                  smoothing: float = 0.0) -> tuple[Array, Array]:
-    """The gradient of scale * sum(losses) to the logits (N, V), and the losses (N,)."""
+                  smoothing: float = 0.0,
+                  weights: NDArray | None = None) -> tuple[Array, Array]:
+    """The gradient of scale * sum(weights * losses) to the logits (N, V), and the losses (N,)."""
     logits = double(logits)
+    factor = scale * (np.ones(len(logits)) if weights is None else double(weights))[:, None]
     V = logits.shape[1]
     shifted = logits - logits.max(axis=1, keepdims=True)
     logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     wanted = (1 - smoothing) * np.eye(V)[np.maximum(targets, 0)] + smoothing / V
     counted = (targets >= 0)[:, None]
     losses = -np.sum(counted * wanted * logs, axis=1)
-    return scale * counted * (np.exp(logs) - wanted), losses
+    return factor * counted * (np.exp(logs) - wanted), losses
 
 
 # optimizer

@@ -38,6 +38,7 @@ EXAMPLES = (
     "attention_cached-n5-start17-room25-H3-D17", "embedding_forward-N300-C130",
     "embedding_backward-N300-C130", "gather_rows-N9-R4-C17", "scatter_rows-N9-R4-C17",
     "cross_entropy-N5-V17", "cross_entropy-N5-V17-smoothing0.1",
+    "cross_entropy-N5-V17-weightedTrue",
     "adamw-n65-decay_end7-step3-beta20.999", "muon-rows17-columns17", "descend-n65",
     "sum_of_squares-n65",
     "argmax-V65-", "penalise-V300-n65", "draw-V65-top_k9-", "largest-V65-k8-",
@@ -189,6 +190,8 @@ def read_elements(problem: Problem, name: str) -> np.ndarray:
     rows = None
     if (problem.kernel, name) == ("cross_entropy", "logits"):
         rows = np.flatnonzero(arguments["targets"] >= 0)
+    elif (problem.kernel, name) == ("cross_entropy", "weights"):
+        return np.flatnonzero(arguments["targets"] >= 0)
     elif name in ("wte", "wpe"):
         rows = arguments["ids" if name == "wte" else "positions"]
     elif (problem.kernel, name) == ("gather_rows", "x"):

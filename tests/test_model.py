@@ -262,7 +262,7 @@ def test_a_larger_reservation_ends_what_backward_could_use() -> None:
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.0, float("nan")])
 def test_dropout_that_is_no_probability_is_told(wrong: float) -> None:
-    with pytest.raises(ConfigError, match="dropout: found"):
+    with pytest.raises(ConfigError, match="GPT: dropout must be"):
         noisy().forward(**packed(), dropout=wrong)
 
 

@@ -183,6 +183,16 @@ def test_cross_entropy_with_smoothing():
     assert losses[1] == 0 and not gradient[1].any()
 
 
+def test_cross_entropy_with_weights():
+    logits, targets = normal(5, 4), np.array([3, -1, 0, 2, 1], np.int32)
+    weights = np.array([0.5, 2.0, -1.5, 0.0, 3.0])
+    gradient, losses = ref.cross_entropy(logits, targets, 0.3, 0.2, weights)
+    check_gradient(lambda a: float(0.3 * (weights * ref.cross_entropy(a, targets, 1.0, 0.2)[1]
+                                          ).sum()), logits, gradient)
+    np.testing.assert_array_equal(losses, ref.cross_entropy(logits, targets, 1.0, 0.2)[1])
+    assert not gradient[[1, 3]].any()
+
+
 def test_momentum_by_hand():
     grad, m = np.array([4.0, -2.0]), np.array([1.0, 0.5])
     cleared, new, u = ref.momentum(grad, m, 0.5, 0.25)

@@ -88,7 +88,7 @@ def test_losses_are_those_of_the_logits(llm: LLM) -> None:
 
 def test_what_it_cannot_do_is_refused(llm: LLM, tmp_path: Path) -> None:
     gpt = with_weights(llm.gpt, "int8")
-    with pytest.raises(ConfigError, match="int8, which can be neither"):
+    with pytest.raises(ConfigError, match="int8, which cannot be changed"):
         gpt.forward([[1, 2]], [[2, 3]])
     with pytest.raises(ConfigError, match="load it with weights"):
         save_model_json(LLM(llm.tokenizer, gpt), tmp_path / "m.json")

@@ -13,12 +13,32 @@ MODEL_SENTENCES: dict[str, str] = {
         "{owner}: 此后又为这个模型建立了另一个优化器，动量现归它所有；请使用它，或新建一个",
     "LLM.optimizer: this optimizer trains another model than llm.gpt; make one for that":
         "LLM.optimizer: 这个优化器训练的不是 llm.gpt；请为它新建一个",
+    "{what}: found rows of unlike length, expected a rectangular array":
+        "{what}: 各行长度不同，应为矩形数组",
+    "{what}: found {type}, expected real numbers": "{what}: 类型为 {type}，应为实数",
+    "{what}: found {value}, expected finite numbers that float32 can hold":
+        "{what}: 出现 {value}，应为 float32 能表示的有限数",
+    "{what}: found shape {shape}, expected {wanted} as the {like} have":
+        "{what}: 形状为 {shape}，应与 {like} 相同: {wanted}",
+    "dlogits: found {type}, expected float32": "dlogits: 类型为 {type}，应为 float32",
+    "backward: call forward(ids, targets) first, or logits(ids, keep=True), once for each "
+    "backward":
+        "backward: 请先调用 forward(ids, targets) 或 logits(ids, keep=True)，每次反向传播前各一次",
+    "backward: forward(ids, targets) has a loss of its own; leave dlogits out, or call logits(ids, "
+    "keep=True) in its place":
+        "backward: forward(ids, targets) 自带损失；请不要给 dlogits，或改用 logits(ids, keep=True)",
+    "backward: logits(ids, keep=True) has no loss; pass dlogits, the gradient of yours to these "
+    "logits":
+        "backward: logits(ids, keep=True) 没有损失；请给出 dlogits，即您的损失对这些 logits 的梯度",
+    "logits: dropout is for training; pass keep=True too":
+        "logits: dropout 只用于训练；请同时给出 keep=True",
 }
 
 MODEL_PARTS: dict[str, str] = {
     "an optimizer (cgpt.AdamW, cgpt.Muon)": "优化器（cgpt.AdamW、cgpt.Muon）",
     "an optimizer whose moments belong to one that was made for the model later":
         "优化器的动量已归此后为该模型建立的另一个优化器所有",
+    "arrays by name, as parameters() gives them": "按名称给出的数组，如 parameters() 所返回的",
     "the one that trains the model": "正在训练该模型的优化器",
     "set llm.optimizer to that one, or leave it out: optimizer=False":
         "请把 llm.optimizer 设为那个优化器，或不存优化器: optimizer=False",

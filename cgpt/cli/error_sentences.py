@@ -185,9 +185,9 @@ SENTENCES: dict[str, str] = {
     # model
     "arena: weights have dtype {dtype} and shape {shape}, expected contiguous float32 {wanted}":
         "arena: 权重的类型为 {dtype}，形状为 {shape}，应为连续的 float32，形状 {wanted}",
-    "arena: this model's weights are {form}, which can be neither changed nor saved; load it with "
+    "arena: this model's weights are {form}, which cannot be changed; load it with "
     "weights=\"float32\"":
-        "arena: 这个模型的权重为 {form}，既不能修改也不能保存；请用 weights=\"float32\" 加载",
+        "arena: 这个模型的权重为 {form}，不能修改；请用 weights=\"float32\" 加载",
     "load: training needs float32 weights, found weights={form}; pass training=False":
         "加载: 训练需要 float32 权重，而现在为 weights={form}；请用 training=False",
     "weights: found form {form} in groups of {group}; known: {known}, int8 in groups of 32 or 64":
@@ -215,12 +215,6 @@ SENTENCES: dict[str, str] = {
     "{name}: found {dtype}, expected whole numbers": "{name}: 类型为 {dtype}，应为整数",
     "{name}: found {value}, expected {least} to {most}":
         "{name}: 发现 {value}，应在 {least} 到 {most} 之间",
-    "{name}: found shape {shape}, expected {wanted} as the ids have":
-        "{name}: 形状为 {shape}，应与 ids 一样为 {wanted}",
-    "{name}: found {value}, expected at least 0 and below 1":
-        "{name}: 应不小于 0 且小于 1，而不是 {value}",
-    "backward: call forward(ids, targets) first, once for each backward":
-        "backward: 请先调用 forward(ids, targets)，每次 backward 之前一次",
     "infer: {n} tokens do not fit a cache that holds {held} of {capacity}":
         "infer: 缓存共 {capacity} 个词，已有 {held} 个，放不下 {n} 个",
     "KVCache: cannot truncate to {n}, it holds {held}":

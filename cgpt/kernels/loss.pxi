@@ -52,12 +52,14 @@ cdef float cross_entropy_row(float *logits, Py_ssize_t V, Py_ssize_t target, flo
 
 
 def cross_entropy(float[:, ::1] logits, const int[::1] targets, float[::1] losses, float scale,
-                  bint gradient=True, double smoothing=0):
+                  bint gradient=True, double smoothing=0, weights=None):
     """losses[n] = -sum(wanted log softmax(logits[n])), 0 where the target is -1.
 
     wanted is 1 at targets[n] and 0 elsewhere; with smoothing e it is (1 - e) of that + e / V.
     logits   (N, V)  overwritten with scale * (softmax - wanted), zeros where ignored; left as
                      they are when `gradient` is false
+    weights  (N,)    of the rows: that of row n is scale * weights[n] then; None for ones. The losses
+                     are without them
     targets  (N,)    int32, -1 is ignored
     losses   (N,)    written, natural logarithm
     Raises ValueError naming the array whose shape is wrong, the target out of range, or a
@@ -68,13 +70,19 @@ def cross_entropy(float[:, ::1] logits, const int[::1] targets, float[::1] losse
     expect("targets", targets.shape[0], N)
     expect_length("losses", losses, N)
     expect_range("targets", targets, -1, V)
+    cdef const float *weight = NULL
+    if weights is not None:
+        expect("weights", len(weights), N)
+        if N > 0:
+            weight = vector_of("weights", weights, N)
     if not 0 <= smoothing < 1:
         raise ValueError(f"smoothing: found {smoothing}, expected at least 0 and below 1")
     cdef int threads = threads_for(20.0 * N * V)
     for n in prange(N, nogil=True, num_threads=threads, schedule="static"):
         if targets[n] >= 0:
-            losses[n] = cross_entropy_row(&logits[n, 0], V, targets[n], scale, <float>smoothing,
-                                          gradient)
+            losses[n] = cross_entropy_row(&logits[n, 0], V, targets[n],
+                                          scale if weight == NULL else scale * weight[n],
+                                          <float>smoothing, gradient)
         else:
             losses[n] = 0
             if gradient:
