@@ -464,6 +464,11 @@ PRODUCTS = [
 ]
 
 
+WEIGHTED = ({"N": 0, "V": 17, "weighted": True}, {"N": 1, "V": 17, "weighted": True},
+            {"N": 5, "V": 17, "weighted": True},
+            {"N": 5, "V": 3001, "weighted": True, "smoothing": 0.1})
+
+
 def all_cases() -> list[Case]:
     """Every call; the kernels in the order of the modules.
 
@@ -497,13 +502,11 @@ def all_cases() -> list[Case]:
         *_cases(embedding_backward, {"N": 300, "C": 130, "learnt": False}),
         *_cases(gather_rows, *chosen), *_cases(scatter_rows, *chosen),
         *_cases(cross_entropy, *({"N": 3, "V": V} for V in range(1, 66)),
-                *({"N": N, "V": 17} for N in (0, 1, 2, 5)), {"N": 5, "V": 3001},
+                *({"N": N, "V": 17} for N in (0, 1, 2, 5)), {"N": 5, "V": 3001}, *WEIGHTED,
                 {"N": 4, "V": 300, "spread": 1e4}, {"N": 4, "V": 37, "spread": 1e-3},
                 {"N": 4, "V": 37, "gradient": False},
                 *({"N": 5, "V": V, "smoothing": 0.1} for V in (*SIZES, 3001)),
-                {"N": 4, "V": 37, "gradient": False, "smoothing": 0.9},
-                *({"N": N, "V": 17, "weighted": True} for N in (0, 1, 5)),
-                {"N": 5, "V": 3001, "weighted": True, "smoothing": 0.1}),
+                {"N": 4, "V": 37, "gradient": False, "smoothing": 0.9}),
         *_cases(adamw, *({"n": n, "decay_end": n // 2, "step": n} for n in SIZES),
                 {"n": 0, "decay_end": 0}, {"n": 17, "decay_end": 0}, {"n": 17, "decay_end": 17},
                 {"n": 17, "decay_end": 99}, {"n": 65, "decay_end": 7, "clip": 0.125},
