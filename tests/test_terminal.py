@@ -9,8 +9,10 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,30 @@ def test_a_pasted_block_without_line_editing(place: Path) -> None:
         assert process.wait(PATIENCE) == 0
     os.close(master)
     assert asked(place / "talk.json") == [BLOCK]
+
+
+def test_a_dumb_terminal_gets_no_escape_sequences(place: Path) -> None:
+    with Screen(*TALK, cwd=place, TERM="dumb") as screen:
+        screen.answer("👤 用户: ", "你好")
+        screen.answer("👤 用户: ", "exit")
+        assert screen.end() == 0 and b"\x1b" not in screen.raw
+
+
+@pytest.mark.parametrize(("key", "code"), [
+    ("\x04", 0), ("\x03\x03", 130), ("exit\r", 0), ("", 143)])
+def test_a_terminal_is_left_as_it_was(place: Path, key: str, code: int) -> None:
+    with Screen(*TALK, cwd=place) as screen:
+        screen.expect("👤 用户: ")
+        screen.type("你好\r")
+        screen.expect("👤 用户: ")
+        if key:
+            screen.type(key)
+        else:
+            screen.process.send_signal(signal.SIGTERM)
+        assert screen.end() == code
+        on, off = (screen.raw.rfind(mark.encode()) for mark in terminal.PASTES_MARKED)
+        assert off > on > 0
+        assert termios.tcgetattr(screen.master)[3] & termios.ECHO
 
 
 def test_a_block_is_no_answer_to_a_question(place: Path) -> None:

@@ -31,6 +31,7 @@ from test_cli import (
 
 from cgpt.answers import accuracy, answer, plain
 from cgpt.checkpoint import load_model_auto, save_model_binary
+from cgpt.cli import looking
 from cgpt.cli.config_file import check_fingerprint, repeated, to_toml
 from cgpt.cli.layout import text_width
 from cgpt.cli.plotting import picture_lines
@@ -428,3 +429,10 @@ def test_a_resumption_that_changes_something_is_noted(run: Run, place: Path) -> 
 def test_config_errors_are_told() -> None:
     with pytest.raises(ConfigError):
         RunConfig(pretrain_train=3)     # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("probability", "shown"), [
+    (0.5, "50.0%"), (0.001, "0.1%"), (0.00099, "0.099%"), (4.2e-5, "0.0042%"), (3e-7, "0.00003%"),
+    (0.0, "<0.00001%")])
+def test_probabilities_have_no_exponent(probability: float, shown: str) -> None:
+    assert looking.percent(probability) == shown

@@ -15,7 +15,7 @@ from cgpt.cli.layout import cut, text_width, wrap
 from cgpt.cli.messages import language, pick, t
 from cgpt.cli.models import print_json
 from cgpt.cli.streams import echo
-from cgpt.cli.terminal import tell
+from cgpt.cli.terminal import plain_number, tell
 from cgpt.cli.view_text import ATTENTION
 from cgpt.errors import DataError
 
@@ -126,8 +126,12 @@ def _cells(cells: Sequence[str], sizes: Sequence[int]) -> str:
 
 
 def percent(probability: float) -> str:
-    """A probability with as many digits as tell it from nothing."""
-    return f"{probability:.1%}" if probability >= 0.001 else f"{probability:.1e}"
+    """A probability with as many digits as tell it from nothing, without an exponent."""
+    if probability >= 0.001:
+        return f"{probability:.1%}"
+    if probability < 1e-7:
+        return "<0.00001%"
+    return f"{plain_number(float(f'{100 * probability:.2g}'))}%"
 
 
 def total(text: str, found: Sequence[Prediction]) -> str:

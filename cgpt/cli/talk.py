@@ -17,7 +17,7 @@ from cgpt.cli.app import Command, Number, option
 from cgpt.cli.messages import t
 from cgpt.cli.saving import FINAL, Keeper
 from cgpt.cli.streams import echo, read_stdin, whole
-from cgpt.cli.terminal import Terminal
+from cgpt.cli.terminal import Terminal, termination_raises
 
 if TYPE_CHECKING:
     from cgpt.chat import ChatSession
@@ -102,7 +102,7 @@ def converse(session: ChatSession, model: str, path: str | None = None) -> int:
 
     terminal = Terminal()
     keeper = ReloadingKeeper(terminal, model)
-    with suppress(EOFError):
+    with suppress(EOFError), termination_raises():     # which leaves the terminal as it was
         chat_loop(terminal, session, partial(keeper.dialog, in_chat=True), path)
     return 0
 

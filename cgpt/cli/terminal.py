@@ -59,7 +59,8 @@ class Terminal:
         except ImportError:
             return False
         readline.set_auto_history(False)
-        readline.parse_and_bind("set enable-bracketed-paste on")    # a pasted block is one line
+        marked = "on" if can_mark_pastes() else "off"
+        readline.parse_and_bind(f"set enable-bracketed-paste {marked}")   # a pasted block: one line
         if os.name == "posix" and "libedit" not in (readline.__doc__ or ""):
             # A Ctrl-C that comes just after the prompt is lost on readline where it is a signal
             # (it waits for a key), so while a line is edited it is a key: clear the line, insert
@@ -229,6 +230,11 @@ def teach_locale_utf8() -> None:
             return
 
 
+def can_mark_pastes() -> bool:
+    """Whether the terminal understands escape sequences."""
+    return os.environ.get("TERM", "") not in ("", "dumb")
+
+
 @contextmanager
 def marked_pastes() -> Iterator[None]:
     """The terminal marks the beginning and the end of a block that is pasted."""
@@ -236,7 +242,7 @@ def marked_pastes() -> Iterator[None]:
         with suppress(OSError, ValueError):     # a terminal that cannot be written to
             os.write(sys.stdin.fileno(), sequence.encode())
 
-    if os.environ.get("TERM", "dumb") == "dumb" or not in_foreground(sys.stdin):
+    if not can_mark_pastes() or not in_foreground(sys.stdin):
         yield
         return
     send(PASTES_MARKED[0])
