@@ -18,9 +18,10 @@ preload=""
 for name in libasan.so libubsan.so; do
     path=$("$compiler" -print-file-name=$name 2>/dev/null || true)
     if [ ! -e "$path" ]; then
-        echo "run_sanitized: skipped, as $compiler has no $name; install gcc's sanitizers" \
-            "(Debian/Ubuntu: libasan and libubsan of its version) to run it"
-        exit 0
+        echo "run_sanitized: $compiler has no $name; install gcc's sanitizers (Debian/Ubuntu:" \
+            "libasan and libubsan of its version come with gcc; Fedora: dnf install libasan" \
+            "libubsan), or name another compiler with CC" >&2
+        exit 1
     fi
     preload="$preload $path"
 done

@@ -1,0 +1,65 @@
+"""The code in docs/ runs as it is printed; test_readme.py runs that of the READMEs."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import pytest
+from doc_code import PRELUDES, ROOT, documents, execute, faults, read, script
+
+TEXT = """\
+# A document
+```python
+import cgpt
+x: int = 1
+```
+Text between.
+```python no-run
+x = cgpt.get_num_threads()
+y = missing
+```
+```bash
+python -c "this is not of the script"
+```
+"""
+
+
+@pytest.mark.parametrize("name", [name for name in documents() if not name.startswith("README")])
+def test_the_code_of_a_document_runs(name: str, tmp_path: Path,
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    execute(name, read(ROOT / name), PRELUDES.get(name, ""))
+
+
+def test_preludes_are_of_documents() -> None:
+    assert set(PRELUDES) <= set(documents())
+
+
+def test_lines_of_a_script_are_those_of_the_document() -> None:
+    whole, run = script(TEXT).split("\n"), script(TEXT, run=True).split("\n")
+    kept = {2: "import cgpt", 3: "x: int = 1"}
+    more = {7: "x = cgpt.get_num_threads()", 8: "y = missing"}
+    assert len(whole) == len(run) == len(TEXT.split("\n"))
+    assert {at: line for at, line in enumerate(run) if line} == kept
+    assert {at: line for at, line in enumerate(whole) if line} == {**kept, **more}
+
+
+def test_wrong_code_is_noticed_with_its_line(tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    execute("a.md", TEXT)
+    with pytest.raises(NameError, match="missing") as info:
+        execute("a.md", TEXT.replace(" no-run", ""))
+    last = traceback.extract_tb(info.value.__traceback__)[-1]
+    assert (last.filename, last.lineno) == ("a.md", 9)
+
+
+def test_wrong_types_are_noticed_with_their_line() -> None:
+    """mypy looks at blocks that are not run too, and at arguments that would fail at run time."""
+    wrong = '```python\nimport cgpt\n\ncgpt.set_num_threads("two")\n```\n'
+    prelude = "z = 1\n"
+    found = faults([("a.md", TEXT, ""), ("b.md", wrong, prelude),
+                    ("c.md", wrong.replace('"two"', "z"), prelude)])
+    assert [line.partition(" error")[0] for line in found.splitlines()] == ["a.md:9:", "b.md:4:"]
+    assert "missing" in found and '"str"; expected "int"' in found
