@@ -15,7 +15,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from cgpt.errors import ConfigError
+from cgpt.errors import ConfigError, expect
 
 Floats = NDArray[np.float32]
 ALIGNMENT = 64                    # bytes: a cache line, and the widest vector
@@ -112,7 +112,8 @@ class ParameterArena:
         self.decay_end = next((e.offset for e in entries if not e.decay), self.size)
         if data is None:
             data = aligned(self.size, zero=True)
-        elif data.dtype != np.float32 or data.shape != (self.size,) or not data.flags.c_contiguous:
+        expect("arena", data, np.ndarray, "a NumPy array")
+        if data.dtype != np.float32 or data.shape != (self.size,) or not data.flags.c_contiguous:
             raise ConfigError(f"arena: weights have dtype {data.dtype} and shape {data.shape}, "
                               f"expected contiguous float32 ({self.size},)")
         self.data = data

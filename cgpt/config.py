@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
-from cgpt.errors import ConfigError, shown
+from cgpt.errors import ConfigError, expect, shown
 
 # Shapes by name. vocab_size is the most the tokenizer may learn; a small corpus gives fewer.
 PRESETS: dict[str, dict[str, int]] = {
@@ -305,6 +305,9 @@ class TrainConfig(_Config):
         width  n_embd of the model
         begun  optimizer and embedding_lr with which the phase was begun, where it was
         """
+        width = _check_int("TrainConfig.settled", "width", width, 1)
+        if begun is not None:
+            expect("TrainConfig.settled", begun, Mapping, "settings by name")
         begun = begun or {}
         optimizer = self.optimizer or (
             "adamw" if self.lora_rank else begun.get("optimizer", "muon"))

@@ -49,6 +49,12 @@ def expect(owner: str, value: object, kind: type | tuple[type, ...], name: str) 
         raise ConfigError(f"{owner}: expected {name}, found {shown(value)}")
 
 
+def expect_function(owner: str, name: str, value: object, *, optional: bool = False) -> None:
+    """Raises ConfigError where an argument cannot be called; None may be `optional`."""
+    if not callable(value) and not (optional and value is None):
+        raise ConfigError(f"{owner}: {name} must be a function, found {shown(value)}")
+
+
 def shown(value: object, longest: int = 60) -> str:
     """repr(value) for an error's sentence, cut where it is longer than `longest` characters."""
     try:

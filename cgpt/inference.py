@@ -12,7 +12,7 @@ from cgpt import kernels as K
 from cgpt.arena import Floats
 from cgpt.arrays import Ints, int32
 from cgpt.config import GPTConfig
-from cgpt.errors import DataError
+from cgpt.errors import DataError, expect
 from cgpt.forking import cached_property
 from cgpt.kvcache import KVCache
 from cgpt.weights import StoredTensor
@@ -101,6 +101,7 @@ class Inference:
 
     def _fresh(self, ids: ArrayLike, cache: KVCache) -> Ints:
         """ids (n,) as int32; checks their range and that the cache has room."""
+        expect("infer", cache, KVCache, "a KVCache")
         flat = self._tokens("ids", ids, 0).reshape(-1)
         n = len(flat)
         if n == 0 or cache.length + n > cache.capacity:

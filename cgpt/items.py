@@ -17,7 +17,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from cgpt.config import plain
+from cgpt.errors import DataError, shown
 
 ROLES = ("system", "user", "assistant")
 FORMS = "a string, {text}, {messages}, {conversations} or {instruction, output}"
@@ -47,10 +50,26 @@ _LABELS = tuple(re.compile(rf"(?<![A-Za-z])(?:({system})|({user})|({assistant}))
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: role is "system", "user" or "assistant"."""
+    """One turn: role is "system", "user" or "assistant". Raises DataError for anything else, or
+    for content that is no text."""
 
     role: str
     content: str
+
+    def __post_init__(self) -> None:
+        for name in ("role", "content"):
+            value = plain(getattr(self, name))
+            if not isinstance(value, str) or (name == "role" and value not in ROLES):
+                expected = "a text" if name == "content" else "system, user or assistant"
+                raise DataError(f"Message: {name} must be {expected}, found {shown(value)}")
+            object.__setattr__(self, name, value)
+
+
+class _Turn(NamedTuple):
+    """A turn as it was read: whatever stands there."""
+
+    role: Any
+    content: Any
 
 
 Dialogue = tuple[Message, ...]
@@ -72,7 +91,7 @@ class Unusable(Exception):
         self.kind = kind
 
 
-def turn_fault(messages: Sequence[Message], last: str = "assistant",
+def turn_fault(messages: Sequence[Message | _Turn], last: str = "assistant",
                numbers: Sequence[int] = ()) -> Unusable | None:
     """What is wrong with the turns, or None: [system] user assistant user ... ends with `last`.
 
@@ -148,7 +167,7 @@ def read_item(value: Any, *, as_text: bool = False,
 def _dialogue(entries: list[Any], changes: dict[str, int] | None) -> Dialogue:
     """The turns {role, content} of an item as a dialogue of the template."""
     counts = dict.fromkeys(CHANGES, 0)
-    messages: list[Message] = []
+    messages: list[_Turn] = []
     numbers: list[int] = []
     past_tool = False
     for number, entry in enumerate(entries, 1):
@@ -160,7 +179,7 @@ def _dialogue(entries: list[Any], changes: dict[str, int] | None) -> Dialogue:
         said = messages[-1].content if messages and messages[-1].role == "assistant" else None
         if past_tool and message.role == "assistant" and isinstance(said, str) \
                 and isinstance(message.content, str):
-            messages[-1] = Message("assistant", f"{said}\n{message.content}")
+            messages[-1] = _Turn("assistant", f"{said}\n{message.content}")
             counts["joined_answers"] += 1
         else:
             messages.append(message)
@@ -173,10 +192,10 @@ def _dialogue(entries: list[Any], changes: dict[str, int] | None) -> Dialogue:
     if changes is not None and any(counts.values()):
         for name, count in counts.items():
             changes[name] = changes.get(name, 0) + count
-    return tuple(messages)
+    return tuple(Message(*message) for message in messages)
 
 
-def _leave_out_ends(messages: list[Message], numbers: list[int], counts: dict[str, int]) -> None:
+def _leave_out_ends(messages: list[_Turn], numbers: list[int], counts: dict[str, int]) -> None:
     """Take away what is said before the first question, and a last question without an answer.
 
     Only where a question with its answer is left.
@@ -191,7 +210,7 @@ def _leave_out_ends(messages: list[Message], numbers: list[int], counts: dict[st
         counts["unanswered"] += 1
 
 
-def _message(entry: Any, number: int) -> Message | None:
+def _message(entry: Any, number: int) -> _Turn | None:
     """A turn, spelt role/content or from/value; None for one of a tool or that calls one."""
     if not isinstance(entry, dict):
         raise Unusable(f"message {number} is {kind_of(entry)}, expected an object", "type")
@@ -208,7 +227,7 @@ def _message(entry: Any, number: int) -> Message | None:
     content = _content(entry.get("content", entry.get("value")), number)
     if calls and role == "assistant" and (content is None or content == ""):
         return None
-    return Message(role if role in ROLES else given, content)
+    return _Turn(role if role in ROLES else given, content)
 
 
 def _content(content: Any, number: int) -> Any:

@@ -8,8 +8,8 @@ import numpy as np
 
 from cgpt.arena import Floats
 from cgpt.arrays import Ints
-from cgpt.config import GPTConfig
-from cgpt.errors import ConfigError
+from cgpt.config import GPTConfig, _check_int
+from cgpt.errors import expect
 
 
 class KVCache:
@@ -22,6 +22,7 @@ class KVCache:
     """
 
     def __init__(self, config: GPTConfig) -> None:
+        expect("KVCache", config, GPTConfig, "a GPTConfig")
         self.all_keys, self.all_values = new_caches(config, 1, config.block_size)
         self.logits: Floats = np.empty((1, config.vocab_size), np.float32)
         self.places: Ints = np.arange(self.capacity, dtype=np.int32)
@@ -53,9 +54,7 @@ class KVCache:
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from position `length` on; what is before it is used again."""
-        if not 0 <= length <= self.length:
-            raise ConfigError(f"KVCache: cannot truncate to {length}, it holds {self.length}")
-        self.length = length
+        self.length = _check_int("KVCache.truncate", "length", length, 0, self.length)
 
     def copy(self) -> KVCache:
         """An independent cache with the same tokens; only the filled places are copied."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from cgpt.arena import Floats
 from cgpt.arrays import text_list
-from cgpt.config import GPTConfig, _check_bool, _check_choice
+from cgpt.config import MOST, GPTConfig, _check_bool, _check_choice, _check_int
 from cgpt.data import (
     Dialogue,
     Message,
@@ -223,7 +223,13 @@ class LLM:
     def __init__(self, tokenizer: Tokenizer, gpt: GPT, optimizer: AdamW | None = None,
                  training_state: TrainingState | None = None,
                  metadata: dict[str, Any] | None = None) -> None:
-        """Raises ConfigError where the vocabulary is larger than the embedding."""
+        """Raises ConfigError where the vocabulary is larger than the embedding, or an argument is
+        of another type."""
+        expect("LLM", tokenizer, Tokenizer, "a Tokenizer")
+        expect("LLM", gpt, GPT, "a GPT")
+        expect("LLM", optimizer, (AdamW, type(None)), "an optimizer")
+        expect("LLM", training_state, (TrainingState, type(None)), "a TrainingState")
+        expect("LLM", metadata, (dict, type(None)), "a dictionary")
         if len(tokenizer) > gpt.config.vocab_size:
             raise ConfigError(f"the tokenizer has {len(tokenizer)} tokens and the model only "
                               f"{gpt.config.vocab_size} embeddings; they do not belong together")
@@ -251,11 +257,14 @@ class LLM:
         The model's vocab_size is the number of tokens learnt. Raises DataError where there is no
         text, ConfigError where vocab_size is too small for any.
         """
+        expect("LLM.from_texts", config, GPTConfig, "a GPTConfig")
         return cls.fresh(Tokenizer.train(texts, config.vocab_size, kind), config, seed)
 
     @classmethod
     def fresh(cls, tokenizer: Tokenizer, config: GPTConfig, seed: int = 0) -> LLM:
         """Fresh weights for a vocabulary; the model's vocab_size becomes that of the tokenizer."""
+        expect("LLM.fresh", tokenizer, Tokenizer, "a Tokenizer")
+        expect("LLM.fresh", config, GPTConfig, "a GPTConfig")
         return cls(tokenizer, GPT(replace(config, vocab_size=len(tokenizer)), seed=seed))
 
     @property
@@ -430,6 +439,7 @@ class LLM:
 
         longest  a smaller bound on their tokens; 0 for none
         """
+        longest = _check_int("LLM.samples", "longest", longest, 0, MOST["block_size"])
         longest = min(longest or self.config.block_size, self.config.block_size)
         return split_samples((sample_of(self.tokenizer, one) for one in
                               as_documents("LLM.samples", documents)), longest)

@@ -19,8 +19,8 @@ from cgpt import kernels as K
 from cgpt.arena import Entry, Floats, Parameter, ParameterArena, Workspace, layout
 from cgpt.arrays import Ints, expect_shape, float32, int32, real
 from cgpt.block import Block
-from cgpt.config import GPTConfig, _check_float, _check_int
-from cgpt.errors import ConfigError, DataError, expect
+from cgpt.config import GPTConfig, _check_bool, _check_float, _check_int
+from cgpt.errors import ConfigError, DataError, expect, expect_function
 from cgpt.forking import ForkLock, renew_after_fork
 from cgpt.head import Head, TiedHead, total_weight, weighted_sum
 from cgpt.inference import Inference
@@ -63,9 +63,10 @@ class GPT(Inference):
 
     def __init__(self, config: GPTConfig, seed: int = 0, weights: Floats | None = None, *,
                  recompute: bool = False) -> None:
+        expect("GPT", config, GPTConfig, "a GPTConfig")
         seed = _check_int("GPT", "seed", seed, 0)
         self.config = config
-        self.recompute = recompute
+        self.recompute = _check_bool("GPT", "recompute", recompute)
         self._declare()
         self.blocks[-1].attn.narrows = True
         named = dict(self._named_parameters())
@@ -110,6 +111,7 @@ class GPT(Inference):
     @classmethod
     def layout(cls, config: GPTConfig) -> list[Entry]:
         """Name, shape and place of every parameter of a model of this shape; allocates nothing."""
+        expect("GPT.layout", config, GPTConfig, "a GPTConfig")
         graph = object.__new__(cls)
         graph.config = config
         graph._declare()
@@ -176,6 +178,8 @@ class GPT(Inference):
         wanted    tells it for a parameter's name; gradients of others mean nothing
         adapters  by the name of a Linear's weight (see Parameter)
         """
+        expect_function("GPT.train_only", "wanted", wanted)
+        expect("GPT.train_only", adapters, Mapping, "a dictionary")
         for name, parameter in self._parameters.items():
             parameter.trained, parameter.adapter = wanted(name), adapters.get(name)
 
@@ -189,6 +193,8 @@ class GPT(Inference):
 
     def reserve(self, rows: int, *, training: bool = True) -> None:
         """Place every activation buffer for batches of up to `rows` tokens."""
+        rows = _check_int("GPT.reserve", "rows", rows, 1, (1 << 31) - 1)
+        training = _check_bool("GPT.reserve", "training", training)
         workspace = self._training if training else self._inference
         recompute = training and self.recompute
         if workspace is None or workspace.rows < rows or workspace.recompute != recompute:
@@ -283,11 +289,12 @@ class GPT(Inference):
         flat, step = self._prepare(ids, offsets, positions)
         wanted = self._targets(targets, ids)
         counted, weight = self._counted(wanted, weights, ids)
-        if not backward:
+        if not _check_bool("GPT", "backward", backward):
             losses = self._losses(flat, wanted, step)
             total = weighted_sum(losses if weight is None else losses[counted], weight)
             return total / total_weight(len(counted), weight)
-        step.dropout, step.key = _share("dropout", dropout), dropout_key
+        step.dropout = _share("dropout", dropout)
+        step.key = _check_int("GPT", "dropout_key", dropout_key, 0, (1 << 63) - 1)
         smoothing = _share("label_smoothing", label_smoothing)
         if scale is not None:
             scale = _check_float("GPT", "scale", scale, -math.inf)
@@ -331,6 +338,7 @@ class GPT(Inference):
         Raises ConfigError where no such pass came before, or the weights are read-only; DataError
         for dlogits of another shape or type.
         """
+        expect_function("GPT.backward", "finished", finished, optional=True)
         self.arena.require_writable()
         step, shape = self._step, self._logits_shape
         if step is None:
@@ -386,8 +394,9 @@ class GPT(Inference):
         flat, step = self._prepare(ids, offsets, positions)
         found = np.empty((len(flat), self.config.vocab_size), np.float32)
         rows, shape = np.arange(len(flat), dtype=np.int32), (*np.shape(ids), found.shape[1])
-        step.dropout, step.key = _share("dropout", dropout), dropout_key
-        if not keep:
+        step.dropout = _share("dropout", dropout)
+        step.key = _check_int("GPT", "dropout_key", dropout_key, 0, (1 << 63) - 1)
+        if not _check_bool("GPT", "keep", keep):
             if dropout:
                 raise ConfigError("logits: dropout is for training; pass keep=True too")
             for some, logits in self._logits_of(flat, rows, step):

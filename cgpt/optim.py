@@ -10,7 +10,7 @@ from weakref import ref
 
 from cgpt import kernels as K
 from cgpt.arena import Entry, ParameterArena
-from cgpt.config import _check_float, _check_names
+from cgpt.config import _check_bool, _check_float, _check_int, _check_names
 from cgpt.errors import ConfigError, expect, shown
 from cgpt.model import GPT
 
@@ -42,6 +42,8 @@ class AdamW:
                  replaces: AdamW | None = None) -> None:
         expect(type(self).__name__, gpt, GPT, "a GPT")
         self.gpt = gpt
+        expect("AdamW", replaces, (AdamW, type(None)), "an optimizer")
+        fresh = _check_bool("AdamW", "fresh", fresh)
         self.betas = _check_betas(betas)
         self.eps = float(_check_float("AdamW", "eps", eps, LEAST_EPS))
         self.weight_decay = float(_check_float("AdamW", "weight_decay", weight_decay, 0.0))
@@ -194,9 +196,17 @@ class AdamW:
 
     @classmethod
     def from_dict(cls, gpt: GPT, values: dict[str, Any]) -> AdamW:
-        """The optimizer that to_dict() described; the moments stay as the arena has them."""
-        optimizer = cls(gpt, **cls._arguments(values), fresh=False)
-        optimizer.step_count = int(values["step_count"])
+        """The optimizer that to_dict() described; the moments stay as the arena has them.
+
+        Raises ConfigError for what to_dict() cannot have given.
+        """
+        try:
+            arguments, steps = cls._arguments(values), values["step_count"]
+        except (KeyError, TypeError, IndexError, AttributeError):
+            raise ConfigError(f"{cls.__name__}: expected settings as to_dict() gives them, found "
+                              f"{shown(values, 200)}") from None
+        optimizer = cls(gpt, **arguments, fresh=False)
+        optimizer.step_count = _check_int(cls.__name__, "step_count", steps, 0)
         return optimizer
 
     @staticmethod

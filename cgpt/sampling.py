@@ -27,6 +27,7 @@ Ints = NDArray[np.int32]
 
 MOST_BEAMS = 256
 MOST_DRAFT = 64
+_MOST = 1 << 31                         # of any count of tokens
 _MASK = (1 << 64) - 1
 _STEP = 0x9E3779B97F4A7C15             # 2^64 / golden ratio, odd
 
@@ -78,14 +79,14 @@ class SamplingConfig(_Config):
         super().__post_init__()
         owner = "SamplingConfig"
         _check_float(owner, "temperature", self.temperature, 0.0)
-        _check_int(owner, "top_k", self.top_k, 0)
+        _check_int(owner, "top_k", self.top_k, 0, _MOST)
         _check_float(owner, "top_p", self.top_p, 0.0, 1.0, open_below=True)
         _check_float(owner, "min_p", self.min_p, 0.0, 1.0)
         _check_float(owner, "repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
         _check_float(owner, "presence_penalty", self.presence_penalty, -1e3, 1e3)
         _check_float(owner, "frequency_penalty", self.frequency_penalty, -1e3, 1e3)
-        _check_int(owner, "no_repeat_ngram", self.no_repeat_ngram, 0)
-        _check_int(owner, "max_new_tokens", self.max_new_tokens, 0)
+        _check_int(owner, "no_repeat_ngram", self.no_repeat_ngram, 0, _MOST)
+        _check_int(owner, "max_new_tokens", self.max_new_tokens, 0, _MOST)
         if self.seed is not None:
             _check_int(owner, "seed", self.seed, 0)
         _check_int(owner, "beam", self.beam, 1, MOST_BEAMS)

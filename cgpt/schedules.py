@@ -41,7 +41,7 @@ def schedule(step: int, *, lr: float, warmup: int, total: int, min_lr_ratio: flo
     arXiv:2404.06395, with the linear fall of Hagele et al. 2024, arXiv:2405.18392.
     """
     owner = "schedule"
-    step, warmup, total = (_check_int(owner, name, value, 0) for name, value in
+    step, warmup, total = (_check_int(owner, name, value, 0, (1 << 63) - 1) for name, value in
                            (("step", step), ("warmup", warmup), ("total", total)))
     lr = _check_float(owner, "lr", lr, 0.0)
     min_lr_ratio = _check_float(owner, "min_lr_ratio", min_lr_ratio, 0.0, 1.0)

@@ -29,7 +29,7 @@ from cgpt import bpe, vocabulary
 from cgpt._bpe import BytePairs
 from cgpt._lattice import Lattice
 from cgpt.arrays import Ints, text_list
-from cgpt.config import KINDS, _check_bool, _check_choice, _check_int, plain
+from cgpt.config import KINDS, MOST, _check_bool, _check_choice, _check_int, plain
 from cgpt.errors import ConfigError, DataError, shown
 from cgpt.forking import cached_property
 
@@ -319,7 +319,7 @@ def _decode_utf8(data: bytes, final: bool) -> tuple[str, bytes]:
 
 
 def _check_size(vocab_size: int) -> int:
-    vocab_size = _check_int("Tokenizer.train", "vocab_size", vocab_size, 0)
+    vocab_size = _check_int("Tokenizer.train", "vocab_size", vocab_size, 0, MOST["vocab_size"])
     if vocab_size <= FIRST_WORD:
         raise ConfigError(
             f"vocab_size must be at least {FIRST_WORD + 1} ({FIRST_BYTE} special tokens, 256 bytes "
@@ -334,9 +334,9 @@ def _check_kind(kind: object) -> str:
 def _check_state(state: Mapping[str, Any]) -> tuple[list[str], list[float], str]:
     """words, scores and kind of a saved tokenizer, checked. Raises DataError."""
     words, scores = saved_lists(state)
-    kind = state.get("kind", "words")
-    if kind not in KINDS:
-        raise DataError(f"saved vocabulary: unknown kind {kind!r:.60}; known: {', '.join(KINDS)}")
+    kind = plain(state.get("kind", "words"))
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise DataError(f"saved vocabulary: unknown kind {shown(kind)}; known: {', '.join(KINDS)}")
     check_words(words, FIRST_WORD, _RESERVED, lambda number, word: _check_word(kind, number, word))
     return words, checked_scores(scores, FIRST_WORD), kind
 

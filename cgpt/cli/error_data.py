@@ -134,4 +134,6 @@ DATA_SENTENCES: dict[str, str] = {
     "dialogue: expected Message(role, content) one after the other, found {value}":
         "对话: 应为一连串 Message(role, content)，而不是 {value}",
     "dialogue: {reason}": "对话: {reason}",
+    "Message: {name} must be {expected}, found {value}":
+        "Message: {name} 应为{expected}，而不是 {value}",
 }

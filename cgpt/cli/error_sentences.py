@@ -141,6 +141,8 @@ SENTENCES: dict[str, str] = {
         "GPTConfig: 未知的预设 {name}；可用的预设: {known}",
     "{owner}: {name} must be a list of names, found {value}":
         "{owner}: {name} 应为名称列表，而不是 {value}",
+    "{owner}: {name} must be a function, found {value}":
+        "{owner}: {name} 应为函数，而不是 {value}",
     "{owner}: {name} must be true or false, found {value}":
         "{owner}: {name} 应为 true 或 false，而不是 {value}",
     "{owner}: expected the fields by name, found {value}":
@@ -217,8 +219,6 @@ SENTENCES: dict[str, str] = {
         "{name}: 发现 {value}，应在 {least} 到 {most} 之间",
     "infer: {n} tokens do not fit a cache that holds {held} of {capacity}":
         "infer: 缓存共 {capacity} 个词，已有 {held} 个，放不下 {n} 个",
-    "KVCache: cannot truncate to {n}, it holds {held}":
-        "KVCache: 无法截短到 {n}，它有 {held} 个词",
     "the tokenizer has {n} tokens and the model only {rows} embeddings; they do not belong "
     "together":
         "分词器有 {n} 个词，模型只有 {rows} 个嵌入；二者不配套",

@@ -1,0 +1,230 @@
+"""Every public call refuses what it cannot use by a CgptError: no other exception, no silence.
+
+Each parameter of every public callable gets each of the WRONG values in its turn, all others being
+good. What a call may take of them is said in its case; anything else is a fault.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from small_llm import TEXTS, small_llm, small_tokenizer
+
+import cgpt
+from cgpt.errors import CgptError
+from cgpt.llm import LLM
+
+WRONG: dict[str, Any] = {
+    "None": None, "3.5": 3.5, "x": "x", "[]": [], "{}": {}, "object": object(), "b'x'": b"x",
+    "nan": math.nan, "inf": math.inf, "-1": -1, "0": 0, "huge": 10 ** 400, "True": True,
+    "array": np.zeros((2, 2)), "[None]": [None], "(3,)": (3,), "1j": 1j}
+NUMBERS = {"3.5", "0"}
+ANY_FLOAT = {"3.5", "-1", "0"}
+FLAGS = {"True"}
+OPTIONAL = {"None"}
+
+
+@dataclass
+class Case:
+    """A call, its good arguments, and which wrong ones each parameter takes all the same.
+
+    skipped  parameters that are not tried, with the reason
+    """
+
+    make: Callable[[], Callable[..., Any]]
+    good: Callable[[], dict[str, Any]]
+    takes: dict[str, set[str]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def shared(names: tuple[str, ...], taken: set[str]) -> dict[str, set[str]]:
+    """The same for several parameters."""
+    return dict.fromkeys(names, taken)
+
+
+def gpt() -> cgpt.GPT:
+    return small_llm(n_layer=1, n_head=1, n_embd=8, block_size=16).gpt
+
+
+def llm() -> LLM:
+    return small_llm(n_layer=1, n_head=1, n_embd=8, block_size=16)
+
+
+def consumed(found: Any) -> Any:
+    """What a call gives, an iterator to its end."""
+    return list(found) if isinstance(found, Iterator) else found
+
+
+def faults_of(case: Case) -> list[str]:
+    found: list[str] = []
+    consumed(case.make()(**case.good()))
+    for name in inspect.signature(case.make()).parameters:
+        if name in case.skipped or name in ("options", "changes"):
+            continue
+        for label, value in WRONG.items():
+            arguments = {**case.good(), name: value}
+            try:
+                consumed(case.make()(**arguments))
+            except CgptError as error:
+                if not 0 < len(str(error)) < 1000:
+                    found.append(f"{name}={label}: a sentence of {len(str(error))} characters")
+                if label in case.takes.get(name, ()):
+                    found.append(f"{name}={label}: should be taken, {error}")
+            except Exception as error:
+                found.append(f"{name}={label}: {type(error).__name__}: {error}")
+            else:
+                if label not in case.takes.get(name, ()):
+                    found.append(f"{name}={label}: taken without a word")
+    return found
+
+
+IDS = [[5, 6, 7, 8]]
+SAMPLING = {"max_new_tokens": 2}
+
+CASES: dict[str, Case] = {
+    "GPTConfig": Case(lambda: cgpt.GPTConfig, lambda: {}, {"n_ff": {"0"}}),
+    "GPTConfig.from_dict": Case(lambda: cgpt.GPTConfig.from_dict, lambda: {"values": {}},
+                                {"values": {"{}"}}),
+    "GPTConfig.preset": Case(lambda: cgpt.GPTConfig.preset, lambda: {"name": "tiny"}),
+    "TrainConfig.from_dict": Case(lambda: cgpt.TrainConfig.from_dict, lambda: {"values": {}},
+                                  {"values": {"{}"}}),
+    "SamplingConfig.from_dict": Case(lambda: cgpt.SamplingConfig.from_dict, lambda: {"values": {}},
+                                     {"values": {"{}"}}),
+    "TrainConfig": Case(lambda: cgpt.TrainConfig, lambda: {}, {
+        **shared(("epochs", "warmup", "patience", "seed", "max_steps", "schedule_steps",
+                         "lora_rank"), {"0"}),
+        **shared(("lr", "embedding_lr"), {"3.5", "None"}),
+        **shared(("eps", "lora_alpha"), {"3.5"}),
+        **shared(("weight_decay", "clip", "max_minutes"), NUMBERS),
+        **shared(("beta1", "beta2", "dropout", "val_fraction", "momentum",
+                         "label_smoothing", "ema", "min_lr_ratio"), {"0"}),
+        "recompute": FLAGS, "optimizer": OPTIONAL, "freeze": {"[]"}, "lora_layers": {"[]"}}),
+    "TrainConfig.settled": Case(lambda: cgpt.TrainConfig().settled, lambda: {"width": 8},
+                                {"begun": {"None", "{}"}}),
+    "SamplingConfig": Case(lambda: cgpt.SamplingConfig, lambda: {}, {
+        "temperature": NUMBERS, "top_k": {"0"}, "min_p": {"0"},
+        "repetition_penalty": {"3.5"}, "max_new_tokens": {"0"},
+        "seed": {"None", "0", "huge"}, "presence_penalty": ANY_FLOAT,
+        "frequency_penalty": ANY_FLOAT, "no_repeat_ngram": {"0"}, "logit_bias": {"[]", "{}"},
+        "stop": {"x", "[]"}, "length_penalty": ANY_FLOAT, "speculate": {"0"}}),
+    "schedule": Case(lambda: cgpt.schedule,
+                     lambda: {"step": 1, "lr": 1.0, "warmup": 1, "total": 3},
+                     {"step": {"0"}, "lr": NUMBERS, "warmup": {"0"}, "total": {"0"},
+                      "min_lr_ratio": {"0"}}),
+    "set_num_threads": Case(lambda: cgpt.set_num_threads,
+                            lambda: {"n": cgpt.get_num_threads()}),
+    "Message": Case(lambda: cgpt.Message, lambda: {"role": "user", "content": "a"},
+                    {"content": {"x"}}),
+    "KVCache": Case(lambda: cgpt.KVCache, lambda: {"config": gpt().config}),
+    "KVCache.truncate": Case(lambda: gpt().new_cache().truncate, lambda: {"length": 0},
+                             {"length": {"0"}}),
+    "GPT": Case(lambda: cgpt.GPT, lambda: {"config": gpt().config},
+                {"seed": {"0", "huge"}, "weights": OPTIONAL, "recompute": FLAGS}),
+    "GPT.layout": Case(lambda: cgpt.GPT.layout, lambda: {"config": gpt().config}),
+    "GPT.forward": Case(lambda: gpt().forward, lambda: {"ids": IDS, "targets": IDS}, {
+        "offsets": OPTIONAL, "positions": OPTIONAL, "dropout": {"0"},
+        "dropout_key": {"0"}, "scale": {"None", "3.5", "-1", "0"}, "backward": FLAGS,
+        "label_smoothing": {"0"}, "weights": OPTIONAL}),
+    "GPT.losses": Case(lambda: gpt().losses, lambda: {"ids": IDS, "targets": IDS},
+                       {"offsets": OPTIONAL, "positions": OPTIONAL}),
+    "GPT.logits": Case(lambda: gpt().logits, lambda: {"ids": IDS},
+                       {"offsets": OPTIONAL, "positions": OPTIONAL, "keep": FLAGS,
+                        "dropout": {"0"}, "dropout_key": {"0"}}),
+    "GPT.hidden": Case(lambda: gpt().hidden, lambda: {"ids": IDS}, {"offsets": OPTIONAL}),
+    "GPT.inspect": Case(lambda: gpt().inspect, lambda: {"ids": IDS[0]}, {"ids": {"(3,)"}}),
+    "GPT.infer": Case(lambda: gpt().infer, lambda: {"ids": IDS[0], "cache": gpt().new_cache()},
+                      {"ids": {"0", "(3,)"}, "picks": OPTIONAL}, {"picks": "made by the sampler"}),
+    "GPT.infer_all": Case(lambda: gpt().infer_all,
+                          lambda: {"ids": IDS[0], "cache": gpt().new_cache()},
+                          {"ids": {"0", "(3,)"}, "picks": OPTIONAL},
+                          {"picks": "made by the sampler"}),
+    "GPT.load_parameters": Case(lambda: gpt().load_parameters,
+                                lambda: {"values": gpt().parameters()}),
+    "GPT.generate": Case(lambda: gpt().generate, lambda: {"ids": IDS[0], **SAMPLING}, {
+        "ids": {"0", "(3,)"},
+        "max_new_tokens": {"0"}, "temperature": NUMBERS, "top_k": {"0"},
+        "seed": {"None", "0", "huge"}}),
+    "GPT.stream": Case(lambda: gpt().stream, lambda: {"ids": IDS[0], **SAMPLING}, {
+        "ids": {"0", "(3,)"},
+        "max_new_tokens": {"0"}, "temperature": NUMBERS, "top_k": {"0"},
+        "seed": {"None", "0", "huge"}}),
+    "GPT.reserve": Case(lambda: gpt().reserve, lambda: {"rows": 4}, {"training": FLAGS}),
+    "GPT.backward": Case(lambda: trained(), lambda: {},
+                         {"dlogits": OPTIONAL, "finished": OPTIONAL}),
+    "GPT.train_only": Case(lambda: gpt().train_only,
+                           lambda: {"wanted": lambda name: True, "adapters": {}},
+                           {"adapters": {"{}"}}),
+    "AdamW": Case(lambda: cgpt.AdamW, lambda: {"gpt": gpt()}, {
+        "eps": {"3.5"}, "weight_decay": NUMBERS, "freeze": {"[]"}, "embedding_lr": {"3.5"},
+        "fresh": FLAGS, "replaces": OPTIONAL}),
+    "AdamW.step": Case(lambda: stepping(cgpt.AdamW), lambda: {"lr": 1e-3},
+                       {"lr": NUMBERS, "clip": {"3.5", "0", "inf"}}),
+    "AdamW.from_dict": Case(lambda: cgpt.AdamW.from_dict,
+                            lambda: {"gpt": gpt(), "values": cgpt.AdamW(gpt()).to_dict()}),
+    "Muon": Case(lambda: cgpt.Muon, lambda: {"gpt": gpt()}, {
+        "eps": {"3.5"}, "weight_decay": NUMBERS, "freeze": {"[]"}, "embedding_lr": {"3.5"},
+        "momentum": {"0"}, "fresh": FLAGS, "replaces": OPTIONAL}),
+    "Muon.from_dict": Case(lambda: cgpt.Muon.from_dict,
+                           lambda: {"gpt": gpt(), "values": cgpt.Muon(gpt()).to_dict()}),
+    "Muon.step": Case(lambda: stepping(cgpt.Muon), lambda: {"lr": 1e-3},
+                      {"lr": NUMBERS, "clip": {"3.5", "0", "inf"}}),
+    "Tokenizer": Case(lambda: cgpt.Tokenizer, lambda: {"words": ["a"], "scores": [-1.0]}),
+    "Tokenizer.train": Case(lambda: cgpt.Tokenizer.train,
+                            lambda: {"texts": TEXTS, "vocab_size": 300, "kind": "chars"}),
+    "Tokenizer.encode": Case(lambda: small_tokenizer().encode, lambda: {"text": "a"},
+                             {"text": {"x"}, "specials": FLAGS}),
+    "Tokenizer.encode_bytes": Case(lambda: small_tokenizer().encode_bytes, lambda: {"text": "a"},
+                                   {"text": {"x"}}),
+    "Tokenizer.encode_many": Case(lambda: small_tokenizer().encode_many, lambda: {"texts": ["a"]},
+                                  {"texts": {"[]"}}),
+    "Tokenizer.decode": Case(lambda: small_tokenizer().decode, lambda: {"ids": [9]},
+                             {"ids": {"[]", "(3,)"}, "specials": FLAGS}),
+    "Tokenizer.decoder": Case(lambda: small_tokenizer().decoder, lambda: {}, {"specials": FLAGS}),
+    "Tokenizer.token_to_id": Case(lambda: small_tokenizer().token_to_id, lambda: {"token": "a"},
+                                  {"token": {"x"}}),
+    "Tokenizer.id_to_token": Case(lambda: small_tokenizer().id_to_token, lambda: {"id": 9},
+                                  {"id": {"0"}}),
+    "Tokenizer.from_state": Case(lambda: cgpt.Tokenizer.from_state,
+                                 lambda: {"state": small_tokenizer().to_state()}),
+    "LLM": Case(lambda: LLM, lambda: {"tokenizer": small_tokenizer(), "gpt": llm().gpt},
+                {"optimizer": OPTIONAL, "training_state": OPTIONAL, "metadata": {"None", "{}"}}),
+    "LLM.fresh": Case(lambda: LLM.fresh,
+                      lambda: {"tokenizer": small_tokenizer(), "config": gpt().config},
+                      {"seed": {"0", "huge"}}),
+    "LLM.from_texts": Case(lambda: LLM.from_texts,
+                           lambda: {"texts": TEXTS, "config": gpt().config, "kind": "chars"},
+                           {"seed": {"0", "huge"}}),
+    "LLM.score": Case(lambda: llm().score, lambda: {"text": "a"},
+                      {"text": {"x", "[]"}, "prompt": {"x", "None"}, "end": FLAGS,
+                       "stride": OPTIONAL}),
+    "LLM.embed": Case(lambda: llm().embed, lambda: {"texts": ["a"]},
+                      {"texts": {"x", "[]"}, "normalize": FLAGS, "stride": OPTIONAL}),
+    "LLM.loss": Case(lambda: llm().loss, lambda: {"texts": TEXTS}, {"stride": OPTIONAL}),
+    "LLM.samples": Case(lambda: llm().samples, lambda: {"documents": TEXTS},
+                        {"documents": {"[]"}, "longest": {"0"}}),
+}
+
+
+def trained() -> Callable[..., Any]:
+    found = gpt()
+    found.forward(IDS, IDS)
+    return found.backward
+
+
+def stepping(kind: Any) -> Callable[..., Any]:
+    found = gpt()
+    found.gradients()
+    step: Callable[..., Any] = kind(found).step
+    return step
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_wrong_arguments_are_refused(name: str) -> None:
+    assert not faults_of(CASES[name])
+
