@@ -26,6 +26,9 @@ TUNED_WIDTH = 256
 KINDS = ("words", "chars", "bpe")            # of a vocabulary
 FORMS = ("float32", "float16", "int8")      # of a model's matrices, in memory and in files
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
+TOO_LONG = ("cut", "drop", "error")         # what to do with documents longer than the context
+WINDOWS = "windows"                         # what was done before dialogues were cut between turns
+LOSS_ON = ("all", "answers")                # which tokens of a dialogue carry loss
 
 SHAPE = ("n_layer", "n_head", "n_embd", "n_ff", "block_size")    # fields that shape the graph
 
@@ -228,6 +231,12 @@ class TrainConfig(_Config):
                    training are then of that, the held-out ones are not
     ema            the moving average of the weights keeps this much of itself a step; it is what
                    is evaluated and what the phase ends with. 0 keeps none.
+    too_long       what becomes of documents and dialogues longer than the context: "cut" cuts
+                   texts anywhere and dialogues between turns (cgpt/cutting.py says how), "drop"
+                   leaves them out, "error" refuses them. "windows" cuts dialogues anywhere too, as
+                   runs did that were recorded before there was a choice.
+    loss_on        which tokens of dialogues carry loss: "all", "answers" (with their <eos>), None
+                   for all in pre-training and the answers in fine-tuning; of texts all do
     lora_rank      rank of the two matrices by which each matrix that `lora_layers` (patterns)
                    names is changed, lora_alpha / lora_rank times their product, while all weights
                    stay; they are trained by AdamW. 0 trains the weights themselves.
@@ -262,6 +271,8 @@ class TrainConfig(_Config):
     decay_share: float = 0.2
     label_smoothing: float = 0.0
     ema: float = 0.0
+    too_long: str = "cut"
+    loss_on: str | None = None
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_layers: tuple[str, ...] = ("h.*",)
@@ -287,6 +298,9 @@ class TrainConfig(_Config):
         if self.optimizer is not None:
             _check_choice(owner, "optimizer", self.optimizer, OPTIMIZERS)
         _check_choice(owner, "schedule", self.schedule, SCHEDULES)
+        _check_choice(owner, "too_long", self.too_long, (*TOO_LONG, WINDOWS))
+        if self.loss_on is not None:
+            _check_choice(owner, "loss_on", self.loss_on, LOSS_ON)
         for name in ("freeze", "lora_layers"):
             object.__setattr__(self, name, _check_names(owner, name, getattr(self, name)))
         if self.lora_rank and self.optimizer not in (None, "adamw"):
@@ -298,6 +312,10 @@ class TrainConfig(_Config):
         if self.patience and not self.val_fraction:
             raise ConfigError(f"{owner}: patience={self.patience} needs held-out documents to look "
                               "at; set val_fraction above 0")
+
+    def learns_all(self, phase: str) -> bool:
+        """Whether every token of a dialogue carries loss in "pretrain" or "finetune"."""
+        return (self.loss_on or ("all" if phase == "pretrain" else "answers")) == "all"
 
     def settled(self, width: int, begun: Mapping[str, Any] | None = None) -> TrainConfig:
         """The same with an optimizer and learning rates that are named.

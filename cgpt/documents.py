@@ -11,13 +11,15 @@ import mmap
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import chain
 from typing import Any, overload
 
 import numpy as np
 
+from cgpt.config import WINDOWS
+from cgpt.cutting import Part, TooLong, parts_of
 from cgpt.data import IGNORED, Dialogue, Sample, check_turns
 from cgpt.errors import DataError
 from cgpt.inputs import as_documents
@@ -26,6 +28,7 @@ from cgpt.template import template_of
 from cgpt.tokenizer import Tokenizer
 
 SHARD_CHARACTERS = 1 << 21
+_NOTHING: np.ndarray = np.empty(0, np.int32)
 _READS = 2048       # documents that are read before their pages are given back
 
 
@@ -94,6 +97,14 @@ class TokenStore:
         return found
 
 
+def _place(tokens: np.ndarray, mark: np.ndarray) -> int:
+    """Where the first question of a dialogue begins: at these tokens, which no text can produce."""
+    for start in np.flatnonzero(tokens == mark[0]).tolist():
+        if np.array_equal(tokens[start:start + len(mark)], mark):
+            return int(start)
+    return 0
+
+
 def _give_back(mapped: mmap.mmap | None) -> None:
     """Let go of the pages of a map, else a process seems to hold all that it ever read."""
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -129,34 +140,94 @@ class Documents:
 
 
 class Samples(Sequence[Sample]):
-    """Documents cut into windows of at most `longest` tokens; windows without any loss left out.
+    """Documents as samples of at most `longest` tokens; samples without any loss left out.
 
-    lengths  (samples,) int64
-    weights  (samples,) float64 or None, of their documents
-    n_long   texts of more than one window: those that `recut` cuts elsewhere
+    lengths   (samples,) int64
+    weights   (samples,) float64 or None, of their documents
+    n_long    texts of more than one window: those that `recut` cuts elsewhere
+    too_long  TooLong: which documents are longer, and what became of them
     """
 
-    def __init__(self, documents: Documents, longest: int) -> None:
-        self._store = store = documents.store
+    def __init__(self, documents: Documents, longest: int, too_long: str = WINDOWS,
+                 all_tokens: bool = False) -> None:
+        """too_long  "cut", "windows" or "drop", see `TrainConfig`
+        all_tokens  whether every token of a dialogue carries loss, not only its answers
+        """
+        self._store, self._longest, self._all = documents.store, longest, all_tokens
+        long = documents.store.sizes[documents.numbers].astype(np.int64) - 1 > longest
+        found = TooLong(too_long, longest, of=len(documents))
+        if long.any():
+            dialogues = int(np.count_nonzero(self._store.dialogues[documents.numbers[long]]))
+            found = replace(found, documents=int(np.count_nonzero(long)) - dialogues,
+                            dialogues=dialogues)
+            if too_long == "drop":
+                found = replace(found, unlearnt=self._loss_of(documents.numbers[long]))
+                documents = documents.only(~long)
+        unlearnt = self._cut(documents, too_long)
+        lasting = self._store.sizes[self._numbers].astype(np.int64) - 1 > longest
+        self.too_long = replace(found, unlearnt=found.unlearnt + unlearnt,
+                                parts=int(np.count_nonzero(lasting)))
+        # Dialogues stay: they are cut where a turn ends.
+        self._of_long = ~self._store.dialogues[self._numbers] & lasting
+        self.n_long = int(np.count_nonzero(self._of_long & (self._firsts == 0)))
+
+    def _cut(self, documents: Documents, too_long: str) -> int:
+        """Cut what is long; tokens that carry no loss for it."""
+        store, longest = self._store, self._longest
         sizes = store.sizes[documents.numbers].astype(np.int64) - 1
         counts = -(-sizes // longest)
+        turned = (sizes > longest) & store.dialogues[documents.numbers] if too_long == "cut" \
+            else np.zeros(len(sizes), bool)
+        parts, unlearnt = self._parts(documents.numbers[turned])
+        counts[turned] = [*map(len, parts)]
         rows = np.repeat(np.arange(len(counts)), counts)
         self._numbers = documents.numbers[rows]
         self._firsts = (np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
                         ) * longest
         self.lengths = np.minimum(longest, sizes[rows] - self._firsts)
         self.weights = None if documents.weights is None else documents.weights[rows]
-        kept = np.ones(len(rows), dtype=bool)
-        for i in np.flatnonzero(store.dialogues[self._numbers] & (counts[rows] > 1)).tolist():
+        # Tokens from the beginning of a dialogue that a part repeats, and whether a mark follows.
+        self._prefixes = self._cued = None
+        if parts:
+            where = turned[rows]
+            values = np.array([*chain.from_iterable(parts)], np.int64).reshape(-1, 4)
+            self._firsts[where] = values[:, 0]
+            self._prefixes, self._cued = np.zeros(len(rows), np.int32), np.zeros(len(rows), bool)
+            self._prefixes[where], self._cued[where] = values[:, 2], values[:, 3]
+            self.lengths[where] = (values[:, 1] + values[:, 2] - 1
+                                   + values[:, 3] * len(template_of(store.tokenizer).cue))
+        elif too_long == WINDOWS and not self._all:
+            self._leave_out(np.flatnonzero(store.dialogues[self._numbers] & (counts[rows] > 1)))
+        return unlearnt
+
+    def _parts(self, numbers: np.ndarray) -> tuple[list[list[Part]], int]:
+        """(parts of each dialogue, tokens of all of them that carry no loss for it)."""
+        found, total = [], 0
+        template = template_of(self._store.tokenizer)
+        mark = ~np.array(template.question, np.int64)
+        for number in numbers.tolist():
+            tokens = self._store.tokens(number)
+            parts, unlearnt = parts_of(tokens, _place(tokens, mark), self._longest,
+                                       len(template.cue), self._all)
+            found.append(parts)
+            total += unlearnt
+        return found, total
+
+    def _leave_out(self, candidates: np.ndarray) -> None:
+        """Leave out those of the samples in which nothing carries loss."""
+        kept = np.ones(len(self), dtype=bool)
+        for i in candidates.tolist():
             kept[i] = (self[i].targets != IGNORED).any()
         self._numbers, self._firsts = self._numbers[kept], self._firsts[kept]
         self.lengths = self.lengths[kept]
         self.weights = None if self.weights is None else self.weights[kept]
-        self._longest = longest
-        # Dialogues stay: they are cut where a turn ends.
-        self._of_long = ~store.dialogues[self._numbers] & (
-            store.sizes[self._numbers].astype(np.int64) - 1 > longest)
-        self.n_long = int(np.count_nonzero(self._of_long & (self._firsts == 0)))
+
+    def _loss_of(self, numbers: np.ndarray) -> int:
+        """Tokens of these documents that would carry loss."""
+        whole = (~self._store.dialogues[numbers]) | self._all
+        total = int((self._store.sizes[numbers[whole]].astype(np.int64) - 1).sum())
+        return total + sum(int(np.count_nonzero(self._store.tokens(number) >= 0))
+                           for number in numbers[~whole].tolist())
 
     def recut(self, first_lengths: np.ndarray) -> Samples:
         """The same documents with the long texts cut elsewhere; every token is in one window.
@@ -181,6 +252,10 @@ class Samples(Sequence[Sample]):
         if self.weights is not None:
             found.weights = np.append(self.weights[fixed], self.weights[heads][rows])
         found._of_long = np.arange(len(found)) >= np.count_nonzero(fixed)
+        if self._prefixes is not None and self._cued is not None:
+            none = np.zeros(len(rows), bool)
+            found._prefixes = np.append(self._prefixes[fixed], none)
+            found._cued = np.append(self._cued[fixed], none)
         return found
 
     def __len__(self) -> int:
@@ -195,17 +270,38 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, number: int | slice) -> Sample | list[Sample]:
         if isinstance(number, slice):
             return [self[i] for i in range(*number.indices(len(self)))]
-        first = self._firsts[number]
-        tokens = self._store.tokens(int(self._numbers[number]))[
-            first:first + self.lengths[number] + 1].astype(np.int32)
+        first, document = self._firsts[number], int(self._numbers[number])
+        tokens, head = self._store.tokens(document), self._head(number)
+        body = tokens[first:first + self.lengths[number] + 1 - len(head)].astype(np.int32)
+        tokens = np.concatenate([head, body]) if len(head) else body
         ids = tokens[:-1]
-        return Sample(ids ^ (ids >> 31), np.maximum(tokens[1:], IGNORED))
+        targets = np.maximum(tokens[1:], IGNORED)
+        if self._all and self._store.dialogues[document]:
+            targets = tokens[1:] ^ (tokens[1:] >> 31)
+            targets[:max(len(head) - 1, 0)] = IGNORED       # they are learnt in the first part
+        return Sample(ids ^ (ids >> 31), targets)
+
+    def _head(self, number: int) -> np.ndarray:
+        """Tokens of a sample before those that lie together in its document."""
+        if self._prefixes is None or self._cued is None:
+            return _NOTHING
+        start = self._store.tokens(int(self._numbers[number]))[:self._prefixes[number]]
+        cue = template_of(self._store.tokenizer).cue if self._cued[number] else []
+        return np.concatenate([start, ~np.array(cue, np.int32)]).astype(np.int32)
 
     def joinable(self, tokenizer: Tokenizer) -> np.ndarray:
         """(samples,) bool: where <bos> <user> begins a dialogue and <eos> ends the sample."""
-        found: np.ndarray = self._store.dialogues[self._numbers] & (self._firsts == 0)
-        for offset, token in ((0, ~tokenizer.bos_id), (1, ~tokenizer.user_id),
-                              (self.lengths, tokenizer.eos_id)):
+        found: np.ndarray = self._store.dialogues[self._numbers]
+        second: int | np.ndarray = 1
+        last = self.lengths
+        if self._prefixes is None or self._cued is None:
+            found = found & (self._firsts == 0)
+        else:       # a part behind <bos> alone is as good as a dialogue
+            found = found & ((self._firsts == 0) | ((self._prefixes == 1) & ~self._cued))
+            second = np.where(self._firsts > 0, self._firsts, 1)
+            last = self._firsts + self.lengths - self._prefixes
+        for offset, token in ((0, ~tokenizer.bos_id), (second, ~tokenizer.user_id),
+                              (last, tokenizer.eos_id)):
             places = np.broadcast_to(offset, len(found))[found]
             found[found] = self._store.tokens_at(places, self._numbers[found]) == token
         return found
@@ -216,7 +312,11 @@ class Samples(Sequence[Sample]):
         known = self._store.digests
         if not known or not all(known):
             return ""
-        parts = (self._numbers, self._firsts, self.lengths)
+        parts = [self._numbers, self._firsts, self.lengths]
+        if self._prefixes is not None and self._cued is not None:
+            parts += [self._prefixes, self._cued]
+        if self._all and self._store.dialogues[self._numbers].any():
+            known = [*known, "all tokens"]
         return " ".join([*known, *(blake2b(np.ascontiguousarray(part, "<i8").data,
                                            digest_size=16).hexdigest() for part in parts)])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import chain
 from typing import overload
@@ -13,8 +13,9 @@ import numpy as np
 
 from cgpt import _packing
 from cgpt.config import TrainConfig
+from cgpt.cutting import TooLong
 from cgpt.data import Batch, Sample, pack
-from cgpt.documents import Samples
+from cgpt.documents import Documents, Samples
 from cgpt.errors import DataError
 from cgpt.forking import cached_property
 from cgpt.tokenizer import Tokenizer
@@ -52,6 +53,42 @@ def held_out_documents(size: int, fraction: float, seed: int, phase: str) -> np.
     most = min(max(1, round(fraction * size)), size - 1)
     found[shuffled(size, bits(seed, phase, "split"))[:most]] = True
     return found
+
+
+def cut(documents: Documents, longest: int, config: TrainConfig, phase: str) -> Samples:
+    """The documents as the phase trains on them.
+
+    Raises DataError where there are longer ones and config.too_long is "error".
+    """
+    _refuse(documents, longest, config, phase)
+    return Samples(documents, longest, config.too_long, config.learns_all(phase))
+
+
+def too_long(documents: Documents, longest: int, config: TrainConfig, phase: str) -> TooLong:
+    """What `cut` does to longer documents, without looking at the others.
+
+    Raises DataError as `cut`, and where it leaves nothing.
+    """
+    _refuse(documents, longest, config, phase)
+    long = documents.store.sizes[documents.numbers].astype(np.int64) - 1 > longest
+    found = Samples(documents.only(long), longest, config.too_long, config.learns_all(phase))
+    if not found and long.all():
+        raise DataError(f"{phase}: all {len(long)} documents are longer than the context of "
+                        f"{longest} tokens, and nothing is left of them; shorten them, or train "
+                        "a model with a longer context")
+    return replace(found.too_long, of=len(documents))
+
+
+def _refuse(documents: Documents, longest: int, config: TrainConfig, phase: str) -> None:
+    if config.too_long != "error":
+        return
+    sizes = documents.store.sizes[documents.numbers].astype(np.int64) - 1
+    long = np.flatnonzero(sizes > longest)
+    if len(long):
+        raise DataError(f"{phase}: {len(long)} of {len(sizes)} documents are longer than the "
+                        f"context of {longest} tokens, the first is number {long[0] + 1} with "
+                        f"{sizes[long[0]]} tokens; shorten them, or cut them or leave them out by "
+                        "too_long 'cut' or 'drop'")
 
 
 def digest(samples: Samples, held_out: Samples, config: TrainConfig) -> str:

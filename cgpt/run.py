@@ -16,8 +16,10 @@ import numpy as np
 
 from cgpt.checkpoint import load_tokenizer, load_weights
 from cgpt.config import KINDS, _check_int
+from cgpt.cutting import TooLong
 from cgpt.data import Dialogue, packaged_data
 from cgpt.documents import Documents
+from cgpt.epochs import too_long
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.invalid_rows import InvalidRowsError, merged
 from cgpt.llm import LLM, PHASES
@@ -137,6 +139,25 @@ class TrainingRun:
     def documents(self, name: str) -> Documents:
         """What the phase trains on: everything in "pretrain", the dialogues in "finetune"."""
         return self.sources[name].documents(self.llm.tokenizer)
+
+    def too_long(self, name: str) -> TooLong:
+        """Which documents of the phase are longer than the context, and what becomes of them.
+
+        Raises DataError where there are any and they are to be refused.
+        """
+        config = self.config.phase(name)[1]
+        longest = min(self.llm.config.block_size, config.batch_tokens)
+        return too_long(self.documents(name), longest, config, name)
+
+    def epoch_tokens(self, name: str) -> int:
+        """Tokens that an epoch of the phase takes, specials included; of fractions about so many.
+        """
+        documents, train = self.documents(name), self.config.phase(name)[1]
+        if train.too_long == "drop":
+            sizes = documents.store.sizes[documents.numbers].astype(np.int64) - 1
+            documents = documents.only(sizes <= min(self.llm.config.block_size,
+                                                    train.batch_tokens))
+        return documents.n_tokens
 
     def fit_phase(self, name: str, on_progress: Callable[[Progress], object] | None = None,
                   should_stop: Callable[[], bool] | None = None,

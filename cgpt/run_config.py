@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cgpt.config import KINDS, SHAPE, GPTConfig, TrainConfig, _check_bool, _check_int, _Config
+from cgpt.config import (
+    KINDS,
+    SHAPE,
+    WINDOWS,
+    GPTConfig,
+    TrainConfig,
+    _check_bool,
+    _check_int,
+    _Config,
+)
 from cgpt.data import packaged_data
 from cgpt.errors import ConfigError
 
@@ -129,10 +138,12 @@ def recorded(run: dict[str, Any]) -> dict[str, Any]:
     """The fields of the RunConfig that a training state holds.
 
     One of before duplicates were left out was trained with them, one of before there was a choice
-    of optimizers by AdamW.
+    of optimizers by AdamW; before too_long and loss_on long dialogues were cut anywhere, and of
+    dialogues only the answers were learnt.
     """
     names = [str(name) for name in ("pretrain_train", "finetune_train") if name in run]
-    phases = {name: {"optimizer": "adamw", "embedding_lr": 1.0, **run[name]} for name in names}
+    before = {"optimizer": "adamw", "embedding_lr": 1.0, "too_long": WINDOWS, "loss_on": "answers"}
+    phases = {name: {**before, **run[name]} for name in names}
     return {"keep_duplicates": True, **run, **phases}
 
 

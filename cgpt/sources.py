@@ -136,6 +136,14 @@ class Source:
                            minlength=len(self.files)).astype(np.int64).tolist()
         return counts
 
+    def long_by_file(self, tokenizer: Tokenizer, longest: int) -> list[int]:
+        """Texts and dialogues of each of `files` with more tokens than a context of `longest`."""
+        found = self.documents(tokenizer)
+        long = found.store.sizes[found.numbers] - 1 > longest
+        counts: list[int] = np.bincount(self._owners()[found.numbers][long],
+                                        minlength=len(self.files)).tolist()
+        return counts
+
     def weights(self) -> list[float]:
         """How often an epoch takes each of `files`; of entries that overlap the last one counts."""
         found = [1.0] * len(self.files)

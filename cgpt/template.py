@@ -22,6 +22,11 @@ class Template:
     start: list[int]
     cue: list[int]
 
+    @property
+    def question(self) -> list[int]:
+        """Tokens with which a question begins."""
+        return [self.tokenizer.user_id]
+
     def message(self, role: str, text: str) -> list[int]:
         """A message: its mark, its text and, where it is an answer, <eos>."""
         before, text, behind = self.parts(role, text)
@@ -51,6 +56,10 @@ class RustTemplate(Template):
     """
 
     tokenizer: RustTokenizer
+
+    @property
+    def question(self) -> list[int]:
+        return self.tokenizer.encode(self.tokenizer.marks[0])
 
     def parts(self, role: str, text: str) -> tuple[list[int], str, list[int]]:
         marks = {"system": "", "user": self.tokenizer.marks[0],

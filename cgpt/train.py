@@ -21,9 +21,10 @@ import numpy as np
 from cgpt.arena import Floats
 from cgpt.averaging import averaged, replace_weights, update_average
 from cgpt.config import TrainConfig
+from cgpt.cutting import TooLong, both
 from cgpt.data import Batch, Dialogue
-from cgpt.documents import Documents, Samples, encoded
-from cgpt.epochs import Epochs, bits, digest, held_out_documents
+from cgpt.documents import Documents, encoded
+from cgpt.epochs import Epochs, bits, cut, digest, held_out_documents
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluate import EvalResult, evaluate
 from cgpt.llm import LLM, PHASES
@@ -72,6 +73,7 @@ class FitResult:
     val_loss  held-out loss of the weights that the model now has; None without a held-out split
     stopped   "done": all epochs · "early": no improvement for `patience` evaluations ·
               "budget": max_steps or max_minutes · "interrupted": should_stop() said so
+    too_long  which documents are longer than the context, and what became of them
     """
 
     steps: int
@@ -81,14 +83,15 @@ class FitResult:
     val_loss: float | None
     stopped: str
     seconds: float
+    too_long: TooLong | None = None
 
 
 class Trainer:
     """Trains an LLM in one phase; everything it knows is in the LLM and its training state.
 
     phase  "pretrain" or "finetune": names the random streams and the place in the state. What
-           carries loss follows from the documents: every token of a text, but only the
-           assistant's tokens and their eos of a dialogue.
+           carries loss is every token of a text; of a dialogue every token in "pretrain", in
+           "finetune" the assistant's and their eos (`TrainConfig.loss_on` says otherwise).
     parallel  the processes that share the training (cgpt.mpi.connect()), each of which calls this
            with the same model, settings and documents; by default there are no others
     Raises ConfigError for an unknown phase.
@@ -157,7 +160,9 @@ class _Run:
             raise DataError(f"{phase}: expected a list of documents, found one string")
         given = encoded(documents, llm.tokenizer)
         out = held_out_documents(len(given), config.val_fraction, config.seed, phase)
-        samples, self.held_out = (Samples(given.only(which), longest) for which in (~out, out))
+        samples, self.held_out = (cut(given.only(which), longest, config, phase)
+                                  for which in (~out, out))
+        self.too_long = both(samples.too_long, self.held_out.too_long)
         if not samples or (out.any() and not self.held_out):
             raise DataError(f"{phase}: no token of the {'held-out ' if samples else ''}documents "
                             "carries loss; give texts, or dialogues with answers")
@@ -200,8 +205,8 @@ class _Run:
         if resumed and documents != state.documents:
             raise DataError(
                 f"{self.phase}: step {state.step} was reached with other documents (or another "
-                "val_fraction, seed, batch_tokens or join_dialogues); give the same ones, or start "
-                "the phase anew with llm.training_state.begin(...)")
+                "val_fraction, too_long, loss_on, seed, batch_tokens or join_dialogues); give the "
+                "same ones, or start the phase anew with llm.training_state.begin(...)")
         imported = not resumed and _imported(llm, self.config)
         begun = begun_with(llm.optimizer) if resumed or imported else None
         config = self.config = self.config.settled(llm.config.n_embd, begun)
@@ -382,4 +387,5 @@ class _Run:
         loss = state.loss_sum / state.loss_tokens if state.loss_tokens else None
         val_loss = self._val_loss if stopped == "interrupted" else state.best_loss
         return FitResult(steps=state.step, epochs=state.epoch, tokens=state.tokens, loss=loss,
-                         val_loss=val_loss, stopped=stopped, seconds=state.seconds)
+                         val_loss=val_loss, stopped=stopped, seconds=state.seconds,
+                         too_long=self.too_long)

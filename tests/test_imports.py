@@ -39,6 +39,7 @@ FLOORS = [
     ["sampling", "streaming"],
     ["epochs"],
     ["documents"],
+    ["cutting"],
     ["run_config"],
     ["data"],
     ["readers"],

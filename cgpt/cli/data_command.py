@@ -13,12 +13,13 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, option, screen_width
-from cgpt.cli.invalid_listing import change_lines, listing, total_changes
+from cgpt.cli.invalid_listing import FIRST, change_lines, listing, total_changes
 from cgpt.cli.layout import aligned, wrap
 from cgpt.cli.messages import t
 from cgpt.cli.models import print_json
 from cgpt.cli.streams import echo
 from cgpt.cli.terminal import tell
+from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
     from cgpt.invalid_rows import InvalidRow
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 # key of the report: message; a column of nothing but zeros is left out
 COUNTS = {"documents": "data_documents", "dialogues": "data_dialogues",
           "characters": "data_characters", "tokens": "data_tokens_column",
-          "dropped": "data_blank", "duplicates": "data_duplicates", "invalid": "data_invalid"}
+          "dropped": "data_blank", "duplicates": "data_duplicates", "invalid": "data_invalid",
+          "too_long": "data_long"}
 EVERY = 5.0         # seconds between lines about a long preparation
 
 
@@ -36,16 +38,18 @@ EVERY = 5.0         # seconds between lines about a long preparation
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @option("--tokenizer", metavar="words|chars|bpe|FILE", default="words", note="words")
 @option("--vocab-size", type=options.VOCAB_SIZE, metavar="N", default=8192, note="8192")
+@option("--block-size", type=options.POSITIVE, metavar="N", note="256")
 @options.corpus
 @options.threads
 @options.as_json
 def data(paths: tuple[str, ...], tokenizer: str, vocab_size: int, keep_duplicates: bool,
-         skip_invalid: bool, as_text: bool, mix: tuple[tuple[str, float], ...],
-         cache: str | None, as_json: bool) -> int:
+         skip_invalid: bool, as_text: bool, too_long: str | None, block_size: int | None,
+         mix: tuple[tuple[str, float], ...], cache: str | None, as_json: bool) -> int:
     """Read files as a training would, and say what is in them.
 
     1 where rows cannot be used, unless they are to be left out.
     """
+    from cgpt.config import TOO_LONG
     from cgpt.invalid_rows import InvalidRowsError
     from cgpt.run import find_vocabulary, read_sources
     from cgpt.run_config import RunConfig
@@ -63,7 +67,8 @@ def data(paths: tuple[str, ...], tokenizer: str, vocab_size: int, keep_duplicate
         for line in () if as_json else listing(error.rows, error.counts, None):
             echo(line)
         return 1
-    report = report_of(sources["pretrain"], find_vocabulary(config, sources, folder))
+    report = report_of(sources["pretrain"], find_vocabulary(config, sources, folder),
+                       block_size or context_of(tokenizer), too_long or TOO_LONG[0])
     if as_json:
         print_json(report)
     else:
@@ -87,14 +92,37 @@ class Preparing:
             tell(t("preparing", n=f"{characters:,}"))
 
 
-def report_of(source: Source, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What was read: each file, all together, and what an epoch takes of it."""
-    tokens = source.tokens_by_file(tokenizer)
-    files = [{**asdict(file), "tokens": count, "weight": weight}
-             for file, count, weight in zip(source.files, tokens, source.weights(), strict=True)]
+def context_of(tokenizer: str) -> int:
+    """Tokens of the context of the model whose vocabulary it is, else of the default model."""
+    from cgpt.checkpoint import describe
+    from cgpt.config import GPTConfig
+
+    try:
+        if tokenizer.lower().endswith((".bin", ".json")):
+            return int(describe(tokenizer)["config"]["block_size"])
+    except (CgptError, KeyError, TypeError):
+        pass        # a vocabulary by itself
+    return GPTConfig.preset("small").block_size
+
+
+def report_of(source: Source, tokenizer: Tokenizer, context: int, rule: str) -> dict[str, Any]:
+    """What was read: each file, all together, and what an epoch takes of it.
+
+    context  tokens of it;  rule  of what is longer, of whose dialogues the answers carry loss
+    """
+    from cgpt.config import TrainConfig
+    from cgpt.epochs import too_long
+
+    found = too_long(source.documents(tokenizer), context,
+                     TrainConfig(too_long=rule, loss_on="answers"), "data")
+    tokens, long = (source.tokens_by_file(tokenizer), source.long_by_file(tokenizer, context))
+    files = [{**asdict(file), "tokens": count, "weight": weight, "too_long": longer}
+             for file, count, weight, longer in zip(source.files, tokens, source.weights(), long,
+                                                    strict=True)]
     totals = {key: sum(file[key] for file in files) for key in (*COUNTS, "bytes")}
     return {"files": files, **totals,
             **report_of_invalid(source.invalid.rows, source.invalid.counts),
+            "lengths": asdict(found),
             "changes": total_changes(file.changes for file in source.files),
             "epoch_tokens": source.documents(tokenizer).n_tokens,
             "vocabulary": len(tokenizer), "tokenizer": tokenizer.kind,
@@ -108,8 +136,19 @@ def report_of_invalid(rows: Sequence[InvalidRow], counts: Mapping[str, int]) -> 
             "invalid_rows": [asdict(row) for row in rows]}
 
 
+def report_of_phase(source: Source) -> dict[str, Any]:
+    """What a training read for a phase, as its `--json` has it."""
+    return {"documents": source.n_documents, "dialogues": source.n_dialogues,
+            "duplicates": sum(file.duplicates for file in source.files),
+            "changes": total_changes(file.changes for file in source.files),
+            **report_of_invalid(source.invalid.rows[:FIRST], source.invalid.counts)}
+
+
 def lines(report: dict[str, Any], width: int) -> list[str]:
     """For people: a row a file, the sum, and why files were skipped."""
+    from cgpt.cli.recipe import too_long_line
+    from cgpt.cutting import TooLong
+
     read = [file for file in report["files"] if not file["skipped"]]
     mixed = any(file["weight"] != 1 for file in read)
     counts = {key: label for key, label in COUNTS.items() if report[key]}
@@ -128,6 +167,8 @@ def lines(report: dict[str, Any], width: int) -> list[str]:
         if file["skipped"]:
             shown += wrap(t("data_skipped", path=file["path"],
                             reason=skip_reason(file["skipped"])), width)
+    if report["too_long"]:
+        shown += wrap(too_long_line("data", TooLong(**report["lengths"])), width)
     if mixed:
         shown.append(t("data_epoch", n=f"{report['epoch_tokens']:,}"))
     shown.append(t("data_vocabulary", n=f"{report['vocabulary']:,}", kind=report["tokenizer"]))

@@ -61,6 +61,15 @@ DATA_SENTENCES: dict[str, str] = {
         "数据文件在读取时被改动；请在没有程序写入时重新开始",
     "{path}: the cache was changed while it was written; delete this folder":
         "{path}: 缓存在写入时被改动；请删除此文件夹",
+    "{phase}: {n} of {most} documents are longer than the context of {longest} tokens, the first "
+    "is number {number} with {size} tokens; shorten them, or cut them or leave them out by "
+    "too_long 'cut' or 'drop'":
+        "{phase}: {most} 篇中有 {n} 篇长于上下文 {longest} 词，第一处为第 {number} 篇，{size} 词；"
+        "请缩短，或用 too_long 'cut' 切开、'drop' 略去",
+    "{phase}: all {n} documents are longer than the context of {longest} tokens, and nothing is "
+    "left of them; shorten them, or train a model with a longer context":
+        "{phase}: 全部 {n} 篇都长于上下文 {longest} 词，没有剩下可训练的内容；请缩短，"
+        "或训练上下文更长的模型",
     # data files
     "{path}: no usable document in it, expected items, each {expected}":
         "{path}: 没有可用的文本；每一项应为{expected}",

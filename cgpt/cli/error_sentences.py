@@ -252,11 +252,11 @@ SENTENCES: dict[str, str] = {
     "found {n}; give more or set it to 0":
         "{phase}: val_fraction={fraction} 要留出验证文本，至少需要 2 篇，而只有 {n} 篇；"
         "请增加文本，或将其设为 0",
-    "{phase}: step {step} was reached with other documents (or another val_fraction, seed, "
-    "batch_tokens or join_dialogues); give the same ones, or start the phase anew with "
-    "llm.training_state.begin(...)":
-        "{phase}: 第 {step} 步之前用的是其他文本（或其他 val_fraction、seed、"
-        "batch_tokens、join_dialogues）；"
+    "{phase}: step {step} was reached with other documents (or another val_fraction, "
+    "too_long, loss_on, seed, batch_tokens or join_dialogues); give the same ones, or start the "
+    "phase anew with llm.training_state.begin(...)":
+        "{phase}: 第 {step} 步之前用的是其他文本（或其他 val_fraction、too_long、"
+        "loss_on、seed、batch_tokens、join_dialogues）；"
         "请给出同样的文本，或用 llm.training_state.begin(...) 重新开始该阶段",
     "{phase}: the {what} is {value} at step {next} (learning rate {lr}); this step was not applied "
     "and the model is as after step {step}; lower the learning rate or clip the gradient":

@@ -178,12 +178,14 @@ class GuidedRun:
 
     def _train_new(self) -> None:
         from cgpt.cli.data_command import Preparing
-        from cgpt.cli.recipe import describe_run
+        from cgpt.cli.recipe import describe_run, local_notes
         from cgpt.run import TrainingRun
 
         terminal = self.terminal
         terminal.say()
         terminal.note(t("reading"))
+        for line in () if self.options.data else local_notes():
+            terminal.note(line)
         run = TrainingRun.start(guided_config(self.options), progress=Preparing())
         describe_run(run, terminal.note)
         terminal.say()
@@ -248,7 +250,7 @@ class GuidedRun:
         return result
 
     def _offer_continue(self, llm: LLM) -> None:
-        from cgpt.cli.recipe import continued_chat
+        from cgpt.cli.recipe import continued_chat, too_long_line
         from cgpt.run import continue_training
 
         terminal = self.terminal
@@ -266,6 +268,9 @@ class GuidedRun:
         chat = continued_chat(self.options.data, llm.training_state.run)
         fit = partial(continue_training, llm, epochs, lr, chat=chat)
         result = self._train("finetune", fit, Samples(llm, "finetune"))
+        if result is not None and result.too_long:
+            terminal.note(too_long_line("finetune", result.too_long))
+            terminal.say()
         finished = result is not None and result.stopped != "interrupted"
         self._finish(finished, "continue_done")
 

@@ -148,6 +148,9 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "as_text": ("预训练文件中的字符串一律当作文本，看起来像对话的也是",
                 "strings of the files for pre-training are texts, even where they look like a "
                 "dialogue"),
+    "too_long": ("长于上下文的文本和对话: 切开、略去或报错 (默认 cut)",
+                 "texts and dialogues longer than the context: cut them, leave them out, or end "
+                 "with an error (by default cut)"),
     "mix": ("每轮取 PATH 处数据 F 次 (可为小数；0 不取)，可多次",
             "take the data at PATH F times an epoch (a fraction takes a part, another one each "
             "epoch); repeatable"),

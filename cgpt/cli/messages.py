@@ -148,6 +148,25 @@ MESSAGES: dict[str, tuple[str, str]] = {
                         "answers before the first question left out: {n}"),
     "change_unanswered": ("省去 {n} 条没有回答的末尾提问",
                           "last questions without an answer left out: {n}"),
+    "skip_beside_json": ("data/ 中有 .json 文件时只读取这些；用 --data 指定其他文件",
+                         "data/ has .json files, and only these are read; name others by --data"),
+    "local_more": ("... data/ 中另有 {n} 个文件没有读取",
+                   "... and {n} more files of data/ not read"),
+    "local_unused": ("data/ 中没有可以读取的文件，改用自带的数据",
+                     "no file of data/ can be read: training on the data that comes with cgpt"),
+    "too_long_cut": ("{phase}: {documents} 篇文本和 {dialogues} 段对话 (共 {of}) 长于上下文 "
+                     "{longest} 词，切成 {parts} 段，{unlearnt} 词因此不参与训练 "
+                     "(--too-long cut|drop|error)",
+                     "{phase}: {documents} documents and {dialogues} dialogues of {of} are longer "
+                     "than the context of {longest} tokens: cut into {parts} parts, {unlearnt} "
+                     "tokens carry no loss for it (--too-long cut|drop|error)"),
+    "too_long_drop": ("{phase}: {documents} 篇文本和 {dialogues} 段对话 (共 {of}) 长于上下文 "
+                      "{longest} 词，已略去，{unlearnt} 词因此不参与训练 "
+                      "(--too-long cut|drop|error)",
+                      "{phase}: {documents} documents and {dialogues} dialogues of {of} are "
+                      "longer than the context of {longest} tokens and left out: {unlearnt} "
+                      "tokens carry no loss for it (--too-long cut|drop|error)"),
+    "data_long": ("过长", "too long"),
     "data_invalid": ("不能用", "invalid"),
     "invalid_rows": ("不能用的行: {n} ({kinds})", "invalid rows: {n} ({kinds})"),
     "invalid_skipped": ("已略去{what}", "left out: {what}"),
@@ -184,6 +203,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
                    "model: {parameters} parameters, vocabulary {vocabulary}, context {context}"),
     "phase_pretrain": ("预训练", "pre-training"),
     "phase_finetune": ("微调", "fine-tuning"),
+    "phase_data": ("数据", "data"),
     "phase_other": ("训练", "training"),
     "p_epoch": ("轮 {now}/{all}", "epoch {now}/{all}"),
     "p_step": ("步 {now}/{all}", "step {now}/{all}"),

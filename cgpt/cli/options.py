@@ -13,7 +13,7 @@ from cgpt.cli.samples import EVERY
 from cgpt.cli.saving import CHECKPOINTS
 from cgpt.cli.streams import as_utf8
 from cgpt.cli.view_text import FORMATS
-from cgpt.config import FORMS, MOST, OPTIMIZERS, PRESETS, SCHEDULES, SHAPE
+from cgpt.config import FORMS, MOST, OPTIMIZERS, PRESETS, SCHEDULES, SHAPE, TOO_LONG
 
 if TYPE_CHECKING:
     from cgpt.sampling import SamplingConfig
@@ -189,6 +189,7 @@ corpus = _group(
     option("--keep-duplicates", is_flag=True),
     option("--skip-invalid", is_flag=True),
     option("--as-text", is_flag=True),
+    option("--too-long", type=OneOf(TOO_LONG), metavar="|".join(TOO_LONG)),
     option("--mix", type=Mix(), multiple=True, metavar="PATH=F"),
     cache)
 

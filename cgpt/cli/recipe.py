@@ -14,24 +14,49 @@ from cgpt.config import SHAPE
 from cgpt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cgpt.cutting import TooLong
     from cgpt.run import TrainingRun
     from cgpt.run_config import RunConfig
 
+DATA = "data"               # folder of the current directory
+MOST_NOTES = 10             # files of it that are named as not read
 BEGINNING = 1000            # items of a large file that say what it holds
 ATTENTION = ("h.*.attn.*",)  # parameters that --freeze-attn leaves as they are
 
 # option -> field of TrainConfig, the same in both phases
 TRAIN_FIELDS = ("grad_accum", "lr", "warmup", "val_fraction", "patience", "dropout", "max_steps",
                 "max_minutes", "recompute", "label_smoothing", "ema", "optimizer", "embedding_lr",
-                "schedule", "schedule_steps", "decay_share", "min_lr_ratio")
+                "schedule", "schedule_steps", "decay_share", "min_lr_ratio", "too_long")
 FALLING = ("cosine", "linear", "wsd")
 SCHEDULES_OF = {"decay_share": ("wsd",), "min_lr_ratio": FALLING, "schedule_steps": FALLING}
 
 
 def local_data() -> tuple[str, ...]:
-    """data/*.json of the current directory, sorted by name."""
-    return tuple(path.as_posix() for path in sorted(Path("data").glob("*.json"))
-                 if path.is_file())
+    """data/*.json of the current directory, or where there is none all data files in data/."""
+    found = tuple(path.as_posix() for path in sorted(Path(DATA).glob("*.json"))
+                  if path.is_file())
+    return found or tuple(path for path, skipped in _in_data() if not skipped)
+
+
+def local_notes() -> list[str]:
+    """What is said of files in data/ that are not read; nothing where all are."""
+    from cgpt.cli.data_command import skip_reason
+
+    used = {*local_data()}
+    others = [(path, skip_reason(skipped) if skipped else t("skip_beside_json"))
+              for path, skipped in _in_data() if path not in used]
+    lines = [t("data_skipped", path=path, reason=reason) for path, reason in others[:MOST_NOTES]]
+    if len(others) > MOST_NOTES:
+        lines.append(t("local_more", n=len(others) - MOST_NOTES))
+    return lines + [t("local_unused")] * bool(others and not used)
+
+
+def _in_data() -> list[tuple[str, str]]:
+    """Every file in data/ with "" or the reason why it cannot be read."""
+    from cgpt.data_files import walk
+
+    return [(Path(path).as_posix(), skipped) for path, skipped in
+            (walk(DATA) if os.path.isdir(DATA) else ())]
 
 
 def split_by_kind(paths: Iterable[str],
@@ -162,7 +187,7 @@ def _check_schedules(config: RunConfig, given: dict[str, Any]) -> None:
 def continued_chat(given: tuple[str, ...], run: dict[str, Any]) -> tuple[str, ...] | None:
     """Dialogues that a loaded model is trained on further; None for the packaged ones.
 
-    given  --data; else data/*.json here, else the files that the model was trained on
+    given  --data; else data/ here, else the files that the model was trained on
     """
     paths = given or local_data()
     if paths:
@@ -173,12 +198,25 @@ def continued_chat(given: tuple[str, ...], run: dict[str, Any]) -> tuple[str, ..
     return known if known and all(os.path.exists(path) for path in known) else None
 
 
+def too_long_line(phase: str, found: TooLong) -> str:
+    """What is said of documents longer than the context; "" where there are none."""
+    if not found:
+        return ""
+    values = {name: f"{getattr(found, name):,}" for name in (
+        "documents", "dialogues", "of", "longest", "parts", "unlearnt")}
+    return t("too_long_drop" if found.rule == "drop" else "too_long_cut",
+             phase=t(f"phase_{phase}"), **values)
+
+
 def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
     """What was read and what was made of it."""
     from cgpt.cli.data_command import describe_sources
 
     describe_sources([*run.sources.values()], say)
-    tokens = [f"{t(f'phase_{name}')} {run.documents(name).n_tokens:,}" for name in run.phases]
+    for line in (too_long_line(name, run.too_long(name)) for name in run.phases):
+        if line:
+            say(line)
+    tokens = [f"{t(f'phase_{name}')} {run.epoch_tokens(name):,}" for name in run.phases]
     say(t("data_epoch", n=", ".join(tokens)))
     llm = run.llm
     say(t("model_made", parameters=f"{llm.gpt.n_parameters:,}",

@@ -62,12 +62,15 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 def train(**values: Any) -> int:
     """Train a new model, or one that is there further."""
     from cgpt.cli.adapting import check_options
-    from cgpt.cli.recipe import describe_run, run_config
+    from cgpt.cli.recipe import describe_run, local_notes, run_config
     from cgpt.run import TrainingRun
 
     session = Session(values)
     session.say(t("reading_init" if values["init"] else "reading"))
     rest = rest_of_config()
+    if not any(values[name] or rest.get(name) for name in ("data", "pretrain", "chat")):
+        for line in local_notes():
+            session.say(line)
     config = run_config(values, rest)
     check_options(config, values)
     run = TrainingRun.start(config, **preparation(values))
@@ -311,8 +314,11 @@ class Session:
 
     def report(self, run: TrainingRun, results: dict[str, FitResult]) -> None:
         """One JSON object on stdout."""
+        from cgpt.cli.data_command import report_of_phase
+
         values = {"out": self.values["out"], "seed": run.config.seed,
                   "parameters": run.llm.gpt.n_parameters, "vocabulary": len(run.llm.tokenizer),
+                  "data": {name: report_of_phase(source) for name, source in run.sources.items()},
                   "phases": {phase: asdict(result) for phase, result in results.items()}}
         echo(json.dumps(without_nan(values), ensure_ascii=False))
 
