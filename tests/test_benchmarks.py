@@ -52,6 +52,48 @@ SHORT = {
 }
 
 
+# What a report must say in numbers above 0; * is every entry of a list or an object.
+MEASURED = ("results.*.median", "results.*.values.*", "threads")
+REPORTS = {
+    "bench_chat_quality.py": ("pretrain_loss", "finetune_loss", "training_seconds",
+                              "trained_questions", "rewordings"),
+    "bench_checkpoint.py": ("parameters", "bytes", "json_bytes", "seconds.*", "save_ratio"),
+    "bench_data.py": ("corpus_mb", "cache_mb", "measured.*.tokens", "measured.*.first_step",
+                      "prepare_mb_per_second", "first_step_seconds"),
+    "bench_decode.py": MEASURED,
+    "bench_kernels.py": MEASURED,
+    "bench_learning.py": ("*.average", "*.law", "*.seconds", "cgpt.tokens", "cgpt.training_loss"),
+    "bench_builds.py": ("ratios.*.median", "ratios.*.tokens_per_second"),
+    "bench_beam.py": ("tokens_per_second.*.median",),
+    "bench_lora.py": ("full.*", "lora.*", "weights_file_mb", "speed"),
+    "bench_mpi.py": ("one.step", "two.step", "two.all_reduce", "efficiency", "model.*.step"),
+    "bench_sampling.py": ("context", "times.*.us"),
+    "bench_session.py": ("answered", "points.*.ms_per_turn", "points.*.context_tokens"),
+    "bench_startup.py": ("seconds.*.median",),
+    "bench_tokenizer.py": ("bytes", "learn_seconds.*", "mb_per_second.*.median"),
+    "bench_train.py": MEASURED,
+}
+
+
+def at(report: Any, path: str) -> list[Any]:
+    """What a report has at "results.*.median"; nothing where a part of the way is missing."""
+    found = [report]
+    for name in path.split("."):
+        if name == "*":
+            found = [inner for one in found
+                     for inner in (one.values() if isinstance(one, dict) else one)]
+        else:
+            found = [one[name] for one in found if name in one]
+    return found
+
+
+def missing(name: str, report: Any) -> list[str]:
+    """Paths of REPORTS without a value, or with one that is no number above 0."""
+    return [path for path in REPORTS[name]
+            if not (found := at(report, path))
+            or not all(isinstance(one, (int, float)) and 0 < one < float("inf") for one in found)]
+
+
 TINY = Shape(3, 4, 128, 192, 300, 16, 2)
 
 
@@ -86,12 +128,19 @@ def run(brief: None, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_every_benchmark_is_run() -> None:
-    assert {path.name for path in BENCHMARKS.glob("*.py")} == set(SHORT)
+    assert {path.name for path in BENCHMARKS.glob("*.py")} == set(SHORT) == set(REPORTS)
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_short_run(run: Callable[..., Any], name: str) -> None:
-    assert run(name)
+    assert not missing(name, run(name))
+
+
+@pytest.mark.parametrize(("seconds", "wrong"), [
+    ({"a": {"median": 1.5}}, False), ({}, True), ({"a": {}}, True), ({"a": {"median": 0.0}}, True),
+    ({"a": {"median": 1.5}, "b": {"median": float("nan")}}, True), ({"a": {"median": None}}, True)])
+def test_a_report_without_its_numbers_is_noticed(seconds: Any, wrong: bool) -> None:
+    assert bool(missing("bench_startup.py", {"seconds": seconds})) == wrong
 
 
 def test_both_ways_of_a_beam_search_find_the_same(run: Callable[..., Any]) -> None:
