@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import wraps
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,25 @@ os.environ.pop("LINES", None)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import independent_reader
+from packaging.requirements import Requirement
 
 from cgpt.checkpoint.packing import Packed
 
 Counted = Callable[..., None]
 _COUNTS: Counter[str] = Counter()
 _SMALL = 1 << 22        # bytes of a file that plain Python reads soon enough
+
+
+def asked_for(name: str) -> bool:
+    """Whether the extra `dev`, which tests are run with, has this package or extra here.
+
+    A test is skipped where it has not, and fails where it has and the package is not there.
+    """
+    for line in metadata.requires("cgpt") or ():
+        one = Requirement(line)
+        if name in (one.name, *one.extras) and one.marker and one.marker.evaluate({"extra": "dev"}):
+            return True
+    return False
 
 
 @pytest.fixture(autouse=True)

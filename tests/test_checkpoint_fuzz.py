@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from checkpoint_helpers import code_of, write_signed
-from conftest import Counted
+from conftest import Counted, asked_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_fixtures import DATA
@@ -187,8 +186,7 @@ FUZZED = {"binary": 1500, "adapter": 1500, "json": 3000, "data": 3000, "import":
           "cache": 3000, "tokenizer": 3000, "session": 3000}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None,
-                    reason="atheris is not installed")
+@pytest.mark.skipif(not asked_for("atheris"), reason="atheris has no wheel for this machine")
 @pytest.mark.parametrize("target", FUZZED)
 def test_fuzzed_for_a_fixed_number_of_inputs(tmp_path: Path, counted: Counted,
                                              target: str) -> None:

@@ -97,3 +97,13 @@ def test_a_missing_compiler_gets_a_sentence(tmp_path: Path) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("cgpt: the C compiler 'no-such-compiler' could not build")
     assert "install" in last
+
+
+def test_without_sanitizers_the_sanitized_run_fails(tmp_path: Path) -> None:
+    """It is never passed over: a run without them would say nothing."""
+    compiler = tmp_path / "cc"      # as gcc answers for a file that it does not have
+    compiler.write_text('#!/bin/sh\necho "${1#-print-file-name=}"\n')
+    compiler.chmod(0o755)
+    done = run(["bash", "tests/run_sanitized.sh", sys.executable], CC=str(compiler))
+    assert done.returncode == 1 and done.stdout == ""
+    assert "has no libasan.so; install gcc's sanitizers" in done.stderr

@@ -55,8 +55,9 @@ else:
 @pytest.fixture(scope="module")
 def font(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A font whose letters are blank squares, for every character of the texts in this file."""
-    builder = pytest.importorskip("fontTools.fontBuilder")
-    pens = pytest.importorskip("fontTools.pens.ttGlyphPen")
+    from fontTools import fontBuilder as builder
+    from fontTools.pens import ttGlyphPen as pens
+
     characters = sorted({*(chr(i) for i in range(32, 127)), *"".join(TEXTS), *"运行",
                          *"预训练微调步损失词验证被关注的当前注意力权重第层，各头平均"})
     names = [".notdef", *(f"c{ord(char):x}" for char in characters)]
@@ -134,7 +135,6 @@ def test_a_run_alone_shows_its_held_out_losses() -> None:
 
 
 def test_plot_as_a_picture(run: Run, place: Path, font: Path) -> None:
-    pytest.importorskip("matplotlib")
     shutil.copy(MODEL, "运行.bin")
     with no_missing_letters():
         code, out, err = run("plot", MODEL, "运行.bin", "-o", "out/a.png", "--font", font)
@@ -153,7 +153,6 @@ def test_plot_as_a_picture(run: Run, place: Path, font: Path) -> None:
 
 def test_without_chinese_letters_the_labels_are_english(
         run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")
     monkeypatch.setattr("cgpt.cli.letters.installed", lambda: [])
     shutil.copy(MODEL, "运行.bin")
     with no_missing_letters():
@@ -166,7 +165,6 @@ def test_without_chinese_letters_the_labels_are_english(
 
 
 def test_placeholders_are_no_letters(font: Path) -> None:
-    pytest.importorskip("matplotlib")
     from cgpt.cli.letters import installed, letters_for
 
     assert not [one.name for one in installed() if "resort" in one.name.lower()]
@@ -224,7 +222,6 @@ def test_inspect(run: Run, place: Path, font: Path) -> None:
     assert all(one["logprob"] == pytest.approx(math.log(one["probability"]))
                and one["alternatives"][0]["probability"] >= one["probability"]
                for one in found["tokens"])
-    pytest.importorskip("matplotlib")
     for more in ((), ("--layer", "2"), ("--layer", "1", "--head", "2")):
         with no_missing_letters():
             code, _, err = run("inspect", MODEL, "长江有多长", "-o", "a.png", "--font", font, *more)
@@ -238,8 +235,6 @@ def test_inspect(run: Run, place: Path, font: Path) -> None:
     (("", ), 1, "文本有 0 个词"), (("长" * 200,), 1, "文本有 200 个词，应为 1 到 127")])
 def test_what_cannot_be_inspected(run: Run, place: Path, args: tuple[str, ...], code: int,
                                   sentence: str) -> None:
-    if "-o" in args:
-        pytest.importorskip("matplotlib")
     found, _, err = run("inspect", MODEL, *args)
     assert found == code and sentence in err
 
