@@ -141,3 +141,14 @@ def test_a_session_at_a_terminal_is_kept_after_every_turn(place: Path) -> None:
         screen.answer("👤 用户: ", "exit")
         assert screen.end() == 0
     assert messages() == 0
+
+
+def test_a_chat_without_a_model_says_which_there_are(run: Run, place: Path) -> None:
+    Path(MODEL).rename("checkpoints/mine.bin")
+    code, out, err = run("chat", "-p", "你好")
+    assert (code, out) == (1, "")
+    assert err == f"错误: {MODEL} 不存在；请指定现有的模型之一: checkpoints/mine.bin\n"
+    Path("checkpoints/mine.bin").unlink()
+    code, out, err = run("chat", "-p", "你好")
+    assert (code, out) == (1, "")
+    assert err == (f"错误: {MODEL} 不存在，这里也没有其他模型；请先训练一个（cgpt），或指定文件\n")

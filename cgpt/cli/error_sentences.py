@@ -67,6 +67,11 @@ SENTENCES: dict[str, str] = {
     "further in the guided run (cgpt)":
         "{path}: 文件中是舍入为 {form} 的权重，没有优化器状态，无法从它恢复训练；"
         "请恢复导出前的原文件，或在引导运行（cgpt）中继续训练它",
+    "{path} does not exist and there is no other model here; train one first (cgpt), or name a "
+    "file":
+        "{path} 不存在，这里也没有其他模型；请先训练一个（cgpt），或指定文件",
+    "{path} does not exist; name one of the models that do: {names}":
+        "{path} 不存在；请指定现有的模型之一: {names}",
     "{folder}: no checkpoint to resume; name one, or another folder by --checkpoint-dir":
         "{folder}: 没有可恢复的 checkpoint；请指定一个，或用 --checkpoint-dir 换一个文件夹",
     "{path}: cannot be written ({reason}); name another place by --out":

@@ -15,9 +15,10 @@ import click
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option
 from cgpt.cli.messages import t
-from cgpt.cli.saving import FINAL, Keeper
+from cgpt.cli.saving import CHECKPOINTS, EXPORTS, FINAL, Keeper
 from cgpt.cli.streams import echo, read_stdin, whole
 from cgpt.cli.terminal import Terminal, termination_raises
+from cgpt.errors import CheckpointError
 
 if TYPE_CHECKING:
     from cgpt.chat import ChatSession
@@ -41,25 +42,40 @@ class ReloadingKeeper(Keeper):
 
 
 @click.command("chat", cls=Command)
-@click.argument("model", required=False, metavar="[MODEL]", default=FINAL)
+@click.argument("model", required=False, metavar="[MODEL]")
 @option("-p", "--prompt", type=options.Text(empty=True), metavar="TEXT")
 @options.sampling
 @option("--system", type=options.Text(empty=True), metavar="TEXT")
 @option("--session", metavar="FILE.json")
 @options.weights
 @options.threads
-def chat(model: str, prompt: str | None, system: str | None, session: str | None,
+def chat(model: str | None, prompt: str | None, system: str | None, session: str | None,
          weights: str | None, **values: Any) -> int:
     """Talk to a model; answers once with -p or where stdin is a pipe."""
     from cgpt.checkpoint import load_model_auto
 
     sampling = options.sampling_config(values)
+    model = model or default_model()
     once = prompt is not None or sys.stdin is None or not sys.stdin.isatty()
     llm = load_model_auto(model, training=False, weights=weights)
     talk = open_session(llm, sampling, system or None, session)
     if once:
         return answer_once(talk, question(prompt or "", read_stdin()), session)
     return converse(talk, model, session)
+
+
+def default_model() -> str:
+    """The model meant where none is named. Raises CheckpointError saying which there are."""
+    if os.path.lexists(FINAL):
+        return FINAL
+    from cgpt.checkpoint import find_models
+
+    found = [path.as_posix() for path in find_models(CHECKPOINTS, EXPORTS)]
+    if not found:
+        raise CheckpointError(f"{FINAL} does not exist and there is no other model here; train one "
+                              "first (cgpt), or name a file", code="missing")
+    raise CheckpointError(f"{FINAL} does not exist; name one of the models that do: "
+                          f"{', '.join(found)}", code="missing")
 
 
 def question(prompt: str, piped: str) -> str:
