@@ -258,6 +258,9 @@ def test_samples_and_metadata_cannot_command_the_terminal(place: Path) -> None:
     display.live = None
     display.sample(1, "长\x1b[31m江", "a\x07\nb")
     assert "长␛[31m江 a␇ b" in stream.getvalue()
+    pipe = io.StringIO()
+    ProgressDisplay(pipe).sample(1, "长\x1b[31m江", "a\x07\nb")
+    assert "长\x1b[31m江 a\x07 b" in pipe.getvalue()
 
 
 def test_one_place_writes_to_the_streams() -> None:

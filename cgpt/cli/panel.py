@@ -11,7 +11,7 @@ from cgpt.cli.layout import cut, text_width
 from cgpt.cli.memory import human_size
 from cgpt.cli.messages import t
 from cgpt.cli.sketch import means, sparkline
-from cgpt.cli.streams import printable
+from cgpt.cli.streams import printable, whole
 from cgpt.cli.terminal import plain_number
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ def curve_line(view: View, width: int) -> list[Line]:
 
 
 def one_row(text: str) -> str:
-    """A sample on one row: no control characters, line ends as spaces."""
-    return " ".join(printable(text).replace("\ufffd", "").split())
+    """A sample on one row: line ends as spaces."""
+    return " ".join(whole(text).split())
 
 
 def sample_lines(sample: tuple[int, str, str] | None, width: int) -> list[Line]:
@@ -169,9 +169,9 @@ def sample_lines(sample: tuple[int, str, str] | None, width: int) -> list[Line]:
         return []
     step, prompt, text = sample
     label = t("f_sample", step=step)
-    whole = " ".join(part for part in (one_row(prompt), one_row(text)) if part)
+    shown = " ".join(printable(part) for part in (one_row(prompt), one_row(text)) if part)
     lines: list[str] = []
-    rest = f"{label} {whole}"
+    rest = f"{label} {shown}"
     while rest and len(lines) < SAMPLE_LINES:
         line, rest = cut(rest, width)
         lines.append(line)
