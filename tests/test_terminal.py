@@ -135,6 +135,15 @@ def test_text_on_stdin_beside_a_prompt(place: Path, prompt: str | None, text: st
     assert asked(place / "talk.json") == [expected]
 
 
+@pytest.mark.parametrize("command", [
+    ("generate", MODEL, *SHORT, "--temperature", "0", "--json"), ("inspect", MODEL, "--json")])
+def test_a_text_may_come_from_stdin(run: Run, place: Path, command: tuple[str, ...]) -> None:
+    name, model, *rest = command
+    assert run(name, model, *rest, stdin="长江\n") == run(name, model, "长江", *rest)
+    code, out, err = run(name, model, *rest, stdin="\n")
+    assert (code, out) == (2, "") and err.startswith("错误: 缺少 TEXT\n")
+
+
 def test_a_pipe_that_stays_empty_is_said(monkeypatch: pytest.MonkeyPatch,
                                          capsys: pytest.CaptureFixture[str]) -> None:
     reading, writing = os.pipe()

@@ -29,7 +29,7 @@ VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", " ": "␣", "\r": "⏎"})
 
 @click.command("inspect", cls=Command)
 @click.argument("model")
-@click.argument("text", type=options.Text(empty=True))
+@options.text
 @option("-o", "--output", metavar="FILE", callback=options.picture_path)
 @option("--layer", type=options.POSITIVE, metavar="N")
 @option("--head", type=options.POSITIVE, metavar="N")
@@ -37,13 +37,14 @@ VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", " ": "␣", "\r": "⏎"})
 @option("--font", metavar="FILE")
 @options.threads
 @options.as_json
-def inspect(model: str, text: str, output: str | None, layer: int | None, head: int | None,
+def inspect(model: str, text: str | None, output: str | None, layer: int | None, head: int | None,
             top: int, font: str | None, as_json: bool) -> int:
     """Look at what a model expects in a text and where it looks."""
     from cgpt.checkpoint import load_model_auto
     from cgpt.inspection import predictions
 
     check_places(output, layer, head)
+    text = options.text_or_stdin(text)
     llm = load_model_auto(model, training=False)
     ids = [llm.tokenizer.bos_id, *llm.tokenizer.encode(text)]
     if len(ids) < 2 or len(ids) > llm.config.block_size:

@@ -11,7 +11,7 @@ from cgpt.cli.app import Decorator, Function, Number, OneOf, ParamType, option
 from cgpt.cli.messages import t
 from cgpt.cli.samples import EVERY
 from cgpt.cli.saving import CHECKPOINTS
-from cgpt.cli.streams import as_utf8
+from cgpt.cli.streams import as_utf8, read_stdin
 from cgpt.cli.view_text import FORMATS
 from cgpt.config import FORMS, MOST, OPTIMIZERS, PRESETS, SCHEDULES, SHAPE, TOO_LONG
 
@@ -105,6 +105,18 @@ class Text(ParamType[str]):
 
     def split_envvar_value(self, rv: str) -> list[str]:
         return [rv]
+
+
+text = click.argument("text", required=False, metavar="[TEXT]", type=Text(empty=True))
+
+
+def text_or_stdin(given: str | None) -> str:
+    """The text that was given, or that of a pipe without its last line end."""
+    found = read_stdin().rstrip("\r\n") if given is None else given
+    if given is None and not found:
+        raise click.UsageError(t("missing_argument", name="TEXT"),
+                               ctx=click.get_current_context())
+    return found
 
 
 sampling = _group(

@@ -125,18 +125,19 @@ def converse(session: ChatSession, model: str, path: str | None = None) -> int:
 
 @click.command("generate", cls=Command)
 @click.argument("model")
-@click.argument("text", type=options.Text(empty=True))
+@options.text
 @options.sampling
 @option("--num", type=Number(1, 10000, whole=True), default=1, metavar="N", note="1")
 @options.weights
 @options.threads
 @options.as_json
-def generate(model: str, text: str, num: int, weights: str | None, as_json: bool,
+def generate(model: str, text: str | None, num: int, weights: str | None, as_json: bool,
              **values: Any) -> int:
     """Continue a text, `--num` times; seeds count up from --seed."""
     from cgpt.checkpoint import load_model_auto
 
     sampling = options.sampling_config(values)
+    text = options.text_or_stdin(text)
     if sampling.beam > 1 and num > sampling.beam:
         raise click.UsageError(t("num_above_beam", num=num, beam=sampling.beam),
                                ctx=click.get_current_context())
