@@ -8,14 +8,22 @@ from __future__ import annotations
 
 
 class CgptError(Exception):
-    """Base of all errors that cgpt raises on purpose; `str(error)` is one clear sentence."""
+    """Base of all errors that cgpt raises on purpose; `str(error)` is one clear sentence.
+
+    code  what kind it is; stable, programs may test it
+    hint  what a front end may add to the advice in its own terms, "" for nothing: the sentence
+          speaks of the library's calls, and the command line of its own commands and options
+    """
 
     code = "error"
+    hint = ""
 
-    def __init__(self, message: str, *, code: str | None = None) -> None:
+    def __init__(self, message: str, *, code: str | None = None, hint: str = "") -> None:
         super().__init__(message)
         if code is not None:
             self.code = code
+        if hint:
+            self.hint = hint
 
 
 class ConfigError(CgptError):

@@ -268,8 +268,8 @@ def _check_launcher(wanted: int, library: str) -> None:
         raise ConfigError("parallel: mpiexec is missing, which starts the processes; install the "
                           "extra: pip install 'cgpt[mpi]'")
     name = "mpiexec" if shutil.which("mpiexec") else str(own)
-    raise ConfigError("parallel: this is one process alone; start several by mpiexec, "
-                      f"for example: {name} -n 2 cgpt train --parallel mpi")
+    raise ConfigError("parallel: this is one process alone; start several by mpiexec, for "
+                      f"example: {name} -n 2 python PROGRAM.py", hint="mpi")
 
 
 def _difference(found: Any, expected: Any) -> tuple[str, str]:

@@ -132,8 +132,7 @@ def prepare(reading: Reading, fingerprint: str, tokenizer: Tokenizer, folder: Pa
             found = _load(entry, tokenizer, threads, set())
     except OSError as error:
         raise DataError(f"{entry}: the cache cannot be written or read ({error.strerror}); name "
-                        "another folder by --cache or CGPT_CACHE, with room for the tokens"
-                        ) from error
+                        "another folder, with room for the tokens", hint="cache") from error
     if found is None:
         raise DataError(f"{entry}: the cache was changed while it was written; delete this folder")
     return replace(found, cached=False, mended=tuple(sorted(damaged)))

@@ -108,7 +108,8 @@ class TrainingRun:
         if llm.optimizer is None and state.step and (state.unfinished or not _phases(config, llm)):
             raise CgptError(f"the model was saved without the optimizer's state, so {state.phase} "
                             f"cannot go on from step {state.step}; resume a checkpoint that holds "
-                            "it, or train the model further in the guided run (cgpt)")
+                            "it, or train the model further with continue_training()",
+                            hint="guided")
         known = _split_fingerprints(state.data_fingerprint)
         phases = _phases(config, llm)
         sources = read_sources(config, cache, progress, phases)
@@ -118,7 +119,7 @@ class TrainingRun:
                 raise DataError(
                     f"the {name} data ({', '.join(config.phase(name)[0])}) is not that with which "
                     "the run was begun; put the old files back, train anew, or resume with "
-                    "new_data=True (--new-data)")
+                    "new_data=True", hint="new_data")
             known[name] = sources[name].fingerprint
         if state.unfinished and state.phase in changed:
             state.begin(state.phase)

@@ -102,8 +102,8 @@ class Source:
                 weights = np.array(self.weights())[self._owners()][found.numbers]
                 found = Documents(found.store, found.numbers, weights).only(weights > 0)
                 if not len(found):
-                    raise DataError(f"{self.phase}: the weights of --mix leave nothing to train "
-                                    "on; give at least one above 0")
+                    raise DataError(f"{self.phase}: the weights of mix leave nothing to train on; "
+                                    "give at least one above 0", hint="mix")
             self._found = found
         return self._found
 

@@ -15,15 +15,16 @@ import pytest
 from error_samples import Samples, of_the_package
 from small_llm import small_llm
 
+import cgpt.cli as cgpt_cli
 from cgpt import ConfigError, GPTConfig, load_model_auto, save_model_binary
 from cgpt.checkpoint import failures
 from cgpt.cli import error_text, main
 from cgpt.cli.error_parts import CHECKPOINT, OTHER, PARTS, PYTHON
 from cgpt.cli.error_sentences import SENTENCES
 from cgpt.cli.error_text import NESTED, localized, reason_of, translated
-from cgpt.cli.messages import set_language
+from cgpt.cli.messages import MESSAGES, set_language
 from cgpt.data import read_corpus
-from cgpt.errors import CgptError
+from cgpt.errors import CgptError, DataError
 from cgpt.run_config import default_run
 
 TABLES = {**SENTENCES, **PARTS}
@@ -79,6 +80,31 @@ def test_every_message_has_its_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
                if (wrong := [part for text in dict.fromkeys(texts)
                              for part in english_in(text, seen)])}
     assert not missing, "say these in cgpt/cli/error_sentences.py or error_parts.py"
+
+
+COMMANDS = re.compile(r"(?<![\w-])--?[a-z]|guided run|cgpt (?:train|resume|chat|generate|eval|import|"
+                      r"export|info|data|tokenizer|plot|inspect|diff|merge|bench|serve)\b")
+OTHERS = re.compile("ulimit -f|iconv -f .* -t UTF-8|-n 2")      # commands of other programs
+
+
+def test_the_library_speaks_of_calls_and_not_of_commands() -> None:
+    """The command line adds its own advice (CgptError.hint)."""
+    told = {place: wrong for place, texts in package().items() if not place.startswith("cli/")
+            if (wrong := [text for text in dict.fromkeys(texts)
+                          if COMMANDS.search(OTHERS.sub("", text))])}
+    assert not told
+
+
+def test_the_command_line_adds_its_own_advice() -> None:
+    error = DataError("pretrain: the weights of mix leave nothing to train on; give at least one "
+                      "above 0", hint="mix")
+    assert localized(error).endswith("大于 0 的权重（选项: --mix）")
+    set_language("en")
+    assert localized(error) == f"{error} (option: --mix)"
+    assert localized(DataError("plain")) == "plain"
+    for place in Path(cgpt_cli.__file__).parents[1].rglob("*.py"):
+        for hint in re.findall(r'hint="(\w+)"', place.read_text("utf-8")):
+            assert f"hint_{hint}" in MESSAGES, place
 
 
 def test_messages_are_found_all_over_the_package() -> None:

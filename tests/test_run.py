@@ -232,7 +232,7 @@ def test_new_data_begins_the_phase_anew_from_the_weights(config, tmp_path):
     assert run.llm.training_state.phase == "pretrain" and not run.changed
     weights = run.llm.gpt.arena.data.copy()
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS[1:]), encoding="utf-8")
-    with pytest.raises(DataError, match="--new-data"):
+    with pytest.raises(DataError, match="new_data=True"):
         TrainingRun.resume(reloaded(run.llm))
     again = TrainingRun.resume(reloaded(run.llm), new_data=True)
     state = again.llm.training_state

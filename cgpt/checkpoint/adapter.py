@@ -80,7 +80,8 @@ def require_whole(file: BinaryFile) -> None:
     """Raises CheckpointError where an open file holds an adapter."""
     if is_adapter(file):
         raise other_base(file.path, "an adapter where a whole model is wanted",
-                         "merge it with its model first: cgpt merge MODEL ADAPTER OUT.bin")
+                         "load it with load_with_adapter(model, adapter) and save the two as one",
+                         hint="merge")
 
 
 def require_adapter(file: BinaryFile) -> None:
@@ -115,7 +116,8 @@ def base_of(file: BinaryFile) -> Path:
         if path.is_file():
             return path
     raise CheckpointError(f"{file.path}: the model {noted} of this adapter is not there; put it "
-                          "back, or name both: cgpt merge MODEL ADAPTER OUT.bin", code="missing")
+                          "back, or name both: load_with_adapter(model, adapter)", code="missing",
+                          hint="merge")
 
 
 def read_state(file: BinaryFile) -> TrainingState:

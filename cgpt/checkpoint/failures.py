@@ -15,11 +15,12 @@ def damaged(path: object, found: str, expected: str) -> CheckpointError:
         "load an earlier checkpoint", code="damaged")
 
 
-def foreign(path: object, found: str, advice: str = "choose another file") -> CheckpointError:
+def foreign(path: object, found: str, advice: str = "choose another file", *,
+            hint: str = "") -> CheckpointError:
     """A file that cgpt did not write."""
     return CheckpointError(
         f"{path} is not a cgpt model file: found {found}, expected a .bin or .json that cgpt "
-        f"saved; {advice}", code="foreign")
+        f"saved; {advice}", code="foreign", hint=hint)
 
 
 def other_version(path: object, found: str, expected: str) -> CheckpointError:
@@ -29,10 +30,10 @@ def other_version(path: object, found: str, expected: str) -> CheckpointError:
         "update cgpt to read it", code="version")
 
 
-def other_base(path: object, found: str, advice: str) -> CheckpointError:
+def other_base(path: object, found: str, advice: str, *, hint: str = "") -> CheckpointError:
     """An adapter that does not go with the model at hand."""
     return CheckpointError(f"{path} does not fit: found {found}, expected the model that belongs "
-                           f"to it; {advice}", code="foreign")
+                           f"to it; {advice}", code="foreign", hint=hint)
 
 
 def unreadable(path: object, error: OSError) -> CheckpointError:

@@ -45,7 +45,7 @@ def format_of(path: object, head: bytes, size: int) -> str:
     if error is not None:
         raise error
     found, advice = _recognise(head, text, size)
-    raise foreign(path, found, advice)
+    raise foreign(path, found, advice, hint="import" if "import_model" in advice else "")
 
 
 def _damaged_opening(path: object, head: bytes, size: int) -> CheckpointError | None:
@@ -86,11 +86,11 @@ def _recognise(head: bytes, text: bytes, size: int) -> tuple[str, str]:
         return "a safetensors file", "choose another file"
     if text.startswith(b"{"):
         if is_rustgpt_json(head):
-            return "a JSON export of RustGPT-Chinese", "import it with cgpt import FILE OUT.bin"
+            return "a JSON export of RustGPT-Chinese", "load it with import_model(path)"
         return f"JSON that does not say '{JSON_FORMAT}'", "choose another file"
     if _is_bincode(head):
         return ("a binary file of RustGPT-Chinese (bincode)",
-                "export it as JSON with that program and import that with cgpt import FILE OUT.bin")
+                "export it as JSON with that program and load that with import_model(path)")
     if _is_text(head):
         return "text", "choose another file"
     return f"bytes that begin with {head[:8].hex(' ')}", "choose another file"

@@ -5,10 +5,10 @@ from __future__ import annotations
 ADAPTER_SENTENCES: dict[str, str] = {
     "{path} does not fit: found {found}, expected the model that belongs to it; {advice}":
         "{path} 不配套: 发现{found}，应为与之配套的模型；{advice}",
-    "{path}: the model {base} of this adapter is not there; put it back, or name both: cgpt merge "
-    "MODEL ADAPTER OUT.bin":
+    "{path}: the model {base} of this adapter is not there; put it back, or name both: "
+    "load_with_adapter(model, adapter)":
         "{path}: 找不到这个适配器的模型 {base}；请放回原处，或同时指定二者: "
-        "cgpt merge MODEL ADAPTER OUT.bin",
+        "load_with_adapter(model, adapter)",
     "lora_layers: no matrix of the layers is named like '{pattern}'; 'h.*' adapts them all":
         "lora_layers: 各层中没有名称符合 '{pattern}' 的矩阵；'h.*' 适配全部",
     "lora_layers: found no pattern; 'h.*' adapts all matrices of the layers":
@@ -43,8 +43,8 @@ ADAPTER_PARTS: dict[str, str] = {
     "another path": "另一个路径",
     "name another file": "请换一个文件名",
     "an adapter where a whole model is wanted": "适配器，而此处需要完整的模型",
-    "merge it with its model first: cgpt merge MODEL ADAPTER OUT.bin":
-        "请先与它的模型合并: cgpt merge MODEL ADAPTER OUT.bin",
+    "load it with load_with_adapter(model, adapter) and save the two as one":
+        "请用 load_with_adapter(model, adapter) 加载，再把二者存为一个模型",
     "a whole model where an adapter is wanted": "完整的模型，而此处需要适配器",
     "name the model first, the adapter second": "请先写模型，再写适配器",
     "an adapter for a model of another shape than {path}": "适配器，其模型的形状与 {path} 不同",

@@ -49,14 +49,14 @@ DATA_SENTENCES: dict[str, str] = {
         "RunConfig: mix 中 {path} 的权重应在 0 到 1000 之间，而不是 {value}",
     "{name}: no file of the data is {path} or lies in it; name a file or folder of the data":
         "{name}: 数据中没有文件是 {path} 或在其中；请指定数据中的文件或文件夹",
-    "{phase}: the weights of --mix leave nothing to train on; give at least one above 0":
-        "{phase}: 按 --mix 的权重没有可训练的内容；请至少给出一个大于 0 的权重",
+    "{phase}: the weights of mix leave nothing to train on; give at least one above 0":
+        "{phase}: 按 mix 的权重没有可训练的内容；请至少给出一个大于 0 的权重",
     "these documents were encoded with another vocabulary than the model's; encode them with "
     "llm.tokenizer": "这些文本是用另一个词汇表编码的，不是此模型的；请用 llm.tokenizer 编码",
     "a document of {n} tokens; cut it into smaller ones": "一篇文本有 {n} 个词；请分成较短的几篇",
-    "{path}: the cache cannot be written or read ({reason}); name another folder by --cache or "
-    "CGPT_CACHE, with room for the tokens":
-        "{path}: 无法读写缓存（{reason}）；请用 --cache 或 CGPT_CACHE 指定另一个有足够空间的文件夹",
+    "{path}: the cache cannot be written or read ({reason}); name another folder, with room for "
+    "the tokens":
+        "{path}: 无法读写缓存（{reason}）；请指定另一个有足够空间的文件夹",
     "a data file was changed while it was read; start again when nothing writes to the data":
         "数据文件在读取时被改动；请在没有程序写入时重新开始",
     "{path}: the cache was changed while it was written; delete this folder":

@@ -17,9 +17,8 @@ PARALLEL_SENTENCES: dict[str, str] = {
     "'cgpt[mpi]'":
         "并行训练: 没有用来启动各进程的 mpiexec；请安装附加组件: pip install 'cgpt[mpi]'",
     "parallel: this is one process alone; start several by mpiexec, for example: {command} -n 2 "
-    "cgpt train --parallel mpi":
-        "并行训练: 现在只有一个进程；请用 mpiexec 启动多个，例如: {command} -n 2 cgpt train "
-        "--parallel mpi",
+    "python PROGRAM.py":
+        "并行训练: 现在只有一个进程；请用 mpiexec 启动多个，例如: {command} -n 2 python 程序.py",
     "parallel: process {n} on {host} has other {what} than process 0 (found {value}, expected "
     "{wanted}); {advice}":
         "并行训练: {host} 上的进程 {n} 与进程 0 的{what}不同（发现 {value}，应为 {wanted}）；"

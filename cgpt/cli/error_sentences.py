@@ -276,13 +276,13 @@ SENTENCES: dict[str, str] = {
     "it further on data of your choice instead":
         "这个模型没有记录训练数据，无法恢复训练；请另选数据继续训练",
     "the model was saved without the optimizer's state, so {phase} cannot go on from step {step}; "
-    "resume a checkpoint that holds it, or train the model further in the guided run (cgpt)":
+    "resume a checkpoint that holds it, or train the model further with continue_training()":
         "模型保存时没有带上优化器状态，{phase}无法从第 {step} 步接着训练；"
-        "请恢复含有优化器状态的 checkpoint，或在引导运行（cgpt）中继续训练",
+        "请恢复含有优化器状态的 checkpoint，或用 continue_training() 继续训练",
     "the {phase} data ({paths}) is not that with which the run was begun; put the old files back, "
-    "train anew, or resume with new_data=True (--new-data)":
+    "train anew, or resume with new_data=True":
         "{phase}数据（{paths}）与开始训练时不同；请放回原来的文件，或重新训练，"
-        "或用 --new-data（new_data=True）在新数据上继续",
+        "或用 new_data=True 在新数据上继续",
     "CheckpointManager: unknown strategy {name}; known: {known}":
         "CheckpointManager: 未知的策略 {name}；可用的策略: {known}",
     "CheckpointManager: {name} must be at least {least}, found {value}":

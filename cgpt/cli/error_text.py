@@ -24,8 +24,10 @@ _NARROW = re.compile("[!-~]")
 
 
 def localized(error: CgptError) -> str:
-    """The error's sentence, in Chinese where that is the language and a template fits."""
-    return in_this_language(str(error))
+    """The error's sentence, in Chinese where that is the language and a template fits; what the
+    library advises is followed by the command or option that does it."""
+    text = in_this_language(str(error))
+    return text + t("hinted", hint=t(f"hint_{error.hint}")) if error.hint else text
 
 
 def in_this_language(text: str) -> str:
