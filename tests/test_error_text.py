@@ -82,8 +82,8 @@ def test_every_message_has_its_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not missing, "say these in cgpt/cli/error_sentences.py or error_parts.py"
 
 
-COMMANDS = re.compile(r"(?<![\w-])--?[a-z]|guided run|cgpt (?:train|resume|chat|generate|eval|import|"
-                      r"export|info|data|tokenizer|plot|inspect|diff|merge|bench|serve)\b")
+COMMANDS = re.compile(r"(?<![\w-])--?[a-z]|guided run|cgpt (?:train|resume|chat|generate|eval|"
+                      r"import|export|info|data|tokenizer|plot|inspect|diff|merge|bench|serve)\b")
 OTHERS = re.compile("ulimit -f|iconv -f .* -t UTF-8|-n 2")      # commands of other programs
 
 

@@ -51,7 +51,7 @@ def test_train_chat_merge(run: Run, tmp_path: Path, base: Path) -> None:
     assert code == 3 and "name the model first, the adapter second" in err
     assert run("export", "lora.bin", "small.bin", "--weights", "int8")[0] == 0
     assert run("eval", "lora.bin", "chats.jsonl")[0] == 0
-    for init, expected, sentence in (("lora.bin", 3, "merge it with its model first"),
+    for init, expected, sentence in (("lora.bin", 3, "cgpt merge MODEL ADAPTER"),
                                      ("no.bin", 1, "does not exist")):
         code, _, err = run("train", "--init", init, *ARGS, "--out", "x.bin", "--lang", "en")
         assert code == expected and sentence in err
