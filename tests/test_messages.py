@@ -17,7 +17,7 @@ from cgpt.cli.layout import box, columns, folded, rows_of, text_width, wrap
 from cgpt.cli.messages import MESSAGES, language, set_language, t
 from cgpt.cli.root import cgpt
 from cgpt.cli.streams import printable
-from cgpt.cli.terminal import plain_number
+from cgpt.cli.terminal import as_argument, plain_number
 
 CLI = Path(messages.__file__).parent
 
@@ -140,6 +140,13 @@ def test_widths() -> None:
 def test_numbers_never_have_an_exponent(value: float, shown: str) -> None:
     assert plain_number(value) == shown
     assert float(plain_number(value)) == value
+
+
+@pytest.mark.parametrize(("path", "typed"), [
+    ("a/b.bin", "a/b.bin"), ("my model.bin", "'my model.bin'"), ("-x.bin", "./-x.bin"),
+    ("-x y.bin", "'./-x y.bin'"), ("它's.bin", "'它'\"'\"'s.bin'")])
+def test_a_path_in_a_command_can_be_copied(path: str, typed: str) -> None:
+    assert as_argument(path) == typed
 
 
 def test_control_characters_do_not_reach_a_terminal() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from cgpt.cli.app import Command
 from cgpt.cli.memory import human_size
 from cgpt.cli.messages import t
 from cgpt.cli.saving import save_model
-from cgpt.cli.terminal import tell
+from cgpt.cli.terminal import as_argument, tell
 from cgpt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,10 +74,10 @@ def say_how_to_merge(run: TrainingRun, out: str, say: Callable[[str], object],
     if is_intact(lora):
         base = os.path.relpath(lora.base)
         say(t("adapter_needs", path=out, base=base))
-        command = f"cgpt merge {shlex.quote(base)} {shlex.quote(out)} OUT.bin"
+        command = f"cgpt merge {as_argument(base)} {as_argument(out)} OUT.bin"
     else:
         say(t("adapter_carries", path=out))
-        command = f"cgpt export {shlex.quote(out)} OUT.bin --weights-only"
+        command = f"cgpt export {as_argument(out)} OUT.bin --weights-only"
     say_command(t("merge_with", command=command))
 
 

@@ -19,6 +19,7 @@ from cgpt.cli.terminal import (
     StopRequest,
     Terminal,
     Terminated,
+    as_argument,
     plain_number,
     termination_raises,
 )
@@ -202,7 +203,7 @@ class GuidedRun:
         before = len(keeper.saved_paths)
         keeper.offer()
         if not finished and len(keeper.saved_paths) > before:
-            terminal.say(t("resume_hint", path=keeper.saved_paths[before]))
+            terminal.say(t("resume_hint", path=as_argument(keeper.saved_paths[before])))
 
     def _both_phases(self, run: TrainingRun) -> bool:
         """Train what there is to train; False after Ctrl-C or a failure."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgpt.cli.messages import t
-from cgpt.cli.terminal import CANCEL, YES, Terminal, fold
+from cgpt.cli.terminal import CANCEL, YES, Terminal, as_argument, fold
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ class Keeper:
         self.saved_paths.append(path)
         self.terminal.say(t(message, path=path))
         if not found_again(path):
-            self.terminal.say(t("saved_aside", path=shlex.quote(path)))
+            self.terminal.say(t("saved_aside", path=as_argument(path)))
         return True
 
     def rescue(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -199,6 +200,11 @@ class Terminal:
 
         shown = plain_number(default)
         return self.ask_until(t("ask_lr", default=shown), parse, t("need_lr", default=shown))
+
+
+def as_argument(path: str) -> str:
+    """A path as it is typed at a shell: quoted where it has to be, and never an option."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 def tell(text: str) -> None:
