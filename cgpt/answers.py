@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from cgpt.config import _check_int
 from cgpt.data import Dialogue, Message, encode_prompt
-from cgpt.errors import DataError
+from cgpt.errors import DataError, expect, list_of
 from cgpt.generate import generate_batch
+from cgpt.inputs import as_documents
 from cgpt.llm import LLM
 from cgpt.sampling import SamplingConfig
 
@@ -43,7 +45,7 @@ class Accuracy:
 def questions_of(dialogues: Iterable[Dialogue]) -> Iterator[tuple[list[Message], str]]:
     """Every turn of the assistant as (the messages before it, what was said)."""
     for dialogue in dialogues:
-        for i, message in enumerate(dialogue):
+        for i, message in enumerate(() if isinstance(dialogue, str) else dialogue):
             if message.role == "assistant":
                 yield list(dialogue[:i]), message.content
 
@@ -53,11 +55,19 @@ def answer(llm: LLM, dialogues: Iterable[Dialogue], max_new_tokens: int = 128,
     """The model's most likely answer (greedy) to each question, behind the turns as they are.
 
     most  questions at the most, 0 for all
+    Raises ConfigError for a number out of range, and DataError with the first that is no dialogue.
     """
+    expect("answer", llm, LLM, "an LLM")
+    most = _check_int("answer", "most", most, 0, (1 << 63) - 1)
     sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
-    questions = questions_of(dialogues)
+    questions = questions_of(as_documents("answer", dialogues))
     if most:
         questions = islice(questions, most)
+    return _answers(llm, questions, sampling)
+
+
+def _answers(llm: LLM, questions: Iterator[tuple[list[Message], str]],
+             sampling: SamplingConfig) -> Iterator[Answer]:
     while group := list(islice(questions, TOGETHER)):
         prompts = [encode_prompt(llm.tokenizer, before) for before, _ in group]
         rows = generate_batch(llm.gpt, prompts, sampling, stop=[llm.tokenizer.eos_id],
@@ -70,6 +80,7 @@ def answer(llm: LLM, dialogues: Iterable[Dialogue], max_new_tokens: int = 128,
 
 def accuracy(answers: Sequence[Answer]) -> Accuracy:
     """The shares of right answers. Raises DataError where there is no question."""
+    answers = list_of("accuracy", answers, Answer, "answers")
     if not answers:
         raise DataError("accuracy: no question; give files of dialogues, each with an answer")
     n = len(answers)

@@ -6,6 +6,12 @@ The command line turns every CgptError into one line and an exit code, in one pl
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
 
 class CgptError(Exception):
     """Base of all errors that cgpt raises on purpose; `str(error)` is one clear sentence.
@@ -57,10 +63,31 @@ def expect(owner: str, value: object, kind: type | tuple[type, ...], name: str) 
         raise ConfigError(f"{owner}: expected {name}, found {shown(value)}")
 
 
+def list_of(owner: str, values: object, kind: type[Item], name: str) -> list[Item]:
+    """The values as a list. Raises ConfigError where one is of another type, or it is no list.
+
+    name  what is expected, in the plural: "scores"
+    """
+    listed = isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping))
+    found = list(values) if isinstance(values, Iterable) and listed else []
+    wrong = [values] if not listed else [one for one in found if not isinstance(one, kind)]
+    if wrong:
+        raise ConfigError(f"{owner}: expected a list of {name}, found {shown(wrong[0])}")
+    return found
+
+
 def expect_function(owner: str, name: str, value: object, *, optional: bool = False) -> None:
     """Raises ConfigError where an argument cannot be called; None may be `optional`."""
     if not callable(value) and not (optional and value is None):
         raise ConfigError(f"{owner}: {name} must be a function, found {shown(value)}")
+
+
+def path_text(owner: str, value: object) -> str:
+    """A path as plain str. Raises ConfigError for what is none, bytes among them."""
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
+    if not isinstance(text, str):
+        raise ConfigError(f"{owner}: expected a path, found {shown(value)}")
+    return str.__str__(text)
 
 
 def shown(value: object, longest: int = 60) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.data import Dialogue, Sample
-from cgpt.errors import DataError
+from cgpt.errors import DataError, expect, list_of
 from cgpt.inputs import as_documents
 from cgpt.llm import LLM
 from cgpt.scoring import packed_windows, sample_of, stride_of, windows
@@ -54,6 +54,7 @@ def evaluate(llm: LLM, samples: Iterable[Sample | str | Dialogue], *,
     Raises DataError where there is no character to predict, or one of them is nothing of these;
     ConfigError for a stride out of range.
     """
+    expect("evaluate", llm, LLM, "an LLM")
     stride, found = stride_of("evaluate", llm.config, stride), list[Sample]()
     for one in as_documents("evaluate", samples, Sample):
         found += [one] if isinstance(one, Sample) else windows(
@@ -86,8 +87,9 @@ class DocumentScore:
 def score_documents(llm: LLM, documents: Iterable[str | Dialogue],
                     stride: int | None = None) -> list[DocumentScore]:
     """The cost of each document or dialogue by itself, in order; stride as of `evaluate`."""
-    stride = stride_of("evaluate", llm.config, stride)
-    samples = [sample_of(llm.tokenizer, one) for one in as_documents("evaluate", documents)]
+    expect("score_documents", llm, LLM, "an LLM")
+    stride = stride_of("score_documents", llm.config, stride)
+    samples = [sample_of(llm.tokenizer, one) for one in as_documents("score_documents", documents)]
     totals = np.zeros((len(samples), 4))
     sizes = _sizes(llm.tokenizer)
     for batch, owners in packed_windows(samples, llm.config.block_size, stride):
@@ -103,6 +105,7 @@ def score_documents(llm: LLM, documents: Iterable[str | Dialogue],
 
 def total_of(scores: Iterable[DocumentScore]) -> EvalResult:
     """The totals of documents. Raises DataError where there is no character to predict."""
+    scores = list_of("total_of", scores, DocumentScore, "scores")
     rows = np.array([(one.nats, one.tokens, one.characters, one.bytes) for one in scores])
     if not len(rows) or not rows[:, 2].sum():
         raise DataError(_NO_TEXT)
@@ -135,6 +138,8 @@ def difference(first: Sequence[DocumentScore], second: Sequence[DocumentScore]) 
     The interval is that of a ratio of sums: Cochran 1977, "Sampling Techniques", section 6.4.
     Raises DataError where the documents are not the same or have no character.
     """
+    first, second = (list_of("difference", scores, DocumentScore, "scores")
+                     for scores in (first, second))
     if [one.characters for one in first] != [one.characters for one in second]:
         raise DataError("difference: the scores are of other documents; score both models on the "
                         "same ones")

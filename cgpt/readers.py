@@ -13,11 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cgpt._seen import Seen
+from cgpt.config import _check_bool, plain
 from cgpt.data_files import (
     NAMES,
     find_files,
@@ -30,7 +31,7 @@ from cgpt.data_files import (
     size_of,
     unpacked_size,
 )
-from cgpt.errors import DataError
+from cgpt.errors import ConfigError, DataError, path_text, shown
 from cgpt.invalid_rows import InvalidRow, InvalidRows
 from cgpt.items import FORMS, Dialogue, Unusable, is_item, keys_of, kind_of, n_characters, read_item
 from cgpt.large_files import (
@@ -115,7 +116,9 @@ class Reading:
                  skip_invalid: bool = False, as_text: bool | Paths = False) -> None:
         self._paths = _listed_paths(paths)
         self._large = large
-        self._unique, self._skip_invalid = unique, skip_invalid
+        self._unique = _check_bool("read_corpus", "unique", unique)
+        self._skip_invalid = _check_bool("read_corpus", "skip_invalid", skip_invalid)
+        as_text = plain(as_text)
         self._as_text: bool | list[str] = as_text if isinstance(as_text, bool) else [
             os.path.realpath(path) for path in _listed_paths(as_text)]
         self.files: list[FileReport] = []
@@ -210,8 +213,11 @@ def read_corpus(paths: Paths, *, unique: bool = False, skip_invalid: bool = Fals
 
 
 def _listed_paths(paths: Paths) -> list[str]:
-    return [os.fspath(path) for path in
-            ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    if isinstance(paths, (bytes, bytearray, Mapping)) or not isinstance(paths, Iterable):
+        raise ConfigError(f"read_corpus: expected a path or a list of paths, found {shown(paths)}")
+    return [path_text("read_corpus", path) for path in paths]
 
 
 def data_size(path: str, most: int) -> int:

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_llm import TEXTS, small_llm, small_tokenizer
+from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 
 import cgpt
+from cgpt.answers import Answer, accuracy, answer
 from cgpt.errors import CgptError
+from cgpt.evaluate import difference, evaluate, score_documents, total_of
 from cgpt.llm import LLM
 
 WRONG: dict[str, Any] = {
@@ -208,6 +210,18 @@ CASES: dict[str, Case] = {
     "LLM.loss": Case(lambda: llm().loss, lambda: {"texts": TEXTS}, {"stride": OPTIONAL}),
     "LLM.samples": Case(lambda: llm().samples, lambda: {"documents": TEXTS},
                         {"documents": {"[]"}, "longest": {"0"}}),
+    "evaluate": Case(lambda: evaluate, lambda: {"llm": llm(), "samples": TEXTS},
+                     {"stride": OPTIONAL}),
+    "score_documents": Case(lambda: score_documents, lambda: {"llm": llm(), "documents": TEXTS},
+                            {"documents": {"[]"}, "stride": OPTIONAL}),
+    "total_of": Case(lambda: total_of, lambda: {"scores": score_documents(llm(), TEXTS)}),
+    "difference": Case(lambda: difference,
+                       lambda: {"first": score_documents(llm(), TEXTS),
+                                "second": score_documents(llm(), TEXTS)}),
+    "answer": Case(lambda: answer,
+                   lambda: {"llm": small_llm(), "dialogues": DIALOGUES, "max_new_tokens": 1},
+                   {"dialogues": {"[]"}, "max_new_tokens": {"0"}, "most": {"0"}}),
+    "accuracy": Case(lambda: accuracy, lambda: {"answers": [Answer("a", "b", "b", True, True)]}),
 }
 
 
