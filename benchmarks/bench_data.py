@@ -3,6 +3,7 @@
     python benchmarks/bench_data.py                 1 GB of made-up documents, deleted afterwards
     python benchmarks/bench_data.py --megabytes 100 --kind dialogues --json
     ... --only start --folder DIR                   again on a corpus and a cache that were kept
+    python benchmarks/bench_data.py --invalid       52,002 rows of which 29 cannot be used
 
 The documents are pairs of texts of --data, drawn at random, so that hardly two of them are alike;
 of --kind dialogues, questions and answers cut from the same texts. Every measurement is a process
@@ -11,6 +12,9 @@ of its own, timed from its start:
 prepare   the first training: vocabulary of a sample, all files tokenised into the cache
 start     the next one, whose tokens are in the cache: seconds to the end of the first step
 small     the same steps of the same model on a few documents: what was not the data's memory
+
+Of --invalid, as .json and as .jsonl: "found" reads the rows and refuses them, "left_out" begins a
+training without them; seconds from the start of the process, peak resident memory.
 
 "data" is the peak resident memory of start less that of small; "all of it" the same after every
 page of the cache was read, as at the end of an epoch (the system may drop these pages again).
@@ -32,6 +36,11 @@ import numpy as np
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 FILES = 4
 FEW = 300               # documents of "small"
+ROWS = 52_002           # of --invalid, as many as the Alpaca data set has
+BAD = ('{"instruction": "问", "output": ""}', '{"instruction": "问", "output": null}',
+       '{"instruction": "问"}', '{"instruction": "问", "output": "答", "output": "另"}', "[]",
+       '{"messages": [{"role": "narrator", "content": "文"}]}', '{"unknown": 1}')
+N_BAD = 29
 
 
 def sample_texts(folder: Path) -> list[str]:
@@ -60,6 +69,60 @@ def make_corpus(folder: Path, texts: list[str], size: int, kind: str) -> None:
                 left -= len(written.encode())
                 file.write(written)
     (folder / "small.jsonl").write_text("".join(line() for _ in range(FEW)), encoding="utf-8")
+
+
+def make_rows(path: Path, texts: list[str], rows: int) -> None:
+    """So many rows as Alpaca has them, N_BAD of them of the kinds of BAD."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(rows):
+        one, other = (texts[i] for i in rng.integers(0, len(texts), 2))
+        lines.append(json.dumps({"instruction": f"{number} {one[:40]}", "input": "",
+                                 "output": other[:120]}, ensure_ascii=False))
+    for number, place in enumerate(rng.permutation(rows)[:N_BAD].tolist()):
+        lines[place] = BAD[number % len(BAD)]
+    text = "\n".join(lines) if path.suffix == ".jsonl" else "[" + ",\n".join(lines) + "]"
+    path.write_text(text, encoding="utf-8")
+
+
+def measure_invalid(what: str, path: Path, args: argparse.Namespace) -> dict[str, float]:
+    """In a process of its own: read the rows, or train a few steps without the invalid ones."""
+    from cgpt.cli.bench.worker import memory
+    from cgpt.data import read_corpus
+    from cgpt.invalid_rows import InvalidRowsError
+    from cgpt.run import TrainingRun
+    from cgpt.run_config import RunConfig, default_run
+
+    if what == "found":
+        try:
+            read_corpus(path)
+            raise SystemExit("no row was refused")
+        except InvalidRowsError as error:
+            found = {"invalid": len(error.rows), "kinds": len(error.counts)}
+    else:
+        train = default_run(args.preset).finetune_train.to_dict()
+        run = TrainingRun.start(RunConfig(
+            preset=args.preset, tokenizer="chars", chat=(str(path),), skip_invalid=True,
+            finetune_train={**train, "max_steps": args.steps}))
+        run.fit_phase("finetune")
+        found = {"invalid": len(run.sources["finetune"].invalid),
+                 "rows": len(run.documents("finetune")), "steps": run.llm.training_state.step}
+    return {**found, "ended": time.time(), "peak": memory()["peak"] / 1e6}
+
+
+def run_invalid(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Both forms of the file, read and trained with."""
+    found: dict[str, Any] = {}
+    for suffix in ("json", "jsonl"):
+        path = folder / f"rows.{suffix}"
+        make_rows(path, sample_texts(args.data), args.rows)
+        for what in ("found", "left_out"):
+            began = time.time()
+            one = run_command("--measure-invalid", what, "--folder", str(path), "--preset",
+                              args.preset, "--steps", str(args.steps))
+            seconds = one.pop("ended") - began
+            found[f"{suffix}_{what}"] = {**one, "seconds": seconds}
+    return {"rows": args.rows, "bad": N_BAD, **found}
 
 
 def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
@@ -95,15 +158,20 @@ def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, floa
 
 def in_a_process(what: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """What `measure` found, times as seconds from the start of the process."""
-    command = [sys.executable, __file__, "--measure", what, "--folder", str(folder), "--preset",
-               args.preset, "--megabytes", str(args.megabytes), "--kind", args.kind,
-               "--steps", str(args.steps)]
     began = time.time()
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{what}: {done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(done.stdout)
+    found = run_command("--measure", what, "--folder", str(folder), "--preset", args.preset,
+                        "--megabytes", str(args.megabytes), "--kind", args.kind, "--steps",
+                        str(args.steps))
     return {**found, "ready": found["ready"] - began, "first_step": found["first_step"] - began}
+
+
+def run_command(*args: str) -> dict[str, float]:
+    """What this script prints in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, *args], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(args)}: {done.stderr[-2000:]}")
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -149,17 +217,23 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep corpus and cache here")
     parser.add_argument("--only", nargs="+", choices=("prepare", "start", "small"))
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--invalid", action="store_true", help="rows that cannot be used")
+    parser.add_argument("--rows", type=int, default=ROWS, help="of --invalid")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--measure-invalid", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(args.measure, args.folder, args)))
+        return
+    if args.measure_invalid:
+        print(json.dumps(measure_invalid(args.measure_invalid, args.folder, args)))
         return
     if not list(args.data.glob("pretraining_*.json")):
         raise SystemExit(f"{args.data}: no pretraining_*.json; name a folder of them by --data")
     with TemporaryDirectory(prefix="cgpt-") as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        found = run(args, folder)
+        found = (run_invalid if args.invalid else run)(args, folder)
     if args.json:
         print(json.dumps(found))
         return

@@ -143,6 +143,13 @@ def test_a_report_without_its_numbers_is_noticed(seconds: Any, wrong: bool) -> N
     assert bool(missing("bench_startup.py", {"seconds": seconds})) == wrong
 
 
+def test_invalid_rows_are_found_and_left_out(run: Callable[..., Any]) -> None:
+    found = run("bench_data.py", "--invalid", "--rows", "400")
+    for form in "json", "jsonl":
+        assert found[f"{form}_found"]["invalid"] == found[f"{form}_left_out"]["invalid"] == 29
+        assert found[f"{form}_left_out"]["rows"] == 371
+
+
 def test_both_ways_of_a_beam_search_find_the_same(run: Callable[..., Any]) -> None:
     assert run("bench_beam.py", "--config", "S", "--beam", "3")["same"] is True
 

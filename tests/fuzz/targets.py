@@ -38,7 +38,7 @@ from cgpt.tokenizer import Tokenizer
 LATE = (rustgpt_import,)        # imported here, so that it is instrumented
 DATA = Path(__file__).parent.parent / "data"
 ADAPTER = "tiny_v1_lora.bin"
-SUFFIXES = (".json", ".jsonl", ".txt")
+SUFFIXES = (".json", ".jsonl", ".txt", ".csv", ".tsv", ".jsonl.gz")
 BYTES = Tokenizer([], [])
 # An entry of a text of two tokens and a dialogue of three.
 INDEX, SHARD = "index.json", "000000.shard"
