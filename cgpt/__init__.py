@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 # Public name -> module that defines it.
 _PUBLIC = {
     "cgpt.errors": ("CgptError", "CheckpointError", "ConfigError", "DataError"),
+    "cgpt.invalid_rows": ("InvalidRow", "InvalidRowsError"),
     "cgpt.config": ("GPTConfig", "TrainConfig"),
     "cgpt.kernels": ("get_num_threads", "instruction_set", "set_num_threads"),
     "cgpt.model": ("GPT",),
@@ -49,6 +50,8 @@ __all__ = [
     "ConfigError",
     "DataError",
     "GPTConfig",
+    "InvalidRow",
+    "InvalidRowsError",
     "KVCache",
     "Message",
     "Muon",
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
     from cgpt.config import GPTConfig, TrainConfig
     from cgpt.data import Message, read_corpus
     from cgpt.errors import CgptError, CheckpointError, ConfigError, DataError
+    from cgpt.invalid_rows import InvalidRow, InvalidRowsError
     from cgpt.kernels import get_num_threads, instruction_set, set_num_threads
     from cgpt.kvcache import KVCache
     from cgpt.llm import LLM
