@@ -144,6 +144,13 @@ def test_a_text_may_come_from_stdin(run: Run, place: Path, command: tuple[str, .
     assert (code, out) == (2, "") and err.startswith("错误: 缺少 TEXT\n")
 
 
+def test_a_text_to_encode_may_be_typed(place: Path) -> None:
+    with Screen("tokenizer", "encode", MODEL, "--json", cwd=place) as screen:
+        screen.type("长江\r\x04")
+        screen.expect('"characters": 3')
+        assert screen.end() == 0
+
+
 def test_a_pipe_that_stays_empty_is_said(monkeypatch: pytest.MonkeyPatch,
                                          capsys: pytest.CaptureFixture[str]) -> None:
     reading, writing = os.pipe()

@@ -79,14 +79,15 @@ def as_utf8(text: str) -> str | None:
         return None
 
 
-def read_stdin() -> str:
-    """All of stdin, where that is no terminal; "" where there is none.
+def read_stdin(*, typed: bool = False) -> str:
+    """All of stdin; "" where there is none, or where it is a terminal and not to be `typed`.
 
     A byte order mark is left out. Raises DataError for bytes that are not UTF-8.
     """
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None or (sys.stdin.isatty() and not typed):
         return ""
-    _say_that_it_waits()
+    if not sys.stdin.isatty():
+        _say_that_it_waits()
     return checked(sys.stdin.read()).removeprefix(BYTE_ORDER_MARK)
 
 

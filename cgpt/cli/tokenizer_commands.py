@@ -64,7 +64,7 @@ def encode(file: str, text: str | None, as_json: bool) -> int:
     from cgpt.checkpoint import load_tokenizer
 
     found = load_tokenizer(file)
-    text = read_stdin() if text is None else text
+    text = read_stdin(typed=True) if text is None else text
     ids = found.encode(text)
     pieces = found.token_bytes()
     tokens = [shown_as(pieces[token]) for token in ids]
