@@ -31,8 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "With -p TEXT or a piped stdin it answers once and exits; with both it is asked TEXT, an "
         "empty line, and the text of the pipe.\n"
         "MODEL: checkpoints/model_final.bin by default."),
-    "generate": ("续写一段文本 (不给 TEXT 时读标准输入)。",
-                 "Continue a text (of stdin without TEXT)."),
+    "generate": ("续写一段文本。\n不给 TEXT 时读标准输入。",
+                 "Continue a text.\nWithout TEXT it reads stdin."),
     "eval": (
         "在文本或对话文件上评测: 损失、困惑度、每字符与每字节比特数。\n"
         "可给多个模型并列比较；--compare 另给差别及其 95% 区间，--accuracy 让模型回答问题。",
@@ -45,11 +45,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Draw the losses of runs: logs that --log wrote, or model files.\n"
         "In the terminal, or with -o as .png, .svg or .pdf (needs cgpt[plot])."),
     "inspect": (
-        "逐词查看模型的预测: 概率、名次、最可能的词；-o 画出注意力图。不给 TEXT 时读标准输入。\n"
-        "默认每层一幅 (各头平均)；--layer N 画该层各头，再加 --head N 只画一头。",
+        "逐词查看模型的预测: 概率、名次、最可能的词；-o 画出注意力图。\n"
+        "不给 TEXT 时读标准输入。默认每层一幅 (各头平均)；--layer N 画该层各头，再加 --head N 只画一头。",
         "Token by token what a model expected: probability, rank, alternatives; -o draws its "
-        "attention. Without TEXT it reads stdin.\n"
-        "A map a layer (mean of heads); --layer N: its heads, with --head N that one alone."),
+        "attention.\n"
+        "Without TEXT it reads stdin. A map a layer (mean of heads); --layer N: its heads, with --head N that one alone."),
     "export": ("转存为 .bin 或 .json (按后缀)。", "Save as .bin or .json, by suffix."),
     "merge": ("把 LoRA 适配器并入它的模型，存为 OUT。",
               "Merge a LoRA adapter into its model and save the result as OUT."),
