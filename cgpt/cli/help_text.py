@@ -46,10 +46,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "In the terminal, or with -o as .png, .svg or .pdf (needs cgpt[plot])."),
     "inspect": (
         "逐词查看模型的预测: 概率、名次、最可能的词；-o 画出注意力图。\n"
-        "不给 TEXT 时读标准输入。默认每层一幅 (各头平均)；--layer N 画该层各头，再加 --head N 只画一头。",
+        "不给 TEXT 时读标准输入。"
+        "默认每层一幅 (各头平均)；--layer N 画该层各头，再加 --head N 只画一头。",
         "Token by token what a model expected: probability, rank, alternatives; -o draws its "
         "attention.\n"
-        "Without TEXT it reads stdin. A map a layer (mean of heads); --layer N: its heads, with --head N that one alone."),
+        "Without TEXT it reads stdin. A map a layer (mean of heads); --layer N: its heads, with "
+        "--head N that one alone."),
     "export": ("转存为 .bin 或 .json (按后缀)。", "Save as .bin or .json, by suffix."),
     "merge": ("把 LoRA 适配器并入它的模型，存为 OUT。",
               "Merge a LoRA adapter into its model and save the result as OUT."),
