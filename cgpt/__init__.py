@@ -35,7 +35,7 @@ _PUBLIC = {
     "cgpt.train": ("Trainer",),
     "cgpt.sampling": ("SamplingConfig",),
     "cgpt.chat": ("ChatSession",),
-    "cgpt.checkpoint": ("load_model_auto", "load_model_binary", "load_model_json",
+    "cgpt.checkpoint": ("load", "load_model_auto", "load_model_binary", "load_model_json",
                         "load_with_adapter", "save_model_binary", "save_model_json"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
@@ -62,6 +62,7 @@ __all__ = [
     "__version__",
     "get_num_threads",
     "instruction_set",
+    "load",
     "load_model_auto",
     "load_model_binary",
     "load_model_json",
@@ -76,6 +77,7 @@ __all__ = [
 if TYPE_CHECKING:
     from cgpt.chat import ChatSession
     from cgpt.checkpoint import (
+        load,
         load_model_auto,
         load_model_binary,
         load_model_json,

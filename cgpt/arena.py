@@ -30,6 +30,13 @@ def aligned(size: int, *, zero: bool = False) -> Floats:
     return raw[start:start + size]
 
 
+def aligned_copy(array: Floats) -> Floats:
+    """The same elements (size,) in memory of their own that starts on a 64-byte border."""
+    found = aligned(array.size)
+    np.copyto(found, array)
+    return found
+
+
 def read_only(array: Floats) -> Floats:
     """A view through which `array` cannot be changed."""
     view = array.view()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +25,7 @@ class KVCache:
         expect("KVCache", config, GPTConfig, "a GPTConfig")
         self.all_keys, self.all_values = new_caches(config, 1, config.block_size)
         self.logits: Floats = np.empty((1, config.vocab_size), np.float32)
-        self.places: Ints = np.arange(self.capacity, dtype=np.int32)
-        self.slots: Ints = np.zeros(self.capacity, np.int32)
+        self.places, self.slots = _places(self.capacity)
         self.length = 0
 
     @property
@@ -58,13 +57,28 @@ class KVCache:
 
     def copy(self) -> KVCache:
         """An independent cache with the same tokens; only the filled places are copied."""
-        other = copy(self)
-        other.all_keys = np.empty_like(self.all_keys)
-        other.all_values = np.empty_like(self.all_values)
-        other.logits = self.logits.copy()
-        filled = np.s_[..., :self.length, :]
-        other.keys[filled], other.values[filled] = self.keys[filled], self.values[filled]
+        other = object.__new__(type(self))
+        other.__setstate__(self.__getstate__())
         return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The filled places, as views: what pickle and copy take."""
+        filled = np.s_[..., :self.length, :]
+        return {"shape": self.all_keys.shape, "keys": self.keys[filled],
+                "values": self.values[filled], "logits": self.logits}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.all_keys, self.all_values = (np.empty(state["shape"], np.float32) for _ in range(2))
+        self.length = state["keys"].shape[2]
+        filled = np.s_[..., :self.length, :]
+        self.keys[filled], self.values[filled] = state["keys"], state["values"]
+        self.logits = state["logits"].copy()
+        self.places, self.slots = _places(self.capacity)
+
+
+def _places(capacity: int) -> tuple[Ints, Ints]:
+    """The places of one sequence, and the number 0 for each."""
+    return np.arange(capacity, dtype=np.int32), np.zeros(capacity, np.int32)
 
 
 def new_caches(config: GPTConfig, sequences: int, capacity: int) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, overload
 
@@ -278,6 +279,40 @@ class LLM:
             expect("LLM.optimizer", optimizer, AdamW, "an optimizer (cgpt.AdamW, cgpt.Muon)")
             optimizer.keep(self)
         self._optimizer = optimizer
+
+    def to_bytes(self, *, optimizer: bool = True, weights: str | None = None,
+                 group: int = 64) -> bytes:
+        """The bytes of the file that cgpt.save_model_binary makes, with the same arguments.
+
+        Of an adapter's training it holds the model too. Raises as save_model_binary.
+        """
+        from cgpt.checkpoint.copies import to_bytes
+
+        return to_bytes(self, optimizer=optimizer, weights=weights, group=group)
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview, *, training: bool = True,
+                   weights: str | None = None) -> LLM:
+        """The model in the bytes of a model file of any kind; arguments and errors as cgpt.load."""
+        from cgpt.checkpoint import load
+
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise ConfigError(f"LLM.from_bytes: expected bytes, found {shown(data)}")
+        return load(data, training=training, weights=weights)
+
+    def clone(self) -> LLM:
+        """A copy that shares nothing with this one and trains on to the same bits.
+
+        It has the tokenizer, weights, optimizer, training state and metadata, and gradients that no
+        step has used yet. copy.deepcopy, copy.copy and pickle make the same copy; what they write
+        is a model file and holds no code.
+        """
+        return deepcopy(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from cgpt.checkpoint.copies import reduced, restored
+
+        return restored, reduced(self)
 
     @property
     def config(self) -> GPTConfig:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.arena import Entry, Floats, Parameter, ParameterArena, layout
+from cgpt.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout
 from cgpt.config import _check_float, _check_int, _check_names
 from cgpt.errors import ConfigError, expect
 from cgpt.model import GPT
@@ -150,6 +150,13 @@ class Lora(AdamW):
                 "rank": self.rank, "alpha": self.alpha, "layers": list(self.layers),
                 "base": self.base, "fingerprint": self.fingerprint}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy: of a model of its own."""
+        arena = self.arena
+        return _restored, (type(self), self.gpt, self.to_dict(), self._first, self.base_mark, {
+            "data": arena.data, "grad": None if self.gpt.arena.clean else arena.grad,
+            "m": arena.m, "v": arena.v})
+
     @classmethod
     def from_dict(cls, gpt: GPT, values: dict[str, Any]) -> Lora:
         """The adapter that to_dict() described, on its model; A, B and moments are to be read."""
@@ -160,3 +167,16 @@ class Lora(AdamW):
                     weight_decay=values["weight_decay"], base=values["base"])
         found.step_count = int(values["step_count"])
         return found
+
+
+def _restored(kind: type[Lora], gpt: GPT, values: dict[str, Any], first: dict[str, Floats],
+              mark: tuple[int, int, int] | None, arrays: dict[str, Floats | None]) -> Lora:
+    """The adapter that Lora.__reduce__ took apart, on a model that has its weights."""
+    lora = kind.from_dict(gpt, values)
+    lora.fingerprint, lora.base_mark = values["fingerprint"], mark
+    lora._first = {name: array.copy() for name, array in first.items()}
+    for name, array in arrays.items():
+        if array is not None:
+            setattr(lora.arena, name, aligned_copy(array))
+            lora.arena.clean &= name != "grad"
+    return lora

@@ -10,13 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cgpt import kernels as K
-from cgpt.arena import Entry, Floats, Parameter, ParameterArena, Workspace, layout
+from cgpt.arena import (
+    Entry,
+    Floats,
+    Parameter,
+    ParameterArena,
+    Workspace,
+    aligned_copy,
+    layout,
+    read_only,
+)
 from cgpt.arrays import Ints, expect_shape, float32, int32, real
 from cgpt.block import Block
 from cgpt.config import GPTConfig, _check_bool, _check_float, _check_int
@@ -85,6 +94,13 @@ class GPT(Inference):
         self._logits_shape: tuple[int, ...] | None = None   # of its logits where it has no loss
         self._turn = ForkLock()     # the buffers belong to one pass at a time
         renew_after_fork(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy: a model with arrays of its own, without activations or optimizer."""
+        arena = self.arena
+        return _restored, (type(self), self.config, arena.data, {
+            "writeable": bool(arena.data.flags.writeable), "recompute": self.recompute,
+            "grad": None if arena.clean else arena.grad, "m": arena.m, "v": arena.v})
 
     def after_fork(self) -> None:
         """In a child of os.fork(): no pass of another thread goes on, so no buffer is in use."""
@@ -455,3 +471,15 @@ def _dlogits(values: ArrayLike, shape: tuple[int, ...]) -> Floats:
         raise DataError(f"dlogits: found {array.dtype}, expected float32")
     expect_shape("dlogits", array, shape, "logits")
     return np.ascontiguousarray(array, np.float32).reshape(-1, shape[-1])
+
+
+def _restored(kind: type[GPT], config: GPTConfig, data: Floats, state: dict[str, Any]) -> GPT:
+    """The model that GPT.__reduce__ took apart, in memory of its own."""
+    weights = aligned_copy(data)
+    gpt = kind(config, weights=weights if state["writeable"] else read_only(weights),
+               recompute=state["recompute"])
+    for name in ("grad", "m", "v"):
+        if state[name] is not None:
+            setattr(gpt.arena, name, aligned_copy(state[name]))
+            gpt.arena.clean &= name != "grad"
+    return gpt

@@ -209,6 +209,10 @@ class AdamW:
         optimizer.step_count = _check_int(cls.__name__, "step_count", steps, 0)
         return optimizer
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy: of a model of its own, which has the moments."""
+        return _restored, (type(self), self.gpt, self.to_dict())
+
     @staticmethod
     def _arguments(values: dict[str, Any]) -> dict[str, Any]:
         """Arguments of __init__ for what to_dict() gave."""
@@ -224,3 +228,8 @@ def _check_betas(betas: tuple[float, float]) -> tuple[float, float]:
     first, second = (float(_check_float("AdamW", f"beta{i}", beta, 0.0, 1.0, open_above=True))
                      for i, beta in enumerate(betas, 1))
     return first, second
+
+
+def _restored(kind: type[AdamW], gpt: GPT, values: dict[str, Any]) -> AdamW:
+    """The optimizer that AdamW.__reduce__ took apart."""
+    return kind.from_dict(gpt, values)

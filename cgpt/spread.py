@@ -8,25 +8,16 @@ training goes on from, and all start with the same bits.
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from cgpt.checkpoint import load_model_binary, load_with_adapter, save_model_binary
 from cgpt.errors import DataError
-from cgpt.lora import Lora
+from cgpt.llm import LLM
 from cgpt.mpi import Ranks
 from cgpt.run import TrainingRun
 
 
 def send_run(run: TrainingRun, ranks: Ranks) -> None:
     """Process 0: give the others this run, in which they then take part. Raises PeerError."""
-    lora, saved_at = run.llm.optimizer, run.llm.base
-    base = Path(lora.base).read_bytes() if isinstance(lora, Lora) else b""
-    with TemporaryDirectory(prefix="cgpt-") as folder:
-        path = Path(folder, "run.bin")
-        save_model_binary(run.llm, path)
-        ranks.broadcast(path.read_bytes())
-    run.llm.base = saved_at         # and not the file that is gone
-    ranks.broadcast(base)
+    ranks.broadcast(run.llm.to_bytes())
     run.parallel = ranks
 
 
@@ -44,13 +35,8 @@ def receive_run(ranks: Ranks, cache: Path | None = None) -> TrainingRun | None:
     data = ranks.broadcast(None)
     if not data:
         return None
-    base = ranks.broadcast(None)
-    with TemporaryDirectory(prefix="cgpt-") as folder:
-        path, model = Path(folder, "run.bin"), Path(folder, "model")
-        path.write_bytes(data)
-        model.write_bytes(base)
-        llm = load_with_adapter(model, path) if base else load_model_binary(path)
-        del data, base
+    llm = LLM.from_bytes(data)
+    del data
     run = TrainingRun.resume(llm, new_data=True, cache=cache)
     if run.changed:
         paths = [path for name in run.changed for path in run.config.phase(name)[0]]

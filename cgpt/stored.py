@@ -16,7 +16,7 @@ from cgpt.errors import ConfigError
 from cgpt.kvcache import new_caches
 from cgpt.layers import Step
 from cgpt.model import GPT
-from cgpt.weights import GROUPS, StoredTensor, form_of, rounded
+from cgpt.weights import GROUPS, StoredTensor, form_of, own_copy, rounded
 
 _ROWS = 256         # whose logits are held at once
 _TOGETHER = 16      # documents whose caches are held at once
@@ -39,6 +39,10 @@ class StoredGPT(GPT):
         self._declare()
         self._parameters = dict(self._named_parameters())
         self._weights = dict(weights)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy: a model with arrays of its own."""
+        return _restored, (type(self), self.config, self._weights, self.form)
 
     def stored(self) -> dict[str, StoredTensor]:
         """Every parameter by name, as it lies in memory."""
@@ -151,3 +155,11 @@ def with_weights(gpt: GPT, form: str, group: int = 64) -> GPT:
 def form_in_use(gpt: GPT) -> str:
     """The form of a model's matrices."""
     return gpt.form if isinstance(gpt, StoredGPT) else "float32"
+
+
+def _restored(kind: type[StoredGPT], config: GPTConfig, weights: dict[str, StoredTensor],
+              form: str) -> StoredGPT:
+    """The model that StoredGPT.__reduce__ took apart, in memory of its own."""
+    return kind(config, {name: StoredTensor(
+        own_copy(one.data), None if one.scales is None else own_copy(one.scales), one.group)
+        for name, one in weights.items()}, form)

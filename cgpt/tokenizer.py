@@ -250,6 +250,10 @@ class Tokenizer:
     def __hash__(self) -> int:
         return hash((self._kind, len(self._words), *self._words[-1:]))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy: what is saved of it, and no code."""
+        return _restored, (type(self), self.to_state())
+
     def __len__(self) -> int:
         return FIRST_WORD + len(self._words)
 
@@ -300,6 +304,11 @@ def listed(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         raise DataError("Tokenizer.encode_many: expected a list of texts, found one string")
     return text_list("Tokenizer.encode_many", texts)
+
+
+def _restored(kind: type[Tokenizer], state: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that Tokenizer.__reduce__ took apart."""
+    return kind.from_state(state)
 
 
 def _decode_utf8(data: bytes, final: bool) -> tuple[str, bytes]:

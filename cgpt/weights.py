@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgpt.arena import Entry, Floats
+from cgpt.arena import Entry, Floats, aligned
 from cgpt.errors import ConfigError
 
 GROUPS = (32, 64)
@@ -43,6 +43,15 @@ class StoredTensor:
         target = np.empty(self.data.shape, np.float32)
         dequantize(self.data, self.scales, self.group, target)
         return target
+
+
+def own_copy(array: NDArray[Any]) -> NDArray[Any]:
+    """The same array, read-only, in memory of its own that starts on a 64-byte border."""
+    memory = aligned(-(-array.nbytes // 4)).view(np.uint8)[:array.nbytes]
+    found = memory.view(array.dtype).reshape(array.shape)
+    found[...] = array
+    found.flags.writeable = False
+    return found
 
 
 def form_of(entry: Entry, weights: str) -> str:

@@ -181,7 +181,7 @@ def test_files_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         f"cut.bin 已损坏: 发现 1000 个字节，应为 {len(whole)} 个字节；{ADVICE}")
     assert said(lambda: load_model_auto("模型 (1).pt")) == (
         "模型 (1).pt 不是 cgpt 模型文件: 发现 PyTorch 文件（含 pickle 的 zip，可能执行代码），"
-        "应为 cgpt 保存的 .bin 或 .json；请选择其他文件")
+        "应为 cgpt 保存的 .bin 或 .json，或 RustGPT-Chinese 导出的 JSON；请选择其他文件")
     assert said(lambda: load_model_auto("empty.bin")) == (
         f"empty.bin 已损坏: 发现空文件，应为模型；{ADVICE}")
     assert said(lambda: load_model_auto(tmp_path)) == (

@@ -69,7 +69,7 @@ FLOORS = [
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Imported late, inside a function, as a convenience for users; nothing below depends on it.
 ALLOWED = {("inference", "generate"), ("inference", "sampling"), ("model", "inspection"),
-           ("llm", "evaluate"), ("tokenizer", "checkpoint")}
+           ("llm", "checkpoint"), ("llm", "evaluate"), ("tokenizer", "checkpoint")}
 HOMES = {"click": {"cli"}, "rich": {"cli"}, "jieba": {"vocabulary"}, "tomllib": {"cli"}}
 
 

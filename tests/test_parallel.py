@@ -193,7 +193,7 @@ def test_a_failure_of_one_ends_all_and_is_said_once(tmp_path: Path, data: str) -
     """The second process has no permission to unpack the run that it is sent."""
     code = ("import os, sys, cgpt.spread, cgpt.cli\n"
             "def fail(path): raise cgpt.DataError('no room for the run')\n"
-            "if os.environ.get('PMI_RANK') == '1': cgpt.spread.load_model_binary = fail\n"
+            "if os.environ.get('PMI_RANK') == '1': cgpt.spread.LLM.from_bytes = fail\n"
             "sys.exit(cgpt.cli.main(sys.argv[1:]))")
     done = subprocess.run(
         [str(MPIEXEC), "-n", "2", sys.executable, "-c", code, "train", "--pretrain", data, *RECIPE,

@@ -426,7 +426,7 @@ def test_the_real_export_answers_as_its_program_did(real, tmp_path):
 def test_its_bincode_file_is_told_what_to_do():
     if not (SHARED / "model_final.bin").exists():
         pytest.skip("../shared/rustgpt-export is not here")
-    with pytest.raises(CheckpointError, match=r"RustGPT-Chinese \(bincode\).*JSON.*import_model"):
+    with pytest.raises(CheckpointError, match=r"RustGPT-Chinese \(bincode\).*JSON.*cgpt\.load"):
         import_model(SHARED / "model_final.bin")
 
 

@@ -22,6 +22,7 @@ from cgpt.checkpoint.parts import (
     check_object,
 )
 from cgpt.checkpoint.reader import BinaryFile, Job, in_parallel
+from cgpt.checkpoint.streams import folder_of
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError, ConfigError
 from cgpt.llm import LLM, TrainingState
@@ -111,7 +112,7 @@ def base_of(file: BinaryFile) -> Path:
     noted = read_settings(file).get("base")
     if not isinstance(noted, str) or not noted:
         raise damaged(file.path, f"the path of its model {noted!r:.60}", "a path")
-    folder = Path(file.path).parent
+    folder = folder_of(file.path)
     for path in (folder / noted, folder / Path(noted).name):
         if path.is_file():
             return path

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import os
 
+from cgpt.arena import read_only
 from cgpt.checkpoint import binary, json_file
 from cgpt.checkpoint.adapter import require_whole
-from cgpt.checkpoint.info import is_binary
+from cgpt.checkpoint.info import kind_of_file
 from cgpt.checkpoint.reader import BinaryFile
+from cgpt.checkpoint.streams import Location
 from cgpt.errors import CgptError
 from cgpt.llm import LLM
 from cgpt.lora import Lora, fingerprint
 from cgpt.stored import with_weights
 
 
-def read_whole(path: str | os.PathLike[str]) -> LLM:
+def read_whole(path: Location) -> LLM:
     """A whole model with float32 weights that are read-only, whatever the file has.
 
     Raises CheckpointError as `load_model_auto` does, and where the file holds an adapter.
     """
-    if is_binary(path):
+    kind = kind_of_file(path)
+    if kind == "binary":
         with BinaryFile(path) as file:
             require_whole(file)
             llm = binary.load(file, training=False)
-    else:
+    elif kind == "json":
         llm = json_file.load(path, training=False)
+    else:
+        from cgpt.checkpoint import rustgpt_import
+
+        llm = for_chat(rustgpt_import.load(path))
     llm.gpt = with_weights(llm.gpt, "float32")
     return llm
+
+
+def for_chat(llm: LLM) -> LLM:
+    """The same model with weights that are read-only, and without its optimizer."""
+    gpt = type(llm.gpt)(llm.config, weights=read_only(llm.gpt.arena.data))
+    return LLM(llm.tokenizer, gpt, training_state=llm.training_state, metadata=llm.metadata)
 
 
 def is_intact(lora: Lora) -> bool:

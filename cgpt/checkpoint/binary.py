@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from functools import partial
 from itertools import pairwise
@@ -24,6 +23,7 @@ from cgpt.checkpoint.parts import (
     check_words,
 )
 from cgpt.checkpoint.reader import BinaryFile, Job, Running, in_parallel
+from cgpt.checkpoint.streams import Location
 from cgpt.config import GPTConfig
 from cgpt.graphs import family_of
 from cgpt.llm import LLM
@@ -112,7 +112,7 @@ def load_base(file: BinaryFile) -> LLM:
     return llm
 
 
-def load_stored(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
+def load_stored(path: Location) -> dict[str, StoredTensor]:
     """See `cgpt.checkpoint.load_stored_weights`."""
     with BinaryFile(path) as file:
         return _stored_tensors(file, read_shape(file)[1])

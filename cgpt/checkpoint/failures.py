@@ -7,6 +7,8 @@ import os
 
 from cgpt.errors import CheckpointError
 
+OWN = "a .bin or .json that cgpt saved"
+
 
 def damaged(path: object, found: str, expected: str) -> CheckpointError:
     """A cgpt file that is cut short or changed."""
@@ -15,12 +17,11 @@ def damaged(path: object, found: str, expected: str) -> CheckpointError:
         "load an earlier checkpoint", code="damaged")
 
 
-def foreign(path: object, found: str, advice: str = "choose another file", *,
-            hint: str = "") -> CheckpointError:
-    """A file that cgpt did not write."""
-    return CheckpointError(
-        f"{path} is not a cgpt model file: found {found}, expected a .bin or .json that cgpt "
-        f"saved; {advice}", code="foreign", hint=hint)
+def foreign(path: object, found: str, advice: str = "choose another file",
+            expected: str = OWN, *, hint: str = "") -> CheckpointError:
+    """A file that is none of those expected."""
+    return CheckpointError(f"{path} is not a cgpt model file: found {found}, expected {expected}; "
+                           f"{advice}", code="foreign", hint=hint)
 
 
 def other_version(path: object, found: str, expected: str) -> CheckpointError:

@@ -20,7 +20,8 @@ from cgpt.checkpoint.format import VERSION, DType, Kind, Record
 from cgpt.checkpoint.json_file import JsonFile, quick_check
 from cgpt.checkpoint.parts import check_fits, check_object
 from cgpt.checkpoint.reader import BinaryFile, Source
-from cgpt.checkpoint.sniff import format_of
+from cgpt.checkpoint.sniff import kind_of
+from cgpt.checkpoint.streams import Location
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError
 from cgpt.graphs import family_of
@@ -29,7 +30,7 @@ from cgpt.llm import TrainingState
 _FIRST = ("model_final.bin", "model_pretrained.bin")
 
 
-def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[str, Any]:
+def describe_binary(path: Location, verify: bool = False) -> dict[str, Any]:
     """`cgpt.checkpoint.describe` of a binary file.
 
     An adapter has no layers and no words; its settings, among them where its model is, are the
@@ -50,7 +51,7 @@ def describe_binary(path: str | os.PathLike[str], verify: bool = False) -> dict[
         if verify:
             file.verify()
         return {
-            "path": os.fspath(path), "format": "binary", "version": VERSION, "bytes": file.size,
+            "path": str(path), "format": "binary", "version": VERSION, "bytes": file.size,
             "graph": file.config_values()["graph"], "config": config.to_dict(), "layers": layers,
             "parameters": sum(math.prod(one.shape) for one in file.of(Kind.TENSOR)),
             "words": words, "optimizer": settings,
@@ -67,7 +68,7 @@ def _describe_record(record: Record) -> dict[str, Any]:
             "crc32": f"{record.crc:08x}"}
 
 
-def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[str, Any]:
+def describe_json(path: Location, verify: bool = False) -> dict[str, Any]:
     """`cgpt.checkpoint.describe` of a JSON file."""
     with JsonFile(path) as file:
         entries = check_fits(path, file.config, file.size // 2)
@@ -86,7 +87,7 @@ def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[st
                 if tensors is not None:
                     file.fill(tensors, entries, scratch)
         return {
-            "path": os.fspath(path), "format": "json", "version": VERSION, "bytes": file.size,
+            "path": str(path), "format": "json", "version": VERSION, "bytes": file.size,
             "graph": family_of(file.config).name, "config": file.config.to_dict(),
             "layers": file.layers(),
             "parameters": sum(entry.size for entry in entries),
@@ -94,6 +95,24 @@ def describe_json(path: str | os.PathLike[str], verify: bool = False) -> dict[st
             "best_weights": best is not None, "run_id": state.run_id,
             "training_state": state.to_dict(),
             "metadata": file.plain("metadata"), "records": [], "verified": verify}
+
+
+def describe_rustgpt(path: Location, verify: bool = False) -> dict[str, Any]:
+    """`cgpt.checkpoint.describe` of a JSON export of RustGPT-Chinese, which is loaded."""
+    from cgpt.checkpoint import rustgpt_import
+
+    llm = rustgpt_import.load(path)
+    with Source(path) as source:
+        size = source.size
+    layers = [{"name": one.name, "type": one.type, "parameters": list(one.parameters)}
+              for one in llm.gpt.layer_records()]
+    return {
+        "path": str(path), "format": "rustgpt", "version": rustgpt_import.VERSION, "bytes": size,
+        "graph": family_of(llm.config).name, "config": llm.config.to_dict(), "layers": layers,
+        "parameters": llm.n_parameters, "words": len(llm.tokenizer),
+        "optimizer": None if llm.optimizer is None else llm.optimizer.to_dict(),
+        "best_weights": False, "training_state": llm.training_state.to_dict(),
+        "metadata": llm.metadata, "records": [], "verified": True}
 
 
 def read_progress(file: BinaryFile) -> tuple[GPTConfig, TrainingState, dict[str, Any]]:
@@ -111,24 +130,31 @@ def read_json_progress(
         return file.config, state, check_object(path, "metadata", file.plain("metadata"))
 
 
-def weights_form(path: str | os.PathLike[str]) -> str:
+def weights_form(path: Location) -> str:
     """`cgpt.checkpoint.weights_form` of a binary file."""
     with BinaryFile(path) as file:
         types = {record.dtype for record in file.of(Kind.TENSOR)} - {DType.FLOAT32}
         return DType(min(types)).name.lower() if types else "float32"
 
 
-def is_binary(path: str | os.PathLike[str]) -> bool:
-    """Whether a model file is of the binary format. Raises CheckpointError."""
+def kind_of_file(path: Location) -> str:
+    """"binary", "json" or "rustgpt": see `sniff.kind_of`. Raises CheckpointError."""
     with Source(path) as source:
-        return format_of(path, source.head, source.size) == "binary"
+        return kind_of(path, source.head, source.size)
+
+
+def is_binary(path: Location) -> bool:
+    """Whether a model file is of the binary format. Raises CheckpointError where it is none."""
+    return kind_of_file(path) == "binary"
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:
     """Whether this looks like a whole model that this version reads; opens it, reads little."""
     try:
         with Source(path) as source:
-            kind = format_of(path, source.head, source.size)
+            kind = kind_of(path, source.head, source.size)
+            if kind == "rustgpt":
+                return source.read(source.size - 16, 16).rstrip().endswith(b"}")
             if kind == "json":
                 return quick_check(source)
         with BinaryFile(path) as file:

@@ -7,7 +7,6 @@ checksums of its tensors.
 
 from __future__ import annotations
 
-import os
 import re
 from functools import partial
 from typing import Any
@@ -33,6 +32,7 @@ from cgpt.checkpoint.parts import (
 from cgpt.checkpoint.reader import Job, Source, in_parallel
 from cgpt.checkpoint.scan import Scan, Span
 from cgpt.checkpoint.sniff import JSON_FORMAT, JSON_OPENING, format_of
+from cgpt.checkpoint.streams import Location
 from cgpt.config import GPTConfig
 from cgpt.graphs import family_of
 from cgpt.llm import LLM, TrainingState
@@ -49,7 +49,7 @@ _KEYS = {"format", "version", "graph", "config", "vocab", "layers", "optimizer",
 class JsonFile(Source):
     """A JSON model file: everything but the numbers is parsed, the numbers are `Span`s."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: Location) -> None:
         """Raises CheckpointError: missing, foreign, version or damaged."""
         super().__init__(path)
         try:
@@ -186,7 +186,7 @@ def quick_check(source: Source) -> bool:
     return tail.rstrip().endswith(b"}")
 
 
-def load(path: str | os.PathLike[str], *, training: bool = True,
+def load(path: Location, *, training: bool = True,
          progress: Progress | None = None) -> LLM:
     """Read an LLM; see `cgpt.checkpoint.load_model_json`."""
     with JsonFile(path) as file:

@@ -13,7 +13,7 @@ import numpy as np
 from cgpt.arena import Entry, Floats
 from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.adapter import adapter_of, check_optimizer
-from cgpt.checkpoint.atomic import Output, write_file
+from cgpt.checkpoint.atomic import write_file
 from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.floats import PIECE, format_floats
 from cgpt.checkpoint.format import VERSION
@@ -23,6 +23,7 @@ from cgpt.checkpoint.parts import (
     dump_metadata,
     parsed_size,
     weights_to_save,
+    with_floats,
 )
 from cgpt.checkpoint.reader import THREADS
 from cgpt.checkpoint.sniff import JSON_OPENING
@@ -36,6 +37,18 @@ _AHEAD = 8                              # pieces of numbers that are formatted b
 
 def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
     """Write `llm` to `path`; see `cgpt.checkpoint.save_model_json`."""
+    size, write = prepared(llm, path, optimizer)
+    return write_file(path, size, lambda out: write(out.write))
+
+
+def prepared(llm: LLM, path: object,
+             optimizer: bool) -> tuple[int, Callable[[Callable[[bytes], object]], None]]:
+    """About how many bytes `llm` has as JSON, and what hands them on piece by piece.
+
+    path  where they go, as errors name it
+    Raises CheckpointError (code "write") for what JSON cannot hold.
+    """
+    llm = with_floats(llm)
     arena = llm.gpt.arena
     optimizer = optimizer and adapter_of(llm) is None   # JSON holds whole models only
     with_optimizer = optimizer and llm.optimizer is not None
@@ -56,17 +69,17 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> P
                             "others", "save it as .bin or go back to an earlier checkpoint")
     pieces = _pieces(llm, path, weights, with_optimizer, extras)
 
-    def write(out: Output) -> None:
+    def write(put: Callable[[bytes], object]) -> None:
         crc, length, values = 0, 0, 0
         for piece, is_text in _formatted(pieces):
             crc = crc32(piece, crc)
-            out.write(piece)
+            put(piece)
             length += len(piece)
             values += parsed_size(piece) if is_text else 0
         check_text_size(path, values, length)
-        out.write(f'\n"text_crc32": "{crc:08x}"}}\n'.encode())
+        put(f'\n"text_crc32": "{crc:08x}"}}\n'.encode())
 
-    return write_file(path, 12 * sum(array.size for _, array in arrays), write)
+    return 12 * sum(array.size for _, array in arrays), write
 
 
 def _vocab(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -43,16 +42,20 @@ from cgpt.checkpoint.parts import (
     dump_metadata,
     most_words,
     weights_to_save,
+    with_floats,
 )
 from cgpt.checkpoint.reader import Job, grouped
 from cgpt.checkpoint.storage import Storage
+from cgpt.checkpoint.streams import PathLike
 from cgpt.config import KINDS
 from cgpt.errors import ConfigError
 from cgpt.graphs import family_of
 from cgpt.llm import LLM
+from cgpt.stored import form_in_use
 from cgpt.tokenizer import Tokenizer
 from cgpt.weights import quantize, too_large
 
+_DTYPES = {"float32": DType.FLOAT32, "float16": DType.FLOAT16, "int8": DType.INT8}
 Arrays = list[tuple[Kind, Floats]]
 Pair = tuple[Record, memoryview]
 
@@ -65,9 +68,18 @@ class Packed:
     payloads: list[memoryview]
     size: int
 
-    def write(self, path: str | os.PathLike[str]) -> Path:
+    def write(self, path: PathLike) -> Path:
         """Replace `path` by this file. Raises CheckpointError (code "write")."""
         return write_file(path, self.size, self._write)
+
+    def parts(self) -> Iterator[bytes | memoryview]:
+        """The bytes of the file from its beginning to its end."""
+        table = [replace(record, crc=crc32(payload))
+                 for record, payload in zip(self.records, self.payloads, strict=True)]
+        yield pack_front(table, self.size)
+        for record, payload in zip(self.records, self.payloads, strict=True):
+            yield payload
+            yield bytes(align(record.end) - record.end)
 
     def _write(self, out: Output) -> None:
         jobs = [Job(len(payload), partial(crc32, payload)) for payload in self.payloads]
@@ -88,14 +100,46 @@ def _checksums(group: list[Job]) -> list[int]:
     return [job.run() for job in group]
 
 
-def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True,
-         weights: str = "float32", group: int = 64) -> Path:
-    """Write `llm` to `path`; see `cgpt.checkpoint.save_model_binary`."""
-    storage = Storage(weights, group)
-    if optimizer and weights != "float32":
+def packed_model(llm: LLM, path: PathLike, *, optimizer: bool = True, weights: str | None = None,
+                 group: int = 64, alone: bool = False) -> Packed:
+    """`llm` as a file that goes to `path`; see `cgpt.checkpoint.save_model_binary`.
+
+    alone  whether an adapter's file is to carry its model in any case
+    """
+    own = form_in_use(llm.gpt)
+    storage = Storage(own if weights is None else weights, group)
+    if own != "float32":
+        if weights is None:
+            return _pack_stored(llm, path)
+        llm, optimizer = with_floats(llm), False
+    if optimizer and storage.weights != "float32":
         raise ConfigError(f"save: the optimizer goes with float32 weights, found {weights} with "
                           "optimizer=True; pass optimizer=False")
-    return pack(llm, path, arrays_of(llm, optimizer=optimizer), storage).write(path)
+    return pack(llm, path, arrays_of(llm, optimizer=optimizer), storage, alone=alone)
+
+
+def _pack_stored(llm: LLM, path: PathLike) -> Packed:
+    """The file of a model whose weights are rounded: they go in as they are."""
+    tensors = llm.gpt.stored()
+    storage = Storage(form_in_use(llm.gpt), max(one.group for one in tensors.values()) or 64)
+    pairs = list(_parts(llm, path, _config(llm, storage, adapted=False), None, whole=True))
+    scales: list[Pair] = []
+    for entry in type(llm.gpt).layout(llm.config):
+        one = tensors[entry.name]
+        data = one.data.astype(one.data.dtype.newbyteorder("<"), copy=False)
+        pairs.append(_record(Kind.TENSOR, entry, data, _DTYPES[one.data.dtype.name]))
+        if one.scales is not None:
+            scales.append(_record(Kind.SCALE, entry, one.scales.astype("<f4", copy=False),
+                                  DType.FLOAT32))
+    return _placed(llm, path, pairs + scales)
+
+
+def _placed(llm: LLM, path: PathLike, pairs: list[Pair], *, words: bool = True) -> Packed:
+    """A file of these records; words: whether it has the vocabulary."""
+    records, size = place([record for record, _ in pairs])
+    if words:
+        check_read_again(path, len(llm.tokenizer), most_words(size))
+    return Packed(records, [payload for _, payload in pairs], size)
 
 
 def arrays_of(llm: LLM, *, optimizer: bool = True) -> Arrays:
@@ -114,7 +158,8 @@ def arrays_of(llm: LLM, *, optimizer: bool = True) -> Arrays:
     return arrays
 
 
-def pack(llm: LLM, path: str | os.PathLike[str], arrays: Arrays, storage: Storage) -> Packed:
+def pack(llm: LLM, path: PathLike, arrays: Arrays, storage: Storage, *,
+         alone: bool = False) -> Packed:
     """The file that holds `llm` with these arrays (its own, or copies of them).
 
     All that is not an array is copied. Raises CheckpointError (code "write") naming what a file
@@ -124,7 +169,7 @@ def pack(llm: LLM, path: str | os.PathLike[str], arrays: Arrays, storage: Storag
     check_optimizer(llm, path, with_optimizer)
     settings = llm.optimizer.to_dict() if with_optimizer and llm.optimizer is not None else None
     lora = adapter_of(llm) if with_optimizer else None
-    carried = lora is not None and not is_intact(lora)
+    carried = lora is not None and (alone or not is_intact(lora))
     if lora is not None:
         settings = {**lora.to_dict(), "base": ""} if carried else settings_to_save(lora, path)
         settings.update(run_of(llm))    # an adapter has no other records
@@ -143,10 +188,7 @@ def pack(llm: LLM, path: str | os.PathLike[str], arrays: Arrays, storage: Storag
     if lora is not None and carried:
         pairs += [_record(Kind.BASE_TENSOR, entry, lora.base_weights(entry.name).astype(
             "<f4", copy=False), DType.FLOAT32) for entry in llm.gpt.arena.entries]
-    records, size = place([record for record, _ in pairs])
-    if lora is None or carried:
-        check_read_again(path, len(llm.tokenizer), most_words(size))
-    return Packed(records, [payload for _, payload in pairs], size)
+    return _placed(llm, path, pairs, words=lora is None or carried)
 
 
 def _config(llm: LLM, storage: Storage, *, adapted: bool) -> dict[str, Any]:

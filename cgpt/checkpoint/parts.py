@@ -26,6 +26,7 @@ from cgpt.llm import LLM, TrainingState
 from cgpt.lora import Lora
 from cgpt.model import GPT, LayerRecord
 from cgpt.optim import AdamW
+from cgpt.stored import form_in_use, with_weights
 from cgpt.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, Tokenizer
 
 ADAPTED = "+lora"                       # behind the graph's name: an adapter instead of weights
@@ -151,6 +152,14 @@ def _too_deep(value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def with_floats(llm: LLM) -> LLM:
+    """The same model with float32 weights: those that rounded ones stand for."""
+    if form_in_use(llm.gpt) == "float32":
+        return llm
+    return LLM(llm.tokenizer, with_weights(llm.gpt, "float32"),
+               training_state=llm.training_state, metadata=llm.metadata)
 
 
 def weights_to_save(llm: LLM) -> Floats:

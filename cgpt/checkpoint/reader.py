@@ -26,6 +26,7 @@ from cgpt.checkpoint.format import (
 )
 from cgpt.checkpoint.parts import check_listed, check_object, check_part_length, parse_json
 from cgpt.checkpoint.sniff import HEAD, format_of
+from cgpt.checkpoint.streams import InMemory, Location
 from cgpt.forking import ForkLock
 from cgpt.processors import available
 
@@ -47,13 +48,24 @@ class Job(NamedTuple):
 
 
 class Source:
-    """A regular file opened for reading at any position. `head` is its first 64 KiB."""
+    """A regular file, or bytes in memory, for reading at any position; `head` is the first 64 KiB.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    path  what was opened, as errors name it
+    """
+
+    def __init__(self, path: Location) -> None:
         """Raises CheckpointError where it cannot be opened."""
         self.path = path
         self.fd = -1
         self._lock = ForkLock()
+        self._memory: memoryview | None = None
+        if isinstance(path, InMemory):
+            self._memory, self.size = path.data, len(path.data)
+            self.head = bytes(path.data[:HEAD])
+        else:
+            self._open(path)
+
+    def _open(self, path: str | os.PathLike[str]) -> None:
         try:
             if "\0" in os.fsdecode(path):
                 raise FileNotFoundError
@@ -100,6 +112,10 @@ class Source:
             raise unreadable(self.path, error) from error
 
     def _read_some(self, view: memoryview, position: int) -> int:
+        if self._memory is not None:
+            found = self._memory[position:position + len(view)]
+            view[:len(found)] = found
+            return len(found)
         if hasattr(os, "preadv"):
             return os.preadv(self.fd, [view], position)
         with self._lock:                # Windows
@@ -118,7 +134,7 @@ class Source:
 class BinaryFile(Source):
     """A file of format v1 whose header and table are checked; payloads are checked when read."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: Location) -> None:
         """Raises CheckpointError: missing, foreign, version or damaged."""
         super().__init__(path)
         try:
@@ -215,7 +231,7 @@ class BinaryFile(Source):
 
     def _read_checked(self, record: Record, target: memoryview) -> int:
         """Read a payload into `target`, over and over where that is shorter; its CRC-32."""
-        if READS:
+        if READS and self._memory is None:
             try:
                 crc, done = read_checked(self.fd, record.offset, record.length, target)
             except OSError as error:
@@ -224,7 +240,7 @@ class BinaryFile(Source):
                 raise damaged(self.path, f"its end at byte {record.offset + done}",
                               f"{record.length - done} bytes more")
             return crc
-        crc = 0                         # Windows
+        crc = 0                         # from memory, or on Windows
         again = len(target) < record.length
         for start in range(0, record.length, _PIECE):
             size = min(_PIECE, record.length - start)

@@ -7,7 +7,6 @@ positions, ReLU, the causal scale, that there is no final norm) is the graph Rus
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,13 +20,14 @@ from cgpt.checkpoint.parts import check_object, parse_json
 from cgpt.checkpoint.reader import Job, Source, in_parallel
 from cgpt.checkpoint.scan import Scan, Span
 from cgpt.checkpoint.sniff import is_rustgpt_json
+from cgpt.checkpoint.streams import Location
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import LLM
 from cgpt.optim import LEAST_EPS, AdamW
 from cgpt.rust_tokenizer import NEVER, SPECIAL, RustTokenizer, jieba_scores
 from cgpt.rustgpt import RustGPT, RustGPTConfig
 
-_VERSION = 1
+VERSION = 1
 _DATA = rb"[a-z][a-z0-9_]{0,40}_data"
 _HEADS = 8                              # where an export does not say
 _FORGETS = 50_000                       # steps after which Adam's v of one gradient may be 0
@@ -48,7 +48,7 @@ class Tensor(NamedTuple):
     rows: slice
 
 
-def load(path: str | os.PathLike[str]) -> LLM:
+def load(path: Location) -> LLM:
     """Read an export; see `cgpt.checkpoint.import_model`."""
     with Source(path) as source:
         if not is_rustgpt_json(source.head):
@@ -70,9 +70,9 @@ class _Export:
 
         self.root = check_object(self.path, "the file", parse_json(
             self.path, "the file", scan.skeleton, make, encoding="utf-8-sig", room=source.size))
-        if self.root.get("version") != _VERSION:
+        if self.root.get("version") != VERSION:
             raise other_version(self.path, f"an export of version {self.root.get('version')!r:.60}",
-                                f"version {_VERSION}")
+                                f"version {VERSION}")
 
     def build(self) -> LLM:
         """The model with vocabulary, weights and, where it can be exact, Adam's state."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 from cgpt.checkpoint._codec import crc32
-from cgpt.checkpoint.failures import damaged, foreign
+from cgpt.checkpoint.failures import OWN, damaged, foreign
 from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
 from cgpt.errors import CheckpointError
 
+ANYTHING = OWN + ", or a JSON export of RustGPT-Chinese"      # what can be loaded
 HEAD = 1 << 16                          # bytes of a file that are looked at
 JSON_FORMAT = "cgpt-json"
 # Other programs that write the file again put a space or nothing where the line ends.
@@ -30,9 +31,15 @@ _SIGNATURES = (
 )
 
 
-def format_of(path: object, head: bytes, size: int) -> str:
+def kind_of(path: object, head: bytes, size: int) -> str:
+    """"binary" or "json" as `format_of`, or "rustgpt" for a JSON export of RustGPT-Chinese."""
+    return "rustgpt" if is_rustgpt_json(head) else format_of(path, head, size, ANYTHING)
+
+
+def format_of(path: object, head: bytes, size: int, expected: str = OWN) -> str:
     """"binary" or "json" for a cgpt file that starts with `head`.
 
+    expected  what a file of another kind should have been
     Raises CheckpointError: damaged where it is a cgpt file whose first bytes were changed or cut,
     foreign for everything else, naming what was recognised.
     """
@@ -45,7 +52,7 @@ def format_of(path: object, head: bytes, size: int) -> str:
     if error is not None:
         raise error
     found, advice = _recognise(head, text, size)
-    raise foreign(path, found, advice, hint="import" if "import_model" in advice else "")
+    raise foreign(path, found, advice, expected, hint="import" if "cgpt.load" in advice else "")
 
 
 def _damaged_opening(path: object, head: bytes, size: int) -> CheckpointError | None:
@@ -86,11 +93,11 @@ def _recognise(head: bytes, text: bytes, size: int) -> tuple[str, str]:
         return "a safetensors file", "choose another file"
     if text.startswith(b"{"):
         if is_rustgpt_json(head):
-            return "a JSON export of RustGPT-Chinese", "load it with import_model(path)"
+            return "a JSON export of RustGPT-Chinese", "load it with cgpt.load"
         return f"JSON that does not say '{JSON_FORMAT}'", "choose another file"
     if _is_bincode(head):
         return ("a binary file of RustGPT-Chinese (bincode)",
-                "export it as JSON with that program and load that with import_model(path)")
+                "export it as JSON with that program and load that with cgpt.load")
     if _is_text(head):
         return "text", "choose another file"
     return f"bytes that begin with {head[:8].hex(' ')}", "choose another file"

@@ -32,9 +32,33 @@ MODEL_SENTENCES: dict[str, str] = {
         "backward: logits(ids, keep=True) 没有损失；请给出 dlogits，即您的损失对这些 logits 的梯度",
     "logits: dropout is for training; pass keep=True too":
         "logits: dropout 只用于训练；请同时给出 keep=True",
+    "load: expected a path, bytes or a binary file object, found {value}":
+        "加载: 应为路径、字节串或二进制文件对象，而不是 {value}",
+    "save: expected a path or a binary file object, found {value}":
+        "保存: 应为路径或二进制文件对象，而不是 {value}",
+    "LLM.from_bytes: expected bytes, found {value}":
+        "LLM.from_bytes: 应为字节串，而不是 {value}",
+    "{name}: this file object is of text, expected one of bytes; open it with '{mode}'":
+        "{name}: 这是文本文件对象，应为字节的；请用 '{mode}' 打开",
+    "{name} could not be written: found '{reason}' after {n} bytes, expected a stream that takes "
+    "the whole model; save it to another one":
+        "{name} 无法写入: 写了 {n} 个字节后出错（{reason}），应能写下整个模型；请保存到别处",
+    "{owner}: expected an LLM, found a GPT; a file holds its tokenizer too: save "
+    "cgpt.LLM(tokenizer, gpt)":
+        "{owner}: 应为 LLM，而不是 GPT；文件还要有它的分词器: 请保存 cgpt.LLM(tokenizer, gpt)",
 }
 
 MODEL_PARTS: dict[str, str] = {
+    "an LLM": "一个 LLM",
+    "no data yet from a stream that does not wait": "不等待的流还没有数据",
+    "no room yet in a stream that does not wait": "不等待的流暂时写不下",
+    "a length of {n} bytes": "长度 {n} 个字节",
+    "more than {n} bytes": "超过 {n} 个字节",
+    "at most {n}, half of the memory": "至多 {n}，即内存的一半",
+    "a .bin or .json that cgpt saved": " cgpt 保存的 .bin 或 .json",
+    "a .bin or .json that cgpt saved, or a JSON export of RustGPT-Chinese":
+        " cgpt 保存的 .bin 或 .json，或 RustGPT-Chinese 导出的 JSON",
+    "load it with cgpt.load": "请用 cgpt.load 加载",
     "an optimizer (cgpt.AdamW, cgpt.Muon)": "优化器（cgpt.AdamW、cgpt.Muon）",
     "an optimizer whose moments belong to one that was made for the model later":
         "优化器的动量已归此后为该模型建立的另一个优化器所有",

@@ -97,11 +97,10 @@ CHECKPOINT: dict[str, str] = {
     "a Python pickle (which may run code)": "Python pickle（可能执行代码）",
     "a safetensors file": "safetensors 文件",
     "a JSON export of RustGPT-Chinese": "RustGPT-Chinese 导出的 JSON",
-    "load it with import_model(path)": "请用 import_model(path) 加载",
     "JSON that does not say '{name}'": "没有写明 '{name}' 的 JSON",
     "a binary file of RustGPT-Chinese (bincode)": "RustGPT-Chinese 的二进制文件（bincode）",
-    "export it as JSON with that program and load that with import_model(path)":
-        "请用该程序导出为 JSON，再用 import_model(path) 加载",
+    "export it as JSON with that program and load that with cgpt.load":
+        "请用该程序导出为 JSON，再用 cgpt.load 加载",
     "text": "文本",
     "bytes that begin with {bytes}": "以 {bytes} 开头的字节",
     "JSON of the format {name}": "格式为 {name} 的 JSON",

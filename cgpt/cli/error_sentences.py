@@ -22,9 +22,8 @@ SENTENCES: dict[str, str] = {
     "{path} is damaged: found {found}, expected {expected}; restore a copy of the file or load an "
     "earlier checkpoint":
         "{path} 已损坏: 发现{found}，应为{expected}；请恢复该文件的备份，或加载更早的 checkpoint",
-    "{path} is not a cgpt model file: found {found}, expected a .bin or .json that cgpt saved; "
-    "{advice}":
-        "{path} 不是 cgpt 模型文件: 发现{found}，应为 cgpt 保存的 .bin 或 .json；{advice}",
+    "{path} is not a cgpt model file: found {found}, expected {expected}; {advice}":
+        "{path} 不是 cgpt 模型文件: 发现{found}，应为{expected}；{advice}",
     "{path} was written by another version of cgpt: found {found}, expected {expected}; update "
     "cgpt to read it":
         "{path} 由其他版本的 cgpt 写成: 发现{found}，应为{expected}；请升级 cgpt 后再读取",

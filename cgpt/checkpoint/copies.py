@@ -1,0 +1,51 @@
+"""Models as bytes in memory, and the copies that pickle, copy and processes make of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cgpt.checkpoint import load, packing
+from cgpt.checkpoint.adapter import adapter_of, trained_arena
+from cgpt.checkpoint.streams import BYTES
+from cgpt.llm import LLM
+from cgpt.stored import StoredGPT
+
+
+def to_bytes(llm: LLM, *, optimizer: bool = True, weights: str | None = None,
+             group: int = 64) -> bytes:
+    """See LLM.to_bytes."""
+    packed = packing.packed_model(llm, BYTES, optimizer=optimizer, weights=weights, group=group,
+                                  alone=True)
+    return b"".join(packed.parts())
+
+
+def reduced(llm: LLM) -> tuple[bytes, dict[str, Any]]:
+    """All of a model as bytes of a file, and what a file does not hold."""
+    state: dict[str, Any] = {"base": llm.base}
+    if isinstance(llm.gpt, StoredGPT):
+        return to_bytes(llm, optimizer=False), {**state, "training": False}
+    arena, lora = trained_arena(llm), adapter_of(llm)
+    state.update(training=bool(llm.gpt.arena.data.flags.writeable), recompute=llm.gpt.recompute)
+    if lora is not None:
+        state["adapter"] = lora.base, lora.base_mark
+    if not llm.gpt.arena.clean and arena.grad is not None:      # which says it for an adapter too
+        state["gradient"] = arena.grad
+    return to_bytes(llm), state
+
+
+def restored(data: bytes, state: dict[str, Any]) -> LLM:
+    """The model that `reduced` took apart, which shares nothing with it."""
+    llm = load(data, training=state["training"])
+    llm.base = state["base"]
+    llm.gpt.recompute = state.get("recompute", False)
+    lora = adapter_of(llm)
+    if lora is not None:
+        lora.base, lora.base_mark = state["adapter"]
+    if "gradient" in state:
+        llm.gpt.gradients()
+        arena = trained_arena(llm)
+        np.copyto(arena.require_grad(), state["gradient"])
+        llm.gpt.arena.clean = arena.clean = False
+    return llm
