@@ -1,5 +1,7 @@
 # `make run`: the guided run in a virtual environment of its own; `make test`: all tests;
-# `make sanitized`: those of the compiled parts under gcc's address and undefined-behaviour sanitizers.
+# `make sanitized`: those of the compiled parts under gcc's address and undefined-behaviour sanitizers;
+# `make lint`: ruff, and mypy on package, examples and the code of the documents; `make pyright`: a
+# second reader of the types, which needs Node.js and is no part of the others.
 # PYTHON chooses the interpreter, ARGS goes to cgpt: make run ARGS="--lang en"
 # WORKERS is the number of processes that tests run in, by default one a core.
 PYTHON ?= python3
@@ -8,7 +10,7 @@ WORKERS ?= auto
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard cgpt/*.pyx cgpt/*.pxi cgpt/kernels/*.p[xy]* cgpt/kernels/*.h cgpt/checkpoint/*.pyx cgpt/checkpoint/*.h)
 
-.PHONY: run test sanitized lint clean
+.PHONY: run test sanitized lint pyright clean
 
 run: $(VENV)/.installed
 	@$(BIN)/cgpt $(ARGS)
@@ -23,6 +25,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict cgpt examples
 	$(BIN)/python tests/doc_code.py
+
+pyright: $(VENV)/.installed-dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python tests/doc_code.py --pyright
 
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "cgpt: $(PYTHON) could not make a virtual environment in $(VENV) (Debian/Ubuntu: apt install python3-venv)" >&2; rm -rf $(VENV); exit 1; }

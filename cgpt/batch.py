@@ -73,7 +73,9 @@ class Rows:
 
     def _run(self, ids: Ints, places: Ints, slots: Ints, n: int, picks: Picks | None) -> Floats:
         logits = self.logits[:n]
-        self.decoder.run(ids, places, slots, self.keys, self.values, logits, None, *(picks or ()))
+        picking, u, tokens = picks or (None, None, None)
+        self.decoder.run(ids, places, slots, self.keys, self.values, logits, None, picking, u,
+                         tokens)
         return logits
 
 

@@ -18,9 +18,11 @@ class Branches(Protocol):
 
     def seen(self, i: int) -> Ints:
         """What is in the cache of sequence i, until the next call of `grow`."""
+        raise NotImplementedError
 
     def grow(self, parents: Sequence[int], tokens: Sequence[int]) -> Floats:
         """The sequences become those of `parents`, each with a token behind it; logits (n, V)."""
+        raise NotImplementedError
 
 
 def branches(context: Context, most: int, left: int) -> Branches:

@@ -91,8 +91,9 @@ class Inference:
             if picks is not None:
                 picks.picking.pick(logits, picks.u, picks.tokens)
         else:
-            self.decoder.run(ids, places[cache.length:end], cache.slots[:len(ids)],
-                             cache.all_keys, cache.all_values, logits, None, *(picks or ()))
+            picking, u, tokens = picks or (None, None, None)
+            self.decoder.run(ids, places[cache.length:end], cache.slots[:len(ids)], cache.all_keys,
+                             cache.all_values, logits, None, picking, u, tokens)
         cache.length = end
 
     def _append_by_layers(self, ids: Ints, places: Ints, cache: KVCache, logits: Floats) -> None:

@@ -166,7 +166,7 @@ def read_item(value: Any, *, as_text: bool = False,
 
 def _dialogue(entries: list[Any], changes: dict[str, int] | None) -> Dialogue:
     """The turns {role, content} of an item as a dialogue of the template."""
-    counts = dict.fromkeys(CHANGES, 0)
+    counts: dict[str, int] = dict.fromkeys(CHANGES, 0)
     messages: list[_Turn] = []
     numbers: list[int] = []
     past_tool = False

@@ -513,6 +513,7 @@ def _texts_and_prompts(text: Any, prompt: Any) -> tuple[list[str], list[Any], bo
     """(texts, a prompt for each, whether it is one text and no list). Raises DataError."""
     pairs = isinstance(text, (list, tuple)) and text and all(
         isinstance(one, (list, tuple)) and len(one) == 2 for one in text)
+    prompts: list[Any] = []
     if pairs:
         if prompt is not None:
             raise DataError("LLM.score: pairs (prompt, text) have their own prompts; leave prompt "
@@ -522,7 +523,7 @@ def _texts_and_prompts(text: Any, prompt: Any) -> tuple[list[str], list[Any], bo
     if not pairs:
         several = not isinstance(text, str) and isinstance(prompt, (list, tuple)) and not (
             prompt and all(isinstance(one, (Mapping, Message)) for one in prompt))
-        prompts = list(prompt) if several else [prompt] * len(texts)
+        prompts = list(prompt or ()) if several else [prompt] * len(texts)
     if len(prompts) != len(texts):
         raise DataError(f"LLM.score: {len(prompts)} prompts for {len(texts)} texts; give one for "
                         "all, or one for each")

@@ -154,7 +154,7 @@ class RustGPT(GPT):
     """
 
     config: RustGPTConfig
-    decoder = None          # its cached tokens go layer by layer
+    decoder: None = None    # its cached tokens go layer by layer
 
     def _declare(self) -> None:
         config = self.config

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Tokenizer:
     @cached_property    # with the first text, so that a model is loaded sooner
     def _encoder(self) -> Lattice | BytePairs:
         if self._kind == "bpe":
-            return BytePairs(self._pieces[FIRST_WORD:], FIRST_BYTE, FIRST_WORD)
+            return BytePairs(cast("list[bytes]", self._pieces[FIRST_WORD:]), FIRST_BYTE, FIRST_WORD)
         return vocabulary.lattice(self._words, self._scores, None, FIRST_BYTE, FIRST_WORD)
 
     @classmethod

@@ -150,6 +150,8 @@ def _imported(llm: LLM, config: TrainConfig) -> bool:
 class _Run:
     """One call of fit: the encoded documents and the loop's steps."""
 
+    epochs: Epochs
+
     def __init__(self, llm: LLM, config: TrainConfig, phase: str,
                  documents: Sequence[str | Dialogue] | Documents, parallel: Alone) -> None:
         llm.gpt.arena.require_writable()

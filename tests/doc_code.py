@@ -1,6 +1,8 @@
 """The Python code of the documents: what ```python blocks hold, as one script a document.
 
-    python tests/doc_code.py [DOCUMENT...]      mypy --strict over the scripts; exit code 1 if wrong
+    python tests/doc_code.py [--pyright] [DOCUMENT...]
+
+reads the scripts with mypy --strict, or with pyright, and ends with exit code 1 if one is wrong.
 
 The blocks of a document run in order in one namespace. A block that begins with ```python no-run
 is checked but not run. What a document takes for granted is in PRELUDES.
@@ -9,12 +11,13 @@ Every line of a script is where it is in the document, so that errors name the d
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,29 +80,34 @@ def execute(name: str, text: str, prelude: str = "") -> None:
     exec(compile(script(text, run=True), name, "exec"), space)
 
 
-def faults(names: Iterable[tuple[str, str, str]]) -> str:
-    """What mypy --strict has to say of (name, text, prelude) documents, by the text's lines."""
+MYPY = ("mypy", "--strict", "--no-error-summary", "--config-file", str(ROOT / "pyproject.toml"),
+        "--cache-dir", str(ROOT / ".mypy_cache"))
+PYRIGHT = ("pyright", "--pythonpath", sys.executable)
+
+
+def faults(names: Iterable[tuple[str, str, str]], checker: Sequence[str] = MYPY) -> str:
+    """What a type checker has to say of (name, text, prelude) documents, by the text's lines."""
     found = ""
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(ROOT)]}))
         for number, (name, text, prelude) in enumerate(names):
             file = f"document_{number}.py"
             before = prelude.count("\n")
             (Path(folder) / file).write_text(prelude + script(text), encoding="utf-8")
             done = subprocess.run(
-                [sys.executable, "-m", "mypy", "--strict", "--no-error-summary",
-                 "--config-file", str(ROOT / "pyproject.toml"),
-                 "--cache-dir", str(ROOT / ".mypy_cache"), file],
-                cwd=folder, env={**os.environ, "MYPYPATH": str(ROOT)}, capture_output=True,
-                encoding="utf-8")
-            found += re.sub(rf"^{file}:(\d+)", lambda line, name=name, before=before:
-                            f"{name}:{int(line[1]) - before}", done.stdout, flags=re.MULTILINE)
-            found += done.stderr
+                [sys.executable, "-m", *checker, file], cwd=folder, capture_output=True,
+                encoding="utf-8", env={**os.environ, "MYPYPATH": str(ROOT)})
+            if done.returncode:
+                found += re.sub(rf"^.*?{file}:(\d+)", lambda line, name=name, before=before:
+                                f"{name}:{int(line[1]) - before}", done.stdout, flags=re.MULTILINE)
+                found += done.stderr
     return found
 
 
 def main() -> int:
-    names = sys.argv[1:] or documents()
-    found = faults((name, read(ROOT / name), PRELUDES.get(name, "")) for name in names)
+    checker = PYRIGHT if "--pyright" in sys.argv else MYPY
+    names = [name for name in sys.argv[1:] if name != "--pyright"] or documents()
+    found = faults(((name, read(ROOT / name), PRELUDES.get(name, "")) for name in names), checker)
     print(found.strip() or f"no issues found in the code of {', '.join(names)}")
     return 1 if found else 0
 

@@ -115,7 +115,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
                 fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
-        if fd >= 0:
+        if fcntl is not None and fd >= 0:
             with suppress(OSError):     # closed only, a child forked meanwhile would hold it on
                 fcntl.flock(fd, fcntl.LOCK_UN)
             with suppress(OSError):

@@ -127,7 +127,7 @@ def _stored_tensors(file: BinaryFile, entries: list[Entry]) -> dict[str, StoredT
     def array(record: Record) -> Any:
         start = record.offset - file.of(Kind(record.kind))[0].offset
         part = views[Kind(record.kind)][start:start + record.length]
-        found = np.frombuffer(part, _FORMS[record.dtype]).reshape(record.shape)
+        found: Any = np.frombuffer(part, _FORMS[record.dtype]).reshape(record.shape)
         return read_only(found.astype(found.dtype.newbyteorder("="), copy=False))
     scales = {record.name: array(record) for record in file.of(Kind.SCALE)}
     return {entry.name: StoredTensor(array(record), scales.get(entry.name),
@@ -274,7 +274,7 @@ def _fills(file: BinaryFile, kind: Kind, target: Floats, entries: list[Entry]) -
 def _restore(file: BinaryFile, record: Record, scale: Record | None, group: int,
              target: Floats) -> None:
     """Read a float16 or int8 tensor into float32."""
-    stored = np.frombuffer(file.payload(record), _FORMS[record.dtype]).reshape(record.shape)
+    stored: Any = np.frombuffer(file.payload(record), _FORMS[record.dtype]).reshape(record.shape)
     if scale is None:
         np.copyto(target, stored)
     else:

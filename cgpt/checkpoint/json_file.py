@@ -137,7 +137,8 @@ class JsonFile(Source):
     def tokenizer(self, config: GPTConfig) -> Tokenizer:
         """The tokenizer of vocab.words and vocab.scores."""
         vocab = check_object(self.path, "vocab", self.root["vocab"])
-        words, scores = vocab.get("words"), vocab.get("scores")
+        words: Any = vocab.get("words")
+        scores: Any = vocab.get("scores")
         kind, unscored = vocab.get("kind", "words"), family_of(config).unscored
         if kind == "bpe" and isinstance(words, list) and scores is None:
             scores = [None] * unscored + [0.0] * (len(words) - unscored)

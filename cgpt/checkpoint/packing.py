@@ -196,9 +196,8 @@ def _config(llm: LLM, storage: Storage, *, adapted: bool) -> dict[str, Any]:
     config: dict[str, Any] = {"graph": family_of(llm.config).name + ADAPTED * adapted,
                               "config": llm.config.to_dict()}
     if storage.weights != "float32":
-        config["weights"] = {"form": storage.weights}
-    if storage.weights == "int8":
-        config["weights"]["group"] = storage.group
+        group = {"group": storage.group} if storage.weights == "int8" else {}
+        config["weights"] = {"form": storage.weights, **group}
     return config
 
 

@@ -217,7 +217,7 @@ def description(found: dict[str, Any], width: int = WIDE, indent: int = 0) -> li
     for key, value in found.items():
         if isinstance(value, dict) and nested(value):
             lines += [f"{pad}{key}:", *description(value, width, indent + 2)]
-        elif nested(value):
+        elif isinstance(value, list) and nested(value):
             lines += [f"{pad}{key}:", *table(value, width, indent + 2)]
     return lines
 

@@ -194,7 +194,7 @@ def continued_chat(given: tuple[str, ...], run: dict[str, Any]) -> tuple[str, ..
         chat = split_by_kind(paths)[1]
         if chat or given:
             return chat or None
-    known = tuple(run.get("chat") or ())
+    known: tuple[str, ...] = tuple(run.get("chat") or ())
     return known if known and all(os.path.exists(path) for path in known) else None
 
 

@@ -52,6 +52,8 @@ def shown(text: str, stream: TextIO) -> str:
 def echo(text: str = "", *, end: str = "\n", stream: TextIO | None = None) -> None:
     """Write to stdout, or another stream, at once: the one place from which text gets there."""
     stream = stream or sys.stdout
+    if stream is None:      # a process without stdout, as print() has it
+        return
     stream.write(shown(text, stream) + end)
     stream.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import shlex
@@ -131,9 +132,10 @@ class Terminal:
         """A line of a pipe, which is shown, or of a terminal without line editing."""
         self.write(prompt)
         with nullcontext() if not self.interactive else marked_pastes():
-            line = sys.stdin.readline() if sys.stdin is not None else ""
+            stdin = sys.stdin or io.StringIO()
+            line = stdin.readline()
             while self.interactive and PASTE[0] in line and PASTE[1] not in line:
-                more = sys.stdin.readline()
+                more = stdin.readline()
                 line += more or PASTE[1]
         if not line:
             raise EOFError

@@ -1,5 +1,6 @@
 """Peers that decode: transformers, llama.cpp and CTranslate2, each through its Python package."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable

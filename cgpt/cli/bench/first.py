@@ -4,6 +4,7 @@ cgpt, torch, torch-malloc, torch-compile  one training step at S
 llama-cpp                                 one token after a prompt of 16, of FOLDER/model.gguf
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import sys

@@ -1,5 +1,6 @@
 """The same random model in the format of every side that decodes; runs in a process of its own."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -55,7 +55,7 @@ def bench_roofline(run: Settings) -> Iterator[Measurement]:
                     for step, limit in zip(steps, limits, strict=True)] for name in names}
     spent = {name: [float(step[name][0]) for step in steps] for name in names}
     for times in (spent, least):
-        times["all kernels"] = [sum(one) for one in zip(*times.values(), strict=True)]
+        times["all kernels"] = [float(sum(one)) for one in zip(*times.values(), strict=True)]
     for name, seconds in spent.items():
         bound = least[name]
         yield Measurement(name, "ms", [1e3 * one for one in seconds], config=run.config,

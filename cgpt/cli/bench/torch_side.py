@@ -4,6 +4,7 @@ Scaled dot-product attention with is_causal, gradients set to None, and of the f
 plain one whichever is faster here. `compiled` runs model and loss through torch.compile.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import json

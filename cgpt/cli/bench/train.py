@@ -18,7 +18,8 @@ def bench_train(run: Settings) -> Iterator[Measurement]:
     """Tokens a second, peak memory, GFLOP/s; ratios to the peers and to the machine's peaks."""
     shape = SHAPES[run.config]
     details = {"shape": vars(shape), "seconds": measure.LEAST_SECONDS}
-    tasks = dict.fromkeys(("cgpt", *run.peers), ("train", details))
+    tasks: dict[str, tuple[str, dict[str, Any]]] = dict.fromkeys(("cgpt", *run.peers),
+                                                                 ("train", details))
     tasks["cgpt"] = ("train", {**details, "recompute": run.recompute})
     tasks["machine"] = ("peaks", peak_details(shape, run.threads))
     with Crew(tasks, run.threads, run.tell) as crew:

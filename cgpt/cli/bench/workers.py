@@ -25,7 +25,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_":
 REST = 0.1
 PLACE = "cgpt.cli.bench."       # where the modules of the sides are
 THREAD_VARIABLES = ("CGPT_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-ONE_THREAD = dict.fromkeys(THREAD_VARIABLES, "1")
+ONE_THREAD: dict[str, str] = dict.fromkeys(THREAD_VARIABLES, "1")
 
 
 @dataclass(frozen=True)
