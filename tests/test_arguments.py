@@ -106,7 +106,8 @@ CASES: dict[str, Case] = {
         **shared(("weight_decay", "clip", "max_minutes"), NUMBERS),
         **shared(("beta1", "beta2", "dropout", "val_fraction", "momentum",
                          "label_smoothing", "ema", "min_lr_ratio"), {"0"}),
-        "recompute": FLAGS, "optimizer": OPTIONAL, "freeze": {"[]"}, "lora_layers": {"[]"}}),
+        "recompute": FLAGS, "optimizer": OPTIONAL, "loss_on": OPTIONAL, "freeze": {"[]"},
+        "lora_layers": {"[]"}}),
     "TrainConfig.settled": Case(lambda: cgpt.TrainConfig().settled, lambda: {"width": 8},
                                 {"begun": {"None", "{}"}}),
     "SamplingConfig": Case(lambda: cgpt.SamplingConfig, lambda: {}, {
