@@ -17,6 +17,7 @@ from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.errors import ConfigError, DataError
 from cgpt.items import Message, turn_fault
 from cgpt.sampling import SamplingConfig
+from cgpt.text import utf8
 
 FORMAT, VERSION = "cgpt-session", 1
 _KEYS = ("format", "version", "system", "sampling", "drawn", "messages")
@@ -39,7 +40,7 @@ def write_session(path: str | os.PathLike[str], saved: Saved) -> Path:
               "sampling": saved.sampling.to_dict(), "drawn": saved.drawn,
               "messages": [{"role": one.role, "content": one.content} for one in saved.messages]}
     text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
-    data = text.encode("utf-8", "backslashreplace")     # half a pair becomes JSON's \ud83d
+    data = utf8(text)
 
     def write(out: Output) -> None:
         out.write(data)

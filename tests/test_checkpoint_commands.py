@@ -20,7 +20,8 @@ from small_llm import FACTS, TEXTS
 from cgpt.checkpoint import describe, load_model_auto
 from cgpt.cli import main
 
-TRAIN = ("train", "--pretrain", "texts.json", "--preset", "tiny", "--out", "out.bin", "--seed", "3")
+TRAIN = ("train", "--pretrain", "texts.json", "--preset", "tiny", "--out", "out.bin", "--seed",
+         "3", "--overwrite")
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -185,7 +185,8 @@ def test_training_options_reach_the_run(run: Run, tmp_path: Path) -> None:
     code, _, err = run("train", "--optimizer", "sgd")
     assert code == 2 and "adamw, muon" in err
     code, _, err = run("train", "--preset", "tiny", "--pretrain", "texts.json", "--chat",
-                       "chats.jsonl", "--max-steps", "1", "--freeze", "nothing.*")
+                       "chats.jsonl", "--max-steps", "1", "--freeze", "nothing.*",
+                       "--overwrite")
     assert code == 1 and "nothing.*" in err
 
 
@@ -329,7 +330,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(
         stop_at(patch, step, phase)
         code, out, err = run(*TRAIN, "--max-steps", "6", "--seed", "3", "--out", "my.bin")
     assert (code, out) == (130, "")
-    assert err.rstrip().endswith("cgpt resume checkpoints/checkpoint_last.bin")
+    assert err.rstrip().endswith("cgpt resume checkpoints/checkpoint_last.bin --out my.bin")
     assert not (tmp_path / "my.bin").exists()
     code, out, err = run("resume", "--json")
     assert code == 0, err

@@ -64,6 +64,7 @@ FLOORS = [
     ["kernels"],
     ["_kernels", "_lattice", "_bpe", "_merging", "_seen", "_packing"],
     ["config"],
+    ["text"],
     ["errors", "forking", "launcher", "processors"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -79,7 +79,7 @@ def test_a_run_is_repeated_by_its_configuration(run: Run, tmp_path: Path, base: 
     assert same_bits(a.gpt.arena.data, b.gpt.arena.data)
     assert a.optimizer.to_dict() == b.optimizer.to_dict()
     run("train", "--preset", "tiny", "--pretrain", "texts.json", "--max-steps", "1", "--seed", "9",
-        "--out", "base.bin")
+        "--out", "base.bin", "--overwrite")
     code, _, err = run("train", "--config", "run.toml", "--out", "third.bin", "--lang", "en")
     assert code == 1 and "not that of the run to be repeated" in err and "init:" in err
     code, _, err = run("chat", "first.bin", "-p", "你好", "--lang", "en")

@@ -66,7 +66,7 @@ def test_encode_reads_stdin_and_shows_blanks(capsys: Captured, place: Path,
 def test_a_model_is_trained_with_any_kind_or_a_saved_vocabulary(
         capsys: Captured, place: Path) -> None:
     common = ["train", "--pretrain", "a.json", "--preset", "tiny", "--max-steps", "1",
-              "--pretrain-epochs", "1"]
+              "--pretrain-epochs", "1", "--overwrite"]
     assert main([*common, "--tokenizer", "bpe", "--vocab-size", "280", "--out", "b.bin"]) == 0
     model = load_model_auto("b.bin")
     assert model.tokenizer.kind == "bpe" and model.config.vocab_size == 280

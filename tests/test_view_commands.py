@@ -364,11 +364,11 @@ def test_other_data_is_not_a_repetition(run: Run, tmp_path: Path) -> None:
     assert run(*TRAIN, "--max-steps", "1")[0] == 0
     Path("run.toml").write_text(run("info", MODEL, "--toml")[1])
     Path("texts.json").write_text(json.dumps([*TEXTS, "山"]))
-    code, _, err = run("train", "--config", "run.toml")
+    code, _, err = run("train", "--config", "run.toml", "--overwrite")
     assert code == 1 and "数据与要重复的那次运行不同" in err
     lines = Path("run.toml").read_text().splitlines()
     Path("run.toml").write_text("\n".join(line for line in lines if "fingerprint" not in line))
-    assert run("train", "--config", "run.toml")[0] == 0
+    assert run("train", "--config", "run.toml", "--overwrite")[0] == 0
     with pytest.raises(DataError):
         check_fingerprint("a", "b")
 

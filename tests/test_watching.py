@@ -266,7 +266,7 @@ def test_a_screen_that_becomes_narrower_keeps_one_frame(monkeypatch: pytest.Monk
 def test_no_color_and_a_dumb_terminal(tmp_path: Path) -> None:
     write_data(tmp_path)
     colour = re.compile(rb"\x1b\[[0-9;]*3[0-9](;[0-9;]*)?m")
-    short = ("--pretrain-epochs", "3", "--finetune-epochs", "0")
+    short = ("--pretrain-epochs", "3", "--finetune-epochs", "0", "--overwrite")
     for environ, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
         with Screen(*TRAIN, *short, cwd=tmp_path, **environ) as screen:
             assert screen.end() == 0
@@ -372,7 +372,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, number: int, code:
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    assert err.rstrip().endswith("继续: cgpt resume checkpoints/checkpoint_last.bin")
+    assert err.rstrip().endswith(f"继续: cgpt resume checkpoints/checkpoint_last.bin --out {MODEL}")
     state = load_model_auto(tmp_path / "checkpoints/checkpoint_last.bin").training_state
     logged = read_log(str(tmp_path / "run.jsonl")).curves[0].steps[-1]
     assert state.unfinished and state.step == logged
@@ -463,10 +463,10 @@ def test_autosave_by_the_clock(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     saved = []
     write = CheckpointManager._write
     monkeypatch.setattr(CheckpointManager, "_write", lambda self, packed, names, *rest: (
-        saved.append(names), write(self, packed, names, *rest)))
+        saved.append(names) or write(self, packed, names, *rest)))
     args = (*TRAIN, "--max-steps", "9", "--finetune-epochs", "0", "--sample-every", "0")
     assert run(*args, "--save-minutes", "0")[0] == 0 and not saved
-    assert run(*args, "--save-minutes", "1", "--seed", "3")[0] == 0
+    assert run(*args, "--save-minutes", "1", "--seed", "3", "--overwrite")[0] == 0
     assert 2 <= len(saved) < 8 and all(names == ["checkpoint_last"] for names in saved)
     assert load_model_auto("checkpoints/checkpoint_previous.bin").training_state.unfinished
 

@@ -7,6 +7,7 @@ one file. Files of earlier versions have no run_id and are told apart by their h
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import Any
 from cgpt.checkpoint import info
 from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError
-from cgpt.llm import PHASES, TrainingState
+from cgpt.llm import LLM, PHASES, TrainingState
 from cgpt.run_config import phases_left
 
 LAST = "checkpoint_last.bin"
@@ -88,6 +89,21 @@ def read(path: Path) -> Found:
             config, state, metadata = info.read_progress(file)
     out = metadata.get("out")
     return Found(path, config.to_dict(), state, out if isinstance(out, str) else "")
+
+
+def of_llm(llm: LLM, path: Path = Path(LAST)) -> Found:
+    """What a checkpoint of `llm` at this path says of its training; a copy."""
+    out, state = llm.metadata.get("out"), llm.training_state
+    copy = TrainingState.from_dict(json.loads(json.dumps(state.to_dict())))
+    copy.run_id = state.run_id
+    return Found(path, llm.config.to_dict(), copy, out if isinstance(out, str) else "")
+
+
+def holds_earlier(path: str | os.PathLike[str], found: Found) -> bool:
+    """Whether a file holds the same training, at this state or an earlier one."""
+    with suppress(CheckpointError):
+        return bool(found.state.history) and found.descends_from(read(Path(path)))
+    return False
 
 
 def found_in(folder: Path, warn: Warn) -> list[Found]:

@@ -157,11 +157,7 @@ class CheckpointManager:
         if not state.run_id and self._run is not None:      # not trained by Trainer.fit
             state.run_id = self._run.state.run_id
         state.identify()
-        out = llm.metadata.get("out")
-        copy = TrainingState.from_dict(json.loads(json.dumps(state.to_dict())))
-        copy.run_id = state.run_id
-        return Found(self.folder / f"{_LAST}.bin", llm.config.to_dict(), copy,
-                     out if isinstance(out, str) else "")
+        return latest.of_llm(llm, self.folder / f"{_LAST}.bin")
 
     def _due(self, llm: LLM) -> list[str]:
         """Names of what is to be saved after this step, without what tells trainings apart."""

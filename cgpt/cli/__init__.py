@@ -122,7 +122,8 @@ def sentence_of(error: BaseException) -> str:
 
 
 def complain(sentence: str) -> None:
-    """One line on stderr, wrapped at a terminal."""
+    """One line on stderr, wrapped at a terminal, where anybody listens."""
     from cgpt.cli.terminal import tell
 
-    tell(t("label_error") + " ".join(sentence.split("\n")))
+    with suppress(OSError, ValueError):
+        tell(t("label_error") + " ".join(sentence.split("\n")))

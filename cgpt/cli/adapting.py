@@ -13,6 +13,7 @@ from cgpt.cli.app import Command
 from cgpt.cli.memory import human_size
 from cgpt.cli.messages import t
 from cgpt.cli.saving import save_model
+from cgpt.cli.targets import Target
 from cgpt.cli.terminal import as_argument, tell
 from cgpt.errors import ConfigError
 
@@ -85,10 +86,12 @@ def say_how_to_merge(run: TrainingRun, out: str, say: Callable[[str], object],
 @click.argument("model")
 @click.argument("adapter")
 @click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
-def merge(model: str, adapter: str, out: str) -> int:
+@options.overwrite
+def merge(model: str, adapter: str, out: str, overwrite: bool) -> int:
     """Merge a LoRA adapter into its model."""
     from cgpt.checkpoint import load_with_adapter
 
+    Target(out, overwrite=overwrite)
     save_model(load_with_adapter(model, adapter, training=False), out)
     tell(t("exported", path=out, size=human_size(os.path.getsize(out))))
     return 0

@@ -16,7 +16,7 @@ from cgpt.cli.error_text import localized
 from cgpt.cli.layout import text_width, wrap
 from cgpt.cli.messages import t
 from cgpt.cli.progress import duration
-from cgpt.cli.streams import echo
+from cgpt.cli.streams import echo, print_json
 from cgpt.config import FORMS
 from cgpt.errors import ConfigError
 
@@ -51,7 +51,6 @@ def separate(ctx: click.Context, param: click.Parameter,
 def bench(what: str | None, shape: str | None, repeats: int | None, as_json: bool,
           **given: Any) -> int:
     """Measure this machine."""
-    from cgpt.cli.models import print_json
 
     chosen = [what] if what else [name for name, one in BENCHES.items() if one.whole]
     wanted = {name: value for name, value in {"config": shape, **given}.items() if value}

@@ -16,8 +16,7 @@ from cgpt.cli.app import Command, option, screen_width
 from cgpt.cli.invalid_listing import FIRST, change_lines, listing, total_changes
 from cgpt.cli.layout import aligned, wrap
 from cgpt.cli.messages import t
-from cgpt.cli.models import print_json
-from cgpt.cli.streams import echo
+from cgpt.cli.streams import echo, print_json
 from cgpt.cli.terminal import tell
 from cgpt.errors import CgptError
 

@@ -11,8 +11,8 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, output_width
 from cgpt.cli.layout import wrap
 from cgpt.cli.messages import t
-from cgpt.cli.models import one_line, print_json, table
-from cgpt.cli.streams import echo
+from cgpt.cli.models import one_line, table
+from cgpt.cli.streams import echo, print_json
 
 
 @click.command("diff", cls=Command)

@@ -52,6 +52,15 @@ SENTENCES: dict[str, str] = {
     "{folder}: several trainings can go on from there ({list}); name the file of one of them":
         "{folder}: 其中有多个训练可以继续（{list}）；请指定其中一个的文件",
     # the command line
+    "{path}: the file exists, expected a new one; name another file, or replace it by --overwrite":
+        "{path}: 文件已存在；请换一个文件名，或用 --overwrite 替换它",
+    "{path}: the log cannot be written ({reason}); free some space or name another file":
+        "{path}: 日志无法写入（{reason}）；请腾出空间，或换一个文件",
+    "{path}: the answers cannot be written ({reason}); free some space or name another file":
+        "{path}: 回答无法写入（{reason}）；请腾出空间，或换一个文件",
+    "{folder}: the training could not be saved there nor elsewhere; free some space and train "
+    "again":
+        "{folder}: 训练无法保存到那里，也无法保存到别处；请腾出空间后重新训练",
     "{folder}: the folder cannot be made ({reason}); run cgpt in a folder that you may write to":
         "{folder}: 无法创建文件夹（{reason}）；请在有写权限的文件夹中运行 cgpt",
     "{path}: a folder, expected a model file; this version imports cgpt's own .bin and .json and "

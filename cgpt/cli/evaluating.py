@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,12 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option, output_width
 from cgpt.cli.layout import aligned, columns, wrap
 from cgpt.cli.messages import t
-from cgpt.cli.models import print_json
-from cgpt.cli.step_log import without_nan
-from cgpt.cli.streams import echo
+from cgpt.cli.streams import echo, print_json
+from cgpt.cli.targets import Target
 from cgpt.cli.terminal import plain_number, tell
 from cgpt.config import FORMS
+from cgpt.errors import DataError
+from cgpt.text import JsonLines
 
 if TYPE_CHECKING:
     from cgpt.answers import Accuracy
@@ -61,11 +62,12 @@ class Measured:
 @option("--max-questions", type=options.COUNT, default=0, metavar="N", note="0")
 @option("--max-new-tokens", type=Number(1, 1 << 31, whole=True), metavar="N", note="128")
 @option("--answers", metavar="FILE.jsonl")
+@options.overwrite
 @options.weights
 @options.threads
 @options.as_json
 def eval(model: str, paths: tuple[str, ...], compare: tuple[str, ...], stride: int | None,
-         weights: str | None, as_json: bool, **values: Any) -> int:
+         weights: str | None, overwrite: bool, as_json: bool, **values: Any) -> int:
     """Measure models on text or dialogue files."""
     from cgpt.data import read_corpus
 
@@ -73,7 +75,8 @@ def eval(model: str, paths: tuple[str, ...], compare: tuple[str, ...], stride: i
     corpora = [(path, read_corpus([path])) for path in paths]
     asked = Asked(**values)
     if asked.answers is not None:
-        open(asked.answers, "w", encoding="utf-8").close()      # said before the work if not so
+        Target(asked.answers, overwrite=overwrite)
+        answers_file(asked.answers, append=False).close()   # said before the work if not so
     found = [measure(name, load(name, weights), corpora, asked, stride) for name in models]
     for other in compare:
         name, llm = ((f"{model} {other}", load(model, other)) if other in FORMS
@@ -165,18 +168,23 @@ def answered(name: str, llm: LLM, corpora: Sequence[tuple[str, Corpus]],
     count = min(count, asked.max_questions or count)
     found = []
     shown = time.monotonic()
-    for one in answer(llm, dialogues, asked.max_new_tokens or NEW_TOKENS, asked.max_questions):
-        found.append(one)
-        if time.monotonic() - shown >= SECONDS:
-            shown = time.monotonic()
-            tell(t("answering", done=len(found), all=count))
-    result = accuracy(found)
-    if asked.answers is not None:
-        with open(asked.answers, "a", encoding="utf-8") as file:
-            for one in found:
-                line = json.dumps(without_nan({"model": name, **asdict(one)}), ensure_ascii=False)
-                file.write(line + "\n")
-    return result
+    file = None if asked.answers is None else answers_file(asked.answers, append=True)
+    with nullcontext() if file is None else closing(file):
+        for one in answer(llm, dialogues, asked.max_new_tokens or NEW_TOKENS, asked.max_questions):
+            found.append(one)
+            if file is not None:
+                file.write({"model": name, **asdict(one)})
+            if time.monotonic() - shown >= SECONDS:
+                shown = time.monotonic()
+                tell(t("answering", done=len(found), all=count))
+    return accuracy(found)
+
+
+def answers_file(path: str, *, append: bool) -> JsonLines:
+    """The file of --answers. Raises DataError where it cannot be written, now or later."""
+    return JsonLines(path, lambda reason: DataError(
+        f"{path}: the answers cannot be written ({reason}); free some space or name another file",
+        code="write"), append=append)
 
 
 def compared(found: Sequence[Measured]) -> list[tuple[Measured, Difference]]:

@@ -19,9 +19,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "step and saves."),
     "resume": (
         "从 checkpoint 停下的地方继续训练，结果与未中断时完全相同。\n"
-        "默认取 --checkpoint-dir 里最新的一个。",
+        "指定文件时，结果写回该文件 (或 --out)；不指定时取 --checkpoint-dir 里唯一未完成的训练，"
+        "有多个时列出供选择。",
         "Go on exactly where a checkpoint stopped.\n"
-        "Default: the last one in --checkpoint-dir."),
+        "A file that is named is the one that is written (or --out). Without a name: the only "
+        "unfinished training in --checkpoint-dir; of several it asks which."),
     "chat": (
         "与模型对话。\n"
         "用 -p TEXT 或管道给出问题时回答一次就结束；两者都给时，先是 TEXT，空一行，"
@@ -170,6 +172,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "strategy": ("中途保存哪些 checkpoint: 最佳、最后、定期 (默认 last)",
                  "which checkpoints are saved on the way (last where only --save-every is given)"),
     "keep": ("保留几个最佳和定期的 checkpoint", "how many best and periodic ones are kept"),
+    "overwrite": ("直接替换已存在的文件，不再询问", "replace files that exist, without a question"),
     "new_data": ("数据已改变时，用新数据重新开始当前阶段",
                  "where the data has changed, begin the phase anew on it"),
     "save_minutes": ("每 F 分钟自动保存到 checkpoint_last.bin，0 不自动保存",

@@ -13,8 +13,7 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option, output_width
 from cgpt.cli.layout import cut, text_width, wrap
 from cgpt.cli.messages import language, pick, t
-from cgpt.cli.models import print_json
-from cgpt.cli.streams import echo
+from cgpt.cli.streams import echo, print_json
 from cgpt.cli.terminal import plain_number, tell
 from cgpt.cli.view_text import ATTENTION
 from cgpt.errors import DataError

@@ -18,18 +18,13 @@ from cgpt.cli.messages import MESSAGES, t
 from cgpt.cli.panel import phase_name
 from cgpt.cli.saving import save_model
 from cgpt.cli.sketch import sparkline
-from cgpt.cli.step_log import without_nan
-from cgpt.cli.streams import echo
+from cgpt.cli.streams import echo, print_json
+from cgpt.cli.targets import Target
 from cgpt.cli.terminal import plain_number, tell
 from cgpt.config import FORMS
 from cgpt.errors import CheckpointError, ConfigError, DataError
 
 DETAILS = ("crc32", "offset", "elements")   # columns that a narrow screen goes without, in order
-
-
-def print_json(value: Any) -> None:
-    """One JSON object on stdout; NaN and infinities are null."""
-    echo(json.dumps(without_nan(value), ensure_ascii=False))
 
 
 @click.command("export", cls=Command)
@@ -38,7 +33,8 @@ def print_json(value: Any) -> None:
 @option("--weights-only", is_flag=True)
 @option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS), default="float32",
         note="float32")
-def export(model: str, out: str, weights_only: bool, weights: str) -> int:
+@options.overwrite
+def export(model: str, out: str, weights_only: bool, weights: str, overwrite: bool) -> int:
     """Save a model in the format of the suffix."""
     from cgpt.checkpoint import load_model_auto, save_model_binary
 
@@ -46,6 +42,7 @@ def export(model: str, out: str, weights_only: bool, weights: str) -> int:
     if rounded and not out.lower().endswith(".bin"):
         raise ConfigError(f"{out}: JSON holds float32 weights only, found --weights {weights}; "
                           "name a .bin")
+    Target(out, overwrite=overwrite)
     llm = load_model_auto(model, training=not (weights_only or rounded), weights="float32")
     if rounded:
         save_model_binary(llm, out, optimizer=False, weights=weights)
@@ -58,7 +55,8 @@ def export(model: str, out: str, weights_only: bool, weights: str) -> int:
 @click.command("import", cls=Command)
 @click.argument("source")
 @click.argument("out", metavar="OUT.bin", callback=options.model_path)
-def import_(source: str, out: str) -> int:
+@options.overwrite
+def import_(source: str, out: str, overwrite: bool) -> int:
     """Read a model from elsewhere and save it."""
     from cgpt.checkpoint import import_model
 
@@ -66,6 +64,7 @@ def import_(source: str, out: str) -> int:
         raise CheckpointError(f"{source}: a folder, expected a model file; this version imports "
                               "cgpt's own .bin and .json and the JSON exports of RustGPT-Chinese "
                               "(GPT-2 folders have another vocabulary)", code="foreign")
+    Target(out, overwrite=overwrite)
     llm = import_model(source)
     if "imported_from" in llm.metadata:
         tell(t("imported", graph=", ".join(layer.type for layer in llm.gpt.layer_records()),

@@ -60,6 +60,7 @@ def _threads(ctx: click.Context, param: click.Parameter, value: int | None) -> i
 threads = option("--threads", type=Number(1, 1024, whole=True), metavar="N",
                  expose_value=False, callback=_threads)
 parallel = option("--parallel", type=OneOf(("none", "mpi")), metavar="none|mpi")
+overwrite = option("--overwrite", is_flag=True)
 as_json = option("--json", "as_json", is_flag=True)
 seed = option("--seed", type=Number(0, (1 << 63) - 1, whole=True), metavar="N")
 weights = option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS))

@@ -13,11 +13,10 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, option, output_width
 from cgpt.cli.layout import aligned, cut, text_width
 from cgpt.cli.messages import language, pick, t
-from cgpt.cli.models import print_json
 from cgpt.cli.panel import number, phase_name
 from cgpt.cli.sketch import Points, chart
 from cgpt.cli.step_log import Curve, Run, read_log
-from cgpt.cli.streams import echo, printable
+from cgpt.cli.streams import echo, print_json, printable
 from cgpt.cli.terminal import tell
 from cgpt.cli.view_text import FIGURE
 from cgpt.errors import DataError

@@ -3,53 +3,51 @@
 from __future__ import annotations
 
 import json
-import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.errors import DataError
+from cgpt.text import JsonLines
 
 if TYPE_CHECKING:
     from cgpt.train import Progress
 
 
 class StepLog:
-    """A log that is being written. The first object has version, seed and config.
+    """A log that is being written. The first object has version, seed, run_id and config.
 
     append  go on with the file: the head then follows the steps of the run before it
+    Raises DataError (code "write") where the file cannot be written, here or later.
     """
 
     def __init__(self, path: str, head: dict[str, Any], *, append: bool = False) -> None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.file = target.open("a" if append else "w", encoding="utf-8")
-        self._write(head)
-
-    def _write(self, values: dict[str, Any]) -> None:
-        self.file.write(json.dumps(without_nan(values), ensure_ascii=False) + "\n")
-        self.file.flush()
+        with suppress(OSError):         # the file itself says what is wrong
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.lines = JsonLines(path, lambda reason: DataError(
+            f"{path}: the log cannot be written ({reason}); free some space or name another file",
+            code="write"), append=append)
+        self.lines.write(head)
 
     def __call__(self, progress: Progress, **more: Any) -> None:
         """One step, with what else there is to say about it."""
-        self._write({**asdict(progress), **more})
+        self.lines.write({**asdict(progress), **more})
 
     def close(self) -> None:
         """Close the file."""
-        self.file.close()
+        self.lines.close()
 
 
-def without_nan(value: Any) -> Any:
-    """The same for JSON: NaN and infinities are null, paths and tuples as JSON has them."""
-    if isinstance(value, dict):
-        return {str(key): without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    if hasattr(value, "item") and not hasattr(value, "__len__"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+def is_log(path: str) -> bool:
+    """Whether a file is empty or begins as a log does."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(1 << 20)
+        head = json.loads(line) if line.strip() else {"version": ""}
+    except (OSError, ValueError):
+        return False
+    return isinstance(head, dict) and "version" in head and "format" not in head
 
 
 @dataclass

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from cgpt.cli.messages import t
 from cgpt.errors import DataError
+from cgpt.text import json_text
 
 BYTE_ORDER_MARK = "\ufeff"
 PATIENCE = 2.0      # seconds without a byte on stdin before that is said
@@ -56,6 +57,11 @@ def echo(text: str = "", *, end: str = "\n", stream: TextIO | None = None) -> No
         return
     stream.write(shown(text, stream) + end)
     stream.flush()
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout; NaN and infinities are null."""
+    echo(json_text(value))
 
 
 def whole(text: str) -> str:

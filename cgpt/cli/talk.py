@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import suppress
@@ -16,7 +15,7 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option
 from cgpt.cli.messages import t
 from cgpt.cli.saving import CHECKPOINTS, EXPORTS, FINAL, Keeper
-from cgpt.cli.streams import echo, read_stdin, whole
+from cgpt.cli.streams import echo, print_json, read_stdin, whole
 from cgpt.cli.terminal import Terminal, termination_raises
 from cgpt.errors import CheckpointError
 
@@ -146,7 +145,7 @@ def generate(model: str, text: str | None, num: int, weights: str | None, as_jso
         drawn(llm, text, sampling, i, as_json) for i in range(num)]
     if as_json:
         result = {"model": model, "prompt": text, "sampling": sampling.to_dict(), "texts": found}
-        echo(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     return 0
 
 

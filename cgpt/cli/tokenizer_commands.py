@@ -13,8 +13,9 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, LazyGroup, OneOf, option, output_width
 from cgpt.cli.layout import columns
 from cgpt.cli.messages import t
-from cgpt.cli.models import one_line, print_json
-from cgpt.cli.streams import echo, read_stdin
+from cgpt.cli.models import one_line
+from cgpt.cli.streams import echo, print_json, read_stdin
+from cgpt.cli.targets import Target
 from cgpt.cli.terminal import tell
 from cgpt.config import KINDS
 
@@ -36,13 +37,16 @@ def tokenizer() -> None:
 @option("--kind", type=OneOf(KINDS), metavar="|".join(KINDS), default="words", note="words")
 @option("--vocab-size", type=options.VOCAB_SIZE, metavar="N", default=8192, note="8192")
 @option("--out", metavar="PATH", default=DEFAULT_OUT, note=DEFAULT_OUT)
+@options.overwrite
 @options.as_json
-def train(paths: tuple[str, ...], kind: str, vocab_size: int, out: str, as_json: bool) -> int:
+def train(paths: tuple[str, ...], kind: str, vocab_size: int, out: str, overwrite: bool,
+          as_json: bool) -> int:
     """Learn a vocabulary from files and save it."""
     from cgpt.checkpoint import save_tokenizer
     from cgpt.data import read_corpus
     from cgpt.tokenizer import Tokenizer
 
+    Target(out, overwrite=overwrite)
     tell(t("reading"))
     texts = read_corpus(paths).texts()
     began = time.perf_counter()

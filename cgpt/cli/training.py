@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
 import sys
-from contextlib import ExitStack
+import traceback
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,19 +22,21 @@ from cgpt.cli.memory import resident
 from cgpt.cli.messages import t
 from cgpt.cli.progress import ProgressDisplay, result_line
 from cgpt.cli.ranks import Team, in_parallel
+from cgpt.cli.resuming import announced, find, settle_paths
 from cgpt.cli.samples import Samples, first_question
 from cgpt.cli.saving import CHECKPOINTS, FINAL, Keeper, free_name, save_model
-from cgpt.cli.step_log import StepLog, without_nan
-from cgpt.cli.streams import echo
+from cgpt.cli.step_log import StepLog, is_log
+from cgpt.cli.streams import echo, print_json
+from cgpt.cli.targets import Own, Target, state_of
 from cgpt.cli.terminal import StopRequest, Terminal
 from cgpt.errors import CgptError, CheckpointError, DataError
 
 if TYPE_CHECKING:
+    from cgpt.checkpoint import CheckpointManager
     from cgpt.llm import LLM
     from cgpt.run import TrainingRun
     from cgpt.train import FitResult, Progress
 
-LAST = "checkpoint_last.bin"
 PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 
 
@@ -56,6 +59,7 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 @option("--freeze", metavar="PATTERN", multiple=True)
 @option("--freeze-attn", is_flag=True)
 @option("--save-pretrained", metavar="PATH", callback=options.model_path)
+@options.overwrite
 @options.as_json
 @options.parallel
 @in_parallel
@@ -73,12 +77,9 @@ def train(**values: Any) -> int:
             session.say(line)
     config = run_config(values, rest)
     check_options(config, values)
+    session.claim()
     run = TrainingRun.start(config, **preparation(values))
     check_fingerprint(rest.get(FINGERPRINT), run.llm.training_state.data_fingerprint)
-    run.llm.metadata["out"] = values["out"]
-    for name in ("save_pretrained", "log"):
-        if values[name]:
-            run.llm.metadata[name] = values[name]
     describe_run(run, session.say)
     return session.go(run)
 
@@ -89,10 +90,12 @@ def train(**values: Any) -> int:
 @option("--lr", type=options.RATE, metavar="F")
 @options.budget
 @option("--out", metavar="PATH", callback=options.model_path)
+@option("--save-pretrained", metavar="PATH", callback=options.model_path)
 @option("--new-data", is_flag=True)
 @options.checkpoints
 @options.viewing
 @options.cache
+@options.overwrite
 @options.threads
 @options.as_json
 @options.parallel
@@ -104,7 +107,7 @@ def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_dat
     from cgpt.cli.recipe import describe_run
     from cgpt.run import TrainingRun
 
-    path = checkpoint or latest(values["checkpoint_dir"])
+    path = checkpoint or find(values["checkpoint_dir"])
     llm = load_model_auto(path)
     form = weights_form(path) if llm.optimizer is None else "float32"
     if form != "float32":
@@ -114,12 +117,8 @@ def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_dat
     if not llm.training_state.run:
         raise DataError(f"{path}: the file does not say how it was trained, so there is nothing "
                         "to go on with; train it from the guided run instead (cgpt)")
-    recorded = llm.metadata.get("out")
-    values["out"] = values["out"] or (recorded if isinstance(recorded, str) else str(path))
-    values["save_pretrained"] = llm.metadata.get("save_pretrained")
-    values["log"] = values["log"] or llm.metadata.get("log")
-    session = Session(values, resumed=True)
-    session.keeps_last = Path(path) == Path(values["checkpoint_dir"], LAST)
+    settle_paths(values, llm, path, named=checkpoint is not None)
+    session, earlier = Session(values, resumed=True), state_of(llm)
     run = TrainingRun.resume(llm, epochs, lr, new_data=new_data, max_steps=values["max_steps"],
                              max_minutes=values["max_minutes"], **preparation(values))
     if run.changed:
@@ -129,6 +128,8 @@ def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_dat
         if values["as_json"]:
             session.report(run, {})
         return 0
+    session.claim(lambda target: os.path.realpath(target) == os.path.realpath(path)
+                  or earlier(target))
     session.say(t("resuming", path=path))
     describe_run(run, session.say)
     return session.go(run)
@@ -141,18 +142,8 @@ def preparation(values: dict[str, Any]) -> dict[str, Any]:
     return {"cache": Path(values["cache"]) if values["cache"] else None, "progress": Preparing()}
 
 
-def latest(folder: str) -> str:
-    """The checkpoint that was written last. Raises CheckpointError where there is none."""
-    from cgpt.checkpoint import CheckpointManager
-
-    def warn(error: CheckpointError) -> None:
-        echo(f"{reason_of(error)}\n{t('trying_previous')}", stream=sys.stderr)
-
-    found = CheckpointManager(folder).latest(warn)
-    if found is None:
-        raise CheckpointError(f"{folder}: no checkpoint to resume; name one, or another folder by "
-                              "--checkpoint-dir", code="missing")
-    return str(found)
+class TrainingStopped(CgptError):
+    """What ended a training, and where it was saved before that was said."""
 
 
 class Session:
@@ -164,7 +155,7 @@ class Session:
         self.resumed = resumed
         self.log: StepLog | None = None
         self.trained = False
-        self.keeps_last = False     # checkpoint_last.bin is of this run
+        self.targets: dict[str, Target] = {}
         from cgpt.checkpoint import CheckpointManager
 
         strategy = values["strategy"] or ("last" if values["save_every"] else None)
@@ -174,50 +165,106 @@ class Session:
         self.learning_rate: float | None = None
 
     def say(self, text: str) -> None:
-        """Sentences on stderr, wrapped to the screen where there is one."""
-        Terminal(sys.stderr).note(text)
+        """Sentences on stderr, wrapped to the screen where there is one, where anybody listens."""
+        with suppress(OSError, ValueError):
+            Terminal(sys.stderr).note(text)
 
     def say_command(self, text: str) -> None:
         """The same as it is: a command that is broken in two cannot be copied."""
-        echo(text, stream=sys.stderr)
+        with suppress(OSError, ValueError):
+            echo(text, stream=sys.stderr)
+
+    def claim(self, own: Own | None = None) -> None:
+        """See that nothing is replaced which is not the run's own (`own`), and not asked for."""
+        overwrite = self.values["overwrite"]
+        for name in ("out", "save_pretrained"):
+            if target := self.values[name]:
+                self.targets[target] = Target(target, overwrite=overwrite, own=own)
+        if log := self.values["log"]:
+            Target(log, overwrite=overwrite and not self.resumed,
+                   own=is_log if self.resumed else None)
 
     def go(self, run: TrainingRun) -> int:
-        """Train what is left, save, report; the exit code."""
+        """Train what is left, save, report; the exit code.
+
+        Whatever ends the training after its first step is told once the model is saved.
+        """
         check_writable(self.values["out"])
         check_folder(self.values["checkpoint_dir"])
         check_base(run, self.values)
+        for name in ("out", "save_pretrained", "log"):
+            if self.values[name]:
+                run.llm.metadata[name] = self.values[name]
+        for line in announced(self.values):
+            self.say(line)
         self.team.share(run)
         results: dict[str, FitResult] = {}
         with ExitStack() as stack:
-            if self.values["log"]:
-                self.log = StepLog(self.values["log"], log_head(run), append=self.resumed)
-                stack.callback(self.log.close)
             if self.on_the_way is not None:
                 stack.callback(self.finish_writing, close=True)
             stop = stack.enter_context(StopRequest(sys.stderr))
             self.team.rescue = lambda: self.trained and self.interrupted(run, stop)
             try:
-                for phase in tuple(run.phases):
-                    result = self.fit(run, phase, stop)
-                    results[phase] = result
-                    self.say(result_line(phase, result))
-                    if self.team.stopped(stop, result):
-                        return self.interrupted(run, stop)
-                    target = self.values["save_pretrained"]
-                    if phase == "pretrain" and target:
-                        self.save(run.llm, target)
-            except CgptError as error:
-                if error.code == "diverged" and self.trained:
-                    self.save(run.llm, self.values["out"])
-                raise
-            self.save(run.llm, self.values["out"])
-            if self.keeps_last:  # so that a later resume does not go back behind the end
-                self.save_last(run.llm)
+                if not self.train(run, stop, results):
+                    return self.interrupted(run, stop)
+                self.save_result(run)
+            except BaseException as error:
+                told = self.kept(run, error)
+                if told is None:
+                    raise
+                raise told from error
             say_how_to_merge(run, self.values["out"], self.say, self.say_command)
             self.say_how_to_go_on(run, results)
         if self.values["as_json"]:
             self.report(run, results)
         return 0
+
+    def train(self, run: TrainingRun, stop: StopRequest, results: dict[str, FitResult]) -> bool:
+        """The phases that are left, with their results; False where they were interrupted."""
+        with ExitStack() as stack:
+            if self.values["log"]:
+                self.log = StepLog(self.values["log"], log_head(run), append=self.resumed)
+                stack.callback(self.log.close)
+            for phase in tuple(run.phases):
+                result = self.fit(run, phase, stop)
+                results[phase] = result
+                self.say(result_line(phase, result))
+                if self.team.stopped(stop, result):
+                    return False
+                target = self.values["save_pretrained"]
+                if phase == "pretrain" and target:
+                    self.save(run.llm, target)
+        return True
+
+    def save_result(self, run: TrainingRun) -> None:
+        """Save the finished model, and where there is a last checkpoint of the run, there too."""
+        self.values["out"] = self.save(run.llm, self.values["out"])
+        folder, name = os.path.split(os.path.realpath(self.values["out"]))
+        is_last = name.startswith("checkpoint_last") and folder == os.path.realpath(
+            self.values["checkpoint_dir"])
+        if not is_last and self.manager().holds_last(run.llm):
+            self.save_last(run.llm)     # a later resume does not go back behind the end
+
+    def kept(self, run: TrainingRun, error: BaseException) -> TrainingStopped | None:
+        """Save what was reached before an error is told; that error with the place.
+
+        None where there is nothing to say beside the error: nothing was trained or could be saved,
+        or it is no failure but a second signal, which ends at once. With several processes
+        `ranks.end_all` saves.
+        """
+        from cgpt.parallel import PeerError
+
+        alone = self.team.ranks is None or (isinstance(error, CgptError)
+                                            and not isinstance(error, PeerError))
+        if not (self.trained and alone) or not isinstance(error, Exception) \
+                or isinstance(error, TrainingStopped):
+            return None
+        path = self.keep(run.llm)
+        if not path:
+            return None
+        self.say_command(t("to_go_on", command=self.resume_command(path)))
+        return TrainingStopped(t("stopped_and_saved", reason=what_failed(error), path=path),
+                               code=getattr(error, "code", None))
 
     def say_how_to_go_on(self, run: TrainingRun, results: dict[str, FitResult]) -> None:
         """The command that goes on behind a budget, where that is exact."""
@@ -230,6 +277,7 @@ class Session:
         """`cgpt resume` of this file."""
         folder, cache = self.values["checkpoint_dir"], self.values["cache"]
         words = ["cgpt", "resume", path]
+        words += [] if path == self.values["out"] else ["--out", self.values["out"]]
         words += [] if folder == CHECKPOINTS else ["--checkpoint-dir", folder]
         return shlex.join(words + (["--cache", cache] if cache else []))
 
@@ -242,6 +290,7 @@ class Session:
                    if state.unfinished and state.phase == phase == entry[0]]
         with ProgressDisplay(sys.stderr, stop, earlier) as display:
             def progress(value: Progress) -> None:
+                self.trained = True
                 self.learning_rate = value.lr
                 more: dict[str, Any] = {}
                 if samples.due(value):
@@ -257,15 +306,12 @@ class Session:
 
     def step_done(self, llm: LLM) -> None:
         """After each step: start to write the checkpoints that are due."""
-        self.trained = True
         if self.on_the_way is None:
             return
         try:
-            paths = self.on_the_way.step_done(llm, self.learning_rate)
+            self.on_the_way.step_done(llm, self.learning_rate)
         except CheckpointError as error:
             self.say(t("checkpoint_failed", reason=reason_of(error)))
-        else:
-            self.keeps_last |= any(path.name == LAST for path in paths)
 
     def finish_writing(self, *, close: bool = False) -> None:
         """Wait for the checkpoint that is being written; a training does not fail with it."""
@@ -275,42 +321,67 @@ class Session:
             except CheckpointError as error:
                 self.say(t("checkpoint_failed", reason=reason_of(error)))
 
+    def manager(self) -> CheckpointManager:
+        """Of the checkpoint folder, also where nothing is saved there on the way."""
+        from cgpt.checkpoint import CheckpointManager
+
+        return self.on_the_way or CheckpointManager(self.values["checkpoint_dir"])
+
     def save_last(self, llm: LLM) -> Path:
         """Save to the checkpoint folder, from where `cgpt resume` goes on."""
         self.finish_writing()
-        self.keeps_last = True
-        from cgpt.checkpoint import CheckpointManager
-
-        return CheckpointManager(self.values["checkpoint_dir"]).save_last(llm, self.learning_rate)
+        return self.manager().save_last(llm, self.learning_rate)
 
     def interrupted(self, run: TrainingRun, stop: StopRequest) -> int:
         """Keep the state and name the command that goes on."""
-        folder = self.values["checkpoint_dir"]
-        try:
-            path = self.save_last(run.llm).as_posix()
-        except (CgptError, OSError) as error:
-            path = self.rescue(run.llm, folder, error)
+        path = self.keep(run.llm)
+        if not path:
+            raise CheckpointError(f"{self.values['checkpoint_dir']}: the training could not be "
+                                  "saved there nor elsewhere; free some space and train again",
+                                  code="write")
         self.say_command(t("resume_with", path=path, command=self.resume_command(path)))
         return stop.exit_code
 
-    def save(self, llm: LLM, path: str) -> None:
-        """Save and say so; where that fails, save elsewhere and pass the error on."""
-        self.finish_writing()
+    def keep(self, llm: LLM) -> str:
+        """Save the state to the checkpoint folder, else wherever there is room; "" for nowhere."""
+        folder = self.values["checkpoint_dir"]
         try:
-            save_model(llm, path)
+            return self.save_last(llm).as_posix()
         except (CgptError, OSError, MemoryError) as error:
-            self.rescue(llm, path, error)
-            raise
-        self.say(t("saved", path=path))
+            return self.rescue(llm, folder, error)
 
     def rescue(self, llm: LLM, path: str, error: BaseException) -> str:
-        """Save to a free default name, else to the temporary folder: nothing is lost."""
+        """Save to a free default name, else to the temporary folder, and say so; "" for nowhere."""
         self.say(t("save_elsewhere", path=path, reason=reason_of(error)))
         keeper = Keeper(Terminal(sys.stderr))
         keeper.hold(llm, unsaved=True, default=FINAL)
-        if not keeper.rescue():
-            raise error
-        return keeper.saved_paths[-1]
+        return keeper.saved_paths[-1] if keeper.rescue() else ""
+
+    def save(self, llm: LLM, path: str) -> str:
+        """Save and say so; under a free name where another program has taken this one meanwhile.
+
+        Where that fails the model is saved elsewhere. Raises TrainingStopped with that place, or
+        the error where there is none.
+        """
+        from cgpt.checkpoint.atomic import folder_lock
+
+        self.finish_writing()
+        with folder_lock(Path(path).parent):
+            if not self.targets[path].is_free(state_of(llm)):
+                free = free_name(path)
+                self.say(t("taken_meanwhile", path=path, free=free))
+                llm.metadata["out"] = path = free
+            try:
+                save_model(llm, path)
+            except (CgptError, OSError, MemoryError) as error:
+                place = self.rescue(llm, path, error)
+                if not place:
+                    raise
+                raise TrainingStopped(
+                    t("stopped_and_saved", reason=reason_of(error), path=place),
+                    code=getattr(error, "code", None)) from error
+        self.say(t("saved", path=path))
+        return path
 
     def report(self, run: TrainingRun, results: dict[str, FitResult]) -> None:
         """One JSON object on stdout."""
@@ -320,7 +391,16 @@ class Session:
                   "parameters": run.llm.gpt.n_parameters, "vocabulary": len(run.llm.tokenizer),
                   "data": {name: report_of_phase(source) for name, source in run.sources.items()},
                   "phases": {phase: asdict(result) for phase, result in results.items()}}
-        echo(json.dumps(without_nan(values), ensure_ascii=False))
+        print_json(values)
+
+
+def what_failed(error: BaseException) -> str:
+    """The sentence of an error; of one that nobody foresaw also where it comes from."""
+    if isinstance(error, (CgptError, OSError, MemoryError)):
+        return reason_of(error)
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({os.path.basename(one.filename)}:{one.lineno})" for one in place)
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def check_writable(path: str) -> None:
@@ -350,6 +430,7 @@ def log_head(run: TrainingRun) -> dict[str, Any]:
     from cgpt.run import made_with
 
     made = made_with()
-    return {"version": made.pop("cgpt"), "made_with": made, "seed": run.config.seed,
+    return {"version": made.pop("cgpt"), "made_with": made,
+            "run_id": run.llm.training_state.run_id, "seed": run.config.seed,
             "config": run.config.to_dict(), "model": run.llm.gpt.config.to_dict(),
             "data_fingerprint": run.llm.training_state.data_fingerprint}

@@ -1,0 +1,72 @@
+"""Files that a command is about to write: none that is not its own is replaced unasked."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cgpt.cli.messages import t
+from cgpt.cli.terminal import Terminal
+from cgpt.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from cgpt.llm import LLM
+
+Own = Callable[[str], bool]
+Stamp = tuple[int, int, int, int]
+
+
+class Target:
+    """A file that will be written, as it was when the command began.
+
+    overwrite  whether it may be replaced without a question
+    own        says of a file that is there whether it may be replaced anyway
+    At a terminal it is asked whether a file that is there may be replaced. Raises CheckpointError
+    (code "write") where it may not, or nobody can be asked.
+    """
+
+    def __init__(self, path: str, *, overwrite: bool, own: Own | None = None) -> None:
+        self.path = path
+        self._before = stamp(path)
+        if self._before is not None and not overwrite and not (own is not None and own(path)) \
+                and not may_replace(path):
+            raise CheckpointError(f"{path}: the file exists, expected a new one; name another "
+                                  "file, or replace it by --overwrite", code="write")
+
+    def is_free(self, own: Own) -> bool:
+        """Whether no other program has put something else there meanwhile."""
+        now = stamp(self.path)
+        return now is None or now == self._before or own(self.path)
+
+
+def stamp(path: str) -> Stamp | None:
+    """What tells a file from one that takes its place; None for none, and for what is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def may_replace(path: str) -> bool:
+    """Ask on a terminal; False where there is none."""
+    terminal = Terminal(sys.stderr)
+    if not (terminal.interactive and sys.stderr.isatty()):
+        return False
+    try:
+        return terminal.yes_no(t("ask_overwrite", path=path))
+    except EOFError:
+        return False
+
+
+def state_of(llm: LLM) -> Own:
+    """Says of a file whether it holds this training, as it is now or as it was earlier."""
+    from cgpt.checkpoint.latest import holds_earlier, of_llm
+
+    now = of_llm(llm)
+    return lambda path: holds_earlier(path, now)
