@@ -7,8 +7,10 @@ with the first error that has to be said in Chinese.
 
 from __future__ import annotations
 
+import os
 import re
 import string
+import traceback
 from collections.abc import Iterator, Mapping
 from functools import cache
 
@@ -45,6 +47,15 @@ def reason_of(error: BaseException) -> str:
         reason = error.strerror if language() == "en" else _part(error.strerror)
         return f"{error.filename}: {reason}" if error.filename else reason
     return str(error) or type(error).__name__
+
+
+def what_failed(error: BaseException) -> str:
+    """The sentence of an error; of one that nobody foresaw also where it comes from."""
+    if isinstance(error, (CgptError, OSError, MemoryError)):
+        return reason_of(error)
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({os.path.basename(one.filename)}:{one.lineno})" for one in place)
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def translated(text: str) -> str:

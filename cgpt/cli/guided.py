@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.chatting import chat_loop
-from cgpt.cli.error_text import reason_of
+from cgpt.cli.error_text import reason_of, what_failed
 from cgpt.cli.messages import t
 from cgpt.cli.progress import ProgressDisplay, result_line
 from cgpt.cli.samples import Samples, first_question
@@ -226,22 +226,21 @@ class GuidedRun:
         """One phase with its live lines; None where training had to stop with an error."""
         terminal, keeper = self.terminal, self.keeper
 
-        def progress_made(llm: LLM) -> None:
-            keeper.unsaved = True
-
         try:
             with (StopRequest(terminal.output) as stop,
                   ProgressDisplay(terminal.output, stop) as display):
                 def progress(value: Progress) -> None:
+                    keeper.unsaved = True
                     if samples.due(value):
                         display.sample(value.step, *samples.make(value.step))
                     display(value)
 
-                result = fit(on_progress=progress, should_stop=stop, on_checkpoint=progress_made)
-        except CgptError as error:
+                result = fit(on_progress=progress, should_stop=stop)
+        except Exception as error:
             if not keeper.unsaved:
                 raise
-            terminal.note(t("training_failed", reason=reason_of(error)))
+            keeper.rescue()         # before anything is asked: nobody may be there to answer
+            terminal.note(t("training_failed", reason=what_failed(error)))
             terminal.say()
             return None
         terminal.note(result_line(phase, result))

@@ -88,6 +88,9 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "save_failed": ("❌ 保存失败: {reason}", "❌ Could not save: {reason}"),
     "rescued": ("💾 模型尚未保存，已自动保存到: {path}",
                 "💾 The model was not saved yet, it is now in: {path}"),
+    "rescued_weights": ("💾 空间不足，只保存了权重 (无法从中断处精确继续): {path}",
+                        "💾 There was no room for more than the weights (no training goes on from "
+                        "them exactly), they are in: {path}"),
     "resume_hint": ("💡 从中断处继续: cgpt resume {path}", "💡 To go on: cgpt resume {path}"),
     # what is read
     "waiting_for_stdin": ("正在等待标准输入；没有文本要给时，请加 < /dev/null",

@@ -73,6 +73,7 @@ class Keeper:
         self.unsaved = False
         self.default = FINAL
         self.saved_paths: list[str] = []
+        self.resumable = True       # whether what was saved last can be gone on with exactly
 
     def hold(self, llm: LLM, *, unsaved: bool, default: str = FINAL) -> None:
         """Take this model; `default` is where it goes when nobody can be asked."""
@@ -195,22 +196,24 @@ class Keeper:
     def rescue(self) -> bool:
         """Save what is unsaved under a free default name and say so; True where nothing is lost.
 
-        Where that fails, the temporary folder is tried.
+        Where that fails, the temporary folder is tried; then both without the optimizer's state,
+        which takes a third of the space.
         """
         if not self.unsaved or self.llm is None:
             return True
-        folder = tempfile.gettempdir()
-        for place in (self.default, f"{folder}/{Path(self.default).name}"):
-            path = free_name(place)
-            try:
-                save_model(self.llm, path, json=False)
-            except (CgptError, OSError, MemoryError) as error:
-                self._tell(failure(error))
-                continue
-            self.unsaved = False
-            self.saved_paths.append(path)
-            self._tell("\n" + t("rescued", path=path))
-            return True
+        name = Path(self.default).name
+        for whole in (True, False):
+            for place in (self.default, f"{tempfile.gettempdir()}/{name}"):
+                path = free_name(place)
+                try:
+                    save_model(self.llm, path, json=False, optimizer=whole)
+                except (CgptError, OSError, MemoryError) as error:
+                    self._tell(failure(error))
+                    continue
+                self.unsaved, self.resumable = False, whole
+                self.saved_paths.append(path)
+                self._tell("\n" + t("rescued" if whole else "rescued_weights", path=path))
+                return True
         return False
 
     def _tell(self, text: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import traceback
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from cgpt.cli import options
 from cgpt.cli.adapting import check_base, say_how_to_merge
 from cgpt.cli.app import Command, option
 from cgpt.cli.config_file import FINGERPRINT, check_fingerprint, read_config, rest_of_config
-from cgpt.cli.error_text import reason_of
+from cgpt.cli.error_text import reason_of, what_failed
 from cgpt.cli.memory import resident
 from cgpt.cli.messages import t
 from cgpt.cli.progress import ProgressDisplay, result_line
@@ -155,6 +154,7 @@ class Session:
         self.resumed = resumed
         self.log: StepLog | None = None
         self.trained = False
+        self.resumable = True       # whether what was saved can be gone on with exactly
         self.targets: dict[str, Target] = {}
         from cgpt.checkpoint import CheckpointManager
 
@@ -262,7 +262,8 @@ class Session:
         path = self.keep(run.llm)
         if not path:
             return None
-        self.say_command(t("to_go_on", command=self.resume_command(path)))
+        if self.resumable:
+            self.say_command(t("to_go_on", command=self.resume_command(path)))
         return TrainingStopped(t("stopped_and_saved", reason=what_failed(error), path=path),
                                code=getattr(error, "code", None))
 
@@ -339,7 +340,8 @@ class Session:
             raise CheckpointError(f"{self.values['checkpoint_dir']}: the training could not be "
                                   "saved there nor elsewhere; free some space and train again",
                                   code="write")
-        self.say_command(t("resume_with", path=path, command=self.resume_command(path)))
+        if self.resumable:
+            self.say_command(t("resume_with", path=path, command=self.resume_command(path)))
         return stop.exit_code
 
     def keep(self, llm: LLM) -> str:
@@ -355,7 +357,9 @@ class Session:
         self.say(t("save_elsewhere", path=path, reason=reason_of(error)))
         keeper = Keeper(Terminal(sys.stderr))
         keeper.hold(llm, unsaved=True, default=FINAL)
-        return keeper.saved_paths[-1] if keeper.rescue() else ""
+        saved = keeper.rescue()
+        self.resumable = keeper.resumable
+        return keeper.saved_paths[-1] if saved else ""
 
     def save(self, llm: LLM, path: str) -> str:
         """Save and say so; under a free name where another program has taken this one meanwhile.
@@ -392,15 +396,6 @@ class Session:
                   "data": {name: report_of_phase(source) for name, source in run.sources.items()},
                   "phases": {phase: asdict(result) for phase, result in results.items()}}
         print_json(values)
-
-
-def what_failed(error: BaseException) -> str:
-    """The sentence of an error; of one that nobody foresaw also where it comes from."""
-    if isinstance(error, (CgptError, OSError, MemoryError)):
-        return reason_of(error)
-    place = traceback.extract_tb(error.__traceback__)[-1:]
-    where = "".join(f" ({os.path.basename(one.filename)}:{one.lineno})" for one in place)
-    return f"{type(error).__name__}: {error}{where}"
 
 
 def check_writable(path: str) -> None:
