@@ -31,8 +31,8 @@ class Target:
     def __init__(self, path: str, *, overwrite: bool, own: Own | None = None) -> None:
         self.path = path
         self._before = stamp(path)
-        if self._before is not None and self._before[-1] and not overwrite and not (own is not None and own(path)) \
-                and not may_replace(path):
+        empty = self._before is None or self._before[-1] == 0
+        if not (empty or overwrite or (own is not None and own(path)) or may_replace(path)):
             raise CheckpointError(f"{path}: the file exists, expected a new one; name another "
                                   "file, or replace it by --overwrite", code="write")
 
