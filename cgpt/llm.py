@@ -114,9 +114,14 @@ class TrainingState:
         self.__dict__.update(fresh.__dict__)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, JSON-ready, without run_id: two runs of the same training agree."""
+        """The fields by name, JSON-ready, without run_id: two runs of the same training agree.
+
+        moving_cuts is left out where it is false, as by versions that knew of none.
+        """
         values = asdict(self)
         del values["run_id"]
+        if not self.moving_cuts:
+            del values["moving_cuts"]
         return values
 
     @classmethod
