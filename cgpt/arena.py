@@ -55,6 +55,9 @@ class Entry:
     decay: bool
 
 
+_MARK_COLUMNS = 1024
+
+
 class Parameter:
     """A learned array: declared with its shape, `data` and `grad` are bound to an arena later.
 
@@ -136,6 +139,20 @@ class ParameterArena:
         entry = self._by_name[name]
         flat = self.data if array is None else array
         return flat[entry.offset:entry.offset + entry.size].reshape(entry.shape)
+
+    def mark(self) -> bytes:
+        """What is another one when the weights are others; b"" where they are read-only.
+
+        The sums of the rows and of the columns of the weights' bits, modulo 2**64: whatever two
+        values change places, at least one sum of each kind is another.
+        """
+        if not self.data.flags.writeable:
+            return b""
+        words = self.data.view(np.uint64)
+        n = len(words) // _MARK_COLUMNS * _MARK_COLUMNS
+        table = words[:n].reshape(-1, _MARK_COLUMNS)
+        return b"".join((table.sum(axis=1, dtype=np.uint64).tobytes(),
+                         table.sum(axis=0, dtype=np.uint64).tobytes(), words[n:].tobytes()))
 
     def require_writable(self) -> None:
         """Raises ConfigError where the weights are read-only, as chat loads them."""

@@ -6,15 +6,18 @@ that has ended takes no more time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cgpt.arena import Floats
 from cgpt.kvcache import new_caches
-from cgpt.sampling import Ints, Picks, Sampler, pick_changed, picks_of
+from cgpt.limits import Cancelled, Limit
+from cgpt.results import Dropped, FinishReason, Recorder
+from cgpt.sampling import Ints, Picks, Sampler, noted_token, pick_changed, picks_of
 
 if TYPE_CHECKING:
     from cgpt.inference import Inference
@@ -23,16 +26,19 @@ if TYPE_CHECKING:
 class Rows:
     """The sequences and their caches; row i of the arrays is prompt i.
 
-    tokens   (N, capacity) int32: what is in the caches, `lengths` (N,) of each
+    tokens     (N, capacity) int32: what is in the caches, `lengths` (N,) of each
+    forgotten  (N,) tokens that have left a cache because it was full
     """
 
     def __init__(self, gpt: Inference, n: int, capacity: int) -> None:
         assert gpt.decoder is not None
         self.decoder, self.capacity = gpt.decoder, capacity
+        self._prefill_length = gpt.prefill_length
         self.keys, self.values = new_caches(gpt.config, n, capacity)
         self.logits: Floats = np.empty((n, gpt.config.vocab_size), np.float32)
         self.tokens: Ints = np.empty((n, capacity), np.int32)
         self.lengths: Ints = np.zeros(n, np.int32)
+        self.forgotten: Ints = np.zeros(n, np.int32)
 
     def seen(self, rows: Iterable[int]) -> list[Ints]:
         """What is in the cache of each of these rows."""
@@ -47,6 +53,7 @@ class Rows:
         full = self.lengths[rows] == self.capacity
         if full.any():
             half = self.capacity - self.capacity // 2
+            self.forgotten[rows[full]] += half
             return self.feed(rows, [
                 [*self.tokens[row, half:].tolist(), token] if over else [token]
                 for row, token, over in zip(rows, tokens.tolist(), full, strict=True)], full, picks)
@@ -56,8 +63,11 @@ class Rows:
         return self._run(tokens, places, rows, len(rows), picks)
 
     def feed(self, rows: Ints, fresh: Sequence[Sequence[int]], anew: np.ndarray,
-             picks: Picks | None = None) -> Floats:
-        """Several tokens for each of these rows, from the start where `anew`; as append."""
+             picks: Picks | None = None, limit: Limit | None = None) -> Floats:
+        """Several tokens for each of these rows, from the start where `anew`; as append.
+
+        limit  as of Context.feed
+        """
         self.lengths[rows[anew]] = 0
         sizes = np.array([len(ids) for ids in fresh])
         ids = np.fromiter(chain.from_iterable(fresh), np.int32)
@@ -69,7 +79,17 @@ class Rows:
         # The last tokens of all rows come last, for those are the ones that have logits.
         last = np.cumsum(sizes) - 1
         order = np.concatenate([np.delete(np.arange(len(ids)), last), last])
-        return self._run(ids[order], places[order].astype(np.int32), slots[order], len(rows), picks)
+        ids, places, slots = ids[order], places[order].astype(np.int32), slots[order]
+        if limit is not None:
+            length, first_run = self._prefill_length, 0
+            limit.check("prompts")
+            while len(ids) - first_run - len(rows) > length:
+                part = slice(first_run, first_run + length)
+                self._run(ids[part], places[part], slots[part], 0, None)
+                first_run += length
+                limit.check("prompts")
+            ids, places, slots = ids[first_run:], places[first_run:], slots[first_run:]
+        return self._run(ids, places, slots, len(rows), picks)
 
     def _run(self, ids: Ints, places: Ints, slots: Ints, n: int, picks: Picks | None) -> Floats:
         logits = self.logits[:n]
@@ -80,42 +100,70 @@ class Rows:
 
 
 def steps(gpt: Inference, prompts: Sequence[Sequence[int]], samplers: Sequence[Sampler],
-          ends: frozenset[int], ended: set[int]) -> Iterator[list[tuple[int, int]]]:
+          ends: frozenset[int], ended: set[int], recorders: Sequence[Recorder] = (), *,
+          limit: Limit | None = None) -> Generator[list[tuple[int, int]], None, None]:
     """At every step the tokens that follow, as pairs (number of the prompt, token).
 
     The samplers differ in their seed alone. A row ends with a token of `ends`, which is not given,
     after max_new_tokens, and where the caller has added its number to `ended`.
+    recorders  one for each prompt, or none: note its tokens and why it ended
+    limit      ends all rows; by default that of the recorders
     """
     left = samplers[0].sampling.max_new_tokens if samplers else 0
+    capacity = min(gpt.config.block_size, max(map(len, prompts), default=0) + left)
+    kept = [prompt[-capacity:] for prompt in prompts]
+    for recorder, prompt, part in zip(recorders, prompts, kept, strict=False):
+        recorder.prompt_tokens, recorder.dropped = len(part), Dropped(len(prompt) - len(part))
     if not left:
+        _end_rows(recorders, range(len(recorders)), "length")
         return
-    T = gpt.config.block_size
-    capacity = min(T, max(map(len, prompts)) + left)
+    limit = recorders[0].limit if recorders else limit
     rows = Rows(gpt, len(prompts), capacity)
     live: Ints = np.arange(len(prompts), dtype=np.int32)
     tokens: Ints | None = None
-    while True:
+    while limit is None or not limit.reached():
         own = [samplers[row] for row in live]
         picks = picks_of(own)
         inside = None if own[0].changes else picks
-        if tokens is None:
-            logits = rows.feed(live, [prompt[-capacity:] for prompt in prompts], live >= 0, inside)
-        else:
-            logits = rows.append(live, tokens, inside)
+        try:
+            logits = (rows.feed(live, kept, live >= 0, inside, limit) if tokens is None
+                      else rows.append(live, tokens, inside))
+        except Cancelled:
+            return
         if inside is None:
             pick_changed(own, logits, rows.seen(live), picks)
-        tokens = picks.tokens
-        found = tokens.tolist()
+        found = picks.tokens.tolist()
         if min(found) < 0:
-            row = int(tokens.argmin())
+            row = int(picks.tokens.argmin())
             raise own[row].nothing_left(logits[row])
-        if not ends.isdisjoint(found):
-            going = np.array([token not in ends for token in found])
-            live, tokens = live[going], tokens[going]
+        going = np.array([token not in ends for token in found], np.bool_)
+        if recorders:
+            _note(recorders, live, found, going, logits, rows.forgotten)
+        live, tokens = live[going], picks.tokens[going]
         yield list(zip(live.tolist(), tokens.tolist(), strict=True))
         left -= 1
         if ended:
             going = np.array([row not in ended for row in live.tolist()], np.bool_)
             live, tokens = live[going], tokens[going]
+        if not left:
+            _end_rows(recorders, live.tolist(), "length")
         if not left or not len(live):
             return
+
+
+def _note(recorders: Sequence[Recorder], live: Ints, found: list[int], going: NDArray[np.bool_],
+          logits: Floats, forgotten: Ints) -> None:
+    """Tell the recorders of the rows what was picked for them; those that are not `going` end."""
+    for row, token, goes, one in zip(live.tolist(), found, going.tolist(), logits, strict=True):
+        recorder = recorders[row]
+        recorder.later = int(forgotten[row])
+        if goes:
+            recorder.add(noted_token(token, one, recorder.noted))
+        else:
+            recorder.end("stop")
+
+
+def _end_rows(recorders: Sequence[Recorder], rows: Iterable[int], reason: FinishReason) -> None:
+    if recorders:
+        for row in rows:
+            recorders[row].end(reason)

@@ -12,6 +12,8 @@ from cgpt import kernels as K
 from cgpt.arena import Floats
 from cgpt.branches import Branches, branches
 from cgpt.context import Context
+from cgpt.limits import Cancelled
+from cgpt.results import Dropped, FinishReason, Recorder
 from cgpt.sampling import Sampler, SamplingConfig
 
 if TYPE_CHECKING:
@@ -20,12 +22,13 @@ if TYPE_CHECKING:
 
 
 class Hypothesis(NamedTuple):
-    """A continuation: its new tokens without the stop token, its score, and their
-    log-probabilities (nats) under the penalties and bans of the search."""
+    """A continuation: its new tokens without the stop token, its score, their log-probabilities
+    (nats) under the penalties and bans of the search, and why it ended."""
 
     ids: list[int]
     score: float
     logprobs: list[float]
+    finish_reason: FinishReason
 
 
 @dataclass
@@ -47,35 +50,40 @@ class _Child(NamedTuple):
 
 
 def search(gpt: Inference, prompt: list[int], sampling: SamplingConfig, stop: Iterable[int] = (),
-           banned: Iterable[int] = (), *, cache: KVCache | None = None) -> list[Hypothesis]:
+           banned: Iterable[int] = (), recorder: Recorder | None = None, *,
+           cache: KVCache | None = None) -> list[Hypothesis]:
     """The best `sampling.beam` continuations of `prompt`, best first; a token is one pass for all
     beams.
 
     A score is the summed log-probability (nats) of the new tokens, the stop token included, over
     their number ** length_penalty. The search ends when as many hypotheses as beams are finished
     and the likeliest live one, scored at its length, is no better than the worst of them.
+    Where the recorder's limit is reached it ends with what there is.
     Source: Wu et al. 2016, arXiv:1609.08144, section 7, for dividing by a power of the length.
     """
-    if not sampling.max_new_tokens:
-        return [Hypothesis([], 0.0, [])]
-    ends = frozenset(stop)
+    recorder = Recorder() if recorder is None else recorder
+    ends, context = frozenset(stop), Context(gpt, cache, prompt)
     sampler = Sampler(sampling, gpt.config.vocab_size, banned, ends)
-    context = Context(gpt, cache, prompt)
-    logits = context.feed(prompt[-context.capacity:])[None]
+    if not sampling.max_new_tokens:
+        return [Hypothesis([], 0.0, [], "length")]
+    try:
+        logits = _feed(context, prompt, recorder)[None]
+    except Cancelled:
+        return [Hypothesis([], 0.0, [], "cancelled")]
     beams, grown = [_Beam([], [], 0.0)], branches(context, sampling.beam, sampling.max_new_tokens)
     done: list[Hypothesis] = []
     for length in range(1, sampling.max_new_tokens + 1):
-        norm = length ** sampling.length_penalty
-        last = length == sampling.max_new_tokens
+        norm, cancelled = length ** sampling.length_penalty, recorder.reached()
+        last = cancelled or length == sampling.max_new_tokens
         live = []
         for rank, child in enumerate(_expand(beams, logits, grown, sampler)):
             if child.token not in ends:
                 live.append(child)
             elif rank < sampling.beam:
-                done.append(_finished(beams[child.parent], child, norm, keep=False))
+                done.append(_finished(beams[child.parent], child, norm, "stop"))
         live = live[:sampling.beam]
         if last:
-            done += [_finished(beams[child.parent], child, norm, keep=True) for child in live]
+            done += [_finished(beams[child.parent], child, norm, "length") for child in live]
         done.sort(key=lambda one: -one.score)
         del done[sampling.beam:]
         if last or not live or (len(done) == sampling.beam
@@ -85,13 +93,30 @@ def search(gpt: Inference, prompt: list[int], sampling: SamplingConfig, stop: It
         beams = [_Beam([*beams[child.parent].ids, child.token],
                        [*beams[child.parent].logprobs, child.logprob], child.total)
                  for child in live]
-    return done
+    recorder.later = _left_behind(context, length - 1)
+    return [one._replace(finish_reason="cancelled") for one in done] if cancelled else done
 
 
-def _finished(beam: _Beam, child: _Child, norm: float, keep: bool) -> Hypothesis:
-    """The beam's tokens, and the child's where it is to be kept, with the score of both."""
+def _feed(context: Context, prompt: list[int], recorder: Recorder) -> Floats:
+    """Logits (V,) behind as much of the prompt's end as fits, which is noted."""
+    kept = prompt[-context.capacity:]
+    if len(kept) < len(prompt):
+        recorder.dropped = Dropped(len(prompt) - len(kept))
+    recorder.begin_prompt(len(kept), context.common(kept))
+    return context.feed(kept, limit=recorder.limit)
+
+
+def _left_behind(context: Context, steps: int) -> int:
+    """Tokens that leave a context in so many steps, each of which finds it full or adds one."""
+    room, half = context.capacity - len(context), context.capacity - context.capacity // 2
+    return 0 if steps <= room else half * (1 + (steps - room - 1) // half)
+
+
+def _finished(beam: _Beam, child: _Child, norm: float, reason: FinishReason) -> Hypothesis:
+    """The beam's tokens, and the child's where it is no stop token, with the score of both."""
+    keep = reason != "stop"
     return Hypothesis(beam.ids + [child.token] * keep, child.total / norm,
-                      beam.logprobs + [child.logprob] * keep)
+                      beam.logprobs + [child.logprob] * keep, reason)
 
 
 def _expand(beams: list[_Beam], logits: Floats, grown: Branches, sampler: Sampler) -> list[_Child]:

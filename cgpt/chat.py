@@ -1,40 +1,43 @@
-"""ChatSession: a dialogue with a model, kept inside its context."""
+"""ChatSession: a dialogue with a model, kept inside its context; answers to plain messages."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+import threading
+import weakref
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cgpt.context import Context
-from cgpt.data import Message, encode_prompt
-from cgpt.errors import ConfigError
-from cgpt.generate import Token, decode, follow
+from cgpt.data import Message
+from cgpt.errors import CgptError, ConfigError
+from cgpt.forking import ForkLock
+from cgpt.generate import beam_search, follow, tokens_of
+from cgpt.history import History, Turn, read_turns
+from cgpt.limits import Cancelled
 from cgpt.llm import LLM
-from cgpt.sampling import Sampler, SamplingConfig
-from cgpt.session_file import Saved, read_session, write_session
-from cgpt.streaming import Piece, pieces, text_of
-from cgpt.template import template_of
+from cgpt.options import Request, SamplingOptions, read_options, tokens_only
+from cgpt.prefixes import Prefixes
+from cgpt.results import Recorder, Token
+from cgpt.sampling import DEFAULTS, Sampler, SamplingConfig
+from cgpt.session_file import Saved, read_session, saved_of, values_of, write_session
+from cgpt.streaming import Piece, PieceStream, TextStream, pieces
 
-_ANSWER_SHARE = 4       # at least a quarter of the context is kept free for an answer
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-
-@dataclass
-class _Turn:
-    """A question and its answer; ids: both in the template, while they are in the context."""
-
-    question: str
-    answer: str
-    ids: list[int] | None = None
+_Kind = TypeVar("_Kind", TextStream, PieceStream)
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """A session at one moment: its turns and what the model has seen of them."""
 
-    turns: tuple[_Turn, ...]
+    turns: tuple[Turn, ...]
     first: int
+    left_out: int
     drawn: int
     context: Context
 
@@ -45,54 +48,51 @@ class ChatSession:
     sampling  how tokens are chosen; a seed makes the whole conversation repeatable
     system    a message that stands before all turns and is never dropped
     When the context is full the oldest turns are dropped from it (never from `history`), and a
-    single message that is too long keeps its last part. Keys and values are reused between turns:
-    only tokens that the model has not seen behind the same beginning are inferred.
+    single message that is too long keeps its last part; `dropped` of an answer says so. Keys and
+    values are reused between turns: only tokens that the model has not seen behind the same
+    beginning are inferred.
+    A session is for one caller at a time. What is called in the thread of an answer that was not
+    read to its end ends that answer; in another thread it gets a CgptError (code "busy") while an
+    answer is under way, from `reply` on until it has ended, was closed or is forgotten.
     Raises ConfigError where the system message leaves too little room.
     """
 
     def __init__(self, llm: LLM, sampling: SamplingConfig | None = None,
                  system: str | None = None) -> None:
         self._llm = llm
-        self._sampling = SamplingConfig() if sampling is None else sampling
-        self._system = [Message("system", system)] if system and system.strip() else []
-        self._template = template_of(llm.tokenizer)
-        self._head = [*self._template.start, *(
-            token for message in self._system
-            for token in self._template.message("system", message.content))]
+        self._sampling = DEFAULTS if sampling is None else sampling
         self._context = Context(llm.gpt)
-        self._turns: list[_Turn] = []
-        self._first = 0             # the oldest turn that is in the context
-        self._answering: Generator[Piece, None, None] | None = None
+        self._history = History(llm.tokenizer, self._context.capacity, system)
+        self._answering: weakref.ref[TextStream | PieceStream] | None = None
+        self._guard = ForkLock()
         self._sampler = self._new_sampler()
-        capacity = self._context.capacity
-        self._budget = capacity - min(self._sampling.max_new_tokens, capacity // _ANSWER_SHARE)
-        fixed = len(encode_prompt(llm.tokenizer, [*self._system, Message("user", "?")]))
-        if 2 * fixed > self._budget:
-            raise ConfigError(
-                f"chat: the system message and the marks of a turn take {fixed} of the {capacity} "
-                f"tokens of context, at most {self._budget // 2} may be; "
-                f"{'shorten the message' if self._system else 'the context is too short to chat'}")
+        self._history.budget(self._sampling.max_new_tokens)
+
+    def __repr__(self) -> str:
+        return (f"ChatSession({self.turns} turns, {self.context_tokens} of "
+                f"{self._context.capacity} tokens of context"
+                f"{', with a system message' if self.system else ''})")
 
     # What was said
 
     @property
     def history(self) -> list[Message]:
         """All finished turns, user and assistant alternating; the system message is not in it."""
-        return [message for turn in self._turns for message in _messages(turn)]
+        return [message for turn in tuple(self._history.turns) for message in turn.messages()]
 
     @property
     def turns(self) -> int:
         """Number of finished turns; they are numbered from 0."""
-        return len(self._turns)
+        return len(self._history.turns)
 
     @property
     def system(self) -> str | None:
         """The message before all turns, if there is one."""
-        return self._system[0].content if self._system else None
+        return self._history.system
 
     @property
     def sampling(self) -> SamplingConfig:
-        """How tokens are chosen."""
+        """How tokens are chosen where a reply does not say it."""
         return self._sampling
 
     @property
@@ -102,43 +102,48 @@ class ChatSession:
 
     # Talking
 
-    def reply(self, text: str) -> Iterator[str]:
+    def reply(self, text: str, **options: Unpack[SamplingOptions]) -> TextStream:
         """Answer `text` in pieces of whole characters; blank text gives none and changes nothing.
 
-        The turn enters the history when the answer ends. An answer that is broken off (the
-        iterator is closed, Ctrl-C) enters with the pieces given so far; a blank one leaves no turn.
+        options  change the session's sampling for this answer, and end it early (SamplingOptions)
+        The stream's `read()` and `result` give the whole answer as a Generation. The turn enters
+        the history when the answer ends. An answer that is broken off (closed, cancelled, Ctrl-C)
+        enters with the pieces given so far; a blank one leaves no turn.
+        Raises ConfigError for an option that is unknown or out of range, CgptError (code "busy")
+        while another thread has an answer under way.
         """
-        return _texts(self._begin(text, None, logprobs=False))
+        return self._begin(TextStream, "ChatSession.reply", text, None, options)
 
-    def stream(self, text: str) -> Iterator[Piece]:
+    def stream(self, text: str, **options: Unpack[SamplingOptions]) -> PieceStream:
         """The same answer as pieces with their token ids and log-probabilities.
 
         The tokens of a stop string, or of half a character at the end, are in a piece without
         text.
         """
-        return self._begin(text, None, logprobs=True)
+        return self._begin(PieceStream, "ChatSession.stream", text, None,
+                           {"logprobs": True, **options})
 
-    def edit(self, turn: int, text: str) -> Iterator[str]:
+    def edit(self, turn: int, text: str, **options: Unpack[SamplingOptions]) -> TextStream:
         """Ask `text` in place of the question of `turn` (negative from the end) and answer it.
 
         That turn and those behind it leave the history; a blank answer brings them back.
-        Raises ConfigError where there is no such turn.
+        Raises ConfigError where there is no such turn; the rest as `reply`.
         """
-        return _texts(self._begin(text, self._number(turn), logprobs=False))
+        return self._begin(TextStream, "ChatSession.edit", text, self._number(turn), options)
 
-    def regenerate(self) -> Iterator[str]:
+    def regenerate(self, **options: Unpack[SamplingOptions]) -> TextStream:
         """Answer the last question anew, with the next random numbers.
 
-        Raises ConfigError where there is none.
+        Raises ConfigError where there is none; the rest as `reply`.
         """
         last = self._number(-1)
-        return self.edit(last, self._turns[last].question)
+        return self._begin(TextStream, "ChatSession.regenerate",
+                           self._history.turns[last].question, last, options)
 
     def clear(self) -> None:
         """Forget all turns; the system message stays."""
         self._end_answer()
-        self._turns.clear()
-        self._first = 0
+        self._history = History(self._llm.tokenizer, self._context.capacity, self.system)
         self._sampler = self._new_sampler()
 
     # Keeping
@@ -146,7 +151,8 @@ class ChatSession:
     def snapshot(self) -> Snapshot:
         """The session as it is, with a copy of keys and values, for `restore`."""
         self._end_answer()
-        return Snapshot(tuple(map(replace, self._turns)), self._first,
+        history = self._history
+        return Snapshot(tuple(history.copied_turns()), history.first, history.left_out,
                         self._sampler.uniforms.drawn, self._context.copy())
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -158,19 +164,43 @@ class ChatSession:
             raise ConfigError("ChatSession.restore: the snapshot is of another model; take one of "
                               "this session")
         self._end_answer()
-        self._turns = list(map(replace, snapshot.turns))
-        self._first = snapshot.first
+        history = History(self._llm.tokenizer, self._context.capacity, self.system, snapshot.turns)
+        history.turns = history.copied_turns()
+        history.first, history.left_out = snapshot.first, snapshot.left_out
+        self._history = history
         self._sampler.uniforms.drawn = snapshot.drawn
         self._context = snapshot.context.copy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """System message, turns and sampling, JSON-ready: what `save` writes."""
+        return values_of(self._saved())
+
+    @classmethod
+    def from_dict(cls, llm: LLM, values: Mapping[str, Any],
+                  sampling: SamplingConfig | None = None) -> ChatSession:
+        """The session that `to_dict` described; arguments and errors as `load`."""
+        return cls._of(llm, saved_of(values), sampling)
+
+    @classmethod
+    def from_messages(cls, llm: LLM, messages: Sequence[Message | Mapping[str, Any]],
+                      sampling: SamplingConfig | None = None) -> ChatSession:
+        """A session in which these messages were said, ready for the next `reply`.
+
+        messages  [system] user assistant ... as {"role", "content"} or Message, ending with an
+                  answer; none is fine too
+        Raises DataError naming the message that is wrong, ConfigError as the class does.
+        """
+        system, turns, _ = read_turns("ChatSession.from_messages", messages, asked=False)
+        session = cls(llm, sampling, system)
+        session._set_turns(turns)
+        return session
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write system message, turns and sampling as JSON; the path holds the old or the new file.
 
         Returns the path. Raises CheckpointError (code "write") with the reason.
         """
-        self._end_answer()
-        return write_session(path, Saved(self.system, self._sampling,
-                                         self._sampler.uniforms.drawn, self.history))
+        return write_session(path, self._saved())
 
     @classmethod
     def load(cls, llm: LLM, path: str | os.PathLike[str],
@@ -180,36 +210,52 @@ class ChatSession:
         sampling  instead of the one in the file
         Raises DataError for a file that is no session, ConfigError as the class does.
         """
-        saved = read_session(path)
+        return cls._of(llm, read_session(path), sampling)
+
+    def _saved(self) -> Saved:
+        self._end_answer()
+        return Saved(self.system, self._sampling, self._sampler.uniforms.drawn, self.history)
+
+    @classmethod
+    def _of(cls, llm: LLM, saved: Saved, sampling: SamplingConfig | None) -> ChatSession:
         session = cls(llm, saved.sampling if sampling is None else sampling, saved.system)
-        session._turns = [_Turn(question.content, answer.content) for question, answer
-                          in zip(saved.messages[::2], saved.messages[1::2], strict=True)]
+        session._set_turns(read_turns("ChatSession.load", saved.messages, asked=False)[1])
         session._sampler.uniforms.drawn = saved.drawn
-        session._first = len(session._turns)
-        session._look_back()
         return session
+
+    def _set_turns(self, turns: Sequence[Turn]) -> None:
+        self._history.turns = list(turns)
+        self._history.look_back(self._history.budget(self._sampling.max_new_tokens))
 
     # An answer
 
-    def _begin(self, text: str, turn: int | None,
-               logprobs: bool) -> Generator[Piece, None, None]:
+    def _begin(self, kind: type[_Kind], owner: str, text: str, turn: int | None,
+               options: Mapping[str, Any]) -> _Kind:
         """The answer to `text` as `turn`, a new one where it is None; nothing is done yet."""
-        self._end_answer()
-        if not text.strip():
-            return (piece for piece in tuple[Piece, ...]())
-        self._answering = self._answer(text, len(self._turns) if turn is None else turn, logprobs)
-        return self._answering
+        request = read_options(owner, options, self._sampling)
+        recorder = request.recorder()
+        self._history.budget(request.sampling.max_new_tokens)
+        with self._guard:
+            self._end_answer()
+            if not text.strip():
+                recorder.end("stop")
+                return kind((piece for piece in tuple[Piece, ...]()), recorder, request.limit)
+            found = self._answer(text, self.turns if turn is None else turn, request, recorder)
+            stream = kind(found, recorder, request.limit)
+            self._answering = weakref.ref(stream)
+        return stream
 
-    def _answer(self, text: str, turn: int, logprobs: bool) -> Generator[Piece, None, None]:
-        removed = self._turns[turn:]
-        del self._turns[turn:]
+    def _answer(self, text: str, turn: int, request: Request,
+                recorder: Recorder) -> Generator[Piece, None, None]:
+        history = self._history
+        removed = history.turns[turn:]
+        del history.turns[turn:]
+        budget = history.budget(request.sampling.max_new_tokens)
         if removed:
-            self._first = min(self._first, turn)
-            self._look_back()
-        given: list[str] = []
-        ids: list[int] = []
-        found = pieces(self._tokens(text, logprobs), self._llm.tokenizer, self._sampling.stop,
-                       half=False)
+            history.look_back(budget)
+        found = answer(self._llm, lambda _: self._context, history, text,
+                       self._sampler_for(request), request, recorder)
+        given, ids = list[str](), list[int]()
         try:
             for piece in found:
                 given.append(piece.text)
@@ -217,129 +263,118 @@ class ChatSession:
                 yield piece
         finally:
             found.close()
-            answer = "".join(given)
-            if answer.strip():
-                self._turns.append(_Turn(text, answer, self._turn_ids(text, answer, ids)))
+            said = "".join(given)
+            if said.strip():
+                history.add(text, said, ids)
             else:
-                self._turns += removed
+                history.turns += removed
 
-    def _tokens(self, text: str, logprobs: bool) -> Generator[Token, None, None]:
-        """The answer's tokens up to eos; an answer that fills the context goes on."""
-        tokenizer = self._llm.tokenizer
-        question = [*self._template.message("user", text), *self._template.cue]
-        prompt = self._prompt(question)
-        if self._sampling.beam > 1:
-            self._context.feed(prompt)
-            return decode(self._llm.gpt, prompt, self._token_sampling(),
-                          banned=self._llm.banned_ids, stop=[tokenizer.eos_id],
-                          cache=self._context.copy().cache)
-        return follow(self._context, prompt, self._sampler, frozenset([tokenizer.eos_id]),
-                      make_room=lambda answer: self._make_room(question, answer),
-                      logprobs=logprobs)
+    def _sampler_for(self, request: Request) -> Sampler:
+        """The session's own, or for other options one that draws the session's next numbers;
+        another seed starts others."""
+        sampling = request.of_tokens
+        if sampling == self._sampler.sampling:
+            return self._sampler
+        sampler = self._new_sampler(sampling)
+        if sampling.seed == self._sampling.seed:
+            sampler.uniforms = self._sampler.uniforms
+        return sampler
 
-    def _token_sampling(self) -> SamplingConfig:
-        return replace(self._sampling, stop=())
-
-    def _new_sampler(self) -> Sampler:
-        return Sampler(self._token_sampling(), self._llm.config.vocab_size, self._llm.banned_ids,
-                       [self._llm.tokenizer.eos_id])
+    def _new_sampler(self, sampling: SamplingConfig | None = None) -> Sampler:
+        return sampler_of(self._llm, self._sampling if sampling is None else sampling)
 
     def _end_answer(self) -> None:
-        """Close an answer that was not read to its end, so that its turn is in the history."""
-        if self._answering is not None:
-            self._answering.close()
+        """Close an answer that was not read to its end, so that its turn is in the history.
+
+        Raises CgptError (code "busy") where another thread has it under way.
+        """
+        with self._guard:
+            stream = None if self._answering is None else self._answering()
+            if stream is not None and not stream.ended:
+                thread = stream.thread
+                if thread is not threading.current_thread() and thread.is_alive():
+                    raise CgptError("ChatSession: an answer is under way in another thread; wait "
+                                    "for it, close it, or use a session for each conversation",
+                                    code="busy")
+                stream.close()
             self._answering = None
 
     def _number(self, turn: int) -> int:
         """The number of a turn from 0. Raises ConfigError where there is no such turn."""
         self._end_answer()
-        n = len(self._turns)
+        n = self.turns
         if not -n <= turn < n:
             raise ConfigError(f"ChatSession: there is no turn {turn}, the session has {n}")
         return turn % n
 
-    # The context
 
-    def _prompt(self, question: list[int]) -> list[int]:
-        """Template of the turns in the context and the question, within the budget.
-
-        Where turns have to go, a quarter of the budget is freed at once, so that not every turn
-        from then on has to be inferred anew.
-        """
-        if self._size() + len(question) > self._budget:
-            self._drop(self._budget * 3 // 4 - len(question))
-        return self._shorten([*self._known(), *question], question, self._budget)
-
-    def _make_room(self, question: list[int], answer: list[int]) -> list[int]:
-        """Tokens of a context that was full, with room again, ending in the answer so far."""
-        room = self._budget - len(answer)
-        self._drop(room - len(question))
-        ids = [*self._known(), *question]
-        # What is left of a long answer follows at least half a budget of its question's end.
-        ids = self._shorten(ids, question, max(room, min(len(ids), self._budget // 2)))
-        return [*ids, *answer[-(self._budget - len(ids)):]]
-
-    def _size(self) -> int:
-        return len(self._head) + sum(len(self._ids(turn)) for turn in self._turns[self._first:])
-
-    def _known(self) -> list[int]:
-        """Head and turns of the context."""
-        return [*self._head, *(token for turn in self._turns[self._first:]
-                               for token in self._ids(turn))]
-
-    def _drop(self, most: int) -> None:
-        """Leave out the oldest turns until head and turns have at most `most` tokens."""
-        size = self._size()
-        while self._first < len(self._turns) and size > most:
-            turn = self._turns[self._first]
-            size -= len(self._ids(turn))
-            turn.ids = None
-            self._first += 1
-
-    def _look_back(self) -> None:
-        """Take older turns into the context, as far as three quarters of the budget go."""
-        size = self._size()
-        while self._first > 0:
-            size += len(self._ids(self._turns[self._first - 1]))
-            if size > self._budget * 3 // 4:
-                self._turns[self._first - 1].ids = None
-                return
-            self._first -= 1
-
-    def _ids(self, turn: _Turn) -> list[int]:
-        if turn.ids is None:
-            turn.ids = self._turn_ids(turn.question, turn.answer, [])
-        return turn.ids
-
-    def _turn_ids(self, question: str, answer: str, said: list[int]) -> list[int]:
-        """A turn's tokens. `said`: those of the answer as the model said them, which the cache
-        knows; another way to write the same text would have to be inferred."""
-        tokenizer, template = self._llm.tokenizer, self._template
-        ids = template.message("user", question)
-        if said and text_of(said, tokenizer, ()) == answer:
-            return [*ids, *template.cue, *said, tokenizer.eos_id]
-        return ids + template.message("assistant", answer)
-
-    def _shorten(self, ids: list[int], question: list[int], most: int) -> list[int]:
-        """ids, which end in `question`, without the first tokens of its text, `most` long."""
-        excess = len(ids) - most
-        if excess <= 0:
-            return ids
-        mark, cue = len(self._template.message("user", "")), len(self._template.cue)
-        start = len(ids) - len(question) + mark
-        excess = min(excess, len(ids) - cue - start)
-        return ids[:start] + ids[start + excess:]
+def sampler_of(llm: LLM, sampling: SamplingConfig) -> Sampler:
+    """What picks the tokens of an answer."""
+    return Sampler(tokens_only(sampling), llm.config.vocab_size, llm.banned_ids,
+                   [llm.tokenizer.eos_id])
 
 
-def _messages(turn: _Turn) -> tuple[Message, Message]:
-    return Message("user", turn.question), Message("assistant", turn.answer)
+def answer(llm: LLM, take: Callable[[list[int]], Context], history: History, text: str,
+           sampler: Sampler, request: Request,
+           recorder: Recorder) -> Generator[Piece, None, None]:
+    """The answer to `text` behind a history; half a character at the end is not shown.
+
+    take  gives the context in which it is made, for a prompt
+    """
+    recorder.begin()
+    budget = history.budget(request.sampling.max_new_tokens)
+    question = history.question(text)
+    prompt, recorder.dropped = history.prompt(question, budget)
+    context = take(prompt)
+    if sampler.sampling.beam > 1:
+        tokens = _best_of_beams(llm, context, prompt, sampler.sampling, recorder)
+    else:
+        tokens = follow(context, prompt, sampler, frozenset([llm.tokenizer.eos_id]), recorder,
+                        make_room=lambda said: history.make_room(question, said, budget))
+    yield from pieces(tokens, llm.tokenizer, request.sampling.stop, recorder, half=False)
 
 
-def _texts(found: Generator[Piece, None, None]) -> Iterator[str]:
-    """What the pieces show. Closed, it closes them."""
+def _best_of_beams(llm: LLM, context: Context, prompt: list[int], sampling: SamplingConfig,
+                   recorder: Recorder) -> Generator[Token, None, None]:
+    """The tokens of the best hypothesis; the context then holds the prompt."""
+    cached = context.common(prompt)
     try:
-        for piece in found:
-            if piece.text:
-                yield piece.text
-    finally:
-        found.close()
+        context.feed(prompt, limit=recorder.limit)
+    except Cancelled:
+        return
+    best = beam_search(llm.gpt, prompt, sampling, [llm.tokenizer.eos_id], llm.banned_ids, recorder,
+                       cache=context.copy().cache)[0]
+    recorder.cached_tokens = cached
+    yield from tokens_of(best, recorder)
+
+
+def chat_stream(llm: LLM, messages: Sequence[Message | Mapping[str, Any]],
+                options: Mapping[str, Any], kept: Prefixes) -> TextStream:
+    """The answer to the last of `messages`: that of a ChatSession in which the others were said.
+
+    kept  contexts of earlier calls, among which is left that of this one
+    Errors as LLM.chat.
+    """
+    request = read_options("LLM.chat", options, DEFAULTS)
+    system, turns, question = read_turns("LLM.chat", messages, asked=True)
+    history = History(llm.tokenizer, llm.config.block_size, system, turns)
+    budget, sampler = history.budget(request.sampling.max_new_tokens), sampler_of(
+        llm, request.sampling)
+    recorder = request.recorder()
+
+    def found() -> Generator[Piece, None, None]:
+        taken: list[tuple[Context, bytes]] = []
+
+        def take(prompt: list[int]) -> Context:
+            taken.append(kept.take(llm.gpt, prompt))
+            return taken[0][0]
+
+        recorder.begin()
+        history.look_back(budget)
+        try:
+            yield from answer(llm, take, history, question or "", sampler, request, recorder)
+        finally:
+            for one in taken:
+                kept.give(one)
+
+    return TextStream(found(), recorder, request.limit)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cgpt.errors import ConfigError, expect, shown
 
@@ -85,12 +85,34 @@ class _Config:
         if not isinstance(values, Mapping):
             raise ConfigError(f"{cls.__name__}: expected the fields by name, found "
                               f"{shown(values)}")
-        known = {field.name for field in fields(cls)}
-        for name in values:
-            if name not in known:
-                raise ConfigError(
-                    f"{cls.__name__}: unknown field '{name}'; known: {', '.join(sorted(known))}")
+        _check_fields(cls, values)
         return cls(**values)
+
+    if not TYPE_CHECKING:           # type checkers know the fields themselves
+        def __new__(cls, *values: Any, **named: Any) -> Any:
+            """Raises ConfigError, before __init__ would raise TypeError, for an unknown name."""
+            _check_fields(cls, named)
+            return super().__new__(cls)
+
+
+def _check_fields(cls: type, named: Mapping[str, Any]) -> None:
+    known = sorted(field.name for field in fields(cls))
+    for name in named:
+        if name not in known:
+            raise ConfigError(f"{cls.__name__}: " + unknown_name("field", name, known))
+
+
+def unknown_name(kind: str, name: str, known: Sequence[str], meant: str | None = None) -> str:
+    """The end of a sentence about a name that nothing has: the nearest one, or all that there are.
+
+    kind   of name: "field", "option";  meant  the one that is surely meant
+    """
+    if meant is None:
+        import difflib
+
+        meant = next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.65)), None)
+    guess = f"did you mean '{meant}'?" if meant else f"known: {', '.join(known)}"
+    return f"unknown {kind} '{name}'; {guess}"
 
 
 def _check_int(owner: str, name: str, value: Any, least: int, most: int | None = None) -> int:

@@ -13,6 +13,7 @@ from cgpt.sampling import Ints, Picks
 if TYPE_CHECKING:
     from cgpt.inference import Inference
     from cgpt.kvcache import KVCache
+    from cgpt.limits import Limit
 
 
 class Context:
@@ -49,18 +50,38 @@ class Context:
         self._length = min(self._length, length)
         self.cache.truncate(min(self.cache.length, self._length))
 
-    def feed(self, ids: Sequence[int] | Ints, picks: Picks | None = None) -> Floats:
+    def common(self, ids: Sequence[int] | Ints) -> int:
+        """How many tokens of `ids`, all but the last at the most, need not be inferred."""
+        wanted = np.asarray(ids, np.int32)
+        most = min(self._length, self.cache.length, len(wanted) - 1)
+        unlike = np.flatnonzero(self._ids[:most] != wanted[:most])
+        return int(unlike[0]) if unlike.size else most
+
+    def feed(self, ids: Sequence[int] | Ints, picks: Picks | None = None,
+             limit: Limit | None = None) -> Floats:
         """Make the context hold exactly `ids` (1 to capacity); (V,) logits after the last one.
 
         picks  one token that is picked from these logits in the same call
+        limit  is looked at between parts of a long prompt; Cancelled is raised where it is reached,
+               and the context keeps what it has
         Only what is new behind the same beginning is inferred. The logits are used again by the
         next call.
         """
         wanted = np.asarray(ids, np.int32)
-        most = min(self._length, self.cache.length, len(wanted) - 1)
-        unlike = np.flatnonzero(self._ids[:most] != wanted[:most])
-        self.truncate(int(unlike[0]) if unlike.size else most)
+        self.truncate(self.common(wanted))
+        if limit is not None:
+            limit.check("prompt")
+            length = self.gpt.prefill_length
+            while len(wanted) - self._length > length:
+                self._append(wanted[self._length:self._length + length])
+                limit.check("prompt")
         return self._run(self.gpt.infer, wanted[self._length:], picks)
+
+    def _append(self, ids: Ints) -> None:
+        end = self._length + len(ids)
+        self._ids[self._length:end] = ids
+        self.gpt.prefill(ids, self.cache)
+        self._length = end
 
     def extend(self, ids: Sequence[int], picks: Picks | None = None) -> Floats:
         """Append 1 to capacity - len(self) tokens; (n, V) logits after each.
@@ -107,6 +128,7 @@ class Context:
         self._length = end
         return logits
 
-    def copy(self) -> Context:
-        """A context with a cache of its own that holds the same tokens."""
-        return Context(self.gpt, self.cache.copy(), self._ids[:self._length])
+    def copy(self, length: int | None = None) -> Context:
+        """A context with a cache of its own that holds the same tokens, or the first `length`."""
+        n = self._length if length is None else min(length, self._length)
+        return Context(self.gpt, self.cache.copy(n), self._ids[:n])

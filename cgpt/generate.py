@@ -17,15 +17,19 @@ from cgpt.batch import steps
 from cgpt.beam import Hypothesis, search
 from cgpt.context import Context
 from cgpt.errors import ConfigError, DataError
-from cgpt.sampling import Ints, Picks, Sampler, SamplingConfig, logprob
+from cgpt.limits import Cancelled, Limit
+from cgpt.options import LimitOptions, check_names
+from cgpt.results import Dropped, Noted, Recorder, Token
+from cgpt.sampling import Ints, Picks, Sampler, SamplingConfig, noted_token
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from cgpt.inference import Inference
     from cgpt.kvcache import KVCache
 
 Prompt = Sequence[int] | np.ndarray
 Rows = Sequence[Floats] | Floats       # logits (V,) each
-Token = tuple[int, float | None]        # a token and its log-probability (nats) where asked for
 
 _TOGETHER = 64      # prompts of a batch that are held at once
 _LONGEST, _SHORTEST = 3, 2              # tokens in a row by which a draft is looked up
@@ -35,33 +39,59 @@ _LONGEST, _SHORTEST = 3, 2              # tokens in a row by which a draft is lo
 def generate_tokens(gpt: Inference, ids: Sequence[int] | Ints,
                     sampling: SamplingConfig | None = None, *,
                     cache: KVCache | None = None, stop: Iterable[int] = (),
-                    banned: Iterable[int] = ()) -> Iterator[int]: ...
+                    banned: Iterable[int] = (),
+                    **options: Unpack[LimitOptions]) -> Generator[int, None, None]: ...
 
 
 @overload
 def generate_tokens(gpt: Inference, ids: Sequence[Sequence[int] | Ints],
                     sampling: SamplingConfig | None = None, *, cache: None = None,
-                    stop: Iterable[int] = (), banned: Iterable[int] = ()) -> list[list[int]]: ...
+                    stop: Iterable[int] = (), banned: Iterable[int] = (),
+                    **options: Unpack[LimitOptions]) -> list[list[int]]: ...
 
 
 def generate_tokens(gpt: Inference, ids: Any, sampling: SamplingConfig | None = None, *,
                     cache: KVCache | None = None, stop: Iterable[int] = (),
-                    banned: Iterable[int] = ()) -> Iterator[int] | list[list[int]]:
+                    banned: Iterable[int] = (),
+                    **options: Unpack[LimitOptions]
+                    ) -> Generator[int, None, None] | list[list[int]]:
     """Stream the tokens that follow `ids`; a token of `stop` ends them and is not given.
 
-    ids     (n,) at least one; of more than block_size the last block_size are used. A list of
-            such prompts, of any lengths, gives the list of their continuations at once
-    cache   holds the first cache.length of ids (a new one by default); only the rest is inferred
-    banned  ids that are never chosen
+    ids      (n,) at least one; of more than block_size the last block_size are used. A list of
+             such prompts, of any lengths, gives the list of their continuations at once
+    cache    holds the first cache.length of ids (a new one by default); only the rest is inferred
+    banned   ids that are never chosen
+    options  cancel and timeout, which end it early (see LimitOptions)
     Raises ConfigError or DataError at once, not with the first token.
     """
     sampling = SamplingConfig() if sampling is None else sampling
-    if _is_batch(ids):
-        if cache is not None:
-            raise ConfigError("generate_tokens: a cache holds one sequence, found several prompts; "
-                              "leave it out")
-        return generate_batch(gpt, ids, sampling, stop=stop, banned=banned)
-    return (token for token, _ in decode(gpt, ids, sampling, cache=cache, stop=stop, banned=banned))
+    limit = limit_of("generate_tokens", options)
+    if not _is_batch(ids):
+        return _ids_of(decode(gpt, ids, sampling, Recorder(limit), cache=cache, stop=stop,
+                              banned=banned))
+    if cache is not None:
+        raise ConfigError("generate_tokens: a cache holds one sequence, found several prompts; "
+                          "leave it out")
+    recorders = [Recorder(limit) for _ in ids]
+    return generate_batch(gpt, ids, sampling, stop=stop, banned=banned, recorders=recorders)
+
+
+def limit_of(owner: str, options: LimitOptions) -> Limit | None:
+    """What ends a call with these options early; None where nothing does.
+
+    Raises ConfigError for other options and for what cannot be one.
+    """
+    check_names(owner, options, ("cancel", "timeout"))
+    cancel, timeout = options.get("cancel"), options.get("timeout")
+    return None if cancel is None and timeout is None else Limit(owner, cancel, timeout)
+
+
+def _ids_of(tokens: Generator[Token, None, None]) -> Generator[int, None, None]:
+    try:
+        for token in tokens:
+            yield token.id
+    finally:
+        tokens.close()
 
 
 def _is_batch(ids: Any) -> bool:
@@ -71,40 +101,35 @@ def _is_batch(ids: Any) -> bool:
 
 def generate_batch(gpt: Inference, prompts: Sequence[Prompt], sampling: SamplingConfig, *,
                    stop: Iterable[int] = (), banned: Iterable[int] = (),
+                   recorders: Sequence[Recorder] = (),
                    given: Callable[[int, int], bool] | None = None) -> list[list[int]]:
     """The tokens that follow each prompt, each up to its own end; prompt i has seed + i.
 
-    given  called as given(row, token) for each token, in order within its row; True ends the row
-           after it
+    recorders  one for each prompt, with the same limit: note its tokens
+    given      called as given(row, token) for each token, in order within its row; True ends the
+               row after it
     Errors as generate_tokens, for all prompts before the first token.
     """
+    recorders = recorders or [Recorder() for _ in prompts]
     if gpt.decoder is None or sampling.beam > 1 or sampling.speculate:
-        return _one_by_one(_streams(gpt, prompts, sampling, stop=list(stop), banned=list(banned)),
-                           given)
-    found: list[list[int]] = [[] for _ in prompts]
+        streams = _streams(gpt, prompts, sampling, recorders, stop=list(stop), banned=list(banned))
+        for row, (stream, recorder) in enumerate(zip(streams, recorders, strict=True)):
+            recorder.begin()
+            for token in stream:
+                recorder.add(token)
+                if given is not None and given(row, token.id):
+                    stream.close()
+                    break
+        return [recorder.ids for recorder in recorders]
+    for recorder in recorders:
+        recorder.begin()
     ids, samplers, ends = _rows(gpt, prompts, sampling, stop, banned)
     for first in range(0, len(ids), _TOGETHER):
         part, ended = slice(first, first + _TOGETHER), set[int]()
-        for step in steps(gpt, ids[part], samplers[part], ends, ended):
-            for row, token in step:
-                found[first + row].append(token)
-                if given is not None and given(first + row, token):
-                    ended.add(row)
-    return found
-
-
-def _one_by_one(streams: Sequence[Generator[Token, None, None]],
-                given: Callable[[int, int], bool] | None) -> list[list[int]]:
-    """The tokens of each stream; see generate_batch."""
-    found: list[list[int]] = []
-    for row, stream in enumerate(streams):
-        found.append([])
-        for token, _ in stream:
-            found[row].append(token)
-            if given is not None and given(row, token):
-                stream.close()
-                break
-    return found
+        for step in steps(gpt, ids[part], samplers[part], ends, ended, recorders[part]):
+            if given is not None:
+                ended.update(row for row, token in step if given(first + row, token))
+    return [recorder.ids for recorder in recorders]
 
 
 def _rows(gpt: Inference, prompts: Iterable[Prompt], sampling: SamplingConfig,
@@ -118,25 +143,27 @@ def _rows(gpt: Inference, prompts: Iterable[Prompt], sampling: SamplingConfig,
     return ids, samplers, ends
 
 
-def stream_rows(gpt: Inference, prompts: Ints, sampling: SamplingConfig) -> Iterator[int | Ints]:
+def stream_rows(gpt: Inference, prompts: Ints, sampling: SamplingConfig,
+                limit: Limit | None = None) -> Generator[int | Ints, None, None]:
     """The tokens that follow prompts (T,) one by one, or as arrays (B,) for prompts (B, T).
 
     Row i of a batch has seed + i. Errors as generate_tokens.
     """
     if prompts.ndim != 2 or not len(prompts):
-        return (token for token, _ in decode(gpt, prompts, sampling))
+        return _ids_of(decode(gpt, prompts, sampling, Recorder(limit)))
     if gpt.decoder is None:
-        rows = [(token for token, _ in stream) for stream in _streams(gpt, prompts, sampling)]
-        return (np.array(tokens, np.int32) for tokens in zip(*rows, strict=True))
-    found = steps(gpt, *_rows(gpt, prompts, sampling), set())
+        recorders = [Recorder(limit) for _ in prompts]
+        rows = map(_ids_of, _streams(gpt, prompts, sampling, recorders))
+        return (np.array(tokens, np.int32) for tokens in zip(*rows, strict=False))
+    found = steps(gpt, *_rows(gpt, prompts, sampling), set(), limit=limit)
     return (np.array([token for _, token in step], np.int32) for step in found)
 
 
 def _streams(gpt: Inference, prompts: Iterable[Prompt], sampling: SamplingConfig,
-             **named: Any) -> list[Generator[Token, None, None]]:
+             recorders: Iterable[Recorder], **named: Any) -> list[Generator[Token, None, None]]:
     """One stream a prompt; prompt i has seed + i."""
-    return [decode(gpt, prompt, replace(sampling, seed=seed), **named)
-            for prompt, seed in zip(prompts, _seeds(sampling), strict=False)]
+    return [decode(gpt, prompt, replace(sampling, seed=seed), recorder, **named)
+            for prompt, recorder, seed in zip(prompts, recorders, _seeds(sampling), strict=False)]
 
 
 def _seeds(sampling: SamplingConfig) -> Iterator[int | None]:
@@ -144,88 +171,115 @@ def _seeds(sampling: SamplingConfig) -> Iterator[int | None]:
 
 
 def beam_search(gpt: Inference, ids: Prompt, sampling: SamplingConfig, stop: Iterable[int] = (),
-                banned: Iterable[int] = (), *, cache: KVCache | None = None) -> list[Hypothesis]:
-    """The best `sampling.beam` continuations of `ids`, best first, as (ids, score, logprobs).
+                banned: Iterable[int] = (), recorder: Recorder | None = None, *,
+                cache: KVCache | None = None) -> list[Hypothesis]:
+    """The best `sampling.beam` continuations of `ids`, best first.
 
+    recorder  notes what was fed, and ends the search where its limit is reached: what it had found
+              by then is given
     Arguments and errors as generate_tokens; neither the prompt nor the stop token is repeated.
     """
-    return search(gpt, _check_ids(gpt, ids), _without_texts(sampling), stop, banned, cache=cache)
+    return search(gpt, _check_ids(gpt, ids), _without_texts(sampling), stop, banned, recorder,
+                  cache=cache)
 
 
-def decode(gpt: Inference, ids: Prompt, sampling: SamplingConfig, *, cache: KVCache | None = None,
-           stop: Iterable[int] = (), banned: Iterable[int] = (),
-           logprobs: bool = False) -> Generator[Token, None, None]:
-    """The tokens that follow one prompt, with their log-probabilities where asked for.
+def decode(gpt: Inference, ids: Prompt, sampling: SamplingConfig,
+           recorder: Recorder | None = None, *, cache: KVCache | None = None,
+           stop: Iterable[int] = (), banned: Iterable[int] = ()) -> Generator[Token, None, None]:
+    """The tokens that follow one prompt, with what `recorder` wants to be noted of them.
 
     A log-probability is the model's own, before penalties and temperature; in a beam search it is
     the search's. Arguments and errors as generate_tokens.
     """
+    recorder = Recorder() if recorder is None else recorder
     prompt, ends = _check_ids(gpt, ids), frozenset(stop)
     sampling = _without_texts(sampling)
     sampler = Sampler(sampling, gpt.config.vocab_size, banned, ends)
     if sampling.beam > 1:
-        best = search(gpt, prompt, sampling, ends, banned, cache=cache)[0]
-        return (pair for pair in zip(best.ids, best.logprobs, strict=True))
+        return _best(gpt, prompt, sampling, recorder, ends, list(banned), cache)
     context = Context(gpt, cache, prompt)
-    return follow(context, prompt[-context.capacity:], sampler, ends, logprobs=logprobs)
+    kept = prompt[-context.capacity:]
+    recorder.dropped = Dropped(len(prompt) - len(kept))
+    return follow(context, kept, sampler, ends, recorder)
 
 
-def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: frozenset[int], *,
-           make_room: Callable[[list[int]], list[int]] | None = None,
-           logprobs: bool = False) -> Generator[Token, None, None]:
+def _best(gpt: Inference, prompt: list[int], sampling: SamplingConfig, recorder: Recorder,
+          ends: frozenset[int], banned: list[int],
+          cache: KVCache | None) -> Generator[Token, None, None]:
+    """The tokens of the best hypothesis of a beam search."""
+    recorder.begin()
+    best = search(gpt, prompt, sampling, ends, banned, recorder, cache=cache)[0]
+    yield from tokens_of(best, recorder)
+
+
+def tokens_of(best: Hypothesis, recorder: Recorder) -> Generator[Token, None, None]:
+    """The tokens that a beam search found; the recorder is told why they end."""
+    for token, value in zip(best.ids, best.logprobs, strict=True):
+        yield Token(token, value if recorder.noted else None)
+    recorder.end(best.finish_reason)
+
+
+def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: frozenset[int],
+           recorder: Recorder | None = None, *,
+           make_room: Callable[[list[int]], list[int]] | None = None
+           ) -> Generator[Token, None, None]:
     """Feed `prompt` to the context and stream what follows, up to a token of `ends`.
 
+    recorder   says what is noted of each token and what ends it early; why it ended is noted there
     make_room  called with the new tokens so far where the context is full; what it returns, which
                ends in the last of them, becomes the context. By default the last half is kept
     With `speculate`, tokens that followed the same words before are inferred along with the one
     that was picked. Every token is picked from the logits behind those that were picked before
     it, and a draft only saves passes for as long as it is what is picked: so the tokens are those
     that would be picked one by one, drawn from the same distribution with the same numbers.
-    Source: Leviathan et al. 2023, arXiv:2211.17192, for checking guesses in one pass; Saxena 2023,
-    "Prompt Lookup Decoding", for guessing by looking up.
+    Source: Leviathan et al. 2023, arXiv:2211.17192, for checking guesses in one pass.
     """
-    sampling, answer = sampler.sampling, list[int]()
-    if not sampling.max_new_tokens:
-        return
-    picks = sampler.ahead(1)
-    rows: Rows = context.feed(prompt, picks)[None]  # logits behind the last pick, and
-    row, draft = 0, list[int]()                     # behind each token of the draft
-    known = len(prompt)                             # what of the context is picked, not guessed
-    try:
-        while True:
+    recorder = Recorder() if recorder is None else recorder
+    most, answer, limit = sampler.sampling.max_new_tokens, list[int](), recorder.limit
+    recorder.begin_prompt(len(prompt), context.common(prompt))
+    if not most:
+        return recorder.end("length")
+    known = len(prompt)                 # what of the context is picked, not guessed
+    picks, row, draft = sampler.ahead(1), 0, list[int]()
+    try:    # rows: the logits behind the last pick, and behind each token of the draft
+        rows: Rows = context.feed(prompt, picks, limit)[None]
+        while limit is None or not limit.reached():
             token = sampler.pick(rows[row], context.seen(known), picks, row)
             if token in ends:
-                return
+                return recorder.end("stop")
             answer.append(token)
-            yield token, logprob(rows[row], token) if logprobs else None
-            left = sampling.max_new_tokens - len(answer)
+            yield noted_token(token, rows[row], recorder.noted)
+            left = most - len(answer)
             if not left:
-                return
+                return recorder.end("length")
             if row < len(draft) and token == draft[row]:
                 row, known = row + 1, known + 1
                 continue
             context.truncate(known)
             if known < context.capacity:
                 room = min(left, context.capacity - known)
-                rows, draft, picks = _extended(context, token, sampler, room, logprobs)
+                rows, draft, picks = _extended(context, token, sampler, room, recorder.noted)
                 row, known = 0, known + 1
             else:
                 kept = make_room(answer) if make_room else context.last_half(token)
-                picks = sampler.ahead(1)
-                rows, row, known, draft = context.feed(kept, picks)[None], 0, len(kept), []
+                recorder.later += known + 1 - len(kept)
+                picks, known = sampler.ahead(1), len(kept)
+                rows, row, draft = context.feed(kept, picks, limit)[None], 0, []
+    except Cancelled:
+        pass
     finally:
         context.truncate(known)
 
 
 def _extended(context: Context, token: int, sampler: Sampler, room: int,
-              logprobs: bool) -> tuple[Rows, list[int], Picks | None]:
+              noted: Noted) -> tuple[Rows, list[int], Picks | None]:
     """Append `token` and, as far as they are picked or guessed, those that follow: `room` at most.
 
     (logits behind each, the tokens that follow, what was picked behind each). Where nothing needs
     to be looked at in between, several are picked in one call, and the logits are the last one's.
     """
     sampling, n = sampler.sampling, min(room, context.gpt.run_length)
-    if n > 1 and not (sampling.speculate or sampler.changes or logprobs):
+    if n > 1 and not (sampling.speculate or sampler.changes or noted):
         picks = sampler.ahead(n)
         assert picks is not None
         return [context.go_on(token, picks)] * n, picks.tokens[:-1].tolist(), picks
@@ -240,6 +294,7 @@ def look_up(seen: Ints, token: int, most: int) -> list[int]:
 
     The latest earlier place of the last three tokens is taken, else of the last two; where what
     follows there reaches the end, it is repeated from there. None where there is no such place.
+    Source: Saxena 2023, "Prompt Lookup Decoding".
     """
     data = seen.tobytes() + np.int32(token).tobytes()
     for n in range(_LONGEST, _SHORTEST - 1, -1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +18,14 @@ from cgpt.kvcache import KVCache
 from cgpt.weights import StoredTensor
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgpt.options import LimitOptions
     from cgpt.sampling import Picks
 
 _RUN = 1 << 24                          # multiply-adds of a call that picks several tokens
+_PREFILL = 1 << 30                      # multiply-adds of a call for a part of a prompt
+_PASS = 64                              # rows that the decoder takes through the layers at once
 
 
 class Inference:
@@ -62,12 +67,27 @@ class Inference:
         self._append(flat, cache, logits, picks)
         return logits
 
+    def prefill(self, ids: ArrayLike, cache: KVCache) -> None:
+        """Append ids (n,) to the cache without any logits; DataError as infer."""
+        self._append(self._fresh(ids, cache), cache, cache.logits[:0], None)
+
     @cached_property
     def run_length(self) -> int:
         """Tokens that are picked in one call: a few milliseconds' work; 1 for an unknown graph."""
+        return 1 if self.decoder is None else max(1, _RUN // self._stored_size)
+
+    @cached_property
+    def prefill_length(self) -> int:
+        """Tokens of a prompt that one call takes where a caller may end it in between: some ten
+        milliseconds' work, a multiple of what passes through the layers at once. All of them for
+        a graph whose bits depend on how many there are."""
         if self.decoder is None:
-            return 1
-        return max(1, _RUN // sum(one.data.size for one in self.stored().values()))
+            return self.config.block_size
+        return _PASS * max(1, _PREFILL // (_PASS * self._stored_size))
+
+    @cached_property
+    def _stored_size(self) -> int:
+        return sum(one.data.size for one in self.stored().values())
 
     def go_on(self, ids: Ints, cache: KVCache, picks: Picks) -> Floats:
         """Append ids[0], pick what follows, append that, and so on; logits (V,) behind the last.
@@ -112,25 +132,33 @@ class Inference:
     def _tokens(self, what: str, values: ArrayLike, least: int) -> Ints:
         return int32(what, values, least, self.config.vocab_size)
 
+    def weights_mark(self) -> bytes:
+        """What is another one when the weights are others; b"" where they cannot change."""
+        return b""
+
     def generate(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
-                 top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Ints:
+                 top_k: int = 0, top_p: float = 1.0, seed: int | None = 0,
+                 **options: Unpack[LimitOptions]) -> Ints:
         """The new tokens that follow ids: (n,) int32 for ids (T,), (B, n) for ids (B, T).
 
         temperature 0 is greedy; row i of a batch is drawn with seed + i, all afresh with None.
+        options  cancel and timeout, which end it early with the tokens so far (see LimitOptions)
         Raises ConfigError or DataError for options or ids out of range.
         """
-        tokens = list(self.stream(ids, max_new_tokens, temperature, top_k, top_p, seed))
+        tokens = list(self.stream(ids, max_new_tokens, temperature, top_k, top_p, seed, **options))
         found = np.array(tokens, np.int32).reshape(len(tokens), *np.shape(ids)[:-1])
         return np.ascontiguousarray(found.T)
 
     def stream(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
-               top_k: int = 0, top_p: float = 1.0, seed: int | None = 0) -> Iterator[int | Ints]:
+               top_k: int = 0, top_p: float = 1.0, seed: int | None = 0,
+               **options: Unpack[LimitOptions]) -> Generator[int | Ints, None, None]:
         """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
-        from cgpt.generate import stream_rows
+        from cgpt.generate import limit_of, stream_rows
         from cgpt.sampling import SamplingConfig
 
         return stream_rows(self, self._tokens("ids", ids, 0), SamplingConfig(
-            temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed))
+            temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed),
+            limit_of("GPT.generate", options))
 
 
 def _too_full(n: int, cache: KVCache) -> DataError:

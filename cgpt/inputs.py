@@ -7,7 +7,7 @@ from typing import Any
 
 from cgpt.config import plain
 from cgpt.errors import DataError, shown
-from cgpt.items import Dialogue, Message, Unusable, read_item, turn_fault
+from cgpt.items import Dialogue, Message, Unusable, read_item, read_message, turn_fault
 
 
 def as_documents(owner: str, documents: Iterable[Any],
@@ -49,15 +49,30 @@ def _document(where: str, value: Any) -> str | Dialogue:
 
 
 def as_messages(owner: str, values: Sequence[Any]) -> list[Message]:
-    """Messages, each a Message or {"role", "content"}. Raises DataError naming what is neither."""
+    """Messages, each a Message or {"role", "content"} as in a row of data.
+
+    So a content may be a list of text parts, and the role "developer" is "system". Raises DataError
+    naming what is no message, or one of a tool.
+    """
     if not isinstance(values, (list, tuple)):
         raise DataError(f"{owner}: expected a list of messages, found {shown(values)}")
     found: list[Message] = []
-    for number, one in enumerate(values):
-        if isinstance(one, Mapping) and set(one) == {"role", "content"}:
-            one = Message(one["role"], one["content"])
+    for number, one in enumerate(values, 1):
+        if isinstance(one, Mapping):
+            one = _as_message(owner, dict(one), number)
         if not isinstance(one, Message):
-            raise DataError(f"{owner}: messages[{number}]: found {shown(one)}, expected a Message "
-                            "or {'role', 'content'}")
+            raise DataError(f"{owner}: messages[{number - 1}]: found {shown(one)}, expected a "
+                            "Message or {'role', 'content'}")
         found.append(one)
     return found
+
+
+def _as_message(owner: str, value: dict[str, Any], number: int) -> Message:
+    try:
+        message = read_message(value, number)
+    except Unusable as error:
+        raise DataError(f"{owner}: messages: {error}") from None
+    if message is None or any(value.get(name) for name in ("tool_calls", "function_call")):
+        raise DataError(f"{owner}: messages[{number - 1}] is of a tool or calls one, which no "
+                        "model here has learnt; leave it out")
+    return message

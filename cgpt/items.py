@@ -210,6 +210,20 @@ def _leave_out_ends(messages: list[_Turn], numbers: list[int], counts: dict[str,
         counts["unanswered"] += 1
 
 
+def read_message(entry: Any, number: int) -> Message | None:
+    """A message by itself, as a turn of a dialogue's; None for one of a tool or that calls one.
+
+    Raises Unusable, which calls it by its number.
+    """
+    turn = _message(entry, number)
+    if turn is not None and turn.role in ROLES and isinstance(turn.content, str):
+        return Message(turn.role, turn.content)
+    fault = None if turn is None else turn_fault([turn])
+    if fault is not None:
+        raise fault
+    return None
+
+
 def _message(entry: Any, number: int) -> _Turn | None:
     """A turn, spelt role/content or from/value; None for one of a tool or that calls one."""
     if not isinstance(entry, dict):

@@ -55,15 +55,30 @@ class KVCache:
         """Forget all tokens from position `length` on; what is before it is used again."""
         self.length = _check_int("KVCache.truncate", "length", length, 0, self.length)
 
-    def copy(self) -> KVCache:
-        """An independent cache with the same tokens; only the filled places are copied."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values."""
+        return int(self.all_keys.nbytes + self.all_values.nbytes)
+
+    def copy(self, length: int | None = None) -> KVCache:
+        """An independent cache with the same tokens, or the first `length` of them.
+
+        Only the places that they fill are copied.
+        """
         other = object.__new__(type(self))
-        other.__setstate__(self.__getstate__())
+        other.__setstate__(self._state(self.length if length is None else length))
         return other
+
+    def __repr__(self) -> str:
+        return f"KVCache({self.length} of {self.capacity} tokens, {self.nbytes} bytes)"
 
     def __getstate__(self) -> dict[str, Any]:
         """The filled places, as views: what pickle and copy take."""
-        filled = np.s_[..., :self.length, :]
+        return self._state(self.length)
+
+    def _state(self, length: int) -> dict[str, Any]:
+        """The first `length` places likewise."""
+        filled = np.s_[..., :length, :]
         return {"shape": self.all_keys.shape, "keys": self.keys[filled],
                 "values": self.values[filled], "logits": self.logits}
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from cgpt.arena import Floats
 from cgpt.arrays import text_list
+from cgpt.beam import Hypothesis
 from cgpt.config import MOST, GPTConfig, _check_bool, _check_choice, _check_int
 from cgpt.data import (
     Dialogue,
@@ -27,10 +28,20 @@ from cgpt.data import (
 from cgpt.errors import ConfigError, DataError, expect, shown
 from cgpt.generate import beam_search, decode, generate_batch
 from cgpt.inputs import as_documents, as_messages
+from cgpt.limits import Limit
 from cgpt.model import GPT
 from cgpt.optim import AdamW
+from cgpt.options import (
+    FurtherOptions,
+    LimitOptions,
+    SamplingOptions,
+    check_names,
+    read_options,
+)
 from cgpt.parallel import ALONE, Alone, summed_loss
-from cgpt.sampling import SamplingConfig
+from cgpt.prefixes import Prefixes
+from cgpt.results import Generation, Recorder
+from cgpt.sampling import GREEDY, SamplingConfig
 from cgpt.scoring import (
     BATCH_TOKENS,
     POOLINGS,
@@ -40,9 +51,12 @@ from cgpt.scoring import (
     stride_of,
     windows,
 )
-from cgpt.streaming import Piece, Watch, pieces, text_of
+from cgpt.streaming import Assembler, Piece, PieceStream, TextStream, pieces, stop_of, text_of
 from cgpt.template import template_of
 from cgpt.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
 
 PHASES = ("pretrain", "finetune")
 DEFAULT_PRESET = "small"
@@ -195,19 +209,19 @@ class Score:
                 f"per_token={self.per_token:.4f})")
 
 
-@dataclass(frozen=True)
-class Continuation:
-    """A text that a beam search found: its tokens, score and their log-probabilities (nats)."""
+class Continuation(Generation):
+    """A text that a beam search found, with its score; its log-probabilities are the search's."""
 
-    text: str
-    ids: list[int]
     score: float
-    logprobs: list[float]
 
+    def __new__(cls, text: str = "", score: float = 0.0, **more: Any) -> Self:
+        self = super().__new__(cls, text, **more)
+        self.score = score
+        return self
 
-def _sampling(max_new_tokens: int, temperature: float, options: dict[str, Any]) -> SamplingConfig:
-    return SamplingConfig.from_dict({"max_new_tokens": max_new_tokens, "temperature": temperature,
-                                     "top_p": 1.0, **options})
+    def to_dict(self) -> dict[str, Any]:
+        """As Generation's, and the score."""
+        return {**super().to_dict(), "score": self.score}
 
 
 class LLM:
@@ -247,6 +261,12 @@ class LLM:
         self.best_weights: np.ndarray | None = None
         self.average: np.ndarray | None = None
         self.base = ""
+        self._prefixes = Prefixes()
+
+    def __repr__(self) -> str:
+        state = self.training_state
+        trained = f", {state.phase} step {state.step}" if state.phase else ", untrained"
+        return f"LLM({self.tokenizer!r}, {self.gpt!r}{trained})"
 
     @classmethod
     def default(cls, seed: int = 0) -> LLM:
@@ -335,60 +355,129 @@ class LLM:
         specials = [i for i in self.tokenizer.special_ids if i != self.tokenizer.eos_id]
         return [*specials, *range(len(self.tokenizer), self.config.vocab_size)]
 
-    def stream(self, text: str, max_new_tokens: int = 40, temperature: float = 0.0,
-               **options: Any) -> Iterator[str]:
-        """Pieces of the text that continues `text`, whole characters only; ends at eos.
+    def stream(self, text: str, max_new_tokens: int = GREEDY.max_new_tokens,
+               temperature: float = GREEDY.temperature,
+               **options: Unpack[FurtherOptions]) -> TextStream:
+        """The text that continues `text`, as it is generated; arguments and errors as `generate`.
 
-        options  other fields of SamplingConfig; top_p is 1 where it is not given
-        Raises ConfigError at once where an option is unknown or out of range.
+        Nothing is done before the first piece is asked for. See TextStream for `result`, `read`
+        and `close`.
         """
-        sampling = _sampling(max_new_tokens, temperature, options)
-        found = self.continuation(text, sampling)
-        return (piece.text for piece in found if piece.text)
+        return TextStream(*self._continued("LLM.stream", text, GREEDY, {
+            "max_new_tokens": max_new_tokens, "temperature": temperature, **options}))
 
-    def continuation(self, text: str, sampling: SamplingConfig, *,
-                     logprobs: bool = False) -> Iterator[Piece]:
-        """The same as pieces with token ids and, where asked for, log-probabilities."""
-        tokens = decode(self.gpt, self._prompt(text), replace(sampling, stop=()),
-                        stop=[self.tokenizer.eos_id], banned=self.banned_ids, logprobs=logprobs)
-        return pieces(tokens, self.tokenizer, sampling.stop)
+    def continuation(self, text: str, sampling: SamplingConfig = GREEDY,
+                     **options: Unpack[SamplingOptions]) -> PieceStream:
+        """The same as pieces with token ids and, where asked for, log-probabilities.
+
+        sampling  what the options do not say
+        """
+        return PieceStream(*self._continued("LLM.continuation", text, sampling, options))
+
+    def _continued(self, owner: str, text: str, base: SamplingConfig, options: Mapping[str, Any]
+                   ) -> tuple[Generator[Piece, None, None], Recorder, Limit]:
+        """What a stream is made of."""
+        request = read_options(owner, options, base)
+        recorder = request.recorder()
+        tokens = decode(self.gpt, self._prompt(text), request.of_tokens, recorder,
+                        stop=[self.tokenizer.eos_id], banned=self.banned_ids)
+        found = pieces(tokens, self.tokenizer, request.sampling.stop, recorder)
+        return found, recorder, request.limit
+
+    @overload       # a str is a sequence of str too, and is one text
+    def generate(  # type: ignore[overload-overlap]
+            self, text: str, max_new_tokens: int = GREEDY.max_new_tokens,
+            temperature: float = GREEDY.temperature,
+            **options: Unpack[FurtherOptions]) -> Generation: ...
 
     @overload
-    def generate(self, text: str, max_new_tokens: int = 40, temperature: float = 0.0,
-                 **options: Any) -> str: ...
+    def generate(self, text: Sequence[str], max_new_tokens: int = GREEDY.max_new_tokens,
+                 temperature: float = GREEDY.temperature,
+                 **options: Unpack[FurtherOptions]) -> list[Generation]: ...
 
-    @overload
-    def generate(self, text: Sequence[str], max_new_tokens: int = 40, temperature: float = 0.0,
-                 **options: Any) -> list[str]: ...
-
-    def generate(self, text: str | Sequence[str], max_new_tokens: int = 40,
-                 temperature: float = 0.0, **options: Any) -> str | list[str]:
+    def generate(self, text: str | Sequence[str], max_new_tokens: int = GREEDY.max_new_tokens,
+                 temperature: float = GREEDY.temperature,
+                 **options: Unpack[FurtherOptions]) -> Generation | list[Generation]:
         """The text that continues `text` (which is not repeated), up to eos; greedy by default.
 
         text     a list of texts gives the list of their continuations; text i has seed + i
-        options  other fields of SamplingConfig; top_p is 1 where it is not given
-        Raises ConfigError where an option is unknown or out of range.
+        options  see SamplingOptions: the other fields of SamplingConfig; logprobs and top_logprobs;
+                 cancel and timeout, which end it with what there is (finish_reason "cancelled")
+        A Generation is a str that also has ids, finish_reason, usage and more. Of a text that is
+        longer than the context its end is seen, which `dropped` tells.
+        Raises ConfigError where an option is unknown, naming the nearest, or out of range.
         """
+        values: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature,
+                                  **options}
         if isinstance(text, str):
-            return "".join(self.stream(text, max_new_tokens, temperature, **options))
-        sampling = _sampling(max_new_tokens, temperature, options)
-        prompts = [self._prompt(one) for one in text]
-        watches = [Watch(self.tokenizer, sampling.stop) for _ in prompts]
-        rows = generate_batch(self.gpt, prompts, replace(sampling, stop=()),
-                              stop=[self.tokenizer.eos_id], banned=self.banned_ids,
-                              given=(lambda row, token: watches[row].stopped_by(token))
-                              if sampling.stop else None)
-        return [text_of(row, self.tokenizer, sampling.stop) for row in rows]
+            return TextStream(*self._continued("LLM.generate", text, GREEDY, values)).read()
+        request = read_options("LLM.generate", values, GREEDY)
+        stop = request.sampling.stop
+        prompts = [self._prompt(one) for one in text_list("LLM.generate", text)]
+        recorders = [request.recorder() for _ in prompts]
+        texts = [Assembler(self.tokenizer, stop) for _ in prompts]
 
-    def beam_search(self, text: str, sampling: SamplingConfig) -> list[Continuation]:
+        def given(row: int, token: int) -> bool:
+            texts[row].push(token)
+            if texts[row].stop is not None:
+                recorders[row].end("stop", texts[row].stop)
+            return texts[row].stop is not None
+
+        rows = generate_batch(self.gpt, prompts, request.of_tokens, stop=[self.tokenizer.eos_id],
+                              banned=self.banned_ids, recorders=recorders,
+                              given=given if stop else None)
+        return [recorder.result(text_of(row, self.tokenizer, stop))
+                for row, recorder in zip(rows, recorders, strict=True)]
+
+    def chat(self, messages: Sequence[Message | Mapping[str, Any]],
+             **options: Unpack[SamplingOptions]) -> Generation:
+        """The answer to the last of `messages`, which is the user's.
+
+        messages  [system] user assistant ... user, each {"role", "content"} or a Message; the role
+                  "developer" counts as "system", a content may be a list of text parts
+        options   see SamplingOptions; those of SamplingConfig have its defaults
+        Nothing is remembered: each call brings the whole dialogue, and gets what a ChatSession
+        would answer in which it was said. What has a beginning in common with an earlier call is
+        not computed anew. Turns that the context has no room for are left out, the oldest first;
+        `dropped` of the answer tells.
+        Raises DataError naming the message that is wrong, ConfigError for an option that is unknown
+        or out of range, or a system message that leaves too little room. Any number of threads
+        may call it at once.
+        """
+        return self.chat_stream(messages, **options).read()
+
+    def chat_stream(self, messages: Sequence[Message | Mapping[str, Any]],
+                    **options: Unpack[SamplingOptions]) -> TextStream:
+        """The same answer as it is generated; see TextStream for `result`, `read` and `close`."""
+        from cgpt.chat import chat_stream
+
+        return chat_stream(self, messages, options, self._prefixes)
+
+    def beam_search(self, text: str, sampling: SamplingConfig,
+                    **options: Unpack[LimitOptions]) -> list[Continuation]:
         """The `sampling.beam` best continuations of `text`, best first, without `text` itself.
 
+        options  cancel and timeout, which end it with what it has found by then
         A stop string cuts a text and leaves its score, which is that of all its tokens.
         """
-        found = beam_search(self.gpt, self._prompt(text), replace(sampling, stop=()),
-                            [self.tokenizer.eos_id], self.banned_ids)
-        return [Continuation(text_of(one.ids, self.tokenizer, sampling.stop), *one)
-                for one in found]
+        check_names("LLM.beam_search", options, ("cancel", "timeout"))
+        request = read_options("LLM.beam_search", {"logprobs": True, **options}, sampling)
+        recorder = request.recorder()
+        recorder.begin()
+        found = beam_search(self.gpt, self._prompt(text), request.of_tokens,
+                            [self.tokenizer.eos_id], self.banned_ids, recorder)
+        return [self._continuation(one, recorder, sampling.stop) for one in found]
+
+    def _continuation(self, found: Hypothesis, recorder: Recorder,
+                      stop: Sequence[str]) -> Continuation:
+        """What a beam search found as a text; the recorder is that of the search."""
+        text = text_of(found.ids, self.tokenizer, stop)
+        ended_by = stop_of(found.ids, self.tokenizer, stop)
+        same = vars(recorder.result(""))
+        usage = replace(same["usage"], completion_tokens=len(found.ids))
+        return Continuation(text, found.score, **{
+            **same, "ids": found.ids, "logprobs": found.logprobs, "usage": usage, "stop": ended_by,
+            "finish_reason": found.finish_reason if ended_by is None else "stop"})
 
     def _prompt(self, text: str) -> list[int]:
         return [*template_of(self.tokenizer).start, *self.tokenizer.encode(text)]

@@ -448,6 +448,10 @@ class GPT(Inference):
 
     # Inference (the rest of it in inference.py)
 
+    def weights_mark(self) -> bytes:
+        """As Inference's: of all weights, whoever wrote them."""
+        return self.arena.mark()
+
     def stored(self) -> dict[str, StoredTensor]:
         """Every parameter by name, as views into the arena."""
         return {name: StoredTensor(value) for name, value in self.parameters().items()}

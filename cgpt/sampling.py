@@ -22,6 +22,7 @@ from cgpt import kernels as K
 from cgpt.arena import Floats
 from cgpt.config import _check_float, _check_int, _Config
 from cgpt.errors import CgptError, ConfigError
+from cgpt.results import Noted, Token, TopLogprob
 
 Ints = NDArray[np.int32]
 
@@ -35,6 +36,11 @@ _STEP = 0x9E3779B97F4A7C15             # 2^64 / golden ratio, odd
 @dataclass(frozen=True)
 class SamplingConfig(_Config):
     """How the next token is chosen; the module's head gives the order in which options act.
+
+    The defaults here are those of everything that generates text: LLM.generate, stream, chat and
+    beam_search, ChatSession, `cgpt chat` and `cgpt generate`. One thing differs: LLM.generate and
+    LLM.stream have temperature 0, so that a plain continuation is the same each time.
+    (GPT.generate and GPT.stream, which know tokens only, have what their signature says.)
 
     temperature         divides the logits; 0 takes the likeliest token (greedy)
     top_k               only the k likeliest tokens; 0 for all
@@ -121,6 +127,10 @@ def _stop_texts(owner: str, value: Any) -> tuple[str, ...]:
         raise ConfigError(f"{owner}: stop must be a list of texts that are not empty, found "
                           f"{value!r:.100}")
     return tuple(texts)
+
+
+DEFAULTS = SamplingConfig()
+GREEDY = SamplingConfig(temperature=0.0)        # of a plain continuation
 
 
 class Uniforms:
@@ -303,6 +313,21 @@ def logprob(logits: Floats, token: int) -> float:
     loss = np.empty(1, np.float32)
     K.cross_entropy(logits.reshape(1, -1), np.array([token], np.int32), loss, 1.0, False)
     return -float(loss[0])
+
+
+def likeliest(logits: Floats, n: int) -> tuple[TopLogprob, ...]:
+    """The n likeliest tokens by float32 logits (V,), likeliest first, the lower id at a tie."""
+    n = min(n, len(logits))
+    ids, logprobs = np.empty(n, np.int32), np.empty(n, np.float32)
+    found = K.largest(logits, ids, logprobs)
+    return tuple(map(TopLogprob, ids[:found].tolist(), logprobs[:found].tolist()))
+
+
+def noted_token(token: int, logits: Floats, noted: Noted) -> Token:
+    """A token picked from float32 logits (V,), with what is to be noted of it."""
+    if not noted:
+        return Token(token)
+    return Token(token, logprob(logits, token), likeliest(logits, noted.top) if noted.top else ())
 
 
 def _check_named(what: str, ids: Iterable[int], vocab_size: int) -> NDArray[np.int64]:

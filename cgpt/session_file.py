@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,26 @@ class Saved:
     messages: list[Message]
 
 
+def values_of(saved: Saved) -> dict[str, Any]:
+    """What the file holds, JSON-ready."""
+    return {"format": FORMAT, "version": VERSION, "system": saved.system,
+            "sampling": saved.sampling.to_dict(), "drawn": saved.drawn,
+            "messages": [{"role": one.role, "content": str(one.content)}
+                         for one in saved.messages]}
+
+
+def saved_of(values: Mapping[str, Any]) -> Saved:
+    """The reverse of `values_of`. Raises DataError with what is wrong."""
+    try:
+        return _checked(values)
+    except (ValueError, ConfigError) as error:
+        raise DataError(f"ChatSession.from_dict: not a session as to_dict gives it ({error}); give "
+                        "what it gave") from None
+
+
 def write_session(path: str | os.PathLike[str], saved: Saved) -> Path:
     """Returns the path. Raises CheckpointError (code "write") with the reason."""
-    values = {"format": FORMAT, "version": VERSION, "system": saved.system,
-              "sampling": saved.sampling.to_dict(), "drawn": saved.drawn,
-              "messages": [{"role": one.role, "content": one.content} for one in saved.messages]}
-    text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
+    text = json.dumps(values_of(saved), ensure_ascii=False, indent=1) + "\n"
     data = utf8(text)
 
     def write(out: Output) -> None:
@@ -77,8 +92,12 @@ def _parse(data: bytes) -> Saved:
     """Raises ValueError with the reason, or ConfigError for the sampling."""
     if len(data) > _MOST_BYTES:
         raise ValueError(f"more than {_MOST_BYTES} bytes")
-    values = json.loads(data.decode("utf-8-sig", "surrogatepass"))
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    return _checked(json.loads(data.decode("utf-8-sig", "surrogatepass")))
+
+
+def _checked(values: Any) -> Saved:
+    """Raises ValueError with the reason, or ConfigError for the sampling."""
+    if not isinstance(values, Mapping) or values.get("format") != FORMAT:
         raise ValueError(f'no "format": "{FORMAT}" in it')
     if values.get("version") != VERSION:
         raise ValueError(f"its version is {values.get('version')!r:.40}, this release reads "
@@ -90,7 +109,7 @@ def _parse(data: bytes) -> Saved:
         raise ValueError("system must be a string or null")
     if isinstance(drawn, bool) or not isinstance(drawn, int) or not 0 <= drawn < 1 << 63:
         raise ValueError(f"drawn must be a whole number from 0 on, found {drawn!r:.40}")
-    if not isinstance(sampling, dict):
+    if not isinstance(sampling, Mapping):
         raise ValueError("sampling must be an object")
     return Saved(system, SamplingConfig.from_dict(sampling), drawn, _messages(values["messages"]))
 

@@ -57,6 +57,10 @@ class StoredGPT(GPT):
         return NoArena(f"arena: this model's weights are {self.form}, which cannot be "
                        "changed; load it with weights=\"float32\"")
 
+    def weights_mark(self) -> bytes:
+        """b"": what is stored does not change."""
+        return b""
+
     @property
     def n_parameters(self) -> int:
         """Number of learned values."""

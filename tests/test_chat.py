@@ -76,7 +76,7 @@ def test_oldest_turns_are_dropped_and_the_system_message_is_kept(llm, monkeypatc
     tokenizer = llm.tokenizer
     text = tokenizer.decode(session._context.ids)
     assert session._context.ids[:2] == [tokenizer.bos_id, tokenizer.system_id]
-    kept = session.history[2 * session._first:]
+    kept = session.history[2 * session._history.first:]
     assert 0 < len(kept) < 24 and kept[0].role == "user"
     assert text.startswith("谢谢" + kept[0].content)
 
@@ -122,7 +122,7 @@ def test_an_answer_longer_than_the_context_goes_on():
                                               repetition_penalty=1.1,
                                               logit_bias={llm.tokenizer.eos_id: -99}))
     list(session.reply("你好"))
-    tokens = [token for token, _ in session._tokens("长江有多长", False)]
+    tokens = [token for piece in session.stream("长江有多长") for token in piece.ids]
     assert len(tokens) == 200
     assert session.context_tokens <= 32
     ids = session._context.ids
@@ -191,7 +191,7 @@ def test_ctrl_c_inside_the_model_leaves_a_consistent_session(llm, monkeypatch, c
         [FACTS[0][0], "".join(given)] if given else [])
     monkeypatch.undo()
     other = ChatSession(llm, GREEDY)
-    other._turns = [*session._turns]
+    other._history.turns = [*session._history.turns]
     assert "".join(session.reply("天空是什么颜色")) == "".join(other.reply("天空是什么颜色"))
 
 

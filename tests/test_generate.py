@@ -215,7 +215,7 @@ def test_beam_is_at_least_as_likely_as_greedy_and_scores_are_true(gpt):
     found = beam_search(gpt, PROMPT, sampling)
     assert len(found) == 4 and len({tuple(one.ids) for one in found}) == 4
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
-    for tokens, value, logprobs in found:
+    for tokens, value, logprobs, _ in found:
         assert value == pytest.approx(score(gpt, tokens, None, []), abs=1e-4)
         assert sum(logprobs) / 8 == pytest.approx(value, abs=1e-6)
     assert found[0].score >= score(gpt, greedy, None, []) - 1e-4
@@ -229,7 +229,8 @@ def test_beam_search_goes_on_behind_a_full_context(gpt):
 
 def test_no_tokens_wanted_none_given(gpt):
     assert list(generate_tokens(gpt, PROMPT, SamplingConfig(max_new_tokens=0))) == []
-    assert beam_search(gpt, PROMPT, SamplingConfig(max_new_tokens=0, beam=2)) == [([], 0.0, [])]
+    found = beam_search(gpt, PROMPT, SamplingConfig(max_new_tokens=0, beam=2))
+    assert found == [([], 0.0, [], "length")]
 
 
 @pytest.mark.parametrize(("name", "value"), [

@@ -31,11 +31,13 @@ FLOORS = [
     ["evaluate", "answers"],
     ["graphs"],
     ["llm"],
+    ["history", "prefixes"],
     ["mpi"],
     ["parallel"],
     ["generate"],
     ["beam"], ["branches"], ["batch"], ["scoring"],
     ["context"],
+    ["options"],
     ["sampling", "streaming"],
     ["epochs"],
     ["documents"],
@@ -49,6 +51,8 @@ FLOORS = [
     ["items", "invalid_rows", "data_files"],
     ["template"],
     ["rust_tokenizer"],
+    ["results"],
+    ["limits"],
     ["tokenizer", "optimizers"],
     ["bpe", "lora", "muon"],
     ["vocabulary", "optim", "schedules"],
@@ -69,8 +73,9 @@ FLOORS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Imported late, inside a function, as a convenience for users; nothing below depends on it.
-ALLOWED = {("inference", "generate"), ("inference", "sampling"), ("model", "inspection"),
-           ("llm", "checkpoint"), ("llm", "evaluate"), ("tokenizer", "checkpoint")}
+ALLOWED = {("llm", "chat"), ("inference", "generate"), ("inference", "sampling"),
+           ("model", "inspection"), ("llm", "checkpoint"), ("llm", "evaluate"),
+           ("tokenizer", "checkpoint")}
 HOMES = {"click": {"cli"}, "rich": {"cli"}, "jieba": {"vocabulary"}, "tomllib": {"cli"}}
 
 

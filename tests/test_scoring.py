@@ -194,7 +194,7 @@ def test_a_prompt_longer_than_the_context() -> None:
     (3, None, "a list of texts, found 3"), (["山", 3], None, r"texts\[1\], found 3"),
     (["山"], ["水", "火"], "2 prompts for 1 texts"), ("山", 3.5, "list of messages, found 3.5"),
     ([("山", "水")], "火", "leave prompt out"), ([("山", None)], None, r"texts\[0\], found None"),
-    ("山", [{"role": "user"}], r"messages\[0\]"), (b"x", None, "a list of texts"),
+    ("山", [{"role": "user"}], "message 1 has the keys 'role'"), (b"x", None, "a list of texts"),
     ("山", [Message("assistant", "水")], "from the")])
 def test_what_cannot_be_scored_is_told(text: Any, prompt: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):

@@ -92,12 +92,12 @@ def test_an_edit_without_an_answer_brings_the_turns_back(llm, monkeypatch):
 def test_an_edit_far_back_sees_what_stood_before_it(llm):
     session = ChatSession(llm, GREEDY)
     say(session, *[i % 6 for i in range(14)])
-    assert session._first > 8
+    assert session._history.first > 8
     "".join(session.edit(6, FACTS[3][0]))
     ids = session._context.ids
-    assert session._first < 6 and len(ids) <= 96
+    assert session._history.first < 6 and len(ids) <= 96
     assert len(session.history) == 14 and session.history[12].content == FACTS[3][0]
-    seen = [one.content for one in session.history[2 * session._first:]]
+    seen = [one.content for one in session.history[2 * session._history.first:]]
     assert llm.tokenizer.decode(ids) == "".join(seen)
 
 
@@ -173,7 +173,7 @@ def test_a_saved_session_goes_on_to_the_token(llm, tmp_path):
     assert again.sampling == DRAWN
     other = ChatSession.load(llm, path, GREEDY)
     assert other.sampling == GREEDY and other.history == session.history
-    session._first = again._first           # a loaded one has looked back as far as it may
+    session._history.first = again._history.first
     assert say(again, 2, 3) == say(session, 2, 3)
 
 
@@ -264,7 +264,7 @@ def test_two_thousand_turns_take_no_more_memory():
     assert session._context.cache is cache and cache.capacity == 48
     assert session.context_tokens <= 48 and session.turns > 1500
     # the tokens of turns that have left the context are not kept
-    assert sum(turn.ids is not None for turn in session._turns) < 10
+    assert sum(turn.ids is not None for turn in session._history.turns) < 10
 
 
 # what a model thinks of a text

@@ -21,6 +21,7 @@ from cgpt.generate import (
     generate_tokens,
     look_up,
 )
+from cgpt.results import Noted, Recorder
 from cgpt.sampling import Sampler, SamplingConfig
 
 
@@ -120,11 +121,12 @@ def test_log_probabilities_are_the_models_own(llm):
         sampling = SamplingConfig(temperature=0.7, seed=1, repetition_penalty=1.3,
                                   max_new_tokens=30, speculate=speculate)
         whole = list(ids)
-        for token, value in decode(llm.gpt, ids, sampling, banned=llm.banned_ids, logprobs=True):
+        for token, value, _ in decode(llm.gpt, ids, sampling, Recorder(noted=Noted(True)),
+                                      banned=llm.banned_ids):
             expected = log_softmax(llm.gpt.logits([whole])[0, -1])[token]
             assert value == pytest.approx(expected, abs=1e-4)   # the cache's logits are so near
             whole.append(token)
-        assert all(value is None for _, value in decode(llm.gpt, ids, sampling))
+        assert all(value is None for _, value, _ in decode(llm.gpt, ids, sampling))
 
 
 def test_a_chat_with_speculation_says_the_same(llm):

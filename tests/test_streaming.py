@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_llm import small_llm, small_tokenizer
 
+from cgpt.results import Token
 from cgpt.sampling import SamplingConfig
-from cgpt.streaming import Piece, StopFilter, Watch, pieces, text_of
+from cgpt.streaming import Assembler, Piece, StopFilter, pieces, text_of
 from cgpt.tokenizer import FIRST_WORD, SPECIAL_TOKENS
 
 TOKENIZER = small_tokenizer()
@@ -34,13 +35,12 @@ def test_what_is_shown_is_the_text_up_to_the_first_stop_string(parts, stop):
     for part in parts:
         shown += texts.push(part)
         # at every moment: a beginning of the result, and all that no stop string can still take
-        assert cut("".join(parts), stop).startswith(shown) or not texts.stopped
-        if texts.stopped:
+        assert cut("".join(parts), stop).startswith(shown)
+        if texts.stop is not None:
             break
     shown += texts.end()
     whole = "".join(parts)
-    if all(len(part) < 2 for part in parts):
-        assert shown == cut(whole, stop)
+    assert shown == cut(whole, stop)
     assert not any(one in shown for one in stop)
     assert whole.startswith(shown)
 
@@ -52,7 +52,7 @@ def test_nothing_is_held_back_that_can_be_shown(text, stop):
     texts, shown = StopFilter(stop), ""
     for i, char in enumerate(text):
         shown += texts.push(char)
-        if texts.stopped:
+        if texts.stop is not None:
             break
         held = text[len(shown):i + 1]
         assert not held or any(one.startswith(held) for one in stop)
@@ -63,7 +63,7 @@ def tokens_of(text: str) -> list[int]:
 
 
 def streamed(ids: list[int], stop: tuple[str, ...] = (), half: bool = True) -> list[Piece]:
-    return list(pieces(((token, -0.5) for token in ids), TOKENIZER, stop, half=half))
+    return list(pieces((Token(token, -0.5) for token in ids), TOKENIZER, stop, half=half))
 
 
 def test_pieces_carry_all_tokens_and_their_log_probabilities():
@@ -92,8 +92,9 @@ def test_a_stop_string_may_be_part_of_a_token_or_of_several():
     assert len(ids) == 3
     assert text_of(ids, words, ("好",)) == "长你"
     assert text_of(ids, words, ("吗江",)) == "长你好"
-    watch = Watch(words, ("吗江",))
-    assert [watch.stopped_by(token) for token in ids] == [False, False, True]
+    text = Assembler(words, ("吗江",))
+    assert [(text.push(token), text.stop) for token in ids] == [
+        ("长", None), ("你好", None), ("", "吗江")]
 
 
 def test_half_a_character_at_the_end():
@@ -110,8 +111,8 @@ def test_a_lone_surrogate_is_shown_as_what_can_be_encoded():
     assert tokenizer.decode(ids) == "你\udf1d好"
     assert text_of(ids, tokenizer, ()) == "你\ufffd好"
     assert text_of(ids, tokenizer, ("\ufffd",)) == "你"
-    watch = Watch(tokenizer, ("\ufffd",))
-    assert [watch.stopped_by(token) for token in ids[:-1]] == [False, False, False, True]
+    text = Assembler(tokenizer, ("\ufffd",))
+    assert [(text.push(token), text.stop)[1] for token in ids[:-1]] == [None] * 3 + ["\ufffd"]
 
 
 def test_the_tokens_are_closed_with_the_pieces():
@@ -120,7 +121,7 @@ def test_the_tokens_are_closed_with_the_pieces():
     def endless():
         try:
             while True:
-                yield tokens_of("长")[0], None
+                yield Token(tokens_of("长")[0])
         finally:
             closed.append(True)
 
@@ -145,6 +146,6 @@ def test_generated_text_ends_before_a_stop_string(options):
         found = list(llm.stream("长江", max_new_tokens=30, stop=[stop, "xyz"], **options))
         assert "".join(found) == text[:at] == llm.generate("长江", 30, stop=stop, **options)
     ids = [token for piece in llm.continuation("长江", SamplingConfig(
-        **{"max_new_tokens": 30, "top_p": 1.0, **options, "stop": [text[4]]}))
+        **{"max_new_tokens": 30, **options, "stop": [text[4]]}))
         for token in piece.ids]
     assert llm.tokenizer.decode(ids) == text[:text.index(text[4]) + 1]

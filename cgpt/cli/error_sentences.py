@@ -10,6 +10,7 @@ from cgpt.cli.error_adapters import ADAPTER_SENTENCES
 from cgpt.cli.error_data import DATA_SENTENCES
 from cgpt.cli.error_models import MODEL_SENTENCES
 from cgpt.cli.error_parallel import PARALLEL_SENTENCES
+from cgpt.cli.error_talk import TALK_SENTENCES
 from cgpt.cli.view_errors import VIEW_ERRORS
 
 SENTENCES: dict[str, str] = {
@@ -17,6 +18,7 @@ SENTENCES: dict[str, str] = {
     **DATA_SENTENCES,
     **MODEL_SENTENCES,
     **PARALLEL_SENTENCES,
+    **TALK_SENTENCES,
     **VIEW_ERRORS,
     # checkpoint: the sentences of failures.py, their parts lie in error_parts.py
     "{path} is damaged: found {found}, expected {expected}; restore a copy of the file or load an "

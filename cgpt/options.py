@@ -1,0 +1,139 @@
+"""What a call that generates takes by keyword: fields of SamplingConfig, and what goes beyond."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict
+
+from cgpt.config import _check_int, unknown_name
+from cgpt.errors import ConfigError
+from cgpt.limits import CancelToken, Limit
+from cgpt.results import Noted, Recorder
+from cgpt.sampling import SamplingConfig
+
+MOST_ALTERNATIVES = 1000
+
+# The names that other libraries have for these options.
+_ELSEWHERE = {
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_length", "n_predict",
+                     "num_predict"), "max_new_tokens"),
+    **dict.fromkeys(("stop_sequences", "stop_strings", "stop_words"), "stop"),
+    **dict.fromkeys(("num_beams", "n_beams", "beam_size"), "beam"),
+    **dict.fromkeys(("repeat_penalty", "penalty_repeat"), "repetition_penalty"),
+    **dict.fromkeys(("no_repeat_ngram_size",), "no_repeat_ngram"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    **dict.fromkeys(("deadline", "time_limit"), "timeout"),
+    **dict.fromkeys(("n_probs", "num_logprobs"), "top_logprobs"),
+}
+
+
+class LimitOptions(TypedDict, total=False):
+    """What ends a call early.
+
+    cancel   whatever has is_set(), such as a threading.Event: once it is set, the call ends within
+             one decode call
+    timeout  seconds after which it ends likewise
+    """
+
+    cancel: CancelToken | None
+    timeout: float | None
+
+
+class FurtherOptions(LimitOptions, total=False):
+    """SamplingOptions without max_new_tokens and temperature."""
+
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    seed: int | None
+    beam: int
+    min_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    no_repeat_ngram: int
+    logit_bias: Mapping[int, float] | Sequence[tuple[int, float]]
+    stop: str | Sequence[str]
+    length_penalty: float
+    speculate: int
+    logprobs: bool
+    top_logprobs: int
+
+
+class SamplingOptions(FurtherOptions, total=False):
+    """What everything that generates text takes by keyword.
+
+    The fields of SamplingConfig, whose defaults they have, and
+    cancel, timeout  as of LimitOptions
+    logprobs         whether the result has the log-probability of each token
+    top_logprobs     how many of the likeliest tokens it has at each place; implies logprobs
+    """
+
+    max_new_tokens: int
+    temperature: float
+
+
+_SAMPLING = frozenset(one.name for one in fields(SamplingConfig))
+KNOWN = (*(one.name for one in fields(SamplingConfig)), "cancel", "timeout", "logprobs",
+         "top_logprobs")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of one call, checked.
+
+    sampling  of the text
+    of_tokens the same without stop strings
+    limit     what ends the call early
+    noted     what is noted of each token
+    """
+
+    sampling: SamplingConfig
+    limit: Limit
+    noted: Noted
+
+    @property
+    def of_tokens(self) -> SamplingConfig:
+        """See above."""
+        return tokens_only(self.sampling)
+
+    def recorder(self) -> Recorder:
+        """A new one, of one text."""
+        return Recorder(self.limit, self.noted)
+
+
+def tokens_only(sampling: SamplingConfig) -> SamplingConfig:
+    """The same without stop strings, which tokens alone do not have."""
+    return replace(sampling, stop=()) if sampling.stop else sampling
+
+
+def read_options(owner: str, options: Mapping[str, Any], base: SamplingConfig) -> Request:
+    """The options that a caller gave by keyword; `base` has what he did not.
+
+    Raises ConfigError where one is unknown, naming the nearest, or out of range.
+    """
+    check_names(owner, options)
+    changes = {name: value for name, value in options.items() if name in _SAMPLING}
+    sampling = replace(base, **changes) if changes else base
+    logprobs, top = options.get("logprobs", False), options.get("top_logprobs", 0)
+    if not isinstance(logprobs, bool):
+        raise ConfigError(f"{owner}: logprobs must be true or false, found {logprobs!r:.60}; give "
+                          "the number of alternatives by top_logprobs")
+    _check_int(owner, "top_logprobs", top, 0, MOST_ALTERNATIVES)
+    if top and sampling.beam > 1:
+        raise ConfigError(f"{owner}: a beam search has no top_logprobs, found top_logprobs={top} "
+                          f"and beam={sampling.beam}; set one of them to its default")
+    limit = Limit(owner, options.get("cancel"), options.get("timeout"))
+    return Request(sampling, limit, Noted(logprobs, top))
+
+
+def check_names(owner: str, options: Mapping[str, Any], known: Sequence[str] = KNOWN) -> None:
+    """Raises ConfigError for the first name that is not known, with the one that was meant."""
+    for name in options:
+        if name not in known:
+            if name == "stream":
+                raise ConfigError(f"{owner}: there is no option 'stream'; the methods stream and "
+                                  "chat_stream give a text as it is generated")
+            meant = _ELSEWHERE.get(name)
+            raise ConfigError(f"{owner}: " + unknown_name(
+                "option", name, known, meant if meant in known else None))
