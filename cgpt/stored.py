@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from cgpt.arena import Floats, ParameterArena, aligned, arena_size, read_only
 from cgpt.arrays import Ints
-from cgpt.config import FORMS, GPTConfig
-from cgpt.errors import ConfigError
+from cgpt.config import FORMS, GPTConfig, plain
+from cgpt.errors import ConfigError, shown
 from cgpt.kvcache import new_caches
 from cgpt.layers import Step
 from cgpt.model import GPT
@@ -136,8 +136,10 @@ def with_weights(gpt: GPT, form: str, group: int = 64) -> GPT:
     form   "float32", "float16" or "int8"; group (32 or 64) int8 weights share a scale
     Raises ConfigError for another form or group, or where the weights do not fit the form.
     """
-    if form not in FORMS or group not in GROUPS:
-        raise ConfigError(f"weights: found form {form!r} in groups of {group!r}; known: "
+    form, group = plain(form), plain(group)
+    if not isinstance(form, str) or form not in FORMS or type(group) is not int \
+            or group not in GROUPS:
+        raise ConfigError(f"weights: found form {shown(form)} in groups of {shown(group)}; known: "
                           f"{', '.join(FORMS)}, int8 in groups of 32 or 64")
     if form == form_in_use(gpt):
         return gpt

@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 
 import cgpt
 from cgpt.answers import Answer, accuracy, answer
+from cgpt.checkpoint import save_model_binary, save_model_json
 from cgpt.errors import CgptError
 from cgpt.evaluate import difference, evaluate, score_documents, total_of
 from cgpt.llm import LLM
@@ -243,3 +245,43 @@ def stepping(kind: Any) -> Callable[..., Any]:
 def test_wrong_arguments_are_refused(name: str) -> None:
     assert not faults_of(CASES[name])
 
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    save_model_binary(small_llm(), folder / "m.bin")
+    save_model_json(small_llm(), folder / "m.json")
+    (folder / "a.txt").write_text("山水\n", "utf-8")
+    small_tokenizer().save(folder / "t.json")
+    adapted = cgpt.load(folder / "m.bin")
+    config = cgpt.TrainConfig(epochs=1, warmup=0, lora_rank=1)
+    cgpt.Trainer(adapted, config, "finetune").fit(DIALOGUES)
+    save_model_binary(adapted, folder / "a.bin")
+    return folder
+
+
+LOADING = {"training": FLAGS, "progress": OPTIONAL, "weights": OPTIONAL}
+
+
+@pytest.mark.parametrize(("make", "good", "takes"), [
+    (lambda f: cgpt.load, lambda f: {"source": f / "m.bin"}, LOADING),
+    (lambda f: cgpt.load_model_auto, lambda f: {"path": f / "m.bin"}, LOADING),
+    (lambda f: cgpt.load_model_binary, lambda f: {"path": f / "m.bin"}, LOADING),
+    (lambda f: cgpt.load_model_json, lambda f: {"path": f / "m.json"}, LOADING),
+    (lambda f: cgpt.save_model_binary, lambda f: {"llm": small_llm(), "path": f / "n.bin"},
+     {"path": {"x"}, "optimizer": FLAGS, "weights": OPTIONAL}),
+    (lambda f: cgpt.save_model_json, lambda f: {"llm": small_llm(), "path": f / "n.json"},
+     {"path": {"x"}, "optimizer": FLAGS}),
+    (lambda f: cgpt.load_with_adapter, lambda f: {"model": f / "m.bin", "adapter": f / "a.bin"},
+     {"training": FLAGS}),
+    (lambda f: cgpt.read_corpus, lambda f: {"paths": [f / "a.txt"]},
+     {"unique": FLAGS, "skip_invalid": FLAGS, "as_text": {"True", "x", "[]"}}),
+    (lambda f: cgpt.Tokenizer.load, lambda f: {"path": f / "t.json"}, {}),
+    (lambda f: small_tokenizer().save, lambda f: {"path": f / "v.json"}, {"path": {"x"}})],
+    ids=["load", "load_model_auto", "load_model_binary", "load_model_json", "save_model_binary",
+         "save_model_json", "load_with_adapter", "read_corpus", "Tokenizer.load", "Tokenizer.save"])
+def test_wrong_arguments_of_what_reads_and_writes(
+        make: Any, good: Any, takes: dict[str, set[str]], files: Path,
+        monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not faults_of(Case(lambda: make(files), lambda: good(files), takes))

@@ -41,7 +41,8 @@ from cgpt.checkpoint.streams import (
     write_all,
 )
 from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
-from cgpt.errors import ConfigError, expect
+from cgpt.config import _check_bool, plain
+from cgpt.errors import ConfigError, expect, expect_function, shown
 from cgpt.llm import LLM
 from cgpt.model import GPT
 from cgpt.stored import form_in_use, with_weights
@@ -86,6 +87,7 @@ def save_model_binary(llm: LLM, path: PathLike | Writable, *, optimizer: bool = 
     Returns the path, None for a file object. Raises CheckpointError (code "write") with the reason.
     """
     _expect_llm("save_model_binary", llm)
+    optimizer = _check_bool("save_model_binary", "optimizer", optimizer)
     if is_stream(path):
         stream = cast(Writable, path)
         packed = packing.packed_model(llm, name_of(stream), optimizer=optimizer, weights=weights,
@@ -129,6 +131,7 @@ def save_model_json(llm: LLM, path: PathLike | Writable, *,
     Arguments, promises and errors as `save_model_binary`; NaN and infinity cannot be saved.
     """
     _expect_llm("save_model_json", llm)
+    optimizer = _check_bool("save_model_json", "optimizer", optimizer)
     if is_stream(path):
         out = StreamOutput(cast(Writable, path))
         json_save.prepared(llm, out.name, optimizer)[1](out.write)
@@ -154,6 +157,7 @@ def load(source: Loadable, *, training: bool = True, progress: Progress | None =
     progress  called once a layer as progress(i, n, LayerRecord), i from 1 to n
     Raises CheckpointError with code missing, damaged, version or foreign.
     """
+    _check_loading(training, progress)
     location = located(source)
     kind = info.kind_of_file(location)
     if kind == "rustgpt":
@@ -172,6 +176,7 @@ def load_model_binary(path: Loadable, *, training: bool = True,
 
     Everything that is read is checked before it is used.
     """
+    _check_loading(training, progress)
     path = located(path)
     with BinaryFile(path) as file:
         if not is_adapter(file):
@@ -182,6 +187,12 @@ def load_model_binary(path: Loadable, *, training: bool = True,
         apply(file, llm, training=training)
     _show(llm, progress)
     return _in_form(llm, training, weights)
+
+
+def _check_loading(training: object, progress: object) -> None:
+    """Raises ConfigError for a flag that is none, or a progress that cannot be called."""
+    _check_bool("load", "training", training)
+    expect_function("load", "progress", progress, optional=True)
 
 
 def _show(llm: LLM, progress: Progress | None) -> None:
@@ -204,6 +215,7 @@ def load_stored_weights(path: Loadable) -> dict[str, StoredTensor]:
 def load_model_json(path: Loadable, *, training: bool = True,
                     progress: Progress | None = None, weights: str | None = None) -> LLM:
     """Load a model in JSON; arguments, promises and errors as `load`."""
+    _check_loading(training, progress)
     path = located(path)
     llm = json_file.load(path, training=training, progress=progress)
     _note_base(llm, path)
@@ -238,6 +250,7 @@ def load_with_adapter(model: Loadable, adapter: Loadable, *, training: bool = Tr
     Raises CheckpointError where one of the files cannot be read, or the adapter was trained on
     another model.
     """
+    _check_loading(training, None)
     with BinaryFile(located(adapter)) as file:
         require_adapter(file)
         llm = load_weights(model)
@@ -247,8 +260,10 @@ def load_with_adapter(model: Loadable, adapter: Loadable, *, training: bool = Tr
 
 def _in_form(llm: LLM, training: bool, weights: str | None) -> LLM:
     """The model with its matrices in the form asked for."""
-    if training and weights not in (None, "float32"):
-        raise ConfigError(f"load: training needs float32 weights, found weights={weights!r}; "
+    weights = plain(weights)
+    if training and weights is not None and not (
+            isinstance(weights, str) and weights == "float32"):
+        raise ConfigError(f"load: training needs float32 weights, found weights={shown(weights)}; "
                           "pass training=False")
     if weights is not None:
         llm.gpt = with_weights(llm.gpt, weights)

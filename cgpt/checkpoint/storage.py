@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cgpt.arena import Entry
-from cgpt.config import FORMS
-from cgpt.errors import ConfigError
+from cgpt.config import FORMS, plain
+from cgpt.errors import ConfigError, shown
 from cgpt.weights import GROUPS, form_of
 
 
@@ -21,11 +21,14 @@ class Storage:
     group: int = 64
 
     def __post_init__(self) -> None:
-        if self.weights not in FORMS:
-            raise ConfigError(f"save: unknown form of weights {self.weights!r}; "
+        for name in ("weights", "group"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        if not isinstance(self.weights, str) or self.weights not in FORMS:
+            raise ConfigError(f"save: unknown form of weights {shown(self.weights)}; "
                               f"known: {', '.join(FORMS)}")
-        if self.group not in GROUPS:
-            raise ConfigError(f"save: int8 weights have groups of 32 or 64, found {self.group!r}")
+        if type(self.group) is not int or self.group not in GROUPS:
+            raise ConfigError("save: int8 weights have groups of 32 or 64, found "
+                              f"{shown(self.group)}")
 
     def form_of(self, entry: Entry) -> str:
         """The form in which this tensor is stored."""

@@ -21,7 +21,7 @@ from cgpt.checkpoint.json_file import JsonFile
 from cgpt.checkpoint.parts import check_text_size, parse_json, parsed_size
 from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import format_of
-from cgpt.errors import DataError
+from cgpt.errors import DataError, expect, path_text
 from cgpt.rust_tokenizer import RustTokenizer
 from cgpt.tokenizer import Tokenizer
 
@@ -36,6 +36,8 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Path:
 
     Raises CheckpointError (code "write") with the reason.
     """
+    expect("save_tokenizer", tokenizer, Tokenizer, "a Tokenizer")
+    path = path_text("Tokenizer.save", path)
     state = {"format": FORMAT, "version": VERSION, "kind": tokenizer.kind, **tokenizer.to_state(),
              "crc32": _checksum(tokenizer)}
     text = json.dumps(state, ensure_ascii=True).encode("ascii") + b"\n"
@@ -52,6 +54,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 
     Raises CheckpointError with code missing, damaged, version or foreign.
     """
+    path = path_text("Tokenizer.load", path)
     with Source(path) as source:
         if source.head.startswith(_OPENING):
             if source.size > _MOST:
