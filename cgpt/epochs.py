@@ -88,7 +88,7 @@ def _refuse(documents: Documents, longest: int, config: TrainConfig, phase: str)
         raise DataError(f"{phase}: {len(long)} of {len(sizes)} documents are longer than the "
                         f"context of {longest} tokens, the first is number {long[0] + 1} with "
                         f"{sizes[long[0]]} tokens; shorten them, or cut them or leave them out by "
-                        "too_long 'cut' or 'drop'")
+                        "too_long 'cut' or 'drop'", hint="too_long")
 
 
 def digest(samples: Samples, held_out: Samples, config: TrainConfig) -> str:

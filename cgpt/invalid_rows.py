@@ -73,7 +73,7 @@ class InvalidRowsError(DataError):
 
     def __init__(self, message: str, rows: Sequence[InvalidRow] = (),
                  counts: dict[str, int] | None = None) -> None:
-        super().__init__(message)
+        super().__init__(message, hint="skip_invalid" if len(rows) > 1 else "")
         self.rows = tuple(rows)
         self.counts = dict(counts or {})
 

@@ -114,12 +114,14 @@ class RunConfig(_Config):
                 else (self.chat, self.finetune_train))
 
     def settled(self, width: int) -> RunConfig:
-        """The same with an optimizer and a learning rate of both phases that are named.
+        """The same with all that is named that the phases leave open.
 
         width  n_embd of the model
         """
-        return replace(self, pretrain_train=self.pretrain_train.settled(width),
-                       finetune_train=self.finetune_train.settled(width))
+        phases = {"pretrain": self.pretrain_train, "finetune": self.finetune_train}
+        return self.with_phases({name: replace(
+            train.settled(width), loss_on="all" if train.learns_all(name) else "answers")
+            for name, train in phases.items()})
 
     def with_phases(self, phases: Mapping[str, TrainConfig]) -> RunConfig:
         """The same run with other settings for the phases that are named."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_llm import small_llm
 
 from cgpt import invalid_rows, prepare
-from cgpt.checkpoint import load_model_auto
+from cgpt.checkpoint import load_model_auto, save_model_binary
 from cgpt.cli import main
 from cgpt.data import read_corpus
 from cgpt.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError, merged
@@ -172,7 +173,7 @@ def test_train_refuses_or_leaves_out(here: Path, capsys: pytest.CaptureFixture[s
     assert "invalid rows: 30 (broken JSON 4, repeated key 6, unknown form 8, wrong type 4, " \
         "not text 2, unknown role 2, turns out of order 2, empty message 2)" in said
     assert sum(line.startswith("  a.jsonl, line ") for line in said) == 20
-    assert "  ... and 10 more" in said and any("--skip-invalid" in line for line in said)
+    assert "  ... and 10 more" in said and "(option: --skip-invalid; " in said[-1]
     assert said[-1].startswith("error: 30 invalid rows, the first is a.jsonl, line ")
     assert not (here / "m.bin").exists()
     assert main(train("--chat", "a.jsonl", "--out", "m.bin", "--skip-invalid")) == 0
@@ -210,6 +211,19 @@ def test_data_lists_them_all(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert report["invalid"] == report["files"][0]["invalid"] == 30
     assert [(row["line"] - 1, row["kind"]) for row in report["invalid_rows"]] == expected
     assert sum(report["invalid_by_kind"].values()) == 30 and report["dialogues"] == 50
+
+
+def test_other_commands_leave_them_out_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows_file(here, "a.jsonl", 20, BAD[:3])
+    save_model_binary(small_llm(), "m.bin")
+    for command in (["eval", "m.bin", "a.jsonl", "--json"],
+                    ["tokenizer", "train", "a.jsonl", "--kind", "chars", "--json"],
+                    ["tokenizer", "inspect", "m.bin", "a.jsonl", "--json"]):
+        assert main([*command, "--lang", "en"]) == 1
+        assert "error: 3 invalid rows" in capsys.readouterr().err
+        assert main([*command, "--lang", "en", "--skip-invalid"]) == 0
+        shown = capsys.readouterr()
+        assert "left out: invalid rows: 3 (" in shown.err and json.loads(shown.out)
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])

@@ -237,7 +237,7 @@ def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_told(small_shards: None, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(DataError, match="CGPT_CACHE"):
+    with pytest.raises(DataError, match="the cache cannot be written"):
         Source([str(write(tmp_path / "a.jsonl", TEXTS))], "pretrain").documents(small_tokenizer())
 
 

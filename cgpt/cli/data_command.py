@@ -21,7 +21,8 @@ from cgpt.cli.terminal import tell
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
-    from cgpt.invalid_rows import InvalidRow
+    from cgpt.data import Corpus, FileReport
+    from cgpt.invalid_rows import InvalidRow, InvalidRows
     from cgpt.sources import Source
     from cgpt.tokenizer import Tokenizer
 
@@ -201,16 +202,29 @@ def skip_reason(reason: str) -> str:
     return t("skip_aside") if reason.startswith("not training data") else t("skip_suffix")
 
 
-def invalid_lines(sources: Iterable[Source]) -> list[str]:
-    """What is said of the rows that are left out: how many, and the first of them."""
+def left_out(files: Iterable[FileReport], invalid: Iterable[InvalidRows]) -> list[str]:
+    """What is said of rows that are changed, and of those that are left out and the first of them.
+    """
     from cgpt.invalid_rows import merged
 
-    errors = [source.invalid.error() for source in sources if source.invalid]
-    if not errors:
-        return []
-    both = merged(errors)
-    first, *rest = listing(both.rows, both.counts)
-    return [t("invalid_skipped", what=first), *rest]
+    said = ["  " + t("data_changed_in", path=file.path, what=change)
+            for file in files for change in change_lines(file.changes)]
+    errors = [one.error() for one in invalid if one]
+    if errors:
+        both = merged(errors)
+        first, *rest = listing(both.rows, both.counts)
+        said += [t("invalid_skipped", what=first), *rest]
+    return said
+
+
+def read_files(paths: Sequence[str], skip_invalid: bool, as_text: bool) -> Corpus:
+    """The data of files; what was left out of them goes to stderr."""
+    from cgpt.data import read_corpus
+
+    corpus = read_corpus(paths, skip_invalid=skip_invalid, as_text=as_text)
+    for line in left_out(corpus.files, [corpus.invalid]):
+        tell(line)
+    return corpus
 
 
 def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) -> None:
@@ -224,9 +238,7 @@ def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) ->
             say(t("data_dropped", path=file.path, n=file.dropped))
         if file.duplicates:
             say(t("data_repeated", path=file.path, n=f"{file.duplicates:,}"))
-        for change in change_lines(file.changes):
-            say("  " + t("data_changed_in", path=file.path, what=change))
-    for line in invalid_lines(sources):
+    for line in left_out(files, [source.invalid for source in sources]):
         say(line)
     for source in sources:
         if source.mended:

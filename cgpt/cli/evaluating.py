@@ -13,6 +13,7 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option, output_width
+from cgpt.cli.data_command import read_files
 from cgpt.cli.layout import aligned, columns, wrap
 from cgpt.cli.messages import t
 from cgpt.cli.streams import echo, print_json
@@ -62,17 +63,17 @@ class Measured:
 @option("--max-questions", type=options.COUNT, default=0, metavar="N", note="0")
 @option("--max-new-tokens", type=Number(1, 1 << 31, whole=True), metavar="N", note="128")
 @option("--answers", metavar="FILE.jsonl")
+@options.rows
 @options.overwrite
 @options.weights
 @options.threads
 @options.as_json
 def eval(model: str, paths: tuple[str, ...], compare: tuple[str, ...], stride: int | None,
-         weights: str | None, overwrite: bool, as_json: bool, **values: Any) -> int:
+         skip_invalid: bool, as_text: bool, weights: str | None, overwrite: bool, as_json: bool,
+         **values: Any) -> int:
     """Measure models on text or dialogue files."""
-    from cgpt.data import read_corpus
-
     models, paths = split_models(model, paths)
-    corpora = [(path, read_corpus([path])) for path in paths]
+    corpora = [(path, read_files([path], skip_invalid, as_text)) for path in paths]
     asked = Asked(**values)
     if asked.answers is not None:
         Target(asked.answers, overwrite=overwrite)

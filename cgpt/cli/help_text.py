@@ -150,9 +150,9 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "skip_invalid": ("略去不能用的行 (默认列出后停止)",
                      "leave out rows that cannot be used (by default they are listed, and that "
                      "is the end)"),
-    "as_text": ("预训练文件中的字符串一律当作文本，看起来像对话的也是",
-                "strings of the files for pre-training are texts, even where they look like a "
-                "dialogue"),
+    "as_text": ("字符串一律当作文本，看起来像对话的也是 (训练时只用于预训练文件)",
+                "strings are texts, even where they look like a dialogue (in training, those of "
+                "the files for pre-training)"),
     "too_long": ("长于上下文的文本和对话: 切开、略去或报错 (默认 cut)",
                  "texts and dialogues longer than the context: cut them, leave them out, or end "
                  "with an error (by default cut)"),

@@ -198,10 +198,12 @@ class Mix(ParamType[tuple[str, float]]):
 
 
 cache = option("--cache", metavar="DIR")
+rows = _group(
+    option("--skip-invalid", is_flag=True),
+    option("--as-text", is_flag=True))
 corpus = _group(
     option("--keep-duplicates", is_flag=True),
-    option("--skip-invalid", is_flag=True),
-    option("--as-text", is_flag=True),
+    rows,
     option("--too-long", type=OneOf(TOO_LONG), metavar="|".join(TOO_LONG)),
     option("--mix", type=Mix(), multiple=True, metavar="PATH=F"),
     cache)

@@ -11,6 +11,7 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, LazyGroup, OneOf, option, output_width
+from cgpt.cli.data_command import read_files
 from cgpt.cli.layout import columns
 from cgpt.cli.messages import t
 from cgpt.cli.models import one_line
@@ -37,18 +38,18 @@ def tokenizer() -> None:
 @option("--kind", type=OneOf(KINDS), metavar="|".join(KINDS), default="words", note="words")
 @option("--vocab-size", type=options.VOCAB_SIZE, metavar="N", default=8192, note="8192")
 @option("--out", metavar="PATH", default=DEFAULT_OUT, note=DEFAULT_OUT)
+@options.rows
 @options.overwrite
 @options.as_json
-def train(paths: tuple[str, ...], kind: str, vocab_size: int, out: str, overwrite: bool,
-          as_json: bool) -> int:
+def train(paths: tuple[str, ...], kind: str, vocab_size: int, out: str, skip_invalid: bool,
+          as_text: bool, overwrite: bool, as_json: bool) -> int:
     """Learn a vocabulary from files and save it."""
     from cgpt.checkpoint import save_tokenizer
-    from cgpt.data import read_corpus
     from cgpt.tokenizer import Tokenizer
 
     Target(out, overwrite=overwrite)
     tell(t("reading"))
-    texts = read_corpus(paths).texts()
+    texts = read_files(paths, skip_invalid, as_text).texts()
     began = time.perf_counter()
     found = Tokenizer.train(texts, vocab_size, kind)
     seconds = time.perf_counter() - began
@@ -84,16 +85,17 @@ def encode(file: str, text: str | None, as_json: bool) -> int:
 @click.command("tokenizer inspect", cls=Command)
 @click.argument("file")
 @click.argument("paths", nargs=-1, metavar="[PATH...]")
+@options.rows
 @options.as_json
-def inspect(file: str, paths: tuple[str, ...], as_json: bool) -> int:
+def inspect(file: str, paths: tuple[str, ...], skip_invalid: bool, as_text: bool,
+            as_json: bool) -> int:
     """What is in a vocabulary, and how short it makes the text of files."""
     from cgpt.checkpoint import load_tokenizer
-    from cgpt.data import read_corpus
 
     found = load_tokenizer(file)
     result = {"path": file, **described(found)}
     if paths:
-        result.update(measured(found, read_corpus(paths).texts()))
+        result.update(measured(found, read_files(paths, skip_invalid, as_text).texts()))
     show(result, as_json)
     return 0
 
