@@ -217,7 +217,8 @@ def test_other_commands_leave_them_out_too(here: Path, capsys: pytest.CaptureFix
     rows_file(here, "a.jsonl", 20, BAD[:3])
     save_model_binary(small_llm(), "m.bin")
     for command in (["eval", "m.bin", "a.jsonl", "--json"],
-                    ["tokenizer", "train", "a.jsonl", "--kind", "chars", "--json"],
+                    ["tokenizer", "train", "a.jsonl", "--kind", "chars", "--out", "t.json",
+                     "--json"],
                     ["tokenizer", "inspect", "m.bin", "a.jsonl", "--json"]):
         assert main([*command, "--lang", "en"]) == 1
         assert "error: 3 invalid rows" in capsys.readouterr().err
