@@ -409,11 +409,11 @@ def test_chat_at_a_terminal(place: Path) -> None:
         screen.answer("👤 用户: ", "save")
         screen.answer("请选择 (1/2/3): ", "1")
         screen.answer("文件名", "copy.bin")
-        screen.expect("✅ 模型已保存: copy.bin")
+        screen.expect("✅ 模型已保存: checkpoints/copy.bin")
         screen.expect("👤 用户: ")
         screen.type("\x04")
         assert screen.end() == 0
-    same_model(place / "copy.bin", place / MODEL)   # with the optimizer, which chat does not load
+    same_model(place / "checkpoints/copy.bin", place / MODEL)   # with the optimizer, which chat does not load
 
 
 def test_generate(run: Run, place: Path) -> None:
