@@ -413,7 +413,8 @@ def test_chat_at_a_terminal(place: Path) -> None:
         screen.expect("👤 用户: ")
         screen.type("\x04")
         assert screen.end() == 0
-    same_model(place / "checkpoints/copy.bin", place / MODEL)   # with the optimizer, which chat does not load
+    # with the optimizer, which chat does not load
+    same_model(place / "checkpoints/copy.bin", place / MODEL)
 
 
 def test_generate(run: Run, place: Path) -> None:
