@@ -21,7 +21,8 @@ __version__ = "0.1.0"
 # Public name -> module that defines it.
 _PUBLIC = {
     "cgpt.errors": ("CgptError", "CheckpointError", "ConfigError", "DataError"),
-    "cgpt.invalid_rows": ("InvalidRow", "InvalidRowsError"),
+    "cgpt.invalid_rows": ("InvalidRow", "InvalidRows", "InvalidRowsError"),
+    "cgpt.cutting": ("TooLong",),
     "cgpt.config": ("GPTConfig", "TrainConfig"),
     "cgpt.kernels": ("get_num_threads", "instruction_set", "set_num_threads"),
     "cgpt.model": ("GPT",),
@@ -29,14 +30,23 @@ _PUBLIC = {
     "cgpt.muon": ("Muon",),
     "cgpt.optim": ("AdamW",),
     "cgpt.schedules": ("schedule",),
-    "cgpt.tokenizer": ("Tokenizer",),
-    "cgpt.data": ("Message", "read_corpus"),
-    "cgpt.llm": ("LLM",),
-    "cgpt.train": ("Trainer",),
+    "cgpt.tokenizer": ("StreamDecoder", "Tokenizer"),
+    "cgpt.data": ("Corpus", "Dialogue", "FileReport", "Message", "read_corpus"),
+    "cgpt.llm": ("Continuation", "LLM", "Score", "TrainingState"),
+    "cgpt.train": ("FitResult", "Progress", "Trainer"),
     "cgpt.sampling": ("SamplingConfig",),
     "cgpt.chat": ("ChatSession",),
-    "cgpt.checkpoint": ("load", "load_model_auto", "load_model_binary", "load_model_json",
-                        "load_with_adapter", "save_model_binary", "save_model_json"),
+    "cgpt.checkpoint": ("CheckpointManager", "load", "load_model_auto", "load_model_binary",
+                        "load_model_json", "load_with_adapter", "save_model_binary",
+                        "save_model_json"),
+    "cgpt.documents": ("Documents",),
+    "cgpt.sources": ("Source",),
+    "cgpt.evaluation": ("EvalResult", "evaluate"),
+    "cgpt.run": ("continue_training", "TrainingRun"),
+    "cgpt.run_config": ("RunConfig",),
+    "cgpt.lora": ("Lora",),
+    "cgpt.streaming": ("Piece",),
+    "cgpt.inspection": ("Inspection", "Prediction"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
@@ -47,19 +57,42 @@ __all__ = [
     "CgptError",
     "ChatSession",
     "CheckpointError",
+    "CheckpointManager",
     "ConfigError",
+    "Continuation",
+    "Corpus",
     "DataError",
+    "Dialogue",
+    "Documents",
+    "EvalResult",
+    "FileReport",
+    "FitResult",
     "GPTConfig",
+    "Inspection",
     "InvalidRow",
+    "InvalidRows",
     "InvalidRowsError",
     "KVCache",
+    "Lora",
     "Message",
     "Muon",
+    "Piece",
+    "Prediction",
+    "Progress",
+    "RunConfig",
     "SamplingConfig",
+    "Score",
+    "Source",
+    "StreamDecoder",
     "Tokenizer",
+    "TooLong",
     "TrainConfig",
     "Trainer",
+    "TrainingRun",
+    "TrainingState",
     "__version__",
+    "continue_training",
+    "evaluate",
     "get_num_threads",
     "instruction_set",
     "load",
@@ -77,6 +110,7 @@ __all__ = [
 if TYPE_CHECKING:
     from cgpt.chat import ChatSession
     from cgpt.checkpoint import (
+        CheckpointManager,
         load,
         load_model_auto,
         load_model_binary,
@@ -86,19 +120,28 @@ if TYPE_CHECKING:
         save_model_json,
     )
     from cgpt.config import GPTConfig, TrainConfig
-    from cgpt.data import Message, read_corpus
+    from cgpt.cutting import TooLong
+    from cgpt.data import Corpus, Dialogue, FileReport, Message, read_corpus
+    from cgpt.documents import Documents
     from cgpt.errors import CgptError, CheckpointError, ConfigError, DataError
-    from cgpt.invalid_rows import InvalidRow, InvalidRowsError
+    from cgpt.evaluation import EvalResult, evaluate
+    from cgpt.inspection import Inspection, Prediction
+    from cgpt.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError
     from cgpt.kernels import get_num_threads, instruction_set, set_num_threads
     from cgpt.kvcache import KVCache
-    from cgpt.llm import LLM
+    from cgpt.llm import LLM, Continuation, Score, TrainingState
+    from cgpt.lora import Lora
     from cgpt.model import GPT
     from cgpt.muon import Muon
     from cgpt.optim import AdamW
+    from cgpt.run import TrainingRun, continue_training
+    from cgpt.run_config import RunConfig
     from cgpt.sampling import SamplingConfig
     from cgpt.schedules import schedule
-    from cgpt.tokenizer import Tokenizer
-    from cgpt.train import Trainer
+    from cgpt.sources import Source
+    from cgpt.streaming import Piece
+    from cgpt.tokenizer import StreamDecoder, Tokenizer
+    from cgpt.train import FitResult, Progress, Trainer
 
 
 def __getattr__(name: str) -> Any:

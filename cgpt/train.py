@@ -26,7 +26,7 @@ from cgpt.data import Batch, Dialogue
 from cgpt.documents import Documents, encoded
 from cgpt.epochs import Epochs, bits, cut, digest, held_out_documents
 from cgpt.errors import CgptError, ConfigError, DataError
-from cgpt.evaluate import EvalResult, evaluate
+from cgpt.evaluation import EvalResult, evaluate
 from cgpt.llm import LLM, PHASES
 from cgpt.optimizers import begun_with, make_optimizer, settings_of
 from cgpt.parallel import ALONE, Alone, GradientSum, share

@@ -21,7 +21,7 @@ import cgpt
 from cgpt.answers import Answer, accuracy, answer
 from cgpt.checkpoint import save_model_binary, save_model_json
 from cgpt.errors import CgptError
-from cgpt.evaluate import difference, evaluate, score_documents, total_of
+from cgpt.evaluation import difference, evaluate, score_documents, total_of
 from cgpt.llm import LLM
 
 WRONG: dict[str, Any] = {

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_llm import small_llm
 
+import cgpt
 from cgpt.checkpoint import save_model_binary
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +33,7 @@ FLOORS = [
     ["shards"],
     ["train", "checkpoint"],
     ["averaging"],
-    ["evaluate", "answers"],
+    ["evaluation", "answers"],
     ["graphs"],
     ["llm"],
     ["history", "prefixes"],
@@ -74,7 +79,7 @@ FLOORS = [
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Imported late, inside a function, as a convenience for users; nothing below depends on it.
 ALLOWED = {("llm", "chat"), ("inference", "generate"), ("inference", "sampling"),
-           ("model", "inspection"), ("llm", "checkpoint"), ("llm", "evaluate"),
+           ("model", "inspection"), ("llm", "checkpoint"), ("llm", "evaluation"),
            ("tokenizer", "checkpoint")}
 HOMES = {"click": {"cli"}, "rich": {"cli"}, "jieba": {"vocabulary"}, "tomllib": {"cli"}}
 
@@ -155,10 +160,61 @@ def test_a_chat_stays_light(tmp_path: Path) -> None:
 
 
 def test_public_names_exist() -> None:
-    import cgpt
-
     assert set(cgpt.__all__) == {*cgpt._HOME, "__version__"}
     for name in cgpt.__all__:
         assert getattr(cgpt, name) is not None
+        # A module of that name would take the name's place as soon as it is imported.
+        assert not any((PACKAGE / f"{name}{suffix}").exists() for suffix in ("", ".py", ".pyx"))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = cgpt.nothing
+
+
+# Types in public signatures that are parts of the inside: of a graph, of files, of processes.
+INSIDE = {"Alone", "Entry", "Head", "InMemory", "InputLayer", "Layer", "LayerRecord",
+          "ParameterArena", "Readable", "Sample", "Snapshot", "StoredTensor", "TokenStore",
+          "Writable"}
+
+
+def types_in(hint: Any) -> set[type]:
+    """The classes that a type hint is made of."""
+    inner = [one for argument in typing.get_args(hint)
+             for one in (argument if isinstance(argument, list) else [argument])]
+    found = {one for argument in inner for one in types_in(argument)}
+    return found | {hint} if isinstance(hint, type) and not inner else found
+
+
+def signatures(public: Any) -> Iterator[Any]:
+    """A function itself; of a class its fields and the methods that users call."""
+    yield public
+    for name, member in vars(public).items() if isinstance(public, type) else ():
+        function = getattr(member, "fget", getattr(member, "func",
+                                                   getattr(member, "__func__", member)))
+        if (name == "__init__" or not name.startswith("_")) and inspect.isfunction(function):
+            yield function
+
+
+def types_met(public: Any) -> set[str]:
+    """Names of the package's types in the signatures of a public function or class."""
+    found: set[type] = set()
+    for one in signatures(public):
+        names = {name: getattr(cgpt, name) for name in cgpt.__all__}
+        for hint in typing.get_type_hints(one, localns=names).values():
+            found |= types_in(hint)
+    return {one.__name__ for one in found if one.__module__.split(".")[0] == "cgpt"}
+
+
+@pytest.mark.parametrize("name", [name for name in cgpt.__all__
+                                  if callable(getattr(cgpt, name)) and name != "Dialogue"])
+def test_types_met_in_signatures_can_be_imported(name: str) -> None:
+    missing = types_met(getattr(cgpt, name)) - set(cgpt.__all__) - INSIDE
+    assert not missing, "add them to cgpt/__init__.py"
+
+
+def test_a_type_that_is_missing_is_noticed() -> None:
+    from cgpt.readers import Reading
+
+    def public(one: list[Reading], *, more: Reading | None = None) -> None: ...
+
+    public.__annotations__ = {"one": list[Reading], "return": None}
+    assert types_met(public) == {"Reading"}
+    assert types_met(cgpt.Trainer) >= {"LLM", "FitResult", "Progress", "Documents"}

@@ -31,7 +31,7 @@ from cgpt.cli import main
 from cgpt.config import TrainConfig
 from cgpt.data import Message, encode_dialogue, encode_document
 from cgpt.errors import CheckpointError, ConfigError, DataError
-from cgpt.evaluate import evaluate
+from cgpt.evaluation import evaluate
 from cgpt.llm import LLM
 from cgpt.run import TrainingRun, continue_training
 from cgpt.run_config import RunConfig

@@ -15,7 +15,7 @@ from cgpt.cli import main
 from cgpt.config import TrainConfig
 from cgpt.data import Message, Sample, encode_dialogue
 from cgpt.errors import ConfigError, DataError
-from cgpt.evaluate import evaluate, score_documents
+from cgpt.evaluation import evaluate, score_documents
 from cgpt.llm import LLM
 from cgpt.scoring import spans, windows
 from cgpt.stored import with_weights

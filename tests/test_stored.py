@@ -13,7 +13,7 @@ from cgpt import ConfigError, TrainConfig, Trainer, load_model_auto, save_model_
 from cgpt.batch import steps
 from cgpt.chat import ChatSession
 from cgpt.checkpoint import save_model_json
-from cgpt.evaluate import evaluate
+from cgpt.evaluation import evaluate
 from cgpt.generate import generate_batch, generate_tokens
 from cgpt.llm import LLM
 from cgpt.sampling import Sampler, SamplingConfig

@@ -22,7 +22,7 @@ from cgpt.data import Sample, encode_dialogue, pack
 from cgpt.documents import Samples, stored
 from cgpt.epochs import Epochs, batch_borders, group_borders
 from cgpt.errors import CgptError, ConfigError, DataError
-from cgpt.evaluate import evaluate
+from cgpt.evaluation import evaluate
 from cgpt.train import Trainer
 
 DOCUMENTS = {"pretrain": TEXTS * 2, "finetune": DIALOGUES * 2}

@@ -38,7 +38,7 @@ from cgpt.cli.plotting import picture_lines
 from cgpt.cli.step_log import Curve
 from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.evaluate import DocumentScore, difference, evaluate, score_documents, total_of
+from cgpt.evaluation import DocumentScore, difference, evaluate, score_documents, total_of
 from cgpt.inspection import predictions
 from cgpt.run import continue_training
 from cgpt.run_config import RunConfig

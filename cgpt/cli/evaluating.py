@@ -26,7 +26,7 @@ from cgpt.text import JsonLines
 if TYPE_CHECKING:
     from cgpt.answers import Accuracy
     from cgpt.data import Corpus
-    from cgpt.evaluate import Difference, DocumentScore, EvalResult
+    from cgpt.evaluation import Difference, DocumentScore, EvalResult
     from cgpt.llm import LLM
 
 SECONDS = 5.0           # between lines of progress
@@ -144,7 +144,7 @@ def load(path: str, weights: str | None = None) -> LLM:
 def measure(name: str, llm: LLM, corpora: Sequence[tuple[str, Corpus]], asked: Asked,
             stride: int | None = None) -> Measured:
     """Everything that is asked of one model; stride of the windows, half the context if None."""
-    from cgpt.evaluate import score_documents, total_of
+    from cgpt.evaluation import score_documents, total_of
     from cgpt.scoring import stride_of
 
     stride = stride_of("eval", llm.config, stride)
@@ -190,7 +190,7 @@ def answers_file(path: str, *, append: bool) -> JsonLines:
 
 def compared(found: Sequence[Measured]) -> list[tuple[Measured, Difference]]:
     """Every model behind the first with its difference from it."""
-    from cgpt.evaluate import difference
+    from cgpt.evaluation import difference
 
     return [(one, difference(found[0].scores, one.scores)) for one in found[1:]]
 
