@@ -45,8 +45,11 @@ _PUBLIC = {
     "cgpt.run": ("continue_training", "TrainingRun"),
     "cgpt.run_config": ("RunConfig",),
     "cgpt.lora": ("Lora",),
-    "cgpt.streaming": ("Piece",),
+    "cgpt.streaming": ("Piece", "PieceStream", "TextStream"),
     "cgpt.inspection": ("Inspection", "Prediction"),
+    "cgpt.results": ("Dropped", "Generation", "TopLogprob", "Usage"),
+    "cgpt.options": ("FurtherOptions", "LimitOptions", "SamplingOptions"),
+    "cgpt.limits": ("Cancelled", "CancelToken"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
@@ -54,6 +57,8 @@ __all__ = [
     "GPT",
     "LLM",
     "AdamW",
+    "CancelToken",
+    "Cancelled",
     "CgptError",
     "ChatSession",
     "CheckpointError",
@@ -64,32 +69,41 @@ __all__ = [
     "DataError",
     "Dialogue",
     "Documents",
+    "Dropped",
     "EvalResult",
     "FileReport",
     "FitResult",
+    "FurtherOptions",
     "GPTConfig",
+    "Generation",
     "Inspection",
     "InvalidRow",
     "InvalidRows",
     "InvalidRowsError",
     "KVCache",
+    "LimitOptions",
     "Lora",
     "Message",
     "Muon",
     "Piece",
+    "PieceStream",
     "Prediction",
     "Progress",
     "RunConfig",
     "SamplingConfig",
+    "SamplingOptions",
     "Score",
     "Source",
     "StreamDecoder",
+    "TextStream",
     "Tokenizer",
     "TooLong",
+    "TopLogprob",
     "TrainConfig",
     "Trainer",
     "TrainingRun",
     "TrainingState",
+    "Usage",
     "__version__",
     "continue_training",
     "evaluate",
@@ -129,17 +143,20 @@ if TYPE_CHECKING:
     from cgpt.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError
     from cgpt.kernels import get_num_threads, instruction_set, set_num_threads
     from cgpt.kvcache import KVCache
+    from cgpt.limits import Cancelled, CancelToken
     from cgpt.llm import LLM, Continuation, Score, TrainingState
     from cgpt.lora import Lora
     from cgpt.model import GPT
     from cgpt.muon import Muon
     from cgpt.optim import AdamW
+    from cgpt.options import FurtherOptions, LimitOptions, SamplingOptions
+    from cgpt.results import Dropped, Generation, TopLogprob, Usage
     from cgpt.run import TrainingRun, continue_training
     from cgpt.run_config import RunConfig
     from cgpt.sampling import SamplingConfig
     from cgpt.schedules import schedule
     from cgpt.sources import Source
-    from cgpt.streaming import Piece
+    from cgpt.streaming import Piece, PieceStream, TextStream
     from cgpt.tokenizer import StreamDecoder, Tokenizer
     from cgpt.train import FitResult, Progress, Trainer
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typing_extensions
 from small_llm import small_llm
 
 import cgpt
@@ -198,6 +199,7 @@ def types_met(public: Any) -> set[str]:
     found: set[type] = set()
     for one in signatures(public):
         names = {name: getattr(cgpt, name) for name in cgpt.__all__}
+        names |= {"Unpack": typing_extensions.Unpack, "Self": typing_extensions.Self}
         for hint in typing.get_type_hints(one, localns=names).values():
             found |= types_in(hint)
     return {one.__name__ for one in found if one.__module__.split(".")[0] == "cgpt"}
