@@ -373,7 +373,7 @@ def _strip_markers(text: str) -> str:
 
 def keys_of(value: dict[str, Any]) -> str:
     """The keys of an object, for an error message."""
-    return f"the keys {', '.join(map(repr, [*value][:6]))}" if value else "no keys"
+    return f"the keys {', '.join(f'{key!r:.50}' for key in [*value][:6])}" if value else "no keys"
 
 
 def kind_of(value: Any) -> str:

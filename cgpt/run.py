@@ -201,7 +201,8 @@ def _note_resumption(llm: LLM, epochs: int | None, lr: float | None, changed: li
 
 def continue_training(llm: LLM, epochs: int, lr: float,
                       documents: Sequence[str | Dialogue] | Documents | None = None, *,
-                      chat: Paths | None = None,
+                      chat: Paths | None = None, skip_invalid: bool | None = None,
+                      on_data: Callable[[Source], object] | None = None,
                       on_progress: Callable[[Progress], object] | None = None,
                       should_stop: Callable[[], bool] | None = None,
                       on_checkpoint: Callable[[LLM], object] | None = None) -> FitResult:
@@ -212,6 +213,9 @@ def continue_training(llm: LLM, epochs: int, lr: float,
 
     documents  what to train on; by default the dialogues of the files `chat`, or else those of
                the packaged data. A training that is stopped can be resumed only with files.
+    skip_invalid  whether rows of the files that cannot be used are left out; None: as in the run
+               that the model comes from
+    on_data    is called with what was read of the files
     Raises ConfigError for epochs or lr out of range, DataError for data that cannot be used.
     """
     _check_int("continue_training", "epochs", epochs, 1)
@@ -225,10 +229,14 @@ def continue_training(llm: LLM, epochs: int, lr: float,
     fingerprint = ""
     if documents is None:
         paths = tuple(os.fspath(path) for path in chat or packaged_data()[1:])
-        plan = RunConfig(chat=paths, seed=FINETUNE.seed,
+        if skip_invalid is None:
+            skip_invalid = state.run.get("skip_invalid") is True
+        plan = RunConfig(chat=paths, seed=FINETUNE.seed, skip_invalid=skip_invalid,
                          finetune_train=config).settled(llm.config.n_embd)
         source = read_sources(plan)["finetune"]
         documents = source.documents(llm.tokenizer)
+        if on_data:
+            on_data(source)
         run, fingerprint = plan.to_dict(), _join_fingerprints({"finetune": source.fingerprint})
     state.begin("finetune")
     state.run, state.data_fingerprint = run, fingerprint

@@ -97,7 +97,7 @@ def _check_columns(path: str, names: list[str]) -> None:
     if twice is not None:
         raise DataError(f"{path}: the column {twice!r} occurs twice; rename one of the two")
     if not has_form(names):
-        found = ", ".join(map(repr, names[:6]))
+        found = ", ".join(f"{name!r:.50}" for name in names[:6])
         raise DataError(f"{path}: found the columns {found}, {_EXPECTED}")
 
 

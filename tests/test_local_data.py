@@ -87,3 +87,26 @@ def test_train_and_the_guided_run_read_them(here: Path, monkeypatch: pytest.Monk
     shown = " ".join(capsys.readouterr().out.split())
     assert "data: 2 documents, 1 dialogues, 2 files" in shown
     assert "data/c.docx: not read" in shown
+
+
+def test_invalid_rows_in_the_guided_run(here: Path, monkeypatch: pytest.MonkeyPatch,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [CHAT, {"prompt": "山", "completion": ""}, {**CHAT, "prompt": "水"}]
+    write(here / "data/b.jsonl", "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    quick = ["--preset", "tiny", "--max-steps", "1", "--lang", "en"]
+
+    def run(answers: str, *options: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answers))
+        code = main([*quick, *options])
+        shown = capsys.readouterr()
+        return code, shown.out + shown.err
+
+    code, said = run("n\nn\n")
+    assert code == 1 and "data/b.jsonl, line 2: message 2 (assistant) is empty" in said
+    assert "--skip-invalid" in said
+    code, said = run("y\n1\n\n", "--skip-invalid")
+    assert code == 0 and "left out: invalid rows: 1 (empty message 1)" in said
+    assert "0 documents, 2 dialogues, 1 files" in said
+    # Trained further on the same files as the run that it comes from, likewise without them.
+    code, said = run("y\n1\ny\n1\n0.001\nn\n")
+    assert "left out: invalid rows: 1 (empty message 1)" in said

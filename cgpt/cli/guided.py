@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cgpt.llm import LLM
     from cgpt.run import TrainingRun
     from cgpt.run_config import RunConfig
+    from cgpt.sources import Source
     from cgpt.train import FitResult, Progress
 
 DEFAULT_EPOCHS, DEFAULT_LR = 50, 0.0001
@@ -50,6 +51,7 @@ class GuidedOptions:
     pretrain_epochs: int | None = None
     finetune_epochs: int | None = None
     data: tuple[str, ...] = ()
+    skip_invalid: bool = False
 
 
 def guided_config(options: GuidedOptions) -> RunConfig:
@@ -266,13 +268,21 @@ class GuidedRun:
         terminal.note(t("continue_start", epochs=epochs, lr=plain_number(lr)))
         terminal.say()
         chat = continued_chat(self.options.data, llm.training_state.run)
-        fit = partial(continue_training, llm, epochs, lr, chat=chat)
+        fit = partial(continue_training, llm, epochs, lr, chat=chat,
+                      skip_invalid=self.options.skip_invalid or None, on_data=self._left_out)
         result = self._train("finetune", fit, Samples(llm, "finetune"))
         if result is not None and result.too_long:
             terminal.note(too_long_line("finetune", result.too_long))
             terminal.say()
         finished = result is not None and result.stopped != "interrupted"
         self._finish(finished, "continue_done")
+
+    def _left_out(self, source: Source) -> None:
+        """Say which rows of the data are changed or left out."""
+        from cgpt.cli.data_command import left_out
+
+        for line in left_out(source.files, [source.invalid]):
+            self.terminal.note(line)
 
     # ---- talking -------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @options.seed
 @option("--max-steps", type=options.COUNT, metavar="N")
 @options.phases
+@option("--skip-invalid", is_flag=True)
 @options.threads
 @option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version)
 @click.pass_context
