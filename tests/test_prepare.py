@@ -320,7 +320,7 @@ def test_training_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFi
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.jsonl", [*TEXTS, TEXTS[0]])
     common = ["train", "--pretrain", "a.jsonl", "--preset", "tiny", "--max-steps", "1",
-              "--tokenizer", "chars", "--out", "m.bin"]
+              "--tokenizer", "chars", "--out", "m.bin", "--overwrite"]
     assert main([*common, "--mix", "a.jsonl=2"]) == 0
     shown = capsys.readouterr().err
     assert "去掉重复 1 条" in shown and "每轮词数" in shown

@@ -168,7 +168,8 @@ def test_it_is_told_and_trains_to_the_same_bits(
     assert trained(source.documents(small_tokenizer()), "pretrain") == expected
     assert source.mended == ("000001.shard",)
     for command in (["data", "a.jsonl"], ["train", "--pretrain", "a.jsonl", "--preset", "tiny",
-                                          "--max-steps", "1", "--out", "m.bin"]):
+                                          "--max-steps", "1", "--out", "m.bin",
+                                          "--overwrite"]):
         assert main([*command, "--tokenizer", "chars"]) == 0
         assert "损坏" not in "".join(capsys.readouterr())
         for language, words in ("zh", ("缓存", "有损坏的文件", "重新制作", "000001.shard")), (

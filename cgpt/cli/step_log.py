@@ -103,7 +103,8 @@ def read_log(path: str) -> Run:
     """
     run = Run(Path(path).stem)
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        *whole, last = Path(path).read_bytes().split(b"\n")
+        lines = [line.decode("utf-8") for line in whole] + [last.decode("utf-8", "replace")]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: the log cannot be read ({reason}); check the path") from error
