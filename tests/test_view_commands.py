@@ -374,7 +374,7 @@ def test_other_data_is_not_a_repetition(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "sentence"), [
-    ("[pretrain_train]\nlrr = 1", "TrainConfig: 未知字段 'lrr'"),
+    ("[pretrain_train]\nlrr = 1", "TrainConfig: 未知的字段 'lrr'；是否想用 'lr'"),
     ("[finetune_train]\nlr = -1", "TrainConfig: lr"),
     ("pretrain_train = 3", "pretrain_train")])
 def test_tables_that_cannot_be(run: Run, tmp_path: Path, text: str, sentence: str) -> None:
