@@ -20,7 +20,7 @@ from cgpt.limits import Cancelled
 from cgpt.llm import LLM
 from cgpt.options import Request, SamplingOptions, read_options, tokens_only
 from cgpt.prefixes import Prefixes
-from cgpt.results import Recorder, Token
+from cgpt.results import Dropped, Recorder, Token
 from cgpt.sampling import DEFAULTS, Sampler, SamplingConfig
 from cgpt.session_file import Saved, read_session, saved_of, values_of, write_session
 from cgpt.streaming import Piece, PieceStream, TextStream, pieces
@@ -68,6 +68,10 @@ class ChatSession:
         self._sampler = self._new_sampler()
         self._history.budget(self._sampling.max_new_tokens)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are what `to_dict` says of it, with the model."""
+        return type(self).from_dict, (self._llm, self.to_dict())
+
     def __repr__(self) -> str:
         return (f"ChatSession({self.turns} turns, {self.context_tokens} of "
                 f"{self._context.capacity} tokens of context"
@@ -94,6 +98,11 @@ class ChatSession:
     def sampling(self) -> SamplingConfig:
         """How tokens are chosen where a reply does not say it."""
         return self._sampling
+
+    @property
+    def dropped(self) -> Dropped:
+        """What of the history is no longer in the context."""
+        return Dropped(self._history.left_out, self._history.first)
 
     @property
     def context_tokens(self) -> int:

@@ -18,6 +18,9 @@ PRESETS: dict[str, dict[str, int]] = {
     "gpt2": dict(n_layer=12, n_head=12, n_embd=768, n_ff=3072, vocab_size=50257, block_size=1024),
 }
 
+# What is drawn where nothing else is asked for; SamplingConfig has the rest, which does nothing.
+TEMPERATURE, TOP_P, MAX_NEW_TOKENS = 0.8, 0.9, 256
+
 OPTIMIZERS = ("adamw", "muon")
 # Tuned up to this width, see docs/learning.md: the rate, and that of the embeddings beside it.
 LEARNING_RATES = {"adamw": 2e-3, "muon": 3e-3}

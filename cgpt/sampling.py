@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cgpt import kernels as K
 from cgpt.arena import Floats
-from cgpt.config import _check_float, _check_int, _Config
+from cgpt.config import MAX_NEW_TOKENS, TEMPERATURE, TOP_P, _check_float, _check_int, _Config
 from cgpt.errors import CgptError, ConfigError
 from cgpt.results import Noted, Token, TopLogprob
 
@@ -65,11 +65,11 @@ class SamplingConfig(_Config):
     Raises ConfigError naming the field, the value found and the range expected.
     """
 
-    temperature: float = 0.8
+    temperature: float = TEMPERATURE
     top_k: int = 0
-    top_p: float = 0.9
+    top_p: float = TOP_P
     repetition_penalty: float = 1.0
-    max_new_tokens: int = 256
+    max_new_tokens: int = MAX_NEW_TOKENS
     seed: int | None = None
     beam: int = 1
     min_p: float = 0.0

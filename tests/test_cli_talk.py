@@ -120,6 +120,69 @@ def test_a_session_is_gone_on_with(run: Run, place: Path) -> None:
     assert Path("bad.json").read_text() == "[]"
 
 
+def test_json_tells_how_a_text_came_about(run: Run, place: Path) -> None:
+    code, out, err = run("generate", MODEL, "长江", *SHORT, "--seed", "1", "--json")
+    (one,) = json.loads(out)["texts"]
+    assert (code, err) == (0, "") and one["finish_reason"] in ("stop", "length")
+    assert one["usage"]["completion_tokens"] == len(one["ids"])
+    assert one["dropped"] == {"tokens": 0, "turns": 0, "later": 0}
+    code, out, err = run("chat", MODEL, "-p", "你好", *SHORT, "--temperature", "0", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "") and found["prompt"] == "你好" and found["model"] == MODEL
+    assert len(found["ids"]) == len(found["logprobs"]) == found["usage"]["completion_tokens"]
+    plain = run("chat", MODEL, "-p", "你好", *SHORT, "--temperature", "0")
+    assert plain == (0, found["text"] + "\n", "")
+
+
+def test_what_does_not_fit_is_said_on_stderr(run: Run, place: Path) -> None:
+    capacity = load_model_auto(MODEL).config.block_size
+    text = "长江，" * capacity
+    code, out, err = run("generate", MODEL, text, *SHORT, "--json")
+    n = json.loads(out)["texts"][0]["dropped"]["tokens"]
+    assert code == 0 and n > 0 and err == f"文本超出上下文: 开头的 {n} 个词未参与生成\n"
+    for more in (("--num", "2"), ("--beam", "2")):
+        code, _, err = run("generate", MODEL, text, *SHORT, *more)
+        assert code == 0 and err == f"文本超出上下文: 开头的 {n} 个词未参与生成\n"
+    code, out, err = run("chat", MODEL, "-p", text, *SHORT, "--json")
+    n = json.loads(out)["dropped"]["tokens"]
+    assert code == 0 and n > 0 and err == f"文本超出上下文: 开头的 {n} 个词未参与生成\n"
+    turns = [one for i in range(40) for one in ({"role": "user", "content": f"长江{i}"},
+                                                {"role": "assistant", "content": "黄河，" * 9})]
+    Path("long.json").write_text(json.dumps({
+        "format": "cgpt-session", "version": 1, "system": None, "sampling": {}, "drawn": 0,
+        "messages": turns}), encoding="utf-8")
+    code, out, err = run("chat", MODEL, "-p", "你好", "--session", "long.json", *SHORT, "--json")
+    _, turns, _ = dropped = json.loads(out)["dropped"].values()
+    assert code == 0 and 0 < turns < 40
+    assert err == "上下文已满: 最早的 {1} 轮对话 (共省去 {0} 个词) 不再参与回答\n".format(*dropped)
+
+
+def test_a_chat_says_once_that_turns_are_left_out(place: Path) -> None:
+    with Screen("chat", "--temperature", "0", "--max-new-tokens", "3", "--logit-bias", "2=-99",
+                cwd=place) as screen:
+        for _ in range(24):
+            screen.answer("👤 用户: ", "长江")
+            screen.expect("🤖 模型: ")
+        screen.expect("👤 用户: ")
+        said = screen.text.count("上下文已满: 最早的")
+        assert 0 < said < 12        # a quarter of the context is freed at once
+        screen.type("\x04")
+        assert screen.end() == 0
+
+
+def test_json_is_for_one_answer(place: Path) -> None:
+    with Screen("chat", "--json", cwd=place) as screen:
+        screen.expect("--json 只用于单次回答")
+        assert screen.end() == 2
+
+
+def test_the_commands_defaults_are_those_of_sampling(run: Run, place: Path) -> None:
+    for command in (("generate", MODEL, "长江"), ("chat", MODEL, "-p", "你好")):
+        _, out, _ = run(*command, "--stop", "长", "--json")
+        expected = {**SamplingConfig().to_dict(), "stop": ["长"], "logit_bias": []}
+        assert json.loads(out)["sampling"] == expected
+
+
 def test_a_session_at_a_terminal_is_kept_after_every_turn(place: Path) -> None:
     def messages() -> int:
         return len(json.loads((place / "talk.json").read_text(encoding="utf-8"))["messages"])

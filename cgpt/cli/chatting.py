@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cgpt.cli.error_text import localized
 from cgpt.cli.messages import t
-from cgpt.cli.streams import whole
+from cgpt.cli.streams import echo, whole
 from cgpt.cli.terminal import Terminal, fold, handling
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
     from cgpt.chat import ChatSession
+    from cgpt.results import Dropped
 
 
 class AnswerStop:
@@ -58,7 +60,7 @@ def show_hints(terminal: Terminal) -> None:
 def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     """One streamed answer; Ctrl-C ends it."""
     terminal.write(t("model"))
-    stop = AnswerStop()
+    stop, before = AnswerStop(), session.dropped
     pieces = session.reply(text)
     try:
         with stop:
@@ -74,15 +76,22 @@ def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
         terminal.write(t("label_error") + localized(error))
         stop.said = True
     finally:
-        close = getattr(pieces, "close", None)
-        if close is not None:
-            close()
+        pieces.close()
     if stop.asked:
         terminal.write((" " if stop.said else "") + t("answer_stopped"))
     elif not stop.said:
         terminal.write(t("no_answer"))
     terminal.say()
+    if pieces.result.dropped.tokens > before.tokens:
+        tell_dropped(pieces.result.dropped)
     terminal.say()
+
+
+def tell_dropped(dropped: Dropped) -> None:
+    """Say on stderr what of a text or a dialogue did not fit the context, if anything."""
+    if dropped.tokens:
+        key = "dropped_turns" if dropped.turns else "dropped_text"
+        echo(t(key, turns=dropped.turns, n=dropped.tokens), stream=sys.stderr)
 
 
 def show_help(terminal: Terminal) -> None:
@@ -103,6 +112,7 @@ def chat_loop(terminal: Terminal, session: ChatSession, save: Callable[[], None]
     show_hints(terminal)
     if path is not None and session.turns:
         terminal.note(t("session_goes_on", n=session.turns))
+        tell_dropped(session.dropped)
         terminal.say()
     warned = False
     while True:

@@ -13,7 +13,18 @@ from cgpt.cli.samples import EVERY
 from cgpt.cli.saving import CHECKPOINTS
 from cgpt.cli.streams import as_utf8, read_stdin
 from cgpt.cli.view_text import FORMATS
-from cgpt.config import FORMS, MOST, OPTIMIZERS, PRESETS, SCHEDULES, SHAPE, TOO_LONG
+from cgpt.config import (
+    FORMS,
+    MAX_NEW_TOKENS,
+    MOST,
+    OPTIMIZERS,
+    PRESETS,
+    SCHEDULES,
+    SHAPE,
+    TEMPERATURE,
+    TOO_LONG,
+    TOP_P,
+)
 
 if TYPE_CHECKING:
     from cgpt.sampling import SamplingConfig
@@ -121,8 +132,10 @@ def text_or_stdin(given: str | None) -> str:
 
 
 sampling = _group(
-    option("--temperature", type=Number(0, 1000), default=0.8, metavar="F", note="0.8"),
-    option("--top-p", type=Number(0, 1, open_low=True), default=0.9, metavar="F", note="0.9"),
+    option("--temperature", type=Number(0, 1000), default=TEMPERATURE, metavar="F",
+           note=f"{TEMPERATURE:g}"),
+    option("--top-p", type=Number(0, 1, open_low=True), default=TOP_P, metavar="F",
+           note=f"{TOP_P:g}"),
     option("--top-k", type=COUNT, default=0, metavar="N", note="0"),
     option("--min-p", type=Number(0, 1), default=0.0, metavar="F", note="0"),
     option("--repetition-penalty", type=Number(0.001, 1000), default=1.0, metavar="F", note="1"),
@@ -131,8 +144,8 @@ sampling = _group(
     option("--no-repeat-ngram", type=COUNT, default=0, metavar="N", note="0"),
     option("--logit-bias", type=Bias(), multiple=True, metavar="ID=F"),
     option("--stop", type=Text(), multiple=True, metavar="TEXT"),
-    option("--max-new-tokens", type=Number(1, 1 << 31, whole=True), default=256, metavar="N",
-           note="256"),
+    option("--max-new-tokens", type=Number(1, 1 << 31, whole=True), default=MAX_NEW_TOKENS,
+           metavar="N", note=str(MAX_NEW_TOKENS)),
     seed,
     option("--speculate", type=Number(0, 64, whole=True), default=0, metavar="N", note="0"),
     option("--beam", type=Number(1, 256, whole=True), default=1, metavar="N", note="1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cgpt.config import TEMPERATURE, TOP_P
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 EVERY = 100             # steps, where nothing else is asked for
 NEW_TOKENS = 40
 GREETING = "你好"
-TEMPERATURE, TOP_P = 0.8, 0.9
 
 
 class Samples:

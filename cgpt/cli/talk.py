@@ -13,6 +13,7 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option
+from cgpt.cli.chatting import tell_dropped
 from cgpt.cli.messages import t
 from cgpt.cli.saving import CHECKPOINTS, EXPORTS, FINAL, Keeper
 from cgpt.cli.streams import echo, print_json, read_stdin, whole
@@ -21,7 +22,8 @@ from cgpt.errors import CheckpointError
 
 if TYPE_CHECKING:
     from cgpt.chat import ChatSession
-    from cgpt.llm import LLM
+    from cgpt.llm import LLM, Continuation
+    from cgpt.results import Generation
     from cgpt.sampling import SamplingConfig
 
 
@@ -48,18 +50,22 @@ class ReloadingKeeper(Keeper):
 @option("--session", metavar="FILE.json")
 @options.weights
 @options.threads
+@options.as_json
 def chat(model: str | None, prompt: str | None, system: str | None, session: str | None,
-         weights: str | None, **values: Any) -> int:
+         weights: str | None, as_json: bool, **values: Any) -> int:
     """Talk to a model; answers once with -p or where stdin is a pipe."""
     from cgpt.checkpoint import load_model_auto
 
     sampling = options.sampling_config(values)
     model = model or default_model()
     once = prompt is not None or sys.stdin is None or not sys.stdin.isatty()
+    if as_json and not once:
+        raise click.UsageError(t("json_asks_once"), ctx=click.get_current_context())
     llm = load_model_auto(model, training=False, weights=weights)
     talk = open_session(llm, sampling, system or None, session)
     if once:
-        return answer_once(talk, question(prompt or "", read_stdin()), session)
+        asked = question(prompt or "", read_stdin())
+        return answer_once(talk, asked, session, {"model": model} if as_json else None)
     return converse(talk, model, session)
 
 
@@ -96,16 +102,27 @@ def open_session(llm: LLM, sampling: SamplingConfig, system: str | None,
     return found
 
 
-def answer_once(session: ChatSession, text: str, path: str | None = None) -> int:
-    """The answer to one question on stdout, streamed; the session is saved where it has a file."""
+def answer_once(session: ChatSession, text: str, path: str | None = None,
+                json: dict[str, Any] | None = None) -> int:
+    """The answer to one question on stdout; the session is saved where it has a file.
+
+    json  what is said of the answer in a JSON object; None to stream the answer as it is
+    """
     if not text:
         raise click.UsageError(t("empty_question"), ctx=click.get_current_context())
+    found = session.stream(text)
     said = False
-    for piece in session.reply(text):
-        piece = whole(piece if said else piece.lstrip())
+    for one in found:
+        piece = whole(one.text if said else one.text.lstrip())
         said = said or bool(piece)
-        echo(piece, end="")
-    echo()
+        if json is None:
+            echo(piece, end="")
+    if json is None:
+        echo()
+    else:
+        print_json({**json, "prompt": text, "sampling": session.sampling.to_dict(),
+                    **found.result.to_dict(), "text": whole(found.result).lstrip()})
+    tell_dropped(found.result.dropped)
     if path is not None:
         session.save(path)
     return 0
@@ -144,40 +161,41 @@ def generate(model: str, text: str | None, num: int, weights: str | None, as_jso
     found = best(llm, text, sampling, num, as_json) if sampling.beam > 1 else [
         drawn(llm, text, sampling, i, as_json) for i in range(num)]
     if as_json:
-        result = {"model": model, "prompt": text, "sampling": sampling.to_dict(), "texts": found}
-        print_json(result)
+        texts = [{"continuation": whole(one), "text": text + whole(one), **described(one)}
+                 for one in found]
+        print_json({"model": model, "prompt": text, "sampling": sampling.to_dict(),
+                    "texts": texts})
+    tell_dropped(found[0].dropped)
     return 0
 
 
-def drawn(llm: LLM, text: str, sampling: SamplingConfig, i: int, as_json: bool) -> dict[str, Any]:
-    """The i-th continuation, shown as it is made unless it is for JSON."""
+def described(found: Generation) -> dict[str, Any]:
+    """What JSON says of a continuation but for its text."""
+    values = found.to_dict()
+    del values["text"]
+    return values
+
+
+def drawn(llm: LLM, text: str, sampling: SamplingConfig, i: int, quiet: bool) -> Generation:
+    """The i-th continuation, shown as it is made unless `quiet`."""
     seed = None if sampling.seed is None else (sampling.seed + i) % (1 << 63)
-    kept: list[str] = []
-    ids: list[int] = []
-    logprobs: list[float] = []
-    pieces = llm.continuation(text, replace(sampling, seed=seed), logprobs=as_json)
-    if not as_json:
-        echo(text, end="")
-    for piece in pieces:
-        kept.append(whole(piece.text))
-        ids += piece.ids
-        logprobs += piece.logprobs
-        if not as_json:
-            echo(kept[-1], end="")
-    if not as_json:
-        echo()
-    continued = "".join(kept)
-    return {"continuation": continued, "text": text + continued, "ids": ids, "logprobs": logprobs}
+    found = llm.continuation(text, replace(sampling, seed=seed), logprobs=quiet)
+    if quiet:
+        return found.read()
+    echo(text, end="")
+    for piece in found:
+        echo(whole(piece.text), end="")
+    echo()
+    return found.result
 
 
 def best(llm: LLM, text: str, sampling: SamplingConfig, num: int,
-         as_json: bool) -> list[dict[str, Any]]:
+         quiet: bool) -> list[Continuation]:
     """The best of a beam search: one as a continued text, several as lines of score and text."""
     found = llm.beam_search(text, sampling)[:num]
-    if not as_json:
+    if not quiet:
         for one in found:
             continued = whole(one.text)
             echo(text + continued if num == 1 else
                  f"{one.score:.4f}\t" + continued.replace("\n", "\\n"))
-    return [{"continuation": whole(one.text), "text": text + whole(one.text), "ids": one.ids,
-             "logprobs": one.logprobs, "score": one.score} for one in found]
+    return found
