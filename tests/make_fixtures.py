@@ -81,14 +81,14 @@ def averaging_llm() -> LLM:
     return llm
 
 
-def adapter_llm() -> LLM:
+def adapter_llm(base: str = str(DATA / "tiny_v1.bin")) -> LLM:
     """A LoRA adapter of the model in tiny_v1.bin with every kind of record, by the same rules.
 
     A and B are x, their average x / 4, and the rest as in `tiny_llm`, over the adapter's arena.
     """
     llm = tiny_llm()
     lora = Lora(llm.gpt, 2, 3.0, ["h.0.attn.*", "h.?.mlp.c_fc.weight"],
-                base=str(DATA / "tiny_v1.bin"), replaces=llm.optimizer)
+                base=base, replaces=llm.optimizer)
     lora.step_count = 412
     m, v = lora.arena.require_moments()
     llm.best_weights, llm.average = (np.zeros(lora.arena.size, np.float32) for _ in range(2))
@@ -161,6 +161,7 @@ FIXTURES: dict[str, Callable[[Path], object]] = {
     "tiny_v1_bpe.json": lambda path: save_model_json(kind_llm("bpe"), path),
     "tiny_v1_chars.bin": lambda path: save_model_binary(kind_llm("chars"), path),
     "tiny_v1_lora.bin": lambda path: save_model_binary(adapter_llm(), path),
+    "tiny_v1_lora_carries.bin": lambda path: save_model_binary(adapter_llm(base=""), path),
     "tiny_v1_rustgpt.bin": lambda path: save_model_binary(rustgpt_llm(), path),
     "tiny_v1_rustgpt.json": lambda path: save_model_json(rustgpt_llm(), path),
 }

@@ -24,6 +24,7 @@ from small_llm import DIALOGUES, TEXTS, small_llm
 
 import cgpt
 from cgpt import LLM, AdamW, CgptError, CheckpointError, ConfigError, Muon, TrainConfig, Trainer
+from cgpt.chat import ChatSession
 from cgpt.checkpoint import (
     describe,
     load,
@@ -197,6 +198,19 @@ def test_tokenizers_caches_and_small_things(make: Callable[[Any], Any]) -> None:
                   small_llm().training_state):
         assert make(value) == value and type(make(value)) is type(value)
     assert len(pickle.dumps(gpt.new_cache())) < 5000        # what is not filled is not written
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+def test_a_copied_session_goes_on_where_it_was(make: Callable[[Any], Any]) -> None:
+    llm = small_llm()
+    session = ChatSession(llm, SamplingConfig(seed=5, max_new_tokens=6, stop=("x",)), "短")
+    "".join(session.reply("你好"))
+    other = make(session)
+    assert other.history == session.history and other.system == "短"
+    assert other.sampling == session.sampling
+    assert (other._llm is llm) == (make is COPIES["copy"])
+    assert "".join(session.reply("谢谢")) == "".join(other.reply("谢谢"))
+    assert other.turns == session.turns
 
 
 def test_errors_keep_their_sentence_and_code() -> None:

@@ -377,11 +377,16 @@ def test_damage_is_seen(tmp_path: Path) -> None:
             assert error.value.code == "damaged"
 
 
-def test_the_golden_adapter_still_loads() -> None:
-    """docs/format_v1.md describes it: a reader of that page alone merges it to the same weights."""
-    expected, path = adapter_llm(), DATA / "tiny_v1_lora.bin"
+@pytest.mark.parametrize(("golden", "base"), [("tiny_v1_lora.bin", "tiny_v1.bin"),
+                                              ("tiny_v1_lora_carries.bin", "")])
+def test_the_golden_adapters_still_load(golden: str, base: str, tmp_path: Path) -> None:
+    """docs/format_v1.md describes them: a reader of that page alone merges to the same weights."""
+    expected, path = adapter_llm(base and str(DATA / base)), DATA / golden
+    if not base:                        # which needs nothing beside it
+        path = tmp_path / golden
+        path.write_bytes((DATA / golden).read_bytes())
     again = load_model_auto(path)
-    assert describe(path, verify=True)["optimizer"]["base"] == "tiny_v1.bin"
+    assert describe(path, verify=True)["optimizer"]["base"] == base
     assert again.optimizer.to_dict() == expected.optimizer.to_dict()
     assert again.training_state == expected.training_state and again.metadata == expected.metadata
     for name in ("data", "m", "v"):
@@ -391,8 +396,9 @@ def test_the_golden_adapter_still_loads() -> None:
     assert same_bits(again.average, expected.average)
     assert same_bits(again.gpt.arena.data, expected.gpt.arena.data)
     chat = load_model_auto(path, training=False).gpt.parameters()
-    model, adapter = (independent_reader.read(str(DATA / name))
-                      for name in ("tiny_v1.bin", "tiny_v1_lora.bin"))
+    model, adapter = (independent_reader.read(str(DATA / one)) for one in ("tiny_v1.bin", golden))
+    if not base:
+        model.tensors = adapter.base
     merged = independent_reader.merged(model, adapter)
     assert {name for name, one in merged.items() if one != model.tensors[name]} == {
         "h.0.attn.c_attn.weight", "h.0.attn.c_proj.weight", "h.0.mlp.c_fc.weight"}

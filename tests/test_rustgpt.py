@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -278,8 +280,9 @@ def test_both_formats_hold_it(llm, tmp_path):
     assert load_model_auto(rounded).config == llm.config
 
 
-def test_the_commands_work_with_it(path, tmp_path, capsys):
+def test_the_commands_work_with_it(path, tmp_path, capsys, monkeypatch):
     def run(*arguments: Any) -> str:
+        monkeypatch.setattr(sys, "stdin", io.StringIO())
         assert main([*map(str, arguments), "--lang", "en"]) == 0
         out, err = capsys.readouterr()
         return out or err

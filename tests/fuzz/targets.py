@@ -21,6 +21,7 @@ from cgpt import large_files, prepare, rust_tokenizer, shards
 from cgpt.checkpoint import (
     describe,
     import_model,
+    load,
     load_model_auto,
     load_stored_weights,
     load_tokenizer,
@@ -28,7 +29,9 @@ from cgpt.checkpoint import (
     rustgpt_import,
     save_model_binary,
 )
+from cgpt.checkpoint.adapter import carries_base
 from cgpt.checkpoint.format import HEADER_SIZE
+from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError, DataError
 from cgpt.llm import LLM
 from cgpt.readers import Reading
@@ -38,6 +41,7 @@ from cgpt.tokenizer import Tokenizer
 LATE = (rustgpt_import,)        # imported here, so that it is instrumented
 DATA = Path(__file__).parent.parent / "data"
 ADAPTER = "tiny_v1_lora.bin"
+CARRIES = "tiny_v1_lora_carries.bin"
 SUFFIXES = (".json", ".jsonl", ".txt", ".csv", ".tsv", ".jsonl.gz")
 BYTES = Tokenizer([], [])
 # An entry of a text of two tokens and a dialogue of three.
@@ -117,9 +121,26 @@ def adapter(data: bytes) -> None:
             merged = accepted(partial(load_with_adapter, DATA / "tiny_v1.bin", path,
                                       training=False))
             described = accepted(partial(describe, path, verify=True))
-            if llm is not None:
-                assert merged is not None and described is not None, "an adapter for training alone"
+            if with_its_model(path) is not None:
+                assert with_its_model(path, training=False) is not None
                 independent_reader.parse(one)
+            if llm is not None:
+                assert merged is not None, "an adapter for training alone"
+                with BinaryFile(path) as file:
+                    carries = carries_base(file)
+                if not carries:         # else the model in the file may be another, and is not read
+                    assert described is not None, "an adapter that cannot be described"
+                    independent_reader.parse(one)
+
+
+def with_its_model(path: Path, training: bool = True) -> LLM | None:
+    """An adapter with the model that it carries; None where it names a file instead."""
+    try:
+        return accepted(partial(load, path, training=training))
+    except CheckpointError as error:
+        if error.code != "missing":
+            raise
+        return None
 
 
 def text(data: bytes) -> None:
@@ -258,8 +279,8 @@ CHANGES: dict[str, Callable[[bytes, int], bytes | None]] = {
         ("json", "data", "import", "cache", "tokenizer", "session"), changed_value)}
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "binary": lambda: [path.read_bytes() for path in sorted(DATA.glob("tiny_v1*.bin"))
-                       if path.name != ADAPTER],
-    "adapter": lambda: [(DATA / ADAPTER).read_bytes()],
+                       if path.name not in (ADAPTER, CARRIES)],
+    "adapter": lambda: [(DATA / name).read_bytes() for name in (ADAPTER, CARRIES)],
     "json": lambda: [_small_json(), *(path.read_bytes() for path in DATA.glob("tiny_v1*.json"))],
     "cache": lambda: [_INDEX, _SHARD],
     "import": lambda: [_small_export(), _small_export(older=True)],
