@@ -180,10 +180,6 @@ class ChatSession:
         self._sampler.uniforms.drawn = snapshot.drawn
         self._context = snapshot.context.copy()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """For pickle and copy: the finished turns, with a model and a context of their own."""
-        return _restored, (type(self), self._llm, self.to_dict())
-
     def to_dict(self) -> dict[str, Any]:
         """System message, turns and sampling, JSON-ready: what `save` writes."""
         return values_of(self._saved())
@@ -391,8 +387,3 @@ def chat_stream(llm: LLM, messages: Sequence[Message | Mapping[str, Any]],
                 kept.give(one)
 
     return TextStream(found(), recorder, request.limit)
-
-
-def _restored(kind: type[ChatSession], llm: LLM, values: dict[str, Any]) -> ChatSession:
-    """The session that ChatSession.__reduce__ took apart."""
-    return kind.from_dict(llm, values)
