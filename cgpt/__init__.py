@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it.
 _PUBLIC = {
-    "cgpt.errors": ("CgptError", "CheckpointError", "ConfigError", "DataError"),
+    "cgpt.errors": ("CgptError", "CgptWarning", "CheckpointError", "ConfigError", "DataError"),
     "cgpt.invalid_rows": ("InvalidRow", "InvalidRows", "InvalidRowsError"),
     "cgpt.cutting": ("TooLong",),
     "cgpt.config": ("GPTConfig", "TrainConfig"),
@@ -33,7 +33,8 @@ _PUBLIC = {
     "cgpt.tokenizer": ("StreamDecoder", "Tokenizer"),
     "cgpt.data": ("Corpus", "Dialogue", "FileReport", "Message", "read_corpus"),
     "cgpt.llm": ("Continuation", "LLM", "Score", "TrainingState"),
-    "cgpt.train": ("FitResult", "Progress", "Trainer"),
+    "cgpt.callbacks": ("Callback", "FitResult", "Progress", "StopTraining"),
+    "cgpt.train": ("Trainer",),
     "cgpt.sampling": ("SamplingConfig",),
     "cgpt.chat": ("ChatSession",),
     "cgpt.checkpoint": ("CheckpointManager", "load", "load_model_auto", "load_model_binary",
@@ -57,9 +58,11 @@ __all__ = [
     "GPT",
     "LLM",
     "AdamW",
+    "Callback",
     "CancelToken",
     "Cancelled",
     "CgptError",
+    "CgptWarning",
     "ChatSession",
     "CheckpointError",
     "CheckpointManager",
@@ -94,6 +97,7 @@ __all__ = [
     "SamplingOptions",
     "Score",
     "Source",
+    "StopTraining",
     "StreamDecoder",
     "TextStream",
     "Tokenizer",
@@ -122,6 +126,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from cgpt.callbacks import Callback, FitResult, Progress, StopTraining
     from cgpt.chat import ChatSession
     from cgpt.checkpoint import (
         CheckpointManager,
@@ -137,7 +142,7 @@ if TYPE_CHECKING:
     from cgpt.cutting import TooLong
     from cgpt.data import Corpus, Dialogue, FileReport, Message, read_corpus
     from cgpt.documents import Documents
-    from cgpt.errors import CgptError, CheckpointError, ConfigError, DataError
+    from cgpt.errors import CgptError, CgptWarning, CheckpointError, ConfigError, DataError
     from cgpt.evaluation import EvalResult, evaluate
     from cgpt.inspection import Inspection, Prediction
     from cgpt.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError
@@ -158,7 +163,7 @@ if TYPE_CHECKING:
     from cgpt.sources import Source
     from cgpt.streaming import Piece, PieceStream, TextStream
     from cgpt.tokenizer import StreamDecoder, Tokenizer
-    from cgpt.train import FitResult, Progress, Trainer
+    from cgpt.train import Trainer
 
 
 def __getattr__(name: str) -> Any:

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import numpy as np
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from cgpt import kernels as K
 from cgpt.arena import Floats
+from cgpt.interrupts import Operation, uninterrupted
 from cgpt.optim import AdamW
 
+Result = TypeVar("Result")
 
-def update_average(average: Floats, optimizer: AdamW, decay: float) -> None:
-    """average := d average + (1 - d) weights, after every optimizer step.
+
+def averaging(average: Floats, optimizer: AdamW, decay: float) -> Operation:
+    """average := d average + (1 - d) weights: follows the operations of an optimizer step.
 
     d is the decay, but at first (1 + steps) / (10 + steps), so that the weights that training
     began with do not weigh longer than they should.
     Source: the ramp is that of TensorFlow's ExponentialMovingAverage (num_updates).
     """
-    steps = optimizer.step_count
+    steps = optimizer.step_count + 1
     kept = min(decay, (1 + steps) / (10 + steps))
-    K.descend(average, optimizer.arena.data, kept - 1, kept)
+    return partial(K.descend, average, optimizer.arena.data, kept - 1, kept)
 
 
-@contextmanager
-def averaged(average: Floats | None, optimizer: AdamW) -> Iterator[Floats]:
-    """The model computes with the averaged weights meanwhile, where there are any."""
-    data = optimizer.arena.data
+def with_average(average: Floats | None, optimizer: AdamW, compute: Callable[[], Result]) -> Result:
+    """compute(), for which the model has the averaged weights, where there are any.
+
+    The weights are put back whatever exception comes from anywhere, hence the second `finally`: it
+    is for one that comes in the first.
+    """
     if average is None:
-        yield data
-        return
-    live = data.copy()
-    replace_weights(optimizer, average)
+        return compute()
+    live: Floats | None = None
+    back: list[bool] = []
     try:
-        yield data
+        live = optimizer.arena.data.copy()
+        uninterrupted(optimizer.replacing(average))
+        return compute()
     finally:
-        replace_weights(optimizer, live)
-
-
-def replace_weights(optimizer: AdamW, weights: Floats) -> None:
-    """Let what the optimizer trains have these weights."""
-    np.copyto(optimizer.arena.data, weights)
-    optimizer.restored()
+        try:
+            if live is not None:
+                uninterrupted([*optimizer.replacing(live), partial(back.append, True)])
+        finally:
+            if live is not None and not back:
+                uninterrupted(optimizer.replacing(live))

@@ -26,6 +26,8 @@ OPTIMIZERS = ("adamw", "muon")
 LEARNING_RATES = {"adamw": 2e-3, "muon": 3e-3}
 EMBEDDING_RATES = {"adamw": 1.0, "muon": 3.0}
 TUNED_WIDTH = 256
+MOST_WARMUP = 50
+EARLIER_WARMUP = 50     # of a phase begun by a version that did not record it and had no choice
 KINDS = ("words", "chars", "bpe")            # of a vocabulary
 FORMS = ("float32", "float16", "int8")      # of a model's matrices, in memory and in files
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
@@ -230,6 +232,8 @@ class TrainConfig(_Config):
     grad_accum     micro-batches of one optimizer step
     lr             peak learning rate, None for `default_lr`; warmed up over `warmup` steps, then
                    down to lr * min_lr_ratio at the phase's last step as `schedule` says
+    warmup         None for `default_warmup` of the steps in which the rate rises and falls, or as
+                   the phase was begun
     schedule       "cosine", "linear", "constant" (which stays at lr) or "wsd": warm-up, stay at
                    lr, fall linearly over the last part `decay_share` of the steps
     schedule_steps steps in which the rate falls; 0 for those of all epochs. For a run that a
@@ -242,8 +246,10 @@ class TrainConfig(_Config):
     clip           global gradient norm is scaled down to this; 0 never clips
     dropout        probability, on the embeddings and on each residual branch
     val_fraction   share of the documents held out for evaluation; 0 trains on all
-    patience       evaluations (one an epoch) without improvement before the phase stops; 0 never
-                   stops early. Needs a held-out split, which also restores the best weights.
+    eval_every     steps between two evaluations on the held-out documents; 0 for one after each
+                   epoch
+    patience       evaluations without improvement before the phase stops; 0 never stops early.
+                   Both need held-out documents, which also restore the best weights.
     max_steps      optimizer steps of the phase at the most, 0 for no bound
     max_minutes    minutes of the phase at the most, 0 for no bound; neither budget changes the
                    schedule, so a phase can go on after it as if there had been none
@@ -273,7 +279,7 @@ class TrainConfig(_Config):
     grad_accum: int = 1
     lr: float | None = None
     min_lr_ratio: float = 0.1
-    warmup: int = 50
+    warmup: int | None = None
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
@@ -301,14 +307,16 @@ class TrainConfig(_Config):
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_layers: tuple[str, ...] = ("h.*",)
+    eval_every: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         owner = "TrainConfig"
         for name, least in (("epochs", 0), ("batch_tokens", 1), ("grad_accum", 1), ("warmup", 0),
                             ("patience", 0), ("seed", 0), ("max_steps", 0), ("join_dialogues", 1),
-                            ("schedule_steps", 0), ("lora_rank", 0)):
-            _check_int(owner, name, getattr(self, name), least, (1 << 63) - 1)
+                            ("schedule_steps", 0), ("lora_rank", 0), ("eval_every", 0)):
+            if name != "warmup" or self.warmup is not None:
+                _check_int(owner, name, getattr(self, name), least, (1 << 63) - 1)
         for name in ("lr", "eps", "embedding_lr", "lora_alpha"):
             if getattr(self, name) is not None or name not in ("lr", "embedding_lr"):
                 _check_float(owner, name, getattr(self, name), 0.0, open_below=True)
@@ -334,29 +342,37 @@ class TrainConfig(_Config):
         if self.lora_rank and self.freeze:
             raise ConfigError(f"{owner}: lora_rank={self.lora_rank} leaves all weights as they "
                               "are, so there is nothing to freeze; choose by lora_layers")
-        if self.patience and not self.val_fraction:
-            raise ConfigError(f"{owner}: patience={self.patience} needs held-out documents to look "
-                              "at; set val_fraction above 0")
 
     def learns_all(self, phase: str) -> bool:
         """Whether every token of a dialogue carries loss in "pretrain" or "finetune"."""
         return (self.loss_on or ("all" if phase == "pretrain" else "answers")) == "all"
 
-    def settled(self, width: int, begun: Mapping[str, Any] | None = None) -> TrainConfig:
-        """The same with an optimizer and learning rates that are named.
+    def settled(self, width: int, begun: Mapping[str, Any] | None = None,
+                steps: int = 0) -> TrainConfig:
+        """The same with an optimizer, learning rates and, given the steps, a warm-up.
 
         width  n_embd of the model
-        begun  optimizer and embedding_lr with which the phase was begun, where it was
+        begun  optimizer, embedding_lr and warmup with which the phase was begun, where it was
+        steps  in which the rate rises and falls; 0 where that is not known yet
         """
         width = _check_int("TrainConfig.settled", "width", width, 1)
         if begun is not None:
             expect("TrainConfig.settled", begun, Mapping, "settings by name")
+        steps = _check_int("TrainConfig.settled", "steps", steps, 0, (1 << 63) - 1)
         begun = begun or {}
         optimizer = self.optimizer or (
             "adamw" if self.lora_rank else begun.get("optimizer", "muon"))
         embeddings = self.embedding_lr or begun.get("embedding_lr", EMBEDDING_RATES[optimizer])
-        return replace(self, optimizer=optimizer, embedding_lr=embeddings,
+        warmup = self.warmup
+        if warmup is None and steps:
+            warmup = begun.get("warmup", default_warmup(steps))
+        return replace(self, optimizer=optimizer, embedding_lr=embeddings, warmup=warmup,
                        lr=self.lr or default_lr(optimizer, width))
+
+
+def default_warmup(steps: int) -> int:
+    """Steps of warm-up in a schedule of so many: a tenth, at least 1, at most 50, never all."""
+    return min(max(1, steps // 10), MOST_WARMUP, max(0, steps - 1))
 
 
 def default_lr(optimizer: str, width: int) -> float:

@@ -99,11 +99,13 @@ def digest(samples: Samples, held_out: Samples, config: TrainConfig) -> str:
     found.update(np.array(order, dtype="<i8").tobytes())
     if samples.weights is not None:
         found.update(samples.weights.astype("<f8").tobytes())
+    parts = [one for one in (samples, held_out) if not samples.digest or not one.digest]
     if samples.digest:
         found.update(f"{samples.digest} {held_out.digest}".encode())
-        return found.hexdigest()
-    found.update(np.concatenate([samples.lengths, held_out.lengths]).astype("<i8").tobytes())
-    for sample in chain(samples, held_out):
+    if parts:
+        lengths = np.concatenate([one.lengths for one in parts])
+        found.update(lengths.astype("<i8").tobytes())
+    for sample in chain(*parts):
         found.update(sample.ids.astype("<i4", copy=False).tobytes())
         found.update(sample.targets.astype("<i4", copy=False).tobytes())
     return found.hexdigest()

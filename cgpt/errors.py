@@ -54,6 +54,10 @@ class CheckpointError(CgptError):
     code = "damaged"
 
 
+class CgptWarning(UserWarning):
+    """What a program should know and can go on with; `str(warning)` is one clear sentence."""
+
+
 def expect(owner: str, value: object, kind: type | tuple[type, ...], name: str) -> None:
     """Raises ConfigError where an argument is of another type.
 

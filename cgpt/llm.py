@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -28,6 +29,7 @@ from cgpt.data import (
 from cgpt.errors import ConfigError, DataError, expect, shown
 from cgpt.generate import beam_search, decode, generate_batch
 from cgpt.inputs import as_documents, as_messages
+from cgpt.interrupts import Operation
 from cgpt.limits import Limit
 from cgpt.model import GPT
 from cgpt.optim import AdamW
@@ -80,6 +82,7 @@ class TrainingState:
     documents     digest of the phase's training tokens; resuming with others is refused
     moving_cuts   whether texts longer than the context are cut elsewhere in each epoch; a phase
                   that was begun without goes on without
+    warmup        steps of warm-up that the phase was begun with; None: by a version that kept none
     run           the RunConfig that started it ({} where there was none)
     data_fingerprint  of the files of that run
     run_id        random name of the training, made by its first step and kept by all that goes on
@@ -103,6 +106,7 @@ class TrainingState:
     history: list[list[Any]] = field(default_factory=list)
     documents: str = ""
     moving_cuts: bool = False
+    warmup: int | None = None
     run: dict[str, Any] = field(default_factory=dict)
     data_fingerprint: str = ""
     run_id: str = field(default="", compare=False)
@@ -120,22 +124,27 @@ class TrainingState:
 
     def begin(self, phase: str) -> None:
         """Start `phase` from its first step; an unfinished earlier phase counts as done."""
-        if self.unfinished and self.phase != phase:
-            self.done.append(self.phase)
-        fresh = TrainingState(phase=phase, done=[name for name in self.done if name != phase],
-                              history=self.history, run=self.run,
-                              data_fingerprint=self.data_fingerprint, run_id=self.run_id)
-        self.__dict__.update(fresh.__dict__)
+        vars(self).update(self.begun(phase))
+
+    def begun(self, phase: str) -> dict[str, Any]:
+        """The fields as `begin` leaves them."""
+        done = [*self.done, *[self.phase] * (self.unfinished and self.phase != phase)]
+        return vars(TrainingState(
+            phase=phase, done=[name for name in done if name != phase], history=self.history,
+            run=self.run, data_fingerprint=self.data_fingerprint,
+            run_id=self.run_id))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, JSON-ready, without run_id: two runs of the same training agree.
 
-        moving_cuts is left out where it is false, as by versions that knew of none.
+        moving_cuts and warmup are left out where they are not set, as by earlier versions.
         """
         values = asdict(self)
         del values["run_id"]
         if not self.moving_cuts:
             del values["moving_cuts"]
+        if self.warmup is None:
+            del values["warmup"]
         return values
 
     @classmethod
@@ -163,6 +172,8 @@ class TrainingState:
 
 def _fits(value: Any, kind: str) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == "int | None":
+        return value is None or _fits(value, "int")
     if kind == "int":
         return number and isinstance(value, int) and value >= 0
     if kind == "bool":
@@ -304,6 +315,10 @@ class LLM:
             expect("LLM.optimizer", optimizer, AdamW, "an optimizer (cgpt.AdamW, cgpt.Muon)")
             optimizer.keep(self)
         self._optimizer = optimizer
+
+    def changing_optimizer(self, optimizer: AdamW) -> list[Operation]:
+        """The operations by which one that was made for this model takes the other's place."""
+        return [*optimizer.taking_over(self), partial(setattr, self, "_optimizer", optimizer)]
 
     def to_bytes(self, *, optimizer: bool = True, weights: str | None = None,
                  group: int = 64) -> bytes:

@@ -14,6 +14,7 @@ from cgpt import kernels as K
 from cgpt.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout
 from cgpt.config import _check_float, _check_int, _check_names
 from cgpt.errors import ConfigError, expect
+from cgpt.interrupts import Operation
 from cgpt.model import GPT
 from cgpt.optim import AdamW
 
@@ -48,7 +49,7 @@ class Lora(AdamW):
     def __init__(self, gpt: GPT, rank: int, alpha: float, layers: Iterable[str] = ("h.*",), *,
                  betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
                  weight_decay: float = 0.1, seed: int = 0, base: str = "",
-                 replaces: AdamW | None = None) -> None:
+                 replaces: AdamW | None = None, waits: bool = False) -> None:
         expect("LoRA", gpt, GPT, "a GPT")
         self.layers, self.base = _check_names("LoRA", "lora_layers", layers), base
         self._matrices = self._adapted(gpt)
@@ -58,8 +59,7 @@ class Lora(AdamW):
         self._scale = np.float32(self.alpha / rank)
         self._arena = self._make_arena(seed)
         self._rows = np.empty((0, rank), np.float32)
-        super().__init__(gpt, betas, eps, weight_decay, replaces=replaces)
-        gpt.arena.m = gpt.arena.v = None
+        super().__init__(gpt, betas, eps, weight_decay, replaces=replaces, waits=waits)
         self.fingerprint = fingerprint(gpt)
         self._first = {entry.name: gpt.arena.view(entry.name).copy() for entry in self._matrices}
 
@@ -90,12 +90,16 @@ class Lora(AdamW):
             arena.view(name)[...] = parameter.initial(rng)
         return arena
 
-    def configure(self, betas: tuple[float, float], eps: float, weight_decay: float, *,
-                  fresh: bool) -> None:
-        """Train A and B further with these settings of AdamW; fresh: with moments of zero."""
-        steps = 0 if fresh else self.step_count
-        super().__init__(self.gpt, betas, eps, weight_decay, fresh=fresh)
-        self.step_count = steps
+    def configure(self, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
+        """Train A and B further with these settings of AdamW; moments stay until `reset`."""
+        self._configure(betas, eps, weight_decay)
+        self._choose_gradients()
+
+    def resetting(self) -> list[Operation]:
+        """The operations of `reset`; moments of the model's weights are let go."""
+        weights = self.gpt.arena
+        return [*super().resetting(), partial(setattr, weights, "m", None),
+                partial(setattr, weights, "v", None)]
 
     @property
     def arena(self) -> ParameterArena:
@@ -130,18 +134,19 @@ class Lora(AdamW):
         narrow *= self._scale
         K.linear_backward_weight(narrow, x, arena.view(name + A, grad), None)
 
-    def _apply(self, lr: float, factor: float) -> None:
-        super()._apply(lr, factor)
-        self.restored()
+    def _updates(self, lr: float, factor: float) -> list[Operation]:
+        return [*super()._updates(lr, factor), *self.restoring()]
 
-    def restored(self) -> None:
-        """Bring the matrices in line with A and B, which have changed."""
+    def restoring(self) -> list[Operation]:
+        """The operations that bring the matrices in line with A and B, which have changed."""
+        found: list[Operation] = []
         for entry in self._matrices:
             W = self.gpt.arena.view(entry.name)
-            K.linear_backward_input(self.arena.view(entry.name + B),
-                                    self.arena.view(entry.name + A), W)
-            W *= self._scale
-            W += self._first[entry.name]
+            found += [partial(K.linear_backward_input, self.arena.view(entry.name + B),
+                              self.arena.view(entry.name + A), W),
+                      partial(np.multiply, W, self._scale, W),
+                      partial(np.add, W, self._first[entry.name], W)]
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The settings and the step count, JSON-ready; the numbers are in `arena`."""

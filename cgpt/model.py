@@ -215,6 +215,7 @@ class GPT(Inference):
         recompute = training and self.recompute
         if workspace is None or workspace.rows < rows or workspace.recompute != recompute:
             workspace = Workspace(rows, keep=training, recompute=recompute)
+            self._planned = None        # so that what fails on the way is made anew
             self._plan(workspace)      # once to learn the largest size of each shared buffer
             workspace.place()
             if training:
@@ -222,6 +223,7 @@ class GPT(Inference):
             else:
                 self._inference = workspace
         if workspace is not self._planned:
+            self._planned = None
             self._plan(workspace)
             self._planned = workspace
             self.abandon()              # what backward() would read lies in other buffers

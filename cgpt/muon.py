@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from cgpt import kernels as K
 from cgpt.arena import Entry
 from cgpt.config import _check_float
+from cgpt.interrupts import Operation
 from cgpt.model import GPT
 from cgpt.optim import AdamW
 
@@ -29,11 +31,11 @@ class Muon(AdamW):
     def __init__(self, gpt: GPT, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
                  weight_decay: float = 0.1, freeze: Iterable[str] = (), momentum: float = 0.95, *,
                  embedding_lr: float = 1.0, fresh: bool = True,
-                 replaces: AdamW | None = None) -> None:
+                 replaces: AdamW | None = None, waits: bool = False) -> None:
         self.momentum = float(_check_float("Muon", "momentum", momentum, 0.0, 1.0,
                                            open_above=True))
         super().__init__(gpt, betas, eps, weight_decay, freeze, embedding_lr=embedding_lr,
-                         fresh=fresh, replaces=replaces)
+                         fresh=fresh, replaces=replaces, waits=waits)
         self._matrices = np.array(sorted(self._places(), key=lambda one: -one[1] * one[2]),
                                   np.int64).reshape(-1, 3)
 
@@ -49,11 +51,11 @@ class Muon(AdamW):
     def _by_adam(self, entry: Entry) -> bool:
         return not (entry.decay and entry.name.startswith("h."))
 
-    def _apply(self, lr: float, factor: float) -> None:
-        super()._apply(lr, factor)
+    def _updates(self, lr: float, factor: float) -> list[Operation]:
         arena = self.arena
-        K.muon(arena.data, arena.require_grad(), arena.require_moments()[0], self._matrices, lr,
-               self.momentum, self.weight_decay, factor)
+        return [partial(K.muon, arena.data, arena.require_grad(), arena.require_moments()[0],
+                        self._matrices, lr, self.momentum, self.weight_decay, factor),
+                *super()._updates(lr, factor)]
 
     def to_dict(self) -> dict[str, Any]:
         """The settings and the step count, JSON-ready; the moments are in the arena."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from functools import partial
+from operator import setitem
 from typing import Any
 from weakref import ref
 
 from cgpt import kernels as K
-from cgpt.arena import Entry, ParameterArena
+from cgpt.arena import Entry, Floats, ParameterArena
 from cgpt.config import _check_bool, _check_float, _check_int, _check_names
 from cgpt.errors import ConfigError, expect, shown
+from cgpt.interrupts import Operation, uninterrupted
 from cgpt.model import GPT
 
 EMBEDDINGS = ("wte.weight", "wpe.weight")       # first in the arena
@@ -26,6 +29,8 @@ class AdamW:
     embedding_lr              learning rate of the embeddings as a multiple of that of the rest
     fresh                     start with moments of zero; False keeps those of the arena
     replaces                  the optimizer that an LLM has, where this one is to take its place
+    waits                     leave the model and its moments as they are until the operations
+                              `resetting` and `taking_over` are done
     A model is trained by one optimizer, which has the moments: the one that was made last. One
     before it raises ConfigError when it is asked for a step or saved. That of an LLM stays: to make
     another beside it raises ConfigError too, until `llm.optimizer = None` or with `replaces`.
@@ -39,14 +44,13 @@ class AdamW:
     def __init__(self, gpt: GPT, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
                  weight_decay: float = 0.1, freeze: Iterable[str] = (), *,
                  embedding_lr: float = 1.0, fresh: bool = True,
-                 replaces: AdamW | None = None) -> None:
+                 replaces: AdamW | None = None, waits: bool = False) -> None:
         expect(type(self).__name__, gpt, GPT, "a GPT")
         self.gpt = gpt
         expect("AdamW", replaces, (AdamW, type(None)), "an optimizer")
         fresh = _check_bool("AdamW", "fresh", fresh)
-        self.betas = _check_betas(betas)
-        self.eps = float(_check_float("AdamW", "eps", eps, LEAST_EPS))
-        self.weight_decay = float(_check_float("AdamW", "weight_decay", weight_decay, 0.0))
+        waits = _check_bool("AdamW", "waits", waits)
+        self._configure(betas, eps, weight_decay)
         self.freeze = _check_names("AdamW", "freeze", freeze)
         self.embedding_lr = float(
             _check_float("AdamW", "embedding_lr", embedding_lr, 0.0, open_below=True))
@@ -54,22 +58,30 @@ class AdamW:
         self._check_patterns()
         self._trained = self._spans(lambda entry: True)
         self._adams = self._spans(self._by_adam)
-        moments = self.arena.require_moments()
-        self._take_over(replaces)
-        for moment in moments:
-            if fresh:
-                moment.fill(0)
+        self._require_free(replaces)
+        self.arena.require_moments()
+        if not waits:
+            uninterrupted([*(self.resetting() if fresh else ()), *self.taking_over()])
         self._choose_gradients()
 
-    def _take_over(self, replaces: AdamW | None) -> None:
-        """Be the optimizer of the model from now on, where no LLM has another."""
+    def _configure(self, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
+        self.betas = _check_betas(betas)
+        self.eps = float(_check_float("AdamW", "eps", eps, LEAST_EPS))
+        self.weight_decay = float(_check_float("AdamW", "weight_decay", weight_decay, 0.0))
+
+    def _require_free(self, replaces: AdamW | None) -> None:
+        """Raises ConfigError where an LLM has another optimizer, but for that one."""
         owner = self._owner()
         if owner is not self and owner is not replaces and owner is not None and owner.is_kept():
             raise ConfigError(
                 f"{type(self).__name__}: this model is trained by llm.optimizer ({owner.kind}), "
                 "which has the moments; use that one, or set llm.optimizer = None first to let go "
                 "of them")
-        self.gpt.arena.owner = ref(self)
+
+    def taking_over(self, llm: object = None) -> list[Operation]:
+        """The operations by which this trains the model from now on, kept by the LLM given."""
+        kept = [] if llm is None else [partial(setattr, self, "_keeper", ref(llm))]
+        return [partial(setattr, self.gpt.arena, "owner", ref(self)), *kept]
 
     def _owner(self) -> AdamW | None:
         owner = self.gpt.arena.owner
@@ -102,8 +114,26 @@ class AdamW:
         """Holds what is trained, with its gradients and moments: that of the model."""
         return self.gpt.arena
 
+    def reset(self) -> None:
+        """Begin again: moments of zero, step 1 comes next."""
+        uninterrupted(self.resetting())
+
+    def resetting(self) -> list[Operation]:
+        """The operations of `reset`."""
+        return [*(partial(moment.fill, 0) for moment in self.arena.require_moments()),
+                partial(setattr, self, "step_count", 0)]
+
+    def replacing(self, weights: Floats) -> list[Operation]:
+        """The operations by which what is trained gets these weights (arena.size,)."""
+        return [partial(setitem, self.arena.data, slice(None), weights), *self.restoring()]
+
+    def restoring(self) -> list[Operation]:
+        """The operations that follow when the weights in `arena` were replaced: here none."""
+        return []
+
     def restored(self) -> None:
-        """To be called when the weights in `arena` were replaced: here nothing follows from it."""
+        """To be called when the weights in `arena` were replaced."""
+        uninterrupted(self.restoring())
 
     def _choose_gradients(self) -> None:
         """Let the model make the gradients that are needed, and no others."""
@@ -161,32 +191,38 @@ class AdamW:
         lr = _check_float("AdamW.step", "lr", lr, 0.0)
         if clip is not math.inf:
             clip = _check_float("AdamW.step", "clip", clip, 0.0)
+        norm, update = self.prepared(lr, clip)
+        uninterrupted(update)
+        return norm
+
+    def prepared(self, lr: float, clip: float = 0.0) -> tuple[float, list[Operation]]:
+        """What `step` returns, and the operations by which it is done: none where that is not
+        finite. So a caller can do it in one with updates of its own."""
         self.require_owner()
         self.gpt.abandon()
         norm = self._norm()
         if not math.isfinite(norm):
-            return norm
-        self.step_count += 1
+            return norm, []
         factor = clip / norm if clip > 0 and norm > clip else 1.0
-        self._apply(lr, factor)
-        if self.freeze:
-            self.gpt.arena.require_grad().fill(0)
-        self.arena.clean = True
-        return norm
+        grad = self.arena.require_grad()
+        cleared = [partial(grad.fill, 0)] if self.freeze else []
+        return norm, [*self._updates(lr, factor),
+                      partial(setattr, self, "step_count", self.step_count + 1), *cleared,
+                      partial(setattr, self.arena, "clean", True)]
 
     def _norm(self) -> float:
         """The global norm of the gradients of what is trained."""
         grad = self.arena.require_grad()
         return math.sqrt(sum(K.sum_of_squares(grad[a:b]) for a, b in self._trained))
 
-    def _apply(self, lr: float, factor: float) -> None:
+    def _updates(self, lr: float, factor: float) -> list[Operation]:
         """Update what is trained by the gradients times `factor` and clear them."""
         arena = self.arena
         grad = arena.require_grad()
         m, v = arena.require_moments()
-        for a, b, rate in self._rates():
-            K.adamw(arena.data[a:b], grad[a:b], m[a:b], v[a:b], lr * rate, *self.betas, self.eps,
-                    self.weight_decay / rate, self.step_count, factor, arena.decay_end - a)
+        return [partial(K.adamw, arena.data[a:b], grad[a:b], m[a:b], v[a:b], lr * rate, *self.betas,
+                        self.eps, self.weight_decay / rate, self.step_count + 1, factor,
+                        arena.decay_end - a) for a, b, rate in self._rates()]
 
     def to_dict(self) -> dict[str, Any]:
         """The settings and the step count, JSON-ready; the moments are in the arena."""

@@ -19,6 +19,8 @@ def make_optimizer(gpt: GPT, config: TrainConfig, current: AdamW | None = None, 
     current  the model's optimizer until now; an adapter with the same settings stays
     fresh    begin with moments of zero; False goes on with the moments and steps of `current`
     base     the file that holds the weights as they are: a new adapter names it
+    Where `current` is given it stays the model's, with its moments, until the operations
+    `resetting` (where fresh) and `taking_over` of the new one are done.
     Raises ConfigError as the optimizers do, and where it cannot go on with `current`, as that is
     of another kind or trains another adapter.
     """
@@ -35,13 +37,13 @@ def make_optimizer(gpt: GPT, config: TrainConfig, current: AdamW | None = None, 
     if not fresh and current is not None:
         current.require_owner()
     if isinstance(current, Lora) and begun == wanted:
-        current.configure(**adam, fresh=fresh)
+        current.configure(**adam)
         return current
+    adam.update(replaces=current, waits=current is not None)
     if config.lora_rank:
         return Lora(gpt, config.lora_rank, config.lora_alpha, config.lora_layers,
-                    seed=config.seed, base=base, replaces=current, **adam)
-    adam.update(freeze=config.freeze, embedding_lr=config.embedding_lr, fresh=fresh,
-                replaces=current)
+                    seed=config.seed, base=base, **adam)
+    adam.update(freeze=config.freeze, embedding_lr=config.embedding_lr, fresh=fresh)
     found = (Muon(gpt, momentum=config.momentum, **adam) if config.optimizer == "muon"
              else AdamW(gpt, **adam))
     found.step_count = 0 if fresh or current is None else current.step_count

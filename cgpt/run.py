@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ class TrainingRun:
                               f"{', '.join(self.sources) or 'none left'}")
         trainer = Trainer(self.llm, self.config.phase(name)[1], name, self.parallel)
         result = trainer.fit(self.documents(name), on_progress, should_stop, on_checkpoint)
-        self.llm.metadata.setdefault("phases", {})[name] = asdict(result)
+        self.llm.metadata.setdefault("phases", {})[name] = result.to_dict()
         return result
 
     def first_dialogue(self) -> Dialogue:

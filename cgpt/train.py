@@ -12,78 +12,37 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
+from operator import setitem
 from typing import cast
 
 import numpy as np
 
 from cgpt.arena import Floats
-from cgpt.averaging import averaged, replace_weights, update_average
-from cgpt.config import TrainConfig
-from cgpt.cutting import TooLong, both
+from cgpt.averaging import averaging, with_average
+from cgpt.callbacks import AnyCallback, Callback, Callbacks, FitResult, Progress, StopTraining
+from cgpt.config import EARLIER_WARMUP, TrainConfig
+from cgpt.cutting import both
 from cgpt.data import Batch, Dialogue
-from cgpt.documents import Documents, encoded
+from cgpt.documents import Documents, Samples, encoded
 from cgpt.epochs import Epochs, bits, cut, digest, held_out_documents
-from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.errors import CgptError, CgptWarning, ConfigError, DataError
 from cgpt.evaluation import EvalResult, evaluate
+from cgpt.interrupts import Interrupts, Operation, uninterrupted
 from cgpt.llm import LLM, PHASES
+from cgpt.optim import AdamW
 from cgpt.optimizers import begun_with, make_optimizer, settings_of
 from cgpt.parallel import ALONE, Alone, GradientSum, share
 from cgpt.schedules import schedule
 
-__all__ = ["EvalResult", "FitResult", "Progress", "Trainer", "evaluate"]
+__all__ = ["Callback", "EvalResult", "FitResult", "Progress", "StopTraining", "Trainer", "evaluate"]
 
 _HISTORY = 5000         # about so many entries a phase; longer runs keep every k-th step
 
-
-@dataclass
-class Progress:
-    """Where a phase stands after a step.
-
-    epoch, epochs      the pass under way (from 1) of how many
-    step, steps        optimizer steps done of how many (no more than the budget)
-    loss               of this step, nats a token; val_loss: of the last evaluation or None
-    lr, grad_norm      of this step; the norm is the global one before clipping
-    tokens             of the phase so far; tokens_per_second of this call of fit
-    seconds            of the phase so far; seconds_left is estimated from this call's steps
-    """
-
-    phase: str
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    val_loss: float | None
-    lr: float
-    grad_norm: float
-    tokens: int
-    tokens_per_second: float
-    seconds: float
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a call of fit came to.
-
-    steps, epochs, tokens, seconds  of the whole phase, earlier calls that it went on from included
-    loss      mean over the tokens of the last epoch, nats; None where no step was taken
-    val_loss  held-out loss of the weights that the model now has; None without a held-out split
-    stopped   "done": all epochs · "early": no improvement for `patience` evaluations ·
-              "budget": max_steps or max_minutes · "interrupted": should_stop() said so
-    too_long  which documents are longer than the context, and what became of them
-    """
-
-    steps: int
-    epochs: int
-    tokens: int
-    loss: float | None
-    val_loss: float | None
-    stopped: str
-    seconds: float
-    too_long: TooLong | None = None
+Texts = Sequence[str | Dialogue] | Documents
 
 
 class Trainer:
@@ -106,36 +65,56 @@ class Trainer:
         self.phase = phase
         self.parallel = parallel
 
-    def fit(self, documents: Sequence[str | Dialogue] | Documents,
+    def fit(self, documents: Texts,
             on_progress: Callable[[Progress], object] | None = None,
             should_stop: Callable[[], bool] | None = None,
-            on_checkpoint: Callable[[LLM], object] | None = None) -> FitResult:
+            on_checkpoint: Callable[[LLM], object] | None = None, *,
+            validation: Texts | None = None, eval_every: int | None = None,
+            callbacks: Sequence[AnyCallback] = ()) -> FitResult:
         """Train until the epochs, the patience or a budget are used up, or should_stop() is true.
 
         An LLM in the middle of this phase goes on exactly there; otherwise the phase begins.
         on_progress    is called after every step
         on_checkpoint  is called after every step, when a save of the LLM would be complete
         should_stop    is asked after every step
-        The phase is then done, with the best weights where a split is held out; an interrupted
-        one is not and can be resumed. One that a budget ended goes on exactly when it is fitted
-        to the same documents with a larger budget (and no split is held out).
+        validation     documents to evaluate on, in place of those that val_fraction holds out
+        eval_every     steps between two evaluations, 0 for one after each epoch; None for that of
+                       the TrainConfig
+        callbacks      functions that are called after every step, or objects like `Callback`
+        The phase is then done, with the best weights where there are held-out documents; an
+        interrupted one is not and can be resumed. One that a budget ended goes on exactly when it
+        is fitted to the same documents with a larger budget (and nothing is held out).
+        Ctrl-C is taken between two steps, a second one at once. After any exception the model is as
+        after its last whole step, and fitting again gives the bits of an undisturbed training.
+        Warns (CgptWarning) where the warm-up is longer than the training.
         Raises DataError where there is nothing to train on or the documents are others than
         those the phase began with, ConfigError where the weights are read-only or a frozen name
         fits nothing, and CgptError (code "diverged") naming phase and step where a loss or
         gradient is not finite: nothing of that step is applied.
         """
-        run = _Run(self.llm, self.config, self.phase, documents, self.parallel)
-        stopped = run.reason()
-        while not stopped:
-            progress = run.step()
+        told = Callbacks(callbacks, on_progress=on_progress, should_stop=should_stop,
+                         on_checkpoint=on_checkpoint)
+        config = self.config if eval_every is None else replace(self.config, eval_every=eval_every)
+        run = _Run(self.llm, config, self.phase, self.parallel, Interrupts())
+
+        def after_step(progress: Progress) -> None:
             if on_progress:
                 on_progress(progress)
+            run.tell(told, progress)
             if on_checkpoint:
                 on_checkpoint(self.llm)
-            stopped = run.agreed(bool(should_stop and should_stop()))
-        if stopped != "interrupted":
-            run.finish()
-        return run.result(stopped)
+
+        try:
+            try:
+                run.interrupts.install()
+                run.prepare(documents, validation)
+                return run.train(told, after_step, should_stop)
+            finally:
+                run.interrupts.restore()
+        except BaseException:
+            run.interrupts.restore()    # where that is what was broken off
+            run.give_up()
+            raise
 
 
 def _imported(llm: LLM, config: TrainConfig) -> bool:
@@ -148,94 +127,217 @@ def _imported(llm: LLM, config: TrainConfig) -> bool:
 
 
 class _Run:
-    """One call of fit: the encoded documents and the loop's steps."""
+    """One call of fit: the encoded documents and the loop's steps.
+
+    What an exception may interrupt changes nothing but gradients and buffers, which are made anew.
+    What has to change together is changed by `uninterrupted`: the beginning of a phase, a step with
+    all that is counted of it, an evaluation, the end of a phase.
+    """
 
     epochs: Epochs
+    held_out: Samples
+    gradient: GradientSum
 
-    def __init__(self, llm: LLM, config: TrainConfig, phase: str,
-                 documents: Sequence[str | Dialogue] | Documents, parallel: Alone) -> None:
+    def __init__(self, llm: LLM, config: TrainConfig, phase: str, parallel: Alone,
+                 interrupts: Interrupts) -> None:
+        self.llm, self.config, self.phase, self.parallel = llm, config, phase, parallel
+        self.interrupts = interrupts
+        self.state = llm.training_state
+        self.optimizer: AdamW | None = None
+        self.ended = False                      # whether this call has ended the phase
+        self.held_out_numbers: tuple[int, ...] = ()
+        self._stop = False
+        self._validation_documents = 0
+        self._evaluated = 0                     # after which step the last evaluation was made,
+        self._val_loss: float | None = None     # and what it found
+        self._batches: Sequence[Batch] = []
+        self._batches_of = -1
+
+    # Before the first step
+
+    def prepare(self, documents: Texts, validation: Texts | None) -> None:
+        """Encode and plan; then take up the phase where it stands, or begin it."""
+        self.interrupts.at_once = True          # nothing has been changed yet
+        llm, config = self.llm, self.config
         llm.gpt.arena.require_writable()
         llm.gpt.recompute = config.recompute
-        self.llm, self.config, self.phase, self.parallel = llm, config, phase, parallel
         longest = min(llm.config.block_size, config.batch_tokens)
-        if isinstance(documents, str):
-            raise DataError(f"{phase}: expected a list of documents, found one string")
-        given = encoded(documents, llm.tokenizer)
-        out = held_out_documents(len(given), config.val_fraction, config.seed, phase)
-        samples, self.held_out = (cut(given.only(which), longest, config, phase)
-                                  for which in (~out, out))
+        samples = self._split(documents, validation, longest)
+        found = digest(samples, self.held_out, config)
+        planned = self._take_up(samples, found, longest)
+        self.gradient = GradientSum(llm.gpt, self.parallel, self._trained.arena)
+        self.parallel.require_same({"documents": found, "settings": self.config.to_dict(),
+                                    "step": self.state.step}, llm.gpt.arena.data)
+        self._last = min(planned, config.max_steps or planned)
+        self._every = -(-planned // _HISTORY) or 1
+        # The last evaluation of this phase; only an unfinished one has any.
+        for _, step, _, loss in reversed(self.state.history):
+            if self.state.best_loss is not None and loss is not None:
+                self._evaluated, self._val_loss = step, loss
+                break
+        self._start = (self.state.step, self.state.tokens, self.state.seconds)
+        self._check_warmup()
+        self.interrupts.at_once = False
+
+    def _split(self, documents: Texts, validation: Texts | None, longest: int) -> Samples:
+        """The samples to train on; the others become held_out."""
+        config, phase = self.config, self.phase
+        given = _encoded(documents, phase, self.llm)
+        fraction = config.val_fraction if validation is None else 0.0
+        out = held_out_documents(len(given), fraction, config.seed, phase)
+        trained, kept = given.only(~out), given.only(out)
+        self.held_out_numbers = tuple(np.flatnonzero(out).tolist())
+        if validation is not None:
+            kept = _encoded(validation, phase, self.llm)
+            if config.val_fraction:
+                raise ConfigError(f"{phase}: found validation documents and val_fraction="
+                                  f"{config.val_fraction}; give one of the two")
+        samples, self.held_out = (cut(one, longest, config, phase) for one in (trained, kept))
         self.too_long = both(samples.too_long, self.held_out.too_long)
-        if not samples or (out.any() and not self.held_out):
+        wanted = validation is not None or bool(config.val_fraction)
+        if not samples or (wanted and not self.held_out):
             raise DataError(f"{phase}: no token of the {'held-out ' if samples else ''}documents "
                             "carries loss; give texts, or dialogues with answers")
-        self.state = state = llm.training_state
-        documents_digest = digest(samples, self.held_out, config)
+        for name in ("patience", "eval_every"):
+            if getattr(config, name) and not wanted:
+                raise ConfigError(f"{phase}: {name}={getattr(config, name)} needs held-out "
+                                  "documents to look at; set val_fraction above 0 or give "
+                                  "validation documents")
+        self._validation_documents = len(kept)
+        return samples
+
+    def _take_up(self, samples: Samples, documents: str, longest: int) -> int:
+        """Go on where the state stands, or begin the phase; the steps of all its epochs."""
+        state, config = self.state, self.config
 
         def plan(moving_cuts: bool) -> int:
-            """Optimizer steps of all epochs."""
-            self.epochs = Epochs(samples, llm.tokenizer, config, phase, longest,
+            self.epochs = Epochs(samples, self.llm.tokenizer, config, self.phase, longest,
                                  moving_cuts=moving_cuts)
             # Backwards, since the plan made last is kept and training begins with the first.
             return sum(self.epochs.steps(epoch) for epoch in reversed(range(config.epochs)))
 
-        begun = state.phase == phase and state.documents == documents_digest
+        begun = state.phase == self.phase and state.documents == documents
         moving = state.moving_cuts or not begun
         planned = plan(moving)
-        if not self._begin(documents_digest, planned) and not moving:
-            planned = plan(True)
-        self.gradient = GradientSum(llm.gpt, parallel, self.optimizer.arena)
-        parallel.require_same({"documents": documents_digest, "settings": self.config.to_dict(),
-                               "step": self.state.step}, llm.gpt.arena.data)
-        self.state.total_steps = planned
-        self._last = min(planned, config.max_steps or planned)
-        self._every = -(-self.state.total_steps // _HISTORY) or 1
-        self._batches: Sequence[Batch] = []
-        self._batches_of = -1
-        # The last evaluation of this phase; only an unfinished one has any.
-        self._val_loss = next((entry[3] for entry in reversed(self.state.history)
-                               if self.state.best_loss is not None and entry[3] is not None), None)
-        self._start = (self.state.step, self.state.tokens, self.state.seconds)
-
-    def _begin(self, documents: str, planned: int) -> bool:
-        """Take up the phase where the state stands (True), or start it with fresh moments."""
-        llm, state = self.llm, self.state
         if self._reopens(documents, planned):
             state.done.remove(self.phase)
-        # Weights alone do not make a phase exact again: without an optimizer it starts anew.
-        resumed = (state.unfinished and state.phase == self.phase and bool(state.documents)
-                   and (llm.optimizer is not None or not state.step))
-        if resumed and documents != state.documents:
-            raise DataError(
-                f"{self.phase}: step {state.step} was reached with other documents (or another "
-                "val_fraction, too_long, loss_on, seed, batch_tokens or join_dialogues); give the "
-                "same ones, or start the phase anew with llm.training_state.begin(...)")
-        imported = not resumed and _imported(llm, self.config)
-        begun = begun_with(llm.optimizer) if resumed or imported else None
-        config = self.config = self.config.settled(llm.config.n_embd, begun)
-        optimizer = make_optimizer(llm.gpt, config, llm.optimizer,
-                                   fresh=not (resumed or imported), base=llm.base)
-        llm.base = ""               # the weights are about to change
-        if not resumed:
-            state.begin(self.phase)
-            state.documents, state.moving_cuts = documents, True
-            llm.best_weights = llm.average = None
         state.identify()
-        optimizer.zero_grad()
-        self.optimizer = llm.optimizer = optimizer
-        if config.ema and llm.average is None:
-            llm.average = optimizer.arena.data.copy()
-        return resumed
+        # Weights alone do not make a phase exact again: without an optimizer it starts anew.
+        if (state.unfinished and state.phase == self.phase and bool(state.documents)
+                and (self.llm.optimizer is not None or not state.step)):
+            self._resume(documents, planned)
+        else:
+            planned = planned if moving else plan(True)
+            self._begin(documents, planned)
+        self._trained.zero_grad()
+        return planned
 
     def _reopens(self, documents: str, planned: int) -> bool:
         """Whether a budget ended this very phase and there is more of it now.
 
         It then goes on exactly, since the schedule is that of all epochs whatever the budget. Not
-        where a split is held out or an average is kept: the weights are then not the last ones.
+        where documents are held out or an average is kept: the weights are then not the last ones.
         """
         state = self.state
         return (state.phase == self.phase in state.done and self.llm.optimizer is not None
                 and state.documents == documents and state.step < state.total_steps == planned
                 and not self.held_out and not self.config.ema and not self.reason())
+
+    def _resume(self, documents: str, planned: int) -> None:
+        llm, state = self.llm, self.state
+        if documents != state.documents:
+            raise DataError(
+                f"{self.phase}: step {state.step} was reached with other documents (or another "
+                "val_fraction, too_long, loss_on, seed, batch_tokens or join_dialogues); give the "
+                "same ones, or start the phase anew with llm.training_state.begin(...)")
+        warmup = EARLIER_WARMUP if state.warmup is None else state.warmup
+        self._settle({"warmup": warmup, **begun_with(llm.optimizer)}, planned)
+        optimizer = make_optimizer(llm.gpt, self.config, llm.optimizer, fresh=False, base=llm.base)
+        kept = llm.average
+        if self.config.ema and kept is None:
+            kept = optimizer.arena.data.copy()
+        uninterrupted([*optimizer.restoring(), *self._owning(optimizer, kept),
+                       partial(setattr, state, "total_steps", planned)])
+
+    def _begin(self, documents: str, planned: int) -> None:
+        """The first step comes next, with fresh moments or those of an import."""
+        llm, state = self.llm, self.state
+        fresh = not _imported(llm, self.config)
+        self._settle({} if fresh else begun_with(llm.optimizer), planned)
+        optimizer = make_optimizer(llm.gpt, self.config, llm.optimizer, fresh=fresh, base=llm.base)
+        at_first = state.begun(self.phase)
+        at_first.update(documents=documents, moving_cuts=True, warmup=self.config.warmup,
+                        total_steps=planned)
+        average = optimizer.arena.data.copy() if self.config.ema else None
+        uninterrupted([*(optimizer.resetting() if fresh else ()),
+                       partial(setattr, llm, "best_weights", None),
+                       *self._owning(optimizer, average), partial(vars(state).update, at_first)])
+
+    def _settle(self, begun: dict[str, object], planned: int) -> None:
+        self.config = self.config.settled(self.llm.config.n_embd, begun,
+                                          self.config.schedule_steps or planned)
+
+    def _owning(self, optimizer: AdamW, average: Floats | None) -> list[Operation]:
+        """The operations by which the model gets these; its weights are about to change."""
+        self.optimizer = optimizer
+        return [*self.llm.changing_optimizer(optimizer),
+                partial(setattr, self.llm, "average", average),
+                partial(setattr, self.llm, "base", "")]
+
+    @property
+    def _trained(self) -> AdamW:
+        return cast(AdamW, self.optimizer)
+
+    def _check_warmup(self) -> None:
+        """Warn where the learning rate would not reach its peak."""
+        warmup, steps = cast(int, self.config.warmup), self._last
+        if warmup and warmup >= steps > self.state.step:
+            warnings.warn(CgptWarning(
+                f"{self.phase}: a warm-up of {warmup} steps in a training of {steps}: the learning "
+                f"rate does not reach {self.config.lr:g}; give a smaller warmup, or schedule_steps "
+                "for as many as there will be"), stacklevel=4)
+
+    # Step by step
+
+    def train(self, told: Callbacks, after_step: Callable[[Progress], None],
+              should_stop: Callable[[], bool] | None) -> FitResult:
+        """The steps that are left, and the end of the phase."""
+        interrupts = self.interrupts
+        if self.evaluation_is_due():            # that of the last step, which was broken off
+            self._evaluate()
+            self.tell(told, self._progress(self.state.history[-1][2]), stepped=False)
+        stopped = self.reason()
+        while not stopped:
+            after_step(self.step())
+            stopped = self.agreed(interrupts.pending or self._stop
+                                  or bool(should_stop and should_stop()))
+            if self.parallel.size == 1 or stopped == "interrupted":
+                interrupts.check()
+        if stopped != "interrupted":
+            if self.held_out and self.state.loss_tokens and self._evaluated != self.state.step:
+                mean = self.state.loss_sum / self.state.loss_tokens
+                self._evaluate(mean)
+                self.tell(told, self._progress(mean), stepped=False)
+            self.finish()
+        result = self.result(stopped)
+        if self.ended:
+            self._call(told, "on_end", result)
+        return result
+
+    def tell(self, told: Callbacks, progress: Progress, *, stepped: bool = True) -> None:
+        """The callbacks that are due after a step, or after an evaluation by itself."""
+        if self._evaluated == self.state.step:
+            self._call(told, "on_evaluation", progress)
+        if stepped:
+            self._call(told, "on_step", progress)
+            if self.state.batch == 0:
+                self._call(told, "on_epoch_end", progress)
+
+    def _call(self, told: Callbacks, event: str, about: Progress | FitResult) -> None:
+        try:
+            told(event, about)
+        except StopTraining:
+            self._stop = True
 
     def reason(self) -> str:
         """Why no step follows, or ""."""
@@ -257,41 +359,49 @@ class _Run:
         return self.reason() or ("interrupted" if asked[:, 0].any() else "")
 
     def step(self) -> Progress:
-        """One optimizer step, and the evaluation where it ends an epoch."""
+        """One optimizer step, and the evaluation where it is due."""
         began = time.perf_counter()
-        state, config = self.state, self.config
-        epoch = state.epoch
+        state, config, llm = self.state, self.config, self.llm
+        epoch, batch = state.epoch, state.batch
         if self._batches_of != epoch:
             self._batches, self._batches_of = self.epochs.batches(epoch), epoch
-        group = self._batches[state.batch:state.batch + config.grad_accum]
-        lr = schedule(state.step, lr=cast(float, config.lr), warmup=config.warmup,
-                      total=config.schedule_steps or state.total_steps,
-                      min_lr_ratio=config.min_lr_ratio, kind=config.schedule,
-                      decay=config.decay_share)
-        loss, counted, norm = self._update(group, lr)
-        if state.batch == 0:
-            state.loss_sum, state.loss_tokens = 0.0, 0
-        state.loss_sum += loss * counted
-        state.loss_tokens += counted
-        state.step += 1
-        state.tokens += sum(len(batch.ids) for batch in group)
-        state.batch += len(group)
-        if self.llm.average is not None:
-            update_average(self.llm.average, self.optimizer, config.ema)
-        if state.step % self._every == 0 or state.step == state.total_steps:
-            state.history.append([self.phase, state.step, loss, None])
-        if state.batch >= len(self._batches):
-            state.epoch, state.batch = epoch + 1, 0
-            if self.held_out:
-                self._evaluate(loss)
+        group = self._batches[batch:batch + config.grad_accum]
+        lr = self._rate(state.step)
+        loss, counted, norm, operations = self._update(group, lr)
+        if llm.average is not None:
+            operations.append(averaging(llm.average, self._trained, config.ema))
+        before = (state.loss_sum, state.loss_tokens) if batch else (0.0, 0)
+        step, batch = state.step + 1, batch + len(group)
+        if batch >= len(self._batches):
+            epoch, batch = epoch + 1, 0
+        due = bool(self.held_out) and self._ends_interval(step, batch)
+        if due or step % self._every == 0 or step == state.total_steps:
+            operations.append(partial(state.history.append, [self.phase, step, loss, None]))
+        operations.append(partial(vars(state).update, {
+            "step": step, "epoch": epoch, "batch": batch,
+            "tokens": state.tokens + sum(len(one.ids) for one in group),
+            "loss_sum": before[0] + loss * counted, "loss_tokens": before[1] + counted}))
+        uninterrupted(operations)
         state.seconds += time.perf_counter() - began
-        return self._progress(epoch + 1, loss, lr, norm)
+        if due:
+            self._evaluate()
+        return self._progress(loss, lr, norm)
 
-    def _update(self, group: Sequence[Batch], lr: float) -> tuple[float, int, float]:
-        """Forward, backward and AdamW over the micro-batches of one step.
+    def _rate(self, step: int) -> float:
+        """The learning rate of step 0, 1, ..."""
+        config = self.config
+        return schedule(step, lr=cast(float, config.lr), warmup=cast(int, config.warmup),
+                        total=config.schedule_steps or self.state.total_steps,
+                        min_lr_ratio=config.min_lr_ratio, kind=config.schedule,
+                        decay=config.decay_share)
+
+    def _update(self, group: Sequence[Batch],
+                lr: float) -> tuple[float, int, float, list[Operation]]:
+        """Forward and backward over the micro-batches of one step, and the optimizer's update.
 
         The gradient is the sum over all counted tokens of the group, divided by their number.
-        Returns (mean loss over these tokens, their number, gradient norm before clipping).
+        Returns (mean loss over these tokens, their number, gradient norm before clipping, the
+        operations of the update).
         """
         gpt, config = self.llm.gpt, self.config
         counted = sum(batch.counted for batch in group)
@@ -308,10 +418,10 @@ class _Run:
         total = float(self.parallel.summed(np.array([total]))[0])
         if not math.isfinite(total):
             raise self._diverged("loss", total, lr)
-        norm = self.optimizer.step(lr=lr, clip=config.clip)
+        norm, operations = self._trained.prepared(lr, config.clip)
         if not math.isfinite(norm):
             raise self._diverged("gradient norm", norm, lr)
-        return total / counted, counted, norm
+        return total / counted, counted, norm, operations
 
     def _key(self, micro: int, first: int) -> int:
         """What names the dropout masks of a micro-batch, or of its part from token `first` on."""
@@ -322,64 +432,101 @@ class _Run:
         return int(source.random_raw()) >> 1
 
     def _diverged(self, what: str, value: float, lr: float) -> CgptError:
-        """The error for a value that is not finite; the gradients of the step are dropped."""
-        self.optimizer.zero_grad()
+        """The error for a value that is not finite; `give_up` drops the gradients of the step."""
         return CgptError(
             f"{self.phase}: the {what} is {value} at step {self.state.step + 1} (learning rate "
             f"{lr:g}); this step was not applied and the model is as after step "
             f"{self.state.step}; lower the learning rate or clip the gradient", code="diverged")
 
-    def _evaluate(self, loss: float) -> None:
-        """Held-out loss after a step of training loss `loss`; keeps the best weights.
+    # Evaluations
+
+    def _ends_interval(self, step: int, batch: int) -> bool:
+        """Whether a step after which the state says so is followed by an evaluation."""
+        every = self.config.eval_every
+        return step % every == 0 if every else batch == 0
+
+    def evaluation_is_due(self) -> bool:
+        """Whether the last step's evaluation has not been made."""
+        state = self.state
+        return bool(self.held_out and state.step and self._evaluated != state.step
+                    and self._ends_interval(state.step, state.batch)
+                    and state.history and state.history[-1][:2] == [self.phase, state.step])
+
+    def _evaluate(self, loss: float | None = None) -> None:
+        """Held-out loss after the last step; keeps the best weights.
 
         Where an average of the weights is kept, it is what is evaluated.
+        loss  of training, for the history; None for that of the step
         """
-        with averaged(self.llm.average, self.optimizer) as data:
-            total, counted = self.llm.summed_loss(self.held_out, self.parallel)
-            self._record(loss, total / counted, data)
+        began = time.perf_counter()
+        total, counted = with_average(self.llm.average, self._trained, self._held_out_loss)
+        if not math.isfinite(total):
+            raise CgptError(f"{self.phase}: the held-out loss is {total / counted} after step "
+                            f"{self.state.step}; lower the learning rate or clip the gradient",
+                            code="diverged")
+        self._record(loss, total / counted, time.perf_counter() - began)
 
-    def _record(self, loss: float, found: float, data: Floats) -> None:
-        """Note a held-out loss of the weights `data`; keep them where they are the best."""
-        state = self.state
-        if not math.isfinite(found):
-            raise CgptError(f"{self.phase}: the held-out loss is {found} after step {state.step}; "
-                            "lower the learning rate or clip the gradient", code="diverged")
-        self._val_loss = found
-        entry = [self.phase, state.step, loss, found]
-        if state.history and state.history[-1][:2] == entry[:2]:
-            state.history[-1] = entry
-        else:
-            state.history.append(entry)
+    def _held_out_loss(self) -> tuple[float, int]:
+        """(sum in nats, counted tokens); broken off by Ctrl-C, since it can be made again."""
+        interrupts = self.interrupts
+        try:
+            interrupts.at_once = self.parallel.size == 1
+            interrupts.check()
+            return self.llm.summed_loss(self.held_out, self.parallel)
+        finally:
+            interrupts.at_once = False
+
+    def _record(self, loss: float | None, found: float, seconds: float) -> None:
+        """Note a held-out loss; keep the weights where they are the best."""
+        state, llm = self.state, self.llm
+        data = self._trained.arena.data if llm.average is None else llm.average
+        last = state.history[-1] if state.history else []
+        entry = [self.phase, state.step, last[2] if loss is None else loss, found]
+        values: dict[str, float | None] = {"seconds": state.seconds + seconds}
+        operations = [partial(setitem, state.history, -1, entry) if last[:2] == entry[:2]
+                      else partial(state.history.append, entry)]
         if state.best_loss is None or found < state.best_loss:
-            state.best_loss, state.best_step, state.bad_evals = found, state.step, 0
-            if self.llm.best_weights is None:
-                self.llm.best_weights = data.copy()
-            else:
-                np.copyto(self.llm.best_weights, data)
+            values.update(best_loss=found, best_step=state.step, bad_evals=0)
+            operations.append(
+                partial(setattr, llm, "best_weights", data.copy()) if llm.best_weights is None
+                else partial(setitem, llm.best_weights, slice(None), data))
         else:
-            state.bad_evals += 1
+            values.update(bad_evals=state.bad_evals + 1)
+        uninterrupted([*operations, partial(vars(state).update, values)])
+        self._evaluated, self._val_loss = state.step, found
+
+    # After the last step
 
     def finish(self) -> None:
-        """End the phase: evaluate where that is due, take the best weights or the averaged ones."""
-        state, llm = self.state, self.llm
-        if self.held_out and state.batch:
-            self._evaluate(state.loss_sum / state.loss_tokens)
+        """End the phase with the best weights, or the averaged ones."""
+        llm = self.llm
         final = llm.average if llm.best_weights is None else llm.best_weights
-        if final is not None:
-            replace_weights(self.optimizer, final)
-        llm.best_weights = llm.average = None
-        state.done.append(self.phase)
+        uninterrupted([*([] if final is None else self._trained.replacing(final)),
+                       partial(setattr, llm, "best_weights", None),
+                       partial(setattr, llm, "average", None),
+                       partial(self.state.done.append, self.phase),
+                       partial(setattr, self, "ended", True)])
 
-    def _progress(self, epoch: int, loss: float, lr: float, norm: float) -> Progress:
+    def give_up(self) -> None:
+        """After an exception: what a call of fit leaves behind for the next one."""
+        if self.ended:      # the caller does not know: fit again only ends the phase, as here
+            self.state.done.remove(self.phase)
+        if self.optimizer is not None:
+            self.optimizer.zero_grad()
+
+    def _progress(self, loss: float, lr: float | None = None, norm: float = math.nan) -> Progress:
+        """Where the phase stands; lr and norm of its last step, where it was taken here."""
         state, config = self.state, self.config
         step, tokens, seconds = self._start
+        lr = self._rate(state.step - 1) if lr is None else lr
         spent = max(state.seconds - seconds, 1e-9)
-        left = (self._last - state.step) * spent / (state.step - step)
+        left = (self._last - state.step) * spent / max(1, state.step - step)
         if config.max_minutes:
             left = max(0.0, min(left, 60 * config.max_minutes - state.seconds))
-        return Progress(phase=self.phase, epoch=epoch, epochs=config.epochs, step=state.step,
-                        steps=self._last, loss=loss, val_loss=self._val_loss, lr=lr,
-                        grad_norm=norm, tokens=state.tokens,
+        return Progress(phase=self.phase, epoch=state.epoch + (state.batch > 0),
+                        epochs=config.epochs, step=state.step, steps=self._last, loss=loss,
+                        val_loss=self._val_loss, lr=lr, grad_norm=norm,
+                        tokens=state.tokens,
                         tokens_per_second=(state.tokens - tokens) / spent,
                         seconds=state.seconds, seconds_left=left)
 
@@ -390,4 +537,12 @@ class _Run:
         val_loss = self._val_loss if stopped == "interrupted" else state.best_loss
         return FitResult(steps=state.step, epochs=state.epoch, tokens=state.tokens, loss=loss,
                          val_loss=val_loss, stopped=stopped, seconds=state.seconds,
+                         held_out=self.held_out_numbers,
+                         validation_documents=self._validation_documents,
                          too_long=self.too_long)
+
+
+def _encoded(documents: Texts, phase: str, llm: LLM) -> Documents:
+    if isinstance(documents, str):
+        raise DataError(f"{phase}: expected a list of documents, found one string")
+    return encoded(documents, llm.tokenizer)

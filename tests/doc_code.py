@@ -48,6 +48,10 @@ documents = texts
 trainer = cgpt.Trainer(llm, cgpt.TrainConfig(epochs=1))
 cgpt.save_model_json(llm, "exports/model_final.json")
 """,
+    "docs/watching.md": _MODEL + """\
+documents, others = texts, texts[:1]
+trainer = cgpt.Trainer(llm, cgpt.TrainConfig(epochs=1))
+""",
 }
 
 

@@ -19,8 +19,8 @@ import cgpt
 from cgpt.checkpoint import failures, sniff
 
 PACKAGE = Path(cgpt.__file__).parent
-ERRORS = {"Cancelled", "NoArena", "PeerError", "Skip", "Unfinished", "CgptError", "ConfigError",
-          "DataError", "CheckpointError", "InvalidRowsError"}
+ERRORS = {"Cancelled", "CgptWarning", "NoArena", "PeerError", "Skip", "Unfinished", "CgptError",
+          "ConfigError", "DataError", "CheckpointError", "InvalidRowsError"}
 # Of checkpoint/failures.py.
 BUILDERS = {"damaged", "foreign", "other_version", "other_base", "not_saved"}
 Function = ast.FunctionDef

@@ -9,7 +9,7 @@ import pytest
 from checkpoint_helpers import assert_same, same_bits
 from small_llm import TEXTS, small_llm, split
 
-from cgpt.averaging import averaged, update_average
+from cgpt.averaging import averaging, with_average
 from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
 from cgpt.config import TrainConfig
 from cgpt.llm import LLM
@@ -53,12 +53,11 @@ def test_it_is_what_is_evaluated() -> None:
     optimizer = AdamW(llm.gpt)
     average = np.zeros_like(llm.gpt.arena.data)
     before = llm.gpt.arena.data.copy()
-    with averaged(average, optimizer) as data:
-        assert not data.any() and data is llm.gpt.arena.data
-        assert llm.loss(TEXTS) == pytest.approx(np.log(llm.config.vocab_size), rel=1e-6)
+    found = with_average(average, optimizer, lambda: llm.loss(TEXTS))
+    assert found == pytest.approx(np.log(llm.config.vocab_size), rel=1e-6)
     assert np.array_equal(llm.gpt.arena.data, before)
-    update_average(average, optimizer, 0.5)
-    np.testing.assert_allclose(average, 0.9 * before, rtol=1e-6)
+    averaging(average, optimizer, 0.5)()
+    np.testing.assert_allclose(average, 9 / 11 * before, rtol=1e-6)     # behind the first step
 
 
 def test_held_out_loss_is_that_of_the_average() -> None:

@@ -57,7 +57,7 @@ def test_strategies(run: Run, tmp_path: Path) -> None:
     assert all(name.startswith("checkpoint_best_epoch_") for name in found[:2])
     assert run(*TRAIN, *epochs, "--checkpoint-dir", "b", "--strategy", "periodic")[0] == 0
     assert checkpoints(tmp_path / "b") == [f"checkpoint_epoch_{n}.bin" for n in (2, 3, 4)]
-    about = json.loads((tmp_path / "b" / "checkpoint_epoch_4.json").read_text())
+    about = json.loads((tmp_path / "b" / "checkpoint_epoch_3.json").read_text())
     assert about["preset"] == "tiny" and 0 < about["learning_rate"] < 1
     assert run(*TRAIN, *epochs, "--checkpoint-dir", "c", "--save-every", "1")[0] == 0
     assert checkpoints(tmp_path / "c") == ["checkpoint_last.bin", "checkpoint_previous.bin"]

@@ -33,7 +33,7 @@ FLOORS = [
     ["prepare"],
     ["shards"],
     ["train", "checkpoint"],
-    ["averaging"],
+    ["averaging", "callbacks"],
     ["evaluation", "answers"],
     ["graphs"],
     ["llm"],
@@ -75,7 +75,7 @@ FLOORS = [
     ["_kernels", "_lattice", "_bpe", "_merging", "_seen", "_packing"],
     ["config"],
     ["text"],
-    ["errors", "forking", "launcher", "processors"],
+    ["errors", "forking", "interrupts", "launcher", "processors"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Imported late, inside a function, as a convenience for users; nothing below depends on it.

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cgpt.arena import Entry, Floats
-from cgpt.averaging import averaged
+from cgpt.averaging import with_average
 from cgpt.checkpoint.failures import damaged, not_saved, other_version
 from cgpt.config import KINDS, GPTConfig
 from cgpt.errors import CheckpointError, ConfigError, DataError
@@ -169,8 +169,7 @@ def weights_to_save(llm: LLM) -> Floats:
         return data
     if not isinstance(llm.optimizer, Lora):
         return llm.average
-    with averaged(llm.average, llm.optimizer):      # which is that of A and B
-        return data.copy()
+    return with_average(llm.average, llm.optimizer, data.copy)      # which is that of A and B
 
 
 # Building

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from cgpt.cli.messages import LANGUAGES, set_language, t
 from cgpt.launcher import launched
@@ -29,7 +31,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if ranks.asked(given):
             ranks.prepare()
     try:
-        code = guard(lambda: run(given))
+        with warnings_as_sentences():
+            code = guard(lambda: run(given))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -39,6 +42,26 @@ def main(args: Sequence[str] | None = None) -> int:
         complain(f"stdout: {sentence_of(error)}")
         silence_broken_pipe()
         return 1
+
+
+@contextmanager
+def warnings_as_sentences() -> Iterator[None]:
+    """Warnings of the library become one line on stderr, in the language of this run."""
+    from cgpt.cli.terminal import tell
+    from cgpt.errors import CgptWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CgptWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, *where: Any, **more: Any) -> None:
+            if isinstance(message, CgptWarning):
+                tell(t("label_warning") + sentence_of(message))
+            else:
+                others(message, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def choose_language(args: Sequence[str]) -> None:

@@ -73,6 +73,9 @@ def rest_of_config() -> dict[str, Any]:
 def with_fields(config: RunConfig, values: dict[str, Any]) -> RunConfig:
     """The config with these fields; of the two phases only those that their tables name.
 
+    A file with a fingerprint of the data repeats a run: its tables are whole, what they lack has
+    the default of a TrainConfig.
+
     Raises ConfigError for a field that there is not, or a value that cannot be.
     """
     from cgpt.config import TrainConfig
@@ -80,7 +83,8 @@ def with_fields(config: RunConfig, values: dict[str, Any]) -> RunConfig:
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name in TABLES and isinstance(value, dict):
-            value = TrainConfig.from_dict({**getattr(config, name).to_dict(), **value})
+            base = TrainConfig() if FINGERPRINT in values else getattr(config, name)
+            value = TrainConfig.from_dict({**base.to_dict(), **value})
         if name != FINGERPRINT:
             changes[name] = value
     return replace(config, **changes)

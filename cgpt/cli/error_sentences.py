@@ -162,8 +162,6 @@ SENTENCES: dict[str, str] = {
         "{owner}: {name} 应为 true 或 false，而不是 {value}",
     "{owner}: expected the fields by name, found {value}":
         "{owner}: 应为字段名到值的映射，而不是 {value}",
-    "{owner}: patience={patience} needs held-out documents to look at; set val_fraction above 0":
-        "{owner}: patience={patience} 需要验证文本；请将 val_fraction 设为大于 0",
     "{owner}: {name} must be a TrainConfig, found {value}":
         "{owner}: {name} 应为 TrainConfig，而不是 {value}",
     "{owner}: speculate={n} guesses for one continuation and cannot go with beam={beam}; set one "
@@ -261,6 +259,23 @@ SENTENCES: dict[str, str] = {
     "{phase}: no token of the held-out documents carries loss; give texts, or dialogues with "
     "answers":
         "{phase}: 验证文本中没有可学习的词；请给出文本，或有回答的对话",
+    "{phase}: found validation documents and val_fraction={fraction}; give one of the two":
+        "{phase}: 同时给出了验证文本和 val_fraction={fraction}；请只给其中一个",
+    "{phase}: {name}={value} needs held-out documents to look at; set val_fraction above 0 or give "
+    "validation documents":
+        "{phase}: {name}={value} 需要验证文本；请将 val_fraction 设为大于 0，或给出验证文本",
+    "{phase}: a warm-up of {warmup} steps in a training of {steps}: the learning rate does not "
+    "reach {lr}; give a smaller warmup, or schedule_steps for as many as there will be":
+        "{phase}: 训练只有 {steps} 步，而预热为 {warmup} 步：学习率达不到 {lr}；"
+        "请减小 warmup，或将 schedule_steps 设为实际步数",
+    "Trainer.fit: {name} must be a function, found {value}":
+        "Trainer.fit: {name} 应为函数，而不是 {value}",
+    "callbacks: expected a list of callbacks, found {value}":
+        "callbacks: 应为回调的列表，而不是 {value}",
+    "callbacks: {type} has a method {name}, which nothing calls; known: {known}":
+        "callbacks: {type} 有方法 {name}，但不会被调用；可用的方法: {known}",
+    "callbacks: expected functions, or objects with a method {known}, found {value}":
+        "callbacks: 应为函数，或有方法 {known} 的对象，而不是 {value}",
     "{phase}: no documents to train on; give at least one":
         "{phase}: 没有可训练的文本；请至少给出一篇",
     "{phase}: val_fraction={fraction} holds documents out for evaluation and needs at least 2, "

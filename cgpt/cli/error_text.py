@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from cgpt.cli.messages import language, t
-from cgpt.errors import CgptError
+from cgpt.errors import CgptError, CgptWarning
 
 # Fields that hold a text of the library and not a value; they are translated in their turn.
 NESTED = frozenset(("found", "expected", "advice", "reason", "what", "guess", "phase"))
@@ -25,11 +25,11 @@ _CHINESE = re.compile("[\u4e00-\u9fff]")
 _NARROW = re.compile("[!-~]")
 
 
-def localized(error: CgptError) -> str:
+def localized(error: CgptError | CgptWarning) -> str:
     """The error's sentence, in Chinese where that is the language and a template fits; what the
     library advises is followed by the command or option that does it."""
-    text = in_this_language(str(error))
-    return text + t("hinted", hint=t(f"hint_{error.hint}")) if error.hint else text
+    text, hint = in_this_language(str(error)), getattr(error, "hint", "")
+    return text + t("hinted", hint=t(f"hint_{hint}")) if hint else text
 
 
 def in_this_language(text: str) -> str:
@@ -38,8 +38,8 @@ def in_this_language(text: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """One sentence for any error that a command may end with."""
-    if isinstance(error, CgptError):
+    """One sentence for a warning, or any error that a command may end with."""
+    if isinstance(error, (CgptError, CgptWarning)):
         return localized(error)
     if isinstance(error, MemoryError):
         return t("out_of_memory")

@@ -138,7 +138,9 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "grad_accum": ("每步累积的批数", "batches added up in a step"),
     "lr": ("学习率峰值 (新训练默认随优化器和模型宽度)",
            "peak learning rate (of a new training that of the optimizer at the model's width)"),
-    "warmup": ("学习率预热步数", "steps of learning-rate warm-up"),
+    "warmup": ("学习率预热步数 (自己的数据默认为总步数的十分之一，至少 1、最多 50)",
+               "steps of learning-rate warm-up (own data: by default a tenth of all, at least 1 "
+               "and at most 50)"),
     "val_fraction": ("留作验证的比例", "share of the documents held out"),
     "patience": ("验证损失连续几轮不降就停，0 不提前停",
                  "epochs without a lower held-out loss before it stops, 0 never"),

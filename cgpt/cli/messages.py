@@ -232,6 +232,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     **VIEW,
     # commands
     "label_error": ("错误: ", "error: "),
+    "label_warning": ("注意: ", "warning: "),
     "label_usage": ("用法: ", "usage: "),
     "label_options": ("选项:", "Options:"),
     "label_commands": ("命令:", "Commands:"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -107,6 +108,24 @@ def default_recipe(preset: str | None, as_text: bool = False) -> RunConfig:
     return config
 
 
+def is_packaged(paths: tuple[str, ...]) -> bool:
+    """Whether these are the files that come with cgpt, or copies of them."""
+    from cgpt.data import packaged_data
+
+    known = {path.name: path for path in packaged_data()}
+    return all(os.path.isfile(path) and os.path.basename(path) in known
+               and filecmp.cmp(path, known[os.path.basename(path)], shallow=False)
+               for path in paths)
+
+
+def with_own_warmup(config: RunConfig) -> RunConfig:
+    """The recipe; for other data than it was tuned on, its warm-up follows from their steps."""
+    if is_packaged(config.pretrain + config.chat):
+        return config
+    return replace(config, pretrain_train=replace(config.pretrain_train, warmup=None),
+                   finetune_train=replace(config.finetune_train, warmup=None))
+
+
 def shape_of(path: str | None) -> dict[str, int] | None:
     """The shape of the model in a file, None without a path."""
     from cgpt.checkpoint import describe
@@ -146,8 +165,7 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
                if values.get(key) is not None}
     changes.update({key: values[key] for key in ("keep_duplicates", "skip_invalid", "mix")
                     if values.get(key)})
-    if fields:
-        config = with_fields(config, fields)
+    config = with_fields(with_own_warmup(config), fields or {})
     if as_text:     # --chat is for dialogues, whatever they are written as
         named = {*(values.get("chat") or ())}
         changes["plain_text"] = tuple(path for path in config.pretrain if path not in named)

@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -394,7 +393,7 @@ class Session:
         values = {"out": self.values["out"], "seed": run.config.seed,
                   "parameters": run.llm.gpt.n_parameters, "vocabulary": len(run.llm.tokenizer),
                   "data": {name: report_of_phase(source) for name, source in run.sources.items()},
-                  "phases": {phase: asdict(result) for phase, result in results.items()}}
+                  "phases": {phase: result.to_dict() for phase, result in results.items()}}
         print_json(values)
 
 
