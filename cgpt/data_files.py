@@ -13,7 +13,7 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, BinaryIO, cast
@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 from cgpt.errors import DataError
 
 SUFFIXES = (".json", ".jsonl", ".txt", ".csv", ".tsv", ".parquet")
+EARLIER = (".json", ".jsonl", ".txt")       # all that folders were read for once
 PACKINGS = (".gz", ".zst")
 NAMES = ", ".join(SUFFIXES)
 LONGEST_LINE = 1 << 26  # bytes of a row of a file that has a row a line
@@ -38,10 +39,15 @@ def form_of(path: str) -> tuple[str, str]:
     return ("", "") if not suffix or (packing and suffix == ".parquet") else (suffix, packing)
 
 
-def find_files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, str]]:
-    """Every file once, with "" or the reason why it is skipped. Raises DataError."""
+def find_files(paths: Iterable[str | os.PathLike[str]],
+               suffixes: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """Every file once, with "" or the reason why it is skipped. Raises DataError.
+
+    suffixes  those of the files that folders are read for; () for all that are known
+    """
     seen: set[str] = set()
-    for path, skipped in chain.from_iterable(_find(os.fspath(path)) for path in paths):
+    every = chain.from_iterable(_find(os.fspath(path), tuple(suffixes)) for path in paths)
+    for path, skipped in every:
         real = os.path.realpath(path)
         if skipped:
             yield path, skipped
@@ -50,11 +56,11 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, s
             yield path, ""
 
 
-def _find(path: str) -> Iterator[tuple[str, str]]:
+def _find(path: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Files of a path with "" or the reason why one is skipped."""
     if os.path.isdir(path):
         found = False
-        for file, skipped in walk(path):
+        for file, skipped in walk(path, suffixes):
             found = found or not skipped
             yield file, skipped
         if not found:
@@ -69,7 +75,7 @@ def _find(path: str) -> Iterator[tuple[str, str]]:
         yield path, ""
 
 
-def walk(folder: str) -> Iterator[tuple[str, str]]:
+def walk(folder: str, suffixes: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
     """All files of a folder in natural order (file2 before file10), hidden ones left out.
 
     Each with "" or the reason why it is skipped. Raises DataError.
@@ -86,9 +92,11 @@ def walk(folder: str) -> Iterator[tuple[str, str]]:
             yield path, "not training data by its name; name the file itself to read it"
         elif os.path.isdir(path):
             if not os.path.islink(path):
-                yield from walk(path)
+                yield from walk(path, suffixes)
         elif not form_of(name)[0]:
             yield path, f"not a {NAMES} file"
+        elif suffixes and not name.lower().endswith(suffixes):
+            yield path, "not of the kinds of files that this run was begun with"
         else:
             yield path, ""
 

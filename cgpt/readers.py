@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,13 +108,15 @@ class Reading:
     Rows that cannot be used are collected from all files; then InvalidRowsError is raised.
     skip_invalid  leave them out; InvalidRowsError is raised only of a file with nothing else in it
     unique   leave out what was there before, letter by letter
+    suffixes  those of the files that folders are read for; () for all that are known
     as_text  whether strings are documents even where they look like a dialogue: in all files, or
              in those named and in folders named
     """
 
     def __init__(self, paths: Paths, *, unique: bool = False, large: int = LARGE,
-                 skip_invalid: bool = False, as_text: bool | Paths = False) -> None:
-        self._paths = _listed_paths(paths)
+                 skip_invalid: bool = False, as_text: bool | Paths = False,
+                 suffixes: Sequence[str] = ()) -> None:
+        self._paths, self._suffixes = _listed_paths(paths), tuple(suffixes)
         self._large = large
         self._unique = _check_bool("read_corpus", "unique", unique)
         self._skip_invalid = _check_bool("read_corpus", "skip_invalid", skip_invalid)
@@ -128,7 +130,8 @@ class Reading:
     @property
     def manner(self) -> str:
         """Which of the files are read as texts: beside their contents all that decides."""
-        flags = [self._is_text(path) for path, skipped in find_files(self._paths) if not skipped]
+        flags = [self._is_text(path) for path, skipped in find_files(self._paths, self._suffixes)
+                 if not skipped]
         return "".join("ft"[flag] for flag in flags) if any(flags) else ""
 
     def __iter__(self) -> Iterator[str | Dialogue]:
@@ -136,7 +139,7 @@ class Reading:
         self.invalid = InvalidRows()
         seen = Seen() if self._unique else None
         digest = hashlib.sha256()
-        for path, skipped in find_files(self._paths):
+        for path, skipped in find_files(self._paths, self._suffixes):
             if skipped:
                 self.files.append(FileReport(path, skipped=skipped))
             else:
@@ -199,9 +202,10 @@ class Reading:
 
 
 def read_corpus(paths: Paths, *, unique: bool = False, skip_invalid: bool = False,
-                as_text: bool | Paths = False) -> Corpus:
+                as_text: bool | Paths = False, suffixes: Sequence[str] = ()) -> Corpus:
     """All that `Reading` gives, in memory. Options and errors as there."""
-    reading = Reading(paths, unique=unique, skip_invalid=skip_invalid, as_text=as_text)
+    reading = Reading(paths, unique=unique, skip_invalid=skip_invalid, as_text=as_text,
+                      suffixes=suffixes)
     documents: list[str] = []
     dialogues: list[Dialogue] = []
     for item in reading:
@@ -228,10 +232,10 @@ def data_size(path: str, most: int) -> int:
     return parquet_size(path) if form_of(path)[0] == ".parquet" else unpacked_size(path, most)
 
 
-def fingerprint_of(paths: Paths) -> str:
+def fingerprint_of(paths: Paths, suffixes: Sequence[str] = ()) -> str:
     """What `Reading.fingerprint` will be. Raises DataError."""
     digest = hashlib.sha256()
-    for path, skipped in find_files(_listed_paths(paths)):
+    for path, skipped in find_files(_listed_paths(paths), suffixes):
         if not skipped:
             size_of(path)       # a pipe would be waited for
             digest.update(hash_file(path))

@@ -281,7 +281,8 @@ def read_sources(config: RunConfig, cache: Path | None = None,
             found[name] = Source(
                 config.phase(name)[0], name, unique=not config.keep_duplicates, mix=config.mix,
                 cache=cache, progress=progress, required=config.phase(name)[1].epochs > 0,
-                skip_invalid=config.skip_invalid, as_text=config.plain_text)
+                skip_invalid=config.skip_invalid, as_text=config.plain_text,
+                suffixes=config.suffixes)
         except InvalidRowsError as error:
             faults.append(error)
     if faults:

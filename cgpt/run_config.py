@@ -21,6 +21,7 @@ from cgpt.config import (
     _Config,
 )
 from cgpt.data import packaged_data
+from cgpt.data_files import EARLIER
 from cgpt.errors import ConfigError
 
 # The recipe of the guided run, tuned on the packaged data with the `small` preset
@@ -47,6 +48,7 @@ class RunConfig(_Config):
     keep_duplicates  whether what a phase's files say twice, letter by letter, is trained twice
     skip_invalid     whether rows that cannot be used are left out instead of refused
     plain_text       files or folders whose strings are texts even where they look like dialogues
+    suffixes         those of the files that folders are read for; () for all that are known
     mix              (path, weight): how often an epoch takes what lies there, once where it is
                      not named; of a fraction another part each epoch
     seed             of the weights, and of the shuffling and dropout of both phases
@@ -68,6 +70,7 @@ class RunConfig(_Config):
     keep_duplicates: bool = False
     skip_invalid: bool = False
     plain_text: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
     mix: tuple[tuple[str, float], ...] = ()
     seed: int = 0
     pretrain_train: TrainConfig = field(default_factory=TrainConfig)
@@ -75,7 +78,7 @@ class RunConfig(_Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("pretrain", "chat", "plain_text"):
+        for name in ("pretrain", "chat", "plain_text", "suffixes"):
             paths = getattr(self, name)
             if isinstance(paths, (str, os.PathLike)):
                 paths = (paths,)
@@ -141,12 +144,13 @@ def recorded(run: dict[str, Any]) -> dict[str, Any]:
 
     One of before duplicates were left out was trained with them, one of before there was a choice
     of optimizers by AdamW; before too_long and loss_on long dialogues were cut anywhere, and of
-    dialogues only the answers were learnt.
+    dialogues only the answers were learnt; before skip_invalid folders were read for other files.
     """
     names = [str(name) for name in ("pretrain_train", "finetune_train") if name in run]
     before = {"optimizer": "adamw", "embedding_lr": 1.0, "too_long": WINDOWS, "loss_on": "answers"}
     phases = {name: {**before, **run[name]} for name in names}
-    return {"keep_duplicates": True, **run, **phases}
+    known = () if "skip_invalid" in run else EARLIER
+    return {"keep_duplicates": True, "suffixes": known, **run, **phases}
 
 
 def phases_left(run: dict[str, Any], done: Sequence[str]) -> list[str]:

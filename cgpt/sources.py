@@ -36,7 +36,7 @@ class Source:
     entry, cached, mended  of a large corpus that was read: see `prepare.Prepared`
     invalid  rows that cannot be used, complete like `files`
     required  whether a fine-tuning without dialogues is a fault
-    skip_invalid, as_text  as in `Reading`
+    skip_invalid, as_text, suffixes  as in `Reading`
     Raises DataError where the data cannot be used, ConfigError where a path of the mix is none of
     the data's.
     """
@@ -44,7 +44,7 @@ class Source:
     def __init__(self, paths: Sequence[str], phase: str, *, unique: bool = True, mix: Mix = (),
                  cache: Path | None = None, progress: prepare.Progress | None = None,
                  required: bool = True, skip_invalid: bool = False,
-                 as_text: Sequence[str] = ()) -> None:
+                 as_text: Sequence[str] = (), suffixes: Sequence[str] = ()) -> None:
         self.paths, self.phase, self.unique = tuple(paths), phase, unique
         self._skip_invalid = skip_invalid
         self._mix, self._cache, self._progress = tuple(mix), cache, progress
@@ -56,15 +56,15 @@ class Source:
         self._corpus: Corpus | None = None
         self.first_dialogue: Dialogue = ()
         self.size = sum(data_size(path, prepare.LARGE_CORPUS)
-                        for path, skipped in find_files(self.paths)
+                        for path, skipped in find_files(self.paths, suffixes)
                         if not skipped and os.path.isfile(path))
         self.large = self.size >= prepare.LARGE_CORPUS
         self.files: list[FileReport] = []
         self.invalid = InvalidRows()
         how: dict[str, Any] = {"unique": unique, "skip_invalid": skip_invalid,
-                               "as_text": as_text or False}
+                               "as_text": as_text or False, "suffixes": suffixes}
         if self.large:
-            self.fingerprint = fingerprint_of(self.paths)
+            self.fingerprint = fingerprint_of(self.paths, suffixes)
             self._reading = Reading(self.paths, **how)
         else:
             self._corpus = read_corpus(self.paths, **how)

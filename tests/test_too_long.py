@@ -273,6 +273,22 @@ def test_a_run_of_before_goes_on_as_it_was_begun(phase: str, tmp_path: Path) -> 
     assert whole.llm.gpt.arena.data.tobytes() == resumed.llm.gpt.arena.data.tobytes()
 
 
+def test_a_run_of_before_reads_the_files_that_it_read(tmp_path: Path) -> None:
+    """A folder holds a table: older versions left it out, and named it."""
+    path = write(tmp_path / "a.jsonl", DIALOGUES)
+    run = run_of(tmp_path)
+    run.fit_phase("pretrain", should_stop=lambda: run.llm.training_state.step >= 2)
+    for name in "skip_invalid", "plain_text", "suffixes":
+        del run.llm.training_state.run[name]
+    (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="found the columns"):
+        run_of(tmp_path)
+    for _ in range(2):      # what is recorded then says it, too
+        resumed = TrainingRun.resume(run.llm)
+        files = {file.path: file.skipped for file in resumed.sources["pretrain"].files}
+        assert not files[str(path)] and "begun" in files[str(tmp_path / "notes.csv")]
+
+
 def test_another_rule_is_another_training() -> None:
     llm = small_llm()
     Trainer(llm, TrainConfig(epochs=2, batch_tokens=64), "finetune").fit(

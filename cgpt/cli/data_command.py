@@ -199,7 +199,9 @@ def short_names(paths: Sequence[str]) -> tuple[list[str], str]:
 
 def skip_reason(reason: str) -> str:
     """Why a file was skipped, in the language of this run."""
-    return t("skip_aside") if reason.startswith("not training data") else t("skip_suffix")
+    known = {"not training data": "skip_aside", "not of the kinds": "skip_earlier"}
+    return t(next((key for begins, key in known.items() if reason.startswith(begins)),
+                  "skip_suffix"))
 
 
 def left_out(files: Iterable[FileReport], invalid: Iterable[InvalidRows]) -> list[str]:

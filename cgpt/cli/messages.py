@@ -155,6 +155,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
                         "answers before the first question left out: {n}"),
     "change_unanswered": ("省去 {n} 条没有回答的末尾提问",
                           "last questions without an answer left out: {n}"),
+    "skip_earlier": ("此次训练开始时还不读取这种文件",
+                     "files of this kind were not read when the run was begun"),
     "skip_beside_json": ("data/ 中有 .json 文件时只读取这些；用 --data 指定其他文件",
                          "data/ has .json files, and only these are read; name others by --data"),
     "local_more": ("... data/ 中另有 {n} 个文件没有读取",
