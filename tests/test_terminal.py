@@ -19,7 +19,7 @@ import pytest
 from screen import CGPT, PATIENCE, Screen, environment, piped
 from test_cli import MODEL, Run, clean_environment, place, run, trained
 
-from cgpt.cli import chatting, streams, terminal
+from cgpt.cli import chatting, main, streams, terminal
 from cgpt.cli.progress import ProgressDisplay
 from cgpt.cli.streams import has_stray_bytes
 from cgpt.tokenizer import FIRST_BYTE
@@ -311,3 +311,20 @@ def test_chinese_arguments_where_the_locale_is_ascii(place: Path) -> None:
 def test_stray_bytes_are_known() -> None:
     assert has_stray_bytes(b"a\xff".decode("utf-8", "surrogateescape"))
     assert not has_stray_bytes("a\ufffd\U0001f600中\ud800")
+
+
+@pytest.mark.parametrize(("call", "ignored"), [("main()", True), ("main(['--version'])", False)])
+def test_a_ctrl_c_after_the_end_changes_nothing(call: str, ignored: bool) -> None:
+    code = ("import signal, sys; sys.argv = ['cgpt', '--version']; from cgpt.cli import main; "
+            f"{call}; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=environment(), timeout=PATIENCE)
+    assert done.stdout.splitlines()[-1] == str(ignored) and done.stderr == ""
+
+
+def test_one_more_ctrl_c_while_the_first_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(action: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cgpt.cli.guard", again)
+    assert main(["--version"]) == 130

@@ -6,6 +6,7 @@ Exit codes: 0 · 1 a CgptError · 2 usage · 3 a damaged or foreign checkpoint �
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +20,25 @@ UNREADABLE = ("damaged", "foreign", "version")  # codes of a CheckpointError tha
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line (sys.argv by default) and give the exit code."""
+    """Run the command line and give the exit code.
+
+    args  sys.argv by default: then the process is this command's alone, and a Ctrl-C after its end
+          changes nothing any more
+    """
+    try:
+        return command_line(list(sys.argv[1:] if args is None else args))
+    except KeyboardInterrupt:       # one more while the first was being told
+        return 130
+    finally:
+        if args is None:
+            with suppress(ValueError):      # not in the main thread
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def command_line(given: Sequence[str]) -> int:
+    """Run with these arguments; the exit code."""
     from cgpt.cli.streams import prepare_streams, silence_broken_pipe
 
-    given = list(sys.argv[1:] if args is None else args)
     prepare_streams()
     choose_language(given)
     if launched():
@@ -32,7 +48,7 @@ def main(args: Sequence[str] | None = None) -> int:
             ranks.prepare()
     try:
         with warnings_as_sentences():
-            code = guard(lambda: run(given))
+            code = guard(lambda: run(list(given)))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
