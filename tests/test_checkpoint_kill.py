@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import random
@@ -12,7 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,10 +32,12 @@ from cgpt.checkpoint import (
 )
 from cgpt.checkpoint.atomic import SUFFIX
 from cgpt.errors import CheckpointError
+from cgpt.kernels import get_num_threads, set_num_threads
 from cgpt.llm import LLM
 
 KILLS = 200
 MANAGED_KILLS = 60
+KILLED_TRAININGS = 20
 
 
 def child(work: Callable[[], object]) -> int:
@@ -157,6 +162,44 @@ def test_two_processes_of_one_path_and_a_third_that_is_killed(
     assert os.listdir(tmp_path) == ["m.bin"]
 
 
+@pytest.fixture(scope="module")
+def bench_kill() -> ModuleType:
+    """benchmarks/bench_kill.py, which does the same for as long as one likes."""
+    path = Path(__file__).parent.parent / "benchmarks" / "bench_kill.py"
+    spec = spec_from_file_location("bench_kill", path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module     # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_two_trainings_of_one_folder_are_killed(bench_kill: ModuleType, counted: Counted) -> None:
+    """Both go on from their own checkpoints, and end with the bits of undisturbed trainings."""
+    options = argparse.Namespace(kills=KILLED_TRAININGS, epochs=10, life=0.4, seed=1, json=True)
+    threads = get_num_threads()
+    result = bench_kill.measure(options)
+    set_num_threads(threads)
+    assert result.kills >= KILLED_TRAININGS and result.resumed > KILLED_TRAININGS // 2
+    assert result.finished == 2 * result.rounds
+    counted("SIGKILLs of two trainings in one folder", result.kills)
+
+
+def test_other_bits_are_noticed(bench_kill: ModuleType, tmp_path: Path) -> None:
+    training = bench_kill.Training(tmp_path, 0)
+    whole = save_model_binary(tiny_llm(), tmp_path / "whole.bin")
+    llm = tiny_llm()
+    llm.training_state.seconds += 1
+    save_model_binary(llm, training.out)
+    bench_kill.compare(training, whole)
+    llm.gpt.arena.require_moments()[1][0] += 1
+    save_model_binary(llm, training.out)
+    with pytest.raises(bench_kill.Damage, match="other bits"):
+        bench_kill.compare(training, whole)
+    with pytest.raises(bench_kill.Damage, match="cannot be used"):
+        bench_kill.refuse(CheckpointError("damaged"))
+
+
 # Calls that fail
 
 CALLS = ("open", "write", "lseek", "fdatasync", "fsync", "replace", "close", "unlink", "link",
@@ -262,6 +305,7 @@ sys.path.insert(0, {tests!r})
 from make_fixtures import tiny_llm
 from cgpt.checkpoint import save_model_binary
 from cgpt.errors import CheckpointError
+from cgpt.kernels import get_num_threads, set_num_threads
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:

@@ -14,7 +14,7 @@ import pytest
 from checkpoint_helpers import assert_same
 from small_llm import DIALOGUES, TEXTS, small_llm
 
-from cgpt.checkpoint import CheckpointManager, load_model_binary, packing
+from cgpt.checkpoint import CheckpointManager, load_model_binary, packing, save_model_binary
 from cgpt.checkpoint.latest import read
 from cgpt.checkpoint.manager import STRATEGIES, epoch_loss
 from cgpt.config import TrainConfig
@@ -166,7 +166,7 @@ def test_without_links_the_bytes_are_written_twice(tmp_path: Path,
 def test_a_snapshot_is_the_model_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = trained(CheckpointManager(tmp_path / "x", "last"))
     llm.metadata.clear()
-    before = load_model_binary(packing.save(llm, tmp_path / "before.bin"))
+    before = load_model_binary(save_model_binary(llm, tmp_path / "before.bin"))
     go_on = threading.Event()
     write = packing.Packed.write
 
@@ -263,23 +263,24 @@ def state_at(step: int, loss: float = 1.0, epoch: int = 0) -> LLM:
 
 
 def test_what_the_same_training_came_to_later_is_the_latest(tmp_path: Path) -> None:
-    packing.save(state_at(5), tmp_path / "checkpoint_last.bin")
-    packing.save(state_at(8, epoch=2), tmp_path / "checkpoint_best_epoch_2_loss_1.0000.bin")
+    save_model_binary(state_at(5), tmp_path / "checkpoint_last.bin")
+    save_model_binary(state_at(8, epoch=2), tmp_path / "checkpoint_best_epoch_2_loss_1.0000.bin")
     os.utime(tmp_path / "checkpoint_best_epoch_2_loss_1.0000.bin", (1, 1))      # the oldest
     found = CheckpointManager(tmp_path).latest()
     assert found is not None and found.name == "checkpoint_best_epoch_2_loss_1.0000.bin"
 
 
 def test_a_new_training_is_not_continued_with_an_older_one(tmp_path: Path) -> None:
-    packing.save(state_at(50, loss=2.0, epoch=9), tmp_path / "checkpoint_epoch_9.bin")
-    packing.save(state_at(5), tmp_path / "checkpoint_last.bin")
+    save_model_binary(state_at(50, loss=2.0, epoch=9), tmp_path / "checkpoint_epoch_9.bin")
+    save_model_binary(state_at(5), tmp_path / "checkpoint_last.bin")
     found = CheckpointManager(tmp_path).latest()
     assert found is not None and found.name == "checkpoint_last.bin"
 
 
 def test_without_the_last_one_the_furthest_is_taken(tmp_path: Path) -> None:
     for epoch in (9, 10):
-        packing.save(state_at(5 * epoch, epoch=epoch), tmp_path / f"checkpoint_epoch_{epoch}.bin")
+        save_model_binary(state_at(5 * epoch, epoch=epoch),
+                          tmp_path / f"checkpoint_epoch_{epoch}.bin")
     found = CheckpointManager(tmp_path).latest()
     assert found is not None and found.name == "checkpoint_epoch_10.bin"
 
@@ -287,7 +288,7 @@ def test_without_the_last_one_the_furthest_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["header", "payload"])
 def test_a_damaged_one_falls_back_and_says_so(tmp_path: Path, where: str) -> None:
     for name, step in (("last", 9), ("previous", 6), ("epoch_2", 8)):
-        packing.save(state_at(step), tmp_path / f"checkpoint_{name}.bin")
+        save_model_binary(state_at(step), tmp_path / f"checkpoint_{name}.bin")
     last = tmp_path / "checkpoint_last.bin"
     data = bytearray(last.read_bytes())
     data[30 if where == "header" else -100] ^= 1

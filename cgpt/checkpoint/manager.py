@@ -25,7 +25,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cgpt.checkpoint import info, latest, packing
+from cgpt.checkpoint import latest, packing
 from cgpt.checkpoint.atomic import PREFIX, SUFFIX, folder_lock, write_file
 from cgpt.checkpoint.background import BackgroundWriter
 from cgpt.checkpoint.latest import Found
@@ -89,7 +89,7 @@ class CheckpointManager:
         Raises CheckpointError (code "write").
         """
         run = self._of(llm)
-        path = self.folder / self._name(_LAST, run)
+        path = self.folder / Names(self.folder, run, self._tag).of(_LAST)
         packed = packing.pack(llm, path, packing.arrays_of(llm), Storage())
         return self._write(packed, [_LAST], summary(llm, learning_rate), run)[0]
 
@@ -109,7 +109,9 @@ class CheckpointManager:
         if not stems:
             return []
         run = self._of(llm)
-        paths = [self.folder / self._name(stem, run) for stem in stems]
+        names = Names(self.folder, run, self._tag)
+        paths = [self.folder / (f"{_LAST}{self._tag}.bin" if stem == _LAST and self._run
+                                else names.of(stem)) for stem in stems]
         about = summary(llm, learning_rate)
         self._writer.submit(llm, paths[0],
                             lambda packed: self._write(packed, stems, about, run))
@@ -187,60 +189,17 @@ class CheckpointManager:
             self._last_at = now
         return bool(self.minutes) and now - self._last_at >= 60 * self.minutes
 
-    def _name(self, stem: str, run: Found) -> str:
-        """The first of the names of this stem that this training may write to."""
-        short = run.state.run_id[:_TAG]
-        phase = [] if stem == _LAST else [f"_{run.state.phase}"]
-        tags = ["", *phase, *(f"{one}_{short}" for one in ["", *phase])]
-        own = self._tag or f"_{short}"
-        if stem == _LAST and (self._tag or (self.folder / f"{stem}{own}.bin").exists()):
-            tags.insert(0, own)
-        numbered = (f"_{short}_{number}" for number in range(2, 1 << 30))
-        may_take = self._may_take_last if stem == _LAST else self._may_take
-        tag = next(tag for tag in chain(tags, numbered) if may_take(f"{stem}{tag}.bin", run))
-        if stem == _LAST:
-            self._tag = tag
-        return f"{stem}{tag}.bin"
-
-    def _may_take(self, name: str, run: Found) -> bool:
-        """Whether no other training, and no other phase of this one, has this name."""
-        found = self._read(name)
-        return found is None or (found.is_of(run) and run.descends_from(found))
-
-    def _may_take_last(self, name: str, run: Found) -> bool:
-        """Whether the last state and the one before it may have this name and its second.
-
-        Not where either is of another training, unless that is finished and its model saved.
-        """
-        last, before = self._read(name), self._read(_second(name))
-        if last is not None and not run.descends_from(last) and not last.is_kept_elsewhere() \
-                and (last.state.run_id != run.state.run_id or latest.is_whole(last.path)):
-            return False
-        return before is None or run.descends_from(before) or before.is_kept_elsewhere() or (
-            last is not None and last.is_kept_elsewhere() and last.descends_from(before))
-
-    def _read(self, name: str) -> Found | None:
-        """What has this name; None for nothing, and for what is of no use to anybody.
-
-        What cannot be read by this version stands for a training of its own.
-        """
-        path = self.folder / name
-        try:
-            return latest.read(path)
-        except CheckpointError as error:
-            if error.code in ("missing", "damaged"):
-                return None
-            return Found(path, {}, TrainingState(run_id="unknown"))
-
     def _write(self, packed: Packed, stems: list[str], about: dict[str, Any],
                run: Found) -> list[Path]:
         """Write one file under several names, then its descriptions, then remove what is over."""
         with suppress(OSError):         # the write itself says what is wrong
             self.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.folder):  # another training may have come first meanwhile
-            paths = [self.folder / self._name(stem, run) for stem in stems]
+            names = Names(self.folder, run, self._tag)
+            paths = [self.folder / names.of(stem) for stem in stems]
             if _LAST in stems:
-                self._keep_last(paths[stems.index(_LAST)], run)
+                self._tag = names.tag
+                names.keep_last(paths[stems.index(_LAST)])
             packed.write(paths[0])
             self._run = run
             for path in paths[1:]:
@@ -252,21 +211,6 @@ class CheckpointManager:
                 if any(stem.startswith(prefix) for stem in stems):
                     self._prune(prefix, run)
         return paths
-
-    def _keep_last(self, last: Path, run: Found) -> None:
-        """Give the present last checkpoint its second name; a failure costs only that.
-
-        Where both names are of a finished training, that of the second goes.
-        """
-        second = self.folder / _second(last.name)
-        found, before = self._read(last.name), self._read(second.name)
-        if found is not None and run.descends_from(found):
-            if info.is_model(last) and _link(last, second):
-                side = last.with_suffix(".json")
-                if side.exists():
-                    _link(side, second.with_suffix(".json"))
-        elif before is not None and not run.descends_from(before):
-            _remove(second)
 
     def _of_phase(self, prefix: str, run: Found) -> list[Found]:
         """The run's best (lowest loss first) or periodic (newest first) checkpoints of a phase."""
@@ -284,6 +228,81 @@ class CheckpointManager:
         """Remove the checkpoints of the phase beyond `keep`, once the new one is safe."""
         for one in self._of_phase(prefix, run)[self.keep:]:
             _remove(one.path)
+
+
+class Names:
+    """What the files of a folder may be called, as it is now; each is read once at the most.
+
+    run  the training that saves;  tag  of its last state, "" while that is not known
+    """
+
+    def __init__(self, folder: Path, run: Found, tag: str = "") -> None:
+        self.folder = folder
+        self.run = run
+        self.tag = tag
+        self._found: dict[str, Found | None] = {}
+
+    def of(self, stem: str) -> str:
+        """The first of the names of this stem that the training may write to."""
+        state = self.run.state
+        short = state.run_id[:_TAG]
+        phase = [] if stem == _LAST else [f"_{state.phase}"]
+        tags = ["", *phase, *(f"{one}_{short}" for one in ["", *phase])]
+        own = self.tag or f"_{short}"
+        if stem == _LAST and (self.tag or (self.folder / f"{stem}{own}.bin").exists()):
+            tags.insert(0, own)
+        numbered = (f"_{short}_{number}" for number in range(2, 1 << 30))
+        may_take = self._may_take_last if stem == _LAST else self._may_take
+        tag = next(tag for tag in chain(tags, numbered) if may_take(f"{stem}{tag}.bin"))
+        if stem == _LAST:
+            self.tag = tag
+        return f"{stem}{tag}.bin"
+
+    def keep_last(self, last: Path) -> None:
+        """Give the present last checkpoint its second name; a failure costs only that.
+
+        Where both names are of a finished training, that of the second goes.
+        """
+        second = self.folder / _second(last.name)
+        found, before = self._read(last.name), self._read(second.name)
+        if found is not None and self.run.descends_from(found):
+            side = last.with_suffix(".json")
+            if _link(last, second) and side.exists():
+                _link(side, second.with_suffix(".json"))
+        elif before is not None and not self.run.descends_from(before):
+            _remove(second)
+
+    def _may_take(self, name: str) -> bool:
+        """Whether no other training, and no other phase of this one, has this name."""
+        found = self._read(name)
+        return found is None or (found.is_of(self.run) and self.run.descends_from(found))
+
+    def _may_take_last(self, name: str) -> bool:
+        """Whether the last state and the one before it may have this name and its second.
+
+        Not where either is of another training, unless that is finished and its model saved.
+        """
+        run, last, before = self.run, self._read(name), self._read(_second(name))
+        if last is not None and not run.descends_from(last) and not last.is_kept_elsewhere() \
+                and (last.state.run_id != run.state.run_id or latest.is_whole(last.path)):
+            return False
+        return before is None or run.descends_from(before) or before.is_kept_elsewhere() or (
+            last is not None and last.is_kept_elsewhere() and last.descends_from(before))
+
+    def _read(self, name: str) -> Found | None:
+        """What has this name; None for nothing, and for what is of no use to anybody.
+
+        What cannot be read by this version stands for a training of its own.
+        """
+        if name not in self._found:
+            path = self.folder / name
+            try:
+                self._found[name] = latest.read(path)
+            except CheckpointError as error:
+                useless = error.code in ("missing", "damaged")
+                self._found[name] = None if useless else Found(
+                    path, {}, TrainingState(run_id="unknown"))
+        return self._found[name]
 
 
 def epoch_loss(state: TrainingState) -> float | None:
