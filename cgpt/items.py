@@ -57,6 +57,8 @@ class Message:
     content: str
 
     def __post_init__(self) -> None:
+        if type(self.role) is str and self.role in ROLES and type(self.content) is str:
+            return      # as those of large files, of which there are millions
         for name in ("role", "content"):
             value = plain(getattr(self, name))
             if not isinstance(value, str) or (name == "role" and value not in ROLES):
@@ -166,33 +168,41 @@ def read_item(value: Any, *, as_text: bool = False,
 
 def _dialogue(entries: list[Any], changes: dict[str, int] | None) -> Dialogue:
     """The turns {role, content} of an item as a dialogue of the template."""
-    counts: dict[str, int] = dict.fromkeys(CHANGES, 0)
     messages: list[_Turn] = []
     numbers: list[int] = []
+    counts: dict[str, int] = {}
     past_tool = False
     for number, entry in enumerate(entries, 1):
         message = _message(entry, number)
         if message is None:
-            counts["tool_turns"] += 1
-            past_tool = True
-            continue
-        said = messages[-1].content if messages and messages[-1].role == "assistant" else None
-        if past_tool and message.role == "assistant" and isinstance(said, str) \
-                and isinstance(message.content, str):
-            messages[-1] = _Turn("assistant", f"{said}\n{message.content}")
-            counts["joined_answers"] += 1
+            _count(counts, "tool_turns")
+        elif past_tool and _are_answers(messages[-1:], message):
+            messages[-1] = _Turn("assistant", f"{messages[-1].content}\n{message.content}")
+            _count(counts, "joined_answers")
         else:
             messages.append(message)
             numbers.append(number)
-        past_tool = False
-    _leave_out_ends(messages, numbers, counts)
+        past_tool = message is None
+    opening = int(bool(messages[1:]) and messages[0].role == "system")
+    if messages and (messages[-1].role == "user" or messages[opening].role == "assistant"):
+        _leave_out_ends(messages, numbers, counts)
     fault = turn_fault(messages, numbers=numbers)
     if fault:
         raise fault
-    if changes is not None and any(counts.values()):
+    if changes is not None:
         for name, count in counts.items():
             changes[name] = changes.get(name, 0) + count
-    return tuple(Message(*message) for message in messages)
+    return tuple([Message(role, content) for role, content in messages])
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
+
+
+def _are_answers(before: list[_Turn], message: _Turn) -> bool:
+    """Whether both are texts of the assistant."""
+    return all(one.role == "assistant" and isinstance(one.content, str)
+               for one in (*before, message)) and bool(before)
 
 
 def _leave_out_ends(messages: list[_Turn], numbers: list[int], counts: dict[str, int]) -> None:
@@ -204,10 +214,10 @@ def _leave_out_ends(messages: list[_Turn], numbers: list[int], counts: dict[str,
     first = roles[:1] == ["system"]
     if len(roles) > first + 2 and roles[first:first + 3] == ["assistant", "user", "assistant"]:
         del messages[first], numbers[first], roles[first]
-        counts["openings"] += 1
+        _count(counts, "openings")
     if roles[-3:] == ["user", "assistant", "user"]:
         del messages[-1], numbers[-1]
-        counts["unanswered"] += 1
+        _count(counts, "unanswered")
 
 
 def read_message(entry: Any, number: int) -> Message | None:
@@ -226,6 +236,10 @@ def read_message(entry: Any, number: int) -> Message | None:
 
 def _message(entry: Any, number: int) -> _Turn | None:
     """A turn, spelt role/content or from/value; None for one of a tool or that calls one."""
+    if isinstance(entry, dict) and len(entry) == 2:         # as nearly all are
+        plain, text = entry.get("role"), entry.get("content")
+        if plain in ROLES and isinstance(text, str):
+            return _Turn(plain, text)
     if not isinstance(entry, dict):
         raise Unusable(f"message {number} is {kind_of(entry)}, expected an object", "type")
     calls = entry.get("tool_calls") or entry.get("function_call")
