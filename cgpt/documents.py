@@ -22,7 +22,7 @@ from cgpt.config import WINDOWS
 from cgpt.cutting import Part, TooLong, parts_of
 from cgpt.data import IGNORED, Dialogue, Sample, check_turns
 from cgpt.errors import DataError
-from cgpt.inputs import as_documents
+from cgpt.inputs import Document, as_documents
 from cgpt.items import n_characters
 from cgpt.template import template_of
 from cgpt.tokenizer import Tokenizer
@@ -321,7 +321,7 @@ class Samples(Sequence[Sample]):
                                            digest_size=16).hexdigest() for part in parts)])
 
 
-def encoded(documents: Iterable[str | Dialogue] | Documents, tokenizer: Tokenizer) -> Documents:
+def encoded(documents: Iterable[Document] | Documents, tokenizer: Tokenizer) -> Documents:
     """The documents encoded with this tokenizer, in memory where they are not yet.
 
     Raises DataError where they were encoded with another one, or as `encode_documents`.
@@ -335,7 +335,7 @@ def encoded(documents: Iterable[str | Dialogue] | Documents, tokenizer: Tokenize
     return documents
 
 
-def stored(tokenizer: Tokenizer, documents: Iterable[str | Dialogue]) -> Documents:
+def stored(tokenizer: Tokenizer, documents: Iterable[Document]) -> Documents:
     """The documents, dialogues and rows encoded in memory. Errors as `as_documents`."""
     given = as_documents("fit", documents)
     store = TokenStore([encode_documents(tokenizer, some) for some in in_shards(given)], tokenizer)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.data import Dialogue, Sample
+from cgpt.data import Sample
 from cgpt.errors import DataError, expect, list_of
-from cgpt.inputs import as_documents
+from cgpt.inputs import Document, as_documents
 from cgpt.llm import LLM
 from cgpt.scoring import packed_windows, sample_of, stride_of, windows
 from cgpt.tokenizer import Tokenizer
@@ -45,7 +45,7 @@ class EvalResult:
         return asdict(self)
 
 
-def evaluate(llm: LLM, samples: Iterable[Sample | str | Dialogue], *,
+def evaluate(llm: LLM, samples: Iterable[Sample | Document], *,
              stride: int | None = None) -> EvalResult:
     """Loss of the model on texts, dialogues or samples of `llm.samples`.
 
@@ -84,7 +84,7 @@ class DocumentScore:
     bytes: int
 
 
-def score_documents(llm: LLM, documents: Iterable[str | Dialogue],
+def score_documents(llm: LLM, documents: Iterable[Document],
                     stride: int | None = None) -> list[DocumentScore]:
     """The cost of each document or dialogue by itself, in order; stride as of `evaluate`."""
     expect("score_documents", llm, LLM, "an LLM")

@@ -9,8 +9,11 @@ from cgpt.config import plain
 from cgpt.errors import DataError, shown
 from cgpt.items import Dialogue, Message, Unusable, read_item, read_message, turn_fault
 
+# What callers hand over as one document: a text, a dialogue, or a row as a file of data has it.
+Document = str | Sequence[Message | Mapping[str, Any]] | Mapping[str, Any]
 
-def as_documents(owner: str, documents: Iterable[Any],
+
+def as_documents(owner: str, documents: Iterable[Document | Any],
                  also: type | tuple[type, ...] = ()) -> Iterator[Any]:
     """The documents one by one: a text as it is, a dialogue as a tuple of messages.
 

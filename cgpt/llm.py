@@ -17,7 +17,6 @@ from cgpt.arrays import text_list
 from cgpt.beam import Hypothesis
 from cgpt.config import MOST, GPTConfig, _check_bool, _check_choice, _check_int
 from cgpt.data import (
-    Dialogue,
     Message,
     Sample,
     encode_prompt,
@@ -28,7 +27,7 @@ from cgpt.data import (
 )
 from cgpt.errors import ConfigError, DataError, expect, shown
 from cgpt.generate import beam_search, decode, generate_batch
-from cgpt.inputs import as_documents, as_messages
+from cgpt.inputs import Document, as_documents, as_messages
 from cgpt.interrupts import Operation
 from cgpt.limits import Limit
 from cgpt.model import GPT
@@ -578,7 +577,7 @@ class LLM:
         vectors: Floats = found[0] if isinstance(texts, str) else found
         return vectors
 
-    def samples(self, documents: Iterable[str | Dialogue], longest: int = 0) -> list[Sample]:
+    def samples(self, documents: Iterable[Document], longest: int = 0) -> list[Sample]:
         """Documents and dialogues as samples that carry loss, at most block_size tokens each.
 
         longest  a smaller bound on their tokens; 0 for none
@@ -596,7 +595,7 @@ class LLM:
             batch.ids, batch.targets, offsets=batch.offsets, positions=batch.positions,
             backward=False), batches, parallel)
 
-    def loss(self, texts: Iterable[str | Dialogue], *, stride: int | None = None) -> float:
+    def loss(self, texts: Iterable[Document], *, stride: int | None = None) -> float:
         """Mean loss (nats a token, eos included) over all tokens of the texts that carry loss.
 
         texts   texts, dialogues or rows as files of data have them: {"messages": [...]}

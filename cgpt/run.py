@@ -21,6 +21,7 @@ from cgpt.data import Dialogue, packaged_data
 from cgpt.documents import Documents
 from cgpt.epochs import too_long
 from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.inputs import Document
 from cgpt.invalid_rows import InvalidRowsError, merged
 from cgpt.llm import LLM, PHASES
 from cgpt.lora import fingerprint
@@ -200,7 +201,7 @@ def _note_resumption(llm: LLM, epochs: int | None, lr: float | None, changed: li
 
 
 def continue_training(llm: LLM, epochs: int, lr: float,
-                      documents: Sequence[str | Dialogue] | Documents | None = None, *,
+                      documents: Sequence[Document] | Documents | None = None, *,
                       chat: Paths | None = None, skip_invalid: bool | None = None,
                       on_data: Callable[[Source], object] | None = None,
                       on_progress: Callable[[Progress], object] | None = None,

@@ -26,11 +26,12 @@ from cgpt.averaging import averaging, with_average
 from cgpt.callbacks import AnyCallback, Callback, Callbacks, FitResult, Progress, StopTraining
 from cgpt.config import EARLIER_WARMUP, TrainConfig
 from cgpt.cutting import both
-from cgpt.data import Batch, Dialogue
+from cgpt.data import Batch
 from cgpt.documents import Documents, Samples, encoded
 from cgpt.epochs import Epochs, bits, cut, digest, held_out_documents
 from cgpt.errors import CgptError, CgptWarning, ConfigError, DataError
 from cgpt.evaluation import EvalResult, evaluate
+from cgpt.inputs import Document
 from cgpt.interrupts import Interrupts, Operation, uninterrupted
 from cgpt.llm import LLM, PHASES
 from cgpt.optim import AdamW
@@ -42,7 +43,7 @@ __all__ = ["Callback", "EvalResult", "FitResult", "Progress", "StopTraining", "T
 
 _HISTORY = 5000         # about so many entries a phase; longer runs keep every k-th step
 
-Texts = Sequence[str | Dialogue] | Documents
+Texts = Sequence[Document] | Documents
 
 
 class Trainer:
