@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +13,7 @@ from cgpt.branches import Branches, branches
 from cgpt.context import Context
 from cgpt.limits import Cancelled
 from cgpt.results import Dropped, FinishReason, Recorder
-from cgpt.sampling import Sampler, SamplingConfig
+from cgpt.sampling import Sampler
 
 if TYPE_CHECKING:
     from cgpt.inference import Inference
@@ -49,9 +48,8 @@ class _Child(NamedTuple):
     logprob: float
 
 
-def search(gpt: Inference, prompt: list[int], sampling: SamplingConfig, stop: Iterable[int] = (),
-           banned: Iterable[int] = (), recorder: Recorder | None = None, *,
-           cache: KVCache | None = None) -> list[Hypothesis]:
+def search(gpt: Inference, prompt: list[int], sampler: Sampler, ends: frozenset[int],
+           recorder: Recorder | None = None, *, cache: KVCache | None = None) -> list[Hypothesis]:
     """The best `sampling.beam` continuations of `prompt`, best first; a token is one pass for all
     beams.
 
@@ -62,8 +60,7 @@ def search(gpt: Inference, prompt: list[int], sampling: SamplingConfig, stop: It
     Source: Wu et al. 2016, arXiv:1609.08144, section 7, for dividing by a power of the length.
     """
     recorder = Recorder() if recorder is None else recorder
-    ends, context = frozenset(stop), Context(gpt, cache, prompt)
-    sampler = Sampler(sampling, gpt.config.vocab_size, banned, ends)
+    sampling, context = sampler.sampling, Context(gpt, cache, prompt)
     if not sampling.max_new_tokens:
         return [Hypothesis([], 0.0, [], "length")]
     try:

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cgpt.beam import search
 from cgpt.context import Context
 from cgpt.data import Message
 from cgpt.errors import CgptError, ConfigError
 from cgpt.forking import ForkLock
-from cgpt.generate import beam_search, follow, tokens_of
+from cgpt.generate import follow, tokens_of
 from cgpt.history import History, Turn, read_turns
 from cgpt.limits import Cancelled
 from cgpt.llm import LLM
 from cgpt.options import Request, SamplingOptions, read_options, tokens_only
 from cgpt.prefixes import Prefixes
 from cgpt.results import Dropped, Recorder, Token
-from cgpt.sampling import DEFAULTS, Sampler, SamplingConfig
+from cgpt.sampling import DEFAULTS, LogitsProcessor, Sampler, SamplingConfig
 from cgpt.session_file import Saved, read_session, saved_of, values_of, write_session
 from cgpt.streaming import Piece, PieceStream, TextStream, pieces
 
@@ -282,15 +283,15 @@ class ChatSession:
         """The session's own, or for other options one that draws the session's next numbers;
         another seed starts others."""
         sampling = request.of_tokens
-        if sampling == self._sampler.sampling:
+        if sampling == self._sampler.sampling and not request.processors:
             return self._sampler
-        sampler = self._new_sampler(sampling)
+        sampler = sampler_of(self._llm, sampling, request.processors)
         if sampling.seed == self._sampling.seed:
             sampler.uniforms = self._sampler.uniforms
         return sampler
 
-    def _new_sampler(self, sampling: SamplingConfig | None = None) -> Sampler:
-        return sampler_of(self._llm, self._sampling if sampling is None else sampling)
+    def _new_sampler(self) -> Sampler:
+        return sampler_of(self._llm, self._sampling)
 
     def _end_answer(self) -> None:
         """Close an answer that was not read to its end, so that its turn is in the history.
@@ -317,10 +318,11 @@ class ChatSession:
         return turn % n
 
 
-def sampler_of(llm: LLM, sampling: SamplingConfig) -> Sampler:
+def sampler_of(llm: LLM, sampling: SamplingConfig,
+               processors: Sequence[LogitsProcessor] = ()) -> Sampler:
     """What picks the tokens of an answer."""
     return Sampler(tokens_only(sampling), llm.config.vocab_size, llm.banned_ids,
-                   [llm.tokenizer.eos_id])
+                   [llm.tokenizer.eos_id], processors)
 
 
 def answer(llm: LLM, take: Callable[[list[int]], Context], history: History, text: str,
@@ -336,14 +338,14 @@ def answer(llm: LLM, take: Callable[[list[int]], Context], history: History, tex
     prompt, recorder.dropped = history.prompt(question, budget)
     context = take(prompt)
     if sampler.sampling.beam > 1:
-        tokens = _best_of_beams(llm, context, prompt, sampler.sampling, recorder)
+        tokens = _best_of_beams(llm, context, prompt, sampler, recorder)
     else:
         tokens = follow(context, prompt, sampler, frozenset([llm.tokenizer.eos_id]), recorder,
                         make_room=lambda said: history.make_room(question, said, budget))
     yield from pieces(tokens, llm.tokenizer, request.sampling.stop, recorder, half=False)
 
 
-def _best_of_beams(llm: LLM, context: Context, prompt: list[int], sampling: SamplingConfig,
+def _best_of_beams(llm: LLM, context: Context, prompt: list[int], sampler: Sampler,
                    recorder: Recorder) -> Generator[Token, None, None]:
     """The tokens of the best hypothesis; the context then holds the prompt."""
     cached = context.common(prompt)
@@ -351,8 +353,8 @@ def _best_of_beams(llm: LLM, context: Context, prompt: list[int], sampling: Samp
         context.feed(prompt, limit=recorder.limit)
     except Cancelled:
         return
-    best = beam_search(llm.gpt, prompt, sampling, [llm.tokenizer.eos_id], llm.banned_ids, recorder,
-                       cache=context.copy().cache)[0]
+    best = search(llm.gpt, prompt, sampler, frozenset([llm.tokenizer.eos_id]), recorder,
+                  cache=context.copy().cache)[0]
     recorder.cached_tokens = cached
     yield from tokens_of(best, recorder)
 
@@ -368,7 +370,7 @@ def chat_stream(llm: LLM, messages: Sequence[Message | Mapping[str, Any]],
     system, turns, question = read_turns("LLM.chat", messages, asked=True)
     history = History(llm.tokenizer, llm.config.block_size, system, turns)
     budget, sampler = history.budget(request.sampling.max_new_tokens), sampler_of(
-        llm, request.sampling)
+        llm, request.sampling, request.processors)
     recorder = request.recorder()
 
     def found() -> Generator[Piece, None, None]:

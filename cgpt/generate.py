@@ -18,9 +18,9 @@ from cgpt.beam import Hypothesis, search
 from cgpt.context import Context
 from cgpt.errors import ConfigError, DataError
 from cgpt.limits import Cancelled, Limit
-from cgpt.options import LimitOptions, check_names
+from cgpt.options import TOKENS, TokenOptions, check_names, read_processors
 from cgpt.results import Dropped, Noted, Recorder, Token
-from cgpt.sampling import Ints, Picks, Sampler, SamplingConfig, noted_token
+from cgpt.sampling import Ints, LogitsProcessor, Picks, Sampler, SamplingConfig, noted_token
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,20 +40,20 @@ def generate_tokens(gpt: Inference, ids: Sequence[int] | Ints,
                     sampling: SamplingConfig | None = None, *,
                     cache: KVCache | None = None, stop: Iterable[int] = (),
                     banned: Iterable[int] = (),
-                    **options: Unpack[LimitOptions]) -> Generator[int, None, None]: ...
+                    **options: Unpack[TokenOptions]) -> Generator[int, None, None]: ...
 
 
 @overload
 def generate_tokens(gpt: Inference, ids: Sequence[Sequence[int] | Ints],
                     sampling: SamplingConfig | None = None, *, cache: None = None,
                     stop: Iterable[int] = (), banned: Iterable[int] = (),
-                    **options: Unpack[LimitOptions]) -> list[list[int]]: ...
+                    **options: Unpack[TokenOptions]) -> list[list[int]]: ...
 
 
 def generate_tokens(gpt: Inference, ids: Any, sampling: SamplingConfig | None = None, *,
                     cache: KVCache | None = None, stop: Iterable[int] = (),
                     banned: Iterable[int] = (),
-                    **options: Unpack[LimitOptions]
+                    **options: Unpack[TokenOptions]
                     ) -> Generator[int, None, None] | list[list[int]]:
     """Stream the tokens that follow `ids`; a token of `stop` ends them and is not given.
 
@@ -61,29 +61,32 @@ def generate_tokens(gpt: Inference, ids: Any, sampling: SamplingConfig | None = 
              such prompts, of any lengths, gives the list of their continuations at once
     cache    holds the first cache.length of ids (a new one by default); only the rest is inferred
     banned   ids that are never chosen
-    options  cancel and timeout, which end it early (see LimitOptions)
+    options  cancel and timeout, which end it early, and logits_processors (see TokenOptions)
     Raises ConfigError or DataError at once, not with the first token.
     """
     sampling = SamplingConfig() if sampling is None else sampling
-    limit = limit_of("generate_tokens", options)
+    limit, processors = token_options("generate_tokens", options)
     if not _is_batch(ids):
         return _ids_of(decode(gpt, ids, sampling, Recorder(limit), cache=cache, stop=stop,
-                              banned=banned))
+                              banned=banned, processors=processors))
     if cache is not None:
         raise ConfigError("generate_tokens: a cache holds one sequence, found several prompts; "
                           "leave it out")
     recorders = [Recorder(limit) for _ in ids]
-    return generate_batch(gpt, ids, sampling, stop=stop, banned=banned, recorders=recorders)
+    return generate_batch(gpt, ids, sampling, stop=stop, banned=banned, recorders=recorders,
+                          processors=processors)
 
 
-def limit_of(owner: str, options: LimitOptions) -> Limit | None:
-    """What ends a call with these options early; None where nothing does.
+def token_options(owner: str, options: TokenOptions
+                  ) -> tuple[Limit | None, tuple[LogitsProcessor, ...]]:
+    """What ends a call with these options early, None where nothing does, and the processors.
 
     Raises ConfigError for other options and for what cannot be one.
     """
-    check_names(owner, options, ("cancel", "timeout"))
+    check_names(owner, options, TOKENS)
     cancel, timeout = options.get("cancel"), options.get("timeout")
-    return None if cancel is None and timeout is None else Limit(owner, cancel, timeout)
+    limit = None if cancel is None and timeout is None else Limit(owner, cancel, timeout)
+    return limit, read_processors(owner, options)
 
 
 def _ids_of(tokens: Generator[Token, None, None]) -> Generator[int, None, None]:
@@ -101,7 +104,7 @@ def _is_batch(ids: Any) -> bool:
 
 def generate_batch(gpt: Inference, prompts: Sequence[Prompt], sampling: SamplingConfig, *,
                    stop: Iterable[int] = (), banned: Iterable[int] = (),
-                   recorders: Sequence[Recorder] = (),
+                   processors: Sequence[LogitsProcessor] = (), recorders: Sequence[Recorder] = (),
                    given: Callable[[int, int], bool] | None = None) -> list[list[int]]:
     """The tokens that follow each prompt, each up to its own end; prompt i has seed + i.
 
@@ -112,7 +115,8 @@ def generate_batch(gpt: Inference, prompts: Sequence[Prompt], sampling: Sampling
     """
     recorders = recorders or [Recorder() for _ in prompts]
     if gpt.decoder is None or sampling.beam > 1 or sampling.speculate:
-        streams = _streams(gpt, prompts, sampling, recorders, stop=list(stop), banned=list(banned))
+        streams = _streams(gpt, prompts, sampling, recorders, stop=list(stop), banned=list(banned),
+                           processors=processors)
         for row, (stream, recorder) in enumerate(zip(streams, recorders, strict=True)):
             recorder.begin()
             for token in stream:
@@ -123,7 +127,7 @@ def generate_batch(gpt: Inference, prompts: Sequence[Prompt], sampling: Sampling
         return [recorder.ids for recorder in recorders]
     for recorder in recorders:
         recorder.begin()
-    ids, samplers, ends = _rows(gpt, prompts, sampling, stop, banned)
+    ids, samplers, ends = _rows(gpt, prompts, sampling, stop, banned, processors)
     for first in range(0, len(ids), _TOGETHER):
         part, ended = slice(first, first + _TOGETHER), set[int]()
         for step in steps(gpt, ids[part], samplers[part], ends, ended, recorders[part]):
@@ -134,28 +138,32 @@ def generate_batch(gpt: Inference, prompts: Sequence[Prompt], sampling: Sampling
 
 def _rows(gpt: Inference, prompts: Iterable[Prompt], sampling: SamplingConfig,
           stop: Iterable[int] = (), banned: Iterable[int] = (),
+          processors: Sequence[LogitsProcessor] = ()
           ) -> tuple[list[list[int]], list[Sampler], frozenset[int]]:
     """The prompts, checked, a sampler for each (prompt i has seed + i) and the ids that end."""
     sampling, ends, banned = _without_texts(sampling), frozenset(stop), list(banned)
     ids = [_check_ids(gpt, prompt) for prompt in prompts]
-    samplers = [Sampler(replace(sampling, seed=seed), gpt.config.vocab_size, banned, ends)
+    samplers = [Sampler(replace(sampling, seed=seed), gpt.config.vocab_size, banned, ends,
+                        processors)
                 for _, seed in zip(ids, _seeds(sampling), strict=False)]
     return ids, samplers, ends
 
 
 def stream_rows(gpt: Inference, prompts: Ints, sampling: SamplingConfig,
-                limit: Limit | None = None) -> Generator[int | Ints, None, None]:
+                limit: Limit | None = None, processors: Sequence[LogitsProcessor] = ()
+                ) -> Generator[int | Ints, None, None]:
     """The tokens that follow prompts (T,) one by one, or as arrays (B,) for prompts (B, T).
 
     Row i of a batch has seed + i. Errors as generate_tokens.
     """
     if prompts.ndim != 2 or not len(prompts):
-        return _ids_of(decode(gpt, prompts, sampling, Recorder(limit)))
+        return _ids_of(decode(gpt, prompts, sampling, Recorder(limit), processors=processors))
     if gpt.decoder is None:
         recorders = [Recorder(limit) for _ in prompts]
-        rows = map(_ids_of, _streams(gpt, prompts, sampling, recorders))
+        rows = map(_ids_of, _streams(gpt, prompts, sampling, recorders, processors=processors))
         return (np.array(tokens, np.int32) for tokens in zip(*rows, strict=False))
-    found = steps(gpt, *_rows(gpt, prompts, sampling), set(), limit=limit)
+    rows_of = _rows(gpt, prompts, sampling, processors=processors)
+    found = steps(gpt, *rows_of, set(), limit=limit)
     return (np.array([token for _, token in step], np.int32) for step in found)
 
 
@@ -172,20 +180,24 @@ def _seeds(sampling: SamplingConfig) -> Iterator[int | None]:
 
 def beam_search(gpt: Inference, ids: Prompt, sampling: SamplingConfig, stop: Iterable[int] = (),
                 banned: Iterable[int] = (), recorder: Recorder | None = None, *,
-                cache: KVCache | None = None) -> list[Hypothesis]:
+                cache: KVCache | None = None,
+                processors: Sequence[LogitsProcessor] = ()) -> list[Hypothesis]:
     """The best `sampling.beam` continuations of `ids`, best first.
 
     recorder  notes what was fed, and ends the search where its limit is reached: what it had found
               by then is given
     Arguments and errors as generate_tokens; neither the prompt nor the stop token is repeated.
     """
-    return search(gpt, _check_ids(gpt, ids), _without_texts(sampling), stop, banned, recorder,
-                  cache=cache)
+    ids = _check_ids(gpt, ids)
+    ends = frozenset(stop)
+    sampler = Sampler(_without_texts(sampling), gpt.config.vocab_size, banned, ends, processors)
+    return search(gpt, ids, sampler, ends, recorder, cache=cache)
 
 
 def decode(gpt: Inference, ids: Prompt, sampling: SamplingConfig,
            recorder: Recorder | None = None, *, cache: KVCache | None = None,
-           stop: Iterable[int] = (), banned: Iterable[int] = ()) -> Generator[Token, None, None]:
+           stop: Iterable[int] = (), banned: Iterable[int] = (),
+           processors: Sequence[LogitsProcessor] = ()) -> Generator[Token, None, None]:
     """The tokens that follow one prompt, with what `recorder` wants to be noted of them.
 
     A log-probability is the model's own, before penalties and temperature; in a beam search it is
@@ -193,22 +205,20 @@ def decode(gpt: Inference, ids: Prompt, sampling: SamplingConfig,
     """
     recorder = Recorder() if recorder is None else recorder
     prompt, ends = _check_ids(gpt, ids), frozenset(stop)
-    sampling = _without_texts(sampling)
-    sampler = Sampler(sampling, gpt.config.vocab_size, banned, ends)
+    sampler = Sampler(_without_texts(sampling), gpt.config.vocab_size, banned, ends, processors)
     if sampling.beam > 1:
-        return _best(gpt, prompt, sampling, recorder, ends, list(banned), cache)
+        return _best(gpt, prompt, sampler, recorder, ends, cache)
     context = Context(gpt, cache, prompt)
     kept = prompt[-context.capacity:]
     recorder.dropped = Dropped(len(prompt) - len(kept))
     return follow(context, kept, sampler, ends, recorder)
 
 
-def _best(gpt: Inference, prompt: list[int], sampling: SamplingConfig, recorder: Recorder,
-          ends: frozenset[int], banned: list[int],
-          cache: KVCache | None) -> Generator[Token, None, None]:
+def _best(gpt: Inference, prompt: list[int], sampler: Sampler, recorder: Recorder,
+          ends: frozenset[int], cache: KVCache | None) -> Generator[Token, None, None]:
     """The tokens of the best hypothesis of a beam search."""
     recorder.begin()
-    best = search(gpt, prompt, sampling, ends, banned, recorder, cache=cache)[0]
+    best = search(gpt, prompt, sampler, ends, recorder, cache=cache)[0]
     yield from tokens_of(best, recorder)
 
 

@@ -20,7 +20,7 @@ from cgpt.weights import StoredTensor
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from cgpt.options import LimitOptions
+    from cgpt.options import TokenOptions
     from cgpt.sampling import Picks
 
 _RUN = 1 << 24                          # multiply-adds of a call that picks several tokens
@@ -138,11 +138,12 @@ class Inference:
 
     def generate(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
                  top_k: int = 0, top_p: float = 1.0, seed: int | None = 0,
-                 **options: Unpack[LimitOptions]) -> Ints:
+                 **options: Unpack[TokenOptions]) -> Ints:
         """The new tokens that follow ids: (n,) int32 for ids (T,), (B, n) for ids (B, T).
 
         temperature 0 is greedy; row i of a batch is drawn with seed + i, all afresh with None.
-        options  cancel and timeout, which end it early with the tokens so far (see LimitOptions)
+        options  cancel and timeout, which end it early with the tokens so far, and
+                 logits_processors (see TokenOptions)
         Raises ConfigError or DataError for options or ids out of range.
         """
         tokens = list(self.stream(ids, max_new_tokens, temperature, top_k, top_p, seed, **options))
@@ -151,14 +152,14 @@ class Inference:
 
     def stream(self, ids: ArrayLike, max_new_tokens: int = 100, temperature: float = 0.0,
                top_k: int = 0, top_p: float = 1.0, seed: int | None = 0,
-               **options: Unpack[LimitOptions]) -> Generator[int | Ints, None, None]:
+               **options: Unpack[TokenOptions]) -> Generator[int | Ints, None, None]:
         """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
-        from cgpt.generate import limit_of, stream_rows
+        from cgpt.generate import stream_rows, token_options
         from cgpt.sampling import SamplingConfig
 
         return stream_rows(self, self._tokens("ids", ids, 0), SamplingConfig(
             temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed),
-            limit_of("GPT.generate", options))
+            *token_options("GPT.generate", options))
 
 
 def _too_full(n: int, cache: KVCache) -> DataError:

@@ -33,9 +33,10 @@ from cgpt.limits import Limit
 from cgpt.model import GPT
 from cgpt.optim import AdamW
 from cgpt.options import (
+    TOKENS,
     FurtherOptions,
-    LimitOptions,
     SamplingOptions,
+    TokenOptions,
     check_names,
     read_options,
 )
@@ -394,7 +395,8 @@ class LLM:
         request = read_options(owner, options, base)
         recorder = request.recorder()
         tokens = decode(self.gpt, self._prompt(text), request.of_tokens, recorder,
-                        stop=[self.tokenizer.eos_id], banned=self.banned_ids)
+                        stop=[self.tokenizer.eos_id], banned=self.banned_ids,
+                        processors=request.processors)
         found = pieces(tokens, self.tokenizer, request.sampling.stop, recorder)
         return found, recorder, request.limit
 
@@ -416,7 +418,8 @@ class LLM:
 
         text     a list of texts gives the list of their continuations; text i has seed + i
         options  see SamplingOptions: the other fields of SamplingConfig; logprobs and top_logprobs;
-                 cancel and timeout, which end it with what there is (finish_reason "cancelled")
+                 cancel and timeout, which end it with what there is (finish_reason "cancelled");
+                 logits_processors
         A Generation is a str that also has ids, finish_reason, usage and more. Of a text that is
         longer than the context its end is seen, which `dropped` tells.
         Raises ConfigError where an option is unknown, naming the nearest, or out of range.
@@ -439,6 +442,7 @@ class LLM:
 
         rows = generate_batch(self.gpt, prompts, request.of_tokens, stop=[self.tokenizer.eos_id],
                               banned=self.banned_ids, recorders=recorders,
+                              processors=request.processors,
                               given=given if stop else None)
         return [recorder.result(text_of(row, self.tokenizer, stop))
                 for row, recorder in zip(rows, recorders, strict=True)]
@@ -468,18 +472,20 @@ class LLM:
         return chat_stream(self, messages, options, self._prefixes)
 
     def beam_search(self, text: str, sampling: SamplingConfig,
-                    **options: Unpack[LimitOptions]) -> list[Continuation]:
+                    **options: Unpack[TokenOptions]) -> list[Continuation]:
         """The `sampling.beam` best continuations of `text`, best first, without `text` itself.
 
-        options  cancel and timeout, which end it with what it has found by then
+        options  cancel and timeout, which end it with what it has found by then, and
+                 logits_processors (see TokenOptions)
         A stop string cuts a text and leaves its score, which is that of all its tokens.
         """
-        check_names("LLM.beam_search", options, ("cancel", "timeout"))
+        check_names("LLM.beam_search", options, TOKENS)
         request = read_options("LLM.beam_search", {"logprobs": True, **options}, sampling)
         recorder = request.recorder()
         recorder.begin()
         found = beam_search(self.gpt, self._prompt(text), request.of_tokens,
-                            [self.tokenizer.eos_id], self.banned_ids, recorder)
+                            [self.tokenizer.eos_id], self.banned_ids, recorder,
+                            processors=request.processors)
         return [self._continuation(one, recorder, sampling.stop) for one in found]
 
     def _continuation(self, found: Hypothesis, recorder: Recorder,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
 from cgpt.config import _check_int, unknown_name
-from cgpt.errors import ConfigError
+from cgpt.errors import ConfigError, shown
 from cgpt.limits import CancelToken, Limit
 from cgpt.results import Noted, Recorder
-from cgpt.sampling import SamplingConfig
+from cgpt.sampling import LogitsProcessor, SamplingConfig
 
 MOST_ALTERNATIVES = 1000
 
@@ -40,7 +40,19 @@ class LimitOptions(TypedDict, total=False):
     timeout: float | None
 
 
-class FurtherOptions(LimitOptions, total=False):
+class TokenOptions(LimitOptions, total=False):
+    """What everything that generates takes, tokens alone included.
+
+    logits_processors  functions f(ids, logits) that are called one after the other before each
+                       token is picked, before all other options act: ids (n,) int32 are the tokens
+                       in the context, logits (V,) float32 a copy of those behind them. f changes it
+                       and returns None, or returns another. The tokens are then picked one by one
+    """
+
+    logits_processors: Sequence[LogitsProcessor]
+
+
+class FurtherOptions(TokenOptions, total=False):
     """SamplingOptions without max_new_tokens and temperature."""
 
     top_k: int
@@ -64,9 +76,11 @@ class SamplingOptions(FurtherOptions, total=False):
     """What everything that generates text takes by keyword.
 
     The fields of SamplingConfig, whose defaults they have, and
-    cancel, timeout  as of LimitOptions
-    logprobs         whether the result has the log-probability of each token
-    top_logprobs     how many of the likeliest tokens it has at each place; implies logprobs
+    cancel, timeout    as of LimitOptions
+    logits_processors  as of TokenOptions
+    logprobs           whether the result has the log-probability of each token, under the model
+                       alone
+    top_logprobs       how many of the likeliest tokens it has at each place; implies logprobs
     """
 
     max_new_tokens: int
@@ -74,8 +88,9 @@ class SamplingOptions(FurtherOptions, total=False):
 
 
 _SAMPLING = frozenset(one.name for one in fields(SamplingConfig))
-KNOWN = (*(one.name for one in fields(SamplingConfig)), "cancel", "timeout", "logprobs",
-         "top_logprobs")
+LIMITS = ("cancel", "timeout")
+TOKENS = (*LIMITS, "logits_processors")
+KNOWN = (*(one.name for one in fields(SamplingConfig)), *TOKENS, "logprobs", "top_logprobs")
 
 
 @dataclass(frozen=True)
@@ -86,11 +101,13 @@ class Request:
     of_tokens the same without stop strings
     limit     what ends the call early
     noted     what is noted of each token
+    processors  of logits
     """
 
     sampling: SamplingConfig
     limit: Limit
     noted: Noted
+    processors: tuple[LogitsProcessor, ...] = ()
 
     @property
     def of_tokens(self) -> SamplingConfig:
@@ -124,7 +141,16 @@ def read_options(owner: str, options: Mapping[str, Any], base: SamplingConfig) -
         raise ConfigError(f"{owner}: a beam search has no top_logprobs, found top_logprobs={top} "
                           f"and beam={sampling.beam}; set one of them to its default")
     limit = Limit(owner, options.get("cancel"), options.get("timeout"))
-    return Request(sampling, limit, Noted(logprobs, top))
+    return Request(sampling, limit, Noted(logprobs, top), read_processors(owner, options))
+
+
+def read_processors(owner: str, options: Mapping[str, Any]) -> tuple[LogitsProcessor, ...]:
+    """The logits_processors among the options. Raises ConfigError where they are no functions."""
+    found = options.get("logits_processors", ())
+    if not isinstance(found, (list, tuple)) or not all(map(callable, found)):
+        raise ConfigError(f"{owner}: logits_processors must be a list of functions, found "
+                          f"{shown(found)}")
+    return tuple(found)
 
 
 def check_names(owner: str, options: Mapping[str, Any], known: Sequence[str] = KNOWN) -> None:

@@ -1,6 +1,7 @@
 """How the next token is chosen from logits: the options, their order, the random stream.
 
 The order in which the options act:
+ 0. logits_processors of the call, one after the other
  1. repetition_penalty, then presence_penalty and frequency_penalty, on tokens of the context
  2. logit_bias is added
  3. banned tokens and those that no_repeat_ngram rules out become impossible
@@ -11,7 +12,7 @@ The order in which the options act:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ from cgpt.errors import CgptError, ConfigError
 from cgpt.results import Noted, Token, TopLogprob
 
 Ints = NDArray[np.int32]
+# Called with the tokens of the context (n,) and a copy of the logits (V,) behind them, which it may
+# change; it may return others instead.
+LogitsProcessor = Callable[[NDArray[np.int32], NDArray[np.float32]], "NDArray[np.float32] | None"]
 
 MOST_BEAMS = 256
 MOST_DRAFT = 64
@@ -192,8 +196,10 @@ class Sampler:
     """
 
     def __init__(self, sampling: SamplingConfig, vocab_size: int,
-                 banned: Iterable[int] = (), stop: Iterable[int] = ()) -> None:
-        """banned: ids that are never picked; stop: ids that end, which are never penalised.
+                 banned: Iterable[int] = (), stop: Iterable[int] = (),
+                 processors: Sequence[LogitsProcessor] = ()) -> None:
+        """banned: ids that are never picked; stop: ids that end, which are never penalised;
+        processors: what changes the logits before all else.
 
         Raises ConfigError where all are banned or one is out of range.
         """
@@ -210,7 +216,9 @@ class Sampler:
         penalties = (sampling.repetition_penalty, sampling.presence_penalty,
                      sampling.frequency_penalty)
         self._penalties = penalties if penalties != (1.0, 0.0, 0.0) else None
-        self.changes = bool(self._penalties or self._biased.size or sampling.no_repeat_ngram)
+        self._processors = tuple(processors)
+        self.changes = bool(self._penalties or self._biased.size or sampling.no_repeat_ngram
+                            or self._processors)
         self._scores = np.empty(vocab_size, np.float32)
         self._counts = np.zeros(vocab_size, np.int32)
         self.picking = K.Picking(vocab_size, sampling.temperature, sampling.top_k, sampling.top_p,
@@ -226,9 +234,12 @@ class Sampler:
         if not (self.changes or self.banned.size):
             return logits
         np.copyto(scores, logits)
+        for processor in self._processors:
+            _process(processor, seen.copy(), scores)
         if self._penalties and seen.size:
+            ending = scores[self._stop]
             K.penalise(scores, seen, self._counts, *self._penalties)
-            scores[self._stop] = logits[self._stop]
+            scores[self._stop] = ending
         if self._biased.size:
             scores[self._biased] += self._bias
         if sampling.no_repeat_ngram:
@@ -275,11 +286,30 @@ class Sampler:
 
     def nothing_left(self, logits: Floats) -> CgptError:
         """Why none of (V,) logits could be picked."""
+        if self._processors and np.isfinite(logits).all():
+            return CgptError("the logits_processors leave no token that could follow, or make NaN "
+                             "or infinity; leave a finite logit for at least one token")
         if np.isfinite(logits).all():
             return CgptError(f"no_repeat_ngram={self.sampling.no_repeat_ngram} leaves no token "
                              "that could follow; set it higher or to 0")
         return CgptError("the model's logits are not finite: its weights hold NaN or infinity; "
                          "load or train another model")
+
+
+def _process(processor: LogitsProcessor, seen: Ints, scores: Floats) -> None:
+    """scores (V,) become what the processor makes of them behind the tokens `seen`."""
+    found = processor(seen, scores)
+    if found is None or found is scores:
+        return
+    try:
+        values = np.asarray(found, np.float32)
+    except (TypeError, ValueError):
+        values = np.empty(0, np.float32)
+    if values.shape != scores.shape:
+        raise ConfigError(f"logits_processors: {getattr(processor, '__name__', 'one')} returned "
+                          f"{type(found).__name__} of shape {np.shape(values)}, expected "
+                          f"{scores.shape} numbers, or None where it changes them in place")
+    np.copyto(scores, values)
 
 
 def picks_of(samplers: Sequence[Sampler]) -> Picks:

@@ -364,7 +364,8 @@ def test_the_defaults_are_one_set(llm, monkeypatch):
     assert (DEFAULTS.temperature, DEFAULTS.top_p, DEFAULTS.max_new_tokens) == (0.8, 0.9, 256)
     assert ChatSession(llm).sampling == DEFAULTS == SamplingConfig()
     seen = []
-    monkeypatch.setattr("cgpt.chat.sampler_of", lambda _, sampling: seen.append(sampling) or 1 / 0)
+    monkeypatch.setattr("cgpt.chat.sampler_of",
+                        lambda _, sampling, *more: seen.append(sampling) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         llm.chat([{"role": "user", "content": "a"}])
     assert seen == [DEFAULTS]

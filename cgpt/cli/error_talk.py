@@ -25,6 +25,15 @@ TALK_SENTENCES: dict[str, str] = {
     "{owner}: ended by its cancel token or timeout before it was done; give it more time or less "
     "to do":
         "{owner}: 未完成就被取消或超时；请给出更多时间，或减少任务",
+    "{owner}: logits_processors must be a list of functions, found {value}":
+        "{owner}: logits_processors 应为函数的列表，而不是 {value}",
+    "logits_processors: {name} returned {kind} of shape {shape}, expected {wanted} numbers, or "
+    "None where it changes them in place":
+        "logits_processors: {name} 返回了形状 {shape} 的 {kind}，应为 {wanted} 个数；"
+        "若就地修改则应返回 None",
+    "the logits_processors leave no token that could follow, or make NaN or infinity; leave a "
+    "finite logit for at least one token":
+        "logits_processors 使得没有词可选，或产生了 NaN 或无穷大；请至少为一个词留下有限的 logit",
     # streams
     "result: the answer has not ended yet; read it to its end, or close it first":
         "result: 回答还没有结束；请先读完或关闭",
