@@ -35,7 +35,7 @@ _PUBLIC = {
     "cgpt.llm": ("Continuation", "LLM", "Score", "TrainingState"),
     "cgpt.callbacks": ("Callback", "FitResult", "Progress", "StopTraining"),
     "cgpt.train": ("Trainer",),
-    "cgpt.sampling": ("SamplingConfig",),
+    "cgpt.sampling": ("LogitsProcessor", "SamplingConfig"),
     "cgpt.chat": ("ChatSession",),
     "cgpt.checkpoint": ("CheckpointManager", "load", "load_model_auto", "load_model_binary",
                         "load_model_json", "load_with_adapter", "save_model_binary",
@@ -49,7 +49,7 @@ _PUBLIC = {
     "cgpt.streaming": ("Piece", "PieceStream", "TextStream"),
     "cgpt.inspection": ("Inspection", "Prediction"),
     "cgpt.results": ("Dropped", "Generation", "TopLogprob", "Usage"),
-    "cgpt.options": ("FurtherOptions", "LimitOptions", "SamplingOptions"),
+    "cgpt.options": ("FurtherOptions", "LimitOptions", "SamplingOptions", "TokenOptions"),
     "cgpt.limits": ("Cancelled", "CancelToken"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
@@ -85,6 +85,7 @@ __all__ = [
     "InvalidRowsError",
     "KVCache",
     "LimitOptions",
+    "LogitsProcessor",
     "Lora",
     "Message",
     "Muon",
@@ -100,6 +101,7 @@ __all__ = [
     "StopTraining",
     "StreamDecoder",
     "TextStream",
+    "TokenOptions",
     "Tokenizer",
     "TooLong",
     "TopLogprob",
@@ -154,11 +156,11 @@ if TYPE_CHECKING:
     from cgpt.model import GPT
     from cgpt.muon import Muon
     from cgpt.optim import AdamW
-    from cgpt.options import FurtherOptions, LimitOptions, SamplingOptions
+    from cgpt.options import FurtherOptions, LimitOptions, SamplingOptions, TokenOptions
     from cgpt.results import Dropped, Generation, TopLogprob, Usage
     from cgpt.run import TrainingRun, continue_training
     from cgpt.run_config import RunConfig
-    from cgpt.sampling import SamplingConfig
+    from cgpt.sampling import LogitsProcessor, SamplingConfig
     from cgpt.schedules import schedule
     from cgpt.sources import Source
     from cgpt.streaming import Piece, PieceStream, TextStream

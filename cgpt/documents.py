@@ -126,6 +126,9 @@ class Documents:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def __repr__(self) -> str:
+        return f"Documents({len(self)} documents, {self.n_tokens} tokens)"
+
     @property
     def n_tokens(self) -> int:
         """Tokens that an epoch takes of them, specials included; of fractions about so many."""

@@ -18,7 +18,7 @@ from cgpt.beam import Hypothesis, search
 from cgpt.context import Context
 from cgpt.errors import ConfigError, DataError
 from cgpt.limits import Cancelled, Limit
-from cgpt.options import TOKENS, TokenOptions, check_names, read_processors
+from cgpt.options import TOKENS, TokenOptions, limit_of, read_processors
 from cgpt.results import Dropped, Noted, Recorder, Token
 from cgpt.sampling import Ints, LogitsProcessor, Picks, Sampler, SamplingConfig, noted_token
 
@@ -83,10 +83,7 @@ def token_options(owner: str, options: TokenOptions
 
     Raises ConfigError for other options and for what cannot be one.
     """
-    check_names(owner, options, TOKENS)
-    cancel, timeout = options.get("cancel"), options.get("timeout")
-    limit = None if cancel is None and timeout is None else Limit(owner, cancel, timeout)
-    return limit, read_processors(owner, options)
+    return limit_of(owner, options, TOKENS), read_processors(owner, options)
 
 
 def _ids_of(tokens: Generator[Token, None, None]) -> Generator[int, None, None]:

@@ -63,3 +63,10 @@ class Limit:
         if self.reached():
             raise Cancelled(f"{owner}: ended by its cancel token or timeout before it was done; "
                             "give it more time or less to do")
+
+
+def check(limit: Limit | None, owner: str) -> None:
+    """Raises Cancelled where there is a limit that is reached; it is begun with the first call."""
+    if limit is not None:
+        limit.begin()
+        limit.check(owner)

@@ -35,9 +35,11 @@ from cgpt.optim import AdamW
 from cgpt.options import (
     TOKENS,
     FurtherOptions,
+    LimitOptions,
     SamplingOptions,
     TokenOptions,
     check_names,
+    limit_of,
     read_options,
 )
 from cgpt.parallel import ALONE, Alone, summed_loss
@@ -103,11 +105,11 @@ class TrainingState:
     best_loss: float | None = None
     best_step: int = 0
     bad_evals: int = 0
-    history: list[list[Any]] = field(default_factory=list)
+    history: list[list[Any]] = field(default_factory=list, repr=False)
     documents: str = ""
     moving_cuts: bool = False
     warmup: int | None = None
-    run: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict, repr=False)
     data_fingerprint: str = ""
     run_id: str = field(default="", compare=False)
 
@@ -505,18 +507,21 @@ class LLM:
     @overload
     def score(  # type: ignore[overload-overlap]    # a str is a sequence of str too
               self, text: str, prompt: Prompt | None = None, *, end: bool = False,
-              stride: int | None = None) -> Score: ...
+              stride: int | None = None, **options: Unpack[LimitOptions]) -> Score: ...
 
     @overload
     def score(self, text: Sequence[str], prompt: Prompt | Sequence[Prompt] | None = None, *,
-              end: bool = False, stride: int | None = None) -> list[Score]: ...
+              end: bool = False, stride: int | None = None,
+              **options: Unpack[LimitOptions]) -> list[Score]: ...
 
     @overload
     def score(self, text: Sequence[tuple[Prompt, str]], prompt: None = None, *,
-              end: bool = False, stride: int | None = None) -> list[Score]: ...
+              end: bool = False, stride: int | None = None,
+              **options: Unpack[LimitOptions]) -> list[Score]: ...
 
     def score(self, text: Any, prompt: Any = None, *, end: bool = False,
-              stride: int | None = None) -> Score | list[Score]:
+              stride: int | None = None,
+              **options: Unpack[LimitOptions]) -> Score | list[Score]:
         """How likely the model finds `text` behind `prompt`: log-probabilities in nats.
 
         text    a text; or a list of texts, or of pairs (prompt, text), which gives their scores in
@@ -528,15 +533,18 @@ class LLM:
         stride  of the windows in which what is longer than the context is scored: a window of
                 block_size tokens begins every `stride` tokens (half the context by default), so
                 that every token follows at least block_size - stride others where there are as many
-        Raises DataError for empty text, ConfigError for a stride out of range.
+        options cancel and timeout, which end it between two batches
+        Raises DataError for empty text, ConfigError for a stride out of range, CgptError (code
+        "cancelled") where it is ended before all is scored.
         """
+        limit = limit_of("LLM.score", options)
         texts, prompts, one = _texts_and_prompts(text, prompt)
         stride = stride_of("LLM.score", self.config, stride)
         end = _check_bool("LLM.score", "end", end)
         tokens = [self._scored(*pair, number, end) for number, pair in
                   enumerate(zip(texts, prompts, strict=True))]
         found = [_score(text, list(ids[first:]), values) for text, (ids, first), values in
-                 zip(texts, tokens, logprobs(self.gpt, tokens, stride), strict=True)]
+                 zip(texts, tokens, logprobs(self.gpt, tokens, stride, limit), strict=True)]
         return found[0] if one else found
 
     def _scored(self, text: str, prompt: Any, number: int, end: bool) -> tuple[list[int], int]:
@@ -555,7 +563,7 @@ class LLM:
         return ids, first
 
     def embed(self, texts: str | Iterable[str], pooling: str = "mean", *, normalize: bool = False,
-              stride: int | None = None) -> Floats:
+              stride: int | None = None, **options: Unpack[LimitOptions]) -> Floats:
         """(n, C) float32: a vector for each of n texts; (C,) for one text by itself.
 
         pooling    "mean" of the final norm's output behind the text's tokens, or that behind the
@@ -563,9 +571,11 @@ class LLM:
         normalize  whether each vector is scaled to length 1
         stride     of the windows in which a text longer than the context is read, as of `score`
         A text's vector agrees with that in another list to about 1e-5.
+        options    cancel and timeout, which end it between two batches
         Raises DataError for an empty text, ConfigError for another pooling or a stride out of
-        range.
+        range, CgptError (code "cancelled") where it is ended before its end.
         """
+        limit = limit_of("LLM.embed", options)
         stride = stride_of("LLM.embed", self.config, stride)
         pooling = _check_choice("LLM.embed", "pooling", pooling, POOLINGS)
         normalize = _check_bool("LLM.embed", "normalize", normalize)
@@ -576,7 +586,7 @@ class LLM:
                 raise DataError(f"LLM.embed: text {number} has no token; give at least one "
                                 "character")
             tokens.append(([*start, *ids], len(start)))
-        found = embeddings(self.gpt, tokens, pooling, stride)
+        found = embeddings(self.gpt, tokens, pooling, stride, limit)
         if normalize:
             sizes = np.sqrt(np.square(found, dtype=np.float64).sum(axis=1, keepdims=True))
             found = (found / np.where(sizes > 0, sizes, 1)).astype(np.float32)

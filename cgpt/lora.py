@@ -63,6 +63,10 @@ class Lora(AdamW):
         self.fingerprint = fingerprint(gpt)
         self._first = {entry.name: gpt.arena.view(entry.name).copy() for entry in self._matrices}
 
+    def _repr_more(self) -> str:
+        return (f"rank={self.rank}, alpha={self.alpha:g}, {len(self._matrices)} matrices, "
+                f"{sum(one.size for one in self._arena.entries):,} parameters, ")
+
     def _adapted(self, gpt: GPT) -> list[Entry]:
         """The matrices that the patterns name."""
         matrices = [entry for entry in gpt.arena.entries

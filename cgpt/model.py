@@ -107,6 +107,15 @@ class GPT(Inference):
         self._planned = None        # another thread may have placed half of them
         self._step = None
 
+    def __repr__(self) -> str:
+        c = self.config
+        return (f"{type(self).__name__}({self.n_parameters:,} parameters, n_layer={c.n_layer}, "
+                f"n_head={c.n_head}, n_embd={c.n_embd}, n_ff={c.n_ff}, "
+                f"vocab_size={c.vocab_size}, block_size={c.block_size}{self._repr_more()})")
+
+    def _repr_more(self) -> str:
+        return "" if self.arena.data.flags.writeable else ", read-only"
+
     # The graph
 
     def _declare(self) -> None:

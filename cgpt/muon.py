@@ -39,6 +39,9 @@ class Muon(AdamW):
         self._matrices = np.array(sorted(self._places(), key=lambda one: -one[1] * one[2]),
                                   np.int64).reshape(-1, 3)
 
+    def _repr_more(self) -> str:
+        return f"momentum={self.momentum:g}, "
+
     def _places(self) -> Iterator[tuple[int, int, int]]:
         """Offset, rows and columns of every matrix that is trained here."""
         for entry in self.arena.entries:

@@ -64,6 +64,13 @@ class AdamW:
             uninterrupted([*(self.resetting() if fresh else ()), *self.taking_over()])
         self._choose_gradients()
 
+    def __repr__(self) -> str:
+        return (f"{type(self).__name__}({self._repr_more()}betas={self.betas}, eps={self.eps:g}, "
+                f"weight_decay={self.weight_decay:g}, step {self.step_count})")
+
+    def _repr_more(self) -> str:
+        return ""
+
     def _configure(self, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
         self.betas = _check_betas(betas)
         self.eps = float(_check_float("AdamW", "eps", eps, LEAST_EPS))

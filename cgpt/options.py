@@ -163,3 +163,13 @@ def check_names(owner: str, options: Mapping[str, Any], known: Sequence[str] = K
             meant = _ELSEWHERE.get(name)
             raise ConfigError(f"{owner}: " + unknown_name(
                 "option", name, known, meant if meant in known else None))
+
+
+def limit_of(owner: str, options: Mapping[str, Any], known: Sequence[str] = LIMITS) -> Limit | None:
+    """What ends a call with these options early; None where nothing does.
+
+    Raises ConfigError for other options than the known ones and for what cannot be one.
+    """
+    check_names(owner, options, known)
+    cancel, timeout = options.get("cancel"), options.get("timeout")
+    return None if cancel is None and timeout is None else Limit(owner, cancel, timeout)

@@ -89,6 +89,10 @@ class Corpus:
     fingerprint: str
     invalid: InvalidRows = field(default_factory=InvalidRows)
 
+    def __repr__(self) -> str:
+        return (f"Corpus({len(self.documents)} documents, {len(self.dialogues)} dialogues of "
+                f"{len(self.files)} files)")
+
     def texts(self) -> list[str]:
         """Every document and every message's content, to learn a vocabulary from."""
         return self.documents + [message.content for dialogue in self.dialogues

@@ -125,7 +125,7 @@ class Generation(str):
         shown = repr(self.text if len(self) <= 60 else self.text[:57] + "...")
         stop = f", stop={self.stop!r}" if self.stop is not None else ""
         dropped = f", dropped={self.dropped}" if self.dropped else ""
-        return (f"Generation({shown}, finish_reason={self.finish_reason!r}{stop}, "
+        return (f"{type(self).__name__}({shown}, finish_reason={self.finish_reason!r}{stop}, "
                 f"{self.usage.completion_tokens} tokens{dropped})")
 
     def to_dict(self) -> dict[str, Any]:

@@ -55,6 +55,9 @@ class TrainingRun:
         self.changed: list[str] = []
         self.parallel = ALONE
 
+    def __repr__(self) -> str:
+        return f"TrainingRun({self.llm!r}, {', '.join(self.sources) or 'no phase'} to do)"
+
     @classmethod
     def start(cls, config: RunConfig, *, cache: Path | None = None,
               progress: Progressing | None = None) -> TrainingRun:

@@ -28,7 +28,7 @@ from cgpt.results import Noted, Token, TopLogprob
 Ints = NDArray[np.int32]
 # Called with the tokens of the context (n,) and a copy of the logits (V,) behind them, which it may
 # change; it may return others instead.
-LogitsProcessor = Callable[[NDArray[np.int32], NDArray[np.float32]], "NDArray[np.float32] | None"]
+LogitsProcessor = Callable[[NDArray[np.int32], NDArray[np.float32]], NDArray[np.float32] | None]
 
 MOST_BEAMS = 256
 MOST_DRAFT = 64

@@ -28,6 +28,7 @@ from cgpt.data import (
     packed,
 )
 from cgpt.kvcache import new_caches
+from cgpt.limits import Limit, check
 from cgpt.model import GPT
 from cgpt.tokenizer import Tokenizer
 
@@ -96,12 +97,14 @@ def packed_windows(samples: Sequence[Sample], longest: int,
         done += n
 
 
-def logprobs(gpt: GPT, sequences: Sequence[Scored], stride: int) -> list[Floats]:
+def logprobs(gpt: GPT, sequences: Sequence[Scored], stride: int,
+             limit: Limit | None = None) -> list[Floats]:
     """For each (ids, first), first at least 1: log-probabilities (len(ids) - first,) float32, in
     nats, of ids[first:], each behind the tokens before it.
 
     Where several sequences have the same ids[:first] and fit the context, these are inferred once.
     Beside other sequences or alone the numbers agree to about 1e-5: sums are made in another order.
+    Raises Cancelled where the limit is reached.
     """
     found: list[Floats] = [np.empty(0, np.float32) for _ in sequences]
     alone: list[int] = []
@@ -111,12 +114,14 @@ def logprobs(gpt: GPT, sequences: Sequence[Scored], stride: int) -> list[Floats]
             continue
         for start in range(0, len(group), _TOGETHER):
             some = group[start:start + _TOGETHER]
+            check(limit, "LLM.score")
             for number, values in zip(some, _behind_one_prompt(
                     gpt, [sequences[number] for number in some]), strict=True):
                 found[number] = values
     parts: list[list[Floats]] = [[] for _ in sequences]
     samples = [_sample(*sequences[number]) for number in alone]
     for batch, owners in packed_windows(samples, gpt.config.block_size, stride):
+        check(limit, "LLM.score")
         losses = gpt.losses(batch.ids, batch.targets, offsets=batch.offsets)
         for owner, (start, end) in zip(owners, pairwise(batch.offsets), strict=True):
             counted = batch.targets[start:end] != IGNORED
@@ -179,11 +184,13 @@ def _losses(logits: Floats, targets: Ints) -> Floats:
     return found
 
 
-def embeddings(gpt: GPT, sequences: Sequence[Scored], pooling: str, stride: int) -> Floats:
+def embeddings(gpt: GPT, sequences: Sequence[Scored], pooling: str, stride: int,
+               limit: Limit | None = None) -> Floats:
     """(n, C) float32: the final norm's output of ids[first:] of each (ids, first), its mean over
     them ("mean") or that of the last of them ("last").
 
-    Beside other sequences or alone the numbers agree to about 1e-5.
+    Beside other sequences or alone the numbers agree to about 1e-5. Raises Cancelled where the
+    limit is reached.
     """
     totals = np.zeros((len(sequences), gpt.config.n_embd))
     counts = np.zeros(len(sequences))
@@ -192,6 +199,7 @@ def embeddings(gpt: GPT, sequences: Sequence[Scored], pooling: str, stride: int)
         tokens = np.array(ids, np.int32)
         samples.append(Sample(tokens, np.where(np.arange(len(tokens)) < first, IGNORED, tokens)))
     for batch, owners in packed_windows(samples, gpt.config.block_size, stride):
+        check(limit, "LLM.embed")
         hidden = gpt.hidden(batch.ids, offsets=batch.offsets)
         for owner, (start, end) in zip(owners, pairwise(batch.offsets), strict=True):
             rows = hidden[start:end][batch.targets[start:end] != IGNORED]

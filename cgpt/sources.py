@@ -41,6 +41,9 @@ class Source:
     the data's.
     """
 
+    def __repr__(self) -> str:
+        return f"Source({', '.join(map(repr, self.paths))}, {self.phase})"
+
     def __init__(self, paths: Sequence[str], phase: str, *, unique: bool = True, mix: Mix = (),
                  cache: Path | None = None, progress: prepare.Progress | None = None,
                  required: bool = True, skip_invalid: bool = False,

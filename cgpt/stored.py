@@ -57,6 +57,9 @@ class StoredGPT(GPT):
         return NoArena(f"arena: this model's weights are {self.form}, which cannot be "
                        "changed; load it with weights=\"float32\"")
 
+    def _repr_more(self) -> str:
+        return f", {self.form} weights"
+
     def weights_mark(self) -> bytes:
         """b"": what is stored does not change."""
         return b""

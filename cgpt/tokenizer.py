@@ -271,6 +271,9 @@ class StreamDecoder:
         self._pieces = pieces
         self._waiting = b""
 
+    def __repr__(self) -> str:
+        return f"StreamDecoder({len(self._pieces)} tokens, {len(self._waiting)} bytes waiting)"
+
     def push(self, token: int) -> str:
         """The text that `token` completes: "" for a special token or half a character."""
         piece = self._pieces[checked_id(token, len(self._pieces))]

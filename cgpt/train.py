@@ -66,6 +66,9 @@ class Trainer:
         self.phase = phase
         self.parallel = parallel
 
+    def __repr__(self) -> str:
+        return f"Trainer({self.llm!r}, {self.phase}, {self.config!r})"
+
     def fit(self, documents: Texts,
             on_progress: Callable[[Progress], object] | None = None,
             should_stop: Callable[[], bool] | None = None,

@@ -59,6 +59,10 @@ class CheckpointManager:
     Raises ConfigError for settings that cannot be.
     """
 
+    def __repr__(self) -> str:
+        return (f"CheckpointManager({str(self.folder)!r}, strategy={self.strategy!r}, "
+                f"keep={self.keep}, every={self.every}, minutes={self.minutes:g})")
+
     def __init__(self, folder: str | os.PathLike[str] = "checkpoints",
                  strategy: str | None = "last", keep: int = 3, every: int = 0,
                  minutes: float = 0.0) -> None:
