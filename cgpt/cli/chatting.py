@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cgpt.cli.error_text import localized
 from cgpt.cli.messages import t
-from cgpt.cli.streams import echo, whole
-from cgpt.cli.terminal import Terminal, fold, handling
+from cgpt.cli.streams import whole
+from cgpt.cli.terminal import Terminal, fold, handling, tell
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def tell_dropped(dropped: Dropped) -> None:
     """Say on stderr what of a text or a dialogue did not fit the context, if anything."""
     if dropped.tokens:
         key = "dropped_turns" if dropped.turns else "dropped_text"
-        echo(t(key, turns=dropped.turns, n=dropped.tokens), stream=sys.stderr)
+        tell(t(key, turns=dropped.turns, n=dropped.tokens))
 
 
 def show_help(terminal: Terminal) -> None:
