@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cgpt.config import plain
-from cgpt.errors import DataError, shown
-from cgpt.items import Dialogue, Message, Unusable, read_item, read_message, turn_fault
+from cgpt.errors import CgptWarning, DataError, shown
+from cgpt.items import CHANGES, Dialogue, Message, Unusable, read_item, read_message, turn_fault
 
 # What callers hand over as one document: a text, a dialogue, or a row as a file of data has it.
 Document = str | Sequence[Message | Mapping[str, Any]] | Mapping[str, Any]
@@ -21,16 +22,24 @@ def as_documents(owner: str, documents: Iterable[Document | Any],
 
     A dialogue may be a list of Message or of {"role", "content"}, and any row that a data file may
     hold is taken as it is there: {"messages": [...]}, {"text"}, {"instruction", "output"}.
+    Warns (CgptWarning) where something is left out of rows, as cgpt/items.py says.
     Raises DataError naming the document that is none of these and what was found.
     """
     if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
         found = "one string" if isinstance(documents, str) else shown(documents)
         raise DataError(f"{owner}: expected a list of texts or dialogues, found {found}")
+    changes: dict[str, int] = {}
     for number, one in enumerate(documents):
-        yield one if isinstance(one, also) else _document(f"{owner}: documents[{number}]", one)
+        yield one if isinstance(one, also) else \
+            _document(f"{owner}: documents[{number}]", one, changes)
+    if changes:
+        counts = ", ".join(f"{name} {changes[name]}" for name in CHANGES if name in changes)
+        warnings.warn(CgptWarning(
+            f"{owner}: turns of the documents were left out or joined ({counts}); take them out "
+            "of the rows to be rid of this warning"), stacklevel=2)
 
 
-def _document(where: str, value: Any) -> str | Dialogue:
+def _document(where: str, value: Any, changes: dict[str, int]) -> str | Dialogue:
     if isinstance(value, str):
         text: str = plain(value)
         return text
@@ -46,7 +55,7 @@ def _document(where: str, value: Any) -> str | Dialogue:
         raise DataError(f"{where}: found {shown(value)}, expected a text, a dialogue (a list of "
                         "messages) or a row such as {'messages': [...]}")
     try:
-        return read_item(dict(value)) or ""
+        return read_item(dict(value), changes=changes) or ""
     except Unusable as error:
         raise DataError(f"{where}: {error}") from None
 

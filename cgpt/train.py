@@ -24,7 +24,7 @@ import numpy as np
 from cgpt.arena import Floats
 from cgpt.averaging import averaging, with_average
 from cgpt.callbacks import AnyCallback, Callback, Callbacks, FitResult, Progress, StopTraining
-from cgpt.config import EARLIER_WARMUP, TrainConfig
+from cgpt.config import EARLIER_WARMUP, TOO_LONG, WINDOWS, TrainConfig
 from cgpt.cutting import both
 from cgpt.data import Batch
 from cgpt.documents import Documents, Samples, encoded
@@ -162,12 +162,12 @@ class _Run:
     def prepare(self, documents: Texts, validation: Texts | None) -> None:
         """Encode and plan; then take up the phase where it stands, or begin it."""
         self.interrupts.at_once = True          # nothing has been changed yet
-        llm, config = self.llm, self.config
+        llm = self.llm
         llm.gpt.arena.require_writable()
-        llm.gpt.recompute = config.recompute
-        longest = min(llm.config.block_size, config.batch_tokens)
-        samples = self._split(documents, validation, longest)
-        found = digest(samples, self.held_out, config)
+        llm.gpt.recompute = self.config.recompute
+        longest = min(llm.config.block_size, self.config.batch_tokens)
+        samples, found = self._samples(documents, validation, longest)
+        config = self.config
         planned = self._take_up(samples, found, longest)
         self.gradient = GradientSum(llm.gpt, self.parallel, self._trained.arena)
         self.parallel.require_same({"documents": found, "settings": self.config.to_dict(),
@@ -182,6 +182,27 @@ class _Run:
         self._start = (self.state.step, self.state.tokens, self.state.seconds)
         self._check_warmup()
         self.interrupts.at_once = False
+
+    def _samples(self, documents: Texts, validation: Texts | None,
+                 longest: int) -> tuple[Samples, str]:
+        """The samples to train on and the digest of all.
+
+        Of a phase that an earlier version began, as that version cut and learnt them.
+        """
+        config, state = self.config, self.state
+        given = _encoded(documents, self.phase, self.llm)
+        measured = None if validation is None else _encoded(validation, self.phase, self.llm)
+        samples = self._split(given, measured, longest)
+        found = digest(samples, self.held_out, config)
+        if (state.phase == self.phase and state.documents not in ("", found)
+                and config.too_long == TOO_LONG[0] and config.loss_on is None):
+            self.config = replace(config, too_long=WINDOWS, loss_on="answers")
+            earlier = self._split(given, measured, longest)
+            if digest(earlier, self.held_out, config) == state.documents:
+                return earlier, state.documents
+            self.config = config
+            samples = self._split(given, measured, longest)
+        return samples, found
 
     def _split(self, documents: Texts, validation: Texts | None, longest: int) -> Samples:
         """The samples to train on; the others become held_out."""

@@ -6,6 +6,7 @@ import gzip
 import json
 import sys
 import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from conftest import asked_for
 from cgpt import data_files, large_files, prepare, readers, tables
 from cgpt.cli import main
 from cgpt.cli.recipe import split_by_kind
-from cgpt.errors import DataError
+from cgpt.errors import CgptWarning, DataError
+from cgpt.inputs import as_documents
 from cgpt.invalid_rows import InvalidRowsError
 from cgpt.items import CHANGES, FAULTS, Message, Unusable, read_item
 from cgpt.readers import Reading, data_size, read_corpus
@@ -118,6 +120,16 @@ def test_what_cannot_be_used(item: dict[str, Any], kind: str, reason: str) -> No
     with pytest.raises(Unusable) as caught:
         read_item(item, changes=changes)
     assert reason in str(caught.value) and caught.value.kind == kind in FAULTS and not changes
+
+
+def test_rows_of_callers_are_not_changed_without_a_word() -> None:
+    rows = [spoken(("user", "a"), ("assistant", "b"), ("user", "c")), {"prompt": "a",
+                                                                       "completion": "b"}]
+    with pytest.warns(CgptWarning, match=r"^fit: turns of the documents .*\(unanswered 1\)"):
+        assert list(as_documents("fit", rows)) == [turns("a", "b")] * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(as_documents("fit", rows[1:])) == [turns("a", "b")]
 
 
 # ---------------------------------------------------------------- strings that stay texts

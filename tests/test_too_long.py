@@ -273,6 +273,24 @@ def test_a_run_of_before_goes_on_as_it_was_begun(phase: str, tmp_path: Path) -> 
     assert whole.llm.gpt.arena.data.tobytes() == resumed.llm.gpt.arena.data.tobytes()
 
 
+@pytest.mark.parametrize("phase", ["pretrain", "finetune"])
+def test_a_trainer_goes_on_with_what_an_earlier_version_began(phase: str) -> None:
+    given = [*DIALOGUES, *LONG, "长江有多长" * 30]
+    now = TrainConfig(epochs=3, batch_tokens=64, warmup=2)
+    before = replace(now, too_long="windows", loss_on="answers")
+    whole, parts = small_llm(), small_llm()
+    Trainer(whole, before, phase).fit(given)
+    Trainer(parts, before, phase).fit(
+        given, should_stop=lambda: parts.training_state.step >= 3)
+    result = Trainer(parts, now, phase).fit(given)
+    assert whole.gpt.arena.data.tobytes() == parts.gpt.arena.data.tobytes()
+    assert result.too_long and result.too_long.rule == "windows"
+    with pytest.raises(DataError, match="other documents"):
+        other = small_llm()
+        Trainer(other, before, phase).fit(given, should_stop=lambda: True)
+        Trainer(other, replace(now, too_long="drop"), phase).fit(given)
+
+
 def test_a_run_of_before_reads_the_files_that_it_read(tmp_path: Path) -> None:
     """A folder holds a table: older versions left it out, and named it."""
     path = write(tmp_path / "a.jsonl", DIALOGUES)

@@ -70,6 +70,9 @@ DATA_SENTENCES: dict[str, str] = {
     "left of them; shorten them, or train a model with a longer context":
         "{phase}: 全部 {n} 篇都长于上下文 {longest} 词，没有剩下可训练的内容；请缩短，"
         "或训练上下文更长的模型",
+    "{owner}: turns of the documents were left out or joined ({counts}); take them out of the rows "
+    "to be rid of this warning":
+        "{owner}: 对话中有消息被省去或接起（{counts}）；从数据中去掉它们即可不再提示",
     # data files
     "{path}: no usable document in it, expected items, each {expected}":
         "{path}: 没有可用的文本；每一项应为{expected}",
