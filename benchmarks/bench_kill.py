@@ -4,7 +4,8 @@
 
 Two processes train in one folder at the same time, each both of its phases, and save every step
 (the last state, the one before it, the best epochs). Each is killed at random instants, from its
-start to its end, and started again: it then looks for its own checkpoint, as `cgpt resume` does.
+start to its end, and started again: it then looks for its own checkpoint, as `cgpt resume` does,
+which must never be less far than it had come.
 Once both have ended, their models, moments and training states are compared, to the bit, with
 those of trainings that nothing disturbed, and every file that is left is checked. Then comes the
 next round, with other seeds, until there were enough kills. Exit code 1 where anything differs.
@@ -32,7 +33,7 @@ from typing import Any, NoReturn
 from cgpt import TrainConfig, kernels, load_model_auto, save_model_binary
 from cgpt.checkpoint import CheckpointManager, compare_models, describe
 from cgpt.checkpoint.atomic import PREFIX
-from cgpt.checkpoint.latest import unfinished
+from cgpt.checkpoint.latest import found_in, unfinished
 from cgpt.errors import CheckpointError
 from cgpt.run import TrainingRun
 from cgpt.run_config import RunConfig
@@ -56,6 +57,8 @@ class Training:
     process: int = 0
     ends: float = 0.0       # when it is killed
     done: bool = False
+    reached: tuple[int, ...] = ()       # how far its checkpoints have come
+    stretch: float = 1.0                # of its lives, while it does not come further
 
     @property
     def out(self) -> Path:
@@ -165,18 +168,25 @@ def disturb(trainings: list[Training], epochs: int, life: float, rng: random.Ran
     while not all(one.done for one in trainings):
         for one in trainings:
             if not one.process and not one.done:
-                result.begun += not has_checkpoint(one)
-                result.resumed += has_checkpoint(one)
+                see_that_nothing_is_lost(one)
+                result.begun += not one.reached
+                result.resumed += bool(one.reached)
                 one.process = start(lambda one=one: go_on(one, epochs), one.report)
-                one.ends = time.monotonic() + rng.uniform(0, life)
+                one.ends = time.monotonic() + rng.uniform(0, life * one.stretch)
             elif one.process:
                 look_after(one, result)
         time.sleep(0.0005)
 
 
-def has_checkpoint(training: Training) -> bool:
-    """Whether there is anything to go on with, told by the names alone."""
-    return any(training.folder.glob("checkpoint_last*.bin"))
+def see_that_nothing_is_lost(training: Training) -> None:
+    """Raises Damage where a training is not as far any more as it has been."""
+    reached = max((one.reached for one in found_in(training.folder, refuse)
+                   if one.state.run.get("seed") == training.seed), default=())
+    if reached < training.reached:
+        raise Damage(f"seed {training.seed}: had come to {training.reached} (entries of the "
+                     f"history, phases done, phase, step), and is back at {reached}")
+    training.stretch = 1.0 if reached > training.reached else 1.3 * training.stretch
+    training.reached = reached
 
 
 def look_after(training: Training, result: Result) -> None:
@@ -233,12 +243,19 @@ def one_round(folder: Path, number: int, options: argparse.Namespace, rng: rando
     result.rounds += 1
 
 
-def warm_up(folder: Path) -> None:
-    """Let this process import all that its children need, so that they begin at once."""
+def warm_up(folder: Path) -> float:
+    """Let this process import all that its children need, so that they begin at once.
+
+    Returns seconds in which a process comes some saves far on this machine.
+    """
     kernels.set_num_threads(1)
-    training = Training(folder / "warm", 0)
-    training.folder.mkdir()
-    go_on(training, 1)
+    seconds = 0.0
+    for name in ("first", "second"):
+        training, began = Training(folder / name, 0), time.monotonic()
+        training.folder.mkdir()
+        go_on(training, 3)
+        seconds = time.monotonic() - began
+    return seconds
 
 
 def measure(options: argparse.Namespace) -> Result:
@@ -248,7 +265,8 @@ def measure(options: argparse.Namespace) -> Result:
     with tempfile.TemporaryDirectory(dir=os.environ.get("CGPT_BENCH_DIR", memory)) as place:
         folder = Path(place)
         write_data(folder)
-        warm_up(folder)
+        seconds = warm_up(folder)
+        options.life = options.life or seconds
         while result.kills < options.kills:
             one_round(folder, result.rounds, options, rng, result)
             if not options.json:
@@ -262,8 +280,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=12, help="of each phase")
-    parser.add_argument("--life", type=float, default=0.4,
-                        help="most seconds that a process lives before it is killed")
+    parser.add_argument("--life", type=float, default=0.0,
+                        help="most seconds that a process lives before it is killed; 0: what a "
+                             "dozen saves take here")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -176,7 +176,7 @@ def bench_kill() -> ModuleType:
 
 def test_two_trainings_of_one_folder_are_killed(bench_kill: ModuleType, counted: Counted) -> None:
     """Both go on from their own checkpoints, and end with the bits of undisturbed trainings."""
-    options = argparse.Namespace(kills=KILLED_TRAININGS, epochs=10, life=0.4, seed=1, json=True)
+    options = argparse.Namespace(kills=KILLED_TRAININGS, epochs=10, life=0.0, seed=1, json=True)
     threads = get_num_threads()
     result = bench_kill.measure(options)
     set_num_threads(threads)
