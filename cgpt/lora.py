@@ -44,7 +44,8 @@ class Lora(AdamW):
     """
 
     kind = "lora"
-    base_mark: tuple[int, int, int] | None = None      # of the file `base`, once it was compared
+    # Size, time and inode of the file `base` when it was compared last, and whether it was intact.
+    base_seen: tuple[tuple[int, int, int], bool] | None = None
 
     def __init__(self, gpt: GPT, rank: int, alpha: float, layers: Iterable[str] = ("h.*",), *,
                  betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
@@ -162,7 +163,7 @@ class Lora(AdamW):
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle and copy: of a model of its own."""
         arena = self.arena
-        return _restored, (type(self), self.gpt, self.to_dict(), self._first, self.base_mark, {
+        return _restored, (type(self), self.gpt, self.to_dict(), self._first, self.base_seen, {
             "data": arena.data, "grad": None if self.gpt.arena.clean else arena.grad,
             "m": arena.m, "v": arena.v})
 
@@ -179,10 +180,11 @@ class Lora(AdamW):
 
 
 def _restored(kind: type[Lora], gpt: GPT, values: dict[str, Any], first: dict[str, Floats],
-              mark: tuple[int, int, int] | None, arrays: dict[str, Floats | None]) -> Lora:
+              seen: tuple[tuple[int, int, int], bool] | None,
+              arrays: dict[str, Floats | None]) -> Lora:
     """The adapter that Lora.__reduce__ took apart, on a model that has its weights."""
     lora = kind.from_dict(gpt, values)
-    lora.fingerprint, lora.base_mark = values["fingerprint"], mark
+    lora.fingerprint, lora.base_seen = values["fingerprint"], seen
     lora._first = {name: array.copy() for name, array in first.items()}
     for name, array in arrays.items():
         if array is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from fnmatch import fnmatchcase
 from functools import partial
 from operator import setitem
@@ -251,6 +252,10 @@ class AdamW:
         optimizer = cls(gpt, **arguments, fresh=False)
         optimizer.step_count = _check_int(cls.__name__, "step_count", steps, 0)
         return optimizer
+
+    def __copy__(self) -> AdamW:
+        """With a model of its own too: two optimizers of one model cannot both have the moments."""
+        return deepcopy(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle and copy: of a model of its own, which has the moments."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from small_llm import DIALOGUES, TEXTS, small_llm
 from cgpt import get_num_threads, set_num_threads
 from cgpt.checkpoint import (
     CheckpointManager,
+    base_file,
     compare_models,
     describe,
     load_model_auto,
@@ -239,6 +241,39 @@ def test_a_model_that_changes_while_its_adapter_is_trained_is_noticed(tmp_path: 
     save_model_binary(llm, path)
     assert describe(path)["optimizer"]["base"] == ""
     assert same_bits(load_model_auto(path).gpt.arena.data, llm.gpt.arena.data)
+
+
+def test_a_model_that_has_changed_is_read_once(tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not again by every checkpoint of a long training."""
+    llm, path = trained(tmp_path, epochs=1)
+    save_model_binary(small_llm(seed=3), tmp_path / "base.bin")
+    reads, read = [], base_file.read_whole
+    monkeypatch.setattr(base_file, "read_whole", lambda path: reads.append(path) or read(path))
+    for _ in range(3):
+        save_model_binary(llm, path)
+    assert len(reads) == 1
+
+
+def test_a_model_is_carried_as_it_was_when_the_checkpoint_was_due(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written beside a training that may already change all weights."""
+    go, write = threading.Event(), packing.Packed.write
+
+    def later(packed: packing.Packed, path: Path) -> Path:
+        assert go.wait(30)
+        return write(packed, path)
+
+    llm = small_llm()
+    Trainer(llm, changed(epochs=1), "finetune").fit(DIALOGUES)
+    manager = CheckpointManager(tmp_path, "last", every=1)
+    before = llm.gpt.arena.data.copy()
+    monkeypatch.setattr(packing.Packed, "write", later)
+    path = manager.step_done(llm)[0]
+    llm.gpt.arena.data += 1
+    go.set()
+    manager.close()
+    assert same_bits(load_model_auto(path).gpt.arena.data, before)
 
 
 def test_of_another_graph_a_model_is_carried_too(tmp_path: Path) -> None:

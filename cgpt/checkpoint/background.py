@@ -40,7 +40,8 @@ class BackgroundWriter:
         """
         self.wait()
         packed = pack(llm, path, [(kind, self._copy(kind, array))
-                                  for kind, array in arrays_of(llm)], Storage())
+                                  for kind, array in arrays_of(llm)], Storage(),
+                      snapshot=True)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "cgpt-checkpoint")
         self._running = self._pool.submit(write, packed)

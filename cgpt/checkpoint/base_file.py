@@ -47,13 +47,15 @@ def is_intact(lora: Lora) -> bool:
 
     Read whole, but once only for as long as size, time and inode of the file stay.
     """
-    if not lora.base:
-        return False
     try:
         status = os.stat(lora.base)
-        mark = status.st_size, status.st_mtime_ns, status.st_ino
-        if mark != lora.base_mark and fingerprint(read_whole(lora.base).gpt) == lora.fingerprint:
-            lora.base_mark = mark
-    except (OSError, CgptError):
+    except OSError:
         return False
-    return mark == lora.base_mark
+    mark = status.st_size, status.st_mtime_ns, status.st_ino
+    if lora.base_seen is None or lora.base_seen[0] != mark:
+        try:
+            found = fingerprint(read_whole(lora.base).gpt)
+        except CgptError:
+            found = ""
+        lora.base_seen = mark, found == lora.fingerprint
+    return lora.base_seen[1]

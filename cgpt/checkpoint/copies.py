@@ -29,7 +29,7 @@ def reduced(llm: LLM) -> tuple[bytes, dict[str, Any]]:
     arena, lora = trained_arena(llm), adapter_of(llm)
     state.update(training=bool(llm.gpt.arena.data.flags.writeable), recompute=llm.gpt.recompute)
     if lora is not None:
-        state["adapter"] = lora.base, lora.base_mark
+        state["adapter"] = lora.base, lora.base_seen
     if not llm.gpt.arena.clean and arena.grad is not None:      # which says it for an adapter too
         state["gradient"] = arena.grad
     return to_bytes(llm), state
@@ -42,7 +42,7 @@ def restored(data: bytes, state: dict[str, Any]) -> LLM:
     llm.gpt.recompute = state.get("recompute", False)
     lora = adapter_of(llm)
     if lora is not None:
-        lora.base, lora.base_mark = state["adapter"]
+        lora.base, lora.base_seen = state["adapter"]
     if "gradient" in state:
         llm.gpt.gradients()
         arena = trained_arena(llm)

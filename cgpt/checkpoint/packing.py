@@ -159,8 +159,11 @@ def arrays_of(llm: LLM, *, optimizer: bool = True) -> Arrays:
 
 
 def pack(llm: LLM, path: PathLike, arrays: Arrays, storage: Storage, *,
-         alone: bool = False) -> Packed:
+         alone: bool = False, snapshot: bool = False) -> Packed:
     """The file that holds `llm` with these arrays (its own, or copies of them).
+
+    alone     whether an adapter's file is to carry its model in any case
+    snapshot  whether that model is copied too, as training may go on with it
 
     All that is not an array is copied. Raises CheckpointError (code "write") naming what a file
     cannot hold; `path` is where it will go.
@@ -187,7 +190,7 @@ def pack(llm: LLM, path: PathLike, arrays: Arrays, storage: Storage, *,
     pairs += scales
     if lora is not None and carried:
         pairs += [_record(Kind.BASE_TENSOR, entry, lora.base_weights(entry.name).astype(
-            "<f4", copy=False), DType.FLOAT32) for entry in llm.gpt.arena.entries]
+            "<f4", copy=snapshot), DType.FLOAT32) for entry in llm.gpt.arena.entries]
     return _placed(llm, path, pairs, words=lora is None or carried)
 
 
