@@ -64,6 +64,14 @@ def expect_shape(what: str, array: NDArray[Any], shape: tuple[int, ...],
         raise DataError(f"{what}: found shape {array.shape}, expected {shape} as the {like} have")
 
 
+def one_text(owner: str, text: Any) -> str:
+    """The text as plain str. Raises DataError for anything else."""
+    text = plain(text)
+    if not isinstance(text, str):
+        raise DataError(f"{owner}: expected a text, found {shown(text)}")
+    return text
+
+
 def text_list(owner: str, texts: Any) -> list[str]:
     """The texts as plain str, one by itself as a list of one.
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cgpt.arrays import one_text
 from cgpt.beam import search
+from cgpt.config import _check_int
 from cgpt.context import Context
 from cgpt.data import Message
-from cgpt.errors import CgptError, ConfigError
+from cgpt.errors import CgptError, ConfigError, expect, path_text
 from cgpt.forking import ForkLock
 from cgpt.generate import follow, tokens_of
 from cgpt.history import History, Turn, read_turns
@@ -60,8 +62,11 @@ class ChatSession:
 
     def __init__(self, llm: LLM, sampling: SamplingConfig | None = None,
                  system: str | None = None) -> None:
+        expect("ChatSession", llm, LLM, "an LLM")
         self._llm = llm
         self._sampling = DEFAULTS if sampling is None else sampling
+        expect("ChatSession", self._sampling, SamplingConfig, "a SamplingConfig")
+        system = None if system is None else one_text("ChatSession: system", system)
         self._context = Context(llm.gpt)
         self._history = History(llm.tokenizer, self._context.capacity, system)
         self._answering: weakref.ref[TextStream | PieceStream] | None = None
@@ -170,6 +175,7 @@ class ChatSession:
 
         Raises ConfigError for a snapshot of another model.
         """
+        expect("ChatSession.restore", snapshot, Snapshot, "a Snapshot")
         if snapshot.context.gpt is not self._llm.gpt:
             raise ConfigError("ChatSession.restore: the snapshot is of another model; take one of "
                               "this session")
@@ -210,7 +216,7 @@ class ChatSession:
 
         Returns the path. Raises CheckpointError (code "write") with the reason.
         """
-        return write_session(path, self._saved())
+        return write_session(path_text("ChatSession.save", path), self._saved())
 
     @classmethod
     def load(cls, llm: LLM, path: str | os.PathLike[str],
@@ -220,7 +226,7 @@ class ChatSession:
         sampling  instead of the one in the file
         Raises DataError for a file that is no session, ConfigError as the class does.
         """
-        return cls._of(llm, read_session(path), sampling)
+        return cls._of(llm, read_session(path_text("ChatSession.load", path)), sampling)
 
     def _saved(self) -> Saved:
         self._end_answer()
@@ -242,6 +248,7 @@ class ChatSession:
     def _begin(self, kind: type[_Kind], owner: str, text: str, turn: int | None,
                options: Mapping[str, Any]) -> _Kind:
         """The answer to `text` as `turn`, a new one where it is None; nothing is done yet."""
+        text = one_text(owner, text)
         request = read_options(owner, options, self._sampling)
         recorder = request.recorder()
         self._history.budget(request.sampling.max_new_tokens)
@@ -311,6 +318,7 @@ class ChatSession:
 
     def _number(self, turn: int) -> int:
         """The number of a turn from 0. Raises ConfigError where there is no such turn."""
+        turn = _check_int("ChatSession", "turn", turn, -1 << 63, 1 << 63)
         self._end_answer()
         n = self.turns
         if not -n <= turn < n:

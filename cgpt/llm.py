@@ -330,6 +330,7 @@ class LLM:
         """
         from cgpt.checkpoint.copies import to_bytes
 
+        optimizer = _check_bool("LLM.to_bytes", "optimizer", optimizer)
         return to_bytes(self, optimizer=optimizer, weights=weights, group=group)
 
     @classmethod

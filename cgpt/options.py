@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
-from cgpt.config import _check_int, unknown_name
-from cgpt.errors import ConfigError, shown
+from cgpt.config import _check_int, plain, unknown_name
+from cgpt.errors import ConfigError, expect, shown
 from cgpt.limits import CancelToken, Limit
 from cgpt.results import Noted, Recorder
 from cgpt.sampling import LogitsProcessor, SamplingConfig
@@ -130,13 +130,14 @@ def read_options(owner: str, options: Mapping[str, Any], base: SamplingConfig) -
     Raises ConfigError where one is unknown, naming the nearest, or out of range.
     """
     check_names(owner, options)
+    expect(owner, base, SamplingConfig, "a SamplingConfig")
     changes = {name: value for name, value in options.items() if name in _SAMPLING}
     sampling = replace(base, **changes) if changes else base
-    logprobs, top = options.get("logprobs", False), options.get("top_logprobs", 0)
+    logprobs = plain(options.get("logprobs", False))
     if not isinstance(logprobs, bool):
-        raise ConfigError(f"{owner}: logprobs must be true or false, found {logprobs!r:.60}; give "
+        raise ConfigError(f"{owner}: logprobs must be true or false, found {shown(logprobs)}; give "
                           "the number of alternatives by top_logprobs")
-    _check_int(owner, "top_logprobs", top, 0, MOST_ALTERNATIVES)
+    top = _check_int(owner, "top_logprobs", options.get("top_logprobs", 0), 0, MOST_ALTERNATIVES)
     if top and sampling.beam > 1:
         raise ConfigError(f"{owner}: a beam search has no top_logprobs, found top_logprobs={top} "
                           f"and beam={sampling.beam}; set one of them to its default")

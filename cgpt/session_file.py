@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -70,6 +71,9 @@ def read_session(path: str | os.PathLike[str]) -> Saved:
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check path and "
+                        "permissions") from None
+    except ValueError:          # a name that no file can have
+        raise DataError(f"{path!a}: cannot be read ({os.strerror(errno.ENOENT)}); check path and "
                         "permissions") from None
     try:
         return _parse(data)

@@ -249,4 +249,5 @@ def _of_the_system() -> Iterator[str]:
         error = OSError(number, os.strerror(number))
         yield str(failures.unwritable("models/m 1.bin", error))
         yield str(failures.unreadable("models/m 1.bin", error))
-    yield str(failures.unwritable("m.bin", OSError(errno.EINVAL, "a NUL character in the name")))
+    for reason in ("a NUL character in the name", "half a character in the name"):
+        yield str(failures.unwritable("m.bin", OSError(errno.EINVAL, reason)))

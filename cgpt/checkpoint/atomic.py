@@ -126,6 +126,10 @@ def _target(path: str | os.PathLike[str]) -> Path:
     """The file to replace: `path` or what its symbolic links point to. Raises OSError."""
     if "\0" in os.fsdecode(path):
         raise OSError(errno.EINVAL, "a NUL character in the name")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise OSError(errno.EINVAL, "half a character in the name") from None
     target = Path(os.path.realpath(path) if os.path.islink(path) else path)
     try:
         mode = os.lstat(target).st_mode

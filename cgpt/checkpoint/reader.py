@@ -80,6 +80,8 @@ class Source:
         except OSError as error:
             self.close()
             raise unreadable(path, error) from error
+        except UnicodeEncodeError as error:     # a name that no file can have
+            raise unreadable(path, FileNotFoundError()) from error
         except BaseException:
             self.close()
             raise
