@@ -94,6 +94,15 @@ def path_text(owner: str, value: object) -> str:
     return str.__str__(text)
 
 
+def path_list(owner: str, values: object) -> list[str]:
+    """A path, or a list of paths, as plain str. Raises ConfigError for anything else."""
+    if isinstance(values, (str, os.PathLike)):
+        values = [values]
+    if isinstance(values, (bytes, bytearray, Mapping)) or not isinstance(values, Iterable):
+        raise ConfigError(f"{owner}: expected a path or a list of paths, found {shown(values)}")
+    return [path_text(owner, value) for value in values]
+
+
 def shown(value: object, longest: int = 60) -> str:
     """repr(value) for an error's sentence, cut where it is longer than `longest` characters."""
     try:

@@ -13,7 +13,7 @@ import numpy as np
 from cgpt import kernels as K
 from cgpt.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout
 from cgpt.config import _check_float, _check_int, _check_names
-from cgpt.errors import ConfigError, expect
+from cgpt.errors import ConfigError, expect, path_text
 from cgpt.interrupts import Operation
 from cgpt.model import GPT
 from cgpt.optim import AdamW
@@ -52,7 +52,8 @@ class Lora(AdamW):
                  weight_decay: float = 0.1, seed: int = 0, base: str = "",
                  replaces: AdamW | None = None, waits: bool = False) -> None:
         expect("LoRA", gpt, GPT, "a GPT")
-        self.layers, self.base = _check_names("LoRA", "lora_layers", layers), base
+        self.layers = _check_names("LoRA", "lora_layers", layers)
+        self.base, seed = path_text("LoRA: base", base), _check_int("LoRA", "seed", seed, 0)
         self._matrices = self._adapted(gpt)
         self.rank = rank = _check_int("LoRA", "lora_rank", rank, 1,
                                       min(min(one.shape) for one in self._matrices))

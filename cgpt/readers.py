@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ from cgpt.data_files import (
     size_of,
     unpacked_size,
 )
-from cgpt.errors import ConfigError, DataError, path_text, shown
+from cgpt.errors import DataError, path_list
 from cgpt.invalid_rows import InvalidRow, InvalidRows
 from cgpt.items import FORMS, Dialogue, Unusable, is_item, keys_of, kind_of, n_characters, read_item
 from cgpt.large_files import (
@@ -221,11 +221,7 @@ def read_corpus(paths: Paths, *, unique: bool = False, skip_invalid: bool = Fals
 
 
 def _listed_paths(paths: Paths) -> list[str]:
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
-    if isinstance(paths, (bytes, bytearray, Mapping)) or not isinstance(paths, Iterable):
-        raise ConfigError(f"read_corpus: expected a path or a list of paths, found {shown(paths)}")
-    return [path_text("read_corpus", path) for path in paths]
+    return path_list("read_corpus", paths)
 
 
 def data_size(path: str, most: int) -> int:

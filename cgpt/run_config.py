@@ -22,7 +22,7 @@ from cgpt.config import (
 )
 from cgpt.data import packaged_data
 from cgpt.data_files import EARLIER
-from cgpt.errors import ConfigError
+from cgpt.errors import ConfigError, path_list, path_text, shown
 
 # The recipe of the guided run, tuned on the packaged data with the `small` preset
 # (benchmarks/bench_chat_quality.py). Joining up to eight dialogues fills the context, so that a
@@ -79,25 +79,23 @@ class RunConfig(_Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("pretrain", "chat", "plain_text", "suffixes"):
-            paths = getattr(self, name)
-            if isinstance(paths, (str, os.PathLike)):
-                paths = (paths,)
-            object.__setattr__(self, name, tuple(os.fspath(path) for path in paths))
+            paths = path_list(f"RunConfig: {name}", getattr(self, name))
+            object.__setattr__(self, name, tuple(paths))
         object.__setattr__(self, "mix", _mix_pairs(self.mix))
         for name in ("keep_duplicates", "skip_invalid"):
             _check_bool("RunConfig", name, getattr(self, name))
-        object.__setattr__(self, "init", os.fspath(self.init))
+        object.__setattr__(self, "init", path_text("RunConfig: init", self.init))
         _check_int("RunConfig", "seed", self.seed, 0, (1 << 63) - 1)
         if not isinstance(self.tokenizer, str) or not (
                 self.tokenizer in KINDS or self.tokenizer.lower().endswith((".json", ".bin"))):
             raise ConfigError(f"RunConfig: tokenizer must be {', '.join(KINDS)}, or a .json or "
-                              f".bin file that holds a vocabulary, found {self.tokenizer!r}")
+                              f".bin file that holds a vocabulary, found {shown(self.tokenizer)}")
         for name in ("pretrain_train", "finetune_train"):
             value = getattr(self, name)
             if isinstance(value, dict):
                 value = TrainConfig.from_dict(value)
             if not isinstance(value, TrainConfig):
-                raise ConfigError(f"RunConfig: {name} must be a TrainConfig, found {value!r}")
+                raise ConfigError(f"RunConfig: {name} must be a TrainConfig, found {shown(value)}")
             object.__setattr__(self, name, replace(value, seed=self.seed))
         self.shape()
         for name in SHAPE if self.init else ():

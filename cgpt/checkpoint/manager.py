@@ -31,7 +31,8 @@ from cgpt.checkpoint.background import BackgroundWriter
 from cgpt.checkpoint.latest import Found
 from cgpt.checkpoint.packing import Packed
 from cgpt.checkpoint.storage import Storage
-from cgpt.errors import CheckpointError, ConfigError
+from cgpt.config import _check_choice, _check_float, _check_int
+from cgpt.errors import CheckpointError, path_text
 from cgpt.llm import LLM, TrainingState
 
 STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")
@@ -66,20 +67,14 @@ class CheckpointManager:
     def __init__(self, folder: str | os.PathLike[str] = "checkpoints",
                  strategy: str | None = "last", keep: int = 3, every: int = 0,
                  minutes: float = 0.0) -> None:
-        if strategy is not None and strategy not in STRATEGIES:
-            raise ConfigError(f"CheckpointManager: unknown strategy {strategy!r}; "
-                              f"known: {', '.join(STRATEGIES)}")
-        for name, value, least in (("keep", keep, 1), ("every", every, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"CheckpointManager: {name} must be at least {least}, "
-                                  f"found {value!r}")
-        self.folder = Path(folder)
+        owner, most = "CheckpointManager", (1 << 63) - 1
+        if strategy is not None:
+            strategy = _check_choice(owner, "strategy", strategy, STRATEGIES)
+        self.folder = Path(path_text(owner, folder))
         self.strategy = strategy
-        self.keep = keep
-        self.every = every
-        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes >= 0:
-            raise ConfigError(f"CheckpointManager: minutes must be at least 0, found {minutes!r}")
-        self.minutes = minutes
+        self.keep = _check_int(owner, "keep", keep, 1, most)
+        self.every = _check_int(owner, "every", every, 0, most)
+        self.minutes = _check_float(owner, "minutes", minutes, 0.0)
         self._last_at: float | None = None      # when the last state was saved
         self._kinds = strategy.split("+") if strategy else []
         self._epoch_step = 0            # of the last end of an epoch that was seen

@@ -308,10 +308,6 @@ SENTENCES: dict[str, str] = {
     "train anew, or resume with new_data=True":
         "{phase}数据（{paths}）与开始训练时不同；请放回原来的文件，或重新训练，"
         "或用 new_data=True 在新数据上继续",
-    "CheckpointManager: unknown strategy {name}; known: {known}":
-        "CheckpointManager: 未知的策略 {name}；可用的策略: {known}",
-    "CheckpointManager: {name} must be at least {least}, found {value}":
-        "CheckpointManager: {name} 应至少为 {least}，而不是 {value}",
     "run: no data for the phase {name}; this run has {what}":
         "run: 阶段 {name} 没有数据；本次训练有: {what}",
     "{paths}: no dialogues in the chat data, only {n} texts; name them for pre-training instead":

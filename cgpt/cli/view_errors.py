@@ -40,6 +40,4 @@ VIEW_ERRORS: dict[str, str] = {
         "difference: 两组得分来自不同的文档；请用同样的文档评测两个模型",
     "accuracy: no question; give files of dialogues, each with an answer":
         "accuracy: 没有问题；请给出带回答的对话文件",
-    "CheckpointManager: minutes must be at least 0, found {value}":
-        "CheckpointManager: minutes 应至少为 0，而不是 {value}",
 }
