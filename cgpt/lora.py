@@ -13,7 +13,7 @@ import numpy as np
 from cgpt import kernels as K
 from cgpt.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout
 from cgpt.config import _check_float, _check_int, _check_names
-from cgpt.errors import ConfigError, expect, path_text
+from cgpt.errors import ConfigError, expect, path_text, shown
 from cgpt.interrupts import Operation
 from cgpt.model import GPT
 from cgpt.optim import AdamW
@@ -170,13 +170,21 @@ class Lora(AdamW):
 
     @classmethod
     def from_dict(cls, gpt: GPT, values: dict[str, Any]) -> Lora:
-        """The adapter that to_dict() described, on its model; A, B and moments are to be read."""
-        if values["kind"] != cls.kind:
-            raise ConfigError(f"optimizer: unknown kind {values['kind']!r:.60}; known: {cls.kind}")
-        found = cls(gpt, values["rank"], values["alpha"], values["layers"],
-                    betas=(values["betas"][0], values["betas"][1]), eps=values["eps"],
-                    weight_decay=values["weight_decay"], base=values["base"])
-        found.step_count = int(values["step_count"])
+        """The adapter that to_dict() described, on its model; A, B and moments are to be read.
+
+        Raises ConfigError for what to_dict() cannot have given.
+        """
+        try:
+            kind, steps = values["kind"], values["step_count"]
+            arguments = {name: values[name] for name in ("rank", "alpha", "layers", "betas", "eps",
+                                                         "weight_decay", "base")}
+        except (KeyError, TypeError, IndexError, AttributeError):
+            raise ConfigError("Lora: expected settings as to_dict() gives them, found "
+                              f"{shown(values, 200)}") from None
+        if kind != cls.kind:
+            raise ConfigError(f"optimizer: unknown kind {shown(kind)}; known: {cls.kind}")
+        found = cls(gpt, **arguments)
+        found.step_count = _check_int("Lora", "step_count", steps, 0)
         return found
 
 
