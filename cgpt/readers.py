@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cgpt._seen import Seen
-from cgpt.config import _check_bool, plain
+from cgpt.config import _check_bool, _check_names, plain
 from cgpt.data_files import (
     NAMES,
     find_files,
@@ -120,7 +120,8 @@ class Reading:
     def __init__(self, paths: Paths, *, unique: bool = False, large: int = LARGE,
                  skip_invalid: bool = False, as_text: bool | Paths = False,
                  suffixes: Sequence[str] = ()) -> None:
-        self._paths, self._suffixes = _listed_paths(paths), tuple(suffixes)
+        self._paths = _listed_paths(paths)
+        self._suffixes = _check_names("read_corpus", "suffixes", suffixes)
         self._large = large
         self._unique = _check_bool("read_corpus", "unique", unique)
         self._skip_invalid = _check_bool("read_corpus", "skip_invalid", skip_invalid)

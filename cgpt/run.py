@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint import load_tokenizer, load_weights
-from cgpt.config import KINDS, _check_int
+from cgpt.config import KINDS, _check_bool, _check_int
 from cgpt.cutting import TooLong
 from cgpt.data import Dialogue, packaged_data
 from cgpt.documents import Documents
 from cgpt.epochs import too_long
-from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.errors import CgptError, ConfigError, DataError, expect, expect_function, path_list
 from cgpt.inputs import Document
 from cgpt.invalid_rows import InvalidRowsError, merged
 from cgpt.llm import LLM, PHASES
@@ -222,7 +222,11 @@ def continue_training(llm: LLM, epochs: int, lr: float,
     on_data    is called with what was read of the files
     Raises ConfigError for epochs or lr out of range, DataError for data that cannot be used.
     """
-    _check_int("continue_training", "epochs", epochs, 1)
+    expect("continue_training", llm, LLM, "an LLM")
+    if skip_invalid is not None:
+        skip_invalid = _check_bool("continue_training", "skip_invalid", skip_invalid)
+    expect_function("continue_training", "on_data", on_data, optional=True)
+    epochs = _check_int("continue_training", "epochs", epochs, 1)
     config = replace(FINETUNE, epochs=epochs, lr=lr, warmup=CONTINUE_WARMUP, min_lr_ratio=1.0,
                      optimizer=_optimizer_of(llm))
     if llm.optimizer is not None and not llm.training_state.phase:      # that of an import
@@ -232,7 +236,8 @@ def continue_training(llm: LLM, epochs: int, lr: float,
     run: dict[str, Any] = {}
     fingerprint = ""
     if documents is None:
-        paths = tuple(os.fspath(path) for path in chat or packaged_data()[1:])
+        paths = tuple(path_list("continue_training: chat",
+                                packaged_data()[1:] if chat is None else chat))
         if skip_invalid is None:
             skip_invalid = state.run.get("skip_invalid") is True
         plan = RunConfig(chat=paths, seed=FINETUNE.seed, skip_invalid=skip_invalid,

@@ -18,6 +18,7 @@ from cgpt.config import (
     TrainConfig,
     _check_bool,
     _check_int,
+    _check_names,
     _Config,
 )
 from cgpt.data import packaged_data
@@ -78,7 +79,8 @@ class RunConfig(_Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("pretrain", "chat", "plain_text", "suffixes"):
+        object.__setattr__(self, "suffixes", _check_names("RunConfig", "suffixes", self.suffixes))
+        for name in ("pretrain", "chat", "plain_text"):
             paths = path_list(f"RunConfig: {name}", getattr(self, name))
             object.__setattr__(self, name, tuple(paths))
         object.__setattr__(self, "mix", _mix_pairs(self.mix))

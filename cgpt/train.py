@@ -24,12 +24,12 @@ import numpy as np
 from cgpt.arena import Floats
 from cgpt.averaging import averaging, with_average
 from cgpt.callbacks import AnyCallback, Callback, Callbacks, FitResult, Progress, StopTraining
-from cgpt.config import EARLIER_WARMUP, TOO_LONG, WINDOWS, TrainConfig
+from cgpt.config import EARLIER_WARMUP, TOO_LONG, WINDOWS, TrainConfig, _check_choice
 from cgpt.cutting import both
 from cgpt.data import Batch
 from cgpt.documents import Documents, Samples, encoded
 from cgpt.epochs import Epochs, bits, cut, digest, held_out_documents
-from cgpt.errors import CgptError, CgptWarning, ConfigError, DataError
+from cgpt.errors import CgptError, CgptWarning, ConfigError, DataError, expect
 from cgpt.evaluation import EvalResult, evaluate
 from cgpt.inputs import Document
 from cgpt.interrupts import Interrupts, Operation, uninterrupted
@@ -59,11 +59,11 @@ class Trainer:
 
     def __init__(self, llm: LLM, config: TrainConfig | None = None,
                  phase: str = "pretrain", parallel: Alone = ALONE) -> None:
-        if phase not in PHASES:
-            raise ConfigError(f"Trainer: unknown phase {phase!r}; known: {', '.join(PHASES)}")
+        expect("Trainer", llm, LLM, "an LLM")
         self.llm = llm
         self.config = TrainConfig() if config is None else config
-        self.phase = phase
+        expect("Trainer", self.config, TrainConfig, "a TrainConfig")
+        self.phase = _check_choice("Trainer", "phase", phase, PHASES)
         self.parallel = parallel
 
     def __repr__(self) -> str:

@@ -273,6 +273,7 @@ OTHER: dict[str, str] = {
     "an LLM": "LLM 对象",
     "a SamplingConfig": "SamplingConfig 对象",
     "a Snapshot": "Snapshot 对象",
+    "a TrainConfig": "TrainConfig 对象",
     "a list of scores": "score_documents() 给出的结果的列表",
     "a list of answers": "answer() 给出的结果的列表",
     "a path or a list of paths": "路径或路径列表",

@@ -250,8 +250,6 @@ SENTENCES: dict[str, str] = {
         "训练状态: {name} 应为 {type}，而不是 {value}",
     "training state: history must be a list of [phase, step, loss, held-out loss or null]":
         "训练状态: history 应为 [阶段, 步, 损失, 验证损失或 null] 的列表",
-    "Trainer: unknown phase {name}; known: {known}":
-        "Trainer: 未知的阶段 {name}；可用的阶段: {known}",
     "{phase}: expected a list of documents, found one string":
         "{phase}: 应为文本列表，而不是一个字符串",
     "{phase}: no token of the documents carries loss; give texts, or dialogues with answers":
