@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -373,11 +374,13 @@ def public_calls() -> set[str]:
     found = set()
     for name in cgpt.__all__:
         thing = getattr(cgpt, name)
-        if name in RESULTS or (inspect.isclass(thing) and issubclass(thing, BaseException)):
+        if name in RESULTS or typing.is_typeddict(thing) or (
+                inspect.isclass(thing) and issubclass(thing, BaseException)):
             continue
         if inspect.isclass(thing):
             found.add(name)
             found |= {f"{name}.{method}" for method in dir(thing) if not method.startswith("_")
+                      and getattr(getattr(thing, method), "__module__", "").startswith("cgpt")
                       and callable(getattr(thing, method))}
         elif inspect.isfunction(thing):
             found.add(name)
