@@ -7,11 +7,12 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_llm import small_llm, small_tokenizer
+from small_llm import FACTS, small_llm, small_tokenizer, trained_llm
 
+from cgpt.chat import ChatSession
 from cgpt.results import Token
 from cgpt.sampling import SamplingConfig
-from cgpt.streaming import Assembler, Piece, StopFilter, pieces, text_of
+from cgpt.streaming import Assembler, Piece, StopFilter, pieces, stop_of, text_of
 from cgpt.tokenizer import FIRST_WORD, SPECIAL_TOKENS
 
 TOKENIZER = small_tokenizer()
@@ -95,6 +96,57 @@ def test_a_stop_string_may_be_part_of_a_token_or_of_several():
     text = Assembler(words, ("吗江",))
     assert [(text.push(token), text.stop) for token in ids] == [
         ("长", None), ("你好", None), ("", "吗江")]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("长江黄é𠮷a", max_size=24), st.data())
+def test_the_cut_is_the_same_whatever_the_tokens(text, data):
+    """Words, characters and bytes: the stop string that is completed first in the text counts."""
+    texts = st.text("长江黄é𠮷a", min_size=1, max_size=5)
+    stop = data.draw(st.lists(texts, min_size=1, max_size=4))
+    expected = cut(text, stop)
+    words = TOKENIZER.from_state({"words": ["长江", "江黄", "长江黄河", "黄黄", "长", "江", "黄"],
+                                  "scores": [-1.0, -1.5, -1.2, -2.0, -4.0, -4.0, -4.0]})
+    for ids, tokenizer in ((words.encode(text), words), (TOKENIZER.encode(text), TOKENIZER),
+                           ([6 + byte for byte in text.encode()], TOKENIZER)):
+        assert text_of(ids, tokenizer, stop) == expected
+        found = Assembler(tokenizer, stop)
+        shown = "".join(found.push(token) for token in ids if found.stop is None)
+        assert shown + found.end() == expected
+        assert found.stop == stop_of(ids, tokenizer, stop)
+        assert (found.stop is None) == (expected == text)
+        if found.stop is not None:
+            assert found.stop in stop and text.startswith(expected + found.stop)
+
+
+def test_of_stop_texts_that_overlap_the_first_to_end_counts():
+    words = TOKENIZER.from_state({"words": ["甲乙丙丁", "甲", "乙", "丙", "丁"],
+                                  "scores": [-1.0, -3.0, -3.0, -3.0, -3.0]})
+    one = words.encode("甲乙丙丁")
+    single = [token for char in "甲乙丙丁" for token in words.encode(char)]
+    assert (len(one), len(single)) == (1, 4)
+    for stop, text, ended_by in (
+            (["甲乙丙丁", "乙丙"], "甲", "乙丙"), (["丙", "乙丙"], "甲", "乙丙"),
+            (["丁", "丙丁", "乙"], "甲", "乙"), (["乙丙丁", "丙"], "甲乙", "丙")):
+        for ids in (one, single):
+            assert (text_of(ids, words, stop), stop_of(ids, words, stop)) == (text, ended_by)
+
+
+@pytest.mark.parametrize("stop", [["江全长", "全"], ["约六千公里", "六", "千公"],
+                                  ["长江全", "江全长约"], ["长约", "全长约六"]])
+def test_streams_batches_and_sessions_cut_alike(stop):
+    llm, question = trained_llm(), FACTS[0][0]
+    options = {"temperature": 0.0, "max_new_tokens": 30, "stop": stop}
+    for calls, text in (
+            ((lambda **now: ChatSession(llm).reply(question, **now).read(),
+              lambda **now: llm.chat([{"role": "user", "content": question}], **now)),
+             FACTS[0][1]),
+            ((lambda **now: llm.generate(question, **now),
+              lambda **now: llm.generate(["你好", question], **now)[1],
+              lambda **now: llm.stream(question, **now).read()), llm.generate(question, 30))):
+        for call in calls:
+            for more in ({}, {"speculate": 3}, {"beam": 2}):
+                assert call(**options, **more) == cut(text, stop) != text
 
 
 def test_half_a_character_at_the_end():
