@@ -28,7 +28,7 @@ LONGEST_LINE = 1 << 26  # bytes of a row of a file that has a row a line
 # Texts about the data, not data: left out of a folder, read when named.
 _ASIDE = re.compile(r"(?i)licen[cs]es?$|(readme|licen[cs]e|copying|notice)(\.\w+)*\.txt$")
 _PIECE = 1 << 20
-_FEW = 1 << 10          # bytes of zstd, which are at most 32 MB unpacked
+_FEW = 1 << 8           # bytes of zstd, which are at most 8 MB unpacked
 
 
 def form_of(path: str) -> tuple[str, str]:
