@@ -245,6 +245,8 @@ def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) ->
     for source in sources:
         if source.mended:
             say(mended(source.entry, source.mended))
+        elif source.entry and not source.cached:
+            say(t("data_prepared", path=source.entry))
     for file in files:
         if file.skipped:
             say("  " + t("data_skipped", path=file.path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -26,7 +25,7 @@ from cgpt.cli.saving import CHECKPOINTS, FINAL, Keeper, free_name, save_model
 from cgpt.cli.step_log import StepLog, is_log
 from cgpt.cli.streams import echo, print_json
 from cgpt.cli.targets import Own, Target, state_of
-from cgpt.cli.terminal import StopRequest, Terminal
+from cgpt.cli.terminal import StopRequest, Terminal, as_argument
 from cgpt.errors import CgptError, CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -276,10 +275,11 @@ class Session:
     def resume_command(self, path: str) -> str:
         """`cgpt resume` of this file."""
         folder, cache = self.values["checkpoint_dir"], self.values["cache"]
-        words = ["cgpt", "resume", path]
-        words += [] if path == self.values["out"] else ["--out", self.values["out"]]
-        words += [] if folder == CHECKPOINTS else ["--checkpoint-dir", folder]
-        return shlex.join(words + (["--cache", cache] if cache else []))
+        words = ["cgpt", "resume", as_argument(path)]
+        for flag, value, default in (("--out", self.values["out"], path), ("--cache", cache, ""),
+                                     ("--checkpoint-dir", folder, CHECKPOINTS)):
+            words += [flag, as_argument(value)] if value and value != default else []
+        return " ".join(words)
 
     def fit(self, run: TrainingRun, phase: str, stop: StopRequest) -> FitResult:
         """One phase with its display, samples, log and checkpoints."""
@@ -373,7 +373,9 @@ class Session:
             if not self.targets[path].is_free(state_of(llm)):
                 free = free_name(path)
                 self.say(t("taken_meanwhile", path=path, free=free))
-                llm.metadata["out"] = path = free
+                if path == self.values["out"]:
+                    llm.metadata["out"] = free
+                path = free
             try:
                 save_model(llm, path)
             except (CgptError, OSError, MemoryError) as error:
