@@ -42,6 +42,12 @@ Path("corpus/other.txt").write_text("别的文字。", encoding="utf-8")
     "docs/learning.md": _MODEL + """\
 cgpt.save_model_binary(llm, "base.bin")
 cgpt.save_model_binary(llm, "moved/base.bin")
+import numpy as np
+gpt = cgpt.GPT(cgpt.GPTConfig.preset("tiny"))
+optimizer = cgpt.AdamW(gpt)
+ids = targets = np.ones((1, 4), np.int32)
+weights = np.ones((1, 4), np.float32)
+dlogits = np.ones((1, 4, gpt.config.vocab_size), np.float32)
 """,
     "docs/persistence.md": _MODEL + """\
 documents = texts
