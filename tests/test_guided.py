@@ -9,11 +9,12 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import guided_text as guide
 import pytest
+from said import Speaker
 from screen import Screen, piped
 from small_llm import FACTS
 
@@ -439,23 +440,21 @@ def test_ctrl_c_ends_the_answer_only(place: Path, monkeypatch: pytest.MonkeyPatc
     from cgpt.cli.chatting import answer
     from cgpt.cli.terminal import Terminal
 
-    class Endless:
-        closed = False
+    closed = []
 
-        def reply(self, text: str) -> object:
-            try:
-                yield "山"
-                signal.raise_signal(signal.SIGINT)
-                while True:
-                    time.sleep(0.001)
-                    yield "水"
-            finally:
-                self.closed = True
+    def endless() -> Iterator[str]:
+        try:
+            yield "山"
+            signal.raise_signal(signal.SIGINT)
+            while True:
+                time.sleep(0.001)
+                yield "水"
+        finally:
+            closed.append(True)
 
-    session = Endless()
-    answer(Terminal(), session, "你好")
+    answer(Terminal(), Speaker(endless), "你好")
     assert capsys.readouterr().out == "🤖 模型: 山水 [已停止]\n\n"
-    assert session.closed
+    assert closed
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -463,13 +462,12 @@ def test_ctrl_c_before_the_first_word_is_at_once(capsys: pytest.CaptureFixture[s
     from cgpt.cli.chatting import answer
     from cgpt.cli.terminal import Terminal
 
-    class Slow:
-        def reply(self, text: str) -> object:
-            signal.raise_signal(signal.SIGINT)
-            raise AssertionError("went on")
-            yield ""
+    def slow() -> Iterator[str]:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("went on")
+        yield ""
 
-    answer(Terminal(), Slow(), "你好")
+    answer(Terminal(), Speaker(slow), "你好")
     assert capsys.readouterr().out == "🤖 模型: [已停止]\n\n"
 
 
