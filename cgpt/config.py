@@ -343,6 +343,19 @@ class TrainConfig(_Config):
             raise ConfigError(f"{owner}: lora_rank={self.lora_rank} leaves all weights as they "
                               "are, so there is nothing to freeze; choose by lora_layers")
 
+    def require_validation(self, phase: str, own: bool) -> None:
+        """Raises ConfigError where evaluations have nothing to look at, or two things.
+
+        own  whether there are validation documents beside those that are trained on
+        """
+        if own and self.val_fraction:
+            raise ConfigError(f"{phase}: found validation documents and val_fraction="
+                              f"{self.val_fraction}; give one of the two")
+        for name, value in (("patience", self.patience), ("eval_every", self.eval_every)):
+            if value and not own and not self.val_fraction:
+                raise ConfigError(f"{phase}: {name}={value} needs held-out documents to look at; "
+                                  "set val_fraction above 0 or give validation documents")
+
     def learns_all(self, phase: str) -> bool:
         """Whether every token of a dialogue carries loss in "pretrain" or "finetune"."""
         return (self.loss_on or ("all" if phase == "pretrain" else "answers")) == "all"

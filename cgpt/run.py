@@ -44,16 +44,21 @@ class TrainingRun:
 
     config  RunConfig;  llm  LLM
     sources Source by phase: those of the phases that are still to do
-    changed phases whose data is not that with which the run was begun
+    validation  what both phases are evaluated on, None where that is no data of its own
+    changed phases (and "validation") whose data is not that with which the run was begun
     parallel  the processes that share the training; see cgpt.spread
     """
 
-    def __init__(self, config: RunConfig, llm: LLM, sources: dict[str, Source]) -> None:
+    def __init__(self, config: RunConfig, llm: LLM, sources: dict[str, Source],
+                 validation: Source | None = None) -> None:
         self.config = config
         self.llm = llm
         self.sources = sources
+        self.validation = validation
         self.changed: list[str] = []
         self.parallel = ALONE
+        for name in self.phases:        # so that what cannot be is told now
+            self.validation_documents(name)
 
     def __repr__(self) -> str:
         return f"TrainingRun({self.llm!r}, {', '.join(self.sources) or 'no phase'} to do)"
@@ -70,20 +75,18 @@ class TrainingRun:
         config.init cannot be.
         """
         sources = read_sources(config, cache, progress)
+        validation = _read_validation(config, cache, progress)
         llm = load_weights(config.init) if config.init else LLM.fresh(
             find_vocabulary(config, sources, cache), config.shape(), seed=config.seed)
         config = config.settled(llm.config.n_embd)
-        fingerprints = {name: source.fingerprint for name, source in sources.items()}
+        fingerprints = _fingerprints(sources, validation)
         if config.init:
             fingerprints["init"] = fingerprint(llm.gpt)
         llm.metadata["made_with"] = made_with()
         llm.training_state.identify()
         llm.training_state.run = config.to_dict()
         llm.training_state.data_fingerprint = _join_fingerprints(fingerprints)
-        run = cls(config, llm, sources)
-        for name in run.phases:
-            run.documents(name)
-        return run
+        return cls(config, llm, sources, validation)
 
     @classmethod
     def resume(cls, llm: LLM, epochs: int | None = None, lr: float | None = None, *,
@@ -117,21 +120,21 @@ class TrainingRun:
         known = _split_fingerprints(state.data_fingerprint)
         phases = _phases(config, llm)
         sources = read_sources(config, cache, progress, phases)
-        changed = [name for name in phases if known.get(name) != sources[name].fingerprint]
+        validation = _read_validation(config, cache, progress) if phases else None
+        found = _fingerprints(sources, validation)
+        changed = [name for name, one in found.items() if known.get(name) != one]
         for name in changed:
             if not new_data:
                 raise DataError(
-                    f"the {name} data ({', '.join(config.phase(name)[0])}) is not that with which "
+                    f"the {name} data ({', '.join(config.data(name))}) is not that with which "
                     "the run was begun; put the old files back, train anew, or resume with "
                     "new_data=True", hint="new_data")
-            known[name] = sources[name].fingerprint
-        if state.unfinished and state.phase in changed:
+            known[name] = found[name]
+        if state.unfinished and {state.phase, "validation"} & {*changed}:
             state.begin(state.phase)
         state.data_fingerprint = _join_fingerprints(known)
         state.run = config.to_dict()
-        for source in sources.values():
-            source.documents(llm.tokenizer)
-        run = cls(config, llm, sources)
+        run = cls(config, llm, sources, validation)
         run.changed = changed
         _note_resumption(llm, epochs, lr, changed)
         return run
@@ -144,6 +147,23 @@ class TrainingRun:
     def documents(self, name: str) -> Documents:
         """What the phase trains on: everything in "pretrain", the dialogues in "finetune"."""
         return self.sources[name].documents(self.llm.tokenizer)
+
+    def validation_documents(self, name: str) -> Documents | None:
+        """What the phase is evaluated on, None where that is no data of its own.
+
+        Raises DataError where nothing of it is of a kind that the phase trains on.
+        """
+        trained = self.documents(name)
+        if self.validation is None:
+            return None
+        given = self.validation.documents(self.llm.tokenizer)
+        dialogues = np.unique(trained.store.dialogues[trained.numbers])
+        found = given.only(np.isin(given.store.dialogues[given.numbers], dialogues))
+        if not len(found):
+            raise DataError(f"{name}: the validation data ({', '.join(self.config.validation)}) "
+                            "has nothing of the kind that the phase trains on; add texts for a "
+                            "training on texts, dialogues for one on dialogues")
+        return found
 
     def too_long(self, name: str) -> TooLong:
         """Which documents of the phase are longer than the context, and what becomes of them.
@@ -172,7 +192,8 @@ class TrainingRun:
             raise ConfigError(f"run: no data for the phase {name!r}; this run has "
                               f"{', '.join(self.sources) or 'none left'}")
         trainer = Trainer(self.llm, self.config.phase(name)[1], name, self.parallel)
-        result = trainer.fit(self.documents(name), on_progress, should_stop, on_checkpoint)
+        result = trainer.fit(self.documents(name), on_progress, should_stop, on_checkpoint,
+                             validation=self.validation_documents(name))
         self.llm.metadata.setdefault("phases", {})[name] = result.to_dict()
         return result
 
@@ -282,7 +303,7 @@ def read_sources(config: RunConfig, cache: Path | None = None,
     if config.mix:
         check_paths("mix", [path for path, _ in config.mix], every)
     if config.plain_text:
-        check_paths("plain_text", config.plain_text, every)
+        check_paths("plain_text", config.plain_text, [*every, *config.validation])
     found: dict[str, Source] = {}
     faults: list[InvalidRowsError] = []
     for name in names:
@@ -297,6 +318,21 @@ def read_sources(config: RunConfig, cache: Path | None = None,
     if faults:
         raise merged(faults)
     return found
+
+
+def _read_validation(config: RunConfig, cache: Path | None,
+                     progress: Progressing | None) -> Source | None:
+    """The data that both phases are evaluated on, None where there is none of its own."""
+    if not config.validation:
+        return None
+    return Source(config.validation, "pretrain", unique=not config.keep_duplicates, cache=cache,
+                  progress=progress, skip_invalid=config.skip_invalid, as_text=config.plain_text,
+                  suffixes=config.suffixes)
+
+
+def _fingerprints(sources: dict[str, Source], validation: Source | None) -> dict[str, str]:
+    every = {**sources, **({} if validation is None else {"validation": validation})}
+    return {name: source.fingerprint for name, source in every.items()}
 
 
 def find_vocabulary(config: RunConfig, sources: dict[str, Source],
@@ -315,8 +351,8 @@ def find_vocabulary(config: RunConfig, sources: dict[str, Source],
 def _ended_by_budget(config: RunConfig, llm: LLM) -> bool:
     """Whether the last phase can go on exactly: a budget ended it, with its last weights."""
     state, train = llm.training_state, config.phase(llm.training_state.phase)[1]
-    return (state.step < state.total_steps and not train.val_fraction and not train.ema
-            and llm.optimizer is not None)
+    return (state.step < state.total_steps and not train.val_fraction and not config.validation
+            and not train.ema and llm.optimizer is not None)
 
 
 def _override(config: RunConfig, llm: LLM, epochs: int | None, lr: float | None) -> RunConfig:

@@ -39,6 +39,8 @@ class RunConfig(_Config):
     """What a run trains, and how.
 
     pretrain, chat   files or folders of the two phases, as given; () skips the phase
+    validation       files or folders of documents that both phases are evaluated on and not trained
+                     on: each on those of the kinds (texts, dialogues) that it trains on
     init             file of a model whose weights, shape and vocabulary the run begins with; ""
                      for fresh ones, as preset, vocab_size and tokenizer say
     preset           shape of the model; n_layer, n_head, n_embd, n_ff and block_size change it
@@ -59,6 +61,7 @@ class RunConfig(_Config):
 
     pretrain: tuple[str, ...] = ()
     chat: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
     init: str = ""
     preset: str = "small"
     n_layer: int | None = None
@@ -80,7 +83,7 @@ class RunConfig(_Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "suffixes", _check_names("RunConfig", "suffixes", self.suffixes))
-        for name in ("pretrain", "chat", "plain_text"):
+        for name in ("pretrain", "chat", "validation", "plain_text"):
             paths = path_list(f"RunConfig: {name}", getattr(self, name))
             object.__setattr__(self, name, tuple(paths))
         object.__setattr__(self, "mix", _mix_pairs(self.mix))
@@ -100,6 +103,10 @@ class RunConfig(_Config):
                 raise ConfigError(f"RunConfig: {name} must be a TrainConfig, found {shown(value)}")
             object.__setattr__(self, name, replace(value, seed=self.seed))
         self.shape()
+        for name in ("pretrain", "finetune"):
+            files, train = self.phase(name)
+            if files and train.epochs:
+                train.require_validation(name, bool(self.validation))
         for name in SHAPE if self.init else ():
             if getattr(self, name) is not None:
                 raise ConfigError(f"RunConfig: init names a model, which has its own shape, found "
@@ -115,6 +122,10 @@ class RunConfig(_Config):
         """(paths, TrainConfig) of "pretrain" or "finetune"."""
         return ((self.pretrain, self.pretrain_train) if name == "pretrain"
                 else (self.chat, self.finetune_train))
+
+    def data(self, name: str) -> tuple[str, ...]:
+        """The paths of "pretrain", "finetune" or "validation"."""
+        return self.validation if name == "validation" else self.phase(name)[0]
 
     def settled(self, width: int) -> RunConfig:
         """The same with all that is named that the phases leave open.

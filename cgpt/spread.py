@@ -39,7 +39,7 @@ def receive_run(ranks: Ranks, cache: Path | None = None) -> TrainingRun | None:
     del data
     run = TrainingRun.resume(llm, new_data=True, cache=cache)
     if run.changed:
-        paths = [path for name in run.changed for path in run.config.phase(name)[0]]
+        paths = [path for name in run.changed for path in run.config.data(name)]
         raise DataError(f"{', '.join(paths)}: not the data that process 0 has; give all processes "
                         "the same files")
     run.parallel = ranks

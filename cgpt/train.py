@@ -29,7 +29,7 @@ from cgpt.cutting import both
 from cgpt.data import Batch
 from cgpt.documents import Documents, Samples, encoded
 from cgpt.epochs import Epochs, bits, cut, digest, held_out_documents
-from cgpt.errors import CgptError, CgptWarning, ConfigError, DataError, expect
+from cgpt.errors import CgptError, CgptWarning, DataError, expect
 from cgpt.evaluation import EvalResult, evaluate
 from cgpt.inputs import Document
 from cgpt.interrupts import Interrupts, Operation, uninterrupted
@@ -207,27 +207,19 @@ class _Run:
     def _split(self, documents: Texts, validation: Texts | None, longest: int) -> Samples:
         """The samples to train on; the others become held_out."""
         config, phase = self.config, self.phase
+        config.require_validation(phase, validation is not None)
         given = _encoded(documents, phase, self.llm)
-        fraction = config.val_fraction if validation is None else 0.0
-        out = held_out_documents(len(given), fraction, config.seed, phase)
+        out = held_out_documents(len(given), config.val_fraction, config.seed, phase)
         trained, kept = given.only(~out), given.only(out)
         self.held_out_numbers = tuple(np.flatnonzero(out).tolist())
         if validation is not None:
             kept = _encoded(validation, phase, self.llm)
-            if config.val_fraction:
-                raise ConfigError(f"{phase}: found validation documents and val_fraction="
-                                  f"{config.val_fraction}; give one of the two")
         samples, self.held_out = (cut(one, longest, config, phase) for one in (trained, kept))
         self.too_long = both(samples.too_long, self.held_out.too_long)
         wanted = validation is not None or bool(config.val_fraction)
         if not samples or (wanted and not self.held_out):
             raise DataError(f"{phase}: no token of the {'held-out ' if samples else ''}documents "
                             "carries loss; give texts, or dialogues with answers")
-        for name in ("patience", "eval_every"):
-            if getattr(config, name) and not wanted:
-                raise ConfigError(f"{phase}: {name}={getattr(config, name)} needs held-out "
-                                  "documents to look at; set val_fraction above 0 or give "
-                                  "validation documents")
         self._validation_documents = len(kept)
         return samples
 

@@ -280,7 +280,8 @@ CASES: dict[str, Case] = {
     "RunConfig.from_dict": Case(lambda: cgpt.RunConfig.from_dict, lambda: {"values": {}},
                                 {"values": {"{}"}}),
     "RunConfig": Case(lambda: cgpt.RunConfig, lambda: {}, {
-        **shared(("pretrain", "chat"), {"x", "[]"}), "init": {"x"}, "vocab_size": OPTIONAL,
+        **shared(("pretrain", "chat", "validation"), {"x", "[]"}), "init": {"x"},
+        "vocab_size": OPTIONAL,
         **shared(("keep_duplicates", "skip_invalid"), FLAGS), "plain_text": {"x", "[]"},
         "suffixes": {"[]"},
         **shared(("n_layer", "n_head", "n_embd", "block_size"), OPTIONAL),
@@ -480,14 +481,15 @@ EXEMPT = {
     "GPT.prefill": "as GPT.infer, for the decoding loop",
     **dict.fromkeys(("TrainingRun", "TrainingRun.documents", "TrainingRun.epoch_tokens",
                      "TrainingRun.fit_phase", "TrainingRun.resume", "TrainingRun.start",
-                     "TrainingRun.too_long"), "reads files: tests/test_run.py"),
+                     "TrainingRun.too_long", "TrainingRun.validation_documents"),
+                    "reads files: tests/test_run.py"),
     **{f"{kind}.{method}": "called by what trains" for kind in ("AdamW", "Muon", "Lora")
        for method in ("keep", "prepared", "replacing", "taking_over")},
     **{f"Callback.on_{event}": "called by fit"
        for event in ("step", "evaluation", "epoch_end", "end")},
     **dict.fromkeys(("LLM.changing_optimizer", "Lora.configure"), "called by what trains"),
-    **dict.fromkeys(("Lora.base_weights", "RunConfig.phase", "RunConfig.settled",
-                     "RunConfig.with_phases"), "asked by a run"),
+    **dict.fromkeys(("Lora.base_weights", "RunConfig.data", "RunConfig.phase", "RunConfig.settled",
+                     "RunConfig.with_phases", "TrainConfig.require_validation"), "asked by a run"),
     **dict.fromkeys(("CheckpointManager.holds_last", "CheckpointManager.latest",
                      "CheckpointManager.save_last", "CheckpointManager.step_done"),
                     "called by a run with the model that it trains"),

@@ -262,6 +262,10 @@ SENTENCES: dict[str, str] = {
     "{phase}: {name}={value} needs held-out documents to look at; set val_fraction above 0 or give "
     "validation documents":
         "{phase}: {name}={value} 需要验证文本；请将 val_fraction 设为大于 0，或给出验证文本",
+    "{phase}: the validation data ({paths}) has nothing of the kind that the phase trains on; add "
+    "texts for a training on texts, dialogues for one on dialogues":
+        "{phase}: 验证数据 ({paths}) 中没有该阶段所训练的那类数据；训练文本请加上文本，"
+        "训练对话请加上对话",
     "{phase}: a warm-up of {warmup} steps in a training of {steps}: the learning rate does not "
     "reach {lr}; give a smaller warmup, or schedule_steps for as many as there will be":
         "{phase}: 训练只有 {steps} 步，而预热为 {warmup} 步：学习率达不到 {lr}；"

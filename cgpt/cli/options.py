@@ -177,6 +177,7 @@ recipe = _group(
     option("--lr", type=RATE, metavar="F"),
     option("--warmup", type=COUNT, metavar="N"),
     option("--val-fraction", type=Number(0, 1, open_high=True), metavar="F"),
+    option("--eval-every", type=COUNT, metavar="N"),
     option("--patience", type=COUNT, metavar="N"),
     option("--dropout", type=Number(0, 1, open_high=True), metavar="F"),
     option("--label-smoothing", type=Number(0, 1, open_high=True), metavar="F"),

@@ -25,9 +25,10 @@ BEGINNING = 1000            # items of a large file that say what it holds
 ATTENTION = ("h.*.attn.*",)  # parameters that --freeze-attn leaves as they are
 
 # option -> field of TrainConfig, the same in both phases
-TRAIN_FIELDS = ("grad_accum", "lr", "warmup", "val_fraction", "patience", "dropout", "max_steps",
-                "max_minutes", "recompute", "label_smoothing", "ema", "optimizer", "embedding_lr",
-                "schedule", "schedule_steps", "decay_share", "min_lr_ratio", "too_long")
+TRAIN_FIELDS = ("grad_accum", "lr", "warmup", "val_fraction", "eval_every", "patience", "dropout",
+                "max_steps", "max_minutes", "recompute", "label_smoothing", "ema", "optimizer",
+                "embedding_lr", "schedule", "schedule_steps", "decay_share", "min_lr_ratio",
+                "too_long")
 FALLING = ("cosine", "linear", "wsd")
 SCHEDULES_OF = {"decay_share": ("wsd",), "min_lr_ratio": FALLING, "schedule_steps": FALLING}
 
@@ -149,7 +150,8 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
     """
     check_init(values)
     shape = shape_of(values.get("init"))
-    pretrain, chat = (tuple(values.get(name) or ()) for name in ("pretrain", "chat"))
+    pretrain, chat, validation = (tuple(values.get(name) or ())
+                                  for name in ("pretrain", "chat", "validation"))
     as_text = bool(values.get("as_text"))
     if values.get("data"):
         more = split_by_kind(values["data"], as_text)
@@ -157,18 +159,18 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
     if pretrain or chat:
         from cgpt.run_config import default_run
 
-        config = replace(default_run(values.get("preset") or "small"), pretrain=pretrain,
-                         chat=chat)
+        config = replace(default_run(values.get("preset") or "small"), pretrain=pretrain, chat=chat)
     else:
         config = default_recipe(values.get("preset"), as_text)
     changes = {key: values[key] for key in ("init", *SHAPE, "vocab_size", "seed", "tokenizer")
                if values.get(key) is not None}
     changes.update({key: values[key] for key in ("keep_duplicates", "skip_invalid", "mix")
                     if values.get(key)})
-    config = with_fields(with_own_warmup(config), fields or {})
+    config = with_fields(with_own_warmup(config), {**(fields or {}), "validation": validation})
     if as_text:     # --chat is for dialogues, whatever they are written as
         named = {*(values.get("chat") or ())}
-        changes["plain_text"] = tuple(path for path in config.pretrain if path not in named)
+        changes["plain_text"] = tuple(path for path in (*config.pretrain, *validation)
+                                      if path not in named)
     config = replace(config, **changes)
     both = {key: values[key] for key in TRAIN_FIELDS if values.get(key) is not None}
     if values.get("batch_size"):
@@ -234,6 +236,10 @@ def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
     for line in (too_long_line(name, run.too_long(name)) for name in run.phases):
         if line:
             say(line)
+    if run.validation is not None:
+        counts = {name: len(run.validation_documents(name) or ()) for name in run.phases}
+        say(t("validation_data", n=", ".join(f"{t(f'phase_{name}')} {count:,}"
+                                             for name, count in counts.items())))
     tokens = [f"{t(f'phase_{name}')} {run.epoch_tokens(name):,}" for name in run.phases]
     say(t("data_epoch", n=", ".join(tokens)))
     llm = run.llm

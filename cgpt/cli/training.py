@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 
 
-@click.command("train", cls=Command, spread=("--data", "--pretrain", "--chat"))
+@click.command("train", cls=Command, spread=("--data", "--pretrain", "--chat", "--validation"))
 @option("--data", metavar="PATH...", multiple=True, type=PATHS)
 @option("--pretrain", metavar="PATH...", multiple=True, type=PATHS)
 @option("--chat", metavar="PATH...", multiple=True, type=PATHS)
+@option("--validation", metavar="PATH...", multiple=True, type=PATHS)
 @options.shape
 @option("--tokenizer", metavar="words|chars|bpe|FILE")
 @option("--config", metavar="FILE.toml", is_eager=True, callback=read_config, expose_value=False)
@@ -269,7 +270,7 @@ class Session:
         """The command that goes on behind a budget, where that is exact."""
         phase = run.llm.training_state.phase
         if phase in results and results[phase].stopped == "budget" and not (
-                run.config.phase(phase)[1].val_fraction):
+                run.config.validation or run.config.phase(phase)[1].val_fraction):
             self.say_command(t("go_on_with", command=self.resume_command(self.values["out"])))
 
     def resume_command(self, path: str) -> str:
