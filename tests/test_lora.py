@@ -25,6 +25,7 @@ from cgpt.checkpoint import (
     load_weights,
     load_with_adapter,
     packing,
+    parts,
     save_model_binary,
     save_model_json,
 )
@@ -460,6 +461,24 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(packing.Packed, "write", packing.Packed.write.__wrapped__)  # unchecked
     with pytest.raises(CheckpointError, match=sentence):
         load_model_auto(save_model_binary(llm, tmp_path / "lora.bin"))
+
+
+@pytest.mark.parametrize("carries", [False, True])
+def test_an_adapter_has_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                  carries: bool) -> None:
+    """Neither none nor two: a path, or the model itself."""
+    llm, _ = trained(tmp_path, epochs=1)
+    if carries:
+        llm.optimizer.base = ""
+    to_dict, base = Lora.to_dict, "base.bin" if carries else ""
+    monkeypatch.setattr(packing.Packed, "write", packing.Packed.write.__wrapped__)  # unchecked
+    monkeypatch.setattr(packing, "dump_json", lambda path, what, value: parts.dump_json(
+        path, what, {**value, "base": base} if what == "optimizer" else value))
+    path = save_model_binary(llm, tmp_path / "x" / "lora.bin")
+    assert to_dict(llm.optimizer)["base"] != base
+    for read in (load_model_auto, lambda path: load_with_adapter(tmp_path / "base.bin", path)):
+        with pytest.raises(CheckpointError, match=r"without a model, or with two|the path of its"):
+            read(path)
 
 
 def test_an_adapter_that_names_itself_is_refused(tmp_path: Path,

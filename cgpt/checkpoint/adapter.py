@@ -141,6 +141,9 @@ def apply(file: BinaryFile, llm: LLM, *, training: bool) -> None:
         raise other_base(file.path, f"an adapter for a model of another shape than {llm.base}",
                          "name the model that it was trained on")
     settings = read_settings(file)
+    if carries_base(file) != (settings.get("base") == ""):
+        raise damaged(file.path, "an adapter without a model, or with two",
+                      "the path of one or the model itself")
     lora = build_optimizer(file.path, llm.gpt, settings, Lora.from_dict)
     if lora.fingerprint != settings.get("fingerprint"):
         raise other_base(file.path, f"an adapter that was trained on other weights than those of "
