@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cgpt.cli import main
+from cgpt.cli.messages import set_language
 from cgpt.cli.recipe import continued_chat, default_recipe, local_data, local_notes
 from cgpt.data import packaged_data
 
@@ -18,6 +19,7 @@ TEXTS, CHAT = ["山高水长。", "天空是蓝色的。"], {"prompt": "你好",
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    set_language("zh")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
     monkeypatch.delenv("CGPT_LANG", raising=False)
