@@ -560,7 +560,8 @@ class LLM:
         ids = [*before, *self.tokenizer.encode(text), *[self.tokenizer.eos_id] * end]
         first = len(before) or 1        # nothing predicts the very first token
         if len(ids) <= first:
-            raise DataError(f"LLM.score: text {number} is empty; give at least one character")
+            raise DataError(f"LLM.score: text {number} has no token to predict; give at least one "
+                            "character, or a prompt before it")
         return ids, first
 
     def embed(self, texts: str | Iterable[str], pooling: str = "mean", *, normalize: bool = False,
@@ -580,7 +581,7 @@ class LLM:
         stride = stride_of("LLM.embed", self.config, stride)
         pooling = _check_choice("LLM.embed", "pooling", pooling, POOLINGS)
         normalize = _check_bool("LLM.embed", "normalize", normalize)
-        start, tokens = list(template_of(self.tokenizer).start), []
+        start, tokens = list(template_of(self.tokenizer).opening), []
         for number, text in enumerate(text_list("LLM.embed", texts)):
             ids = self.tokenizer.encode(text)
             if not ids:

@@ -7,6 +7,7 @@ good. What a call may take of them is said in its case; anything else is a fault
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import typing
 from collections.abc import Callable, Iterator
@@ -368,6 +369,16 @@ def test_numpy_values_and_subclasses_are_taken(name: str) -> None:
                 and key not in CASES[name].skipped}
     arguments = {**defaults, **CASES[name].good()}
     consumed(call(**{key: as_numpy(value) for key, value in arguments.items()}))
+
+
+def test_options_of_a_text_may_be_numpys() -> None:
+    llm = small_llm()
+    found = llm.generate(
+        Text("你好"), max_new_tokens=np.int64(2), temperature=np.float32(0.5), top_k=np.int64(3),
+        top_p=np.float64(0.9), stop=Text("x"), logprobs=np.bool_(True), top_logprobs=np.int8(2),
+        timeout=np.float32(99), seed=np.uint32(3), logit_bias={np.int64(3): np.float32(1)})
+    assert found == llm.generate("你好", 2, 0.5, top_k=3, seed=3, top_p=0.9, logit_bias={3: 1.0})
+    assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
 
 
 def public_calls() -> set[str]:

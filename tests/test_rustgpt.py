@@ -385,6 +385,27 @@ def test_dialogues_begin_as_prompts_do(llm, export):
     assert found.tokens == len(tokenizer.opening) + 2 and found.bytes <= 6
 
 
+def test_texts_are_scored_and_embedded(llm):
+    """By its layers, as it has no decoder; a text may have nothing before its first token."""
+    tokenizer, text = llm.tokenizer, "水。水水。"
+    ids = [*tokenizer.opening, *tokenizer.encode(text)]
+    first = len(tokenizer.opening) or 1
+    losses = llm.gpt.losses([ids[:-1]], [ids[1:]])
+    found = llm.score(text)
+    assert found.ids == ids[first:]
+    assert found.logprobs.tolist() == pytest.approx((-losses)[first - 1:].tolist(), abs=1e-6)
+    both = llm.score([text, "水"], prompt="水。")
+    assert both[0].total == pytest.approx(llm.score(text, "水。").total, abs=1e-5)
+    hidden = llm.gpt.hidden([ids])[0][len(tokenizer.opening):]
+    assert np.allclose(llm.embed([text, "水"])[0], hidden.mean(0), atol=1e-5)
+    assert np.allclose(llm.embed(text, "last"), hidden[-1], atol=1e-5)
+    with pytest.raises(DataError, match="no token"):
+        llm.embed(" ")
+    if not tokenizer.opening:
+        with pytest.raises(DataError, match="text 0 has no token to predict"):
+            llm.score("水")
+
+
 def test_a_session_keeps_what_the_model_said(llm, tmp_path):
     session = cgpt.ChatSession(llm, cgpt.SamplingConfig(temperature=1.0, seed=2, max_new_tokens=6))
     first = "".join(session.reply("水"))

@@ -190,7 +190,7 @@ def test_a_prompt_longer_than_the_context() -> None:
 
 
 @pytest.mark.parametrize(("text", "prompt", "message"), [
-    ("", None, "text 0 is empty"), (["山", ""], "水", "text 1 is empty"),
+    ("", None, "text 0 has no token"), (["山", ""], "水", "text 1 has no token"),
     (3, None, "a list of texts, found 3"), (["山", 3], None, r"texts\[1\], found 3"),
     (["山"], ["水", "火"], "2 prompts for 1 texts"), ("山", 3.5, "list of messages, found 3.5"),
     ([("山", "水")], "火", "leave prompt out"), ([("山", None)], None, r"texts\[0\], found None"),

@@ -280,7 +280,7 @@ def test_score_is_the_log_probability_of_each_token(llm):
     assert without.logprobs.tolist() == found.logprobs[:-1].tolist()
     assert without.per_character == pytest.approx(without.total / len(text))
     assert llm.score(TEXTS[0]).total > llm.score(TEXTS[0][::-1]).total
-    with pytest.raises(DataError, match="text 0 is empty"):
+    with pytest.raises(DataError, match="text 0 has no token"):
         llm.score("")
     assert len(llm.score("", end=True).ids) == 1
 

@@ -333,8 +333,9 @@ SENTENCES: dict[str, str] = {
         "generate_tokens: 一个缓存只对应一个序列，而这里有多个提示；请不要给出缓存",
     "inspect: found {dtype} of shape {shape}, expected 1 to {most} whole numbers":
         "inspect: 发现形状 {shape} 的 {dtype}，应为 1 到 {most} 个整数",
-    "LLM.score: text {n} is empty; give at least one character":
-        "LLM.score: 第 {n} 个文本（从 0 数起）为空；请至少给出一个字符",
+    "LLM.score: text {n} has no token to predict; give at least one character, or a prompt before "
+    "it":
+        "LLM.score: 第 {n} 个文本（从 0 数起）没有可预测的词；请至少给出一个字符，或在前面加上提示",
     "LLM.score: pairs (prompt, text) have their own prompts; leave prompt out":
         "LLM.score: (提示, 文本) 对已有各自的提示；请不要再给 prompt",
     "LLM.score: {prompts} prompts for {texts} texts; give one for all, or one for each":
