@@ -34,6 +34,7 @@ from cgpt.checkpoint import (
     save_model_binary,
     save_model_json,
 )
+from cgpt.invalid_rows import InvalidRow, InvalidRowsError
 from cgpt.kvcache import KVCache
 from cgpt.lora import Lora
 from cgpt.model import GPT
@@ -211,11 +212,21 @@ def test_a_copied_session_goes_on_where_it_was(make: Callable[[Any], Any]) -> No
 
 
 def test_errors_keep_their_sentence_and_code() -> None:
-    for error in (CgptError("it diverged", code="diverged"), ConfigError("wrong"),
-                  CheckpointError("gone", code="missing")):
-        other = pickled(error)
-        assert type(other) is type(error) and str(other) == str(error)
-        assert other.code == error.code
+    found, left = [CgptError("it diverged", code="diverged", hint="lr")], [CgptError]
+    while left:
+        kind = left.pop()
+        left += kind.__subclasses__()
+        found.append(kind("a sentence") if kind.__init__ is CgptError.__init__ else None)
+    found += [CheckpointError("gone", code="missing"),
+              InvalidRowsError("rows", [InvalidRow("a.jsonl", "line 3", 3, "json", "x")],
+                               {"json": 1})]
+    with pytest.raises(ConfigError) as info:
+        _ = with_weights(small_llm().gpt, "int8").arena
+    for error in (*filter(None, found), info.value):
+        for make in COPIES.values():
+            other = make(error)
+            assert type(other) is type(error) and str(other) == str(error)
+            assert {**vars(other)} == {**vars(error)} and other.code == error.code
 
 
 def test_what_is_pickled_holds_no_code() -> None:
