@@ -121,13 +121,13 @@ def main() -> int:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     wrong = total = 0
-    for number, form in enumerate(FORMS, 1):
+    for form in FORMS:
         fresh(form)[1]()                # the first takes longer than the others
         began = time.perf_counter()
         llm, fit = fresh(form)
         fit()
         seconds, expected, count, tries = time.perf_counter() - began, outcome(llm), 0, 0
-        while total + count < options.interrupts * number / len(FORMS):
+        while count < options.interrupts / len(FORMS):
             llm, more = disturbed(form, seconds, rng, exceptions=options.exceptions)
             tries, count = tries + 1, count + more
             wrong += outcome(llm) != expected

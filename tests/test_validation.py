@@ -13,7 +13,7 @@ from small_llm import DIALOGUES, TEXTS, small_llm
 
 import cgpt
 from cgpt.callbacks import Callback, Progress, StopTraining
-from cgpt.checkpoint import load_model_auto, save_model_binary
+from cgpt.checkpoint import CheckpointManager, load_model_auto, save_model_binary
 from cgpt.config import TrainConfig
 from cgpt.documents import stored
 from cgpt.errors import ConfigError, DataError
@@ -213,6 +213,17 @@ def test_what_a_callback_raises_leaves_a_model_that_goes_on(method: str) -> None
     result = Trainer(llm, CONFIG).fit(TRAINED, validation=OWN)
     assert outcome(llm) == outcome(whole)
     assert replace(result, seconds=0.0) == replace(expected, seconds=0.0)
+
+
+def test_the_best_checkpoints_are_those_of_the_evaluations(tmp_path: Path) -> None:
+    llm = small_llm()
+    manager = CheckpointManager(tmp_path, "best", keep=100)
+    Trainer(llm, CONFIG).fit(TRAINED, validation=OWN, eval_every=2,
+                             on_checkpoint=lambda one: manager.step_done(one) and manager.wait())
+    manager.close()
+    found = {load_model_auto(path).training_state.step for path in tmp_path.glob("*.bin")}
+    steps = llm.training_state.step
+    assert found == {*range(2, steps + 1, 2)} and steps > 4
 
 
 def test_dialogues_are_validated_on_dialogues() -> None:

@@ -48,8 +48,9 @@ class CheckpointManager:
 
     strategy  "last": checkpoint_last.bin every `every` steps (0: at the end of every epoch); the
               one before it is kept as checkpoint_previous.bin.
-              "best": at the end of an epoch, when its loss (held out where there is a split, else
-              the mean of the epoch) is among the `keep` lowest of the phase.
+              "best": after an evaluation on held-out documents, or where there are none at the end
+              of an epoch, when its loss (else the epoch's mean) is among the `keep` lowest of the
+              phase.
               "periodic": at the end of an epoch, once `every` more steps are done; the newest
               `keep` of the phase are kept.
               "best+last" and "best+periodic" do both.
@@ -165,10 +166,12 @@ class CheckpointManager:
         state = llm.training_state
         ended = state.step > 0 and state.batch == 0
         stems = []
-        if "best" in self._kinds and ended:
-            loss = epoch_loss(state)
+        # Where documents are held out an evaluation may come within an epoch, or not at its end.
+        loss = held_out_loss(state) if state.best_loss is not None or not ended else (
+            epoch_loss(state))
+        if "best" in self._kinds and loss is not None:
             best = self._of_phase(_BEST, self._of(llm))
-            if loss is not None and (len(best) < self.keep or loss < _loss(best[-1])):
+            if len(best) < self.keep or loss < _loss(best[-1]):
                 stems.append(f"{_BEST}{state.epoch}_loss_{loss:.4f}")
         if "periodic" in self._kinds and ended and (
                 not self.every or state.step // self.every > self._epoch_step // self.every):
@@ -304,12 +307,20 @@ class Names:
         return self._found[name]
 
 
-def epoch_loss(state: TrainingState) -> float | None:
-    """Held-out loss of the evaluation after this step, else the mean loss of the epoch."""
+def held_out_loss(state: TrainingState) -> float | None:
+    """Held-out loss of the evaluation after this step, None where there was none."""
     if state.history and state.history[-1][:2] == [state.phase, state.step] \
             and state.history[-1][3] is not None:
         return float(state.history[-1][3])
-    return state.loss_sum / state.loss_tokens if state.loss_tokens else None
+    return None
+
+
+def epoch_loss(state: TrainingState) -> float | None:
+    """Held-out loss of the evaluation after this step, else the mean loss of the epoch."""
+    found = held_out_loss(state)
+    if found is None and state.loss_tokens:
+        return state.loss_sum / state.loss_tokens
+    return found
 
 
 def _loss(found: Found) -> float:
