@@ -13,6 +13,7 @@ from cgpt.errors import DataError, expect, list_of
 from cgpt.generate import generate_batch
 from cgpt.inputs import as_documents
 from cgpt.llm import LLM
+from cgpt.results import Recorder
 from cgpt.sampling import SamplingConfig
 
 TOGETHER = 32       # questions that are answered at once
@@ -24,6 +25,7 @@ class Answer:
 
     exact     both are the same but for blanks, width and case of letters, and closing marks
     contains  what was expected stands in what was said, compared likewise
+    dropped   tokens of the turns before, the first, that the context had no room for
     """
 
     question: str
@@ -31,15 +33,17 @@ class Answer:
     found: str
     exact: bool
     contains: bool
+    dropped: int = 0
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of all questions, and their number."""
+    """Shares of all questions, and their number; how many of them did not fit the context whole."""
 
     exact: float
     contains: float
     questions: int
+    shortened: int = 0
 
 
 def questions_of(dialogues: Iterable[Dialogue]) -> Iterator[tuple[list[Message], str]]:
@@ -70,12 +74,14 @@ def _answers(llm: LLM, questions: Iterator[tuple[list[Message], str]],
              sampling: SamplingConfig) -> Iterator[Answer]:
     while group := list(islice(questions, TOGETHER)):
         prompts = [encode_prompt(llm.tokenizer, before) for before, _ in group]
+        recorders = [Recorder() for _ in prompts]
         rows = generate_batch(llm.gpt, prompts, sampling, stop=[llm.tokenizer.eos_id],
-                              banned=llm.banned_ids)
-        for (before, expected), row in zip(group, rows, strict=True):
+                              banned=llm.banned_ids, recorders=recorders)
+        for (before, expected), row, recorder in zip(group, rows, recorders, strict=True):
             found = llm.tokenizer.decode(row)
             said, wanted = plain(found), plain(expected)
-            yield Answer(before[-1].content, expected, found, said == wanted, wanted in said)
+            yield Answer(before[-1].content, expected, found, said == wanted, wanted in said,
+                         recorder.dropped.tokens)
 
 
 def accuracy(answers: Sequence[Answer]) -> Accuracy:
@@ -85,7 +91,8 @@ def accuracy(answers: Sequence[Answer]) -> Accuracy:
         raise DataError("accuracy: no question; give files of dialogues, each with an answer")
     n = len(answers)
     return Accuracy(sum(one.exact for one in answers) / n,
-                    sum(one.contains for one in answers) / n, n)
+                    sum(one.contains for one in answers) / n, n,
+                    sum(one.dropped > 0 for one in answers))
 
 
 def plain(text: str) -> str:

@@ -11,7 +11,6 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cgpt.arena import Floats
 from cgpt.kvcache import new_caches
@@ -136,31 +135,42 @@ def steps(gpt: Inference, prompts: Sequence[Sequence[int]], samplers: Sequence[S
         if min(found) < 0:
             row = int(picks.tokens.argmin())
             raise own[row].nothing_left(logits[row])
-        going = np.array([token not in ends for token in found], np.bool_)
         if recorders:
-            _note(recorders, live, found, going, logits, rows.forgotten)
-        live, tokens = live[going], picks.tokens[going]
+            _note(recorders, live.tolist(), found, ends, logits, rows.forgotten)
+        tokens = picks.tokens
+        if not ends.isdisjoint(found):
+            live, tokens = _only(live, tokens, [token not in ends for token in found])
         yield list(zip(live.tolist(), tokens.tolist(), strict=True))
         left -= 1
         if ended:
-            going = np.array([row not in ended for row in live.tolist()], np.bool_)
-            live, tokens = live[going], tokens[going]
+            live, tokens = _only(live, tokens, [row not in ended for row in live.tolist()])
         if not left:
             _end_rows(recorders, live.tolist(), "length")
         if not left or not len(live):
             return
 
 
-def _note(recorders: Sequence[Recorder], live: Ints, found: list[int], going: NDArray[np.bool_],
+def _only(live: Ints, tokens: Ints, going: list[bool]) -> tuple[Ints, Ints]:
+    """Those of the rows, and of their tokens, that are going."""
+    kept = np.array(going, np.bool_)
+    return live[kept], tokens[kept]
+
+
+def _note(recorders: Sequence[Recorder], live: list[int], found: list[int], ends: frozenset[int],
           logits: Floats, forgotten: Ints) -> None:
-    """Tell the recorders of the rows what was picked for them; those that are not `going` end."""
-    for row, token, goes, one in zip(live.tolist(), found, going.tolist(), logits, strict=True):
+    """Tell the recorders of the rows what was picked for them; those with a token of `ends` end."""
+    noted = recorders[0].noted if recorders[0].noted else None
+    for i, (row, token) in enumerate(zip(live, found, strict=True)):
         recorder = recorders[row]
-        recorder.later = int(forgotten[row])
-        if goes:
-            recorder.add(noted_token(token, one, recorder.noted))
-        else:
+        if token in ends:
             recorder.end("stop")
+        elif noted is None:
+            recorder.add_id(token)
+        else:
+            recorder.add(noted_token(token, logits[i], noted))
+    if forgotten.any():
+        for row in live:
+            recorders[row].later = int(forgotten[row])
 
 
 def _end_rows(recorders: Sequence[Recorder], rows: Iterable[int], reason: FinishReason) -> None:

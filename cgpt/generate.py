@@ -238,24 +238,24 @@ def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: froz
     With `speculate`, tokens that followed the same words before are inferred along with the one
     that was picked. Every token is picked from the logits behind those that were picked before
     it, and a draft only saves passes for as long as it is what is picked: so the tokens are those
-    that would be picked one by one, drawn from the same distribution with the same numbers.
+    picked one by one, drawn from the same distribution with the same numbers.
     Source: Leviathan et al. 2023, arXiv:2211.17192, for checking guesses in one pass.
     """
     recorder = Recorder() if recorder is None else recorder
-    most, answer, limit = sampler.sampling.max_new_tokens, list[int](), recorder.limit
+    most, answer = sampler.sampling.max_new_tokens, list[int]()
+    limit, noted = recorder.limit, recorder.noted or None
     recorder.begin_prompt(len(prompt), context.common(prompt))
     if not most:
         return recorder.end("length")
-    known = len(prompt)                 # what of the context is picked, not guessed
-    picks, row, draft = sampler.ahead(1), 0, list[int]()
+    # known: what of the context is picked, not guessed
+    known, picks, row, draft = len(prompt), sampler.ahead(1), 0, list[int]()
     try:    # rows: the logits behind the last pick, and behind each token of the draft
         rows: Rows = context.feed(prompt, picks, limit)[None]
         while limit is None or not limit.reached():
-            token = sampler.pick(rows[row], context.seen(known), picks, row)
-            if token in ends:
+            if (token := sampler.pick(rows[row], context.seen(known), picks, row)) in ends:
                 return recorder.end("stop")
             answer.append(token)
-            yield noted_token(token, rows[row], recorder.noted)
+            yield Token(token) if noted is None else noted_token(token, rows[row], noted)
             left = most - len(answer)
             if not left:
                 return recorder.end("length")
@@ -265,7 +265,7 @@ def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: froz
             context.truncate(known)
             if known < context.capacity:
                 room = min(left, context.capacity - known)
-                rows, draft, picks = _extended(context, token, sampler, room, recorder.noted)
+                rows, draft, picks = _extended(context, token, sampler, room, noted)
                 row, known = 0, known + 1
             else:
                 kept = make_room(answer) if make_room else context.last_half(token)
@@ -279,7 +279,7 @@ def follow(context: Context, prompt: Sequence[int], sampler: Sampler, ends: froz
 
 
 def _extended(context: Context, token: int, sampler: Sampler, room: int,
-              noted: Noted) -> tuple[Rows, list[int], Picks | None]:
+              noted: Noted | None) -> tuple[Rows, list[int], Picks | None]:
     """Append `token` and, as far as they are picked or guessed, those that follow: `room` at most.
 
     (logits behind each, the tokens that follow, what was picked behind each). Where nothing needs

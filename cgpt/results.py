@@ -200,11 +200,15 @@ class Recorder:
         """Whether it is to end now."""
         return self.limit is not None and self.limit.reached()
 
-    def add(self, token: Token) -> None:
-        """Note a token."""
+    def add_id(self, token: int) -> None:
+        """Note a token of which nothing else is wanted."""
         if self._first is None:
             self._first = perf_counter()
-        self.ids.append(token.id)
+        self.ids.append(token)
+
+    def add(self, token: Token) -> None:
+        """Note a token."""
+        self.add_id(token.id)
         if token.logprob is not None:
             self._logprobs.append(token.logprob)
         if self.noted.top:

@@ -13,7 +13,9 @@ import pytest
 from small_llm import FACTS, small_llm, trained_llm
 from test_generate import log_softmax, sharp_gpt
 
+from cgpt.answers import accuracy, answer
 from cgpt.chat import ChatSession
+from cgpt.data import Message
 from cgpt.errors import CgptError, ConfigError
 from cgpt.generate import generate_batch, generate_tokens
 from cgpt.llm import LLM
@@ -388,3 +390,11 @@ def test_the_defaults_are_one_set(llm, monkeypatch):
         seen.append(sampling), (token for token in ()))[1])
     assert llm.generate("长江") == "" and list(llm.stream("长江")) == []
     assert seen[1:] == [SamplingConfig(temperature=0.0)] * 2
+
+
+def test_questions_that_do_not_fit_are_told_by_their_answers(llm):
+    long = (Message("user", "天空" * 90 + QUESTION), Message("assistant", ANSWER))
+    found = list(answer(llm, [long, (Message("user", QUESTION), Message("assistant", ANSWER))], 20))
+    assert [one.dropped > 0 for one in found] == [True, False] and found[1].exact
+    assert found[0].dropped == 1 + 1 + 180 + len(QUESTION) + 1 - llm.config.block_size
+    assert accuracy(found).shortened == 1

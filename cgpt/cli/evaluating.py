@@ -178,7 +178,10 @@ def answered(name: str, llm: LLM, corpora: Sequence[tuple[str, Corpus]],
             if time.monotonic() - shown >= SECONDS:
                 shown = time.monotonic()
                 tell(t("answering", done=len(found), all=count))
-    return accuracy(found)
+    total = accuracy(found)
+    if total.shortened:
+        tell(t("answers_shortened", n=total.shortened, all=count))
+    return total
 
 
 def answers_file(path: str, *, append: bool) -> JsonLines:

@@ -67,6 +67,9 @@ VIEW: dict[str, tuple[str, str]] = {
     "row_exact": ("完全一致", "exact"),
     "row_contains": ("包含答案", "contains"),
     "row_questions": ("问题数", "questions"),
+    "answers_shortened": ("{all} 个问题中有 {n} 个超出上下文，开头的词未参与回答",
+                          "{n} of {all} questions are longer than the context; their first tokens "
+                          "are left out"),
     "answering": ("正在回答: {done}/{all}", "answering: {done}/{all}"),
     "col_file": ("文件", "file"),
     "col_measure": ("指标", "measure"),
