@@ -5,7 +5,7 @@ A full context keeps its last half: the tail is inferred again and generation go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, overload
@@ -15,8 +15,11 @@ import numpy as np
 from cgpt.arena import Floats
 from cgpt.batch import steps
 from cgpt.beam import Hypothesis, search
+from cgpt.config import _check_int
 from cgpt.context import Context
-from cgpt.errors import ConfigError, DataError
+from cgpt.errors import ConfigError, DataError, expect, shown
+from cgpt.inference import Inference
+from cgpt.kvcache import KVCache
 from cgpt.limits import Cancelled, Limit
 from cgpt.options import TOKENS, TokenOptions, limit_of, read_processors
 from cgpt.results import Dropped, Noted, Recorder, Token
@@ -24,9 +27,6 @@ from cgpt.sampling import Ints, LogitsProcessor, Picks, Sampler, SamplingConfig,
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-    from cgpt.inference import Inference
-    from cgpt.kvcache import KVCache
 
 Prompt = Sequence[int] | np.ndarray
 Rows = Sequence[Floats] | Floats       # logits (V,) each
@@ -64,7 +64,11 @@ def generate_tokens(gpt: Inference, ids: Any, sampling: SamplingConfig | None = 
     options  cancel and timeout, which end it early, and logits_processors (see TokenOptions)
     Raises ConfigError or DataError at once, not with the first token.
     """
-    sampling = SamplingConfig() if sampling is None else sampling
+    owner, sampling = "generate_tokens", SamplingConfig() if sampling is None else sampling
+    expect(owner, gpt, Inference, "a GPT")
+    expect(owner, sampling, SamplingConfig, "a SamplingConfig")
+    expect(owner, cache, (KVCache, type(None)), "a KVCache")
+    stop, banned = token_ids(owner, "stop", stop), token_ids(owner, "banned", banned)
     limit, processors = token_options("generate_tokens", options)
     if not _is_batch(ids):
         return _ids_of(decode(gpt, ids, sampling, Recorder(limit), cache=cache, stop=stop,
@@ -75,6 +79,13 @@ def generate_tokens(gpt: Inference, ids: Any, sampling: SamplingConfig | None = 
     recorders = [Recorder(limit) for _ in ids]
     return generate_batch(gpt, ids, sampling, stop=stop, banned=banned, recorders=recorders,
                           processors=processors)
+
+
+def token_ids(owner: str, name: str, ids: Iterable[int]) -> list[int]:
+    """Token ids as plain int. Raises ConfigError for what are none."""
+    if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
+        raise ConfigError(f"{owner}: expected a list of token ids for {name}, found {shown(ids)}")
+    return [_check_int(owner, name, one, 0) for one in ids]
 
 
 def token_options(owner: str, options: TokenOptions

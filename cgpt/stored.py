@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from cgpt.arena import Floats, ParameterArena, aligned, arena_size, read_only
 from cgpt.arrays import Ints
 from cgpt.config import FORMS, GPTConfig, plain
-from cgpt.errors import ConfigError, shown
+from cgpt.errors import ConfigError, expect, shown
 from cgpt.kvcache import new_caches
 from cgpt.layers import Step
 from cgpt.model import GPT
@@ -139,6 +139,7 @@ def with_weights(gpt: GPT, form: str, group: int = 64) -> GPT:
     form   "float32", "float16" or "int8"; group (32 or 64) int8 weights share a scale
     Raises ConfigError for another form or group, or where the weights do not fit the form.
     """
+    expect("weights", gpt, GPT, "a GPT")
     form, group = plain(form), plain(group)
     if not isinstance(form, str) or form not in FORMS or type(group) is not int \
             or group not in GROUPS:

@@ -24,7 +24,10 @@ from cgpt.answers import Answer, accuracy, answer
 from cgpt.checkpoint import save_model_binary, save_model_json
 from cgpt.errors import CgptError
 from cgpt.evaluation import difference, evaluate, score_documents, total_of
+from cgpt.generate import generate_tokens
+from cgpt.inspection import predictions
 from cgpt.llm import LLM
+from cgpt.stored import with_weights
 
 WRONG: dict[str, Any] = {
     "None": None, "3.5": 3.5, "x": "x", "[]": [], "{}": {}, "object": object(), "b'x'": b"x",
@@ -222,6 +225,14 @@ CASES: dict[str, Case] = {
     "LLM.loss": Case(lambda: llm().loss, lambda: {"texts": TEXTS}, {"stride": OPTIONAL}),
     "LLM.samples": Case(lambda: llm().samples, lambda: {"documents": TEXTS},
                         {"documents": {"[]"}, "longest": {"0"}}),
+    "generate_tokens": Case(lambda: generate_tokens,
+                            lambda: {"gpt": gpt(), "ids": [5, 6],
+                                     "sampling": cgpt.SamplingConfig(**SAMPLING)},
+                            {"ids": {"(3,)"}, "sampling": OPTIONAL, "cache": OPTIONAL,
+                             "stop": {"[]", "(3,)"}, "banned": {"[]", "(3,)"}}),
+    "predictions": Case(lambda: predictions, lambda: {"gpt": gpt(), "ids": [5, 6]},
+                        {"ids": {"(3,)"}, "top": {"0"}}),
+    "with_weights": Case(lambda: with_weights, lambda: {"gpt": gpt(), "form": "int8"}),
     "evaluate": Case(lambda: evaluate, lambda: {"llm": llm(), "samples": TEXTS},
                      {"stride": OPTIONAL}),
     "score_documents": Case(lambda: score_documents, lambda: {"llm": llm(), "documents": TEXTS},

@@ -300,6 +300,7 @@ def describe(path: Loadable, verify: bool = False) -> dict[str, Any]:
     adapter: its own parameters and settings, the configuration of its model; without that no
     layers, words None. Raises CheckpointError as the loaders do.
     """
+    verify = _check_bool("describe", "verify", verify)
     location = located(path)
     of_kind = {"binary": info.describe_binary, "json": info.describe_json,
                "rustgpt": info.describe_rustgpt}

@@ -23,7 +23,7 @@ from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import kind_of
 from cgpt.checkpoint.streams import Location
 from cgpt.config import GPTConfig
-from cgpt.errors import CheckpointError
+from cgpt.errors import CheckpointError, path_text
 from cgpt.graphs import family_of
 from cgpt.llm import TrainingState
 
@@ -171,7 +171,8 @@ def find_models(checkpoints: str | os.PathLike[str] = "checkpoints",
     model_final.bin and model_pretrained.bin come first, then the newest. Folders that are missing
     have none; files that are no models, or damaged at first sight, are left out.
     """
-    found = [path for folder in (checkpoints, exports) for path in models_in(folder)]
+    found = [path for folder in (checkpoints, exports)
+             for path in models_in(path_text("find_models", folder))]
 
     def order(path: Path) -> tuple[int, int, str]:
         first = _FIRST.index(path.name) if path.name in _FIRST else len(_FIRST)

@@ -342,6 +342,8 @@ SENTENCES: dict[str, str] = {
         "LLM.score: {texts} 个文本却有 {prompts} 个提示；请给一个共用的提示，或每个文本一个",
     "LLM.embed: text {n} has no token; give at least one character":
         "LLM.embed: 第 {n} 个文本（从 0 数起）没有词；请至少给出一个字符",
+    "{owner}: expected a list of token ids for {name}, found {value}":
+        "{owner}: {name} 应为词 id 的列表，而不是 {value}",
     "{owner}: expected a text or a list of texts, found {value}":
         "{owner}: 应为文本或文本列表，而不是 {value}",
     "{owner}: expected a text at texts[{n}], found {value}":
