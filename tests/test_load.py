@@ -127,8 +127,12 @@ def test_what_cannot_be_loaded_says_what_can(tmp_path: Path, content: bytes, fou
 
 
 def test_folders_and_missing_files_are_told(tmp_path: Path) -> None:
-    for path, code in ((tmp_path, "foreign"), (tmp_path / "no", "missing")):
-        with pytest.raises(CheckpointError) as error:
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "config.json").write_text("{}")
+    for path, code, sentence in ((tmp_path, "foreign", "a folder, expected .*name a file in it"),
+                                 (tmp_path / "hf", "foreign", "a Hugging Face folder, expected"),
+                                 (tmp_path / "no", "missing", "does not exist")):
+        with pytest.raises(CheckpointError, match=sentence) as error:
             cgpt.load(path)
         assert error.value.code == code
 

@@ -8,6 +8,7 @@ import os
 from cgpt.errors import CheckpointError
 
 OWN = "a .bin or .json that cgpt saved"
+ANYTHING = OWN + ", or a JSON export of RustGPT-Chinese"      # what can be loaded
 
 
 def damaged(path: object, found: str, expected: str) -> CheckpointError:
@@ -43,6 +44,8 @@ def unreadable(path: object, error: OSError) -> CheckpointError:
         return CheckpointError(f"{path} does not exist, expected a model file that cgpt saved; "
                                "check the path", code="missing")
     if isinstance(error, IsADirectoryError):
+        if os.path.isfile(os.path.join(str(path), "config.json")):
+            return foreign(path, "a Hugging Face folder", "choose another file", ANYTHING)
         return foreign(path, "a folder", "name a file in it")
     if isinstance(error, PermissionError):
         return CheckpointError(f"{path} cannot be opened: found no permission to read it, expected "

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 
 from cgpt.checkpoint._codec import crc32
-from cgpt.checkpoint.failures import OWN, damaged, foreign
+from cgpt.checkpoint.failures import ANYTHING, OWN, damaged, foreign
 from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
 from cgpt.errors import CheckpointError
 
-ANYTHING = OWN + ", or a JSON export of RustGPT-Chinese"      # what can be loaded
 HEAD = 1 << 16                          # bytes of a file that are looked at
 JSON_FORMAT = "cgpt-json"
 # Other programs that write the file again put a space or nothing where the line ends.

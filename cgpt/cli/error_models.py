@@ -54,6 +54,7 @@ MODEL_PARTS: dict[str, str] = {
     "no room yet in a stream that does not wait": "不等待的流暂时写不下",
     "an adapter without a model, or with two": "没有模型或有两个模型的适配器",
     "the path of one or the model itself": "一个模型的路径，或模型本身",
+    "a Hugging Face folder": " Hugging Face 文件夹",
     "a length of {n} bytes": "长度 {n} 个字节",
     "more than {n} bytes": "超过 {n} 个字节",
     "at most {n}, half of the memory": "至多 {n}，即内存的一半",
