@@ -85,7 +85,7 @@ def token_ids(owner: str, name: str, ids: Iterable[int]) -> list[int]:
     """Token ids as plain int. Raises ConfigError for what are none."""
     if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
         raise ConfigError(f"{owner}: expected a list of token ids for {name}, found {shown(ids)}")
-    return [_check_int(owner, name, one, 0) for one in ids]
+    return [_check_int(owner, name, one, -1 << 62, 1 << 62) for one in ids]   # see Sampler
 
 
 def token_options(owner: str, options: TokenOptions
