@@ -102,6 +102,8 @@ def test_pruning_leaves_other_trainings_alone(tmp_path: Path, strategy: str) -> 
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     more = set(names(tmp_path)) - set(before)
     assert len(before) == 2 and len(more) == 1
+    tag = second.training_state.run_id[:8]
+    assert strategy == "best" or more == {f"checkpoint_epoch_6_{tag}.bin"}
     assert read(tmp_path / more.pop()).state.run_id == second.training_state.run_id
 
 
@@ -216,6 +218,15 @@ def test_files_of_earlier_versions_go_on_under_their_names(tmp_path: Path) -> No
     without_run_id(found)
     trained(tmp_path, 3, lr=1e-3)       # a stranger
     assert read(found).state.step == 7
+
+
+def test_a_manager_knows_its_training_before_it_has_saved(tmp_path: Path) -> None:
+    llm, _ = trained(tmp_path, 5)
+    trained(tmp_path, 3, lr=1e-3)
+    manager = CheckpointManager(tmp_path, "last", every=1000)
+    llm = load_model_binary(tmp_path / "checkpoint_last.bin")
+    Trainer(llm, CONFIG).fit(TEXTS, on_checkpoint=manager.step_done, should_stop=lambda: True)
+    assert manager.latest() == tmp_path / "checkpoint_last.bin"
 
 
 def test_the_identity_of_a_run(tmp_path: Path) -> None:

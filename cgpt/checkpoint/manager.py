@@ -81,6 +81,7 @@ class CheckpointManager:
         self._epoch_step = 0            # of the last end of an epoch that was seen
         self._writer = BackgroundWriter()
         self._run: Found | None = None  # as it was saved last
+        self._run_id: str | None = None         # of the training that it is called for
         self._tag = ""                  # behind the names of its last state
 
     def save_last(self, llm: LLM, learning_rate: float | None = None) -> Path:
@@ -106,6 +107,7 @@ class CheckpointManager:
         written. Raises CheckpointError for the checkpoint before where that failed.
         """
         stems = self._due(llm)
+        self._run_id = llm.training_state.run_id or None
         if not stems:
             return []
         run = self._of(llm)
@@ -130,8 +132,8 @@ class CheckpointManager:
         """The checkpoint to go on from, every byte of it checked, or None where there is none.
 
         That of the training that this manager saves, or of the one with this `run_id`
-        (TrainingState.run_id). A manager that has saved nothing yet takes the only training of the
-        folder that is not finished, or where all are, the only one.
+        (TrainingState.run_id). A manager of none yet takes the only training of the folder that is
+        not finished, or where all are, the only one.
 
         Of that training it is the furthest checkpoint, by what the files hold and not by their
         times, or the next that is whole. `warn` is called with the error of each that would have
@@ -139,6 +141,7 @@ class CheckpointManager:
         trainings could be meant.
         """
         warn = warn or (lambda error: None)
+        run_id = run_id or (self._run_id if self._run is None else None)
         if run_id is None and self._run is None:
             found = latest.unfinished(self.folder, warn)
             if len(found) > 1:
@@ -248,10 +251,14 @@ class Names:
         """The first of the names of this stem that the training may write to."""
         state = self.run.state
         short = state.run_id[:_TAG]
-        phase = [] if stem == _LAST else [f"_{state.phase}"]
-        tags = ["", *phase, *(f"{one}_{short}" for one in ["", *phase])]
+        tags = ["", f"_{short}"]
         own = self.tag or f"_{short}"
-        if stem == _LAST and (self.tag or (self.folder / f"{stem}{own}.bin").exists()):
+        if stem != _LAST:
+            plain = self._read(f"{stem}.bin")
+            other_phase = plain is not None and self.run.descends_from(plain)
+            tags[1:1] = [f"_{state.phase}"] * other_phase
+            tags.append(f"_{state.phase}_{short}")
+        elif self.tag or (self.folder / f"{stem}{own}.bin").exists():
             tags.insert(0, own)
         numbered = (f"_{short}_{number}" for number in range(2, 1 << 30))
         may_take = self._may_take_last if stem == _LAST else self._may_take
