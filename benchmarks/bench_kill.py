@@ -184,7 +184,7 @@ def see_that_nothing_is_lost(training: Training) -> None:
                    if one.state.run.get("seed") == training.seed), default=())
     if reached < training.reached:
         raise Damage(f"seed {training.seed}: had come to {training.reached} (entries of the "
-                     f"history, phases done, phase, step), and is back at {reached}")
+                     f"history, phase, step, phases done), and is back at {reached}")
     training.stretch = 1.0 if reached > training.reached else 1.3 * training.stretch
     training.reached = reached
 

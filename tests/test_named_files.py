@@ -93,6 +93,39 @@ def test_the_file_that_is_named_is_the_file_that_is_written(run: Run, tmp_path: 
     assert "the log goes to my.jsonl" in err                # its own file was named
 
 
+def test_copies_are_trainings_of_their_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them, stopped in one folder, after too few steps to tell them apart by their losses:
+    each is found again, and goes on to the bits of one that was not stopped."""
+    assert run(*TRAIN, "--out", "base.bin")[0] == 0
+    rates = {"a.bin": "0.001", "b.bin": "0.002"}
+    for name, rate in rates.items():
+        shutil.copy("base.bin", name)
+        err = stopped_at(monkeypatch, 7, run, "resume", name, "--epochs", "12", "--lr", rate)
+        assert err.rstrip().endswith(f"--out {name}")
+    last = sorted(Path("checkpoints").glob("checkpoint_last*.bin"))
+    assert sorted(read(path).out for path in last) == ["a.bin", "b.bin"]
+    for path in last:
+        code, _, err = run("resume", str(path), "--out", read(path).out)
+        assert code == 0, err
+    for name, rate in rates.items():
+        whole = f"whole_{name}"
+        assert run("resume", "base.bin", "--epochs", "12", "--lr", rate, "--out", whole)[0] == 0
+        one, other = load_model_auto(name), load_model_auto(whole)
+        assert (one.gpt.arena.data == other.gpt.arena.data).all()
+        ids = {read(Path(file)).state.run_id for file in (name, whole, "base.bin")}
+        assert len(ids) == 3
+
+
+def test_a_finished_phase_that_goes_on_is_found_and_written(
+        run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(*TRAIN, "--out", "my.bin")[0] == 0
+    before = read(Path("my.bin")).state
+    stopped_at(monkeypatch, 7, run, "resume", "my.bin", "--epochs", "12")
+    assert run("resume")[0] == 0
+    after = read(Path("my.bin")).state
+    assert after.step > before.step and after.run_id == before.run_id
+
+
 def test_a_training_that_is_found_goes_where_it_was_to_go(
         run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     err = stopped_at(monkeypatch, 2, run, *TRAIN, "--out", "my.bin", "--log", "log/a.jsonl")

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from cgpt.run_config import phases_left
 
 LAST = "checkpoint_last.bin"
 PREVIOUS = "checkpoint_previous.bin"
+ORIGIN = "origin"                       # its name in a file's metadata
 PATTERN = "checkpoint_*.bin"            # files of a CheckpointManager
 
 Warn = Callable[[CheckpointError], object]
@@ -32,20 +33,22 @@ Warn = Callable[[CheckpointError], object]
 class Found:
     """A checkpoint whose header and training state could be read; its payloads may be damaged.
 
-    out  where its run saves the finished model, "" where the file does not say so
+    out   where its run saves the finished model, "" where the file does not say so
+    origin  run_id of the training that this one was begun from a copy of, "" for none
     """
 
     path: Path
     config: dict[str, Any]
     state: TrainingState
     out: str = ""
+    origin: str = ""
 
     @property
     def reached(self) -> tuple[int, int, int, int]:
-        """Grows while a training goes on, also when it begins a phase anew."""
+        """Grows while a training goes on, also when it takes up a finished phase again."""
         state = self.state
         phase = PHASES.index(state.phase) if state.phase in PHASES else -1
-        return len(state.history), len(state.done), phase, state.step
+        return len(state.history), phase, state.step, len(state.done)
 
     def descends_from(self, earlier: Found) -> bool:
         """Whether this is `earlier`, or what the same training came to after it."""
@@ -87,22 +90,36 @@ def read(path: Path) -> Found:
     else:
         with BinaryFile(path) as file:
             config, state, metadata = info.read_progress(file)
-    out = metadata.get("out")
-    return Found(path, config.to_dict(), state, out if isinstance(out, str) else "")
+    return Found(path, config.to_dict(), state, *_noted(metadata))
+
+
+def _noted(metadata: dict[str, Any]) -> list[str]:
+    """out and origin of a file's metadata."""
+    values = [metadata.get(name) for name in ("out", ORIGIN)]
+    return [one if isinstance(one, str) else "" for one in values]
 
 
 def of_llm(llm: LLM, path: Path = Path(LAST)) -> Found:
     """What a checkpoint of `llm` at this path says of its training; a copy."""
-    out, state = llm.metadata.get("out"), llm.training_state
+    state = llm.training_state
     copy = TrainingState.from_dict(json.loads(json.dumps(state.to_dict())))
     copy.run_id = state.run_id
-    return Found(path, llm.config.to_dict(), copy, out if isinstance(out, str) else "")
+    return Found(path, llm.config.to_dict(), copy, *_noted(llm.metadata))
 
 
 def holds_earlier(path: str | os.PathLike[str], found: Found) -> bool:
-    """Whether a file holds the same training, at this state or an earlier one."""
-    with suppress(CheckpointError):
-        return bool(found.state.history) and found.descends_from(read(Path(path)))
+    """Whether a file holds the same training, at this state or an earlier one.
+
+    The copy that a training was begun from and goes back to (`out`) is such a file too.
+    """
+    with suppress(CheckpointError, OSError):
+        other = read(Path(path))
+        if found.state.history and found.descends_from(other):
+            return True
+        if found.origin and found.origin == other.state.run_id and os.path.samefile(
+                path, found.out):
+            before = replace(found, state=replace(found.state, run_id=found.origin))
+            return before.descends_from(other)
     return False
 
 

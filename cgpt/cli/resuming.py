@@ -63,12 +63,20 @@ def settle_paths(values: dict[str, Any], llm: LLM, path: str, *, named: bool) ->
 
     A file that is named is itself what is written. What the run was begun with holds for a training
     that is found, and its log and pre-trained model for one whose own file is named; for the copy
-    of a file they do not.
+    of a file they do not. What is begun from a copy, or leaves the file as it is (--out), is a
+    training of its own from now on: others may be begun from the same file.
     """
+    from cgpt.checkpoint.latest import ORIGIN
+
     recorded = {name: one for name in ("out", "save_pretrained", "log")
                 if isinstance(one := llm.metadata.get(name), str) and one}
     values["out"] = values["out"] or (path if named else recorded.get("out", path))
     own = not named or _is_own(path, recorded.get("out", ""))
+    stays = os.path.realpath(values["out"]) != os.path.realpath(path)
+    if not own or (named and stays and not _is_checkpoint(path)):
+        llm.metadata[ORIGIN] = llm.training_state.run_id
+        llm.training_state.run_id = ""
+        llm.training_state.identify()
     for name in ("save_pretrained", "log"):
         if own:
             values[name] = values[name] or recorded.get(name)
@@ -80,9 +88,14 @@ def settle_paths(values: dict[str, Any], llm: LLM, path: str, *, named: bool) ->
 def _is_own(path: str, out: str) -> bool:
     """Whether a file is a checkpoint or the model of its run, and not a copy of them."""
     try:
-        return os.path.basename(path).startswith("checkpoint_") or os.path.samefile(path, out)
+        return _is_checkpoint(path) or os.path.samefile(path, out)
     except OSError:
         return False
+
+
+def _is_checkpoint(path: str) -> bool:
+    """Whether the name is one of those that checkpoints on the way have."""
+    return os.path.basename(path).startswith("checkpoint_")
 
 
 def announced(values: dict[str, Any]) -> Sequence[str]:
