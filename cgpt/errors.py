@@ -48,7 +48,8 @@ class CheckpointError(CgptError):
     """A model file that cannot be read or written.
 
     code: "missing" no such file · "damaged" cut short or changed · "version" written by another
-    format version · "foreign" not a cgpt file · "write" could not be saved (the reason is named).
+    format version · "foreign" not a cgpt file · "write" could not be saved (the reason is named) ·
+    "several" a folder holds several trainings that could be meant.
     """
 
     code = "damaged"
