@@ -65,6 +65,19 @@ def trained(size: int, folder: Path, data: str, *more: str) -> tuple[Any, list[f
 
 
 @needs_mpi
+def test_cuts_that_move_and_own_validation_data_are_those_of_one_process(tmp_path: Path,
+                                                                         data: str) -> None:
+    (tmp_path / "long.json").write_text(json.dumps(["".join(TEXTS) * 3 + TEXTS[0]] * 6), "utf-8")
+    more = ("--grad-accum", "2", "--validation", data, "--eval-every", "1", "--pretrain-epochs",
+            "2", "--keep-duplicates")
+    one, losses = trained(1, tmp_path, str(tmp_path / "long.json"), *more)
+    two, same = trained(2, tmp_path, str(tmp_path / "long.json"), *more)
+    assert len(losses) > 2 and losses == same and one.training_state.moving_cuts
+    assert np.array_equal(one.gpt.arena.data, two.gpt.arena.data)
+    assert one.training_state.history == two.training_state.history
+
+
+@needs_mpi
 def test_processes_train_what_one_does(tmp_path: Path, data: str) -> None:
     """Two against two accumulation steps: the same bits; three: rounding apart."""
     accumulated = ("--grad-accum", "2", "--val-fraction", "0.2")
