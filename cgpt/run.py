@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cgpt.callbacks import AnyCallback
 from cgpt.checkpoint import load_tokenizer, load_weights
 from cgpt.config import KINDS, _check_bool, _check_int
 from cgpt.cutting import TooLong
@@ -186,14 +187,15 @@ class TrainingRun:
 
     def fit_phase(self, name: str, on_progress: Callable[[Progress], object] | None = None,
                   should_stop: Callable[[], bool] | None = None,
-                  on_checkpoint: Callable[[LLM], object] | None = None) -> FitResult:
+                  on_checkpoint: Callable[[LLM], object] | None = None, *,
+                  callbacks: Sequence[AnyCallback] = ()) -> FitResult:
         """Train one phase, or go on in the middle of it; see Trainer.fit for the rest."""
         if name not in self.sources:
             raise ConfigError(f"run: no data for the phase {name!r}; this run has "
                               f"{', '.join(self.sources) or 'none left'}")
         trainer = Trainer(self.llm, self.config.phase(name)[1], name, self.parallel)
         result = trainer.fit(self.documents(name), on_progress, should_stop, on_checkpoint,
-                             validation=self.validation_documents(name))
+                             validation=self.validation_documents(name), callbacks=callbacks)
         self.llm.metadata.setdefault("phases", {})[name] = result.to_dict()
         return result
 

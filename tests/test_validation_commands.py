@@ -134,6 +134,11 @@ def test_phases_of_a_run_in_a_program(run: Run) -> None:
     found = TrainingRun.start(config)
     documents = found.validation_documents("pretrain")
     assert documents is not None and len(documents) == 2
+    seen: list[float | None] = []
+    result = found.fit_phase("pretrain", callbacks=[
+        lambda progress: seen.append(progress.val_loss)])
+    assert len(seen) == result.steps and seen[-1] is not None
+    assert found.llm.metadata["phases"]["pretrain"]["validation_documents"] == 2
     with pytest.raises(DataError, match="has nothing of the kind"):
         TrainingRun.start(RunConfig(pretrain=("texts.json",), validation=("own_chats.json",),
                                     preset="tiny", vocab_size=400, tokenizer="chars"))
