@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgpt.config import plain
-from cgpt.errors import DataError, shown
+from cgpt.errors import DataError, is_list_like, shown
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -79,7 +78,7 @@ def text_list(owner: str, texts: Any) -> list[str]:
     """
     if isinstance(texts, str):
         return [plain(texts)]
-    if isinstance(texts, (bytes, bytearray, Mapping)) or not isinstance(texts, Iterable):
+    if not is_list_like(texts):
         raise DataError(f"{owner}: expected a text or a list of texts, found {shown(texts)}")
     found = list(texts)
     if set(map(type, found)) <= {str}:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cgpt.cutting import TooLong
-from cgpt.errors import ConfigError, shown
+from cgpt.errors import ConfigError, expect_function, shown
 
 
 @dataclass
@@ -107,8 +107,7 @@ class Callbacks:
 
     def __init__(self, callbacks: Sequence[AnyCallback], **others: object) -> None:
         for name, other in others.items():
-            if other is not None and not callable(other):
-                raise ConfigError(f"Trainer.fit: {name} must be a function, found {shown(other)}")
+            expect_function("Trainer.fit", name, other, optional=True)
         if not isinstance(callbacks, (list, tuple)):
             raise ConfigError(f"callbacks: expected a list of callbacks, found {shown(callbacks)}")
         self._called: dict[str, list[Callable[[Any], object]]] = {name: [] for name in EVENTS}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cgpt.errors import ConfigError, expect, shown
+from cgpt.errors import ConfigError, expect, is_list_like, shown
 
 # Shapes by name. vocab_size is the most the tokenizer may learn; a small corpus gives fewer.
 PRESETS: dict[str, dict[str, int]] = {
@@ -157,9 +157,8 @@ def _check_bool(owner: str, name: str, value: Any) -> bool:
 
 def _check_names(owner: str, name: str, value: Any) -> tuple[str, ...]:
     """The value as a tuple of plain str. Raises ConfigError for anything else."""
-    listed = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
-    names = tuple(map(plain, value)) if listed else ()
-    if not listed or not all(isinstance(one, str) for one in names):
+    names = tuple(map(plain, value)) if is_list_like(value) else (None,)
+    if not all(isinstance(one, str) for one in names):
         raise ConfigError(f"{owner}: {name} must be a list of names, found {shown(value)}")
     return names
 

@@ -130,6 +130,12 @@ class Documents:
         return f"Documents({len(self)} documents, {self.n_tokens} tokens)"
 
     @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64: ids of each as one sample, which are its tokens but the last."""
+        found: np.ndarray = self.store.sizes[self.numbers].astype(np.int64) - 1
+        return found
+
+    @property
     def n_tokens(self) -> int:
         """Tokens that an epoch takes of them, specials included; of fractions about so many."""
         sizes = self.store.sizes[self.numbers]
@@ -157,7 +163,7 @@ class Samples(Sequence[Sample]):
         all_tokens  whether every token of a dialogue carries loss, not only its answers
         """
         self._store, self._longest, self._all = documents.store, longest, all_tokens
-        long = documents.store.sizes[documents.numbers].astype(np.int64) - 1 > longest
+        long = documents.lengths > longest
         found = TooLong(too_long, longest, of=len(documents))
         if long.any():
             dialogues = int(np.count_nonzero(self._store.dialogues[documents.numbers[long]]))
@@ -177,7 +183,7 @@ class Samples(Sequence[Sample]):
     def _cut(self, documents: Documents, too_long: str) -> int:
         """Cut what is long; tokens that carry no loss for it."""
         store, longest = self._store, self._longest
-        sizes = store.sizes[documents.numbers].astype(np.int64) - 1
+        sizes = documents.lengths
         counts = -(-sizes // longest)
         turned = (sizes > longest) & store.dialogues[documents.numbers] if too_long == "cut" \
             else np.zeros(len(sizes), bool)

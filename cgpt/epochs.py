@@ -70,7 +70,7 @@ def too_long(documents: Documents, longest: int, config: TrainConfig, phase: str
     Raises DataError as `cut`, and where it leaves nothing.
     """
     _refuse(documents, longest, config, phase)
-    long = documents.store.sizes[documents.numbers].astype(np.int64) - 1 > longest
+    long = documents.lengths > longest
     found = Samples(documents.only(long), longest, config.too_long, config.learns_all(phase))
     if not found and long.all():
         raise DataError(f"{phase}: all {len(long)} documents are longer than the context of "
@@ -82,7 +82,7 @@ def too_long(documents: Documents, longest: int, config: TrainConfig, phase: str
 def _refuse(documents: Documents, longest: int, config: TrainConfig, phase: str) -> None:
     if config.too_long != "error":
         return
-    sizes = documents.store.sizes[documents.numbers].astype(np.int64) - 1
+    sizes = documents.lengths
     long = np.flatnonzero(sizes > longest)
     if len(long):
         raise DataError(f"{phase}: {len(long)} of {len(sizes)} documents are longer than the "

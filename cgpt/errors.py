@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 Item = TypeVar("Item")
 
@@ -68,15 +68,19 @@ def expect(owner: str, value: object, kind: type | tuple[type, ...], name: str) 
         raise ConfigError(f"{owner}: expected {name}, found {shown(value)}")
 
 
+def is_list_like(value: object) -> TypeGuard[Iterable[Any]]:
+    """Whether a value can be read as a list of values: no text, no bytes and no dictionary."""
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes, bytearray, Mapping))
+
+
 def list_of(owner: str, values: object, kind: type[Item], name: str) -> list[Item]:
     """The values as a list. Raises ConfigError where one is of another type, or it is no list.
 
     name  what is expected, in the plural: "scores"
     """
-    listed = isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping))
-    found = list(values) if isinstance(values, Iterable) and listed else []
-    wrong = [values] if not listed else [one for one in found if not isinstance(one, kind)]
-    if wrong:
+    found = list(values) if is_list_like(values) else None
+    wrong = [values] if found is None else [one for one in found if not isinstance(one, kind)]
+    if found is None or wrong:
         raise ConfigError(f"{owner}: expected a list of {name}, found {shown(wrong[0])}")
     return found
 
@@ -99,7 +103,7 @@ def path_list(owner: str, values: object) -> list[str]:
     """A path, or a list of paths, as plain str. Raises ConfigError for anything else."""
     if isinstance(values, (str, os.PathLike)):
         values = [values]
-    if isinstance(values, (bytes, bytearray, Mapping)) or not isinstance(values, Iterable):
+    if not is_list_like(values):
         raise ConfigError(f"{owner}: expected a path or a list of paths, found {shown(values)}")
     return [path_text(owner, value) for value in values]
 

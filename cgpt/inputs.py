@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cgpt.config import plain
-from cgpt.errors import CgptWarning, DataError, shown
+from cgpt.errors import CgptWarning, DataError, is_list_like, shown
 from cgpt.items import CHANGES, Dialogue, Message, Unusable, read_item, read_message, turn_fault
 
 # What callers hand over as one document: a text, a dialogue, or a row as a file of data has it.
@@ -25,7 +25,7 @@ def as_documents(owner: str, documents: Iterable[Document | Any],
     Warns (CgptWarning) where something is left out of rows, as cgpt/items.py says.
     Raises DataError naming the document that is none of these and what was found.
     """
-    if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
+    if not is_list_like(documents):
         found = "one string" if isinstance(documents, str) else shown(documents)
         raise DataError(f"{owner}: expected a list of texts or dialogues, found {found}")
     changes: dict[str, int] = {}

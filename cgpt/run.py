@@ -180,9 +180,8 @@ class TrainingRun:
         """
         documents, train = self.documents(name), self.config.phase(name)[1]
         if train.too_long == "drop":
-            sizes = documents.store.sizes[documents.numbers].astype(np.int64) - 1
-            documents = documents.only(sizes <= min(self.llm.config.block_size,
-                                                    train.batch_tokens))
+            longest = min(self.llm.config.block_size, train.batch_tokens)
+            documents = documents.only(documents.lengths <= longest)
         return documents.n_tokens
 
     def fit_phase(self, name: str, on_progress: Callable[[Progress], object] | None = None,

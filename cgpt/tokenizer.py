@@ -30,7 +30,7 @@ from cgpt._bpe import BytePairs
 from cgpt._lattice import Lattice
 from cgpt.arrays import Ints, text_list
 from cgpt.config import KINDS, MOST, _check_bool, _check_choice, _check_int, plain
-from cgpt.errors import ConfigError, DataError, shown
+from cgpt.errors import ConfigError, DataError, is_list_like, shown
 from cgpt.forking import cached_property
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>")
@@ -139,7 +139,7 @@ class Tokenizer:
         specials  whether special tokens are written by their names ("<eos>"); else they are skipped
         Raises DataError for an id outside the vocabulary, or what are no ids.
         """
-        if isinstance(ids, (str, bytes, bytearray, Mapping)) or not isinstance(ids, Iterable):
+        if not is_list_like(ids):
             raise DataError(f"Tokenizer.decode: expected a list of token ids, found {shown(ids)}")
         if isinstance(ids, np.ndarray):
             if ids.ndim != 1:

@@ -190,8 +190,8 @@ class _Run:
         Of a phase that an earlier version began, as that version cut and learnt them.
         """
         config, state = self.config, self.state
-        given = _encoded(documents, self.phase, self.llm)
-        measured = None if validation is None else _encoded(validation, self.phase, self.llm)
+        given = encoded(documents, self.llm.tokenizer)
+        measured = None if validation is None else encoded(validation, self.llm.tokenizer)
         samples = self._split(given, measured, longest)
         found = digest(samples, self.held_out, config)
         if (state.phase == self.phase and state.documents not in ("", found)
@@ -204,16 +204,15 @@ class _Run:
             samples = self._split(given, measured, longest)
         return samples, found
 
-    def _split(self, documents: Texts, validation: Texts | None, longest: int) -> Samples:
+    def _split(self, given: Documents, validation: Documents | None, longest: int) -> Samples:
         """The samples to train on; the others become held_out."""
         config, phase = self.config, self.phase
         config.require_validation(phase, validation is not None)
-        given = _encoded(documents, phase, self.llm)
         out = held_out_documents(len(given), config.val_fraction, config.seed, phase)
         trained, kept = given.only(~out), given.only(out)
         self.held_out_numbers = tuple(np.flatnonzero(out).tolist())
         if validation is not None:
-            kept = _encoded(validation, phase, self.llm)
+            kept = validation
         samples, self.held_out = (cut(one, longest, config, phase) for one in (trained, kept))
         self.too_long = both(samples.too_long, self.held_out.too_long)
         wanted = validation is not None or bool(config.val_fraction)
@@ -557,9 +556,3 @@ class _Run:
                          held_out=self.held_out_numbers,
                          validation_documents=self._validation_documents,
                          too_long=self.too_long)
-
-
-def _encoded(documents: Texts, phase: str, llm: LLM) -> Documents:
-    if isinstance(documents, str):
-        raise DataError(f"{phase}: expected a list of documents, found one string")
-    return encoded(documents, llm.tokenizer)

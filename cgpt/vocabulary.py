@@ -12,12 +12,12 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 
 from cgpt._lattice import Lattice
 from cgpt.config import plain
-from cgpt.errors import DataError, shown
+from cgpt.errors import DataError, is_list_like, shown
 
 LONGEST_WORD = 16  # characters of a learnt word
 BYTE_PENALTY = 16.0  # a byte costs this much (nats) more than the least likely word
@@ -34,7 +34,7 @@ Scores = dict[str, float]
 
 def checked(texts: Iterable[str]) -> Iterator[str]:
     """The texts, one by one. Raises DataError for what is no text, and at the end for none."""
-    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
+    if not is_list_like(texts):
         what = "one string" if isinstance(texts, str) else shown(texts)
         raise DataError(f"Tokenizer.train: expected a list of strings, found {what}")
     found = False

@@ -98,7 +98,10 @@ def describe_json(path: Location, verify: bool = False) -> dict[str, Any]:
 
 
 def describe_rustgpt(path: Location, verify: bool = False) -> dict[str, Any]:
-    """`cgpt.checkpoint.describe` of a JSON export of RustGPT-Chinese, which is loaded."""
+    """`cgpt.checkpoint.describe` of a JSON export of RustGPT-Chinese.
+
+    It is loaded for that, so everything in it is checked whatever `verify` says.
+    """
     from cgpt.checkpoint import rustgpt_import
 
     llm = rustgpt_import.load(path)
@@ -111,7 +114,8 @@ def describe_rustgpt(path: Location, verify: bool = False) -> dict[str, Any]:
         "graph": family_of(llm.config).name, "config": llm.config.to_dict(), "layers": layers,
         "parameters": llm.n_parameters, "words": len(llm.tokenizer),
         "optimizer": None if llm.optimizer is None else llm.optimizer.to_dict(),
-        "best_weights": False, "training_state": llm.training_state.to_dict(),
+        "best_weights": False, "run_id": llm.training_state.run_id,
+        "training_state": llm.training_state.to_dict(),
         "metadata": llm.metadata, "records": [], "verified": True}
 
 

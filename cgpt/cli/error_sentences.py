@@ -250,8 +250,6 @@ SENTENCES: dict[str, str] = {
         "训练状态: {name} 应为 {type}，而不是 {value}",
     "training state: history must be a list of [phase, step, loss, held-out loss or null]":
         "训练状态: history 应为 [阶段, 步, 损失, 验证损失或 null] 的列表",
-    "{phase}: expected a list of documents, found one string":
-        "{phase}: 应为文本列表，而不是一个字符串",
     "{phase}: no token of the documents carries loss; give texts, or dialogues with answers":
         "{phase}: 没有可学习的词；请给出文本，或有回答的对话",
     "{phase}: no token of the held-out documents carries loss; give texts, or dialogues with "
@@ -270,8 +268,6 @@ SENTENCES: dict[str, str] = {
     "reach {lr}; give a smaller warmup, or schedule_steps for as many as there will be":
         "{phase}: 训练只有 {steps} 步，而预热为 {warmup} 步：学习率达不到 {lr}；"
         "请减小 warmup，或将 schedule_steps 设为实际步数",
-    "Trainer.fit: {name} must be a function, found {value}":
-        "Trainer.fit: {name} 应为函数，而不是 {value}",
     "callbacks: expected a list of callbacks, found {value}":
         "callbacks: 应为回调的列表，而不是 {value}",
     "callbacks: {type} has a method {name}, which nothing calls; known: {known}":
