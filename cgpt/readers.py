@@ -59,7 +59,7 @@ class FileReport:
     """What a file gave, or why it was skipped.
 
     documents, dialogues  kept;  characters  of their texts;  bytes  of the file
-    dropped     strings without text;  duplicates  items that were there before, letter by letter
+    dropped     strings without text;  duplicates  exact duplicates of items before
     invalid     rows that cannot be used
     changes     how often each of `cgpt.items.CHANGES` was made in what is kept
     """
@@ -111,7 +111,7 @@ class Reading:
 
     Rows that cannot be used are collected from all files; then InvalidRowsError is raised.
     skip_invalid  leave them out; InvalidRowsError is raised only of a file with nothing else in it
-    unique   leave out what was there before, letter by letter
+    unique   leave out exact duplicates
     suffixes  those of the files that folders are read for; () for all that are known
     as_text  whether strings are documents even where they look like a dialogue: in all files, or
              in those named and in folders named

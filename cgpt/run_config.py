@@ -48,7 +48,7 @@ class RunConfig(_Config):
     vocab_size       most tokens of the vocabulary; None for the preset's
     tokenizer        kind of vocabulary to learn ("words", "chars", "bpe"), or a .json or .bin file
                      that holds one
-    keep_duplicates  whether what a phase's files say twice, letter by letter, is trained twice
+    keep_duplicates  whether exact duplicates among a phase's documents are trained on too
     skip_invalid     whether rows that cannot be used are left out instead of refused
     plain_text       files or folders whose strings are texts even where they look like dialogues
     suffixes         those of the files that folders are read for; () for all that are known

@@ -1,4 +1,4 @@
-"""The guided run, letter by letter through a pseudo-terminal and a pipe, and all its ways out."""
+"""The guided run, character by character through a pseudo-terminal and a pipe, and all its ways out."""
 
 from __future__ import annotations
 

@@ -80,6 +80,7 @@ def test_everything_is_loaded_by_its_content(files: dict[str, Path], kind: str) 
     found = describe(path, verify=True)
     assert found["path"] == str(path) and found["config"] == llm.config.to_dict()
     assert found["bytes"] == len(data) and found["verified"]
+    assert found.keys() >= describe(files["binary"]).keys()
     assert weights_form(path) == (kind if kind in ("float16", "int8") else "float32")
     if not kind.startswith("adapter"):
         assert same_bits(load_weights(path).gpt.arena.data, llm.gpt.arena.data)

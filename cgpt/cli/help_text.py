@@ -152,7 +152,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "tokenizer": ("词汇表的种类 (默认 words)，或保存了词汇表的 .json 或 .bin 文件",
                   "kind of vocabulary (words by default), or a .json or .bin that holds one"),
     "keep_duplicates": ("保留逐字重复的文本和对话 (默认去掉)",
-                        "keep what is there twice, letter by letter (left out by default)"),
+                        "keep exact duplicates (left out by default)"),
     "skip_invalid": ("略去不能用的行 (默认列出后停止)",
                      "leave out rows that cannot be used (by default they are listed, and that "
                      "is the end)"),
