@@ -142,7 +142,7 @@ class Source:
     def long_by_file(self, tokenizer: Tokenizer, longest: int) -> list[int]:
         """Texts and dialogues of each of `files` with more tokens than a context of `longest`."""
         found = self.documents(tokenizer)
-        long = found.store.sizes[found.numbers] - 1 > longest
+        long = found.lengths > longest
         counts: list[int] = np.bincount(self._owners()[found.numbers][long],
                                         minlength=len(self.files)).tolist()
         return counts

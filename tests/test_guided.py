@@ -1,4 +1,4 @@
-"""The guided run, character by character through a pseudo-terminal and a pipe, and all its ways out."""
+"""The guided run word for word, through a pseudo-terminal and a pipe, and all its ways out."""
 
 from __future__ import annotations
 
