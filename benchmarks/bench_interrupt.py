@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import os
 import random
 import signal
@@ -118,9 +119,11 @@ def main() -> int:
     parser.add_argument("--interrupts", type=int, default=100, help="in all")
     parser.add_argument("--exceptions", action="store_true", help="asynchronous exceptions instead")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     wrong = total = 0
+    report: dict[str, Any] = {}
     for form in FORMS:
         fresh(form)[1]()                # the first takes longer than the others
         began = time.perf_counter()
@@ -132,9 +135,14 @@ def main() -> int:
             tries, count = tries + 1, count + more
             wrong += outcome(llm) != expected
         total += count
-        print(f"{form:10} {count:4} interrupts in {tries:3} trainings, other bits in all so far: "
-              f"{wrong}", flush=True)
-    print(f"{total} interrupts, {wrong} trainings with other bits")
+        report[form] = {"interrupts": count, "trainings": tries}
+        if not options.json:
+            print(f"{form:10} {count:4} interrupts in {tries:3} trainings, other bits in all so "
+                  f"far: {wrong}", flush=True)
+    if options.json:
+        print(json.dumps({"interrupts": total, "wrong": wrong, "forms": report}))
+    else:
+        print(f"{total} interrupts, {wrong} trainings with other bits")
     return 1 if wrong else 0
 
 

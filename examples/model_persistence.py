@@ -30,7 +30,7 @@ TEXTS = [
 def save() -> None:
     """Learn a vocabulary, train for a few seconds, save."""
     llm = cgpt.LLM.from_texts(TEXTS, cgpt.GPTConfig.preset("tiny"))
-    result = cgpt.Trainer(llm, cgpt.TrainConfig(epochs=40, batch_tokens=256, lr=3e-3)).fit(TEXTS)
+    result = cgpt.Trainer(llm, cgpt.TrainConfig(epochs=60, batch_tokens=256, lr=3e-3)).fit(TEXTS)
     llm.metadata["note"] = "made by examples/model_persistence.py"
     print(f"trained {result.steps} steps, loss {llm.loss(TEXTS):.4f}")
     for path in (cgpt.save_model_binary(llm, BINARY), cgpt.save_model_json(llm, JSON)):

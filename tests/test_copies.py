@@ -271,7 +271,7 @@ def test_models_go_to_other_processes() -> None:
 
 
 def test_joblib_copies_models() -> None:
-    joblib = pytest.importorskip("joblib")
+    import joblib
     llm = small_llm()
     found = joblib.Parallel(2)(joblib.delayed(scored)(llm, text) for text in TEXTS[:2])
     assert found == [scored(llm, text) for text in TEXTS[:2]]
