@@ -154,10 +154,10 @@ class ParameterArena:
         return b"".join((table.sum(axis=1, dtype=np.uint64).tobytes(),
                          table.sum(axis=0, dtype=np.uint64).tobytes(), words[n:].tobytes()))
 
-    def require_writable(self) -> None:
+    def require_writable(self, owner: str = "arena") -> None:
         """Raises ConfigError where the weights are read-only, as chat loads them."""
         if not self.data.flags.writeable:
-            raise ConfigError("arena: these weights are read-only; load the model with "
+            raise ConfigError(f"{owner}: these weights are read-only; load the model with "
                               "training=True to change them")
 
     def require_grad(self) -> Floats:

@@ -178,7 +178,7 @@ class GPT(Inference):
         Raises ConfigError naming the first array that is missing, unknown or of another shape,
         DataError for one that has other than numbers that float32 can hold; nothing changes then.
         """
-        self.arena.require_writable()
+        self.arena.require_writable("load_parameters")
         expect("load_parameters", values, Mapping, "arrays by name, as parameters() gives them")
         arrays = {name: float32(f"load_parameters: '{name}'", value)
                   for name, value in values.items()}
@@ -366,7 +366,7 @@ class GPT(Inference):
         for dlogits of another shape or type.
         """
         expect_function("GPT.backward", "finished", finished, optional=True)
-        self.arena.require_writable()
+        self.arena.require_writable("backward")
         step, shape = self._step, self._logits_shape
         if step is None:
             raise ConfigError("backward: call forward(ids, targets) first, or logits(ids, "
@@ -429,7 +429,7 @@ class GPT(Inference):
             for some, logits in self._logits_of(flat, rows, step):
                 found[some] = logits
             return found.reshape(shape)
-        self.arena.require_writable()
+        self.arena.require_writable("logits")
         with self._turn:
             x = self._normed(flat, step, rows, training=True)
             self._require_grad()

@@ -21,7 +21,15 @@ from cgpt.cutting import TooLong
 from cgpt.data import Dialogue, packaged_data
 from cgpt.documents import Documents
 from cgpt.epochs import too_long
-from cgpt.errors import CgptError, ConfigError, DataError, expect, expect_function, path_list
+from cgpt.errors import (
+    CgptError,
+    ConfigError,
+    DataError,
+    expect,
+    expect_function,
+    path_list,
+    path_text,
+)
 from cgpt.inputs import Document
 from cgpt.invalid_rows import InvalidRowsError, merged
 from cgpt.llm import LLM, PHASES
@@ -75,6 +83,8 @@ class TrainingRun:
         Raises DataError where the data cannot be used or there is none, CheckpointError where
         config.init cannot be.
         """
+        expect("TrainingRun.start", config, RunConfig, "a RunConfig")
+        cache = _cache_of("TrainingRun.start", cache, progress)
         sources = read_sources(config, cache, progress)
         validation = _read_validation(config, cache, progress)
         llm = load_weights(config.init) if config.init else LLM.fresh(
@@ -107,6 +117,9 @@ class TrainingRun:
         ConfigError for an override that cannot work, CgptError where the phase to go on with
         needs the optimizer's state and the file it came from held none.
         """
+        expect("TrainingRun.resume", llm, LLM, "an LLM")
+        new_data = _check_bool("TrainingRun.resume", "new_data", new_data)
+        cache = _cache_of("TrainingRun.resume", cache, progress)
         state = llm.training_state
         if not state.run:
             raise DataError("this model does not say on which data it was trained, so training "
@@ -253,7 +266,7 @@ def continue_training(llm: LLM, epochs: int, lr: float,
                      optimizer=_optimizer_of(llm))
     if llm.optimizer is not None and not llm.training_state.phase:      # that of an import
         config = replace(config, **settings_of(llm.optimizer))
-    llm.gpt.arena.require_writable()
+    llm.gpt.arena.require_writable("continue_training")
     state = llm.training_state
     run: dict[str, Any] = {}
     fingerprint = ""
@@ -329,6 +342,12 @@ def _read_validation(config: RunConfig, cache: Path | None,
     return Source(config.validation, "pretrain", unique=not config.keep_duplicates, cache=cache,
                   progress=progress, skip_invalid=config.skip_invalid, as_text=config.plain_text,
                   suffixes=config.suffixes)
+
+
+def _cache_of(owner: str, cache: object, progress: object) -> Path | None:
+    """The folder of a cache. Raises ConfigError for none, or a progress that cannot be called."""
+    expect_function(owner, "progress", progress, optional=True)
+    return None if cache is None else Path(path_text(f"{owner}: cache", cache))
 
 
 def _fingerprints(sources: dict[str, Source], validation: Source | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ from cgpt import prepare
 from cgpt.checkpoint import load_tokenizer, save_tokenizer
 from cgpt.data_files import find_files, lies_in
 from cgpt.documents import Documents, stored
-from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.errors import CgptError, ConfigError, DataError, path_list
 from cgpt.invalid_rows import InvalidRows
 from cgpt.items import Dialogue
 from cgpt.kernels import get_num_threads
@@ -48,7 +48,8 @@ class Source:
                  cache: Path | None = None, progress: prepare.Progress | None = None,
                  required: bool = True, skip_invalid: bool = False,
                  as_text: Sequence[str] = (), suffixes: Sequence[str] = ()) -> None:
-        self.paths, self.phase, self.unique = tuple(paths), phase, unique
+        self.paths = tuple(path_list("Source", paths))
+        self.phase, self.unique = phase, unique
         self._skip_invalid = skip_invalid
         self._mix, self._cache, self._progress = tuple(mix), cache, progress
         self._required = required

@@ -163,7 +163,7 @@ class _Run:
         """Encode and plan; then take up the phase where it stands, or begin it."""
         self.interrupts.at_once = True          # nothing has been changed yet
         llm = self.llm
-        llm.gpt.arena.require_writable()
+        llm.gpt.arena.require_writable("Trainer.fit")
         llm.gpt.recompute = self.config.recompute
         longest = min(llm.config.block_size, self.config.batch_tokens)
         samples, found = self._samples(documents, validation, longest)

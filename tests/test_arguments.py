@@ -12,6 +12,7 @@ import math
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -435,6 +436,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 LOADING = {"training": FLAGS, "progress": OPTIONAL, "weights": OPTIONAL}
 
 
+def started(folder: Path) -> dict[str, Any]:
+    """Arguments of a run over one small text."""
+    return {"config": cgpt.RunConfig(pretrain=(str(folder / "a.txt"),), preset="tiny", n_layer=1,
+                                     tokenizer=str(folder / "t.json"))}
+
+
+@cache
+def begun(folder: Path) -> bytes:
+    return cgpt.TrainingRun.start(**started(folder)).llm.to_bytes()
+
+
 FILES: dict[str, tuple[Any, Any, dict[str, set[str]]]] = {
     "load": (lambda f: cgpt.load, lambda f: {"source": f / "m.bin"}, LOADING),
     "load_model_auto": (lambda f: cgpt.load_model_auto, lambda f: {"path": f / "m.bin"}, LOADING),
@@ -450,6 +462,23 @@ FILES: dict[str, tuple[Any, Any, dict[str, set[str]]]] = {
     "save_model_json": (lambda f: cgpt.save_model_json,
                         lambda f: {"llm": small_llm(), "path": f / "n.json"},
                         {"path": {"x"}, "optimizer": FLAGS}),
+    "CheckpointManager.save_last": (lambda f: cgpt.CheckpointManager(f / "c").save_last,
+                                    lambda f: {"llm": small_llm()},
+                                    {"learning_rate": OPTIONAL | NUMBERS}),
+    "CheckpointManager.step_done": (lambda f: cgpt.CheckpointManager(f / "c").step_done,
+                                    lambda f: {"llm": small_llm()},
+                                    {"learning_rate": OPTIONAL | NUMBERS}),
+    "CheckpointManager.holds_last": (lambda f: cgpt.CheckpointManager(f / "c").holds_last,
+                                     lambda f: {"llm": small_llm()}, {}),
+    "CheckpointManager.latest": (lambda f: cgpt.CheckpointManager(f / "none").latest,
+                                 lambda f: {}, {"warn": OPTIONAL, "run_id": {"None", "x"}}),
+    "TrainingRun.start": (lambda f: cgpt.TrainingRun.start, started,
+                          {"cache": {"None", "x"}, "progress": OPTIONAL}),
+    "TrainingRun.resume": (lambda f: cgpt.TrainingRun.resume,
+                           lambda f: {"llm": LLM.from_bytes(begun(f))},
+                           {"epochs": OPTIONAL, "lr": {"None", "3.5"}, "new_data": FLAGS,
+                            "max_steps": {"None", "0"}, "max_minutes": OPTIONAL | NUMBERS,
+                            "cache": {"None", "x"}, "progress": OPTIONAL}),
     "LLM.from_bytes": (lambda f: LLM.from_bytes, lambda f: {"data": small_llm().to_bytes()},
                        {"training": FLAGS, "weights": OPTIONAL}),
     "LLM.to_bytes": (lambda f: small_llm().to_bytes, lambda f: {},
@@ -502,8 +531,8 @@ EXEMPT = {
     "GPT.go_on": "arrays and picks that the decoding loop makes",
     "GPT.prefill": "as GPT.infer, for the decoding loop",
     **dict.fromkeys(("TrainingRun", "TrainingRun.documents", "TrainingRun.epoch_tokens",
-                     "TrainingRun.fit_phase", "TrainingRun.resume", "TrainingRun.start",
-                     "TrainingRun.too_long", "TrainingRun.validation_documents"),
+                     "TrainingRun.fit_phase", "TrainingRun.too_long",
+                     "TrainingRun.validation_documents"),
                     "reads files: tests/test_run.py"),
     **{f"{kind}.{method}": "called by what trains" for kind in ("AdamW", "Muon", "Lora")
        for method in ("keep", "prepared", "replacing", "taking_over")},
@@ -512,9 +541,6 @@ EXEMPT = {
     **dict.fromkeys(("LLM.changing_optimizer", "Lora.configure"), "called by what trains"),
     **dict.fromkeys(("Lora.base_weights", "RunConfig.data", "RunConfig.phase", "RunConfig.settled",
                      "RunConfig.with_phases", "TrainConfig.require_validation"), "asked by a run"),
-    **dict.fromkeys(("CheckpointManager.holds_last", "CheckpointManager.latest",
-                     "CheckpointManager.save_last", "CheckpointManager.step_done"),
-                    "called by a run with the model that it trains"),
     "KVCache.copy": "called by a context",
     "LLM.default": "reads the packaged data, a second each time; its seed is that of LLM.fresh",
     "LLM.summed_loss": "takes the processes of a training",

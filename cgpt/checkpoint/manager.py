@@ -32,7 +32,7 @@ from cgpt.checkpoint.latest import Found
 from cgpt.checkpoint.packing import Packed
 from cgpt.checkpoint.storage import Storage
 from cgpt.config import _check_choice, _check_float, _check_int
-from cgpt.errors import CheckpointError, path_text
+from cgpt.errors import CheckpointError, expect, expect_function, path_text
 from cgpt.llm import LLM, TrainingState
 
 STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")
@@ -87,8 +87,9 @@ class CheckpointManager:
     def save_last(self, llm: LLM, learning_rate: float | None = None) -> Path:
         """Save everything as checkpoint_last.bin, now; gives the path, which may have the tag.
 
-        Raises CheckpointError (code "write").
+        Raises CheckpointError (code "write"), ConfigError for an argument of another type.
         """
+        _check(llm, learning_rate)
         run = self._of(llm)
         path = self.folder / Names(self.folder, run, self._tag).of(_LAST)
         packed = packing.pack(llm, path, packing.arrays_of(llm), Storage())
@@ -96,6 +97,7 @@ class CheckpointManager:
 
     def holds_last(self, llm: LLM) -> bool:
         """Whether the folder has a last state of the training that this is a later state of."""
+        _check(llm)
         run = self._of(llm)
         return any(found.path.name.startswith(_LAST) and run.descends_from(found)
                    for found in latest.found_in(self.folder, lambda error: None))
@@ -106,6 +108,7 @@ class CheckpointManager:
         Returns the paths that are being written. Waits where the checkpoint before is still being
         written. Raises CheckpointError for the checkpoint before where that failed.
         """
+        _check(llm, learning_rate)
         stems = self._due(llm)
         self._run_id = llm.training_state.run_id or None
         if not stems:
@@ -140,6 +143,8 @@ class CheckpointManager:
         come first and cannot be used. Raises CheckpointError (code "several") where several
         trainings could be meant.
         """
+        expect_function("CheckpointManager.latest", "warn", warn, optional=True)
+        expect("CheckpointManager.latest", run_id, (str, type(None)), "a run_id")
         warn = warn or (lambda error: None)
         run_id = run_id or (self._run_id if self._run is None else None)
         if run_id is None and self._run is None:
@@ -320,6 +325,13 @@ def held_out_loss(state: TrainingState) -> float | None:
             and state.history[-1][3] is not None:
         return float(state.history[-1][3])
     return None
+
+
+def _check(llm: object, learning_rate: float | None = None) -> None:
+    """Raises ConfigError for what is no LLM, or a learning rate that cannot be."""
+    expect("CheckpointManager", llm, LLM, "an LLM")
+    if learning_rate is not None:
+        _check_float("CheckpointManager", "learning_rate", learning_rate, 0.0)
 
 
 def epoch_loss(state: TrainingState) -> float | None:

@@ -49,7 +49,6 @@ MODEL_SENTENCES: dict[str, str] = {
 }
 
 MODEL_PARTS: dict[str, str] = {
-    "an LLM": "一个 LLM",
     "no data yet from a stream that does not wait": "不等待的流还没有数据",
     "no room yet in a stream that does not wait": "不等待的流暂时写不下",
     "an adapter without a model, or with two": "没有模型或有两个模型的适配器",

@@ -273,6 +273,8 @@ OTHER: dict[str, str] = {
     "an LLM": "LLM 对象",
     "a SamplingConfig": "SamplingConfig 对象",
     "a Snapshot": "Snapshot 对象",
+    "a RunConfig": "RunConfig 对象",
+    "a run_id": "run_id",
     "a TrainConfig": "TrainConfig 对象",
     "a list of scores": "score_documents() 给出的结果的列表",
     "a list of answers": "answer() 给出的结果的列表",

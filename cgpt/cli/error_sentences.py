@@ -209,8 +209,8 @@ SENTENCES: dict[str, str] = {
         "权重: 形式 {form}，每组 {group} 个；可用的形式: {known}，int8 每组 32 或 64 个",
     "weights: {largest} in '{name}' is more than {form} can hold; use float32":
         "权重: '{name}' 中的 {largest} 超出 {form} 的范围；请用 float32",
-    "arena: these weights are read-only; load the model with training=True to change them":
-        "arena: 这些权重是只读的；要修改它们，请用 training=True 加载模型",
+    "{owner}: these weights are read-only; load the model with training=True to change them":
+        "{owner}: 这些权重是只读的；要修改它们，请用 training=True 加载模型",
     "load_parameters: this model has no parameter '{name}'; parameters() lists what it has":
         "load_parameters: 这个模型没有参数 '{name}'；parameters() 列出它有的参数",
     "load_parameters: '{name}' is missing; give an array for every name of parameters()":
