@@ -274,7 +274,7 @@ OTHER: dict[str, str] = {
     "a SamplingConfig": "SamplingConfig 对象",
     "a Snapshot": "Snapshot 对象",
     "a RunConfig": "RunConfig 对象",
-    "a run_id": "run_id",
+    "a run_id": "run_id 字符串",
     "a TrainConfig": "TrainConfig 对象",
     "a list of scores": "score_documents() 给出的结果的列表",
     "a list of answers": "answer() 给出的结果的列表",
