@@ -120,11 +120,7 @@ class TrainingRun:
         expect("TrainingRun.resume", llm, LLM, "an LLM")
         new_data = _check_bool("TrainingRun.resume", "new_data", new_data)
         cache = _cache_of("TrainingRun.resume", cache, progress)
-        state = llm.training_state
-        if not state.run:
-            raise DataError("this model does not say on which data it was trained, so training "
-                            "cannot be resumed; train it further on data of your choice instead")
-        config = _override(RunConfig.from_dict(recorded(state.run)), llm, epochs, lr)
+        state, config = llm.training_state, _override(_recorded_config(llm), llm, epochs, lr)
         config = _with_budgets(config, _phases(config, llm), max_steps, max_minutes)
         if llm.optimizer is None and state.step and (state.unfinished or not _phases(config, llm)):
             raise CgptError(f"the model was saved without the optimizer's state, so {state.phase} "
@@ -342,6 +338,14 @@ def _read_validation(config: RunConfig, cache: Path | None,
     return Source(config.validation, "pretrain", unique=not config.keep_duplicates, cache=cache,
                   progress=progress, skip_invalid=config.skip_invalid, as_text=config.plain_text,
                   suffixes=config.suffixes)
+
+
+def _recorded_config(llm: LLM) -> RunConfig:
+    """The settings of the run that the model comes from. Raises DataError where it has none."""
+    if not llm.training_state.run:
+        raise DataError("this model does not say on which data it was trained, so training "
+                        "cannot be resumed; train it further on data of your choice instead")
+    return RunConfig.from_dict(recorded(llm.training_state.run))
 
 
 def _cache_of(owner: str, cache: object, progress: object) -> Path | None:
