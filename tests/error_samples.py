@@ -11,6 +11,7 @@ import ast
 import errno
 import os
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -114,6 +115,7 @@ class Samples:
 
     def __init__(self, sources: dict[str, str]) -> None:
         self.sources = [Source(text, name) for name, text in sources.items()]
+        self._known: dict[tuple[int, int], list[str]] = {}
         self.calls: dict[str, list[tuple[Source, ast.Call]]] = {}
         self.functions: dict[str, tuple[Source, Function]] = {}
         self.constants: dict[str, tuple[Source, ast.AST]] = {}      # FORMS, SUFFIXES, ...
@@ -156,6 +158,12 @@ class Samples:
 
     def texts(self, source: Source, node: ast.AST, depth: int = 0) -> list[str]:
         """What an expression can be, as text."""
+        key = id(node), depth
+        if key not in self._known:
+            self._known[key] = self._texts(source, node, depth)
+        return self._known[key]
+
+    def _texts(self, source: Source, node: ast.AST, depth: int) -> list[str]:
         code = ast.unparse(node)
         known = SAMPLES.get(f"{source.name}: {code}", SAMPLES.get(code))
         if known is not None:
@@ -224,8 +232,15 @@ def _name(function: ast.AST) -> str:
     return getattr(function, "id", getattr(function, "attr", ""))
 
 
-def _assigned(scope: ast.AST, name: str) -> Iterator[ast.AST]:
+def _assigned(scope: ast.AST, name: str) -> list[ast.AST]:
     """The values that a scope assigns to a name."""
+    return _assignments(scope).get(name, [])
+
+
+@cache
+def _assignments(scope: ast.AST) -> dict[str, list[ast.AST]]:
+    """The values that a scope assigns, by name."""
+    found: dict[str, list[ast.AST]] = {}
     for node in ast.walk(scope):
         if isinstance(node, ast.Assign):
             for target in node.targets:
@@ -234,7 +249,9 @@ def _assigned(scope: ast.AST, name: str) -> Iterator[ast.AST]:
                         target.elts, node.value.elts, strict=True)
                 else:
                     pairs = [(target, node.value)]
-                yield from (value for one, value in pairs if getattr(one, "id", "") == name)
+                for one, value in pairs:
+                    found.setdefault(getattr(one, "id", ""), []).append(value)
+    return found
 
 
 def of_the_package() -> dict[str, list[str]]:
