@@ -578,8 +578,10 @@ def test_damaged_model_exits_with_3(run: Run, place: Path) -> None:
 
 
 def test_bench_prints_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cgpt.cli.bench import measure, shapes
+    from cgpt.cli.bench import machine, measure, shapes
 
+    monkeypatch.setattr(machine, "PEAK_SECONDS", 0.001)
+    monkeypatch.setattr(machine, "READ", 1 << 20)
     monkeypatch.setitem(shapes.SHAPES, "S", shapes.Shape(1, 1, 16, 32, 300, 16, 2))
     monkeypatch.setattr(measure, "LEAST_SECONDS", 0.001)
     code, out, _ = run("bench", "--json", "--repeats", "2")
