@@ -138,11 +138,13 @@ def test_what_does_not_fit_is_said_on_stderr(run: Run, place: Path) -> None:
     capacity = load_model_auto(MODEL).config.block_size
     text = "长江，" * capacity
     code, out, err = run("generate", MODEL, text, *SHORT, "--json")
-    n = json.loads(out)["texts"][0]["dropped"]["tokens"]
-    assert code == 0 and n > 0 and err == f"文本超出上下文: 开头的 {n} 个词未参与生成\n"
+    n, _, later = json.loads(out)["texts"][0]["dropped"].values()
+    said = (f"文本超出上下文: 开头的 {n} 个词未参与生成\n"
+            f"回答超出上下文: 最早的 {later} 个词在生成中不再参与\n")
+    assert code == 0 and n > 0 and later > 0 and err == said
     for more in (("--num", "2"), ("--beam", "2")):
         code, _, err = run("generate", MODEL, text, *SHORT, *more)
-        assert code == 0 and err == f"文本超出上下文: 开头的 {n} 个词未参与生成\n"
+        assert code == 0 and err == said
     code, out, err = run("chat", MODEL, "-p", text, *SHORT, "--json")
     n = json.loads(out)["dropped"]["tokens"]
     assert code == 0 and n > 0 and err == f"文本超出上下文: 开头的 {n} 个词未参与生成\n"

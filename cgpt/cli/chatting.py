@@ -81,16 +81,20 @@ def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     elif not stop.said:
         terminal.write(t("no_answer"))
     terminal.say()
-    if pieces.result.dropped.tokens > before.tokens:
-        tell_dropped(pieces.result.dropped)
+    tell_dropped(pieces.result.dropped, before.tokens)
     terminal.say()
 
 
-def tell_dropped(dropped: Dropped) -> None:
-    """Say on stderr what of a text or a dialogue did not fit the context, if anything."""
-    if dropped.tokens:
+def tell_dropped(dropped: Dropped, before: int = 0) -> None:
+    """Say on stderr what of a text, a dialogue or its answer did not fit the context, if anything.
+
+    before  tokens of the dialogue that were left out, and reported, earlier
+    """
+    if dropped.tokens > before:
         key = "dropped_turns" if dropped.turns else "dropped_text"
         tell(t(key, turns=dropped.turns, n=dropped.tokens))
+    if dropped.later:
+        tell(t("dropped_later", n=dropped.later))
 
 
 def show_help(terminal: Terminal) -> None:

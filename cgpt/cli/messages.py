@@ -127,6 +127,9 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "answer_stopped": ("[已停止]", "[stopped]"),
     "dropped_turns": ("上下文已满: 最早的 {turns} 轮对话 (共省去 {n} 个词) 不再参与回答",
                       "The context is full: the oldest {turns} turns are left out ({n} tokens)"),
+    "dropped_later": ("回答超出上下文: 最早的 {n} 个词在生成中不再参与",
+                      "The answer outgrew the context: the oldest {n} tokens were left out "
+                      "meanwhile"),
     "dropped_text": ("文本超出上下文: 开头的 {n} 个词未参与生成",
                      "The text is longer than the context: its first {n} tokens are left out"),
     "no_answer": ("[没有回答]", "[no answer]"),

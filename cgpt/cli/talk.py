@@ -165,7 +165,7 @@ def generate(model: str, text: str | None, num: int, weights: str | None, as_jso
                  for one in found]
         print_json({"model": model, "prompt": text, "sampling": sampling.to_dict(),
                     "texts": texts})
-    tell_dropped(found[0].dropped)
+    tell_dropped(max((one.dropped for one in found), key=lambda one: one.later))
     return 0
 
 
