@@ -27,7 +27,7 @@ class TooLong:
     longest    tokens of the context
     documents  texts that are longer;  dialogues  that are longer;  of  texts and dialogues in all
     parts      what they were cut into
-    unlearnt   tokens that would carry loss in a longer context and carry none in this one
+    without_loss  tokens that would carry loss in a longer context and carry none in this one
     """
 
     rule: str
@@ -36,7 +36,7 @@ class TooLong:
     dialogues: int = 0
     of: int = 0
     parts: int = 0
-    unlearnt: int = 0
+    without_loss: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.documents or self.dialogues)
@@ -45,7 +45,7 @@ class TooLong:
 def both(one: TooLong, other: TooLong) -> TooLong:
     """What two parts of the same data come to together."""
     return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in (
-        "documents", "dialogues", "of", "parts", "unlearnt")})
+        "documents", "dialogues", "of", "parts", "without_loss")})
 
 
 class Part(NamedTuple):
@@ -76,7 +76,7 @@ def parts_of(tokens: np.ndarray, question: int, longest: int, cue: int,
     ends = [*starts[1:], len(tokens)]
     room = longest + 1 - question
     found: list[Part] = []
-    unlearnt = at = 0
+    without_loss = at = 0
     while at < len(answers):
         start = starts[at]
         last = at
@@ -95,13 +95,13 @@ def parts_of(tokens: np.ndarray, question: int, longest: int, cue: int,
             found += _rest(first, end, question, longest, cue)
         elif all_tokens and room > 0:
             found.append(_part(start, room, question))
-            unlearnt += end - start - room
+            without_loss += end - start - room
         else:
-            unlearnt += end - (start if all_tokens else answer)
+            without_loss += end - (start if all_tokens else answer)
         at += 1
     if all_tokens and not found:
-        unlearnt += question - 1        # the system message is in no part
-    return found, unlearnt
+        without_loss += question - 1        # the system message is in no part
+    return found, without_loss
 
 
 def _part(start: int, size: int, question: int) -> Part:

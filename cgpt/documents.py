@@ -170,11 +170,11 @@ class Samples(Sequence[Sample]):
             found = replace(found, documents=int(np.count_nonzero(long)) - dialogues,
                             dialogues=dialogues)
             if too_long == "drop":
-                found = replace(found, unlearnt=self._loss_of(documents.numbers[long]))
+                found = replace(found, without_loss=self._loss_of(documents.numbers[long]))
                 documents = documents.only(~long)
-        unlearnt = self._cut(documents, too_long)
+        without_loss = self._cut(documents, too_long)
         lasting = self._store.sizes[self._numbers].astype(np.int64) - 1 > longest
-        self.too_long = replace(found, unlearnt=found.unlearnt + unlearnt,
+        self.too_long = replace(found, without_loss=found.without_loss + without_loss,
                                 parts=int(np.count_nonzero(lasting)))
         # Dialogues stay: they are cut where a turn ends.
         self._of_long = ~self._store.dialogues[self._numbers] & lasting
@@ -187,7 +187,7 @@ class Samples(Sequence[Sample]):
         counts = -(-sizes // longest)
         turned = (sizes > longest) & store.dialogues[documents.numbers] if too_long == "cut" \
             else np.zeros(len(sizes), bool)
-        parts, unlearnt = self._parts(documents.numbers[turned])
+        parts, without_loss = self._parts(documents.numbers[turned])
         counts[turned] = [*map(len, parts)]
         rows = np.repeat(np.arange(len(counts)), counts)
         self._numbers = documents.numbers[rows]
@@ -207,7 +207,7 @@ class Samples(Sequence[Sample]):
                                    + values[:, 3] * len(template_of(store.tokenizer).cue))
         elif too_long == WINDOWS and not self._all:
             self._leave_out(np.flatnonzero(store.dialogues[self._numbers] & (counts[rows] > 1)))
-        return unlearnt
+        return without_loss
 
     def _parts(self, numbers: np.ndarray) -> tuple[list[list[Part]], int]:
         """(parts of each dialogue, tokens of all of them that carry no loss for it)."""
@@ -216,10 +216,10 @@ class Samples(Sequence[Sample]):
         mark = ~np.array(template.question, np.int64)
         for number in numbers.tolist():
             tokens = self._store.tokens(number)
-            parts, unlearnt = parts_of(tokens, _place(tokens, mark), self._longest,
+            parts, without_loss = parts_of(tokens, _place(tokens, mark), self._longest,
                                        len(template.cue), self._all)
             found.append(parts)
-            total += unlearnt
+            total += without_loss
         return found, total
 
     def _leave_out(self, candidates: np.ndarray) -> None:

@@ -97,7 +97,7 @@ def test_any_dialogues(longest: int, all_tokens: bool) -> None:
     whole = counted(Samples(documents, 10 ** 6, "cut", all_tokens))
     for rule in "cut", "drop":
         found = Samples(documents, longest, rule, all_tokens)
-        assert counted(found) + found.too_long.unlearnt == whole
+        assert counted(found) + found.too_long.without_loss == whole
         assert found.lengths.tolist() == [*map(len, found)]
         assert (found.lengths <= longest).all()
         assert all((one.targets >= 0).any() for one in found)
@@ -166,7 +166,7 @@ def test_the_result_says_what_was_too_long() -> None:
         found = result.too_long
         assert isinstance(found, TooLong) and found and found.rule == rule
         assert (found.documents, found.dialogues, found.of) == (0, 3, 15)
-        assert found.parts == 3 * parts and bool(found.unlearnt) == (rule == "drop")
+        assert found.parts == 3 * parts and bool(found.without_loss) == (rule == "drop")
     with pytest.raises(DataError, match="longer than the context"):
         Trainer(small_llm(), TrainConfig(too_long="error"), "finetune").fit(LONG)
 
@@ -348,7 +348,7 @@ def test_train_reports_before_training(here: Path, capsys: pytest.CaptureFixture
     assert found["pretrain"]["too_long"]["parts"] == 2
     assert found["finetune"]["too_long"] == {
         "rule": "cut", "longest": 32, "documents": 0, "dialogues": 2, "of": 8, "parts": 7,
-        "unlearnt": 2}
+        "without_loss": 2}
 
 
 def test_train_drops_or_refuses(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -370,7 +370,7 @@ def test_data_reports(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(capsys.readouterr().out)
     assert report["too_long"] == 2 and [one["too_long"] for one in report["files"]] == [1, 1]
     assert report["lengths"] == {"rule": "cut", "longest": 32, "documents": 1, "dialogues": 1,
-                                 "of": 14, "parts": 8, "unlearnt": 0}
+                                 "of": 14, "parts": 8, "without_loss": 0}
     assert main([*command, "--block-size", "32"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "too long" in shown and "1 documents and 1 dialogues of 14 are longer" in shown

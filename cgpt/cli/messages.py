@@ -167,16 +167,16 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "local_unused": ("data/ 中没有可以读取的文件，改用自带的数据",
                      "no file of data/ can be read: training on the data that comes with cgpt"),
     "too_long_cut": ("{phase}: {documents} 篇文本和 {dialogues} 段对话 (共 {of}) 长于上下文 "
-                     "{longest} 词，切成 {parts} 段，{unlearnt} 词因此不参与训练 "
+                     "{longest} 词，切成 {parts} 段，{without_loss} 词因此不参与训练 "
                      "(--too-long cut|drop|error)",
                      "{phase}: {documents} documents and {dialogues} dialogues of {of} are longer "
-                     "than the context of {longest} tokens: cut into {parts} parts, {unlearnt} "
+                     "than the context of {longest} tokens: cut into {parts} parts, {without_loss} "
                      "tokens carry no loss for it (--too-long cut|drop|error)"),
     "too_long_drop": ("{phase}: {documents} 篇文本和 {dialogues} 段对话 (共 {of}) 长于上下文 "
-                      "{longest} 词，已略去，{unlearnt} 词因此不参与训练 "
+                      "{longest} 词，已略去，{without_loss} 词因此不参与训练 "
                       "(--too-long cut|drop|error)",
                       "{phase}: {documents} documents and {dialogues} dialogues of {of} are "
-                      "longer than the context of {longest} tokens and left out: {unlearnt} "
+                      "longer than the context of {longest} tokens and left out: {without_loss} "
                       "tokens carry no loss for it (--too-long cut|drop|error)"),
     "data_long": ("过长", "too long"),
     "data_invalid": ("不能用", "invalid"),

@@ -223,7 +223,7 @@ def too_long_line(phase: str, found: TooLong) -> str:
     if not found:
         return ""
     values = {name: f"{getattr(found, name):,}" for name in (
-        "documents", "dialogues", "of", "longest", "parts", "unlearnt")}
+        "documents", "dialogues", "of", "longest", "parts", "without_loss")}
     return t("too_long_drop" if found.rule == "drop" else "too_long_cut",
              phase=t(f"phase_{phase}"), **values)
 
