@@ -69,8 +69,10 @@ def expect(owner: str, value: object, kind: type | tuple[type, ...], name: str) 
 
 
 def is_list_like(value: object) -> TypeGuard[Iterable[Any]]:
-    """Whether a value can be read as a list of values: no text, no bytes and no dictionary."""
-    return isinstance(value, Iterable) and not isinstance(value, (str, bytes, bytearray, Mapping))
+    """Whether a value can be read as a list of values: no text, no bytes, no dictionary and no
+    array of no dimension, which says that it can and then cannot."""
+    return (isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
+            and not isinstance(value, (str, bytes, bytearray, Mapping)))
 
 
 def list_of(owner: str, values: object, kind: type[Item], name: str) -> list[Item]:

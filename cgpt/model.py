@@ -363,7 +363,7 @@ class GPT(Inference):
                   shape, float32; behind forward() it is left out
         finished  is called with a block's name when its parameters' gradients are complete
         Raises ConfigError where no such pass came before, or the weights are read-only; DataError
-        for dlogits of another shape or type.
+        for dlogits of another shape or type, or that are not finite: the gradients are as before.
         """
         expect_function("GPT.backward", "finished", finished, optional=True)
         self.arena.require_writable("backward")
@@ -485,7 +485,7 @@ def _dlogits(values: ArrayLike, shape: tuple[int, ...]) -> Floats:
     if array.dtype.kind != "f":
         raise DataError(f"dlogits: found {array.dtype}, expected float32")
     expect_shape("dlogits", array, shape, "logits")
-    return np.ascontiguousarray(array, np.float32).reshape(-1, shape[-1])
+    return float32("dlogits", array).reshape(-1, shape[-1])
 
 
 def _restored(kind: type[GPT], config: GPTConfig, data: Floats, state: dict[str, Any]) -> GPT:

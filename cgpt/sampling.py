@@ -302,14 +302,16 @@ def _process(processor: LogitsProcessor, seen: Ints, scores: Floats) -> None:
     if found is None or found is scores:
         return
     try:
-        values = np.asarray(found, np.float32)
-    except (TypeError, ValueError):
-        values = np.empty(0, np.float32)
-    if values.shape != scores.shape:
+        values = np.asarray(found)
+    except ValueError:              # rows of unlike length
+        values = np.empty(0, object)
+    if values.shape != scores.shape or values.dtype.kind not in "biuf":
+        kind = f"{values.dtype} ndarray" if isinstance(found, np.ndarray) else type(found).__name__
         raise ConfigError(f"logits_processors: {getattr(processor, '__name__', 'one')} returned "
-                          f"{type(found).__name__} of shape {np.shape(values)}, expected "
+                          f"{kind} of shape {values.shape}, expected "
                           f"{scores.shape} numbers, or None where it changes them in place")
-    np.copyto(scores, values)
+    with np.errstate(over="ignore"):        # infinity is refused where it is picked from
+        np.copyto(scores, values, casting="unsafe")
 
 
 def picks_of(samplers: Sequence[Sampler]) -> Picks:

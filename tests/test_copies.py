@@ -298,7 +298,8 @@ def test_a_file_object_gets_the_bytes_of_the_file(tmp_path: Path, save: Any, rea
     if save is save_model_binary:
         assert llm.to_bytes() == data
         assert len(llm.to_bytes(optimizer=False, weights="int8")) < len(data) / 8
-    for source in (data, bytearray(data), memoryview(data), io.BytesIO(data),
+    backwards = memoryview(data[::-1])[::-1]        # not contiguous
+    for source in (data, bytearray(data), memoryview(data), backwards, io.BytesIO(data),
                    io.BufferedReader(io.BytesIO(data)), tmp_path / "m", str(tmp_path / "m")):
         for how in (read, load, load_model_auto):
             if isinstance(source, io.IOBase):

@@ -266,6 +266,8 @@ def test_logits_of_packed_documents() -> None:
     (np.zeros(70 * 50, np.float32), "dlogits: found shape"),
     (np.zeros((70, 50), int), "dlogits: found int64, expected float32"),
     (np.zeros((70, 50), complex), "dlogits: found complex128, expected real numbers"),
+    (np.full((70, 50), np.nan, np.float32), "dlogits: found nan, expected finite numbers"),
+    (np.full((70, 50), 1e300), "dlogits: found 1e\\+300, expected finite numbers"),
     ("x", "dlogits: found <U1")])
 def test_wrong_dlogits_are_refused_and_may_be_given_again(wrong: Any, sentence: str) -> None:
     gpt, batch = model(), packed()

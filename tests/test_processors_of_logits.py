@@ -102,9 +102,13 @@ def test_tokens_alone_have_them_too(gpt):
 
 
 @pytest.mark.parametrize(("processor", "reason"), [
-    (lambda ids, logits: logits[:3], r"<lambda> returned ndarray of shape \(3,\), expected \(30"),
+    (lambda ids, logits: logits[:3], r"<lambda> returned float32 ndarray of shape \(3,\), ex"),
     (lambda ids, logits: "x", "returned str"), (lambda ids, logits: 5, r"of shape \(\)"),
     (lambda ids, logits: np.full_like(logits, -np.inf), "leave no token"),
+    (lambda ids, logits: logits.astype(complex), r"returned complex128 ndarray of shape \(30"),
+    (lambda ids, logits: np.full(len(logits), None), r"returned object ndarray of shape \(30"),
+    (lambda ids, logits: [[1], [1, 2]], r"returned list of shape \(0,\)"),
+    (lambda ids, logits: np.full(len(logits), 1e300), "leave no token"),
     (lambda ids, logits: np.full_like(logits, np.nan), "leave no token")])
 @pytest.mark.parametrize("more", [{}, {"beam": 2}])
 def test_what_a_processor_may_not_do_is_told(llm, processor, reason, more):

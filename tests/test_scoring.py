@@ -289,6 +289,13 @@ def test_rows_are_taken_as_files_have_them() -> None:
     assert llm.loss([{"text": TEXTS[0]}]) == llm.loss([TEXTS[0]])  # type: ignore[list-item]
 
 
+def test_an_array_of_no_dimension_is_no_list() -> None:
+    llm = small_llm()
+    for call in (llm.score, llm.embed, llm.generate, llm.loss):
+        with pytest.raises(DataError, match=r"found array\('山水'"):
+            call(np.array("山水"))
+
+
 @pytest.mark.parametrize(("documents", "message"), [
     ("山水", "found one string"), (None, "found None"), (3, "found 3"), ({"text": "a"}, "found {"),
     (["山", 3], r"documents\[1\]: found 3"), (["山", None], r"documents\[1\]: found None"),

@@ -67,7 +67,8 @@ def located(source: PathLike | Data | Readable | InMemory) -> Location:
     if isinstance(source, (str, os.PathLike, InMemory)):
         return source
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return InMemory(memoryview(source).cast("B"))
+        view = memoryview(source)
+        return InMemory(view.cast("B") if view.c_contiguous else memoryview(view.tobytes()))
     if not callable(getattr(source, "read", None)):
         raise ConfigError("load: expected a path, bytes or a binary file object, found "
                           f"{shown(source)}")
