@@ -119,6 +119,8 @@ def turn_fault(messages: Sequence[Message | _Turn], last: str = "assistant",
                             "order")
         expected = "assistant" if expected == "user" else "user"
     if not messages:
+        if last == "user":
+            return Unusable("no messages, expected at least one from the user", "empty")
         return Unusable("no messages, expected at least one from the user and one from the "
                         "assistant", "empty")
     if messages[-1].role != last:

@@ -66,7 +66,7 @@ class RustTokenizer(Tokenizer):
 
     def encode_bytes(self, text: str) -> bytes:
         """The ids as the bytes of native int32."""
-        return array("i", self.encode(text)).tobytes()
+        return array("i", self.encode(self._text(text, "encode_bytes"))).tobytes()
 
     def encode_many(self, texts: Iterable[str]) -> tuple[Ints, NDArray[np.int64]]:
         found = [self._encode(text) for text in listed(texts)]

@@ -112,17 +112,17 @@ class Tokenizer:
         return memoryview(self._encoder.encode(text)).cast("i").tolist()
 
     @staticmethod
-    def _text(text: object) -> str:
+    def _text(text: object, call: str = "encode") -> str:
         """A text as plain str. Raises DataError for anything else."""
         if type(text) is not str:
             text = plain(text)
             if not isinstance(text, str):
-                raise DataError(f"Tokenizer.encode: expected a str, found {type(text).__name__}")
+                raise DataError(f"Tokenizer.{call}: expected a str, found {type(text).__name__}")
         return text
 
     def encode_bytes(self, text: str) -> bytes:
         """The same ids as the bytes of native int32, for `numpy.frombuffer`."""
-        return self._encoder.encode(self._text(text))
+        return self._encoder.encode(self._text(text, "encode_bytes"))
 
     def encode_many(self, texts: Iterable[str]) -> tuple[Ints, NDArray[np.int64]]:
         """(ids of all texts end to end int32, how many each text has int64).
@@ -193,7 +193,7 @@ class Tokenizer:
         A vocabulary of bytes ("bpe") names its tokens by characters that stand for bytes, which of
         ASCII without blanks are themselves. Raises DataError for what is no str.
         """
-        return self._ids.get(self._text(token))
+        return self._ids.get(self._text(token, "token_to_id"))
 
     def id_to_token(self, id: int) -> str:
         """The name of a token: "<eos>", "<0x41>", a word. Raises DataError outside the vocabulary.

@@ -193,7 +193,7 @@ def test_messages_of_any_usual_form(llm):
 
 @pytest.mark.parametrize(("messages", "reason"), [
     ("你好", "expected a list of messages"), ({"role": "user"}, "expected a list of messages"),
-    ([], "no messages"), ([3], r"messages\[0\]: found 3"),
+    ([], "no messages, expected at least one from the user$"), ([3], r"messages\[0\]: found 3"),
     (["你好"], r"messages\[0\]: found '你好'"),
     ([{"role": "user"}], "message 1 has the keys 'role'"),
     ([user("a"), assistant("b")], "the last message is from the assistant, expected the user"),

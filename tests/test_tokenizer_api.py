@@ -147,7 +147,7 @@ def test_texts_come_as_any_str(make: Any) -> None:
 def test_what_is_no_text_is_told(wrong: Any) -> None:
     for tokenizer in (small_tokenizer(), rust()):
         for call in (tokenizer.encode, tokenizer.encode_bytes, tokenizer.token_to_id):
-            with pytest.raises(DataError, match="expected a str"):
+            with pytest.raises(DataError, match=rf"Tokenizer\.{call.__name__}: expected a str"):
                 call(wrong)
         with pytest.raises(DataError, match=r"encode_many.*texts\[1\]"):
             tokenizer.encode_many(["a", wrong])

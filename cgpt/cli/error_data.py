@@ -4,8 +4,8 @@ from __future__ import annotations
 
 DATA_SENTENCES: dict[str, str] = {
     # tokens and text
-    "Tokenizer.encode: expected a str, found {type}":
-        "Tokenizer.encode: 应为 str，而不是 {type}",
+    "Tokenizer.{call}: expected a str, found {type}":
+        "Tokenizer.{call}: 应为 str，而不是 {type}",
     "token ids are whole numbers, found {value}": "词的 id 应为整数，而不是 {value}",
     "token id {value} is outside the vocabulary, expected 0 to {most}":
         "词的 id {value} 不在词汇表内，应在 0 到 {most} 之间",

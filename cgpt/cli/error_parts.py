@@ -315,6 +315,8 @@ OTHER: dict[str, str] = {
     "message {n} is from the {role}, expected the {due}; turns go [system] user assistant user "
     "assistant":
         "第 {n} 条消息来自 {role}，应来自 {due}；次序为 [system] user assistant user assistant",
+    "no messages, expected at least one from the user":
+        "没有消息，应至少有 user 的一条",
     "no messages, expected at least one from the user and one from the assistant":
         "没有消息，应至少有 user 和 assistant 各一条",
     "the last message is from the {role}, expected the {due}":
