@@ -49,7 +49,7 @@ class TokenOptions(LimitOptions, total=False):
                        and returns None, or returns another. The tokens are then picked one by one
     """
 
-    logits_processors: Sequence[LogitsProcessor]
+    logits_processors: Sequence[LogitsProcessor] | None
 
 
 class FurtherOptions(TokenOptions, total=False):
@@ -65,7 +65,7 @@ class FurtherOptions(TokenOptions, total=False):
     frequency_penalty: float
     no_repeat_ngram: int
     logit_bias: Mapping[int, float] | Sequence[tuple[int, float]]
-    stop: str | Sequence[str]
+    stop: str | Sequence[str] | None
     length_penalty: float
     speculate: int
     logprobs: bool
@@ -147,7 +147,8 @@ def read_options(owner: str, options: Mapping[str, Any], base: SamplingConfig) -
 
 def read_processors(owner: str, options: Mapping[str, Any]) -> tuple[LogitsProcessor, ...]:
     """The logits_processors among the options. Raises ConfigError where they are no functions."""
-    found = options.get("logits_processors", ())
+    found = options.get("logits_processors")
+    found = () if found is None else found
     if not isinstance(found, (list, tuple)) or not all(map(callable, found)):
         raise ConfigError(f"{owner}: logits_processors must be a list of functions, found "
                           f"{shown(found)}")

@@ -124,8 +124,8 @@ def _bias_pairs(owner: str, value: Any) -> tuple[tuple[int, float], ...]:
 
 
 def _stop_texts(owner: str, value: Any) -> tuple[str, ...]:
-    """Texts that are not empty. Raises ConfigError for anything else."""
-    texts = (value,) if isinstance(value, str) else value
+    """Texts that are not empty; None for none. Raises ConfigError for anything else."""
+    texts = (value,) if isinstance(value, str) else () if value is None else value
     if not isinstance(texts, (list, tuple)) or not all(
             isinstance(text, str) and text for text in texts):
         raise ConfigError(f"{owner}: stop must be a list of texts that are not empty, found "

@@ -7,6 +7,7 @@ import json
 import pickle
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -398,3 +399,11 @@ def test_questions_that_do_not_fit_are_told_by_their_answers(llm):
     assert [one.dropped > 0 for one in found] == [True, False] and found[1].exact
     assert found[0].dropped == 1 + 1 + 180 + len(QUESTION) + 1 - llm.config.block_size
     assert accuracy(found).shortened == 1
+
+
+def test_options_that_are_none_are_as_if_left_out() -> None:
+    """Clients pass on what they were given, which is often nothing."""
+    llm = small_llm()
+    options: dict[str, Any] = dict.fromkeys(("stop", "logits_processors", "seed", "cancel",
+                                             "timeout"))
+    assert llm.generate("山", max_new_tokens=4, **options) == llm.generate("山", max_new_tokens=4)
