@@ -125,7 +125,7 @@ CASES: dict[str, Case] = {
         "repetition_penalty": {"3.5"}, "max_new_tokens": {"0"},
         "seed": {"None", "0", "huge"}, "presence_penalty": ANY_FLOAT,
         "frequency_penalty": ANY_FLOAT, "no_repeat_ngram": {"0"}, "logit_bias": {"[]", "{}"},
-        "stop": {"x", "[]"}, "length_penalty": ANY_FLOAT, "speculate": {"0"}}),
+        "stop": {"x", "[]", "None"}, "length_penalty": ANY_FLOAT, "speculate": {"0"}}),
     "schedule": Case(lambda: cgpt.schedule,
                      lambda: {"step": 1, "lr": 1.0, "warmup": 1, "total": 3},
                      {"step": {"0"}, "lr": NUMBERS, "warmup": {"0"}, "total": {"0"},
