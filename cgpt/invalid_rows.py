@@ -49,6 +49,14 @@ class InvalidRows:
         if len(self.rows) < MOST_ROWS:
             self.rows.append(row)
 
+    def nothing_in(self, path: str, count: int) -> InvalidRowsError:
+        """What to raise of a file with `count` of them and no row that can be used."""
+        first = next((row for row in self.rows if row.path == path), self.rows[0])
+        message = str(first) if count == 1 else (
+            f"{path}: no row of it can be used, {count} are invalid, the first is {first}; mend "
+            "them, or leave out the file")
+        return InvalidRowsError(message, self.rows, self.counts, skipping=True)
+
     def error(self) -> InvalidRowsError:
         """What to raise where there are any."""
         first, count = self.rows[0], len(self)
@@ -69,17 +77,23 @@ class InvalidRowsError(DataError):
 
     rows    InvalidRow of each, in the order of the files (at most MOST_ROWS)
     counts  of all of them, by kind
+    skipping  they were to be left out, and nothing else is there
     """
 
     def __init__(self, message: str, rows: Sequence[InvalidRow] = (),
-                 counts: dict[str, int] | None = None) -> None:
-        super().__init__(message, hint="skip_invalid" if len(rows) > 1 else "")
+                 counts: dict[str, int] | None = None, *, skipping: bool = False) -> None:
+        super().__init__(message, hint="skip_invalid" if len(rows) > 1 and not skipping else "")
         self.rows = tuple(rows)
         self.counts = dict(counts or {})
+        self.skipping = skipping
 
 
 def merged(errors: Iterable[InvalidRowsError]) -> InvalidRowsError:
     """One error for the rows of several readings; a row that two of them met counts once."""
+    errors = list(errors)
+    for error in errors:
+        if error.skipping:      # it says what is missing, the others' rows are left out
+            return error
     found = InvalidRows()
     seen: set[tuple[str, str]] = set()
     for error in errors:

@@ -200,7 +200,7 @@ class Reading:
     def _nothing_in(self, path: str, dropped: int, invalid: int) -> DataError:
         """What to raise of a file that gave nothing."""
         if invalid:
-            return self.invalid.error()
+            return self.invalid.nothing_in(path, invalid)
         if not dropped and form_of(path)[0] in (".jsonl", ".txt"):
             return _empty(path)
         return DataError(f"{path}: no usable document in it, expected items, each {FORMS}")

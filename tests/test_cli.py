@@ -270,6 +270,14 @@ def test_where_chinese_cannot_be_shown_it_is_english(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr.splitlines()[0]) == (2, sentence)
 
 
+def test_a_flag_of_the_environment_that_is_no_truth_value(
+        run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CGPT_OVERWRITE", "maybe")
+    code, _, err = run("train")
+    assert code == 2 and err.startswith(
+        "错误: CGPT_OVERWRITE 的值不对: 'maybe' 不是 1, 0, true, false, yes, no, on, off 之一")
+
+
 def test_a_save_that_fails_after_training_goes_elsewhere(
         run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data(tmp_path)

@@ -129,9 +129,11 @@ def test_in_an_object_around_the_list(tmp_path: Path) -> None:
 def test_a_file_without_a_usable_row(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("1\n2\n3\n")
-    for skip in False, True:
-        with pytest.raises(InvalidRowsError, match=r"^3 invalid rows"):
-            read_corpus(path, skip_invalid=skip)
+    with pytest.raises(InvalidRowsError, match=r"^3 invalid rows.* skip_invalid=True$"):
+        read_corpus(path)
+    with pytest.raises(InvalidRowsError, match="no row of it can be used, 3 are invalid") as caught:
+        read_corpus(path, skip_invalid=True)
+    assert "skip_invalid" not in str(caught.value)      # no advice that was followed
 
 
 def test_the_error_can_be_copied_and_sent(tmp_path: Path) -> None:
@@ -259,3 +261,19 @@ def test_from_the_cache(here: Path, monkeypatch: pytest.MonkeyPatch,
     assert reports[0] == reports[1] and reports[0]["invalid"] == len(expected)
     assert main(train("--chat", "a.jsonl")) == 1        # whole as the entry is
     assert f"error: {len(expected)} invalid rows" in capsys.readouterr().err
+
+
+def test_no_advice_that_was_followed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows_file(here, "ok.jsonl", 5, [])
+    for bad, said in ((['{"x": 1}', "[]"], "no row of it can be used, 2 are invalid, the first"),
+                      (['{"x": 1}'], "found an object with the keys 'x'")):
+        (here / "bad.jsonl").write_text("\n".join(bad))
+        command = ["train", "--chat", "ok.jsonl", "bad.jsonl", "--preset", "tiny", "--out", "m.bin"]
+        assert main([*command, "--skip-invalid", "--lang", "en"]) == 1
+        err = capsys.readouterr().err
+        assert f"bad.jsonl{', line 1' if len(bad) == 1 else ''}: {said}" in err
+        assert "skip" not in err
+    (here / "bad.jsonl").write_text('{"x": 1}\n[]\n')
+    assert main([*command, "--lang", "zh"]) == 1
+    err = capsys.readouterr().err
+    assert "--skip-invalid" in err and "expected" not in err and "an object" not in err

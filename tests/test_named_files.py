@@ -210,6 +210,36 @@ def test_train_refuses_what_is_not_its_own(run: Run) -> None:
     assert run(*TRAIN, "--max-steps", "2", "--out", "empty.bin")[0] == 0
 
 
+def test_data_are_never_replaced_by_what_is_made_of_them(run: Run, tmp_path: Path) -> None:
+    Path("data").mkdir()
+    shutil.copy("texts.json", "data/a.json")
+    Path("link.json").symlink_to("data/a.json")
+    before = Path("data/a.json").read_bytes()
+    train = ("train", "--preset", "tiny", "--max-steps", "1", "--overwrite")
+    save_model_binary(small_llm(), "a.bin")
+    for command, option, path in (
+            ((*train, "--pretrain", "data/a.json"), "--out", "data/a.json"),
+            ((*train, "--pretrain", "data"), "--out", "link.json"),
+            ((*train, "--pretrain", "data"), "--log", str(tmp_path / "data/a.json")),
+            ((*train, "--data", "link.json"), "--save-pretrained", "data/a.json"),
+            (("tokenizer", "train", "data", "--overwrite"), "--out", "./data/a.json"),
+            (("eval", "a.bin", "data", "--overwrite"), "--answers", "data/a.json")):
+        code, out, err = run(*command, option, path)
+        assert (code, out) == (1, "") and err.rstrip().endswith(
+            f"error: {path}: {option} would replace a file of the data that is read; name "
+            "another file")
+        assert Path("data/a.json").read_bytes() == before
+
+
+def test_two_results_of_a_training_are_two_files(run: Run) -> None:
+    for more in (("--save-pretrained", "./a.bin"), ("--log", "a.bin")):
+        code, out, err = run(*TRAIN, "--max-steps", "1", "--overwrite", "--out", "a.bin", *more)
+        assert (code, out) == (1, "") and err.rstrip().endswith(
+            f"error: {more[1]}: both --out and {more[0]} name this file, expected a file for each; "
+            "name another one")
+        assert not Path("a.bin").exists()
+
+
 @pytest.mark.parametrize("command", [
     ("export", "a.bin", "OUT"), ("export", "a.bin", "OUT", "--weights", "int8"),
     ("import", "a.bin", "OUT"), ("tokenizer", "train", "texts.json", "--out", "OUT"),

@@ -108,6 +108,19 @@ class OneOf(ParamType[str]):
         self.fail(t("not_one_of", value=value, choices=", ".join(self.choices)), param, ctx)
 
 
+class Switch(click.types.BoolParamType):
+    """A flag, which an environment variable gives as a word."""
+
+    def convert(self, value: Any, param: click.Parameter | None,
+                ctx: click.Context | None) -> bool:
+        """The word as a truth value."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(t("not_one_of", value=value, choices="1, 0, true, false, yes, no, on, off"),
+                      param, ctx)
+
+
 class Option(click.Option):
     """An option that also reads CGPT_<FLAG> and takes its help from help_text.OPTIONS."""
 
@@ -117,6 +130,8 @@ class Option(click.Option):
         flag = max(self.opts, key=len)
         self.flag = flag
         self.note = note
+        if self.is_flag:
+            self.type = Switch()
         if self.envvar is None and flag != "--help":
             self.envvar = "CGPT_" + flag.lstrip("-").replace("-", "_").upper()
 

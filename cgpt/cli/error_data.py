@@ -81,11 +81,14 @@ DATA_SENTENCES: dict[str, str] = {
     "{path}: no data in this folder, expected files whose names end in {suffixes}; name another "
     "one, or the files":
         "{path}: 文件夹中没有数据，应有文件名以 {suffixes} 结尾的文件；请指定其他文件夹或文件",
-    "{n} invalid rows, the first is {what}; mend them, or leave them out by skip_invalid=True":
-        "{n} 行不能用，第一处: {what}；请修改，或用 skip_invalid=True 略去",
-    "{n} invalid rows in {files} files, the first is {what}; mend them, or leave them out by "
+    "{path}: no row of it can be used, {n} are invalid, the first is {sentence}; mend them, or "
+    "leave out the file":
+        "{path}: 没有一行能用，{n} 行有误，第一处: {sentence}；请修改，或去掉该文件",
+    "{n} invalid rows, the first is {sentence}; mend them, or leave them out by skip_invalid=True":
+        "{n} 行不能用，第一处: {sentence}；请修改，或用 skip_invalid=True 略去",
+    "{n} invalid rows in {files} files, the first is {sentence}; mend them, or leave them out by "
     "skip_invalid=True":
-        "{files} 个文件中有 {n} 行不能用，第一处: {what}；请修改，或用 skip_invalid=True 略去",
+        "{files} 个文件中有 {n} 行不能用，第一处: {sentence}；请修改，或用 skip_invalid=True 略去",
     "{path}: reading it needs the package {name}; install the extra: pip install 'cgpt[data]'":
         "{path}: 读取它需要软件包 {name}；请运行 pip install 'cgpt[data]'",
     "{path}: what was packed as {name} is damaged or cut short; copy or make the file again":

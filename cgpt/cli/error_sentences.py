@@ -54,6 +54,10 @@ SENTENCES: dict[str, str] = {
     "{folder}: several trainings can go on from there ({list}); name the file of one of them":
         "{folder}: 其中有多个训练可以继续（{list}）；请指定其中一个的文件",
     # the command line
+    "{path}: both {option} and {second} name this file, expected a file for each; name another one":
+        "{path}: {option} 与 {second} 都是这个文件；请换一个文件名",
+    "{path}: {option} would replace a file of the data that is read; name another file":
+        "{path}: {option} 会替换正在读取的数据文件；请换一个文件名",
     "{path}: the file exists, expected a new one; name another file, or replace it by --overwrite":
         "{path}: 文件已存在；请换一个文件名，或用 --overwrite 替换它",
     "{path}: the log cannot be written ({reason}); free some space or name another file":

@@ -18,7 +18,9 @@ from cgpt.cli.messages import language, t
 from cgpt.errors import CgptError, CgptWarning
 
 # Fields that hold a text of the library and not a value; they are translated in their turn.
-NESTED = frozenset(("found", "expected", "advice", "reason", "what", "guess", "phase"))
+NESTED = frozenset(("found", "expected", "advice", "reason", "what", "guess", "phase",
+                    "sentence"))
+WHOLE = "sentence"  # a nested text that is a sentence by itself, no part of one
 NUMBER = "n"    # a field of digits only
 
 _CHINESE = re.compile("[\u4e00-\u9fff]")
@@ -78,8 +80,9 @@ def _in_chinese(text: str, table: Mapping[str, str]) -> str:
     for template in _longest_first(tuple(table)):
         found = match(template, text)
         if found is not None:
-            return _filled(table[template], {name: _part(value) if name in NESTED else value
-                                             for name, value in found.items()})
+            return _filled(table[template], {
+                name: translated(value) if name == WHOLE else
+                _part(value) if name in NESTED else value for name, value in found.items()})
     return ""
 
 

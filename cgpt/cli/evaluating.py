@@ -17,7 +17,7 @@ from cgpt.cli.data_command import read_files
 from cgpt.cli.layout import aligned, columns, wrap
 from cgpt.cli.messages import t
 from cgpt.cli.streams import echo, print_json
-from cgpt.cli.targets import Target
+from cgpt.cli.targets import Target, check_apart
 from cgpt.cli.terminal import plain_number, tell
 from cgpt.config import FORMS
 from cgpt.errors import DataError
@@ -76,6 +76,7 @@ def eval(model: str, paths: tuple[str, ...], compare: tuple[str, ...], stride: i
     corpora = [(path, read_files([path], skip_invalid, as_text)) for path in paths]
     asked = Asked(**values)
     if asked.answers is not None:
+        check_apart({"--answers": asked.answers}, paths)
         Target(asked.answers, overwrite=overwrite)
         answers_file(asked.answers, append=False).close()   # said before the work if not so
     found = [measure(name, load(name, weights), corpora, asked, stride) for name in models]

@@ -260,7 +260,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "accuracy": ("回答对话里的问题，统计完全一致与包含答案的比例",
                  "answer the questions of dialogues: how many are exact, how many contain it"),
     "max_questions": ("最多回答几个问题，0 不限", "most questions that are answered, 0 for all"),
-    "answers": ("把每个回答追加到 FILE", "append every answer to FILE (implies --accuracy)"),
+    "answers": ("把每个回答写入 FILE", "write every answer to FILE (implies --accuracy)"),
     "output": ("图的文件: .png、.svg 或 .pdf", "picture: .png, .svg or .pdf"),
     "font": ("图用的字体文件 (默认自动找有中文的字体)",
              "font file of the picture (default: one with Chinese letters is looked for)"),

@@ -18,7 +18,8 @@ FIRST = 20      # rows that are shown where nobody asked for all of them
 def say_invalid(error: InvalidRowsError) -> None:
     """On stderr: how many rows of which kinds, and the first of them; of one, what to do."""
     if len(error.rows) == 1:
-        tell(t("hint_skip_invalid"))
+        if not error.skipping:
+            tell(t("hint_skip_invalid"))
         return
     for line in listing(error.rows, error.counts):
         tell(line)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from cgpt.cli.messages import t
 from cgpt.cli.terminal import Terminal
+from cgpt.data_files import walk
 from cgpt.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -40,6 +41,35 @@ class Target:
         """Whether no other program has put something else there meanwhile."""
         now = stamp(self.path)
         return now is None or now == self._before or own(self.path)
+
+
+def check_apart(targets: Mapping[str, str | None], read: Iterable[str] = ()) -> None:
+    """Refuse what would put a file in place of another one of the same command.
+
+    targets  option -> the file that it writes;  read  files and folders of data that it reads
+    Raises CheckpointError (code "write"), with --overwrite as well: the file that would be lost is
+    needed by the command itself.
+    """
+    named: dict[str, str] = {}
+    data = list(read)
+    for option, path in targets.items():
+        if not path:
+            continue
+        other = named.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise CheckpointError(f"{path}: both {other} and {option} name this file, expected a "
+                                  "file for each; name another one", code="write")
+        if stamp(path) is not None and any(_is_of(path, one) for one in data):
+            raise CheckpointError(f"{path}: {option} would replace a file of the data that is read;"
+                                  " name another file", code="write")
+
+
+def _is_of(path: str, data: str) -> bool:
+    """Whether a file is the data or a file of the folder of data."""
+    if not os.path.isdir(data):
+        return os.path.exists(data) and os.path.samefile(path, data)
+    files = (file for file, skipped in walk(data) if not skipped)
+    return any(os.path.exists(file) and os.path.samefile(path, file) for file in files)
 
 
 def stamp(path: str) -> Stamp | None:

@@ -16,7 +16,7 @@ from cgpt.cli.layout import columns
 from cgpt.cli.messages import t
 from cgpt.cli.models import one_line
 from cgpt.cli.streams import echo, print_json, read_stdin
-from cgpt.cli.targets import Target
+from cgpt.cli.targets import Target, check_apart
 from cgpt.cli.terminal import tell
 from cgpt.config import KINDS
 
@@ -47,6 +47,7 @@ def train(paths: tuple[str, ...], kind: str, vocab_size: int, out: str, skip_inv
     from cgpt.checkpoint import save_tokenizer
     from cgpt.tokenizer import Tokenizer
 
+    check_apart({"--out": out}, paths)
     Target(out, overwrite=overwrite)
     tell(t("reading"))
     texts = read_files(paths, skip_invalid, as_text).texts()

@@ -24,7 +24,7 @@ from cgpt.cli.samples import Samples, first_question
 from cgpt.cli.saving import CHECKPOINTS, FINAL, Keeper, free_name, save_model
 from cgpt.cli.step_log import StepLog, is_log
 from cgpt.cli.streams import echo, print_json
-from cgpt.cli.targets import Own, Target, state_of
+from cgpt.cli.targets import Own, Target, check_apart, state_of
 from cgpt.cli.terminal import StopRequest, Terminal, as_argument
 from cgpt.errors import CgptError, CheckpointError, DataError
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cgpt.train import FitResult, Progress
 
 PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
+WRITTEN = {"--out": "out", "--save-pretrained": "save_pretrained", "--log": "log"}
 
 
 @click.command("train", cls=Command, spread=("--data", "--pretrain", "--chat", "--validation"))
@@ -75,6 +76,8 @@ def train(**values: Any) -> int:
             session.say(line)
     config = run_config(values, rest)
     check_options(config, values)
+    check_apart({flag: values[name] for flag, name in WRITTEN.items()}, (
+        *config.pretrain, *config.chat, *config.validation, *(path for path, _ in config.mix)))
     session.claim()
     run = TrainingRun.start(config, **preparation(values))
     check_fingerprint(rest.get(FINGERPRINT), run.llm.training_state.data_fingerprint)
