@@ -217,7 +217,9 @@ def test_data_are_never_replaced_by_what_is_made_of_them(run: Run, tmp_path: Pat
     before = Path("data/a.json").read_bytes()
     train = ("train", "--preset", "tiny", "--max-steps", "1", "--overwrite")
     save_model_binary(small_llm(), "a.bin")
+    assert run(*train, "--pretrain", "data", "--out", "begun.bin")[0] == 0
     for command, option, path in (
+            (("resume", "begun.bin", "--overwrite"), "--out", "data/a.json"),
             ((*train, "--pretrain", "data/a.json"), "--out", "data/a.json"),
             ((*train, "--pretrain", "data"), "--out", "link.json"),
             ((*train, "--pretrain", "data"), "--log", str(tmp_path / "data/a.json")),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cgpt.checkpoint import CheckpointManager
     from cgpt.llm import LLM
     from cgpt.run import TrainingRun
+    from cgpt.run_config import RunConfig
     from cgpt.train import FitResult, Progress
 
 PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
@@ -76,9 +77,7 @@ def train(**values: Any) -> int:
             session.say(line)
     config = run_config(values, rest)
     check_options(config, values)
-    check_apart({flag: values[name] for flag, name in WRITTEN.items()}, (
-        *config.pretrain, *config.chat, *config.validation, *(path for path, _ in config.mix)))
-    session.claim()
+    session.claim(config)
     run = TrainingRun.start(config, **preparation(values))
     check_fingerprint(rest.get(FINGERPRINT), run.llm.training_state.data_fingerprint)
     describe_run(run, session.say)
@@ -129,8 +128,8 @@ def resume(checkpoint: str | None, epochs: int | None, lr: float | None, new_dat
         if values["as_json"]:
             session.report(run, {})
         return 0
-    session.claim(lambda target: os.path.realpath(target) == os.path.realpath(path)
-                  or earlier(target))
+    session.claim(run.config, lambda target: (
+        os.path.realpath(target) == os.path.realpath(path) or earlier(target)))
     session.say(t("resuming", path=path))
     describe_run(run, session.say)
     return session.go(run)
@@ -176,8 +175,13 @@ class Session:
         with suppress(OSError, ValueError):
             echo(text, stream=sys.stderr)
 
-    def claim(self, own: Own | None = None) -> None:
-        """See that nothing is replaced which is not the run's own (`own`), and not asked for."""
+    def claim(self, config: RunConfig, own: Own | None = None) -> None:
+        """See that nothing is replaced which is not the run's own (`own`), and not asked for.
+
+        What the run reads is not replaced at all.
+        """
+        check_apart({flag: self.values[name] for flag, name in WRITTEN.items()}, (
+            *config.pretrain, *config.chat, *config.validation, *(path for path, _ in config.mix)))
         overwrite = self.values["overwrite"]
         for name in ("out", "save_pretrained"):
             if target := self.values[name]:
