@@ -6,6 +6,7 @@ run, in all workers, and printed at their end."""
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +27,9 @@ import independent_reader
 from packaging.requirements import Requirement
 
 from cgpt.checkpoint.packing import Packed
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:     # started in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Counted = Callable[..., None]
 _COUNTS: Counter[str] = Counter()
