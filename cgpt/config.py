@@ -157,7 +157,7 @@ def _check_bool(owner: str, name: str, value: Any) -> bool:
 
 def _check_names(owner: str, name: str, value: Any) -> tuple[str, ...]:
     """The value as a tuple of plain str. Raises ConfigError for anything else."""
-    names = tuple(map(plain, value)) if is_list_like(value) else (None,)
+    names: tuple[Any, ...] = tuple(map(plain, value)) if is_list_like(value) else (None,)
     if not all(isinstance(one, str) for one in names):
         raise ConfigError(f"{owner}: {name} must be a list of names, found {shown(value)}")
     return names

@@ -49,7 +49,8 @@ class KVCache:
     @property
     def capacity(self) -> int:
         """Most tokens that fit."""
-        return int(self.all_keys.shape[3])
+        shape: tuple[int, ...] = self.all_keys.shape
+        return shape[3]
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from position `length` on; what is before it is used again."""

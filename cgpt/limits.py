@@ -14,6 +14,7 @@ class CancelToken(Protocol):
 
     def is_set(self) -> bool:
         """Whether the call that was given this token is to end."""
+        ...
 
 
 class Cancelled(CgptError):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from copy import deepcopy
 from fnmatch import fnmatchcase
 from functools import partial
-from operator import setitem
 from typing import Any
 from weakref import ref
 
@@ -133,7 +132,7 @@ class AdamW:
 
     def replacing(self, weights: Floats) -> list[Operation]:
         """The operations by which what is trained gets these weights (arena.size,)."""
-        return [partial(setitem, self.arena.data, slice(None), weights), *self.restoring()]
+        return [partial(self.arena.data.__setitem__, slice(None), weights), *self.restoring()]
 
     def restoring(self) -> list[Operation]:
         """The operations that follow when the weights in `arena` were replaced: here none."""

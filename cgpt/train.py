@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from operator import setitem
 from typing import cast
 
 import numpy as np
@@ -499,13 +498,13 @@ class _Run:
         last = state.history[-1] if state.history else []
         entry = [self.phase, state.step, last[2] if loss is None else loss, found]
         values: dict[str, float | None] = {"seconds": state.seconds + seconds}
-        operations = [partial(setitem, state.history, -1, entry) if last[:2] == entry[:2]
+        operations = [partial(state.history.__setitem__, -1, entry) if last[:2] == entry[:2]
                       else partial(state.history.append, entry)]
         if state.best_loss is None or found < state.best_loss:
             values.update(best_loss=found, best_step=state.step, bad_evals=0)
             operations.append(
                 partial(setattr, llm, "best_weights", data.copy()) if llm.best_weights is None
-                else partial(setitem, llm.best_weights, slice(None), data))
+                else partial(llm.best_weights.__setitem__, slice(None), data))
         else:
             values.update(bad_evals=state.bad_evals + 1)
         uninterrupted([*operations, partial(vars(state).update, values)])

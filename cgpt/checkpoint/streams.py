@@ -31,6 +31,7 @@ class Readable(Protocol):
 
     def read(self, n: int, /) -> bytes:
         """At most n bytes."""
+        ...
 
 
 class Writable(Protocol):
