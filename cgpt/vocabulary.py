@@ -28,6 +28,7 @@ _BYTES = 256  # ids below this are bytes, as a Lattice counts by itself
 # The characters that jieba joins to words; everything else it cuts into single characters.
 _BLOCK = re.compile(r"([\u4E00-\u9FD5a-zA-Z0-9+#&._%\-]+)")
 _RUN = re.compile(r"[0-9]+|[^0-9]+")
+_LONGEST_BLOCK = 4096  # characters that jieba cuts at once: its time grows with their square
 
 Scores = dict[str, float]
 
@@ -111,7 +112,8 @@ def _count(texts: Iterable[str],
         blocks.update(parts[1::2])
         units.update(chain.from_iterable(parts[::2]))
     for block, times in blocks.items():
-        for token in cut(block):
+        pieces = (block[at:at + _LONGEST_BLOCK] for at in range(0, len(block), _LONGEST_BLOCK))
+        for token in chain.from_iterable(map(cut, pieces)):
             for piece in _candidates(token):
                 units[piece] += times
     return units, characters

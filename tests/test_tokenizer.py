@@ -24,7 +24,7 @@ from cgpt.tokenizer import (
     SPECIAL_TOKENS,
     Tokenizer,
 )
-from cgpt.vocabulary import LONGEST_WORD, _jieba_cut, _learn
+from cgpt.vocabulary import LONGEST_WORD, _count, _jieba_cut, _learn
 
 TEXTS = [
     "山脉是高大而多岩石的地形。山脉通过构造力或火山活动在长时间的地质时期内形成。",
@@ -344,3 +344,16 @@ def test_odd_texts_can_be_learnt_from() -> None:
     for text in texts:
         assert tokenizer.decode(tokenizer.encode(text)) == text
     tokenizer.to_state()["words"][0].encode("utf-8")  # surrogates stay bytes
+
+
+def test_a_text_without_a_break_is_cut_in_parts() -> None:
+    """jieba's time grows with the square of what it gets at once; no text has to wait for that."""
+    given: list[str] = []
+
+    def cut(text: str) -> list[str]:
+        given.append(text)
+        return [text[:2], *text[2:]]
+
+    units, characters = _count(["山" * 10_000, "山水"], cut)
+    assert "".join(given) == "山" * 10_000 + "山水" and max(map(len, given)) < 5_000
+    assert characters == {"山": 10_001, "水": 1} and units["山水"] == 1
