@@ -301,13 +301,34 @@ def test_what_another_program_writes_meanwhile_is_left(
     assert load_model_auto("my_2.bin").metadata["out"] == "my_2.bin"
 
 
+# `cgpt` that waits, once it has looked at the files it will write, until two processes have.
+TOGETHER = """
+import os, sys, time
+from pathlib import Path
+import cgpt.vocabulary
+from cgpt.cli import main
+from cgpt.run import TrainingRun
+
+cgpt.vocabulary._jieba_cut = lambda: list
+start = TrainingRun.start
+
+def together(*args, **named):
+    Path(f"looked_{os.getpid()}").touch()
+    end = time.monotonic() + 60
+    while len(list(Path().glob("looked_*"))) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    return start(*args, **named)
+
+TrainingRun.start = together
+sys.exit(main())
+"""
+
+
 def test_two_trainings_at_once_in_one_folder(tmp_path: Path) -> None:
     """As two shells would start them: each has its checkpoints, and each its model."""
     write_data(tmp_path)
-    code = ("import sys; import cgpt.vocabulary; from cgpt.cli import main; "
-            "cgpt.vocabulary._jieba_cut = lambda: list; sys.exit(main())")
-    runs = [subprocess.Popen([sys.executable, "-c", code, *TRAIN, "--seed", seed, "--save-every",
-                              "1", "--out", "same.bin"], cwd=tmp_path, env=environment(),
+    command = [sys.executable, "-c", TOGETHER, *TRAIN, "--save-every", "1", "--out", "same.bin"]
+    runs = [subprocess.Popen([*command, "--seed", seed], cwd=tmp_path, env=environment(),
                              stderr=subprocess.PIPE, text=True) for seed in ("3", "4")]
     for one in runs:
         _, err = one.communicate(timeout=120)
