@@ -69,7 +69,7 @@ def generate_tokens(gpt: Inference, ids: Any, sampling: SamplingConfig | None = 
     expect(owner, sampling, SamplingConfig, "a SamplingConfig")
     expect(owner, cache, (KVCache, type(None)), "a KVCache")
     stop, banned = token_ids(owner, "stop", stop), token_ids(owner, "banned", banned)
-    limit, processors = token_options("generate_tokens", options)
+    limit, processors = token_options(owner, options)
     if not _is_batch(ids):
         return _ids_of(decode(gpt, ids, sampling, Recorder(limit), cache=cache, stop=stop,
                               banned=banned, processors=processors))

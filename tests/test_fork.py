@@ -14,7 +14,21 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 # A child that hangs is killed by its alarm, so that the parent sees it as one that failed.
-FORKS = """
+CHILD = """
+def status_of_child(seconds):
+    child = os.fork()
+    if not child:
+        signal.alarm(seconds)
+        try:
+            right = check()
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            right = False
+        os._exit(0 if right else 1)
+    return os.waitpid(child, 0)[1]
+"""
+
+FORKS = CHILD + """
 import os, signal, sys, threading
 sys.path.insert(0, {tests!r})
 from small_llm import TEXTS, small_llm
@@ -29,16 +43,7 @@ threads = [threading.Thread(target=compute) for _ in range(2)]
 for thread in threads: thread.start()
 failed = 0
 for _ in range({times}):
-    child = os.fork()
-    if not child:
-        signal.alarm(30)
-        try:
-            right = check()
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-            right = False
-        os._exit(0 if right else 1)
-    failed += os.waitpid(child, 0)[1] != 0
+    failed += status_of_child(30) != 0
 stop.set()
 for thread in threads: thread.join()
 assert not failed, failed
@@ -55,7 +60,7 @@ def check():
 """
 
 # Forked while another thread is in the middle of something; the child must not wait for it.
-PAUSED = """
+PAUSED = CHILD + """
 import os, signal, sys, threading
 sys.path.insert(0, {tests!r})
 import numpy as np
@@ -69,16 +74,7 @@ def pause():
 thread = threading.Thread(target=work)
 thread.start()
 assert entered.wait(20)
-child = os.fork()
-if not child:
-    signal.alarm(20)
-    try:
-        right = check()
-    except BaseException as error:
-        print(repr(error), file=sys.stderr)
-        right = False
-    os._exit(0 if right else 1)
-failed = os.waitpid(child, 0)[1]
+failed = status_of_child(20)
 go.set()
 thread.join()
 assert not failed, failed
