@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= auto
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard cgpt/*.pyx cgpt/*.pxi cgpt/kernels/*.p[xy]* cgpt/kernels/*.h cgpt/checkpoint/*.pyx cgpt/checkpoint/*.h)
+SOURCES := pyproject.toml setup.py $(wildcard cgpt/*.pyx cgpt/*/*.pyx cgpt/*/*.pxi cgpt/*/*.h)
 
 .PHONY: run test sanitized lint pyright clean
 
@@ -47,4 +47,4 @@ $(VENV)/.installed-dev: $(BIN)/python $(SOURCES)
 	@touch $(VENV)/.installed $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info cgpt/*.so cgpt/*.c cgpt/kernels/*.so cgpt/kernels/*.c cgpt/checkpoint/*.so cgpt/checkpoint/*.c
+	rm -rf $(VENV) build dist *.egg-info cgpt/*.so cgpt/*.c cgpt/*/*.so cgpt/*/*.c

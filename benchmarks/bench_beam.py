@@ -16,16 +16,16 @@ import time
 from typing import Any
 
 import cgpt
-from cgpt import beam
-from cgpt.branches import Branches, ByThemselves, branches
-from cgpt.cli.bench.shapes import NEW, SHAPES, random_prompts
-from cgpt.context import Context
-from cgpt.generate import beam_search
-from cgpt.model import GPT
+from cgpt.bench.shapes import NEW, SHAPES, random_prompts
+from cgpt.generation import beam
+from cgpt.generation.branches import Branches, ByThemselves, branches
+from cgpt.generation.context import Context
+from cgpt.generation.generate import beam_search
+from cgpt.models.base import GPT
 
 
 def by_themselves(context: Context, most: int, left: int) -> Branches:
-    """As cgpt.branches.branches, but beam by beam."""
+    """As cgpt.generation.branches.branches, but beam by beam."""
     return ByThemselves(context)
 
 
@@ -37,18 +37,27 @@ def measure(config: str, width: int, new: int, repeats: int) -> dict[str, Any]:
     ways = {"one pass": branches, "beam by beam": by_themselves}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     found = []
-    for _ in range(repeats + 1):        # the first is to warm up
+    for _ in range(repeats + 1):  # the first is to warm up
         for name, way in ways.items():
             beam.branches = way
             start = time.perf_counter()
             found.append(beam_search(gpt, prompt, sampling))
             rates[name].append(new / (time.perf_counter() - start))
     beam.branches = branches
-    return {"config": config, "beam": width, "new": new,
-            "same": all(one == found[0] for one in found),
-            "tokens_per_second": {name: {"median": statistics.median(values[1:]),
-                                         "least": min(values[1:]), "most": max(values[1:])}
-                                  for name, values in rates.items()}}
+    return {
+        "config": config,
+        "beam": width,
+        "new": new,
+        "same": all(one == found[0] for one in found),
+        "tokens_per_second": {
+            name: {
+                "median": statistics.median(values[1:]),
+                "least": min(values[1:]),
+                "most": max(values[1:]),
+            }
+            for name, values in rates.items()
+        },
+    }
 
 
 def main() -> int:

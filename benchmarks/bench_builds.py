@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 
-SHAPES = {      # layers, heads, width, ffn, vocabulary, tokens of a sequence, sequences
+SHAPES = {  # layers, heads, width, ffn, vocabulary, tokens of a sequence, sequences
     "S": (2, 8, 256, 1024, 3000, 128, 16),
     "M": (6, 6, 384, 1536, 8192, 256, 8),
 }
@@ -35,8 +35,17 @@ def task(kind: str, shape: str) -> Callable[[], int]:
     import cgpt
 
     n_layer, n_head, n_embd, n_ff, vocab_size, T, B = SHAPES[shape]
-    gpt = cgpt.GPT(cgpt.GPTConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd, n_ff=n_ff,
-                                  vocab_size=vocab_size, block_size=256), seed=0)
+    gpt = cgpt.GPT(
+        cgpt.GPTConfig(
+            n_layer=n_layer,
+            n_head=n_head,
+            n_embd=n_embd,
+            n_ff=n_ff,
+            vocab_size=vocab_size,
+            block_size=256,
+        ),
+        seed=0,
+    )
     ids = (np.arange(B * T, dtype=np.int32) * 7919 % vocab_size).reshape(B, T)
     if kind == "train":
         optimizer = cgpt.AdamW(gpt)
@@ -46,15 +55,18 @@ def task(kind: str, shape: str) -> Callable[[], int]:
             gpt.backward()
             optimizer.step(lr=1e-4, clip=1.0)
             return B * T
+
         return step
     if kind == "decode int8":
-        from cgpt.stored import with_weights
+        from cgpt.models.quantized import with_weights
+
         gpt = with_weights(gpt, "int8")
     prompts = ids[:8, :PROMPT] if kind == "batch of 8" else ids[0, :PROMPT]
 
     def answer() -> int:
         gpt.generate(prompts, max_new_tokens=NEW)
         return NEW * (8 if kind == "batch of 8" else 1)
+
     return answer
 
 
@@ -78,10 +90,13 @@ class Build:
     def __init__(self, python: str, seconds: float) -> None:
         # Idle threads of one build must not spin beside the other.
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-        self.process = subprocess.Popen([python, os.path.abspath(__file__), "--serve",
-                                         f"--seconds={seconds}"], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        env=environment)
+        self.process = subprocess.Popen(
+            [python, os.path.abspath(__file__), "--serve", f"--seconds={seconds}"],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
 
     def rate(self, name: str) -> float:
         """tokens/s of one turn of "kind/shape"."""
@@ -112,24 +127,28 @@ def main() -> None:
     found = {}
     for name in (f"{kind}/{shape}" for shape in options.config.split(",") for kind in KINDS):
         for build in builds:
-            build.rate(name)        # makes the model
+            build.rate(name)  # makes the model
         pairs = []
         for turn in range(options.repeats):
             order = (0, 1) if turn % 2 else (1, 0)
             rates = {i: builds[i].rate(name) for i in order}
             pairs.append((rates[0], rates[1]))
         ratios = sorted(here / there for here, there in pairs)
-        found[name] = {"median": statistics.median(ratios), "least": ratios[0],
-                       "most": ratios[-1],
-                       "quartiles": statistics.quantiles(ratios, n=4)[::2] if len(ratios) > 1
-                       else ratios * 2,
-                       "tokens_per_second": statistics.median(here for here, _ in pairs)}
+        found[name] = {
+            "median": statistics.median(ratios),
+            "least": ratios[0],
+            "most": ratios[-1],
+            "quartiles": statistics.quantiles(ratios, n=4)[::2] if len(ratios) > 1 else ratios * 2,
+            "tokens_per_second": statistics.median(here for here, _ in pairs),
+        }
         if not options.json:
             one = found[name]
-            print(f"{name:16} {one['median']:.3f} of the other build ({one['least']:.3f} to "
-                  f"{one['most']:.3f}; half within {one['quartiles'][0]:.3f} and "
-                  f"{one['quartiles'][1]:.3f}), {one['tokens_per_second']:,.0f} tokens/s",
-                  flush=True)
+            print(
+                f"{name:16} {one['median']:.3f} of the other build ({one['least']:.3f} to "
+                f"{one['most']:.3f}; half within {one['quartiles'][0]:.3f} and "
+                f"{one['quartiles'][1]:.3f}), {one['tokens_per_second']:,.0f} tokens/s",
+                flush=True,
+            )
     for build in builds:
         build.close()
     if options.json:

@@ -22,10 +22,10 @@ from pathlib import Path
 import cgpt
 from cgpt.checkpoint import load_model_auto
 from cgpt.cli.config_file import with_fields
-from cgpt.data import packaged_data, read_corpus
+from cgpt.corpus.batches import packaged_data, read_corpus
 from cgpt.llm import PHASES
-from cgpt.run import TrainingRun
-from cgpt.run_config import RunConfig, default_run
+from cgpt.training.run import TrainingRun
+from cgpt.training.run_config import RunConfig, default_run
 
 REWORDINGS = Path(__file__).parent.parent / "tests" / "data" / "rewordings.json"
 GREEDY = cgpt.SamplingConfig(temperature=0.0, max_new_tokens=100)
@@ -61,13 +61,21 @@ def measure(llm: cgpt.LLM, every: int) -> dict[str, float]:
     first = [(asked, text) for asked, text in questions if len(asked) == 1]
     rewordings = json.loads(REWORDINGS.read_text(encoding="utf-8"))[::every]
     exact = [answer(llm, *asked) == text for asked, text in questions[::every]]
-    later = [right for start in range(0, len(first) // 8, 5 * every)
-             for right in conversation(llm, first[start::len(first) // 8][:8])]
-    right = [all(word in answer(llm, item["question"]) for word in item["core"])
-             for item in rewordings]
-    return {"trained_questions": len(exact), "trained_exact": sum(exact) / len(exact),
-            "in_conversation": sum(later) / len(later),
-            "rewordings": len(right), "rewordings_right": sum(right) / len(right)}
+    later = [
+        right
+        for start in range(0, len(first) // 8, 5 * every)
+        for right in conversation(llm, first[start :: len(first) // 8][:8])
+    ]
+    right = [
+        all(word in answer(llm, item["question"]) for word in item["core"]) for item in rewordings
+    ]
+    return {
+        "trained_questions": len(exact),
+        "trained_exact": sum(exact) / len(exact),
+        "in_conversation": sum(later) / len(later),
+        "rewordings": len(right),
+        "rewordings_right": sum(right) / len(right),
+    }
 
 
 def recipe(preset: str, seed: int, max_steps: int, changes: Sequence[str]) -> RunConfig:
@@ -83,8 +91,10 @@ def recipe(preset: str, seed: int, max_steps: int, changes: Sequence[str]) -> Ru
                 fields[one][field] = json.loads(value)
             except json.JSONDecodeError:
                 fields[one][field] = value
-    return with_fields(default_run(preset), {
-        "seed": seed, **{f"{name}_train": values for name, values in fields.items()}})
+    return with_fields(
+        default_run(preset),
+        {"seed": seed, **{f"{name}_train": values for name, values in fields.items()}},
+    )
 
 
 def main() -> None:
@@ -105,8 +115,9 @@ def main() -> None:
         llm = load_model_auto(options.model, training=False)
     else:
         start = time.perf_counter()
-        run = TrainingRun.start(recipe(options.preset, options.seed, options.max_steps,
-                                       options.set))
+        run = TrainingRun.start(
+            recipe(options.preset, options.seed, options.max_steps, options.set)
+        )
         for phase in run.phases:
             fit = run.fit_phase(phase)
             result[f"{phase}_loss"] = fit.loss

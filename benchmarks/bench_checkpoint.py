@@ -34,12 +34,12 @@ from cgpt.checkpoint import (
 )
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
-from cgpt.model import GPT
-from cgpt.optim import AdamW
-from cgpt.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.models.base import GPT
+from cgpt.optim.adamw import AdamW
+from cgpt.tokenizers.tokenizer import FIRST_WORD, Tokenizer
 
 Action = Callable[[], object]
-_WEIGHTS = ("load for chat", "safetensors mapped load")     # of files a third as large
+_WEIGHTS = ("load for chat", "safetensors mapped load")  # of files a third as large
 
 
 def make_model(preset: str) -> LLM:
@@ -52,7 +52,7 @@ def make_model(preset: str) -> LLM:
     rng = np.random.default_rng(0)
     for array, scale in zip(gpt.arena.require_moments(), (1e-3, 1e-6), strict=True):
         for entry in gpt.arena.entries:
-            array[entry.offset:entry.offset + entry.size] = scale * rng.random(entry.size)
+            array[entry.offset : entry.offset + entry.size] = scale * rng.random(entry.size)
     return llm
 
 
@@ -80,8 +80,11 @@ def tensors_of(llm: LLM) -> dict[str, np.ndarray]:
     """Weights, m and v by name."""
     arena = llm.gpt.arena
     arrays = {"": arena.data, "m.": arena.m, "v.": arena.v}
-    return {prefix + entry.name: arena.view(entry.name, array)
-            for prefix, array in arrays.items() for entry in arena.entries}
+    return {
+        prefix + entry.name: arena.view(entry.name, array)
+        for prefix, array in arrays.items()
+        for entry in arena.entries
+    }
 
 
 def actions(llm: LLM, folder: Path, with_json: bool) -> dict[str, Action]:
@@ -102,12 +105,14 @@ def actions(llm: LLM, folder: Path, with_json: bool) -> dict[str, Action]:
     if importlib.util.find_spec("safetensors"):
         from safetensors import safe_open
         from safetensors.numpy import save_file
+
         other, mapped = folder / "model.safetensors", folder / "weights.safetensors"
         save_file(llm.gpt.parameters(), mapped)
 
         def load_mapped() -> dict[str, np.ndarray]:
             with safe_open(mapped, "np") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
         found["safetensors mapped load"] = load_mapped
         found["safetensors save + fsync"] = lambda: (save_file(tensors, other), synced(other))
     numpy_file = folder / "model.npz"
@@ -142,8 +147,9 @@ def run(found: dict[str, Action], repeats: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="base")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--folder", type=Path, help="where the files are written")
@@ -160,17 +166,24 @@ def main() -> None:
     report(args, llm, times, size, json_size)
 
 
-def report(args: argparse.Namespace, llm: LLM, times: dict[str, list[float]], size: int,
-           json_size: int) -> None:
+def report(
+    args: argparse.Namespace, llm: LLM, times: dict[str, list[float]], size: int, json_size: int
+) -> None:
     median = {name: statistics.median(values) for name, values in times.items()}
-    spread = {name: float(np.subtract(*np.percentile(values, [75, 25])))
-              for name, values in times.items()}
+    spread = {
+        name: float(np.subtract(*np.percentile(values, [75, 25]))) for name, values in times.items()
+    }
     result: dict[str, Any] = {
-        "preset": args.preset, "parameters": llm.n_parameters, "bytes": size,
-        "bytes_per_parameter": size / llm.n_parameters, "json_bytes": json_size,
-        "seconds": median, "spread": spread,
+        "preset": args.preset,
+        "parameters": llm.n_parameters,
+        "bytes": size,
+        "bytes_per_parameter": size / llm.n_parameters,
+        "json_bytes": json_size,
+        "seconds": median,
+        "spread": spread,
         "save_ratio": median["plain write + fsync"] / median["save"],
-        "load_ratio": median["plain read"] / median["load for training"]}
+        "load_ratio": median["plain read"] / median["load for training"],
+    }
     if "safetensors mapped load" in median:
         result["chat_ratio"] = median["load for chat"] / median["safetensors mapped load"]
     for name in ("JSON save", "JSON load"):
@@ -179,15 +192,24 @@ def report(args: argparse.Namespace, llm: LLM, times: dict[str, list[float]], si
     if args.json:
         print(json.dumps(result))
         return
-    print(f"{args.preset}: {llm.n_parameters} parameters, {size / 1e6:.1f} MB with Adam state "
-          f"({result['bytes_per_parameter']:.3f} bytes a parameter)")
+    print(
+        f"{args.preset}: {llm.n_parameters} parameters, {size / 1e6:.1f} MB with Adam state "
+        f"({result['bytes_per_parameter']:.3f} bytes a parameter)"
+    )
     for name, seconds in median.items():
-        rate = (json_size if name.startswith("JSON") else size / 3 if name in _WEIGHTS
-                else size) / seconds / 1e6
-        print(f"  {name:26} {seconds * 1e3:9.1f} ms  +- {spread[name] * 1e3:6.1f}  "
-              f"{rate:8.0f} MB/s of its file")
-    print(f"save at {result['save_ratio']:.2f} of the speed of a plain write + fsync (median), "
-          f"load with copy at {result['load_ratio']:.2f} of a plain read")
+        rate = (
+            (json_size if name.startswith("JSON") else size / 3 if name in _WEIGHTS else size)
+            / seconds
+            / 1e6
+        )
+        print(
+            f"  {name:26} {seconds * 1e3:9.1f} ms  +- {spread[name] * 1e3:6.1f}  "
+            f"{rate:8.0f} MB/s of its file"
+        )
+    print(
+        f"save at {result['save_ratio']:.2f} of the speed of a plain write + fsync (median), "
+        f"load with copy at {result['load_ratio']:.2f} of a plain read"
+    )
     if "chat_ratio" in result:
         print(f"load for chat in {result['chat_ratio']:.2f} of the time of safetensors' load")
 

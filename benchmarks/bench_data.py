@@ -35,18 +35,27 @@ import numpy as np
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 FILES = 4
-FEW = 300               # documents of "small"
-ROWS = 52_002           # of --invalid, as many as the Alpaca data set has
-BAD = ('{"instruction": "问", "output": ""}', '{"instruction": "问", "output": null}',
-       '{"instruction": "问"}', '{"instruction": "问", "output": "答", "output": "另"}', "[]",
-       '{"messages": [{"role": "narrator", "content": "文"}]}', '{"unknown": 1}')
+FEW = 300  # documents of "small"
+ROWS = 52_002  # of --invalid, as many as the Alpaca data set has
+BAD = (
+    '{"instruction": "问", "output": ""}',
+    '{"instruction": "问", "output": null}',
+    '{"instruction": "问"}',
+    '{"instruction": "问", "output": "答", "output": "另"}',
+    "[]",
+    '{"messages": [{"role": "narrator", "content": "文"}]}',
+    '{"unknown": 1}',
+)
 N_BAD = 29
 
 
 def sample_texts(folder: Path) -> list[str]:
     """The texts of the folder's pretraining_*.json."""
-    return [text for path in sorted(folder.glob("pretraining_*.json"))
-            for text in json.loads(path.read_text(encoding="utf-8"))]
+    return [
+        text
+        for path in sorted(folder.glob("pretraining_*.json"))
+        for text in json.loads(path.read_text(encoding="utf-8"))
+    ]
 
 
 def make_corpus(folder: Path, texts: list[str], size: int, kind: str) -> None:
@@ -77,8 +86,12 @@ def make_rows(path: Path, texts: list[str], rows: int) -> None:
     lines = []
     for number in range(rows):
         one, other = (texts[i] for i in rng.integers(0, len(texts), 2))
-        lines.append(json.dumps({"instruction": f"{number} {one[:40]}", "input": "",
-                                 "output": other[:120]}, ensure_ascii=False))
+        lines.append(
+            json.dumps(
+                {"instruction": f"{number} {one[:40]}", "input": "", "output": other[:120]},
+                ensure_ascii=False,
+            )
+        )
     for number, place in enumerate(rng.permutation(rows)[:N_BAD].tolist()):
         lines[place] = BAD[number % len(BAD)]
     text = "\n".join(lines) if path.suffix == ".jsonl" else "[" + ",\n".join(lines) + "]"
@@ -87,11 +100,11 @@ def make_rows(path: Path, texts: list[str], rows: int) -> None:
 
 def measure_invalid(what: str, path: Path, args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: read the rows, or train a few steps without the invalid ones."""
-    from cgpt.cli.bench.worker import memory
-    from cgpt.data import read_corpus
-    from cgpt.invalid_rows import InvalidRowsError
-    from cgpt.run import TrainingRun
-    from cgpt.run_config import RunConfig, default_run
+    from cgpt.bench.worker import memory
+    from cgpt.corpus.batches import read_corpus
+    from cgpt.corpus.invalid_rows import InvalidRowsError
+    from cgpt.training.run import TrainingRun
+    from cgpt.training.run_config import RunConfig, default_run
 
     if what == "found":
         try:
@@ -101,12 +114,21 @@ def measure_invalid(what: str, path: Path, args: argparse.Namespace) -> dict[str
             found = {"invalid": len(error.rows), "kinds": len(error.counts)}
     else:
         train = default_run(args.preset).finetune_train.to_dict()
-        run = TrainingRun.start(RunConfig(
-            preset=args.preset, tokenizer="chars", chat=(str(path),), skip_invalid=True,
-            finetune_train={**train, "max_steps": args.steps}))
+        run = TrainingRun.start(
+            RunConfig(
+                preset=args.preset,
+                tokenizer="chars",
+                chat=(str(path),),
+                skip_invalid=True,
+                finetune_train={**train, "max_steps": args.steps},
+            )
+        )
         run.fit_phase("finetune")
-        found = {"invalid": len(run.sources["finetune"].invalid),
-                 "rows": len(run.documents("finetune")), "steps": run.llm.training_state.step}
+        found = {
+            "invalid": len(run.sources["finetune"].invalid),
+            "rows": len(run.documents("finetune")),
+            "steps": run.llm.training_state.step,
+        }
     return {**found, "ended": time.time(), "peak": memory()["peak"] / 1e6}
 
 
@@ -118,8 +140,16 @@ def run_invalid(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         make_rows(path, sample_texts(args.data), args.rows)
         for what in ("found", "left_out"):
             began = time.time()
-            one = run_command("--measure-invalid", what, "--folder", str(path), "--preset",
-                              args.preset, "--steps", str(args.steps))
+            one = run_command(
+                "--measure-invalid",
+                what,
+                "--folder",
+                str(path),
+                "--preset",
+                args.preset,
+                "--steps",
+                str(args.steps),
+            )
             seconds = one.pop("ended") - began
             found[f"{suffix}_{what}"] = {**one, "seconds": seconds}
     return {"rows": args.rows, "bad": N_BAD, **found}
@@ -127,29 +157,38 @@ def run_invalid(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: train a few steps, and say what that took."""
-    from cgpt import prepare
-    from cgpt.cli.bench.worker import memory
-    from cgpt.run import TrainingRun
-    from cgpt.run_config import RunConfig, default_run
+    from cgpt.bench.worker import memory
+    from cgpt.corpus import token_cache as prepare
+    from cgpt.training.run import TrainingRun
+    from cgpt.training.run_config import RunConfig, default_run
 
     prepare.LARGE_CORPUS = min(prepare.LARGE_CORPUS, args.megabytes * 500_000)
     names = ["small.jsonl"] if what == "small" else [f"{n}.jsonl" for n in range(FILES)]
     paths = tuple(str(folder / name) for name in names)
     # The vocabulary of the large corpus: the same model, and no jieba in memory.
     tokenizer = str(next((folder / "cache").glob("*.json"))) if what == "small" else "words"
-    phase, recipe = (("pretrain", "pretrain_train") if args.kind == "texts"
-                     else ("chat", "finetune_train"))
+    phase, recipe = (
+        ("pretrain", "pretrain_train") if args.kind == "texts" else ("chat", "finetune_train")
+    )
     train = getattr(default_run(args.preset), recipe).to_dict()
-    config = RunConfig(preset=args.preset, tokenizer=tokenizer, **{
-        phase: paths, recipe: {**train, "max_steps": args.steps}})
+    config = RunConfig(
+        preset=args.preset,
+        tokenizer=tokenizer,
+        **{phase: paths, recipe: {**train, "max_steps": args.steps}},
+    )
     run = TrainingRun.start(config, cache=folder / "cache")
     ready, first = time.time(), []
     name = run.phases[0]
     run.fit_phase(name, on_progress=lambda _: first.append(time.time()))
-    found = {"ready": ready, "first_step": first[0], "cpu": time.process_time(),
-             "peak": memory()["peak"] / 1e6,
-             "cached": float(run.sources[name].cached), "tokens": run.documents(name).n_tokens,
-             "documents": len(run.documents(name))}
+    found = {
+        "ready": ready,
+        "first_step": first[0],
+        "cpu": time.process_time(),
+        "peak": memory()["peak"] / 1e6,
+        "cached": float(run.sources[name].cached),
+        "tokens": run.documents(name).n_tokens,
+        "documents": len(run.documents(name)),
+    }
     store = run.documents(name).store
     for number in range(0, len(store)):
         store.tokens(number)[::1024].max()
@@ -159,9 +198,20 @@ def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, floa
 def in_a_process(what: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """What `measure` found, times as seconds from the start of the process."""
     began = time.time()
-    found = run_command("--measure", what, "--folder", str(folder), "--preset", args.preset,
-                        "--megabytes", str(args.megabytes), "--kind", args.kind, "--steps",
-                        str(args.steps))
+    found = run_command(
+        "--measure",
+        what,
+        "--folder",
+        str(folder),
+        "--preset",
+        args.preset,
+        "--megabytes",
+        str(args.megabytes),
+        "--kind",
+        args.kind,
+        "--steps",
+        str(args.steps),
+    )
     return {**found, "ready": found["ready"] - began, "first_step": found["first_step"] - began}
 
 
@@ -185,8 +235,14 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         print(f"{what}: {found[what]}", file=sys.stderr, flush=True)
     size = sum((folder / f"{n}.jsonl").stat().st_size for n in range(FILES))
     cache = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
-    return {"kind": args.kind, "preset": args.preset, "corpus_mb": size / 1e6,
-            "cache_mb": cache / 1e6, "measured": found, **figures(found, size / 1e6)}
+    return {
+        "kind": args.kind,
+        "preset": args.preset,
+        "corpus_mb": size / 1e6,
+        "cache_mb": cache / 1e6,
+        "measured": found,
+        **figures(found, size / 1e6),
+    }
 
 
 def figures(found: dict[str, dict[str, float]], megabytes: float) -> dict[str, float]:
@@ -207,8 +263,9 @@ def figures(found: dict[str, dict[str, float]], megabytes: float) -> dict[str, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--kind", choices=("texts", "dialogues"), default="texts")
     parser.add_argument("--preset", default="small")

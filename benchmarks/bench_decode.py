@@ -5,7 +5,7 @@ The same as `cgpt bench decode`, with the same options (--help).
 
 import sys
 
-from cgpt.cli.bench_command import main
+from cgpt.cli.commands.bench import main
 
 if __name__ == "__main__":
     sys.exit(main("decode"))

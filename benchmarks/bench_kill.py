@@ -32,16 +32,21 @@ from typing import Any, NoReturn
 
 from cgpt import TrainConfig, kernels, load_model_auto, save_model_binary
 from cgpt.checkpoint import CheckpointManager, compare_models, describe
-from cgpt.checkpoint.atomic import PREFIX
 from cgpt.checkpoint.latest import found_in, unfinished
 from cgpt.errors import CheckpointError
-from cgpt.run import TrainingRun
-from cgpt.run_config import RunConfig
+from cgpt.fileio.atomic import PREFIX
+from cgpt.training.run import TrainingRun
+from cgpt.training.run_config import RunConfig
 
-FACTS = (("长江有多长", "长江全长约六千公里。"), ("黄河有多长", "黄河全长约五千公里。"),
-         ("天空是什么颜色", "天空是蓝色的。"), ("你好", "你好，很高兴见到你。"),
-         ("一年有几个季节", "一年有四个季节。"), ("谢谢", "不客气。"))
-MAY_DIFFER = ("seconds",)       # of the training states of two runs of one training
+FACTS = (
+    ("长江有多长", "长江全长约六千公里。"),
+    ("黄河有多长", "黄河全长约五千公里。"),
+    ("天空是什么颜色", "天空是蓝色的。"),
+    ("你好", "你好，很高兴见到你。"),
+    ("一年有几个季节", "一年有四个季节。"),
+    ("谢谢", "不客气。"),
+)
+MAY_DIFFER = ("seconds",)  # of the training states of two runs of one training
 
 
 class Damage(Exception):
@@ -55,10 +60,10 @@ class Training:
     folder: Path
     seed: int
     process: int = 0
-    ends: float = 0.0       # when it is killed
+    ends: float = 0.0  # when it is killed
     done: bool = False
-    reached: tuple[int, ...] = ()       # how far its checkpoints have come
-    stretch: float = 1.0                # of its lives, while it does not come further
+    reached: tuple[int, ...] = ()  # how far its checkpoints have come
+    stretch: float = 1.0  # of its lives, while it does not come further
 
     @property
     def out(self) -> Path:
@@ -72,12 +77,28 @@ class Training:
 
     def config(self, epochs: int) -> RunConfig:
         """A tiny model with dropout, a held-out split and an average of its weights."""
-        train = TrainConfig(epochs=epochs, batch_tokens=64, lr=5e-3, warmup=3, dropout=0.1,
-                            val_fraction=0.2, ema=0.9)
-        return RunConfig(pretrain=(str(self.folder.parent / "texts.json"),),
-                         chat=(str(self.folder.parent / "chats.json"),), preset="tiny", n_layer=1,
-                         n_head=2, n_embd=16, block_size=32, tokenizer="chars", seed=self.seed,
-                         pretrain_train=train, finetune_train=train)
+        train = TrainConfig(
+            epochs=epochs,
+            batch_tokens=64,
+            lr=5e-3,
+            warmup=3,
+            dropout=0.1,
+            val_fraction=0.2,
+            ema=0.9,
+        )
+        return RunConfig(
+            pretrain=(str(self.folder.parent / "texts.json"),),
+            chat=(str(self.folder.parent / "chats.json"),),
+            preset="tiny",
+            n_layer=1,
+            n_head=2,
+            n_embd=16,
+            block_size=32,
+            tokenizer="chars",
+            seed=self.seed,
+            pretrain_train=train,
+            finetune_train=train,
+        )
 
 
 @dataclass
@@ -86,9 +107,9 @@ class Result:
 
     kills: int = 0
     rounds: int = 0
-    begun: int = 0          # processes that found no checkpoint yet
-    resumed: int = 0        # and that found one
-    finished: int = 0       # trainings whose bits were compared
+    begun: int = 0  # processes that found no checkpoint yet
+    resumed: int = 0  # and that found one
+    finished: int = 0  # trainings whose bits were compared
     instants: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
@@ -96,9 +117,15 @@ class Result:
 def write_data(folder: Path) -> None:
     """The texts and dialogues of all trainings."""
     texts = [f"{question}，{answer}" for question, answer in FACTS]
-    dialogues = [{"messages": [{"role": "user", "content": question},
-                               {"role": "assistant", "content": answer}]}
-                 for question, answer in FACTS]
+    dialogues = [
+        {
+            "messages": [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            ]
+        }
+        for question, answer in FACTS
+    ]
     (folder / "texts.json").write_text(json.dumps(texts), "utf-8")
     (folder / "chats.json").write_text(json.dumps(dialogues), "utf-8")
 
@@ -110,11 +137,14 @@ def refuse(error: CheckpointError) -> NoReturn:
 
 def go_on(training: Training, epochs: int) -> None:
     """What a process does: find the training's checkpoint or begin, train, save the model."""
-    if training.out.exists():           # killed between its end and its exit
+    if training.out.exists():  # killed between its end and its exit
         return
     kernels.set_num_threads(1)
-    found = [one for one in unfinished(training.folder, refuse)
-             if one.state.run.get("seed") == training.seed]
+    found = [
+        one
+        for one in unfinished(training.folder, refuse)
+        if one.state.run.get("seed") == training.seed
+    ]
     if len(found) > 1:
         raise Damage(f"{len(found)} checkpoints of one training: {found}")
     if found:
@@ -156,14 +186,16 @@ def undisturbed(folder: Path, seed: int, epochs: int) -> Path:
         for phase in run.phases:
             run.fit_phase(phase)
         save_model_binary(run.llm, training.out)
+
     process = start(work, training.report)
     if os.waitpid(process, 0)[1]:
         raise Damage(training.report.read_text("utf-8"))
     return training.out
 
 
-def disturb(trainings: list[Training], epochs: int, life: float, rng: random.Random,
-            result: Result) -> None:
+def disturb(
+    trainings: list[Training], epochs: int, life: float, rng: random.Random, result: Result
+) -> None:
     """Start, kill and start again until all trainings have ended."""
     while not all(one.done for one in trainings):
         for one in trainings:
@@ -180,11 +212,19 @@ def disturb(trainings: list[Training], epochs: int, life: float, rng: random.Ran
 
 def see_that_nothing_is_lost(training: Training) -> None:
     """Raises Damage where a training is not as far any more as it has been."""
-    reached = max((one.reached for one in found_in(training.folder, refuse)
-                   if one.state.run.get("seed") == training.seed), default=())
+    reached = max(
+        (
+            one.reached
+            for one in found_in(training.folder, refuse)
+            if one.state.run.get("seed") == training.seed
+        ),
+        default=(),
+    )
     if reached < training.reached:
-        raise Damage(f"seed {training.seed}: had come to {training.reached} (entries of the "
-                     f"history, phase, step, phases done), and is back at {reached}")
+        raise Damage(
+            f"seed {training.seed}: had come to {training.reached} (entries of the "
+            f"history, phase, step, phases done), and is back at {reached}"
+        )
     training.stretch = 1.0 if reached > training.reached else 1.3 * training.stretch
     training.reached = reached
 
@@ -212,16 +252,18 @@ def look_after(training: Training, result: Result) -> None:
 def compare(training: Training, whole: Path) -> None:
     """Raises Damage where a training came to other bits than the one in one piece."""
     found = compare_models(whole, training.out)
-    state = {name: both for name, both in found["training_state"].items()
-             if name not in MAY_DIFFER}
-    parts = {"training_state": state, **{name: found[name] for name in (
-        "tensors", "optimizer", "config", "vocabulary")}}
+    state = {name: both for name, both in found["training_state"].items() if name not in MAY_DIFFER}
+    parts = {
+        "training_state": state,
+        **{name: found[name] for name in ("tensors", "optimizer", "config", "vocabulary")},
+    }
     if any(parts.values()):
         raise Damage(f"seed {training.seed}: other bits: {json.dumps(parts)[:2000]}")
 
 
-def one_round(folder: Path, number: int, options: argparse.Namespace, rng: random.Random,
-              result: Result) -> None:
+def one_round(
+    folder: Path, number: int, options: argparse.Namespace, rng: random.Random, result: Result
+) -> None:
     """Two trainings in one folder, to their ends."""
     shared = folder / f"round_{number}"
     shared.mkdir()
@@ -270,8 +312,10 @@ def measure(options: argparse.Namespace) -> Result:
         while result.kills < options.kills:
             one_round(folder, result.rounds, options, rng, result)
             if not options.json:
-                print(f"{result.kills} kills, {result.finished} trainings with the same bits",
-                      flush=True)
+                print(
+                    f"{result.kills} kills, {result.finished} trainings with the same bits",
+                    flush=True,
+                )
     result.seconds = time.monotonic() - began
     return result
 
@@ -280,9 +324,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=12, help="of each phase")
-    parser.add_argument("--life", type=float, default=0.0,
-                        help="most seconds that a process lives before it is killed; 0: what a "
-                             "dozen saves take here")
+    parser.add_argument(
+        "--life",
+        type=float,
+        default=0.0,
+        help="most seconds that a process lives before it is killed; 0: what a "
+        "dozen saves take here",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -292,8 +340,11 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     values: dict[str, Any] = {**vars(result), "instants": dict(result.instants), "wrong": 0}
-    print(json.dumps(values) if options.json else
-          "\n".join(f"{name}: {value}" for name, value in values.items()))
+    print(
+        json.dumps(values)
+        if options.json
+        else "\n".join(f"{name}: {value}" for name, value in values.items())
+    )
     return 0
 
 

@@ -28,10 +28,10 @@ def work(side: str, preset: str, tokens: int, rank: int, folder: Path) -> None:
     import numpy as np
 
     import cgpt
-    from cgpt.cli.memory import resident
-    from cgpt.lora import Lora
-    from cgpt.model import GPT
-    from cgpt.tokenizer import FIRST_WORD
+    from cgpt.models.base import GPT
+    from cgpt.optim.lora import Lora
+    from cgpt.runtime.memory import resident
+    from cgpt.tokenizers.tokenizer import FIRST_WORD
 
     config = cgpt.GPTConfig.preset(preset)
     words = [chr(0x20000 + i) for i in range(config.vocab_size - FIRST_WORD)]
@@ -47,8 +47,9 @@ def work(side: str, preset: str, tokens: int, rank: int, folder: Path) -> None:
     T = min(config.block_size, tokens)
     peak = 0
     for _ in sys.stdin:
-        ids, targets = rng.integers(FIRST_WORD, config.vocab_size, (2, tokens // T, T),
-                                    dtype=np.int32)
+        ids, targets = rng.integers(
+            FIRST_WORD, config.vocab_size, (2, tokens // T, T), dtype=np.int32
+        )
         start = time.perf_counter()
         llm.gpt.forward(ids, targets)
         llm.gpt.backward()
@@ -66,10 +67,28 @@ def work(side: str, preset: str, tokens: int, rank: int, folder: Path) -> None:
 def measure(preset: str, tokens: int, rank: int, repeats: int) -> dict[str, Any]:
     """Both sides in turn; the first step of each, which takes the memory, is not counted."""
     with TemporaryDirectory(prefix="cgpt-") as folder:
-        children = {side: subprocess.Popen(
-            [sys.executable, __file__, "--side", side, "--folder", folder, "--preset", preset,
-             "--tokens", str(tokens), "--rank", str(rank)], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE) for side in SIDES}
+        children = {
+            side: subprocess.Popen(
+                [
+                    sys.executable,
+                    __file__,
+                    "--side",
+                    side,
+                    "--folder",
+                    folder,
+                    "--preset",
+                    preset,
+                    "--tokens",
+                    str(tokens),
+                    "--rank",
+                    str(rank),
+                ],
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            for side in SIDES
+        }
         times: dict[str, list[float]] = {side: [] for side in SIDES}
         for _ in range(repeats + 1):
             for side, child in children.items():
@@ -79,19 +98,32 @@ def measure(preset: str, tokens: int, rank: int, repeats: int) -> dict[str, Any]
         sizes = {}
         for side, child in children.items():
             sizes[side] = json.loads(child.communicate()[0])
-    found = {side: {"ms_per_step": 1e3 * statistics.median(times[side][1:]),
-                    "tokens_per_second": tokens / statistics.median(times[side][1:]),
-                    "memory_mb": sizes[side]["memory"] / 1e6,
-                    "file_mb": sizes[side]["bytes"] / 1e6} for side in SIDES}
-    return {"preset": preset, "tokens": tokens, "rank": rank, "repeats": repeats, **found,
-            "weights_file_mb": sizes["lora"]["model_bytes"] / 1e6,
-            "speed": statistics.median(a / b for a, b in zip(times["full"][1:], times["lora"][1:],
-                                                             strict=True))}
+    found = {
+        side: {
+            "ms_per_step": 1e3 * statistics.median(times[side][1:]),
+            "tokens_per_second": tokens / statistics.median(times[side][1:]),
+            "memory_mb": sizes[side]["memory"] / 1e6,
+            "file_mb": sizes[side]["bytes"] / 1e6,
+        }
+        for side in SIDES
+    }
+    return {
+        "preset": preset,
+        "tokens": tokens,
+        "rank": rank,
+        "repeats": repeats,
+        **found,
+        "weights_file_mb": sizes["lora"]["model_bytes"] / 1e6,
+        "speed": statistics.median(
+            a / b for a, b in zip(times["full"][1:], times["lora"][1:], strict=True)
+        ),
+    }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="small")
     parser.add_argument("--tokens", type=int, default=2048, help="of a step")
     parser.add_argument("--rank", type=int, default=8)
@@ -109,10 +141,14 @@ def main() -> int:
         return 0
     for side, label in (("full", "all weights"), ("lora", f"LoRA, rank {options.rank}")):
         one = found[side]
-        print(f"{label:16} {one['ms_per_step']:8.1f} ms a step {one['tokens_per_second']:8.0f} "
-              f"tokens/s {one['memory_mb']:8.1f} MB of memory {one['file_mb']:8.2f} MB on disk")
-    print(f"a step of LoRA is {found['speed']:.2f} times as fast; the weights alone take "
-          f"{found['weights_file_mb']:.2f} MB on disk")
+        print(
+            f"{label:16} {one['ms_per_step']:8.1f} ms a step {one['tokens_per_second']:8.0f} "
+            f"tokens/s {one['memory_mb']:8.1f} MB of memory {one['file_mb']:8.2f} MB on disk"
+        )
+    print(
+        f"a step of LoRA is {found['speed']:.2f} times as fast; the weights alone take "
+        f"{found['weights_file_mb']:.2f} MB on disk"
+    )
     return 0
 
 

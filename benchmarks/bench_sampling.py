@@ -16,18 +16,22 @@ from typing import Any
 
 import numpy as np
 
+from cgpt.generation.sampling import Sampler, SamplingConfig
 from cgpt.kernels import instruction_set
-from cgpt.sampling import Sampler, SamplingConfig
 
 SIZES = (3000, 50257)
 SPREADS = {"flat": 0.3, "peaked": 4.0}
 CONTEXT = 1000
 OPTIONS: dict[str, dict[str, Any]] = {
-    "greedy": {"temperature": 0.0}, "temperature": {"top_p": 1.0}, "top_p 0.9": {},
-    "top_k 40": {"top_k": 40, "top_p": 1.0}, "min_p 0.05": {"min_p": 0.05, "top_p": 1.0},
+    "greedy": {"temperature": 0.0},
+    "temperature": {"top_p": 1.0},
+    "top_p 0.9": {},
+    "top_k 40": {"top_k": 40, "top_p": 1.0},
+    "min_p 0.05": {"min_p": 0.05, "top_p": 1.0},
     "top_k 40, top_p 0.9": {"top_k": 40},
     "penalties": {"repetition_penalty": 1.1, "presence_penalty": 0.1, "frequency_penalty": 0.1},
-    "no_repeat_ngram 3": {"no_repeat_ngram": 3}}
+    "no_repeat_ngram 3": {"no_repeat_ngram": 3},
+}
 
 
 def microseconds(call: Callable[[], object], repeats: int) -> float:
@@ -50,9 +54,19 @@ def measure(repeats: int) -> list[dict[str, Any]]:
             logits = (spread * rng.standard_normal(size)).astype(np.float32)
             for option, values in OPTIONS.items():
                 sampler = Sampler(SamplingConfig(seed=0, **values), size, banned=range(5))
-                found.append({"vocab_size": size, "logits": name, "option": option,
-                              "us": microseconds(lambda sampler=sampler, logits=logits, seen=seen:
-                                                 sampler.pick(logits, seen), repeats)})
+                found.append(
+                    {
+                        "vocab_size": size,
+                        "logits": name,
+                        "option": option,
+                        "us": microseconds(
+                            lambda sampler=sampler, logits=logits, seen=seen: sampler.pick(
+                                logits, seen
+                            ),
+                            repeats,
+                        ),
+                    }
+                )
     return found
 
 
@@ -63,8 +77,9 @@ def main() -> int:
     options = parser.parse_args()
     found = measure(options.repeats)
     if options.json:
-        print(json.dumps({"instruction_set": instruction_set(), "context": CONTEXT,
-                          "times": found}))
+        print(
+            json.dumps({"instruction_set": instruction_set(), "context": CONTEXT, "times": found})
+        )
         return 0
     for one in found:
         print(f"V {one['vocab_size']:6d}  {one['logits']:7}{one['option']:20}{one['us']:8.1f} us")

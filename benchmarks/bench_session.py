@@ -32,15 +32,21 @@ def resident_mb() -> float | None:
 def measure(preset: str, turns: int, new: int) -> dict[str, Any]:
     """Memory and time at ten places on the way."""
     llm = cgpt.LLM.from_texts(QUESTIONS, cgpt.GPTConfig.preset(preset))
-    session = cgpt.ChatSession(llm, cgpt.SamplingConfig(temperature=1.0, max_new_tokens=new,
-                                                        seed=0))
+    session = cgpt.ChatSession(
+        llm, cgpt.SamplingConfig(temperature=1.0, max_new_tokens=new, seed=0)
+    )
     points, start, answered = [], time.perf_counter(), 0
     for turn in range(1, turns + 1):
         answered += bool("".join(session.reply(QUESTIONS[turn % len(QUESTIONS)])))
         if turn % max(turns // 10, 1) == 0:
-            points.append({"turn": turn, "memory_mb": resident_mb(),
-                           "ms_per_turn": (time.perf_counter() - start) * 1e3 / turn,
-                           "context_tokens": session.context_tokens})
+            points.append(
+                {
+                    "turn": turn,
+                    "memory_mb": resident_mb(),
+                    "ms_per_turn": (time.perf_counter() - start) * 1e3 / turn,
+                    "context_tokens": session.context_tokens,
+                }
+            )
     return {"preset": preset, "turns": turns, "answered": answered, "points": points}
 
 
@@ -57,8 +63,10 @@ def main() -> int:
         return 0
     for point in result["points"]:
         memory = "?" if point["memory_mb"] is None else f"{point['memory_mb']:.1f}"
-        print(f"turn {point['turn']:6d}  memory {memory} MB  {point['ms_per_turn']:.2f} ms a turn  "
-              f"context {point['context_tokens']} tokens")
+        print(
+            f"turn {point['turn']:6d}  memory {memory} MB  {point['ms_per_turn']:.2f} ms a turn  "
+            f"context {point['context_tokens']} tokens"
+        )
     print(f"answered {result['answered']} of {result['turns']} turns")
     return 0
 

@@ -34,8 +34,10 @@ def seconds(command: list[str]) -> float:
 
 def heavy_imports() -> list[str]:
     """Those of HEAVY that `import cgpt` brings in, with the public names used."""
-    code = ("import sys, cgpt; [getattr(cgpt, name) for name in cgpt.__all__]; "
-            f"print([name for name in {HEAVY} if name in sys.modules])")
+    code = (
+        "import sys, cgpt; [getattr(cgpt, name) for name in cgpt.__all__]; "
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.replace("'", '"'))
 
@@ -47,12 +49,14 @@ def main() -> None:
     options = parser.parse_args()
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for command in COMMANDS.values():
-        seconds(command)        # fills the disk cache
+        seconds(command)  # fills the disk cache
     for _ in range(options.repeats):
         for name, command in COMMANDS.items():
             times[name].append(seconds(command))
-    found = {name: {"median": statistics.median(runs), "least": min(runs), "most": max(runs)}
-             for name, runs in times.items()}
+    found = {
+        name: {"median": statistics.median(runs), "least": min(runs), "most": max(runs)}
+        for name, runs in times.items()
+    }
     if options.json:
         print(json.dumps({"seconds": found, "heavy_imports": heavy_imports()}))
         return

@@ -24,11 +24,11 @@ from typing import Any
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
 
-from cgpt.data import packaged_data, read_corpus
-from cgpt.tokenizer import KINDS, Tokenizer
+from cgpt.corpus.batches import packaged_data, read_corpus
+from cgpt.tokenizers.tokenizer import KINDS, Tokenizer
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data"
-SLOW_BYTES = 300_000    # as much text is enough for a side of half a megabyte a second
+SLOW_BYTES = 300_000  # as much text is enough for a side of half a megabyte a second
 
 Encode = Callable[[str], object]
 
@@ -75,9 +75,14 @@ def peers(texts: list[str], vocab_size: int) -> dict[str, Encode]:
 
         theirs = Theirs(models.BPE())
         theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        theirs.train_from_iterator(texts, trainers.BpeTrainer(
-            vocab_size=vocab_size, show_progress=False,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+        theirs.train_from_iterator(
+            texts,
+            trainers.BpeTrainer(
+                vocab_size=vocab_size,
+                show_progress=False,
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            ),
+        )
         found["Hugging Face tokenizers"] = theirs.encode
     return found
 
@@ -93,8 +98,10 @@ def measure(sides: dict[str, Encode], texts: list[str], repeats: int) -> dict[st
             for text in given[name]:
                 encode(text)
             rates[name].append(size_of(given[name]) / 1e6 / (time.process_time() - began))
-    return {name: {"median": statistics.median(found), "least": min(found), "most": max(found)}
-            for name, found in rates.items()}
+    return {
+        name: {"median": statistics.median(found), "least": min(found), "most": max(found)}
+        for name, found in rates.items()
+    }
 
 
 def main() -> None:
@@ -109,18 +116,26 @@ def main() -> None:
     sides: dict[str, Encode] = {f"cgpt {kind} encode": one.encode for kind, one in ours.items()}
     sides.update((f"cgpt {kind} encode_bytes", one.encode_bytes) for kind, one in ours.items())
     sides.update(peers(texts, options.vocab_size))
-    result = {"bytes": size_of(texts), "texts": len(texts), "vocab_size": options.vocab_size,
-              "learn_seconds": seconds, "mb_per_second": measure(sides, texts, options.repeats),
-              "bytes_per_token": {kind: size_of(texts) / sum(len(one.encode(text))
-                                                             for text in texts)
-                                  for kind, one in ours.items()}}
+    result = {
+        "bytes": size_of(texts),
+        "texts": len(texts),
+        "vocab_size": options.vocab_size,
+        "learn_seconds": seconds,
+        "mb_per_second": measure(sides, texts, options.repeats),
+        "bytes_per_token": {
+            kind: size_of(texts) / sum(len(one.encode(text)) for text in texts)
+            for kind, one in ours.items()
+        },
+    }
     if options.json:
         print(json.dumps(result))
         return
     print(f"{result['bytes'] / 1e6:.2f} MB in {len(texts)} texts, {options.vocab_size} tokens")
     for kind, one in seconds.items():
-        print(f"{'learn ' + kind:28} {one:8.2f} s, {result['bytes_per_token'][kind]:.2f} bytes "
-              "a token")
+        print(
+            f"{'learn ' + kind:28} {one:8.2f} s, {result['bytes_per_token'][kind]:.2f} bytes "
+            "a token"
+        )
     for name, rate in result["mb_per_second"].items():
         print(f"{name:28} {rate['median']:8.2f} MB/s  ({rate['least']:.2f} to {rate['most']:.2f})")
 

@@ -21,36 +21,48 @@ __version__ = "0.1.0"
 # Public name -> module that defines it.
 _PUBLIC = {
     "cgpt.errors": ("CgptError", "CgptWarning", "CheckpointError", "ConfigError", "DataError"),
-    "cgpt.invalid_rows": ("InvalidRow", "InvalidRows", "InvalidRowsError"),
-    "cgpt.cutting": ("TooLong",),
+    "cgpt.corpus.invalid_rows": ("InvalidRow", "InvalidRows", "InvalidRowsError"),
+    "cgpt.corpus.cutting": ("TooLong",),
     "cgpt.config": ("GPTConfig", "TrainConfig"),
     "cgpt.kernels": ("get_num_threads", "instruction_set", "set_num_threads"),
-    "cgpt.model": ("GPT",),
-    "cgpt.kvcache": ("KVCache",),
-    "cgpt.muon": ("Muon",),
-    "cgpt.optim": ("AdamW",),
-    "cgpt.schedules": ("schedule",),
-    "cgpt.tokenizer": ("StreamDecoder", "Tokenizer"),
-    "cgpt.data": ("Corpus", "Dialogue", "FileReport", "Message", "read_corpus"),
+    "cgpt.models.base": ("GPT",),
+    "cgpt.nn.kv_cache": ("KVCache",),
+    "cgpt.optim.muon": ("Muon",),
+    "cgpt.optim.adamw": ("AdamW",),
+    "cgpt.optim.schedules": ("schedule",),
+    "cgpt.tokenizers.tokenizer": ("StreamDecoder", "Tokenizer"),
+    "cgpt.corpus.batches": ("Corpus", "Dialogue", "FileReport", "Message", "read_corpus"),
     "cgpt.llm": ("Continuation", "LLM", "Score", "TrainingState"),
-    "cgpt.callbacks": ("Callback", "FitResult", "Progress", "StopTraining"),
-    "cgpt.train": ("Trainer",),
-    "cgpt.sampling": ("LogitsProcessor", "SamplingConfig"),
-    "cgpt.chat": ("ChatSession",),
-    "cgpt.checkpoint": ("CheckpointManager", "load", "load_model_auto", "load_model_binary",
-                        "load_model_json", "load_with_adapter", "save_model_binary",
-                        "save_model_json"),
-    "cgpt.documents": ("Documents",),
-    "cgpt.sources": ("Source",),
-    "cgpt.evaluation": ("EvalResult", "evaluate"),
-    "cgpt.run": ("continue_training", "TrainingRun"),
-    "cgpt.run_config": ("RunConfig",),
-    "cgpt.lora": ("Lora",),
-    "cgpt.streaming": ("Piece", "PieceStream", "TextStream"),
-    "cgpt.inspection": ("Inspection", "Prediction"),
-    "cgpt.results": ("Dropped", "Generation", "TopLogprob", "Usage"),
-    "cgpt.options": ("FurtherOptions", "LimitOptions", "SamplingOptions", "TokenOptions"),
-    "cgpt.limits": ("Cancelled", "CancelToken"),
+    "cgpt.training.callbacks": ("Callback", "FitResult", "Progress", "StopTraining"),
+    "cgpt.training.trainer": ("Trainer",),
+    "cgpt.generation.sampling": ("LogitsProcessor", "SamplingConfig"),
+    "cgpt.chat.session": ("ChatSession",),
+    "cgpt.checkpoint": (
+        "CheckpointManager",
+        "load",
+        "load_model_auto",
+        "load_model_binary",
+        "load_model_json",
+        "load_with_adapter",
+        "save_model_binary",
+        "save_model_json",
+    ),
+    "cgpt.corpus.documents": ("Documents",),
+    "cgpt.corpus.sources": ("Source",),
+    "cgpt.evaluation.perplexity": ("EvalResult", "evaluate"),
+    "cgpt.training.run": ("continue_training", "TrainingRun"),
+    "cgpt.training.run_config": ("RunConfig",),
+    "cgpt.optim.lora": ("Lora",),
+    "cgpt.generation.streaming": ("Piece", "PieceStream", "TextStream"),
+    "cgpt.models.inspection": ("Inspection", "Prediction"),
+    "cgpt.generation.results": ("Dropped", "Generation", "TopLogprob", "Usage"),
+    "cgpt.generation.options": (
+        "FurtherOptions",
+        "LimitOptions",
+        "SamplingOptions",
+        "TokenOptions",
+    ),
+    "cgpt.runtime.cancellation": ("Cancelled", "CancelToken"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
@@ -128,8 +140,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from cgpt.callbacks import Callback, FitResult, Progress, StopTraining
-    from cgpt.chat import ChatSession
+    from cgpt.chat.session import ChatSession
     from cgpt.checkpoint import (
         CheckpointManager,
         load,
@@ -141,31 +152,32 @@ if TYPE_CHECKING:
         save_model_json,
     )
     from cgpt.config import GPTConfig, TrainConfig
-    from cgpt.cutting import TooLong
-    from cgpt.data import Corpus, Dialogue, FileReport, Message, read_corpus
-    from cgpt.documents import Documents
+    from cgpt.corpus.batches import Corpus, Dialogue, FileReport, Message, read_corpus
+    from cgpt.corpus.cutting import TooLong
+    from cgpt.corpus.documents import Documents
+    from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError
+    from cgpt.corpus.sources import Source
     from cgpt.errors import CgptError, CgptWarning, CheckpointError, ConfigError, DataError
-    from cgpt.evaluation import EvalResult, evaluate
-    from cgpt.inspection import Inspection, Prediction
-    from cgpt.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError
+    from cgpt.evaluation.perplexity import EvalResult, evaluate
+    from cgpt.generation.options import FurtherOptions, LimitOptions, SamplingOptions, TokenOptions
+    from cgpt.generation.results import Dropped, Generation, TopLogprob, Usage
+    from cgpt.generation.sampling import LogitsProcessor, SamplingConfig
+    from cgpt.generation.streaming import Piece, PieceStream, TextStream
     from cgpt.kernels import get_num_threads, instruction_set, set_num_threads
-    from cgpt.kvcache import KVCache
-    from cgpt.limits import Cancelled, CancelToken
     from cgpt.llm import LLM, Continuation, Score, TrainingState
-    from cgpt.lora import Lora
-    from cgpt.model import GPT
-    from cgpt.muon import Muon
-    from cgpt.optim import AdamW
-    from cgpt.options import FurtherOptions, LimitOptions, SamplingOptions, TokenOptions
-    from cgpt.results import Dropped, Generation, TopLogprob, Usage
-    from cgpt.run import TrainingRun, continue_training
-    from cgpt.run_config import RunConfig
-    from cgpt.sampling import LogitsProcessor, SamplingConfig
-    from cgpt.schedules import schedule
-    from cgpt.sources import Source
-    from cgpt.streaming import Piece, PieceStream, TextStream
-    from cgpt.tokenizer import StreamDecoder, Tokenizer
-    from cgpt.train import Trainer
+    from cgpt.models.base import GPT
+    from cgpt.models.inspection import Inspection, Prediction
+    from cgpt.nn.kv_cache import KVCache
+    from cgpt.optim.adamw import AdamW
+    from cgpt.optim.lora import Lora
+    from cgpt.optim.muon import Muon
+    from cgpt.optim.schedules import schedule
+    from cgpt.runtime.cancellation import Cancelled, CancelToken
+    from cgpt.tokenizers.tokenizer import StreamDecoder, Tokenizer
+    from cgpt.training.callbacks import Callback, FitResult, Progress, StopTraining
+    from cgpt.training.run import TrainingRun, continue_training
+    from cgpt.training.run_config import RunConfig
+    from cgpt.training.trainer import Trainer
 
 
 def __getattr__(name: str) -> Any:

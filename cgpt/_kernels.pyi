@@ -29,8 +29,12 @@ def vector_length() -> int:
     """float32 lanes of a vector in this module."""
 
 def linear_forward(
-    x: _Floats, weight: _Floats, bias: _Floats | None, y: _Floats,
-    residual: _Floats | None = None, activated: _Floats | None = None,
+    x: _Floats,
+    weight: _Floats,
+    bias: _Floats | None,
+    y: _Floats,
+    residual: _Floats | None = None,
+    activated: _Floats | None = None,
 ) -> None:
     """y (N, M) = x (N, K) weight^T (M, K) + bias (M,) + residual; activated = gelu(y)."""
 
@@ -142,8 +146,7 @@ def cross_entropy(
     smoothing: float = 0,
     weights: _Floats | None = None,
 ) -> None:
-    """losses (N,); logits (N, V) become scale * weight * (softmax - wanted); target -1 is ignored.
-    """
+    """losses (N,); logits (N, V) become scale * weight * (softmax - wanted); target -1: ignored."""
 
 def adamw(
     data: _Floats,
@@ -179,9 +182,7 @@ def descend(data: _Floats, u: _Floats, rate: float, decay: float) -> None:
 def sum_of_squares(x: _Floats) -> float:
     """The sum of x * x."""
 
-def probe_multiply_add(
-    ends: _Floats, rounds: int, factor: float = 0.5, term: float = 1.0
-) -> float:
+def probe_multiply_add(ends: _Floats, rounds: int, factor: float = 0.5, term: float = 1.0) -> float:
     """Multiply-adds in registers, a task an element of ends (tasks,); the operations done."""
 
 def probe_read(x: _Floats, sums: _Floats) -> None:
@@ -213,12 +214,9 @@ class Picking:
     banned (n,)."""
 
     def __init__(
-        self, V: int, temperature: float, top_k: int, top_p: float, min_p: float,
-        banned: _Integers,
+        self, V: int, temperature: float, top_k: int, top_p: float, min_p: float, banned: _Integers
     ) -> None: ...
-    def pick(
-        self, scores: _Floats, u: NDArray[np.float64] | None, tokens: _Integers,
-    ) -> None:
+    def pick(self, scores: _Floats, u: NDArray[np.float64] | None, tokens: _Integers) -> None:
         """tokens (R,), written: one for each row of scores (R, V); -1 where none can be."""
 
 class Decoder:
@@ -229,20 +227,37 @@ class Decoder:
     """
 
     def __init__(
-        self, n_head: int, wte: Any, wpe: _Floats, ln_f: tuple[_Floats, _Floats],
+        self,
+        n_head: int,
+        wte: Any,
+        wpe: _Floats,
+        ln_f: tuple[_Floats, _Floats],
         layers: Sequence[Any],
     ) -> None: ...
     def run(
-        self, ids: _Integers, places: _Integers, slots: _Integers, keys: _Floats,
-        values: _Floats, logits: _Floats, positions: _Integers | None = None,
-        picking: Picking | None = None, u: NDArray[np.float64] | None = None,
+        self,
+        ids: _Integers,
+        places: _Integers,
+        slots: _Integers,
+        keys: _Floats,
+        values: _Floats,
+        logits: _Floats,
+        positions: _Integers | None = None,
+        picking: Picking | None = None,
+        u: NDArray[np.float64] | None = None,
         tokens: _Integers | None = None,
     ) -> None:
         """Append R tokens to sequences whose caches are (S, L, H, T, D); logits (n, V) behind the
         last n of them, and tokens (n,) picked from those."""
     def go_on(
-        self, ids: _Integers, places: _Integers, keys: _Floats, values: _Floats,
-        logits: _Floats, picking: Picking, u: NDArray[np.float64] | None = None,
+        self,
+        ids: _Integers,
+        places: _Integers,
+        keys: _Floats,
+        values: _Floats,
+        logits: _Floats,
+        picking: Picking,
+        u: NDArray[np.float64] | None = None,
     ) -> int:
         """Append ids[0] to the one sequence, pick what follows, append that, and so on: ids
         (n + 1,) is filled. How many were appended: fewer than n where nothing can be picked."""

@@ -27,19 +27,25 @@ LEARNING_RATES = {"adamw": 2e-3, "muon": 3e-3}
 EMBEDDING_RATES = {"adamw": 1.0, "muon": 3.0}
 TUNED_WIDTH = 256
 MOST_WARMUP = 50
-EARLIER_WARMUP = 50     # of a phase begun by a version that did not record it and had no choice
-KINDS = ("words", "chars", "bpe")            # of a vocabulary
-FORMS = ("float32", "float16", "int8")      # of a model's matrices, in memory and in files
+EARLIER_WARMUP = 50  # of a phase begun by a version that did not record it and had no choice
+KINDS = ("words", "chars", "bpe")  # of a vocabulary
+FORMS = ("float32", "float16", "int8")  # of a model's matrices, in memory and in files
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
-TOO_LONG = ("cut", "drop", "error")         # what to do with documents longer than the context
-WINDOWS = "windows"                         # what was done before dialogues were cut between turns
-LOSS_ON = ("all", "answers")                # which tokens of a dialogue carry loss
+TOO_LONG = ("cut", "drop", "error")  # what to do with documents longer than the context
+WINDOWS = "windows"  # what was done before dialogues were cut between turns
+LOSS_ON = ("all", "answers")  # which tokens of a dialogue carry loss
 
-SHAPE = ("n_layer", "n_head", "n_embd", "n_ff", "block_size")    # fields that shape the graph
+SHAPE = ("n_layer", "n_head", "n_embd", "n_ff", "block_size")  # fields that shape the graph
 
 # Generous limits that keep every size product far inside 63 bits.
-MOST = {"n_layer": 1024, "n_head": 1024, "n_embd": 65536, "n_ff": 1 << 18,
-         "vocab_size": 1 << 24, "block_size": 1 << 20}
+MOST = {
+    "n_layer": 1024,
+    "n_head": 1024,
+    "n_embd": 65536,
+    "n_ff": 1 << 18,
+    "vocab_size": 1 << 24,
+    "block_size": 1 << 20,
+}
 
 Config = TypeVar("Config", bound="_Config")
 
@@ -88,12 +94,12 @@ class _Config:
     def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
         """Build from a mapping. Raises ConfigError naming an unknown field or a bad value."""
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{cls.__name__}: expected the fields by name, found "
-                              f"{shown(values)}")
+            raise ConfigError(f"{cls.__name__}: expected the fields by name, found {shown(values)}")
         _check_fields(cls, values)
         return cls(**values)
 
-    if not TYPE_CHECKING:           # type checkers know the fields themselves
+    if not TYPE_CHECKING:  # type checkers know the fields themselves
+
         def __new__(cls, *values: Any, **named: Any) -> Any:
             """Raises ConfigError, before __init__ would raise TypeError, for an unknown name."""
             _check_fields(cls, named)
@@ -131,8 +137,16 @@ def _check_int(owner: str, name: str, value: Any, least: int, most: int | None =
     return value
 
 
-def _check_float(owner: str, name: str, value: Any, least: float, most: float = math.inf,
-                 *, open_below: bool = False, open_above: bool = False) -> float:
+def _check_float(
+    owner: str,
+    name: str,
+    value: Any,
+    least: float,
+    most: float = math.inf,
+    *,
+    open_below: bool = False,
+    open_above: bool = False,
+) -> float:
     """The value as a plain number. Raises ConfigError for all but finite ones in the range."""
     value = plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -143,7 +157,8 @@ def _check_float(owner: str, name: str, value: Any, least: float, most: float = 
         left, right = "(" if open_below else "[", ")" if open_above else "]"
         raise ConfigError(
             f"{owner}: {name} must be a finite number in {left}{least}, {most}{right}, "
-            f"found {shown(value)}")
+            f"found {shown(value)}"
+        )
     return value
 
 
@@ -201,7 +216,8 @@ class GPTConfig(_Config):
         if self.n_embd % self.n_head:
             raise ConfigError(
                 f"GPTConfig: n_head must divide n_embd, found n_head={self.n_head} and n_embd="
-                f"{self.n_embd} (remainder {self.n_embd % self.n_head}); choose another pair")
+                f"{self.n_embd} (remainder {self.n_embd % self.n_head}); choose another pair"
+            )
 
     @property
     def matrix_elements(self) -> int:
@@ -262,9 +278,9 @@ class TrainConfig(_Config):
     ema            the moving average of the weights keeps this much of itself a step; it is what
                    is evaluated and what the phase ends with. 0 keeps none.
     too_long       what becomes of documents and dialogues longer than the context: "cut" cuts
-                   texts anywhere and dialogues between turns (cgpt/cutting.py says how), "drop"
-                   leaves them out, "error" refuses them. "windows" cuts dialogues anywhere too, as
-                   runs did that were recorded before there was a choice.
+                   texts anywhere and dialogues between turns (see cgpt/corpus/cutting.py),
+                   "drop" leaves them out, "error" refuses them. "windows" cuts dialogues anywhere
+                   too, as runs did that were recorded before there was a choice.
     loss_on        which tokens of dialogues carry loss: "all", "answers" (with their <eos>), None
                    for all in pre-training and the answers in fine-tuning; of texts all do
     lora_rank      rank of the two matrices by which each matrix that `lora_layers` (patterns)
@@ -311,9 +327,19 @@ class TrainConfig(_Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         owner = "TrainConfig"
-        for name, least in (("epochs", 0), ("batch_tokens", 1), ("grad_accum", 1), ("warmup", 0),
-                            ("patience", 0), ("seed", 0), ("max_steps", 0), ("join_dialogues", 1),
-                            ("schedule_steps", 0), ("lora_rank", 0), ("eval_every", 0)):
+        for name, least in (
+            ("epochs", 0),
+            ("batch_tokens", 1),
+            ("grad_accum", 1),
+            ("warmup", 0),
+            ("patience", 0),
+            ("seed", 0),
+            ("max_steps", 0),
+            ("join_dialogues", 1),
+            ("schedule_steps", 0),
+            ("lora_rank", 0),
+            ("eval_every", 0),
+        ):
             if name != "warmup" or self.warmup is not None:
                 _check_int(owner, name, getattr(self, name), least, (1 << 63) - 1)
         for name in ("lr", "eps", "embedding_lr", "lora_alpha"):
@@ -321,8 +347,15 @@ class TrainConfig(_Config):
                 _check_float(owner, name, getattr(self, name), 0.0, open_below=True)
         for name in ("weight_decay", "clip", "max_minutes"):
             _check_float(owner, name, getattr(self, name), 0.0)
-        for name in ("beta1", "beta2", "dropout", "val_fraction", "momentum", "label_smoothing",
-                     "ema"):
+        for name in (
+            "beta1",
+            "beta2",
+            "dropout",
+            "val_fraction",
+            "momentum",
+            "label_smoothing",
+            "ema",
+        ):
             _check_float(owner, name, getattr(self, name), 0.0, 1.0, open_above=True)
         _check_float(owner, "min_lr_ratio", self.min_lr_ratio, 0.0, 1.0)
         _check_bool(owner, "recompute", self.recompute)
@@ -336,11 +369,15 @@ class TrainConfig(_Config):
         for name in ("freeze", "lora_layers"):
             object.__setattr__(self, name, _check_names(owner, name, getattr(self, name)))
         if self.lora_rank and self.optimizer not in (None, "adamw"):
-            raise ConfigError(f"{owner}: lora_rank={self.lora_rank} is trained by adamw, found "
-                              f"optimizer {self.optimizer!r}; leave one of the two out")
+            raise ConfigError(
+                f"{owner}: lora_rank={self.lora_rank} is trained by adamw, found "
+                f"optimizer {self.optimizer!r}; leave one of the two out"
+            )
         if self.lora_rank and self.freeze:
-            raise ConfigError(f"{owner}: lora_rank={self.lora_rank} leaves all weights as they "
-                              "are, so there is nothing to freeze; choose by lora_layers")
+            raise ConfigError(
+                f"{owner}: lora_rank={self.lora_rank} leaves all weights as they "
+                "are, so there is nothing to freeze; choose by lora_layers"
+            )
 
     def require_validation(self, phase: str, own: bool) -> None:
         """Raises ConfigError where evaluations have nothing to look at, or two things.
@@ -348,19 +385,24 @@ class TrainConfig(_Config):
         own  whether there are validation documents beside those that are trained on
         """
         if own and self.val_fraction:
-            raise ConfigError(f"{phase}: found validation documents and val_fraction="
-                              f"{self.val_fraction}; give one of the two")
+            raise ConfigError(
+                f"{phase}: found validation documents and val_fraction="
+                f"{self.val_fraction}; give one of the two"
+            )
         for name, value in (("patience", self.patience), ("eval_every", self.eval_every)):
             if value and not own and not self.val_fraction:
-                raise ConfigError(f"{phase}: {name}={value} needs held-out documents to look at; "
-                                  "set val_fraction above 0 or give validation documents")
+                raise ConfigError(
+                    f"{phase}: {name}={value} needs held-out documents to look at; "
+                    "set val_fraction above 0 or give validation documents"
+                )
 
     def learns_all(self, phase: str) -> bool:
         """Whether every token of a dialogue carries loss in "pretrain" or "finetune"."""
         return (self.loss_on or ("all" if phase == "pretrain" else "answers")) == "all"
 
-    def settled(self, width: int, begun: Mapping[str, Any] | None = None,
-                steps: int = 0) -> TrainConfig:
+    def settled(
+        self, width: int, begun: Mapping[str, Any] | None = None, steps: int = 0
+    ) -> TrainConfig:
         """The same with an optimizer, learning rates and, given the steps, a warm-up.
 
         width  n_embd of the model
@@ -373,13 +415,19 @@ class TrainConfig(_Config):
         steps = _check_int("TrainConfig.settled", "steps", steps, 0, (1 << 63) - 1)
         begun = begun or {}
         optimizer = self.optimizer or (
-            "adamw" if self.lora_rank else begun.get("optimizer", "muon"))
+            "adamw" if self.lora_rank else begun.get("optimizer", "muon")
+        )
         embeddings = self.embedding_lr or begun.get("embedding_lr", EMBEDDING_RATES[optimizer])
         warmup = self.warmup
         if warmup is None and steps:
             warmup = begun.get("warmup", default_warmup(steps))
-        return replace(self, optimizer=optimizer, embedding_lr=embeddings, warmup=warmup,
-                       lr=self.lr or default_lr(optimizer, width))
+        return replace(
+            self,
+            optimizer=optimizer,
+            embedding_lr=embeddings,
+            warmup=warmup,
+            lr=self.lr or default_lr(optimizer, width),
+        )
 
 
 def default_warmup(steps: int) -> int:

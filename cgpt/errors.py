@@ -71,8 +71,11 @@ def expect(owner: str, value: object, kind: type | tuple[type, ...], name: str) 
 def is_list_like(value: object) -> TypeGuard[Iterable[Any]]:
     """Whether a value can be read as a list of values: no text, no bytes, no dictionary and no
     array of no dimension, which says that it can and then cannot."""
-    return (isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
-            and not isinstance(value, (str, bytes, bytearray, Mapping)))
+    return (
+        isinstance(value, Iterable)
+        and getattr(value, "ndim", 1) != 0
+        and not isinstance(value, (str, bytes, bytearray, Mapping))
+    )
 
 
 def list_of(owner: str, values: object, kind: type[Item], name: str) -> list[Item]:
@@ -114,6 +117,6 @@ def shown(value: object, longest: int = 60) -> str:
     """repr(value) for an error's sentence, cut where it is longer than `longest` characters."""
     try:
         text = repr(value)
-    except Exception:       # a whole number of thousands of digits, or a repr of somebody's own
+    except Exception:  # a whole number of thousands of digits, or a repr of somebody's own
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= longest else text[:longest - 1] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from cgpt.arena import Floats
-from cgpt.arrays import text_list
-from cgpt.beam import Hypothesis
 from cgpt.config import MOST, GPTConfig, _check_bool, _check_choice, _check_int
-from cgpt.data import (
+from cgpt.corpus.batches import (
     Message,
     Sample,
     encode_prompt,
@@ -25,14 +22,20 @@ from cgpt.data import (
     read_corpus,
     split_samples,
 )
+from cgpt.corpus.inputs import Document, as_documents, as_messages
 from cgpt.errors import ConfigError, DataError, expect, shown
-from cgpt.generate import beam_search, decode, generate_batch
-from cgpt.inputs import Document, as_documents, as_messages
-from cgpt.interrupts import Operation
-from cgpt.limits import Limit
-from cgpt.model import GPT
-from cgpt.optim import AdamW
-from cgpt.options import (
+from cgpt.evaluation.scoring import (
+    BATCH_TOKENS,
+    POOLINGS,
+    embeddings,
+    logprobs,
+    sample_of,
+    stride_of,
+    windows,
+)
+from cgpt.generation.beam import Hypothesis
+from cgpt.generation.generate import beam_search, decode, generate_batch
+from cgpt.generation.options import (
     TOKENS,
     FurtherOptions,
     LimitOptions,
@@ -42,29 +45,34 @@ from cgpt.options import (
     limit_of,
     read_options,
 )
-from cgpt.parallel import ALONE, Alone, summed_loss
-from cgpt.prefixes import Prefixes
-from cgpt.results import Generation, Recorder
-from cgpt.sampling import GREEDY, SamplingConfig
-from cgpt.scoring import (
-    BATCH_TOKENS,
-    POOLINGS,
-    embeddings,
-    logprobs,
-    sample_of,
-    stride_of,
-    windows,
+from cgpt.generation.prefix_cache import Prefixes
+from cgpt.generation.results import Generation, Recorder
+from cgpt.generation.sampling import GREEDY, SamplingConfig
+from cgpt.generation.streaming import (
+    Assembler,
+    Piece,
+    PieceStream,
+    TextStream,
+    pieces,
+    stop_of,
+    text_of,
 )
-from cgpt.streaming import Assembler, Piece, PieceStream, TextStream, pieces, stop_of, text_of
-from cgpt.template import template_of
-from cgpt.tokenizer import Tokenizer
+from cgpt.models.base import GPT
+from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import text_list
+from cgpt.optim.adamw import AdamW
+from cgpt.runtime.cancellation import Limit
+from cgpt.runtime.interrupts import Operation
+from cgpt.tokenizers.chat_template import template_of
+from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.training.data_parallel import ALONE, Alone, summed_loss
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 PHASES = ("pretrain", "finetune")
 DEFAULT_PRESET = "small"
-Prompt = str | Sequence[Message | Mapping[str, str]]       # text, or a dialogue's messages
+Prompt = str | Sequence[Message | Mapping[str, str]]  # text, or a dialogue's messages
 
 
 @dataclass
@@ -131,10 +139,16 @@ class TrainingState:
     def begun(self, phase: str) -> dict[str, Any]:
         """The fields as `begin` leaves them."""
         done = [*self.done, *[self.phase] * (self.unfinished and self.phase != phase)]
-        return vars(TrainingState(
-            phase=phase, done=[name for name in done if name != phase], history=self.history,
-            run=self.run, data_fingerprint=self.data_fingerprint,
-            run_id=self.run_id))
+        return vars(
+            TrainingState(
+                phase=phase,
+                done=[name for name in done if name != phase],
+                history=self.history,
+                run=self.run,
+                data_fingerprint=self.data_fingerprint,
+                run_id=self.run_id,
+            )
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, JSON-ready, without run_id: two runs of the same training agree.
@@ -160,15 +174,19 @@ class TrainingState:
         known = {one.name: one.type for one in fields(cls)}
         for name, value in values.items():
             if name not in known:
-                raise DataError(f"training state: unknown field '{name}'; "
-                                f"known: {', '.join(sorted(known))}")
+                raise DataError(
+                    f"training state: unknown field '{name}'; known: {', '.join(sorted(known))}"
+                )
             if not _fits(value, str(known[name])):
-                raise DataError(f"training state: {name} must be {known[name]}, "
-                                f"found {value!r:.100}")
+                raise DataError(
+                    f"training state: {name} must be {known[name]}, found {value!r:.100}"
+                )
         state = cls(**values)
         if not all(_fits_history(entry) for entry in state.history):
-            raise DataError("training state: history must be a list of [phase, step, loss, "
-                            "held-out loss or null]")
+            raise DataError(
+                "training state: history must be a list of [phase, step, loss, "
+                "held-out loss or null]"
+            )
         return state
 
 
@@ -188,9 +206,14 @@ def _fits(value: Any, kind: str) -> bool:
 
 
 def _fits_history(entry: Any) -> bool:
-    return (isinstance(entry, list) and len(entry) == 4 and isinstance(entry[0], str)
-            and _fits(entry[1], "int") and _fits(entry[2], "float")
-            and _fits(entry[3], "float | None"))
+    return (
+        isinstance(entry, list)
+        and len(entry) == 4
+        and isinstance(entry[0], str)
+        and _fits(entry[1], "int")
+        and _fits(entry[2], "float")
+        and _fits(entry[3], "float | None")
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,8 +241,10 @@ class Score:
         return math.exp(-self.per_token) if self.per_token > -700 else math.inf
 
     def __repr__(self) -> str:
-        return (f"Score({shown(self.text, 40)}, {len(self.ids)} tokens, total={self.total:.4f}, "
-                f"per_token={self.per_token:.4f})")
+        return (
+            f"Score({shown(self.text, 40)}, {len(self.ids)} tokens, total={self.total:.4f}, "
+            f"per_token={self.per_token:.4f})"
+        )
 
 
 class Continuation(Generation):
@@ -253,9 +278,14 @@ class LLM:
                     trained on them names it
     """
 
-    def __init__(self, tokenizer: Tokenizer, gpt: GPT, optimizer: AdamW | None = None,
-                 training_state: TrainingState | None = None,
-                 metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        gpt: GPT,
+        optimizer: AdamW | None = None,
+        training_state: TrainingState | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         """Raises ConfigError where the vocabulary is larger than the embedding, or an argument is
         of another type."""
         expect("LLM", tokenizer, Tokenizer, "a Tokenizer")
@@ -264,8 +294,10 @@ class LLM:
         expect("LLM", training_state, (TrainingState, type(None)), "a TrainingState")
         expect("LLM", metadata, (dict, type(None)), "a dictionary")
         if len(tokenizer) > gpt.config.vocab_size:
-            raise ConfigError(f"the tokenizer has {len(tokenizer)} tokens and the model only "
-                              f"{gpt.config.vocab_size} embeddings; they do not belong together")
+            raise ConfigError(
+                f"the tokenizer has {len(tokenizer)} tokens and the model only "
+                f"{gpt.config.vocab_size} embeddings; they do not belong together"
+            )
         self.tokenizer = tokenizer
         self.gpt = gpt
         self.optimizer = optimizer
@@ -288,8 +320,9 @@ class LLM:
         return cls.from_texts(corpus.texts(), GPTConfig.preset(DEFAULT_PRESET), seed)
 
     @classmethod
-    def from_texts(cls, texts: Iterable[str], config: GPTConfig, seed: int = 0,
-                   kind: str = "words") -> LLM:
+    def from_texts(
+        cls, texts: Iterable[str], config: GPTConfig, seed: int = 0, kind: str = "words"
+    ) -> LLM:
         """A vocabulary of at most config.vocab_size tokens learnt from `texts`, fresh weights.
 
         kind  of the vocabulary: "words", "chars" or "bpe"
@@ -322,8 +355,9 @@ class LLM:
         """The operations by which one that was made for this model takes the other's place."""
         return [*optimizer.taking_over(self), partial(setattr, self, "_optimizer", optimizer)]
 
-    def to_bytes(self, *, optimizer: bool = True, weights: str | None = None,
-                 group: int = 64) -> bytes:
+    def to_bytes(
+        self, *, optimizer: bool = True, weights: str | None = None, group: int = 64
+    ) -> bytes:
         """The bytes of the file that cgpt.save_model_binary makes, with the same arguments.
 
         Of an adapter's training it holds the model too. Raises as save_model_binary.
@@ -334,8 +368,13 @@ class LLM:
         return to_bytes(self, optimizer=optimizer, weights=weights, group=group)
 
     @classmethod
-    def from_bytes(cls, data: bytes | bytearray | memoryview, *, training: bool = True,
-                   weights: str | None = None) -> LLM:
+    def from_bytes(
+        cls,
+        data: bytes | bytearray | memoryview,
+        *,
+        training: bool = True,
+        weights: str | None = None,
+    ) -> LLM:
         """The model in the bytes of a model file of any kind; arguments and errors as cgpt.load."""
         from cgpt.checkpoint import load
 
@@ -373,50 +412,79 @@ class LLM:
         specials = [i for i in self.tokenizer.special_ids if i != self.tokenizer.eos_id]
         return [*specials, *range(len(self.tokenizer), self.config.vocab_size)]
 
-    def stream(self, text: str, max_new_tokens: int = GREEDY.max_new_tokens,
-               temperature: float = GREEDY.temperature,
-               **options: Unpack[FurtherOptions]) -> TextStream:
+    def stream(
+        self,
+        text: str,
+        max_new_tokens: int = GREEDY.max_new_tokens,
+        temperature: float = GREEDY.temperature,
+        **options: Unpack[FurtherOptions],
+    ) -> TextStream:
         """The text that continues `text`, as it is generated; arguments and errors as `generate`.
 
         Nothing is done before the first piece is asked for. See TextStream for `result`, `read`
         and `close`.
         """
-        return TextStream(*self._continued("LLM.stream", text, GREEDY, {
-            "max_new_tokens": max_new_tokens, "temperature": temperature, **options}))
+        return TextStream(
+            *self._continued(
+                "LLM.stream",
+                text,
+                GREEDY,
+                {"max_new_tokens": max_new_tokens, "temperature": temperature, **options},
+            )
+        )
 
-    def continuation(self, text: str, sampling: SamplingConfig = GREEDY,
-                     **options: Unpack[SamplingOptions]) -> PieceStream:
+    def continuation(
+        self, text: str, sampling: SamplingConfig = GREEDY, **options: Unpack[SamplingOptions]
+    ) -> PieceStream:
         """The same as pieces with token ids and, where asked for, log-probabilities.
 
         sampling  what the options do not say
         """
         return PieceStream(*self._continued("LLM.continuation", text, sampling, options))
 
-    def _continued(self, owner: str, text: str, base: SamplingConfig, options: Mapping[str, Any]
-                   ) -> tuple[Generator[Piece, None, None], Recorder, Limit]:
+    def _continued(
+        self, owner: str, text: str, base: SamplingConfig, options: Mapping[str, Any]
+    ) -> tuple[Generator[Piece, None, None], Recorder, Limit]:
         """What a stream is made of."""
         request = read_options(owner, options, base)
         recorder = request.recorder()
-        tokens = decode(self.gpt, self._prompt(text), request.of_tokens, recorder,
-                        stop=[self.tokenizer.eos_id], banned=self.banned_ids,
-                        processors=request.processors)
+        tokens = decode(
+            self.gpt,
+            self._prompt(text),
+            request.of_tokens,
+            recorder,
+            stop=[self.tokenizer.eos_id],
+            banned=self.banned_ids,
+            processors=request.processors,
+        )
         found = pieces(tokens, self.tokenizer, request.sampling.stop, recorder)
         return found, recorder, request.limit
 
-    @overload       # a str is a sequence of str too, and is one text
+    @overload  # a str is a sequence of str too, and is one text
     def generate(  # type: ignore[overload-overlap]
-            self, text: str, max_new_tokens: int = GREEDY.max_new_tokens,
-            temperature: float = GREEDY.temperature,
-            **options: Unpack[FurtherOptions]) -> Generation: ...
+        self,
+        text: str,
+        max_new_tokens: int = GREEDY.max_new_tokens,
+        temperature: float = GREEDY.temperature,
+        **options: Unpack[FurtherOptions],
+    ) -> Generation: ...
 
     @overload
-    def generate(self, text: Sequence[str], max_new_tokens: int = GREEDY.max_new_tokens,
-                 temperature: float = GREEDY.temperature,
-                 **options: Unpack[FurtherOptions]) -> list[Generation]: ...
+    def generate(
+        self,
+        text: Sequence[str],
+        max_new_tokens: int = GREEDY.max_new_tokens,
+        temperature: float = GREEDY.temperature,
+        **options: Unpack[FurtherOptions],
+    ) -> list[Generation]: ...
 
-    def generate(self, text: str | Sequence[str], max_new_tokens: int = GREEDY.max_new_tokens,
-                 temperature: float = GREEDY.temperature,
-                 **options: Unpack[FurtherOptions]) -> Generation | list[Generation]:
+    def generate(
+        self,
+        text: str | Sequence[str],
+        max_new_tokens: int = GREEDY.max_new_tokens,
+        temperature: float = GREEDY.temperature,
+        **options: Unpack[FurtherOptions],
+    ) -> Generation | list[Generation]:
         """The text that continues `text` (which is not repeated), up to eos; greedy by default.
 
         text     a list of texts gives the list of their continuations; text i has seed + i
@@ -427,8 +495,11 @@ class LLM:
         longer than the context its end is seen, which `dropped` tells.
         Raises ConfigError where an option is unknown, naming the nearest, or out of range.
         """
-        values: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature,
-                                  **options}
+        values: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            **options,
+        }
         if isinstance(text, str):
             return TextStream(*self._continued("LLM.generate", text, GREEDY, values)).read()
         request = read_options("LLM.generate", values, GREEDY)
@@ -443,15 +514,24 @@ class LLM:
                 recorders[row].end("stop", texts[row].stop)
             return texts[row].stop is not None
 
-        rows = generate_batch(self.gpt, prompts, request.of_tokens, stop=[self.tokenizer.eos_id],
-                              banned=self.banned_ids, recorders=recorders,
-                              processors=request.processors,
-                              given=given if stop else None)
-        return [recorder.result(text_of(row, self.tokenizer, stop))
-                for row, recorder in zip(rows, recorders, strict=True)]
+        rows = generate_batch(
+            self.gpt,
+            prompts,
+            request.of_tokens,
+            stop=[self.tokenizer.eos_id],
+            banned=self.banned_ids,
+            recorders=recorders,
+            processors=request.processors,
+            given=given if stop else None,
+        )
+        return [
+            recorder.result(text_of(row, self.tokenizer, stop))
+            for row, recorder in zip(rows, recorders, strict=True)
+        ]
 
-    def chat(self, messages: Sequence[Message | Mapping[str, Any]],
-             **options: Unpack[SamplingOptions]) -> Generation:
+    def chat(
+        self, messages: Sequence[Message | Mapping[str, Any]], **options: Unpack[SamplingOptions]
+    ) -> Generation:
         """The answer to the last of `messages`, which is the user's.
 
         messages  [system] user assistant ... user, each {"role", "content"} or a Message; the role
@@ -467,15 +547,17 @@ class LLM:
         """
         return self.chat_stream(messages, **options).read()
 
-    def chat_stream(self, messages: Sequence[Message | Mapping[str, Any]],
-                    **options: Unpack[SamplingOptions]) -> TextStream:
+    def chat_stream(
+        self, messages: Sequence[Message | Mapping[str, Any]], **options: Unpack[SamplingOptions]
+    ) -> TextStream:
         """The same answer as it is generated; see TextStream for `result`, `read` and `close`."""
-        from cgpt.chat import chat_stream
+        from cgpt.chat.session import chat_stream
 
         return chat_stream(self, messages, options, self._prefixes)
 
-    def beam_search(self, text: str, sampling: SamplingConfig,
-                    **options: Unpack[TokenOptions]) -> list[Continuation]:
+    def beam_search(
+        self, text: str, sampling: SamplingConfig, **options: Unpack[TokenOptions]
+    ) -> list[Continuation]:
         """The `sampling.beam` best continuations of `text`, best first, without `text` itself.
 
         options  cancel and timeout, which end it with what it has found by then, and
@@ -486,43 +568,83 @@ class LLM:
         request = read_options("LLM.beam_search", {"logprobs": True, **options}, sampling)
         recorder = request.recorder()
         recorder.begin()
-        found = beam_search(self.gpt, self._prompt(text), request.of_tokens,
-                            [self.tokenizer.eos_id], self.banned_ids, recorder,
-                            processors=request.processors)
+        found = beam_search(
+            self.gpt,
+            self._prompt(text),
+            request.of_tokens,
+            [self.tokenizer.eos_id],
+            self.banned_ids,
+            recorder,
+            processors=request.processors,
+        )
         return [self._continuation(one, recorder, sampling.stop) for one in found]
 
-    def _continuation(self, found: Hypothesis, recorder: Recorder,
-                      stop: Sequence[str]) -> Continuation:
+    def _continuation(
+        self, found: Hypothesis, recorder: Recorder, stop: Sequence[str]
+    ) -> Continuation:
         """What a beam search found as a text; the recorder is that of the search."""
         text = text_of(found.ids, self.tokenizer, stop)
         ended_by = stop_of(found.ids, self.tokenizer, stop)
         same = vars(recorder.result(""))
         usage = replace(same["usage"], completion_tokens=len(found.ids))
-        return Continuation(text, found.score, **{
-            **same, "ids": found.ids, "logprobs": found.logprobs, "usage": usage, "stop": ended_by,
-            "finish_reason": found.finish_reason if ended_by is None else "stop"})
+        return Continuation(
+            text,
+            found.score,
+            **{
+                **same,
+                "ids": found.ids,
+                "logprobs": found.logprobs,
+                "usage": usage,
+                "stop": ended_by,
+                "finish_reason": found.finish_reason if ended_by is None else "stop",
+            },
+        )
 
     def _prompt(self, text: str) -> list[int]:
         return [*template_of(self.tokenizer).start, *self.tokenizer.encode(text)]
 
     @overload
     def score(  # type: ignore[overload-overlap]    # a str is a sequence of str too
-              self, text: str, prompt: Prompt | None = None, *, end: bool = False,
-              stride: int | None = None, **options: Unpack[LimitOptions]) -> Score: ...
+        self,
+        text: str,
+        prompt: Prompt | None = None,
+        *,
+        end: bool = False,
+        stride: int | None = None,
+        **options: Unpack[LimitOptions],
+    ) -> Score: ...
 
     @overload
-    def score(self, text: Sequence[str], prompt: Prompt | Sequence[Prompt] | None = None, *,
-              end: bool = False, stride: int | None = None,
-              **options: Unpack[LimitOptions]) -> list[Score]: ...
+    def score(
+        self,
+        text: Sequence[str],
+        prompt: Prompt | Sequence[Prompt] | None = None,
+        *,
+        end: bool = False,
+        stride: int | None = None,
+        **options: Unpack[LimitOptions],
+    ) -> list[Score]: ...
 
     @overload
-    def score(self, text: Sequence[tuple[Prompt, str]], prompt: None = None, *,
-              end: bool = False, stride: int | None = None,
-              **options: Unpack[LimitOptions]) -> list[Score]: ...
+    def score(
+        self,
+        text: Sequence[tuple[Prompt, str]],
+        prompt: None = None,
+        *,
+        end: bool = False,
+        stride: int | None = None,
+        **options: Unpack[LimitOptions],
+    ) -> list[Score]: ...
 
-    def score(self, text: Any, prompt: Any = None, *, end: bool = False,
-              stride: int | None = None,
-              **options: Unpack[LimitOptions]) -> Score | list[Score]:
+    def score(
+        self,
+        text: Any,
+        prompt: Any = None,
+        *,
+        end: bool = False,
+        stride: int | None = None,
+        **options: Unpack[LimitOptions],
+    ) -> Score | list[Score]:
         """How likely the model finds `text` behind `prompt`: log-probabilities in nats.
 
         text    a text; or a list of texts, or of pairs (prompt, text), which gives their scores in
@@ -542,10 +664,16 @@ class LLM:
         texts, prompts, one = _texts_and_prompts(text, prompt)
         stride = stride_of("LLM.score", self.config, stride)
         end = _check_bool("LLM.score", "end", end)
-        tokens = [self._scored(*pair, number, end) for number, pair in
-                  enumerate(zip(texts, prompts, strict=True))]
-        found = [_score(text, list(ids[first:]), values) for text, (ids, first), values in
-                 zip(texts, tokens, logprobs(self.gpt, tokens, stride, limit), strict=True)]
+        tokens = [
+            self._scored(*pair, number, end)
+            for number, pair in enumerate(zip(texts, prompts, strict=True))
+        ]
+        found = [
+            _score(text, list(ids[first:]), values)
+            for text, (ids, first), values in zip(
+                texts, tokens, logprobs(self.gpt, tokens, stride, limit), strict=True
+            )
+        ]
         return found[0] if one else found
 
     def _scored(self, text: str, prompt: Any, number: int, end: bool) -> tuple[list[int], int]:
@@ -558,14 +686,23 @@ class LLM:
         else:
             before = encode_prompt(self.tokenizer, as_messages("LLM.score", prompt))
         ids = [*before, *self.tokenizer.encode(text), *[self.tokenizer.eos_id] * end]
-        first = len(before) or 1        # nothing predicts the very first token
+        first = len(before) or 1  # nothing predicts the very first token
         if len(ids) <= first:
-            raise DataError(f"LLM.score: text {number} has no token to predict; give at least one "
-                            "character, or a prompt before it")
+            raise DataError(
+                f"LLM.score: text {number} has no token to predict; give at least one "
+                "character, or a prompt before it"
+            )
         return ids, first
 
-    def embed(self, texts: str | Iterable[str], pooling: str = "mean", *, normalize: bool = False,
-              stride: int | None = None, **options: Unpack[LimitOptions]) -> Floats:
+    def embed(
+        self,
+        texts: str | Iterable[str],
+        pooling: str = "mean",
+        *,
+        normalize: bool = False,
+        stride: int | None = None,
+        **options: Unpack[LimitOptions],
+    ) -> Floats:
         """(n, C) float32: a vector for each of n texts; (C,) for one text by itself.
 
         pooling    "mean" of the final norm's output behind the text's tokens, or that behind the
@@ -585,8 +722,9 @@ class LLM:
         for number, text in enumerate(text_list("LLM.embed", texts)):
             ids = self.tokenizer.encode(text)
             if not ids:
-                raise DataError(f"LLM.embed: text {number} has no token; give at least one "
-                                "character")
+                raise DataError(
+                    f"LLM.embed: text {number} has no token; give at least one character"
+                )
             tokens.append(([*start, *ids], len(start)))
         found = embeddings(self.gpt, tokens, pooling, stride, limit)
         if normalize:
@@ -602,16 +740,25 @@ class LLM:
         """
         longest = _check_int("LLM.samples", "longest", longest, 0, MOST["block_size"])
         longest = min(longest or self.config.block_size, self.config.block_size)
-        return split_samples((sample_of(self.tokenizer, one) for one in
-                              as_documents("LLM.samples", documents)), longest)
+        return split_samples(
+            (sample_of(self.tokenizer, one) for one in as_documents("LLM.samples", documents)),
+            longest,
+        )
 
-    def summed_loss(self, samples: Sequence[Sample],
-                    parallel: Alone = ALONE) -> tuple[float, int]:
+    def summed_loss(self, samples: Sequence[Sample], parallel: Alone = ALONE) -> tuple[float, int]:
         """(sum of the loss in nats, counted tokens) of the samples, which processes share."""
         batches = packed(samples, max(BATCH_TOKENS, self.config.block_size))
-        return summed_loss(lambda batch: self.gpt.forward(
-            batch.ids, batch.targets, offsets=batch.offsets, positions=batch.positions,
-            backward=False), batches, parallel)
+        return summed_loss(
+            lambda batch: self.gpt.forward(
+                batch.ids,
+                batch.targets,
+                offsets=batch.offsets,
+                positions=batch.positions,
+                backward=False,
+            ),
+            batches,
+            parallel,
+        )
 
     def loss(self, texts: Iterable[Document], *, stride: int | None = None) -> float:
         """Mean loss (nats a token, eos included) over all tokens of the texts that carry loss.
@@ -622,9 +769,13 @@ class LLM:
         a stride out of range.
         """
         stride = stride_of("LLM.loss", self.config, stride)
-        total, counted = self.summed_loss([
-            part for one in as_documents("LLM.loss", texts)
-            for part in windows(sample_of(self.tokenizer, one), self.config.block_size, stride)])
+        total, counted = self.summed_loss(
+            [
+                part
+                for one in as_documents("LLM.loss", texts)
+                for part in windows(sample_of(self.tokenizer, one), self.config.block_size, stride)
+            ]
+        )
         if not counted:
             raise DataError("LLM.loss: no text with a token to predict; give at least one")
         return total / counted
@@ -637,20 +788,29 @@ def _score(text: str, ids: list[int], values: Floats) -> Score:
 
 def _texts_and_prompts(text: Any, prompt: Any) -> tuple[list[str], list[Any], bool]:
     """(texts, a prompt for each, whether it is one text and no list). Raises DataError."""
-    pairs = isinstance(text, (list, tuple)) and text and all(
-        isinstance(one, (list, tuple)) and len(one) == 2 for one in text)
+    pairs = (
+        isinstance(text, (list, tuple))
+        and text
+        and all(isinstance(one, (list, tuple)) and len(one) == 2 for one in text)
+    )
     prompts: list[Any] = []
     if pairs:
         if prompt is not None:
-            raise DataError("LLM.score: pairs (prompt, text) have their own prompts; leave prompt "
-                            "out")
+            raise DataError(
+                "LLM.score: pairs (prompt, text) have their own prompts; leave prompt out"
+            )
         prompts, text = [pair[0] for pair in text], [pair[1] for pair in text]
     texts = text_list("LLM.score", text)
     if not pairs:
-        several = not isinstance(text, str) and isinstance(prompt, (list, tuple)) and not (
-            prompt and all(isinstance(one, (Mapping, Message)) for one in prompt))
+        several = (
+            not isinstance(text, str)
+            and isinstance(prompt, (list, tuple))
+            and not (prompt and all(isinstance(one, (Mapping, Message)) for one in prompt))
+        )
         prompts = list(prompt or ()) if several else [prompt] * len(texts)
     if len(prompts) != len(texts):
-        raise DataError(f"LLM.score: {len(prompts)} prompts for {len(texts)} texts; give one for "
-                        "all, or one for each")
+        raise DataError(
+            f"LLM.score: {len(prompts)} prompts for {len(texts)} texts; give one for "
+            "all, or one for each"
+        )
     return texts, prompts, isinstance(text, str)

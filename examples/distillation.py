@@ -22,9 +22,12 @@ from numpy.typing import NDArray
 
 import cgpt
 
-TEXTS = [f"{who}{where}{what}。" for who in ("小明", "老师", "妈妈", "医生", "农民")
-         for where in ("在家里", "在学校", "在河边", "在山上")
-         for what in ("看书", "唱歌", "喝茶", "种花", "画画")]
+TEXTS = [
+    f"{who}{where}{what}。"
+    for who in ("小明", "老师", "妈妈", "医生", "农民")
+    for where in ("在家里", "在学校", "在河边", "在山上")
+    for what in ("看书", "唱歌", "喝茶", "种花", "画画")
+]
 SEEN = TEXTS[::7]
 TEACHER = cgpt.GPTConfig(n_layer=2, n_head=4, n_embd=64, block_size=64, vocab_size=600)
 STUDENT = cgpt.GPTConfig(n_layer=1, n_head=2, n_embd=32, block_size=64, vocab_size=600)
@@ -45,9 +48,11 @@ def batch_of(llm: cgpt.LLM, texts: Sequence[str]) -> Batch:
     tokenizer = llm.tokenizer
     rows = [[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts]
     lengths = [len(row) - 1 for row in rows]
-    return Batch(np.array([id for row in rows for id in row[:-1]], np.int32),
-                 np.array([id for row in rows for id in row[1:]], np.int32),
-                 np.cumsum([0, *lengths], dtype=np.int32))
+    return Batch(
+        np.array([id for row in rows for id in row[:-1]], np.int32),
+        np.array([id for row in rows for id in row[1:]], np.int32),
+        np.cumsum([0, *lengths], dtype=np.int32),
+    )
 
 
 def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
@@ -68,8 +73,11 @@ def learn(student: cgpt.LLM, batch: Batch, steps: int, teacher: cgpt.LLM | None)
     """Train on the batch: on its targets, or on what the teacher says."""
     gpt = student.gpt
     optimizer = student.optimizer = cgpt.AdamW(gpt, weight_decay=0.0)
-    wanted = None if teacher is None else softmax(
-        teacher.gpt.logits(batch.ids, offsets=batch.offsets), TEMPERATURE)
+    wanted = (
+        None
+        if teacher is None
+        else softmax(teacher.gpt.logits(batch.ids, offsets=batch.offsets), TEMPERATURE)
+    )
     for step in range(steps):
         if wanted is None:
             gpt.forward(batch.ids, batch.targets, offsets=batch.offsets)
@@ -83,22 +91,27 @@ def learn(student: cgpt.LLM, batch: Batch, steps: int, teacher: cgpt.LLM | None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=80, metavar="N")
     steps = parser.parse_args(arguments).steps
 
     teacher = cgpt.LLM.from_texts(TEXTS * 4, TEACHER, kind="chars")
     learn(teacher, batch_of(teacher, TEXTS), steps, None)
-    print(f"teacher: {teacher.n_parameters} parameters, loss {teacher.loss(TEXTS):.4f} on "
-          f"{len(TEXTS)} texts")
+    print(
+        f"teacher: {teacher.n_parameters} parameters, loss {teacher.loss(TEXTS):.4f} on "
+        f"{len(TEXTS)} texts"
+    )
     seen = batch_of(teacher, SEEN)
     others = batch_of(teacher, [text for text in TEXTS if text not in SEEN])
     for name, by in (("the texts", None), ("the teacher", teacher)):
         student = cgpt.LLM.fresh(teacher.tokenizer, STUDENT)
         learn(student, seen, steps, by)
-        print(f"student of {name}: {student.n_parameters} parameters, {len(SEEN)} texts seen, "
-              f"{divergence(teacher, student, others):.4f} nats from the teacher on the others")
+        print(
+            f"student of {name}: {student.n_parameters} parameters, {len(SEEN)} texts seen, "
+            f"{divergence(teacher, student, others):.4f} nats from the teacher on the others"
+        )
     return 0
 
 

@@ -40,8 +40,10 @@ def save() -> None:
 def load() -> None:
     """Load for speaking only: the weights are mapped from the file, nothing is copied."""
     llm = cgpt.load_model_binary(BINARY, training=False)
-    print(f"{BINARY}: {len(llm.tokenizer)} words, {llm.n_parameters} parameters, "
-          f"loss {llm.loss(TEXTS):.4f}, {llm.metadata['note']}")
+    print(
+        f"{BINARY}: {len(llm.tokenizer)} words, {llm.n_parameters} parameters, "
+        f"loss {llm.loss(TEXTS):.4f}, {llm.metadata['note']}"
+    )
     for start in ("长江", "太阳", "水在"):
         print(start + llm.generate(start, max_new_tokens=30))
 
@@ -56,8 +58,9 @@ def go_on() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     actions = {"save": save, "load": load, "continue": go_on}
     parser.add_argument("action", choices=actions)
     try:

@@ -23,8 +23,16 @@ from numpy.typing import NDArray
 
 import cgpt
 
-QUESTIONS = ("几点了", "你叫什么", "天气好吗", "吃饭了吗", "去哪里", "会唱歌吗", "喜欢茶吗",
-             "累不累")
+QUESTIONS = (
+    "几点了",
+    "你叫什么",
+    "天气好吗",
+    "吃饭了吗",
+    "去哪里",
+    "会唱歌吗",
+    "喜欢茶吗",
+    "累不累",
+)
 ANSWERS = ("三点", "小明", "很好", "吃了", "学校", "会的", "喜欢", "不累")
 SHORT = [f"{answer}。" for answer in ANSWERS]
 POLITE = [f"您好，{answer}，谢谢您。" for answer in ANSWERS]
@@ -42,11 +50,14 @@ class Dialogues:
 
 def laid_out(llm: cgpt.LLM, answers: Sequence[str]) -> Dialogues:
     """Every question with its answer."""
-    samples = llm.samples([dialogue(question, answer)
-                           for question, answer in zip(QUESTIONS, answers, strict=True)])
-    return Dialogues(np.concatenate([one.ids for one in samples]),
-                     np.concatenate([one.targets for one in samples]),
-                     np.cumsum([0, *map(len, samples)], dtype=np.int32))
+    samples = llm.samples(
+        [dialogue(question, answer) for question, answer in zip(QUESTIONS, answers, strict=True)]
+    )
+    return Dialogues(
+        np.concatenate([one.ids for one in samples]),
+        np.concatenate([one.targets for one in samples]),
+        np.cumsum([0, *map(len, samples)], dtype=np.int32),
+    )
 
 
 def dialogue(question: str, answer: str) -> tuple[cgpt.Message, cgpt.Message]:
@@ -59,8 +70,9 @@ def log_likelihood(llm: cgpt.LLM, answers: Dialogues) -> NDArray[np.float64]:
     return -np.add.reduceat(losses.astype(np.float64), answers.offsets[:-1])
 
 
-def margins(llm: cgpt.LLM, reference: cgpt.LLM, preferred: Dialogues,
-            rejected: Dialogues) -> NDArray[np.float64]:
+def margins(
+    llm: cgpt.LLM, reference: cgpt.LLM, preferred: Dialogues, rejected: Dialogues
+) -> NDArray[np.float64]:
     """By how much each preferred answer has gained on the rejected one, times beta: (D,)."""
     gained = log_likelihood(llm, preferred) - log_likelihood(reference, preferred)
     lost = log_likelihood(llm, rejected) - log_likelihood(reference, rejected)
@@ -71,16 +83,17 @@ def tune(llm: cgpt.LLM, steps: int) -> float:
     """Prefer the polite answers; the mean margin in the end."""
     reference = llm.clone()
     preferred, rejected = laid_out(llm, POLITE), laid_out(llm, SHORT)
-    llm.optimizer = None                        # that of the training before
+    llm.optimizer = None  # that of the training before
     optimizer = llm.optimizer = cgpt.AdamW(llm.gpt, weight_decay=0.0)
     for _ in range(steps):
         slope = BETA / (1 + np.exp(margins(llm, reference, preferred, rejected)))
         for answers, sign in ((preferred, 1.0), (rejected, -1.0)):
             lengths = np.diff(answers.offsets)
             weights = np.repeat(sign * slope / len(slope), lengths)
-            llm.gpt.forward(answers.ids, answers.targets, weights, offsets=answers.offsets,
-                            scale=1.0)
-            llm.gpt.backward()                  # adds to the gradients
+            llm.gpt.forward(
+                answers.ids, answers.targets, weights, offsets=answers.offsets, scale=1.0
+            )
+            llm.gpt.backward()  # adds to the gradients
         optimizer.step(lr=5e-4, clip=1.0)
     return float(margins(llm, reference, preferred, rejected).mean())
 
@@ -96,26 +109,36 @@ def preferring(llm: cgpt.LLM) -> float:
 
 
 def show(llm: cgpt.LLM, when: str) -> None:
-    answers = ["".join(cgpt.ChatSession(llm, cgpt.SamplingConfig(temperature=0.0)).reply(question))
-               for question in QUESTIONS[:3]]
-    print(f"{when}: prefers the polite answer to {preferring(llm):.0%} of the questions; "
-          + " ".join(answers))
+    answers = [
+        "".join(cgpt.ChatSession(llm, cgpt.SamplingConfig(temperature=0.0)).reply(question))
+        for question in QUESTIONS[:3]
+    ]
+    print(
+        f"{when}: prefers the polite answer to {preferring(llm):.0%} of the questions; "
+        + " ".join(answers)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=10, metavar="N")
-    parser.add_argument("--epochs", type=int, default=60, metavar="N",
-                        help="of the training before")
+    parser.add_argument(
+        "--epochs", type=int, default=60, metavar="N", help="of the training before"
+    )
     wanted = parser.parse_args(arguments)
 
     config = cgpt.GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=48, vocab_size=400)
     llm = cgpt.LLM.from_texts([*QUESTIONS, *POLITE, *SHORT], config, kind="chars")
-    both = [dialogue(*pair) for answers in (POLITE, SHORT, SHORT)
-            for pair in zip(QUESTIONS, answers, strict=True)]
-    cgpt.Trainer(llm, cgpt.TrainConfig(epochs=wanted.epochs, batch_tokens=256, lr=3e-3, warmup=4),
-                 "finetune").fit(both)
+    both = [
+        dialogue(*pair)
+        for answers in (POLITE, SHORT, SHORT)
+        for pair in zip(QUESTIONS, answers, strict=True)
+    ]
+    cgpt.Trainer(
+        llm, cgpt.TrainConfig(epochs=wanted.epochs, batch_tokens=256, lr=3e-3, warmup=4), "finetune"
+    ).fit(both)
     show(llm, "before")
     print(f"mean margin after {wanted.steps} steps: {tune(llm, wanted.steps):.2f}")
     show(llm, "after")

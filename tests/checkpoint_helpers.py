@@ -55,11 +55,13 @@ def write_signed(path: Path, pairs: Sequence[tuple[Record, bytes | bytearray]]) 
 def signed_file(pairs: Sequence[tuple[Record, bytes | bytearray]]) -> bytes:
     """These records and payloads with every place and checksum right, whatever they hold."""
     records, size = place([replace(record, length=len(data)) for record, data in pairs])
-    records = [replace(record, crc=zlib.crc32(data))
-               for record, (_, data) in zip(records, pairs, strict=True)]
+    records = [
+        replace(record, crc=zlib.crc32(data))
+        for record, (_, data) in zip(records, pairs, strict=True)
+    ]
     content = bytearray(size)
     front = pack_front(records, size)
-    content[:len(front)] = front
+    content[: len(front)] = front
     for record, (_, data) in zip(records, pairs, strict=True):
-        content[record.offset:record.offset + len(data)] = data
+        content[record.offset : record.offset + len(data)] = data
     return bytes(content)

@@ -19,7 +19,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("CGPT_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
-os.environ.pop("COLUMNS", None)         # of the terminal that the tests were started from
+os.environ.pop("COLUMNS", None)  # of the terminal that the tests were started from
 os.environ.pop("LINES", None)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -28,12 +28,12 @@ from packaging.requirements import Requirement
 
 from cgpt.checkpoint.packing import Packed
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:     # started in the background of a script
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Counted = Callable[..., None]
 _COUNTS: Counter[str] = Counter()
-_SMALL = 1 << 22        # bytes of a file that plain Python reads soon enough
+_SMALL = 1 << 22  # bytes of a file that plain Python reads soon enough
 
 
 def asked_for(name: str) -> bool:
@@ -67,13 +67,15 @@ def independently_read(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def counted() -> Counted:
     """counted(what, n=1): so many of them ended as they must."""
+
     def add(what: str, n: int = 1) -> None:
         _COUNTS[what] += n
+
     return add
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workeroutput"):     # this is a worker: to the process that prints
+    if hasattr(session.config, "workeroutput"):  # this is a worker: to the process that prints
         session.config.workeroutput["counts"] = dict(_COUNTS)
 
 

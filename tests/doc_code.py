@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-FENCE = re.compile(r"^```python\b(?P<words>[^\n]*)\n(?P<code>.*?)^```[ ]*$",
-                   re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^```python\b(?P<words>[^\n]*)\n(?P<code>.*?)^```[ ]*$", re.MULTILINE | re.DOTALL
+)
 
 _MODEL = """\
 import cgpt
@@ -39,7 +40,8 @@ Path("corpus").mkdir()
 Path("corpus/law.txt").write_text("一段文字，再一段文字。", encoding="utf-8")
 Path("corpus/other.txt").write_text("别的文字。", encoding="utf-8")
 """,
-    "docs/learning.md": _MODEL + """\
+    "docs/learning.md": _MODEL
+    + """\
 cgpt.save_model_binary(llm, "base.bin")
 cgpt.save_model_binary(llm, "moved/base.bin")
 import numpy as np
@@ -49,12 +51,14 @@ ids = targets = np.ones((1, 4), np.int32)
 weights = np.ones((1, 4), np.float32)
 dlogits = np.ones((1, 4, gpt.config.vocab_size), np.float32)
 """,
-    "docs/persistence.md": _MODEL + """\
+    "docs/persistence.md": _MODEL
+    + """\
 documents = texts
 trainer = cgpt.Trainer(llm, cgpt.TrainConfig(epochs=1))
 cgpt.save_model_json(llm, "exports/model_final.json")
 """,
-    "docs/watching.md": _MODEL + """\
+    "docs/watching.md": _MODEL
+    + """\
 documents, others = texts, texts[:1]
 trainer = cgpt.Trainer(llm, cgpt.TrainConfig(epochs=1))
 """,
@@ -72,14 +76,13 @@ def read(path: Path) -> str:
 
 
 def script(text: str, *, run: bool = False) -> str:
-    """The blocks of a document as one script; without those that are not run where it is to `run`.
-    """
+    """The blocks of a document as one script; to `run`, without those that are not run."""
     lines = ["" for _ in text.split("\n")]
     for block in FENCE.finditer(text):
         if not (run and "no-run" in block["words"].split()):
             first = text.count("\n", 0, block.start("code"))
             code = block["code"].split("\n")
-            lines[first:first + len(code)] = code
+            lines[first : first + len(code)] = code
     return "\n".join(lines)
 
 
@@ -90,8 +93,15 @@ def execute(name: str, text: str, prelude: str = "") -> None:
     exec(compile(script(text, run=True), name, "exec"), space)
 
 
-MYPY = ("mypy", "--strict", "--no-error-summary", "--config-file", str(ROOT / "pyproject.toml"),
-        "--cache-dir", str(ROOT / ".mypy_cache"))
+MYPY = (
+    "mypy",
+    "--strict",
+    "--no-error-summary",
+    "--config-file",
+    str(ROOT / "pyproject.toml"),
+    "--cache-dir",
+    str(ROOT / ".mypy_cache"),
+)
 PYRIGHT = ("pyright", "--pythonpath", sys.executable)
 
 
@@ -105,11 +115,19 @@ def faults(names: Iterable[tuple[str, str, str]], checker: Sequence[str] = MYPY)
             before = prelude.count("\n")
             (Path(folder) / file).write_text(prelude + script(text), encoding="utf-8")
             done = subprocess.run(
-                [sys.executable, "-m", *checker, file], cwd=folder, capture_output=True,
-                encoding="utf-8", env={**os.environ, "MYPYPATH": str(ROOT)})
+                [sys.executable, "-m", *checker, file],
+                cwd=folder,
+                capture_output=True,
+                encoding="utf-8",
+                env={**os.environ, "MYPYPATH": str(ROOT)},
+            )
             if done.returncode:
-                found += re.sub(rf"^.*?{file}:(\d+)", lambda line, name=name, before=before:
-                                f"{name}:{int(line[1]) - before}", done.stdout, flags=re.MULTILINE)
+                found += re.sub(
+                    rf"^.*?{file}:(\d+)",
+                    lambda line, name=name, before=before: f"{name}:{int(line[1]) - before}",
+                    done.stdout,
+                    flags=re.MULTILINE,
+                )
                 found += done.stderr
     return found
 

@@ -17,76 +17,125 @@ from math import prod
 from pathlib import Path
 
 import cgpt
-from cgpt.checkpoint import failures, sniff
+from cgpt.checkpoint import sniff
+from cgpt.fileio import failures
 
 PACKAGE = Path(cgpt.__file__).parent
-ERRORS = {"Cancelled", "CgptWarning", "NoArena", "PeerError", "Skip", "Unfinished", "CgptError",
-          "ConfigError", "DataError", "CheckpointError", "InvalidRowsError"}
+ERRORS = {
+    "Cancelled",
+    "CgptWarning",
+    "NoArena",
+    "PeerError",
+    "Skip",
+    "Unfinished",
+    "CgptError",
+    "ConfigError",
+    "DataError",
+    "CheckpointError",
+    "InvalidRowsError",
+}
 # Of checkpoint/failures.py.
 BUILDERS = {"damaged", "foreign", "other_version", "other_base", "not_saved"}
 Function = ast.FunctionDef
-MOST = 64           # texts of one expression of several fields; more only to have each value once
+MOST = 64  # texts of one expression of several fields; more only to have each value once
 
 # What cannot be read off the source. An expression of one file is written "file: expression".
 SAMPLES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("path", "source", "file", "self.path", "file.path", "target"),
-                    ("models/m 1.bin",)),
+    **dict.fromkeys(
+        ("path", "source", "file", "self.path", "file.path", "target"), ("models/m 1.bin",)
+    ),
     "folder": ("models",),
     **dict.fromkeys(("phase", "self.phase", "state.phase"), ("pretrain", "finetune")),
     "error.strerror": (os.strerror(errno.EACCES), os.strerror(errno.ENOSPC)),
     "error.msg": ("Expecting value", "Extra data"),
     "error.reason": ("invalid start byte",),
-    "kind_of(value)": ("an object", "a list", "a string", "true or false", "nothing",
-                       "the number 3"),
+    "kind_of(value)": (
+        "an object",
+        "a list",
+        "a string",
+        "true or false",
+        "nothing",
+        "the number 3",
+    ),
     "kind.name.lower()": ("adam_m",),
     "record.label": ("tensor 'h.0.attn.ln.weight'", "vocabulary"),
-    "repr(MAGIC)": (repr(b"\x89CGPT\r\n"),), "repr(JSON_OPENING)": (repr(b'{"format": '),),
+    "repr(MAGIC)": (repr(b"\x89CGPT\r\n"),),
+    "repr(JSON_OPENING)": (repr(b'{"format": '),),
     "checkpoint/sniff.py: name": tuple(name for _, name in sniff._SIGNATURES),
-    "checkpoint/json_save.py: what": ("the weights", "Adam's m", "Adam's v", "the best weights",
-                                          "the live weights"),
-    "checkpoint/parts.py: error": ("GPTConfig: n_head must be between 1 and 1024, found 0",
-                                   "training state: unknown field 'x'; known: done, epoch"),
+    "checkpoint/json_save.py: what": (
+        "the weights",
+        "Adam's m",
+        "Adam's v",
+        "the best weights",
+        "the live weights",
+    ),
+    "checkpoint/parts.py: error": (
+        "GPTConfig: n_head must be between 1 and 1024, found 0",
+        "training state: unknown field 'x'; known: done, epoch",
+    ),
     # raised by _codec.pyx
-    "checkpoint/json_file.py: error": ("more than 8 numbers", "something else than numbers",
-                                       "a number that is too large for float32"),
+    "checkpoint/json_file.py: error": (
+        "more than 8 numbers",
+        "something else than numbers",
+        "a number that is too large for float32",
+    ),
     "checkpoint/parts.py: str(error)[:200]": ("a name that occurs twice in one object",),
-    "cli/config_file.py: error": ("Invalid value (at line 1, column 6)",
-                               "'utf-8' codec can't decode byte 0xb5 in position 3: invalid start "
-                               "byte"),
+    "cli/config_file.py: error": (
+        "Invalid value (at line 1, column 6)",
+        "'utf-8' codec can't decode byte 0xb5 in position 3: invalid start byte",
+    ),
     "session_file.py: str(error)": ("SamplingConfig: top_k must be a whole number, found 'a'",),
-    **dict.fromkeys(("inputs.py: error", "inputs.py: fault"),
-                    ("found a list under 'text', expected a string",)),
-    **dict.fromkeys(("invalid_rows.py: first", "invalid_rows.py: str(first)"), tuple(
-        f"data/a.jsonl, {place}: {reason}" for place, reason in (
-            ("item 3 (line 7)", "found a list under 'text', expected a string"),
-            ("item 3", "no messages, expected at least one from the user and one from the "
-                       "assistant"),
-            ("line 7", "the key 'text' occurs twice in one object; remove one of the two"),
-            ("row 7", "message 2 (assistant) is empty; fill it or remove the dialogue"),
-            ("line 7, column 3", "broken JSON (Expecting value), found '}'; mend the file")))),
+    **dict.fromkeys(
+        ("inputs.py: error", "inputs.py: fault"), ("found a list under 'text', expected a string",)
+    ),
+    **dict.fromkeys(
+        ("invalid_rows.py: first", "invalid_rows.py: str(first)"),
+        tuple(
+            f"data/a.jsonl, {place}: {reason}"
+            for place, reason in (
+                ("item 3 (line 7)", "found a list under 'text', expected a string"),
+                (
+                    "item 3",
+                    "no messages, expected at least one from the user and one from the assistant",
+                ),
+                ("line 7", "the key 'text' occurs twice in one object; remove one of the two"),
+                ("row 7", "message 2 (assistant) is empty; fill it or remove the dialogue"),
+                ("line 7, column 3", "broken JSON (Expecting value), found '}'; mend the file"),
+            )
+        ),
+    ),
     "tables.py: error": ("unexpected end of data", "',' expected after '\"'"),
     "tables.py: ' '.join(str(error).split())[:200]": ("Parquet magic bytes not found.",),
     "readers.py: fault": ("the key 'text' occurs twice in one object; remove one of the two",),
-    "cli/bench/workers.py: answer['error']":
-        ("CGPT_THREADS: found 'x', expected 1 to 1024; correct it or leave CGPT_THREADS unset",),
+    "cli/bench/workers.py: answer['error']": (
+        "CGPT_THREADS: found 'x', expected 1 to 1024; correct it or leave CGPT_THREADS unset",
+    ),
     "cli/bench/workers.py: answer['skip']": ("llama.cpp could not load the model",),
     "cli/bench/torch_side.py: ' '.join(str(error).split())[:200]": ("InvalidCxxCompiler: None",),
-    "data.py: fault": ("no messages, expected at least one from the user and one from the "
-                       "assistant",),
+    "data.py: fault": (
+        "no messages, expected at least one from the user and one from the assistant",
+    ),
 }
 # Reasons that another function puts into a sentence, and such a sentence.
-SETTINGS = failures.damaged("m.bin", "optimizer settings that cannot be ({})",
-                            "betas, eps, weight_decay and step_count")
+SETTINGS = failures.damaged(
+    "m.bin", "optimizer settings that cannot be ({})", "betas, eps, weight_decay and step_count"
+)
 REASONS = {
     "Unusable": "data/a.json, item 3 (line 7): {}",
     "checkpoint/parts.py: ValueError": str(SETTINGS),
-    "checkpoint/parts.py: TypeError": str(failures.not_saved(
-        "m.bin", "metadata that JSON cannot hold ({})",
-        "strings, finite numbers, lists and objects", "change metadata")),
+    "checkpoint/parts.py: TypeError": str(
+        failures.not_saved(
+            "m.bin",
+            "metadata that JSON cannot hold ({})",
+            "strings, finite numbers, lists and objects",
+            "change metadata",
+        )
+    ),
     "session_file.py: ValueError": "a.json: not a session that cgpt saved ({}); choose another "
-                                   "file",
-    "checkpoint/floats.py: ValueError": str(failures.damaged(
-        "m.json", "in the tensor 'wte.weight' {}", "8 numbers")),
+    "file",
+    "checkpoint/floats.py: ValueError": str(
+        failures.damaged("m.json", "in the tensor 'wte.weight' {}", "8 numbers")
+    ),
 }
 
 
@@ -97,7 +146,7 @@ class Source:
         self.name = name
         self.tree = ast.parse(text)
         self.around: dict[ast.AST, Function] = {}
-        for node in ast.walk(self.tree):        # outer functions first, so the innermost stays
+        for node in ast.walk(self.tree):  # outer functions first, so the innermost stays
             if isinstance(node, ast.FunctionDef):
                 self.around.update((child, node) for child in ast.walk(node) if child is not node)
 
@@ -118,7 +167,7 @@ class Samples:
         self._known: dict[tuple[int, int], list[str]] = {}
         self.calls: dict[str, list[tuple[Source, ast.Call]]] = {}
         self.functions: dict[str, tuple[Source, Function]] = {}
-        self.constants: dict[str, tuple[Source, ast.AST]] = {}      # FORMS, SUFFIXES, ...
+        self.constants: dict[str, tuple[Source, ast.AST]] = {}  # FORMS, SUFFIXES, ...
         for source in self.sources:
             for node in ast.walk(source.tree):
                 if isinstance(node, ast.Call):
@@ -132,7 +181,7 @@ class Samples:
         """Place -> texts, for every error that is made in the sources."""
         found: dict[str, list[str]] = {}
         for source in self.sources:
-            if source.name == "checkpoint/failures.py":     # seen where it is called
+            if source.name == "checkpoint/failures.py":  # seen where it is called
                 continue
             for node in ast.walk(source.tree):
                 texts = list(self._made(source, node))
@@ -171,8 +220,10 @@ class Samples:
         if isinstance(node, ast.Constant):
             return [str(node.value)]
         if isinstance(node, ast.JoinedStr):
-            return ["".join(parts)
-                    for parts in combined(self.texts(source, part, depth) for part in node.values)]
+            return [
+                "".join(parts)
+                for parts in combined(self.texts(source, part, depth) for part in node.values)
+            ]
         if isinstance(node, ast.FormattedValue):
             found = self.texts(source, node.value, depth)
             return found if node.conversion == -1 else [repr(text) for text in found]
@@ -193,19 +244,28 @@ class Samples:
                 values = list(_assigned(scope, node.id))
                 found = [text for value in values for text in self.texts(source, value, depth)]
                 if isinstance(scope, ast.FunctionDef) and not found:
-                    found = [text for place, value in self._handed(scope, node.id)
-                             for text in self.texts(place, value, depth)]
+                    found = [
+                        text
+                        for place, value in self._handed(scope, node.id)
+                        for text in self.texts(place, value, depth)
+                    ]
                 if found:
                     break
             if not found and node.id in self.constants:
                 found = self.texts(*self.constants[node.id], depth)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) \
-                and node.func.id in self.functions:
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in self.functions
+        ):
             place, function = self.functions[_name(node.func)]
             if function.returns is not None and ast.unparse(function.returns) == "str":
-                found = [text for one in ast.walk(function) if isinstance(one, ast.Return)
-                         and one.value is not None
-                         for text in self.texts(place, one.value, depth)]
+                found = [
+                    text
+                    for one in ast.walk(function)
+                    if isinstance(one, ast.Return) and one.value is not None
+                    for text in self.texts(place, one.value, depth)
+                ]
         elif isinstance(node, ast.Call) and _name(node.func) == "join":
             found = ["first, second"]
         return list(dict.fromkeys(found))
@@ -213,10 +273,10 @@ class Samples:
     def _handed(self, function: Function, name: str) -> Iterator[tuple[Source, ast.AST]]:
         """Arguments for a parameter in all calls of the function."""
         names = [argument.arg for argument in function.args.args]
-        names = names[names[:1] == ["self"]:]
+        names = names[names[:1] == ["self"] :]
         for source, call in self.calls.get(function.name, []) if name in names else []:
             at = names.index(name)
-            yield from ((source, value) for value in call.args[at:at + 1])
+            yield from ((source, value) for value in call.args[at : at + 1])
             yield from ((source, word.value) for word in call.keywords if word.arg == name)
 
 
@@ -246,7 +306,8 @@ def _assignments(scope: ast.AST) -> dict[str, list[ast.AST]]:
             for target in node.targets:
                 if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
                     pairs: Iterable[tuple[ast.AST, ast.AST]] = zip(
-                        target.elts, node.value.elts, strict=True)
+                        target.elts, node.value.elts, strict=True
+                    )
                 else:
                     pairs = [(target, node.value)]
                 for one, value in pairs:
@@ -256,8 +317,10 @@ def _assignments(scope: ast.AST) -> dict[str, list[ast.AST]]:
 
 def of_the_package() -> dict[str, list[str]]:
     """Place -> texts of all messages of cgpt, and those for what the system refuses."""
-    sources = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8")
-               for path in sorted(PACKAGE.rglob("*.py"))}
+    sources = {
+        path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
     return {**Samples(sources).messages(), "checkpoint/failures.py": list(_of_the_system())}
 
 

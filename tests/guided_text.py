@@ -36,7 +36,9 @@ FORMATS = """\
 
 """
 
-TRAIN = BANNER + """\
+TRAIN = (
+    BANNER
+    + """\
 📝 未检测到已保存的模型，将开始训练新模型...
 <training>
 💾 是否保存预训练checkpoint? (y/n): y
@@ -44,16 +46,25 @@ TRAIN = BANNER + """\
 <training>
 ✅ 训练完成!
 
-""" + SAVE_BOX + """\
+"""
+    + SAVE_BOX
+    + """\
 是否保存当前模型? (y/n): y
-""" + FORMATS + """\
+"""
+    + FORMATS
+    + """\
 请选择 (1/2/3): 1
 
 文件名 (默认: checkpoints/model_final.bin):\x20
 ✅ 模型已保存: checkpoints/model_final.bin
-""" + CHAT_BOX + "👤 用户: "
+"""
+    + CHAT_BOX
+    + "👤 用户: "
+)
 
-LOAD = BANNER + """\
+LOAD = (
+    BANNER
+    + """\
 🔍 检测到已保存的模型:
   ✓ checkpoints/model_final.bin
   ✓ checkpoints/model_pretrained.bin
@@ -78,14 +89,22 @@ LOAD = BANNER + """\
   • 网络架构: Embedding, Block, Block, LayerNorm, TiedHead
 
 是否继续训练此模型? (y/n): """
+)
 
-SKIP = LOAD + """\
+SKIP = (
+    LOAD
+    + """\
 n
 
 ✓ 跳过训练，直接进入交互模式
-""" + CHAT_BOX + "👤 用户: "
+"""
+    + CHAT_BOX
+    + "👤 用户: "
+)
 
-CONTINUE = LOAD + """\
+CONTINUE = (
+    LOAD
+    + """\
 y
 
 🔄 继续训练模式
@@ -97,18 +116,28 @@ y
 <training>
 ✅ 继续训练完成!
 
-""" + SAVE_BOX + """\
+"""
+    + SAVE_BOX
+    + """\
 是否保存当前模型? (y/n): y
-""" + FORMATS + """\
+"""
+    + FORMATS
+    + """\
 请选择 (1/2/3): 1
 
 文件名 (默认: checkpoints/model_final.bin): checkpoints/mine.bin
 ✅ 模型已保存: checkpoints/mine.bin
-""" + CHAT_BOX + "👤 用户: "
+"""
+    + CHAT_BOX
+    + "👤 用户: "
+)
 
-SAVE_BOTH = """\
+SAVE_BOTH = (
+    """\
 save
-""" + FORMATS + """\
+"""
+    + FORMATS
+    + """\
 请选择 (1/2/3): 3
 
 保存二进制格式...
@@ -117,3 +146,4 @@ save
 ✓ JSON格式已保存: exports/model_final.json
 
 👤 用户: """
+)

@@ -20,9 +20,23 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 SIGNATURE = bytes.fromhex("89 43 47 50 54 0D 0A 1A")
-KINDS = {1: "config", 2: "vocabulary", 3: "layer", 4: "training_state", 5: "metadata",
-         6: "optimizer", 7: "tokenizer", 8: "run", 16: "tensor", 17: "adam_m", 18: "adam_v",
-         19: "best_tensor", 20: "scale", 21: "live_tensor", 22: "base_tensor"}
+KINDS = {
+    1: "config",
+    2: "vocabulary",
+    3: "layer",
+    4: "training_state",
+    5: "metadata",
+    6: "optimizer",
+    7: "tokenizer",
+    8: "run",
+    16: "tensor",
+    17: "adam_m",
+    18: "adam_v",
+    19: "best_tensor",
+    20: "scale",
+    21: "live_tensor",
+    22: "base_tensor",
+}
 ITEM_SIZES = {0: 1, 1: 4, 2: 2, 3: 2, 4: 1, 5: 1, 6: 4, 7: 8, 8: 8}
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
 
@@ -91,12 +105,12 @@ def read(path: str) -> Model:
 def parse(data: bytes) -> Model:
     """A whole file's bytes as a Model."""
     n_records, table_length = parse_header(data)
-    entries = parse_table(data[64:64 + table_length], n_records)
+    entries = parse_table(data[64 : 64 + table_length], n_records)
     check_places(data, entries, 64 + table_length)
     model = Model(1, entries)
     for entry in entries:
         if entry.kind in KINDS:
-            add(model, entry, data[entry.offset:entry.offset + entry.length])
+            add(model, entry, data[entry.offset : entry.offset + entry.length])
     (check_adapter if model.graph.endswith("+lora") else check_whole)(model)
     return model
 
@@ -106,14 +120,24 @@ def parse_header(data: bytes) -> tuple[int, int]:
     require(data[:8] == SIGNATURE, "not a file of cgpt")
     require(len(data) >= 64, "the header is cut")
     require(struct.unpack_from("<I", data, 60)[0] == zlib.crc32(data[:60]), "header damaged")
-    (version, order, size, n_records, length, table, table_length, table_crc, features,
-     _compatible) = struct.unpack_from("<IIIIQQQIII", data, 8)
+    (
+        version,
+        order,
+        size,
+        n_records,
+        length,
+        table,
+        table_length,
+        table_crc,
+        features,
+        _compatible,
+    ) = struct.unpack_from("<IIIIQQQIII", data, 8)
     require(version == 1, f"version {version}")
     require(features == 0, "unknown feature bits")
     require((order, size, table) == (0x01020304, 64, 64), "odd header")
     require(length == len(data) and length % 64 == 0, "wrong length")
     require(64 + table_length <= length and n_records <= 1 << 16, "table outside the file")
-    require(zlib.crc32(data[64:64 + table_length]) == table_crc, "table damaged")
+    require(zlib.crc32(data[64 : 64 + table_length]) == table_crc, "table damaged")
     return n_records, table_length
 
 
@@ -122,13 +146,16 @@ def parse_table(table: bytes, n_records: int) -> list[Entry]:
     for _ in range(n_records):
         require(at + 32 <= len(table), "table too short")
         kind, dtype, dims, flags, n, crc, reserved, offset, length = struct.unpack_from(
-            "<HBBHHIIQQ", table, at)
+            "<HBBHHIIQQ", table, at
+        )
         end = align(at + 32 + 8 * dims + n, 8)
         require(dims <= 8 and 1 <= n <= 1024 and end <= len(table), "odd entry")
         shape = struct.unpack_from(f"<{dims}Q", table, at + 32)
         start = at + 32 + 8 * dims
-        name = table[start:start + n].decode("utf-8")
-        require(not any(table[start + n:end]) and reserved == 0, "padding of an entry is not zero")
+        name = table[start : start + n].decode("utf-8")
+        require(
+            not any(table[start + n : end]) and reserved == 0, "padding of an entry is not zero"
+        )
         require(flags in (0, 1) and dtype in ITEM_SIZES, "unknown flags or type")
         require(kind in KINDS or flags == 1, f"unknown kind {kind}")
         if dtype:
@@ -149,11 +176,11 @@ def check_places(data: bytes, entries: list[Entry], table_end: int) -> None:
         require(entry.kind >= previous, "entries out of order")
         require((entry.kind, entry.name) not in seen, f"{entry.name} twice")
         require(entry.offset == align(last), f"{entry.name} at the wrong place")
-        require(not any(data[last:entry.offset]), f"padding before {entry.name} is not zero")
+        require(not any(data[last : entry.offset]), f"padding before {entry.name} is not zero")
         seen.add((entry.kind, entry.name))
         previous, last = entry.kind, entry.offset + entry.length
         require(last <= len(data), f"{entry.name} outside the file")
-        require(zlib.crc32(data[entry.offset:last]) == entry.crc, f"{entry.name} damaged")
+        require(zlib.crc32(data[entry.offset : last]) == entry.crc, f"{entry.name} damaged")
     require(align(last) == len(data) and not any(data[last:]), "bytes at the end")
 
 
@@ -181,8 +208,9 @@ def add_tensor(model: Model, entry: Entry, payload: bytes, kind: str) -> None:
         known = model.shapes.setdefault(entry.name, entry.shape)
         require(known == entry.shape, "shapes differ")
     if kind == "tensor" and entry.dtype == 2:
-        model.tensors[entry.name] = array.array("f", struct.unpack(f"<{len(payload) // 2}e",
-                                                                   payload))
+        model.tensors[entry.name] = array.array(
+            "f", struct.unpack(f"<{len(payload) // 2}e", payload)
+        )
     elif kind == "tensor" and entry.dtype == 4:
         require(len(entry.shape) == 2, f"{entry.name} is int8 and no matrix")
         model.quantized[entry.name] = array.array("b", payload)
@@ -191,9 +219,15 @@ def add_tensor(model: Model, entry: Entry, payload: bytes, kind: str) -> None:
         numbers = array.array("f", payload)
         if sys.byteorder == "big":
             numbers.byteswap()
-        target = {"tensor": model.tensors, "adam_m": model.adam_m, "adam_v": model.adam_v,
-                  "best_tensor": model.best, "live_tensor": model.live, "scale": model.scales,
-                  "base_tensor": model.base}[kind]
+        target = {
+            "tensor": model.tensors,
+            "adam_m": model.adam_m,
+            "adam_v": model.adam_v,
+            "best_tensor": model.best,
+            "live_tensor": model.live,
+            "scale": model.scales,
+            "base_tensor": model.base,
+        }[kind]
         target[entry.name] = numbers
         if kind == "scale":
             restore(model, entry)
@@ -208,9 +242,14 @@ def restore(model: Model, entry: Entry) -> None:
     per_row = -(-columns // group)
     require(entry.shape == (rows, per_row), f"shape of the scales of {entry.name}")
     q, scales = model.quantized[entry.name], model.scales[entry.name]
-    model.tensors[entry.name] = array.array("f", (
-        q[r * columns + c] * scales[r * per_row + c // group]
-        for r in range(rows) for c in range(columns)))
+    model.tensors[entry.name] = array.array(
+        "f",
+        (
+            q[r * columns + c] * scales[r * per_row + c // group]
+            for r in range(rows)
+            for c in range(columns)
+        ),
+    )
 
 
 def parse_vocabulary(payload: bytes, graph: str) -> tuple[list[str], list[float]]:
@@ -222,15 +261,19 @@ def parse_vocabulary(payload: bytes, graph: str) -> tuple[list[str], list[float]
     scores = list(struct.unpack_from(f"<{n - first}d", payload, 16))
     starts = struct.unpack_from(f"<{n + 1}I", payload, 16 + 8 * (n - first))
     require(starts[0] == 0 and starts[-1] == size and list(starts) == sorted(starts), "odd offsets")
-    words = [payload[text + starts[i]:text + starts[i + 1]].decode("utf-8", "surrogatepass")
-             for i in range(n)]
+    words = [
+        payload[text + starts[i] : text + starts[i + 1]].decode("utf-8", "surrogatepass")
+        for i in range(n)
+    ]
     if graph == "rustgpt":
         require({"<|pad|>", "<|unk|>", "<|bos|>", "</s>"} <= set(words), "no special tokens")
     else:
         require(words[:262] == SPECIAL + [f"<0x{i:02X}>" for i in range(256)], "odd first words")
     require(len(set(words)) == n and all(words), "words that are empty or there twice")
-    require(all(abs(score) <= 1e6 or (graph == "rustgpt" and score == -math.inf)
-                for score in scores), "odd scores")
+    require(
+        all(abs(score) <= 1e6 or (graph == "rustgpt" and score == -math.inf) for score in scores),
+        "odd scores",
+    )
     return words, scores
 
 
@@ -241,15 +284,19 @@ def check_whole(model: Model) -> None:
     expected = parameters_of(model.graph, model.config)
     order = [entry.name for entry in model.entries if entry.kind == 16]
     require(list(model.scales) == list(model.quantized), "not one record of scales for each int8")
-    require(model.optimizer is None or model.weights["form"] == "float32",
-            "an optimizer beside rounded weights")
+    require(
+        model.optimizer is None or model.weights["form"] == "float32",
+        "an optimizer beside rounded weights",
+    )
     require(order == list(expected), "other parameters than the graph's")
     for name, shape in expected.items():
         require(model.shapes[name] == shape, f"shape of {name}")
     for found in (model.adam_m, model.adam_v, model.best, model.live):
         require(not found or list(found) == order, "moments or best weights incomplete")
-    require(bool(model.adam_m) == bool(model.adam_v) == (model.optimizer is not None),
-            "a part of the optimizer is missing")
+    require(
+        bool(model.adam_m) == bool(model.adam_v) == (model.optimizer is not None),
+        "a part of the optimizer is missing",
+    )
     named = [name for layer in model.layers for name in layer["parameters"]]
     require(sorted(named) == sorted(order), "layers that do not name every parameter once")
     require(len(model.words) <= model.config["vocab_size"], "more words than embeddings")
@@ -260,8 +307,10 @@ def check_adapter(model: Model) -> None:
     counts = [sum(entry.kind == kind for entry in model.entries) for kind in (1, 4, 5, 6)]
     require(counts == [1, 1, 1, 1], "a necessary record is missing")
     kinds = {entry.kind for entry in model.entries}
-    require(kinds - {1, 4, 5, 6, 16, 17, 18, 19, 21} <= ({2, 3, 7, 22} if 22 in kinds else set()),
-            "a record that an adapter has not")
+    require(
+        kinds - {1, 4, 5, 6, 16, 17, 18, 19, 21} <= ({2, 3, 7, 22} if 22 in kinds else set()),
+        "a record that an adapter has not",
+    )
     settings = model.optimizer or {}
     require(settings.get("kind") == "lora" and len(settings["fingerprint"]) == 32, "odd settings")
     rank, expected = settings["rank"], {}
@@ -270,14 +319,20 @@ def check_adapter(model: Model) -> None:
     if model.base:
         check_base(model, parameters)
     for name, shape in parameters.items():
-        if name.startswith("h.") and len(shape) == 2 and any(
-                fnmatchcase(name, pattern) for pattern in settings["layers"]):
+        if (
+            name.startswith("h.")
+            and len(shape) == 2
+            and any(fnmatchcase(name, pattern) for pattern in settings["layers"])
+        ):
             require(1 <= rank <= min(shape), "odd rank")
             expected[name + ".lora_a"] = (rank, shape[1])
             expected[name + ".lora_b"] = (shape[0], rank)
     order = [entry.name for entry in model.entries if entry.kind == 16]
-    require(order == list(expected) and model.shapes == {
-        **expected, **(parameters if model.base else {})}, "other tensors than its settings")
+    require(
+        order == list(expected)
+        and model.shapes == {**expected, **(parameters if model.base else {})},
+        "other tensors than its settings",
+    )
     for found in (model.adam_m, model.adam_v, model.best, model.live):
         require(not found or list(found) == order, "moments or best ones incomplete")
     require(model.adam_m and model.adam_v, "no moments")
@@ -286,36 +341,51 @@ def check_adapter(model: Model) -> None:
 def check_base(model: Model, parameters: dict[str, tuple[int, ...]]) -> None:
     """An adapter's file that carries the model: whole, and with the weights of the fingerprint."""
     require(list(model.base) == list(parameters), "other parameters of the model than the graph's")
-    require([sum(entry.kind == kind for entry in model.entries) for kind in (2, 22)]
-            == [1, len(parameters)], "a model without its vocabulary")
+    require(
+        [sum(entry.kind == kind for entry in model.entries) for kind in (2, 22)]
+        == [1, len(parameters)],
+        "a model without its vocabulary",
+    )
     named = [name for layer in model.layers for name in layer["parameters"]]
     require(sorted(named) == sorted(parameters), "layers that do not name every parameter once")
     require(fingerprint(model.base) == (model.optimizer or {})["fingerprint"], "another model")
 
 
 def fingerprint(tensors: dict[str, array.array[float]]) -> str:
-    region = b"".join(data + bytes(align(len(data)) - len(data))
-                      for data in map(bytes_of, tensors.values()))
+    region = b"".join(
+        data + bytes(align(len(data)) - len(data)) for data in map(bytes_of, tensors.values())
+    )
     return hashlib.blake2b(region, digest_size=16).hexdigest()
 
 
 def merged(model: Model, adapter: Model) -> dict[str, array.array[float]]:
     """The weights of a model with an adapter: W = W0 + alpha / rank B A."""
     settings = adapter.optimizer or {}
-    require(adapter.graph == model.graph + "+lora" and adapter.config == model.config,
-            "a model of another shape")
-    require(fingerprint(model.tensors) == settings["fingerprint"],
-            "other weights than the adapter was trained on")
+    require(
+        adapter.graph == model.graph + "+lora" and adapter.config == model.config,
+        "a model of another shape",
+    )
+    require(
+        fingerprint(model.tensors) == settings["fingerprint"],
+        "other weights than the adapter was trained on",
+    )
     found, rank = dict(model.tensors), settings["rank"]
     for name in adapter.tensors:
         if name.endswith(".lora_a"):
             name = name.removesuffix(".lora_a")
             a, b = adapter.tensors[name + ".lora_a"], adapter.tensors[name + ".lora_b"]
             rows, columns = model.shapes[name]
-            found[name] = array.array("f", (
-                model.tensors[name][r * columns + c] + settings["alpha"] / rank * sum(
-                    b[r * rank + k] * a[k * columns + c] for k in range(rank))
-                for r in range(rows) for c in range(columns)))
+            found[name] = array.array(
+                "f",
+                (
+                    model.tensors[name][r * columns + c]
+                    + settings["alpha"]
+                    / rank
+                    * sum(b[r * rank + k] * a[k * columns + c] for k in range(rank))
+                    for r in range(rows)
+                    for c in range(columns)
+                ),
+            )
     return found
 
 
@@ -334,17 +404,26 @@ def parameters(config: dict[str, int]) -> dict[str, tuple[int, ...]]:
     """Names and shapes in the order of the file."""
     C, F = config["n_embd"], config["n_ff"]
     layers = [f"h.{i}" for i in range(config["n_layer"])]
-    found: dict[str, tuple[int, ...]] = {"wte.weight": (config["vocab_size"], C),
-                                         "wpe.weight": (config["block_size"], C)}
+    found: dict[str, tuple[int, ...]] = {
+        "wte.weight": (config["vocab_size"], C),
+        "wpe.weight": (config["block_size"], C),
+    }
     for h in layers:
         found[f"{h}.attn.c_attn.weight"] = (3 * C, C)
         found[f"{h}.attn.c_proj.weight"] = (C, C)
         found[f"{h}.mlp.c_fc.weight"] = (F, C)
         found[f"{h}.mlp.c_proj.weight"] = (C, F)
     for h in layers:
-        for name, size in (("attn.ln.weight", C), ("attn.ln.bias", C), ("attn.c_attn.bias", 3 * C),
-                           ("attn.c_proj.bias", C), ("mlp.ln.weight", C), ("mlp.ln.bias", C),
-                           ("mlp.c_fc.bias", F), ("mlp.c_proj.bias", C)):
+        for name, size in (
+            ("attn.ln.weight", C),
+            ("attn.ln.bias", C),
+            ("attn.c_attn.bias", 3 * C),
+            ("attn.c_proj.bias", C),
+            ("mlp.ln.weight", C),
+            ("mlp.ln.bias", C),
+            ("mlp.c_fc.bias", F),
+            ("mlp.c_proj.bias", C),
+        ):
             found[f"{h}.{name}"] = (size,)
     found["ln_f.weight"] = found["ln_f.bias"] = (C,)
     return found
@@ -354,8 +433,11 @@ def rustgpt_parameters(config: dict[str, int]) -> dict[str, tuple[int, ...]]:
     """The same of the graph "rustgpt"."""
     V, C = config["vocab_size"], config["n_embd"]
     without = {"wpe.weight", "ln_f.weight", "ln_f.bias"}
-    found = {name: shape for name, shape in parameters(config).items() if name not in without
-             and not name.endswith(("attn.c_attn.bias", "attn.c_proj.bias"))}
+    found = {
+        name: shape
+        for name, shape in parameters(config).items()
+        if name not in without and not name.endswith(("attn.c_attn.bias", "attn.c_proj.bias"))
+    }
     matrices = {name: shape for name, shape in found.items() if len(shape) == 2}
     vectors = {name: shape for name, shape in found.items() if len(shape) == 1}
     return {**matrices, "head.weight": (V, C), **vectors, "head.bias": (V,)}
@@ -363,5 +445,7 @@ def rustgpt_parameters(config: dict[str, int]) -> dict[str, tuple[int, ...]]:
 
 if __name__ == "__main__":
     for one in read(sys.argv[1]).entries:
-        print(f"{KINDS.get(one.kind, one.kind):15} {one.name:28} {list(one.shape)!s:14} "
-              f"{one.offset:>10} {one.length:>10} {one.crc:08x}")
+        print(
+            f"{KINDS.get(one.kind, one.kind):15} {one.name:28} {list(one.shape)!s:14} "
+            f"{one.offset:>10} {one.length:>10} {one.crc:08x}"
+        )

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BORDER = 1024               # elements on either side of a guarded array
-SENTINEL = 0x7FC0DEAD       # as float32 a NaN, as int32 an index out of every range
+BORDER = 1024  # elements on either side of a guarded array
+SENTINEL = 0x7FC0DEAD  # as float32 a NaN, as int32 an index out of every range
 
 
 class Place(Protocol):
@@ -54,14 +54,16 @@ class Guarded:
         shift *= array.itemsize // 4
         room = np.full(self.words + 2 * BORDER + 32, SENTINEL, np.uint32)
         first = (BORDER * 4 - room.ctypes.data) % 64 // 4 + shift // 4
-        self.buffer = room[first:first + self.words + 2 * BORDER]
-        self.array = self.buffer[BORDER:BORDER + self.words].view(array.dtype)
+        self.buffer = room[first : first + self.words + 2 * BORDER]
+        self.array = self.buffer[BORDER : BORDER + self.words].view(array.dtype)
         self.array = self.array.reshape(array.shape)
         self.array[...] = array
 
     def check(self, name: str) -> None:
-        for side, border in (("before", self.buffer[:BORDER]),
-                             ("behind", self.buffer[BORDER + self.words:])):
+        for side, border in (
+            ("before", self.buffer[:BORDER]),
+            ("behind", self.buffer[BORDER + self.words :]),
+        ):
             changed = np.flatnonzero(border != SENTINEL)
             assert not changed.size, f"{name}: {changed.size} elements written {side} the array"
 
@@ -96,22 +98,26 @@ class Paged:
             if protect(ctypes.c_void_p(start), ctypes.c_size_t(page), 0):
                 raise OSError(ctypes.get_errno(), "mprotect")
         first = page + (size - array.nbytes if at_end else 0)
-        self.array = whole[first:first + array.nbytes].view(array.dtype).reshape(array.shape)
+        self.array = whole[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
         self.array[...] = array
 
     def check(self, name: str) -> None:
         """Nothing to look at: a stray access has ended the process already."""
 
 
-def run(module: ModuleType, problem: Problem,
-        place: Callable[[NDArray], Place] = Guarded) -> dict[str, NDArray]:
+def run(
+    module: ModuleType, problem: Problem, place: Callable[[NDArray], Place] = Guarded
+) -> dict[str, NDArray]:
     """Calls the kernel on placed copies of its arguments; what it wrote, by name.
 
     Arrays that are not in problem.written are read-only, as memory-mapped weights are.
     Raises AssertionError where the kernel wrote anywhere else.
     """
-    places = {name: place(value) for name, value in problem.arguments.items()
-              if isinstance(value, np.ndarray)}
+    places = {
+        name: place(value)
+        for name, value in problem.arguments.items()
+        if isinstance(value, np.ndarray)
+    }
     for name, placed in places.items():
         placed.array.flags.writeable = name in problem.written
     arguments = problem.arguments | {name: placed.array for name, placed in places.items()}
@@ -123,7 +129,8 @@ def run(module: ModuleType, problem: Problem,
             results[name] = placed.array.copy()
         else:
             assert placed.array.tobytes() == problem.arguments[name].tobytes(), (
-                f"{name}: written, though it is an input")
+                f"{name}: written, though it is an input"
+            )
     if returned is not None:
         results["return"] = np.asarray(returned)
     return results
@@ -147,7 +154,8 @@ def check(problem: Problem, results: Mapping[str, NDArray]) -> float:
             raise AssertionError(
                 f"{problem.kernel}: {name}{list(i)} and {int(wrong.sum()) - 1} more of "
                 f"{wrong.size}: found {np.atleast_1d(found)[i]}, expected "
-                f"{np.atleast_1d(expected)[i]} within {np.atleast_1d(tolerance)[i]:.3g}")
+                f"{np.atleast_1d(expected)[i]} within {np.atleast_1d(tolerance)[i]:.3g}"
+            )
         inside = ~same & (tolerance > 0)
         if inside.any():
             worst = max(worst, float((error[inside] / tolerance[inside]).max()))

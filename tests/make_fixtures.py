@@ -18,18 +18,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cgpt.arena import aligned
-from cgpt.bpe import name_of
 from cgpt.checkpoint import save_model_binary, save_model_json
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM, TrainingState
-from cgpt.lora import Lora
-from cgpt.model import GPT
-from cgpt.muon import Muon
-from cgpt.optim import AdamW
-from cgpt.rust_tokenizer import SPECIAL, RustTokenizer
-from cgpt.rustgpt import RustGPT, RustGPTConfig
-from cgpt.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.models.base import GPT
+from cgpt.models.rustgpt import RustGPT, RustGPTConfig
+from cgpt.nn.arena import aligned
+from cgpt.optim.adamw import AdamW
+from cgpt.optim.lora import Lora
+from cgpt.optim.muon import Muon
+from cgpt.tokenizers.bpe import name_of
+from cgpt.tokenizers.rustgpt import SPECIAL, RustTokenizer
+from cgpt.tokenizers.tokenizer import FIRST_WORD, Tokenizer
 
 DATA = Path(__file__).parent / "data"
 WORDS = ["山", "水", "人", "长江", "😀", "a\nb", 'say "hi"', "\\u", "<b>"]
@@ -44,16 +44,32 @@ def tiny_llm(*, optimizer: bool = True, best: bool = True) -> LLM:
     """
     scores = [-1.5 - 0.1 * i for i in range(len(WORDS))]
     tokenizer = Tokenizer.from_state({"words": WORDS, "scores": scores})
-    config = GPTConfig(n_layer=1, n_head=1, n_embd=2, n_ff=3, block_size=4,
-                       vocab_size=FIRST_WORD + len(WORDS) + 1)
+    config = GPTConfig(
+        n_layer=1, n_head=1, n_embd=2, n_ff=3, block_size=4, vocab_size=FIRST_WORD + len(WORDS) + 1
+    )
     gpt = GPT(config)
-    state = TrainingState(phase="finetune", done=["pretrain"], epoch=2, batch=1, step=37,
-                          total_steps=90, tokens=1234, seconds=1.25, best_loss=2.5, best_step=30,
-                          bad_evals=1, history=[["pretrain", 1, 5.5, None],
-                                                ["finetune", 30, 2.625, 2.5]],
-                          run={"preset": "tiny"}, data_fingerprint="ab" * 32)
-    llm = LLM(tokenizer, gpt, training_state=state,
-              metadata={"title": "小模型", "data": [1, 2.5], "nested": {"empty": []}})
+    state = TrainingState(
+        phase="finetune",
+        done=["pretrain"],
+        epoch=2,
+        batch=1,
+        step=37,
+        total_steps=90,
+        tokens=1234,
+        seconds=1.25,
+        best_loss=2.5,
+        best_step=30,
+        bad_evals=1,
+        history=[["pretrain", 1, 5.5, None], ["finetune", 30, 2.625, 2.5]],
+        run={"preset": "tiny"},
+        data_fingerprint="ab" * 32,
+    )
+    llm = LLM(
+        tokenizer,
+        gpt,
+        training_state=state,
+        metadata={"title": "小模型", "data": [1, 2.5], "nested": {"empty": []}},
+    )
     spread(gpt, gpt.arena.data, lambda x: x)
     gpt.arena.data[:3] = [-0.0, 1e-45, 3e38]
     if optimizer:
@@ -87,14 +103,19 @@ def adapter_llm(base: str = str(DATA / "tiny_v1.bin")) -> LLM:
     A and B are x, their average x / 4, and the rest as in `tiny_llm`, over the adapter's arena.
     """
     llm = tiny_llm()
-    lora = Lora(llm.gpt, 2, 3.0, ["h.0.attn.*", "h.?.mlp.c_fc.weight"],
-                base=base, replaces=llm.optimizer)
+    lora = Lora(
+        llm.gpt, 2, 3.0, ["h.0.attn.*", "h.?.mlp.c_fc.weight"], base=base, replaces=llm.optimizer
+    )
     lora.step_count = 412
     m, v = lora.arena.require_moments()
     llm.best_weights, llm.average = (np.zeros(lora.arena.size, np.float32) for _ in range(2))
-    for array, rule in ((lora.arena.data, lambda x: x), (m, lambda x: x * x / 10),
-                        (v, lambda x: (x * x / 10) * (x * x / 10) / 1e4),
-                        (llm.best_weights, lambda x: -x / 2), (llm.average, lambda x: x / 4)):
+    for array, rule in (
+        (lora.arena.data, lambda x: x),
+        (m, lambda x: x * x / 10),
+        (v, lambda x: (x * x / 10) * (x * x / 10) / 1e4),
+        (llm.best_weights, lambda x: -x / 2),
+        (llm.average, lambda x: x / 4),
+    ):
         spread(lora, array, rule)
     lora.restored()
     llm.optimizer = lora
@@ -106,7 +127,7 @@ def spread(model: GPT | Lora, array: np.ndarray, rule: Callable[[np.ndarray], np
     for entry in model.arena.entries:
         number = np.arange(entry.offset + 1, entry.offset + 1 + entry.size, dtype=np.int64)
         x = (number * 7919 % 10007 - 5003) / 8192
-        array[entry.offset:entry.offset + entry.size] = rule(x)
+        array[entry.offset : entry.offset + entry.size] = rule(x)
 
 
 def rounded_llm() -> LLM:
@@ -122,8 +143,10 @@ def kind_llm(kind: str) -> LLM:
     """As `tiny_llm`, with a vocabulary of another kind."""
     llm = tiny_llm(optimizer=False, best=False)
     hill, water = "山".encode(), "水".encode()
-    words = {"bpe": [*map(name_of, (hill[:2], hill, water[1:], water))],
-             "chars": ["山", "水", "😀"]}[kind]
+    words = {
+        "bpe": [*map(name_of, (hill[:2], hill, water[1:], water))],
+        "chars": ["山", "水", "😀"],
+    }[kind]
     scores = [0.0] * 4 if kind == "bpe" else [-1.5, -1.625, -1.75]
     llm.tokenizer = Tokenizer.from_state({"kind": kind, "words": words, "scores": scores})
     return llm
@@ -132,11 +155,25 @@ def kind_llm(kind: str) -> LLM:
 def rustgpt_llm() -> LLM:
     """A model of the graph "rustgpt", by the rules of `tiny_llm`; two words are never made."""
     words = [*SPECIAL, "用", "户", "：", "助", "手", "山水", "用户", "Rust"]
-    scores = [-math.inf] * 2 + [-1.5] + [-math.inf] * 4 + [-2.0 - 0.1 * i for i in range(6)] \
+    scores = (
+        [-math.inf] * 2
+        + [-1.5]
+        + [-math.inf] * 4
+        + [-2.0 - 0.1 * i for i in range(6)]
         + [-math.inf, -3.25]
+    )
     tokenizer = RustTokenizer.from_state({"words": words, "scores": scores})
-    gpt = RustGPT(RustGPTConfig(n_layer=1, n_head=1, n_embd=3, n_ff=2, block_size=5,
-                                vocab_size=len(words), norm_eps=1e-8))
+    gpt = RustGPT(
+        RustGPTConfig(
+            n_layer=1,
+            n_head=1,
+            n_embd=3,
+            n_ff=2,
+            block_size=5,
+            vocab_size=len(words),
+            norm_eps=1e-8,
+        )
+    )
     spread(gpt, gpt.arena.data, lambda x: x)
     llm = LLM(tokenizer, gpt, AdamW(gpt, (0.9, 0.999), 1e-8, 0.0))
     llm.optimizer.step_count = 810
@@ -152,11 +189,14 @@ FIXTURES: dict[str, Callable[[Path], object]] = {
     "tiny_v1_average.bin": lambda path: save_model_binary(averaging_llm(), path),
     "tiny_v1_average.json": lambda path: save_model_json(averaging_llm(), path),
     "tiny_v1_weights.bin": lambda path: save_model_binary(
-        tiny_llm(optimizer=False, best=False), path),
+        tiny_llm(optimizer=False, best=False), path
+    ),
     "tiny_v1_float16.bin": lambda path: save_model_binary(
-        rounded_llm(), path, optimizer=False, weights="float16"),
+        rounded_llm(), path, optimizer=False, weights="float16"
+    ),
     "tiny_v1_int8.bin": lambda path: save_model_binary(
-        rounded_llm(), path, optimizer=False, weights="int8", group=32),
+        rounded_llm(), path, optimizer=False, weights="int8", group=32
+    ),
     "tiny_v1_bpe.bin": lambda path: save_model_binary(kind_llm("bpe"), path),
     "tiny_v1_bpe.json": lambda path: save_model_json(kind_llm("bpe"), path),
     "tiny_v1_chars.bin": lambda path: save_model_binary(kind_llm("chars"), path),

@@ -65,8 +65,9 @@ def linear_backward_weight(dy: NDArray, x: NDArray) -> tuple[Array, Array]:
 # layer norm
 
 
-def layernorm_forward(x: NDArray, weight: NDArray, bias: NDArray,
-                      eps: float = 1e-5) -> tuple[Array, Array, Array]:
+def layernorm_forward(
+    x: NDArray, weight: NDArray, bias: NDArray, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
     """y (N, C), mean (N,), rstd (N,); the variance is the biased one."""
     x = double(x)
     mean = x.mean(axis=1)
@@ -74,21 +75,24 @@ def layernorm_forward(x: NDArray, weight: NDArray, bias: NDArray,
     return (x - mean[:, None]) * rstd[:, None] * double(weight) + double(bias), mean, rstd
 
 
-def layernorm_again(x: NDArray, weight: NDArray, bias: NDArray, mean: NDArray,
-                    rstd: NDArray) -> Array:
+def layernorm_again(
+    x: NDArray, weight: NDArray, bias: NDArray, mean: NDArray, rstd: NDArray
+) -> Array:
     """y (N, C) from the mean and rstd of the rows."""
     normal = (double(x) - double(mean)[:, None]) * double(rstd)[:, None]
     return normal * double(weight) + double(bias)
 
 
-def layernorm_backward(dy: NDArray, x: NDArray, weight: NDArray, mean: NDArray,
-                       rstd: NDArray) -> tuple[Array, Array, Array]:
+def layernorm_backward(
+    dy: NDArray, x: NDArray, weight: NDArray, mean: NDArray, rstd: NDArray
+) -> tuple[Array, Array, Array]:
     """dx (N, C), dweight (C,), dbias (C,)."""
     dy, scale = double(dy), double(rstd)[:, None]
     normal = (double(x) - double(mean)[:, None]) * scale
     g = dy * double(weight)
-    dx = scale * (g - g.mean(axis=1, keepdims=True)
-                  - normal * (g * normal).mean(axis=1, keepdims=True))
+    dx = scale * (
+        g - g.mean(axis=1, keepdims=True) - normal * (g * normal).mean(axis=1, keepdims=True)
+    )
     return dx, (dy * normal).sum(axis=0), dy.sum(axis=0)
 
 
@@ -190,16 +194,19 @@ def attention_backward(dout: NDArray, qkv: NDArray, offsets: NDArray, n_head: in
     return dqkv
 
 
-def attention_cached(qkv: NDArray, keys: NDArray, values: NDArray,
-                     start: int) -> tuple[Array, Array, Array]:
+def attention_cached(
+    qkv: NDArray, keys: NDArray, values: NDArray, start: int
+) -> tuple[Array, Array, Array]:
     """keys and values (H, T, D) with the new rows in them, and out (n, C)."""
     keys, values = double(keys).copy(), double(values).copy()
     H, _, D = keys.shape
     n, C = len(qkv), H * D
     _, k, v = (part.reshape(n, H, D).swapaxes(0, 1) for part in np.split(double(qkv), 3, axis=1))
-    keys[:, start:start + n], values[:, start:start + n] = k, v
-    before = [np.zeros((start, C)), *(x[:, :start].swapaxes(0, 1).reshape(start, C)
-                                      for x in (keys, values))]
+    keys[:, start : start + n], values[:, start : start + n] = k, v
+    before = [
+        np.zeros((start, C)),
+        *(x[:, :start].swapaxes(0, 1).reshape(start, C) for x in (keys, values)),
+    ]
     whole = np.vstack([np.hstack(before), double(qkv)])
     out, _ = attention_forward(whole, np.array([0, start + n]), H)
     return keys, values, out[start:]
@@ -213,8 +220,9 @@ def embedding_forward(ids: Integers, positions: Integers, wte: NDArray, wpe: NDA
     return double(wte)[ids] + double(wpe)[positions]
 
 
-def embedding_backward(dy: NDArray, ids: Integers, positions: Integers, n_ids: int,
-                       n_positions: int) -> tuple[Array, Array]:
+def embedding_backward(
+    dy: NDArray, ids: Integers, positions: Integers, n_ids: int, n_positions: int
+) -> tuple[Array, Array]:
     """dwte (n_ids, C) and dwpe (n_positions, C)."""
     dwte, dwpe = np.zeros((n_ids, dy.shape[1])), np.zeros((n_positions, dy.shape[1]))
     np.add.at(dwte, ids, double(dy))
@@ -237,9 +245,13 @@ def scatter_rows(dy: NDArray, rows: Integers, n_rows: int) -> Array:
 # loss
 
 
-def cross_entropy(logits: NDArray, targets: Integers, scale: float,
-                  smoothing: float = 0.0,
-                  weights: NDArray | None = None) -> tuple[Array, Array]:
+def cross_entropy(
+    logits: NDArray,
+    targets: Integers,
+    scale: float,
+    smoothing: float = 0.0,
+    weights: NDArray | None = None,
+) -> tuple[Array, Array]:
     """The gradient of scale * sum(weights * losses) to the logits (N, V), and the losses (N,)."""
     logits = double(logits)
     factor = scale * (np.ones(len(logits)) if weights is None else double(weights))[:, None]
@@ -255,9 +267,20 @@ def cross_entropy(logits: NDArray, targets: Integers, scale: float,
 # optimizer
 
 
-def adamw(data: NDArray, grad: NDArray, m: NDArray, v: NDArray, lr: float, beta1: float,
-          beta2: float, eps: float, weight_decay: float, step: int, clip_factor: float,
-          decay_end: int) -> tuple[Array, Array, Array, Array]:
+def adamw(
+    data: NDArray,
+    grad: NDArray,
+    m: NDArray,
+    v: NDArray,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+    clip_factor: float,
+    decay_end: int,
+) -> tuple[Array, Array, Array, Array]:
     """data, grad (zeros), m, v after the step."""
     g = double(grad) * clip_factor
     m = beta1 * double(m) + (1 - beta1) * g
@@ -267,8 +290,9 @@ def adamw(data: NDArray, grad: NDArray, m: NDArray, v: NDArray, lr: float, beta1
     return decay * double(data) - lr * update, np.zeros_like(g), m, v
 
 
-def momentum(grad: NDArray, m: NDArray, beta: float,
-             clip_factor: float) -> tuple[Array, Array, Array]:
+def momentum(
+    grad: NDArray, m: NDArray, beta: float, clip_factor: float
+) -> tuple[Array, Array, Array]:
     """grad (zeros), m and u after the step."""
     g = double(grad) * clip_factor
     m = beta * double(m) + g
@@ -292,8 +316,16 @@ def newton_schulz(u: NDArray, rounds: int = 5) -> Array:
     return x if x.shape == u.shape else x.T
 
 
-def muon(data: NDArray, grad: NDArray, m: NDArray, matrices: Integers, lr: float, beta: float,
-         weight_decay: float, clip_factor: float) -> tuple[Array, Array, Array]:
+def muon(
+    data: NDArray,
+    grad: NDArray,
+    m: NDArray,
+    matrices: Integers,
+    lr: float,
+    beta: float,
+    weight_decay: float,
+    clip_factor: float,
+) -> tuple[Array, Array, Array]:
     """data, grad and m after the step of the matrices (offset, rows, columns)."""
     data, grad, m = double(data).copy(), double(grad).copy(), double(m).copy()
     for start, rows, columns in np.asarray(matrices).tolist():

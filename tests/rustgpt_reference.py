@@ -17,11 +17,12 @@ Array = NDArray[np.float64]
 SPECIAL = ["<|pad|>", "<|unk|>", "<|bos|>", "</s>", "<|sep|>", "<|cls|>", "<|mask|>"]
 MODERN = [*"：，。！？用户助手你好太阳从东方升起水流向低处", "用户", "太阳", "Rust", "GPT"]
 OLDER = ["User", "Assistant", ":", "什么", "是", "雨", "？", "云", "中", "的", "水", "山", "。"]
-UNTRAINED = ("用户",)       # in the vocabulary, but the cutter never made it
+UNTRAINED = ("用户",)  # in the vocabulary, but the cutter never made it
 
 
-def make_export(older: bool = False, seed: int = 0, width: int = 16,
-                heads: int = 8) -> dict[str, Any]:
+def make_export(
+    older: bool = False, seed: int = 0, width: int = 16, heads: int = 8
+) -> dict[str, Any]:
     """An export as the program writes it, with random weights and moments of 7 steps.
 
     older  the generation of 2025: 4 blocks, the forms "User:" and "Assistant:", no <|bos|>
@@ -31,18 +32,29 @@ def make_export(older: bool = False, seed: int = 0, width: int = 16,
     C, F, V = width, 2 * width, len(words)
 
     def adam(*shape: int) -> dict[str, Any]:
-        return {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "timestep": 7,
-                **array("m", *shape), **array("v", *shape, positive=True)}
+        return {
+            "beta1": 0.9,
+            "beta2": 0.999,
+            "epsilon": 1e-8,
+            "timestep": 7,
+            **array("m", *shape),
+            **array("v", *shape, positive=True),
+        }
 
     def array(name: str, *shape: int, positive: bool = False, at: float = 0.0) -> dict[str, Any]:
         values = (at + 0.2 * rng.standard_normal(shape)).astype(np.float32)
         if positive:
-            values = values ** 2
+            values = values**2
         return {f"{name}_shape": list(shape), f"{name}_data": [float(str(x)) for x in values.flat]}
 
     def norm() -> dict[str, Any]:
-        return {"epsilon": 1e-8, **array("gamma", 1, C, at=1.0), **array("beta", 1, C),
-                "optimizer_gamma": adam(1, C), "optimizer_beta": adam(1, C)}
+        return {
+            "epsilon": 1e-8,
+            **array("gamma", 1, C, at=1.0),
+            **array("beta", 1, C),
+            "optimizer_gamma": adam(1, C),
+            "optimizer_beta": adam(1, C),
+        }
 
     def block() -> dict[str, Any]:
         attention = {"embedding_dim": C, "num_heads": heads, "head_dim": C // heads}
@@ -51,8 +63,14 @@ def make_export(older: bool = False, seed: int = 0, width: int = 16,
         mlp: dict[str, Any] = {}
         for key, shape in (("w1", (C, F)), ("b1", (1, F)), ("w2", (F, C)), ("b2", (1, C))):
             mlp |= array(key, *shape) | {f"optimizer_{key}": adam(*shape)}
-        return {"attention": attention, "feed_forward": mlp, "dropout1": {"dropout_rate": 0.1},
-                "dropout2": {"dropout_rate": 0.1}, "norm1": norm(), "norm2": norm()}
+        return {
+            "attention": attention,
+            "feed_forward": mlp,
+            "dropout1": {"dropout_rate": 0.1},
+            "dropout2": {"dropout_rate": 0.1},
+            "norm1": norm(),
+            "norm2": norm(),
+        }
 
     embeddings = {**array("token_embeddings", V, C), "token_optimizer": adam(V, C)}
     never = [word for word in SPECIAL if older or word != "<|bos|>"] + list(UNTRAINED)
@@ -61,15 +79,34 @@ def make_export(older: bool = False, seed: int = 0, width: int = 16,
     encode = {words[id]: id for id in rng.permutation(V).tolist()}
     return {
         "version": 1,
-        "vocab": {"encode": encode, "decode": {str(id): word for word, id in encode.items()},
-                  "words": list(encode), "special_tokens": {w: words.index(w) for w in SPECIAL}},
-        "layers": [{"Embeddings": embeddings},
-                   *({"TransformerBlock": block()} for _ in range(n_blocks)),
-                   {"OutputProjection": {**array("w_out", C, V), **array("b_out", 1, V),
-                                         "optimizer": adam(C, V), "optimizer_bias": adam(1, V)}}],
+        "vocab": {
+            "encode": encode,
+            "decode": {str(id): word for word, id in encode.items()},
+            "words": list(encode),
+            "special_tokens": {w: words.index(w) for w in SPECIAL},
+        },
+        "layers": [
+            {"Embeddings": embeddings},
+            *({"TransformerBlock": block()} for _ in range(n_blocks)),
+            {
+                "OutputProjection": {
+                    **array("w_out", C, V),
+                    **array("b_out", 1, V),
+                    "optimizer": adam(C, V),
+                    "optimizer_bias": adam(1, V),
+                }
+            },
+        ],
         "context_window": [],
-        "metadata": {"embedding_dim": C, "hidden_dim": F, "num_transformer_blocks": n_blocks,
-                     "vocab_size": V, "max_seq_len": longest, "training_info": None}}
+        "metadata": {
+            "embedding_dim": C,
+            "hidden_dim": F,
+            "num_transformer_blocks": n_blocks,
+            "vocab_size": V,
+            "max_seq_len": longest,
+            "training_info": None,
+        },
+    }
 
 
 def _forget(optimizer: dict[str, Any], rows: list[bool]) -> None:
@@ -81,23 +118,33 @@ def _forget(optimizer: dict[str, Any], rows: list[bool]) -> None:
 
 
 def write_export(path: Path, export: dict[str, Any], *, pretty: bool = False) -> Path:
-    path.write_text(json.dumps(export, ensure_ascii=False, indent=2 if pretty else None,
-                               separators=None if pretty else (",", ":")), "utf-8")
+    path.write_text(
+        json.dumps(
+            export,
+            ensure_ascii=False,
+            indent=2 if pretty else None,
+            separators=None if pretty else (",", ":"),
+        ),
+        "utf-8",
+    )
     return path
 
 
 def weights_of(export: dict[str, Any]) -> list[dict[str, Array]]:
     """The arrays of each layer by their names in the file, without the optimizers'."""
+
     def arrays(owner: dict[str, Any], prefix: str = "") -> dict[str, Array]:
         found: dict[str, Array] = {}
         for key, value in owner.items():
             if key.endswith("_data"):
                 name = key.removesuffix("_data")
-                found[prefix + name] = np.array(value, np.float32).astype(np.float64).reshape(
-                    owner[f"{name}_shape"])
+                found[prefix + name] = (
+                    np.array(value, np.float32).astype(np.float64).reshape(owner[f"{name}_shape"])
+                )
             elif isinstance(value, dict) and "optimizer" not in key:
                 found |= arrays(value, f"{prefix}{key}.")
         return found
+
     return [arrays(next(iter(layer.values()))) for layer in export["layers"]]
 
 
@@ -149,13 +196,18 @@ def gradient_places(export: dict[str, Any]) -> dict[str, tuple[int, str, slice |
     """
     C, n = export["metadata"]["embedding_dim"], len(export["layers"])
     found: dict[str, tuple[int, str, slice | None]] = {
-        "wte.weight": (0, "token_embeddings", None), "head.weight": (n - 1, "w_out", None),
-        "head.bias": (n - 1, "b_out", None)}
+        "wte.weight": (0, "token_embeddings", None),
+        "head.weight": (n - 1, "w_out", None),
+        "head.bias": (n - 1, "b_out", None),
+    }
     for i in range(1, n - 1):
         name = f"h.{i - 1}"
         for place, key in enumerate("qkv"):
             found[f"{name}.attn.c_attn.weight {key}"] = (
-                i, f"attention.w_{key}", slice(place * C, (place + 1) * C))
+                i,
+                f"attention.w_{key}",
+                slice(place * C, (place + 1) * C),
+            )
         found[f"{name}.attn.c_proj.weight"] = (i, "attention.w_o", None)
         for number, layer in (("1", "c_fc"), ("2", "c_proj")):
             found[f"{name}.mlp.{layer}.weight"] = (i, f"feed_forward.w{number}", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from types import SimpleNamespace
 
-from cgpt.results import Dropped
+from cgpt.generation.results import Dropped
 
 
 class Said:

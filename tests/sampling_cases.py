@@ -39,19 +39,31 @@ def penalise(rng: Generator, V: int, n: int) -> Problem:
     most = max(np.bincount(ids, minlength=1).max(), 1)
     finite = np.where(np.isfinite(scores), np.abs(scores), 0)
     touched = np.isin(np.arange(V), ids)
-    return Problem("penalise", {"scores": scores, "ids": ids, "counts": np.zeros(V, np.int32),
-                                **settings},
-                   {"scores": (expected, touched * 2 * EPS * (finite * 1.3 + 0.5 + 0.25 * most)),
-                    "counts": (np.zeros(V), 0)})
+    return Problem(
+        "penalise",
+        {"scores": scores, "ids": ids, "counts": np.zeros(V, np.int32), **settings},
+        {
+            "scores": (expected, touched * 2 * EPS * (finite * 1.3 + 0.5 + 0.25 * most)),
+            "counts": (np.zeros(V), 0),
+        },
+    )
 
 
-def draw(rng: Generator, V: int, spread: float = 3.0, ties: bool = False,
-         **settings: Any) -> Problem:
+def draw(
+    rng: Generator, V: int, spread: float = 3.0, ties: bool = False, **settings: Any
+) -> Problem:
     scores = _scores(rng, V, spread, ties)
-    wanted = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
-              "u": float(rng.random()), **settings}
-    return Problem("draw", {"scores": scores, **wanted},
-                   {"return": (ref.draw(scores, **wanted), 0)})
+    wanted = {
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "u": float(rng.random()),
+        **settings,
+    }
+    return Problem(
+        "draw", {"scores": scores, **wanted}, {"return": (ref.draw(scores, **wanted), 0)}
+    )
 
 
 def largest(rng: Generator, V: int, k: int, ties: bool = False) -> Problem:
@@ -59,24 +71,49 @@ def largest(rng: Generator, V: int, k: int, ties: bool = False) -> Problem:
     ids, logprobs = ref.largest(scores, k)
     size = np.where(ids >= 0, 8 + np.abs(np.where(ids >= 0, logprobs, 0)), 0)
     count = int((ids >= 0).sum())
-    return Problem("largest", {"scores": scores, "ids": np.full(k, -7, np.int32),
-                               "logprobs": np.full(k, np.nan, np.float32)},
-                   {"ids": (ids, 0), "logprobs": (logprobs, EPS * size), "return": (count, 0)})
+    return Problem(
+        "largest",
+        {
+            "scores": scores,
+            "ids": np.full(k, -7, np.int32),
+            "logprobs": np.full(k, np.nan, np.float32),
+        },
+        {"ids": (ids, 0), "logprobs": (logprobs, EPS * size), "return": (count, 0)},
+    )
 
 
 SIZES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 65, 255, 256, 257, 1000, 5000)
 LIMITS: list[dict[str, Any]] = [
-    {}, {"temperature": 0.3}, {"temperature": 50.0}, {"temperature": 1e-38}, {"top_k": 1},
-    {"top_k": 5}, {"top_p": 0.9}, {"top_p": 1e-9}, {"min_p": 0.05}, {"min_p": 1.0},
-    {"top_k": 40, "top_p": 0.5}, {"top_k": 9, "top_p": 0.95, "min_p": 0.1, "temperature": 2.0}]
+    {},
+    {"temperature": 0.3},
+    {"temperature": 50.0},
+    {"temperature": 1e-38},
+    {"top_k": 1},
+    {"top_k": 5},
+    {"top_p": 0.9},
+    {"top_p": 1e-9},
+    {"min_p": 0.05},
+    {"min_p": 1.0},
+    {"top_k": 40, "top_p": 0.5},
+    {"top_k": 9, "top_p": 0.95, "min_p": 0.1, "temperature": 2.0},
+]
 
 ALL: list[tuple[Any, dict[str, Any]]] = [
     *((argmax, {"V": V, "ties": ties}) for V in SIZES for ties in (False, True)),
     *((penalise, {"V": V, "n": n}) for V, n in ((1, 0), (1, 3), (9, 4), (300, 65), (17, 200))),
     *((draw, {"V": V, **limit}) for V in SIZES for limit in LIMITS),
     *((draw, {"V": 700, "ties": True, **limit}) for limit in LIMITS),
-    *((draw, {"V": 3000, "spread": spread, **limit}) for spread in (0.0, 0.01, 100.0)
-      for limit in LIMITS),
+    *(
+        (draw, {"V": 3000, "spread": spread, **limit})
+        for spread in (0.0, 0.01, 100.0)
+        for limit in LIMITS
+    ),
     *((draw, {"V": 65, "u": u, **limit}) for u in (0.0, 1 - 2**-53) for limit in LIMITS[:8]),
-    *((largest, {"V": V, "k": k, "ties": ties}) for V in SIZES for k in sorted({1, 2, 8, 64, V})
-      for ties in (False, True) if k <= V)]
+    *(
+        (largest, {"V": V, "k": k, "ties": ties})
+        for V in SIZES
+        for k in sorted({1, 2, 8, 64, V})
+        for ties in (False, True)
+        if k <= V
+    ),
+]

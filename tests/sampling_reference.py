@@ -16,8 +16,9 @@ def argmax(x: NDArray) -> int:
     return int(chosen.argmax())
 
 
-def penalise(scores: NDArray, ids: NDArray, repetition: float, presence: float,
-             frequency: float) -> Array:
+def penalise(
+    scores: NDArray, ids: NDArray, repetition: float, presence: float, frequency: float
+) -> Array:
     """(V,) scores, lower at the tokens of ids."""
     found = np.array(scores, np.float64)
     for token in set(np.asarray(ids).tolist()):
@@ -32,25 +33,31 @@ def ranking(scores: NDArray) -> NDArray[np.int64]:
     return np.lexsort((np.arange(len(scores)), -np.asarray(scores, np.float64)))
 
 
-def distribution(scores: NDArray, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
-                 min_p: float = 0.0) -> Array:
+def distribution(
+    scores: NDArray,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+) -> Array:
     """(V,) probabilities of a draw, exact: zeros where a limit leaves a token out."""
     scores = np.asarray(scores, np.float64)
     order = ranking(scores)
     with np.errstate(over="ignore"):
         weights = np.exp((scores - scores.max()) / temperature)
-    kept = order[:top_k or None]
+    kept = order[: top_k or None]
     if top_p < 1:
         mass = np.cumsum(weights[kept])
-        kept = kept[:int(np.searchsorted(mass, top_p * mass[-1])) + 1]
+        kept = kept[: int(np.searchsorted(mass, top_p * mass[-1])) + 1]
     kept = kept[weights[kept] >= min_p]
     found = np.zeros(len(scores))
     found[kept] = weights[kept] / weights[kept].sum()
     return found
 
 
-def draw(scores: NDArray, temperature: float, top_k: int, top_p: float, min_p: float,
-         u: float) -> int:
+def draw(
+    scores: NDArray, temperature: float, top_k: int, top_p: float, min_p: float, u: float
+) -> int:
     """The token into whose share of [0, 1) u falls."""
     scores = np.asarray(scores, np.float64)
     if np.isnan(scores).any() or not np.isfinite(scores.max()):
@@ -68,8 +75,11 @@ def largest(scores: NDArray, k: int) -> tuple[NDArray[np.int32], Array]:
     return np.where(np.isfinite(logprobs), order, -1).astype(np.int32), logprobs
 
 
-def pick_rows(scores: NDArray, temperature: float, top_k: int, top_p: float, min_p: float,
-              u: NDArray | None) -> list[int]:
+def pick_rows(
+    scores: NDArray, temperature: float, top_k: int, top_p: float, min_p: float, u: NDArray | None
+) -> list[int]:
     """argmax (temperature 0) or draw, row by row."""
-    return [argmax(row) if u is None else draw(row, temperature, top_k, top_p, min_p, float(x))
-            for row, x in zip(scores, np.zeros(len(scores)) if u is None else u, strict=True)]
+    return [
+        argmax(row) if u is None else draw(row, temperature, top_k, top_p, min_p, float(x))
+        for row, x in zip(scores, np.zeros(len(scores)) if u is None else u, strict=True)
+    ]

@@ -17,14 +17,20 @@ from pathlib import Path
 
 CGPT = [sys.executable, "-c", "import sys; from cgpt.cli import main; sys.exit(main())"]
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()=>][0-9A-B]?|\x07")
-PATIENCE = 60.0     # seconds; a loaded machine may be slow, a passing test never waits so long
+PATIENCE = 60.0  # seconds; a loaded machine may be slow, a passing test never waits so long
 
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's, without CGPT_ settings of whoever runs the tests."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("CGPT_")}
-    return {**kept, "CGPT_THREADS": "1", "TERM": "xterm", "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": str(Path(__file__).parent.parent), **changes}
+    return {
+        **kept,
+        "CGPT_THREADS": "1",
+        "TERM": "xterm",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        **changes,
+    }
 
 
 def plain(text: str) -> str:
@@ -45,11 +51,18 @@ class Screen:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         self.process = subprocess.Popen(
-            [*CGPT, *args], stdin=slave, stdout=slave, stderr=slave, cwd=cwd, close_fds=True,
-            env=environment(**env), preexec_fn=own_terminal)
+            [*CGPT, *args],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=cwd,
+            close_fds=True,
+            env=environment(**env),
+            preexec_fn=own_terminal,
+        )
         os.close(slave)
         self.raw = b""
-        self.seen = 0       # characters of `text` that `expect` has passed
+        self.seen = 0  # characters of `text` that `expect` has passed
 
     @property
     def text(self) -> str:
@@ -62,7 +75,7 @@ class Screen:
             return True
         try:
             chunk = os.read(self.master, 65536)
-        except OSError:     # EIO: the program has closed the terminal
+        except OSError:  # EIO: the program has closed the terminal
             chunk = b""
         self.raw += chunk
         return bool(chunk)
@@ -75,7 +88,7 @@ class Screen:
             at = self.text.find(wanted, self.seen)
             if at >= 0:
                 start, self.seen = self.seen, at + len(wanted)
-                return self.text[start:self.seen]
+                return self.text[start : self.seen]
             if not alive or time.monotonic() > end:
                 raise AssertionError(f"waited for {wanted!r} in vain after:\n{self.text}")
             alive = self._read(0.2)
@@ -114,5 +127,13 @@ class Screen:
 
 def piped(*args: str, cwd: Path, answers: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     """One run of cgpt with `answers` on a piped stdin."""
-    return subprocess.run([*CGPT, *args], input=answers, capture_output=True, text=True, cwd=cwd,
-                          env=environment(**env), timeout=PATIENCE, encoding="utf-8")
+    return subprocess.run(
+        [*CGPT, *args],
+        input=answers,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment(**env),
+        timeout=PATIENCE,
+        encoding="utf-8",
+    )

@@ -9,12 +9,12 @@ import pytest
 from checkpoint_helpers import assert_same, same_bits
 from small_llm import TEXTS, small_llm, split
 
-from cgpt.averaging import averaging, with_average
 from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
 from cgpt.config import TrainConfig
 from cgpt.llm import LLM
-from cgpt.optim import AdamW
-from cgpt.train import Trainer
+from cgpt.optim.adamw import AdamW
+from cgpt.optim.moving_average import averaging, with_average
+from cgpt.training.trainer import Trainer
 
 CONFIG = TrainConfig(epochs=6, batch_tokens=64, ema=0.9, warmup=2)
 
@@ -22,8 +22,9 @@ CONFIG = TrainConfig(epochs=6, batch_tokens=64, ema=0.9, warmup=2)
 def weights_of_a_run(llm: LLM, config: TrainConfig) -> list[np.ndarray]:
     """The weights after every step."""
     found: list[np.ndarray] = []
-    Trainer(llm, config).fit(TEXTS, on_checkpoint=lambda one: found.append(
-        one.gpt.arena.data.copy()))
+    Trainer(llm, config).fit(
+        TEXTS, on_checkpoint=lambda one: found.append(one.gpt.arena.data.copy())
+    )
     return found
 
 
@@ -57,7 +58,7 @@ def test_it_is_what_is_evaluated() -> None:
     assert found == pytest.approx(np.log(llm.config.vocab_size), rel=1e-6)
     assert np.array_equal(llm.gpt.arena.data, before)
     averaging(average, optimizer, 0.5)()
-    np.testing.assert_allclose(average, 9 / 11 * before, rtol=1e-6)     # behind the first step
+    np.testing.assert_allclose(average, 9 / 11 * before, rtol=1e-6)  # behind the first step
 
 
 def test_held_out_loss_is_that_of_the_average() -> None:
@@ -88,8 +89,9 @@ def test_a_stopped_run_goes_on_to_the_bit(tmp_path: Path, suffix: str, optimizer
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".json"])
-def test_a_file_of_a_stopped_run_has_the_average_as_its_weights(tmp_path: Path,
-                                                                suffix: str) -> None:
+def test_a_file_of_a_stopped_run_has_the_average_as_its_weights(
+    tmp_path: Path, suffix: str
+) -> None:
     llm = small_llm()
     calls = iter(range(100))
     Trainer(llm, CONFIG).fit(TEXTS, should_stop=lambda: next(calls) == 4)

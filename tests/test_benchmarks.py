@@ -16,30 +16,57 @@ import numpy as np
 import pytest
 
 from cgpt import kernels
-from cgpt.cli import bench_command
-from cgpt.cli.bench import grids, inside, machine, measure, ours, workers
-from cgpt.cli.bench.clock import KernelClock
-from cgpt.cli.bench.machine import fastest
-from cgpt.cli.bench.measure import Skip
-from cgpt.cli.bench.shapes import SHAPES, Shape
-from cgpt.cli.bench.table import BENCHES, Settings
+from cgpt.bench import grids, inside, machine, measure, ours, workers
+from cgpt.bench.clock import KernelClock
+from cgpt.bench.machine import fastest
+from cgpt.bench.measure import Skip
+from cgpt.bench.shapes import SHAPES, Shape
+from cgpt.bench.table import BENCHES, Settings
+from cgpt.cli.commands import bench as bench_command
 from cgpt.errors import CgptError, ConfigError
-from cgpt.model import GPT
+from cgpt.models.base import GPT
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SHORT = {
-    "bench_chat_quality.py": ["--preset", "tiny", "--max-steps", "2", "--every", "200",
-                              "--set", "optimizer=adamw", "finetune.epochs=1"],
+    "bench_chat_quality.py": [
+        "--preset",
+        "tiny",
+        "--max-steps",
+        "2",
+        "--every",
+        "200",
+        "--set",
+        "optimizer=adamw",
+        "finetune.epochs=1",
+    ],
     "bench_checkpoint.py": ["--preset", "tiny", "--repeats", "2"],
-    "bench_data.py": ["--megabytes", "1", "--preset", "tiny", "--steps", "2", "--data",
-                      str(BENCHMARKS.parent / "data")],
+    "bench_data.py": [
+        "--megabytes",
+        "1",
+        "--preset",
+        "tiny",
+        "--steps",
+        "2",
+        "--data",
+        str(BENCHMARKS.parent / "data"),
+    ],
     "bench_decode.py": ["--config", "S", "--repeats", "1"],
     "bench_interrupt.py": ["--interrupts", "2"],
     "bench_kernels.py": ["--config", "S", "--repeats", "1"],
-    "bench_learning.py": ["--data", str(BENCHMARKS.parent / "tests" / "data" / "learning"),
-                          "--steps", "2", "--set", "n_embd=32", "n_layer=1", "n_head=2",
-                          "n_ff=64", "vocab_size=600", "batch_tokens=256",
-                          *(["--sides", "cgpt", "trigram"] if not find_spec("torch") else [])],
+    "bench_learning.py": [
+        "--data",
+        str(BENCHMARKS.parent / "tests" / "data" / "learning"),
+        "--steps",
+        "2",
+        "--set",
+        "n_embd=32",
+        "n_layer=1",
+        "n_head=2",
+        "n_ff=64",
+        "vocab_size=600",
+        "batch_tokens=256",
+        *(["--sides", "cgpt", "trigram"] if not find_spec("torch") else []),
+    ],
     "bench_builds.py": ["--config", "S", "--repeats", "1", "--seconds", "0"],
     "bench_beam.py": ["--new", "5", "--repeats", "1"],
     "bench_kill.py": ["--kills", "4"],
@@ -48,8 +75,14 @@ SHORT = {
     "bench_sampling.py": ["--repeats", "1"],
     "bench_session.py": ["--turns", "20"],
     "bench_startup.py": ["--repeats", "1"],
-    "bench_tokenizer.py": ["--data", str(Path(__file__).parent.parent / "data"), "--repeats", "1",
-                           "--vocab-size", "600"],
+    "bench_tokenizer.py": [
+        "--data",
+        str(Path(__file__).parent.parent / "data"),
+        "--repeats",
+        "1",
+        "--vocab-size",
+        "600",
+    ],
     "bench_train.py": ["--config", "S", "--repeats", "1"],
 }
 
@@ -57,11 +90,22 @@ SHORT = {
 # What a report must say in numbers above 0; * is every entry of a list or an object.
 MEASURED = ("results.*.median", "results.*.values.*", "threads")
 REPORTS = {
-    "bench_chat_quality.py": ("pretrain_loss", "finetune_loss", "training_seconds",
-                              "trained_questions", "rewordings"),
+    "bench_chat_quality.py": (
+        "pretrain_loss",
+        "finetune_loss",
+        "training_seconds",
+        "trained_questions",
+        "rewordings",
+    ),
     "bench_checkpoint.py": ("parameters", "bytes", "json_bytes", "seconds.*", "save_ratio"),
-    "bench_data.py": ("corpus_mb", "cache_mb", "measured.*.tokens", "measured.*.first_step",
-                      "prepare_mb_per_second", "first_step_seconds"),
+    "bench_data.py": (
+        "corpus_mb",
+        "cache_mb",
+        "measured.*.tokens",
+        "measured.*.first_step",
+        "prepare_mb_per_second",
+        "first_step_seconds",
+    ),
     "bench_decode.py": MEASURED,
     "bench_interrupt.py": ("interrupts", "forms.*.trainings"),
     "bench_kernels.py": MEASURED,
@@ -84,8 +128,9 @@ def at(report: Any, path: str) -> list[Any]:
     found = [report]
     for name in path.split("."):
         if name == "*":
-            found = [inner for one in found
-                     for inner in (one.values() if isinstance(one, dict) else one)]
+            found = [
+                inner for one in found for inner in (one.values() if isinstance(one, dict) else one)
+            ]
         else:
             found = [one[name] for one in found if name in one]
     return found
@@ -93,9 +138,12 @@ def at(report: Any, path: str) -> list[Any]:
 
 def missing(name: str, report: Any) -> list[str]:
     """Paths of REPORTS without a value, or with one that is no number above 0."""
-    return [path for path in REPORTS[name]
-            if not (found := at(report, path))
-            or not all(isinstance(one, (int, float)) and 0 < one < float("inf") for one in found)]
+    return [
+        path
+        for path in REPORTS[name]
+        if not (found := at(report, path))
+        or not all(isinstance(one, (int, float)) and 0 < one < float("inf") for one in found)
+    ]
 
 
 TINY = Shape(3, 4, 128, 192, 300, 16, 2)
@@ -115,9 +163,11 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def run(brief: None, monkeypatch: pytest.MonkeyPatch,
-        capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+def run(
+    brief: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
     """run(script, *more): what the script prints as JSON, in this process, on a tiny shape."""
+
     def as_script(name: str, *more: str) -> Any:
         path = str(BENCHMARKS / name)
         monkeypatch.setattr(sys, "argv", [path, *SHORT[name], "--json", *more])
@@ -140,9 +190,17 @@ def test_short_run(run: Callable[..., Any], name: str) -> None:
     assert not missing(name, run(name))
 
 
-@pytest.mark.parametrize(("seconds", "wrong"), [
-    ({"a": {"median": 1.5}}, False), ({}, True), ({"a": {}}, True), ({"a": {"median": 0.0}}, True),
-    ({"a": {"median": 1.5}, "b": {"median": float("nan")}}, True), ({"a": {"median": None}}, True)])
+@pytest.mark.parametrize(
+    ("seconds", "wrong"),
+    [
+        ({"a": {"median": 1.5}}, False),
+        ({}, True),
+        ({"a": {}}, True),
+        ({"a": {"median": 0.0}}, True),
+        ({"a": {"median": 1.5}, "b": {"median": float("nan")}}, True),
+        ({"a": {"median": None}}, True),
+    ],
+)
 def test_a_report_without_its_numbers_is_noticed(seconds: Any, wrong: bool) -> None:
     assert bool(missing("bench_startup.py", {"seconds": seconds})) == wrong
 
@@ -185,7 +243,7 @@ def test_every_multiply_add_is_done_and_counted(module: ModuleType, tasks: int) 
     starts = np.arange(12) / 10
     np.testing.assert_allclose(ends, lanes * (starts + rounds / 4).sum(), rtol=1e-5)
     module.probe_multiply_add(ends, 1, 0.5, 1.0)
-    np.testing.assert_allclose(ends, lanes * 12 * 2.0, rtol=1e-6)      # x = x / 2 + 1 ends at 2
+    np.testing.assert_allclose(ends, lanes * 12 * 2.0, rtol=1e-6)  # x = x / 2 + 1 ends at 2
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 65, 127, 128, 129, 1000])
@@ -195,15 +253,18 @@ def test_every_element_is_read_once(module: ModuleType, size: int, parts: int) -
     sums = np.full(parts, np.nan, np.float32)
     module.probe_read(x, sums)
     span = -(-size // parts)
-    expected = [x[part * span:(part + 1) * span].sum(dtype=np.float64) for part in range(parts)]
+    expected = [x[part * span : (part + 1) * span].sum(dtype=np.float64) for part in range(parts)]
     np.testing.assert_allclose(sums, expected, atol=1e-6 * np.abs(x).sum())
 
 
 def test_probes_refuse_nothing_to_do(module: ModuleType) -> None:
     one, none = np.zeros(1, np.float32), np.zeros(0, np.float32)
-    for wrong in (lambda: module.probe_multiply_add(none, 1),
-                  lambda: module.probe_multiply_add(one, 0),
-                  lambda: module.probe_read(none, one), lambda: module.probe_read(one, none)):
+    for wrong in (
+        lambda: module.probe_multiply_add(none, 1),
+        lambda: module.probe_multiply_add(one, 0),
+        lambda: module.probe_read(none, one),
+        lambda: module.probe_read(one, none),
+    ):
         with pytest.raises(ValueError, match="expected at least 1"):
             wrong()
 
@@ -213,22 +274,27 @@ def test_probes_refuse_nothing_to_do(module: ModuleType) -> None:
 
 def test_operations_of_a_token_are_those_of_the_matrices() -> None:
     for shape in SHAPES.values():
-        entries = {entry.name: entry.size for entry in GPT.layout(shape.config())
-                   if len(entry.shape) == 2 and entry.name != "wpe.weight"}
+        entries = {
+            entry.name: entry.size
+            for entry in GPT.layout(shape.config())
+            if len(entry.shape) == 2 and entry.name != "wpe.weight"
+        }
         assert shape.matmul_parameters == sum(entries.values())
     small = SHAPES["S"]
     assert small.token_flops == 6 * small.matmul_parameters + 12 * 2 * 256 * 128
 
 
-def test_a_side_that_cannot_is_left_out_and_one_that_fails_is_told(tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_side_that_cannot_is_left_out_and_one_that_fails_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "odd_side.py").write_text(
-        "from cgpt.cli.bench.measure import Skip\n"
+        "from cgpt.bench.measure import Skip\n"
         "from cgpt.errors import ConfigError\n"
         "def skips(): raise Skip('no such thing here')\n"
         "def refuses(): raise ConfigError('no')\n"
         "def works():\n    print('noise on stdout')\n    return lambda: 2.5\n"
-        "TASKS = {'skips': skips, 'refuses': refuses, 'works': works, 'fails': lambda: 1 / 0}\n")
+        "TASKS = {'skips': skips, 'refuses': refuses, 'works': works, 'fails': lambda: 1 / 0}\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setitem(workers.SIDES, "odd", workers.Side("odd_side"))
     monkeypatch.setitem(workers.SIDES, "odder", workers.Side("odd_side"))
@@ -260,8 +326,12 @@ def test_what_a_side_is_told_of_threads(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
 def test_peers_decode_the_same_model(tmp_path: Path, weights: str) -> None:
     """Every peer that is installed says the tokens that cgpt says with float32."""
-    sides = {"torch": "torch", "transformers": "transformers", "llama-cpp": "llama_cpp",
-             "ctranslate2": "ctranslate2"}
+    sides = {
+        "torch": "torch",
+        "transformers": "transformers",
+        "llama-cpp": "llama_cpp",
+        "ctranslate2": "ctranslate2",
+    }
     sides = {side: package for side, package in sides.items() if find_spec(package)}
     if not sides or ("llama-cpp" in sides and not find_spec("gguf")):
         pytest.skip("no peer is installed")
@@ -274,12 +344,13 @@ def test_peers_decode_the_same_model(tmp_path: Path, weights: str) -> None:
         stored = "float32" if side == "cgpt" else weights
         with workers.Worker(side, 1) as worker:
             try:
-                worker.prepare(task, {**details, "weights": stored, "batch": 3, "seconds": 0.0,
-                                      "threads": 1})
+                worker.prepare(
+                    task, {**details, "weights": stored, "batch": 3, "seconds": 0.0, "threads": 1}
+                )
                 found[side] = worker.measure()["tokens"]
             except Skip:
                 assert weights != "float32"
-    agreeing = 100 if weights == "float32" else 5     # rounding turns a close choice some day
+    agreeing = 100 if weights == "float32" else 5  # rounding turns a close choice some day
     assert len(set(found["cgpt"])) > 5
     assert all(tokens[:agreeing] == found["cgpt"][:agreeing] for tokens in found.values())
 
@@ -293,20 +364,24 @@ def measured(what: str, **more: Any) -> list[dict[str, Any]]:
     return results
 
 
-def test_grids_leave_out_what_takes_too_long(brief: None, monkeypatch: pytest.MonkeyPatch,
-                                             capsys: pytest.CaptureFixture[str]) -> None:
+def test_grids_leave_out_what_takes_too_long(
+    brief: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(grids, "MOST_FLOPS", 3e9)
     small = measured("small")
     assert "C256 L2 B1 T16" in [one["name"] for one in small]
     assert "C512 L4 B4 T64" in capsys.readouterr().err and len(small) < 36
-    assert [one["name"] for one in measured("sweep")] == [
-        "C256 L4 B1 T16", "C256 L4 B1 T64"]
+    assert [one["name"] for one in measured("sweep")] == ["C256 L4 B1 T16", "C256 L4 B1 T64"]
 
 
-@pytest.mark.parametrize(("what", "peers", "said"), [
-    ("small", (), "正在测量 small: 36 种形状，各 2 次，至少需要 00:36..."),
-    ("sweep", ("torch",), "正在测量 sweep: 12 种形状，各 2 次，至少需要 00:24..."),
-    ("train", (), "正在测量 train S...")])
+@pytest.mark.parametrize(
+    ("what", "peers", "said"),
+    [
+        ("small", (), "正在测量 small: 36 种形状，各 2 次，至少需要 00:36..."),
+        ("sweep", ("torch",), "正在测量 sweep: 12 种形状，各 2 次，至少需要 00:24..."),
+        ("train", (), "正在测量 train S..."),
+    ],
+)
 def test_a_grid_says_how_long_it_takes(what: str, peers: tuple[str, ...], said: str) -> None:
     settings = Settings("S", peers, 2, 1, lambda *_: None)
     assert bench_command.announced(what, settings) == said
@@ -352,8 +427,9 @@ def test_cgpt_against_itself(brief: None) -> None:
     assert 0 < share["median"] < 100
 
 
-def test_recompute_reaches_the_side_that_is_measured(brief: None,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recompute_reaches_the_side_that_is_measured(
+    brief: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built = []
     monkeypatch.setattr(ours, "GPT", lambda *what, **more: built.append(more) or GPT(*what, **more))
     form = vars(TINY)
@@ -371,7 +447,7 @@ def test_other_bits_are_noticed(brief: None, monkeypatch: pytest.MonkeyPatch) ->
 def test_time_outside_the_kernels_is_all_that_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in vars(kernels).items():
         if callable(value):
-            monkeypatch.setattr(kernels, name, value)       # put back what the clock replaces
+            monkeypatch.setattr(kernels, name, value)  # put back what the clock replaces
     clock = KernelClock()
     x = np.ones(1 << 22, np.float32)
     spent = measure.seconds_of(lambda: [kernels.sum_of_squares(x) for _ in range(5)])
@@ -401,15 +477,22 @@ def test_products_and_roofline(brief: None) -> None:
     assert {one["side"] for one in found} == {"cgpt", "blas", "blas-slices-1"}
     assert len({one["name"] for one in found}) == 15
     assert {one["name"] for one in measured("roofline")} > {
-        "linear_forward", "attention_backward", "adamw", "all kernels"}
+        "linear_forward",
+        "attention_backward",
+        "adamw",
+        "all kernels",
+    }
 
 
 def test_startup_and_packing(brief: None, tmp_path: Path) -> None:
-    assert [one["name"] for one in measured("startup")] == [
-        "first training step", "first token"]
+    assert [one["name"] for one in measured("startup")] == ["first training step", "first token"]
     path = tmp_path / "chat.json"
-    dialogue = {"messages": [{"role": "user", "content": "你好"},
-                             {"role": "assistant", "content": "你好，很高兴见到你。"}]}
+    dialogue = {
+        "messages": [
+            {"role": "user", "content": "你好"},
+            {"role": "assistant", "content": "你好，很高兴见到你。"},
+        ]
+    }
     path.write_text(json.dumps([dialogue] * 5), "utf-8")
     (epoch,) = measured("packing", data=(str(path),))
     assert epoch["note"].startswith("1 steps, ")
@@ -421,7 +504,7 @@ def test_startup_and_packing(brief: None, tmp_path: Path) -> None:
 @pytest.mark.peer
 def test_padded_batches_hold_the_same_tokens(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from cgpt.cli.bench.torch_side import padded_batches
+    from cgpt.bench.torch_side import padded_batches
 
     lengths = np.arange(1, 41)
     ids = np.arange(lengths.sum(), dtype=np.int32)
@@ -430,5 +513,6 @@ def test_padded_batches_hold_the_same_tokens(tmp_path: Path) -> None:
     assert [len(one) for one, _ in batches] == [16, 16, 8]
     kept = np.concatenate([one[wanted >= 0].numpy() for one, wanted in batches])
     assert np.array_equal(np.sort(kept), ids)
-    assert all(((wanted == one + 1) | ((one == 0) & (wanted == -1))).all()
-               for one, wanted in batches)
+    assert all(
+        ((wanted == one + 1) | ((one == 0) & (wanted == -1))).all() for one, wanted in batches
+    )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cgpt.branches import ByThemselves, SideBySide
 from cgpt.config import GPTConfig
-from cgpt.context import Context
-from cgpt.generate import beam_search
-from cgpt.model import GPT
-from cgpt.sampling import SamplingConfig
-from cgpt.stored import with_weights
+from cgpt.generation.branches import ByThemselves, SideBySide
+from cgpt.generation.context import Context
+from cgpt.generation.generate import beam_search
+from cgpt.generation.sampling import SamplingConfig
+from cgpt.models.base import GPT
+from cgpt.models.quantized import with_weights
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=40, n_ff=70, vocab_size=90, block_size=24)
 PROMPT = [5, 17, 80, 3, 3, 41]
@@ -22,7 +22,7 @@ def gpt(request: pytest.FixtureRequest) -> GPT:
     made = GPT(SHAPE, seed=3)
     for name, values in made.parameters().items():
         if name.endswith("weight") and values.ndim == 2:
-            values *= 12        # so that the likeliest tokens are not those of every context
+            values *= 12  # so that the likeliest tokens are not those of every context
     return with_weights(made, request.param)
 
 
@@ -39,7 +39,7 @@ def test_any_growth_has_the_same_bits(gpt, most):
     one, other, n = SideBySide(filled(gpt), most, left), ByThemselves(filled(gpt)), 1
     for _ in range(left):
         parents = rng.integers(0, n, rng.integers(1, most + 1)).tolist()
-        tokens = rng.integers(0, 4, len(parents)).tolist()      # few: beginnings are often alike
+        tokens = rng.integers(0, 4, len(parents)).tolist()  # few: beginnings are often alike
         assert (one.grow(parents, tokens) == other.grow(parents, tokens)).all()
         n = len(parents)
         assert all(one.seen(i).tolist() == other.seen(i).tolist() for i in range(n))
@@ -57,19 +57,25 @@ def test_only_what_differs_is_copied(gpt, monkeypatch):
 
     monkeypatch.setattr(grown, "_copy", watched)
     grown._rows.keys[1] = np.nan
-    grown.grow([0, 0], [1, 2])      # the second is new: the whole prompt
+    grown.grow([0, 0], [1, 2])  # the second is new: the whole prompt
     grown.grow([0, 1], [3, 4])
-    grown.grow([1, 1], [5, 6])      # its brother's cache differs in two places
+    grown.grow([1, 1], [5, 6])  # its brother's cache differs in two places
     assert copied == [len(PROMPT), 2]
 
 
-@pytest.mark.parametrize("options", [
-    {"beam": 4}, {"beam": 9, "length_penalty": 0.3}, {"beam": 3, "max_new_tokens": 40},
-    {"beam": 5, "repetition_penalty": 1.3, "no_repeat_ngram": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beam": 4},
+        {"beam": 9, "length_penalty": 0.3},
+        {"beam": 3, "max_new_tokens": 40},
+        {"beam": 5, "repetition_penalty": 1.3, "no_repeat_ngram": 2},
+    ],
+)
 def test_a_search_finds_the_same(gpt, monkeypatch, options):
     sampling = SamplingConfig(**{"max_new_tokens": 15, **options})
     together = beam_search(gpt, PROMPT, sampling, [7], [2])
-    monkeypatch.setattr("cgpt.beam.branches", lambda context, *_: ByThemselves(context))
+    monkeypatch.setattr("cgpt.generation.beam.branches", lambda context, *_: ByThemselves(context))
     assert beam_search(gpt, PROMPT, sampling, [7], [2]) == together
     assert len({tuple(one.ids) for one in together}) == len(together) > 1
 

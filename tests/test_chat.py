@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from small_llm import FACTS, small_llm, trained_llm
 
-from cgpt.chat import ChatSession
-from cgpt.data import Message, encode_prompt
+from cgpt.chat.session import ChatSession
+from cgpt.corpus.batches import Message, encode_prompt
 from cgpt.errors import ConfigError
-from cgpt.generate import SamplingConfig, generate_tokens
+from cgpt.generation.generate import SamplingConfig, generate_tokens
 
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=24)
 
@@ -25,8 +25,9 @@ def llm():
 def inferred(llm, monkeypatch):
     """The number of tokens of each call of infer."""
     calls, infer = [], llm.gpt.infer
-    monkeypatch.setattr(llm.gpt, "infer", lambda ids, *more: (calls.append(len(ids)),
-                                                              infer(ids, *more))[1])
+    monkeypatch.setattr(
+        llm.gpt, "infer", lambda ids, *more: (calls.append(len(ids)), infer(ids, *more))[1]
+    )
     return calls
 
 
@@ -48,8 +49,15 @@ def test_answer_is_what_the_template_and_greedy_generation_give(llm):
     messages = [Message("system", "你好")]
     for question in ("谢谢", "长江有多长", "山？"):
         messages.append(Message("user", question))
-        tokens = list(generate_tokens(llm.gpt, encode_prompt(llm.tokenizer, messages), GREEDY,
-                                      stop=[llm.tokenizer.eos_id], banned=llm.banned_ids))
+        tokens = list(
+            generate_tokens(
+                llm.gpt,
+                encode_prompt(llm.tokenizer, messages),
+                GREEDY,
+                stop=[llm.tokenizer.eos_id],
+                banned=llm.banned_ids,
+            )
+        )
         answer = "".join(session.reply(question))
         assert answer == llm.tokenizer.decode(tokens)
         messages.append(Message("assistant", answer))
@@ -58,8 +66,12 @@ def test_answer_is_what_the_template_and_greedy_generation_give(llm):
 
 def test_many_turns_never_exceed_the_context_and_go_on_answering():
     llm = small_llm(block_size=40)
-    session = ChatSession(llm, SamplingConfig(temperature=1.0, max_new_tokens=15, seed=0,
-                                              logit_bias={llm.tokenizer.eos_id: -99}))
+    session = ChatSession(
+        llm,
+        SamplingConfig(
+            temperature=1.0, max_new_tokens=15, seed=0, logit_bias={llm.tokenizer.eos_id: -99}
+        ),
+    )
     lengths = []
     for turn in range(60):
         answer = "".join(session.reply(FACTS[turn % len(FACTS)][0]))
@@ -76,7 +88,7 @@ def test_oldest_turns_are_dropped_and_the_system_message_is_kept(llm, monkeypatc
     tokenizer = llm.tokenizer
     text = tokenizer.decode(session._context.ids)
     assert session._context.ids[:2] == [tokenizer.bos_id, tokenizer.system_id]
-    kept = session.history[2 * session._history.first:]
+    kept = session.history[2 * session._history.first :]
     assert 0 < len(kept) < 24 and kept[0].role == "user"
     assert text.startswith("谢谢" + kept[0].content)
 
@@ -110,7 +122,7 @@ def test_one_message_that_is_too_long_keeps_its_last_part(llm):
     assert answer and session.context_tokens <= 96
     ids = session._context.ids
     assert ids[:2] == [tokenizer.bos_id, tokenizer.user_id]
-    prompt = ids[:ids.index(tokenizer.assistant_id)]
+    prompt = ids[: ids.index(tokenizer.assistant_id)]
     assert tokenizer.decode(prompt).endswith("天空长江有多长")
     assert len(prompt) + 1 == 96 - 24
     assert "".join(session.reply("谢谢")) == "不客气。"
@@ -118,17 +130,24 @@ def test_one_message_that_is_too_long_keeps_its_last_part(llm):
 
 def test_an_answer_longer_than_the_context_goes_on():
     llm = small_llm(block_size=32)
-    session = ChatSession(llm, SamplingConfig(temperature=1.0, max_new_tokens=200, seed=1,
-                                              repetition_penalty=1.1,
-                                              logit_bias={llm.tokenizer.eos_id: -99}))
+    session = ChatSession(
+        llm,
+        SamplingConfig(
+            temperature=1.0,
+            max_new_tokens=200,
+            seed=1,
+            repetition_penalty=1.1,
+            logit_bias={llm.tokenizer.eos_id: -99},
+        ),
+    )
     list(session.reply("你好"))
     tokens = [token for piece in session.stream("长江有多长") for token in piece.ids]
     assert len(tokens) == 200
     assert session.context_tokens <= 32
     ids = session._context.ids
     assert ids[0] == llm.tokenizer.bos_id and llm.tokenizer.assistant_id in ids
-    tail = ids[ids.index(llm.tokenizer.assistant_id) + 1:]
-    assert tail and (tail == tokens[-len(tail):] or tail == tokens[-1 - len(tail):-1])
+    tail = ids[ids.index(llm.tokenizer.assistant_id) + 1 :]
+    assert tail and (tail == tokens[-len(tail) :] or tail == tokens[-1 - len(tail) : -1])
 
 
 def test_blank_input_changes_nothing(llm, inferred):
@@ -165,17 +184,19 @@ def test_an_answer_that_is_not_read_on_is_closed_by_the_next(llm):
     assert list(pieces) == [] and len(session.history) == 4
 
 
-@pytest.mark.parametrize(("calls", "at_once"), [*((n, 1) for n in range(1, 9)),
-                                                *((n, 3) for n in range(1, 6))])
+@pytest.mark.parametrize(
+    ("calls", "at_once"), [*((n, 1) for n in range(1, 9)), *((n, 3) for n in range(1, 6))]
+)
 def test_ctrl_c_inside_the_model_leaves_a_consistent_session(llm, monkeypatch, calls, at_once):
     session, left = ChatSession(llm, GREEDY), itertools.count(1)
 
     def interrupted(method):
         def call(*arguments):
-            logits = method(*arguments)     # the worst moment: the cache has grown already
+            logits = method(*arguments)  # the worst moment: the cache has grown already
             if next(left) == calls:
                 raise KeyboardInterrupt
             return logits
+
         return call
 
     monkeypatch.setattr(llm.gpt, "run_length", at_once)
@@ -185,10 +206,11 @@ def test_ctrl_c_inside_the_model_leaves_a_consistent_session(llm, monkeypatch, c
     with pytest.raises(KeyboardInterrupt):
         for piece in session.reply(FACTS[0][0]):
             given.append(piece)
-    told = 0 if calls == 1 else 1 + at_once * (calls - 2)   # one token, then some with each call
+    told = 0 if calls == 1 else 1 + at_once * (calls - 2)  # one token, then some with each call
     assert "".join(given) == FACTS[0][1][:told]
     assert [one.content for one in session.history] == (
-        [FACTS[0][0], "".join(given)] if given else [])
+        [FACTS[0][0], "".join(given)] if given else []
+    )
     monkeypatch.undo()
     other = ChatSession(llm, GREEDY)
     other._history.turns = [*session._history.turns]
@@ -207,7 +229,7 @@ def test_streaming_gives_whole_characters_only(llm, monkeypatch):
     tokenizer = llm.tokenizer
     text = "山é𠮷👩‍👩‍👧，"
     tokens = tokenizer.encode(text)
-    assert len(tokens) > len(text)          # bytes
+    assert len(tokens) > len(text)  # bytes
     session = ChatSession(llm, SamplingConfig(max_new_tokens=60))
     script(session, llm, monkeypatch, tokens)
     pieces = list(session.reply("你好"))

@@ -28,9 +28,9 @@ from cgpt.checkpoint import (
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError
 from cgpt.llm import LLM
-from cgpt.model import GPT
-from cgpt.tokenizer import Tokenizer
-from cgpt.train import Trainer
+from cgpt.models.base import GPT
+from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_saving_over_the_loaded_file_keeps_what_was_loaded(tmp_path: Path) -> No
     before = loaded.gpt.arena.data.copy()
     save_model_binary(small_llm(seed=2), path)
     assert same_bits(loaded.gpt.arena.data, before)
-    save_model_binary(loaded, path)                 # the old weights over the new file
+    save_model_binary(loaded, path)  # the old weights over the new file
     assert same_bits(load_model_binary(path).gpt.arena.data, before)
 
 
@@ -87,8 +87,16 @@ def test_progress_is_told_once_a_layer(tiny: Path) -> None:
 @pytest.mark.parametrize("stop", [1, 4, 5])
 def test_training_goes_on_to_the_bit(tmp_path: Path, phase: str, save: object, stop: int) -> None:
     """Schedule, dropout, order, accumulation, early stopping and best weights; other threads."""
-    config = TrainConfig(epochs=4, batch_tokens=24, grad_accum=2, lr=1e-2, warmup=2,
-                         val_fraction=0.2, patience=2, dropout=0.1)
+    config = TrainConfig(
+        epochs=4,
+        batch_tokens=24,
+        grad_accum=2,
+        lr=1e-2,
+        warmup=2,
+        val_fraction=0.2,
+        patience=2,
+        dropout=0.1,
+    )
     documents = TEXTS if phase == "pretrain" else DIALOGUES
     straight = small_llm()
     before = kernels.get_num_threads()
@@ -97,9 +105,10 @@ def test_training_goes_on_to_the_bit(tmp_path: Path, phase: str, save: object, s
         Trainer(straight, config, phase).fit(documents)
         stopped = small_llm()
         Trainer(stopped, config, phase).fit(
-            documents, should_stop=lambda: stopped.training_state.step >= stop)
+            documents, should_stop=lambda: stopped.training_state.step >= stop
+        )
         assert 0 < stopped.training_state.step < straight.training_state.step
-        resumed = load_model_auto(save(stopped, tmp_path / "m"))      # type: ignore[operator]
+        resumed = load_model_auto(save(stopped, tmp_path / "m"))  # type: ignore[operator]
         kernels.set_num_threads(3)
         Trainer(resumed, config, phase).fit(documents)
     finally:
@@ -124,7 +133,8 @@ def compare_with_independent(llm: LLM, model: independent_reader.Model) -> None:
     assert model.training_state == llm.training_state.to_dict()
     assert model.metadata == llm.metadata
     assert [layer["type"] for layer in model.layers] == [
-        layer.type for layer in llm.gpt.layer_records()]
+        layer.type for layer in llm.gpt.layer_records()
+    ]
     found = {"data": model.tensors}
     if llm.optimizer is None:
         assert model.optimizer is None and not model.adam_m
@@ -140,6 +150,7 @@ def compare_with_independent(llm: LLM, model: independent_reader.Model) -> None:
 
 # Files of earlier versions
 
+
 @pytest.mark.parametrize("name", ["tiny_v1.bin", "tiny_v1.json"])
 def test_the_file_of_the_first_version_still_loads(name: str) -> None:
     assert_same(tiny_llm(), load_model_auto(DATA / name))
@@ -149,8 +160,9 @@ def test_the_file_of_the_first_version_still_loads(name: str) -> None:
 def test_the_weights_of_the_first_version_still_load() -> None:
     path = DATA / "tiny_v1_weights.bin"
     assert_same(tiny_llm(optimizer=False), load_model_auto(path), optimizer=False)
-    assert same_bits(load_model_auto(path, training=False).gpt.arena.data,
-                     tiny_llm().gpt.arena.data)
+    assert same_bits(
+        load_model_auto(path, training=False).gpt.arena.data, tiny_llm().gpt.arena.data
+    )
 
 
 def test_the_golden_file_holds_known_values() -> None:
@@ -159,7 +171,8 @@ def test_the_golden_file_holds_known_values() -> None:
     assert struct.pack("<f", wte[0]) == b"\0\0\0\x80" and struct.pack("<f", wte[1]) == b"\1\0\0\0"
     assert wte[5] == (6 * 7919 % 10007 - 5003) / 8192
     assert model.adam_m["ln_f.bias"][1] == pytest.approx(
-        model.tensors["ln_f.bias"][1] ** 2 / 10, rel=1e-6)
+        model.tensors["ln_f.bias"][1] ** 2 / 10, rel=1e-6
+    )
     assert model.words[262:] == WORDS and model.scores[1] == -1.6
     assert model.optimizer is not None and model.optimizer["step_count"] == 412
     assert model.training_state["phase"] == "finetune"
@@ -180,18 +193,34 @@ def test_what_json_cannot_hold_is_named(tmp_path: Path) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats(allow_nan=False) | st.text(),
-    lambda one: st.lists(one, max_size=4) | st.dictionaries(
-        st.text(max_size=3) | st.integers(0, 2) | st.booleans() | st.sampled_from(
-            ["data", "1", "true", "crc32", "shape"]), one, max_size=5), max_leaves=20)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False)
+    | st.text(),
+    lambda one: (
+        st.lists(one, max_size=4)
+        | st.dictionaries(
+            st.text(max_size=3)
+            | st.integers(0, 2)
+            | st.booleans()
+            | st.sampled_from(["data", "1", "true", "crc32", "shape"]),
+            one,
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
 
 
 @pytest.mark.parametrize("save", [save_model_binary, save_model_json])
-@settings(max_examples=150, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(value=JSON, depth=st.sampled_from([0, 0, 30, 58, 61, 62, 63, 64, 65, 80, 3000]))
-def test_what_is_saved_can_be_read(tmp_path: Path, save: Callable[..., Path], value: object,
-                                   depth: int) -> None:
+def test_what_is_saved_can_be_read(
+    tmp_path: Path, save: Callable[..., Path], value: object, depth: int
+) -> None:
     """Metadata as odd as can be is refused before anything is written, or comes back."""
     for _ in range(depth):
         value = [value]
@@ -207,10 +236,11 @@ def test_what_is_saved_can_be_read(tmp_path: Path, save: Callable[..., Path], va
 
 @pytest.mark.parametrize("save", [save_model_binary, save_model_json])
 def test_no_file_is_saved_that_is_refused_when_it_is_read(
-        tmp_path: Path, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With more words, or more JSON, than a reader takes memory for."""
     llm = small_llm(n_embd=2, n_layer=1, n_head=1, vocab_size=20_000)
-    llm.tokenizer = Tokenizer([chr(0x4e00 + n) for n in range(15_000)], [-9.0] * 15_000)
+    llm.tokenizer = Tokenizer([chr(0x4E00 + n) for n in range(15_000)], [-9.0] * 15_000)
     save(llm, tmp_path / "m")
     assert load_model_auto(tmp_path / "m").tokenizer.to_state() == llm.tokenizer.to_state()
     old = (tmp_path / "m").read_bytes()

@@ -12,16 +12,16 @@ from checkpoint_helpers import code_of
 from make_fixtures import DATA
 
 from cgpt.checkpoint import describe, load_model_binary, reader
-from cgpt.checkpoint._codec import READS, crc32, read_checked
 from cgpt.errors import CheckpointError
+from cgpt.fileio._codec import READS, crc32, read_checked
 
 
 @pytest.mark.parametrize("fold", [True, False])
 def test_crc32_is_that_of_zlib(fold: bool) -> None:
     data = np.random.default_rng(0).bytes(70_000)
     for size in (*range(300), 1023, 4096, 65_537):
-        for start in (0, 1, 3, 17):                 # whatever the alignment
-            part = memoryview(data)[start:start + size]
+        for start in (0, 1, 3, 17):  # whatever the alignment
+            part = memoryview(data)[start : start + size]
             for crc in (0, 0xFFFFFFFF, 0x12345678):
                 assert crc32(part, crc, fold) == zlib.crc32(part, crc)
 
@@ -30,7 +30,7 @@ def test_crc32_goes_on_from_piece_to_piece() -> None:
     data = np.random.default_rng(1).bytes(10_000)
     crc = 0
     for start in range(0, len(data), 777):
-        crc = crc32(data[start:start + 777], crc)
+        crc = crc32(data[start : start + 777], crc)
     assert crc == zlib.crc32(data) == crc32(bytearray(data)) == crc32(memoryview(data))
     assert crc32(b"") == 0 and crc32(b"", 5) == 5
 
@@ -51,9 +51,11 @@ def test_reading_with_a_checksum(tmp_path: Path) -> None:
         for start, length in ((0, 0), (0, 1), (5, 1_000_003), (100, 1 << 19), (0, len(data))):
             target = bytearray(length)
             assert read_checked(fd, start, length, target) == (
-                zlib.crc32(data[start:start + length]), length)
-            assert target == data[start:start + length]
-        scratch = bytearray(1000)                       # only the checksum counts
+                zlib.crc32(data[start : start + length]),
+                length,
+            )
+            assert target == data[start : start + length]
+        scratch = bytearray(1000)  # only the checksum counts
         assert read_checked(fd, 7, 999_999, scratch) == (zlib.crc32(data[7:1_000_006]), 999_999)
         crc, done = read_checked(fd, len(data) - 10, 50, bytearray(50))
         assert (crc, done) == (zlib.crc32(data[-10:]), 10)
@@ -66,8 +68,9 @@ def test_reading_with_a_checksum(tmp_path: Path) -> None:
         read_checked(fd, 0, 5, bytearray(5))
 
 
-def test_where_files_are_read_piece_by_piece(tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_files_are_read_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reader, "READS", False)
     monkeypatch.setattr(reader, "_PIECE", 100)
     load_model_binary(DATA / "tiny_v1.bin")

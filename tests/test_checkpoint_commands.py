@@ -20,25 +20,35 @@ from small_llm import FACTS, TEXTS
 from cgpt.checkpoint import describe, load_model_auto
 from cgpt.cli import main
 
-TRAIN = ("train", "--pretrain", "texts.json", "--preset", "tiny", "--out", "out.bin", "--seed",
-         "3", "--overwrite")
+TRAIN = (
+    "train",
+    "--pretrain",
+    "texts.json",
+    "--preset",
+    "tiny",
+    "--out",
+    "out.bin",
+    "--seed",
+    "3",
+    "--overwrite",
+)
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-        tmp_path: Path) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """run(*args) -> (exit code, stdout, stderr) in tmp_path, where texts.json is."""
     for name in list(os.environ):
         if name.startswith("CGPT_"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
+    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
 
     def call(*args: str) -> tuple[int, str, str]:
         code = main(list(args))
         return code, *capsys.readouterr()
+
     return call
 
 
@@ -50,8 +60,21 @@ def test_strategies(run: Run, tmp_path: Path) -> None:
     epochs = ("--pretrain-epochs", "4")
     assert run(*TRAIN, *epochs, "--checkpoint-dir", "none")[0] == 0
     assert not (tmp_path / "none").exists()
-    assert run(*TRAIN, *epochs, "--checkpoint-dir", "a", "--strategy", "best+last", "--keep", "2",
-               "--val-fraction", "0.3")[0] == 0
+    assert (
+        run(
+            *TRAIN,
+            *epochs,
+            "--checkpoint-dir",
+            "a",
+            "--strategy",
+            "best+last",
+            "--keep",
+            "2",
+            "--val-fraction",
+            "0.3",
+        )[0]
+        == 0
+    )
     found = checkpoints(tmp_path / "a")
     assert found[-2:] == ["checkpoint_last.bin", "checkpoint_previous.bin"] and len(found) == 4
     assert all(name.startswith("checkpoint_best_epoch_") for name in found[:2])
@@ -65,11 +88,19 @@ def test_strategies(run: Run, tmp_path: Path) -> None:
     assert run(*TRAIN, "--keep", "0")[0] == 2
 
 
-def test_a_failing_checkpoint_does_not_end_the_training(
-        run: Run, tmp_path: Path) -> None:
+def test_a_failing_checkpoint_does_not_end_the_training(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    code, _, err = run(*TRAIN, "--pretrain-epochs", "3", "--checkpoint-dir", "file/folder",
-                       "--strategy", "periodic", "--lang", "en")
+    code, _, err = run(
+        *TRAIN,
+        "--pretrain-epochs",
+        "3",
+        "--checkpoint-dir",
+        "file/folder",
+        "--strategy",
+        "periodic",
+        "--lang",
+        "en",
+    )
     assert code == 0 and "training goes on" in err and "model saved: out.bin" in err
     assert load_model_auto(tmp_path / "out.bin").training_state.epoch == 3
 
@@ -83,7 +114,7 @@ def test_other_data_is_refused_and_taken_with_new_data(run: Run, tmp_path: Path)
     assert code == 0 and "the data has changed, beginning anew on it: pre-training" in err
     state = load_model_auto(tmp_path / "out.bin").training_state
     assert state.epoch == 6 and state.step == state.total_steps
-    assert run("resume")[0] == 0                    # the new data is now the data
+    assert run("resume")[0] == 0  # the new data is now the data
 
 
 def test_forms_of_weights(run: Run, tmp_path: Path) -> None:
@@ -121,6 +152,7 @@ def test_diff(run: Run, tmp_path: Path) -> None:
     llm.gpt.arena.require_moments()[1][0] = -0.0
     llm.metadata["note"] = "x"
     from cgpt.checkpoint import save_model_binary
+
     save_model_binary(llm, "b.bin")
     code, out, _ = run("diff", "a.bin", "b.bin", "--json")
     found = json.loads(out)
@@ -145,8 +177,8 @@ def test_diff(run: Run, tmp_path: Path) -> None:
 STOPPED = """
 import sys
 from cgpt.cli import main
-import cgpt.tokenizer
-cgpt.vocabulary._jieba_cut = lambda: list
+import cgpt.tokenizers.tokenizer
+cgpt.tokenizers.vocabulary._jieba_cut = lambda: list
 raise SystemExit(main(sys.argv[1:]))
 """
 
@@ -155,11 +187,26 @@ raise SystemExit(main(sys.argv[1:]))
 def test_ctrl_c_while_checkpoints_are_written(tmp_path: Path, signals: int) -> None:
     """After one, and after a second that ends at once, every file that is there is whole."""
     (tmp_path / "texts.json").write_text(
-        json.dumps([question + answer for question, answer in FACTS]), encoding="utf-8")
+        json.dumps([question + answer for question, answer in FACTS]), encoding="utf-8"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, *TRAIN, "--pretrain-epochs", "100000", "--save-every", "1",
-         "--strategy", "best+last"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        env=environment())
+        [
+            sys.executable,
+            "-c",
+            STOPPED,
+            *TRAIN,
+            "--pretrain-epochs",
+            "100000",
+            "--save-every",
+            "1",
+            "--strategy",
+            "best+last",
+        ],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
     folder = tmp_path / "checkpoints"
     deadline = time.monotonic() + 30
     while not (folder / "checkpoint_previous.bin").exists() and time.monotonic() < deadline:

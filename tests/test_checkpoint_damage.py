@@ -53,9 +53,9 @@ def test_every_flipped_byte_is_noticed(tmp_path: Path, name: str, step: int) -> 
             if code_of(path) != "damaged":
                 missed.append(at)
             file.seek(at)
-            file.write(whole[at:at + 1])
+            file.write(whole[at : at + 1])
     assert missed == []
-    assert code_of(path) == "none"                  # the test itself can fail
+    assert code_of(path) == "none"  # the test itself can fail
 
 
 def test_chat_checks_the_weights_before_they_are_used(tiny: Path) -> None:
@@ -90,17 +90,21 @@ def rewrite(path: Path, change: dict[int, int]) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(("change", "code"), [
-    ({12: 1, 15: 4}, "damaged"),                    # byte order
-    ({16: 128}, "damaged"),                         # size of the header
-    ({20: 0}, "damaged"), ({23: 255}, "damaged"),   # number of records
-    ({31: 255}, "damaged"),                         # length of the file
-    ({32: 128}, "damaged"), ({47: 255}, "damaged"),  # place of the table
-    ({52: 1}, "version"),                           # feature bits
-    ({56: 1, 59: 128}, "none"),                     # compatible feature bits
-])
-def test_headers_that_lie(tiny: Path, counted: Counted, change: dict[int, int],
-                          code: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({12: 1, 15: 4}, "damaged"),  # byte order
+        ({16: 128}, "damaged"),  # size of the header
+        ({20: 0}, "damaged"),
+        ({23: 255}, "damaged"),  # number of records
+        ({31: 255}, "damaged"),  # length of the file
+        ({32: 128}, "damaged"),
+        ({47: 255}, "damaged"),  # place of the table
+        ({52: 1}, "version"),  # feature bits
+        ({56: 1, 59: 128}, "none"),  # compatible feature bits
+    ],
+)
+def test_headers_that_lie(tiny: Path, counted: Counted, change: dict[int, int], code: str) -> None:
     rewrite(tiny, change)
     assert code_of(tiny) == code
     counted("headers that lie", code != "none")
@@ -110,18 +114,22 @@ def rebuilt(path: Path, change: object) -> None:
     """Write the file again with its list of (record, payload) changed; all checksums right."""
     with BinaryFile(path) as file:
         pairs = [(record, file.payload(record)) for record in file.records]
-    write_signed(path, change(pairs))               # type: ignore[operator]
+    write_signed(path, change(pairs))  # type: ignore[operator]
 
 
 def changed(kind: Kind, **fields: object):
     """A change of the first record of a kind: payload=bytes, or fields of the record."""
+
     def change(pairs: list) -> list:
         at = next(i for i, (record, _) in enumerate(pairs) if record.kind == kind)
         values = dict(fields)
         record, data = pairs[at]
-        pairs[at] = (replace(record, **{k: v for k, v in values.items() if k != "payload"}),
-                     values.get("payload", data))
+        pairs[at] = (
+            replace(record, **{k: v for k, v in values.items() if k != "payload"}),
+            values.get("payload", data),
+        )
         return pairs
+
     return change
 
 
@@ -138,16 +146,17 @@ def twice(kind: Kind):
     def change(pairs: list) -> list:
         at = next(i for i, (record, _) in enumerate(pairs) if record.kind == kind)
         return [*pairs[:at], pairs[at], *pairs[at:]]
+
     return change
 
 
 def swapped(pairs: list) -> list:
     at = next(i for i, (record, _) in enumerate(pairs) if record.kind == Kind.TENSOR)
-    return [*pairs[:at], pairs[at + 1], pairs[at], *pairs[at + 2:]]
+    return [*pairs[:at], pairs[at + 1], pairs[at], *pairs[at + 2 :]]
 
 
 def with_record(**fields: object):
-    return lambda pairs: [*pairs, (Record(length=0, **fields), b"x")]     # type: ignore[arg-type]
+    return lambda pairs: [*pairs, (Record(length=0, **fields), b"x")]  # type: ignore[arg-type]
 
 
 LIES = {
@@ -156,8 +165,10 @@ LIES = {
     "unknown record": (with_record(kind=99, name="future"), "version"),
     "unknown flag": (with_record(kind=99, name="future", flags=3), "version"),
     "other type": (changed(Kind.TENSOR, dtype=3, payload=bytes(272 * 4)), "version"),
-    "float16 beside an optimizer": (changed(Kind.TENSOR, dtype=2, payload=bytes(272 * 4)),
-                                    "damaged"),
+    "float16 beside an optimizer": (
+        changed(Kind.TENSOR, dtype=2, payload=bytes(272 * 4)),
+        "damaged",
+    ),
     "unknown type": (changed(Kind.TENSOR, dtype=77), "version"),
     "shape too large": (changed(Kind.TENSOR, shape=(1 << 62, 1 << 62)), "damaged"),
     "shape of zero": (changed(Kind.TENSOR, shape=(0, 2)), "damaged"),
@@ -173,8 +184,7 @@ LIES = {
     "config twice": (twice(Kind.CONFIG), "damaged"),
     "tensor twice": (twice(Kind.TENSOR), "damaged"),
     "tensors swapped": (swapped, "damaged"),
-    "another graph": (changed(Kind.CONFIG, payload=b'{"graph": "llama", "config": {}}'),
-                      "version"),
+    "another graph": (changed(Kind.CONFIG, payload=b'{"graph": "llama", "config": {}}'), "version"),
     "config unknown field": (changed(Kind.CONFIG, payload=config(n_expert=2)), "damaged"),
     "config too large": (changed(Kind.CONFIG, payload=config(n_embd=65536)), "damaged"),
     "config other heads": (changed(Kind.CONFIG, payload=config(n_head=0)), "damaged"),
@@ -188,8 +198,13 @@ LIES = {
     "state no object": (changed(Kind.TRAINING_STATE, payload=b"[1]"), "damaged"),
     "state wrong type": (changed(Kind.TRAINING_STATE, payload=b'{"step": "1"}'), "damaged"),
     "optimizer empty": (changed(Kind.OPTIMIZER, payload=b"{}"), "damaged"),
-    "optimizer betas": (changed(Kind.OPTIMIZER, payload=b'{"betas": [2, 3, 4], "eps": 1, '
-                                b'"weight_decay": 0, "step_count": 1}'), "damaged"),
+    "optimizer betas": (
+        changed(
+            Kind.OPTIMIZER,
+            payload=b'{"betas": [2, 3, 4], "eps": 1, "weight_decay": 0, "step_count": 1}',
+        ),
+        "damaged",
+    ),
     "layer of another type": (changed(Kind.LAYER, payload=b'{"name": "x"}'), "damaged"),
     "vocabulary empty": (changed(Kind.VOCABULARY, payload=b""), "damaged"),
     "vocabulary huge": (changed(Kind.VOCABULARY, payload=b"\xff" * 64), "damaged"),
@@ -204,21 +219,30 @@ def test_files_that_lie(tiny: Path, counted: Counted, name: str) -> None:
     counted("lies in binary files", code != "none")
 
 
-@pytest.mark.parametrize("change", [
-    lambda words, scores: (["x", *words[1:]], scores),          # other special tokens
-    lambda words, scores: ([*words[:-1], words[-2]], scores),   # a word twice
-    lambda words, scores: ([*words[:-1], ""], scores),
-    lambda words, scores: (words, [*scores[:-1], math.nan]),
-    lambda words, scores: (words + [f"w{i}" for i in range(99)], scores + [-1.0] * 99),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda words, scores: (["x", *words[1:]], scores),  # other special tokens
+        lambda words, scores: ([*words[:-1], words[-2]], scores),  # a word twice
+        lambda words, scores: ([*words[:-1], ""], scores),
+        lambda words, scores: (words, [*scores[:-1], math.nan]),
+        lambda words, scores: (words + [f"w{i}" for i in range(99)], scores + [-1.0] * 99),
+    ],
+)
 def test_vocabularies_that_lie(tiny: Path, counted: Counted, change: object) -> None:
     llm = tiny_llm()
-    words, scores = change(llm.tokenizer.words,                 # type: ignore[operator]
-                           llm.tokenizer.to_state()["scores"])
+    words, scores = change(
+        llm.tokenizer.words,  # type: ignore[operator]
+        llm.tokenizer.to_state()["scores"],
+    )
     text = "".join(words).encode()
     starts = np.cumsum([0] + [len(word.encode()) for word in words]).astype("<u4")
-    payload = struct.pack("<IIQ", len(words), 262, len(text)) + np.array(
-        scores, "<f8").tobytes() + starts.tobytes() + text
+    payload = (
+        struct.pack("<IIQ", len(words), 262, len(text))
+        + np.array(scores, "<f8").tobytes()
+        + starts.tobytes()
+        + text
+    )
     rebuilt(tiny, changed(Kind.VOCABULARY, payload=payload))
     assert code_of(tiny) == "damaged"
     counted("vocabularies that lie")
@@ -228,18 +252,27 @@ def test_records_out_of_place_are_noticed(tiny: Path) -> None:
     """Overlaps, holes and wrong order, with every checksum right."""
     data = tiny.read_bytes()
     header = parse_header(tiny, data[:64], len(data))
-    table = data[64:64 + header.table_length]
+    table = data[64 : 64 + header.table_length]
     records = parse_table(tiny, header, table)
     for move in (-64, 64, 1, 1 << 60):
         moved = [*records[:5], replace(records[5], offset=records[5].offset + move), *records[6:]]
         front = pack_front(moved, len(data))
-        tiny.write_bytes(front + data[len(front):])
+        tiny.write_bytes(front + data[len(front) :])
         assert code_of(tiny) == "damaged"
 
 
-@pytest.mark.parametrize("name", ["tiny_v1.bin", "tiny_v1_chars.bin", "tiny_v1_bpe.bin",
-                                  "tiny_v1_int8.bin", "tiny_v1_rustgpt.bin", "tiny_v1_lora.bin",
-                                  "tiny_v1_lora_carries.bin"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny_v1.bin",
+        "tiny_v1_chars.bin",
+        "tiny_v1_bpe.bin",
+        "tiny_v1_int8.bin",
+        "tiny_v1_rustgpt.bin",
+        "tiny_v1_lora.bin",
+        "tiny_v1_lora_carries.bin",
+    ],
+)
 def test_json_records_that_are_no_objects(tmp_path: Path, counted: Counted, name: str) -> None:
     """Each in turn, in every reader; an empty object is one."""
     (tmp_path / "tiny_v1.bin").write_bytes((DATA / "tiny_v1.bin").read_bytes())
@@ -250,7 +283,7 @@ def test_json_records_that_are_no_objects(tmp_path: Path, counted: Counted, name
         if record.kind >= Kind.TENSOR or record.kind == Kind.VOCABULARY:
             continue
         for other in (b"[]", b"3", b"null", b'"kind"', b"true", b"[[]]", b'{"kind": []}'):
-            write_signed(path, [*pairs[:number], (record, other), *pairs[number + 1:]])
+            write_signed(path, [*pairs[:number], (record, other), *pairs[number + 1 :]])
             wanted = ("damaged", "version", *["none"] * other.startswith(b"{"))
             for read in (load_model_binary, describe, load_tokenizer):
                 assert refusal(read, path) in wanted or not needs(read, name, record)
@@ -259,8 +292,11 @@ def test_json_records_that_are_no_objects(tmp_path: Path, counted: Counted, name
 
 def needs(read: Callable[..., object], name: str, record: Record) -> bool:
     """Whether a reader looks at a record; an adapter has no vocabulary of its own."""
-    return read is load_model_binary or (read is describe and record.kind != Kind.OPTIMIZER) \
+    return (
+        read is load_model_binary
+        or (read is describe and record.kind != Kind.OPTIMIZER)
         or (record.kind in (Kind.CONFIG, Kind.TOKENIZER) and name != "tiny_v1_lora.bin")
+    )
 
 
 def refusal(read: Callable[..., object], path: Path) -> str:

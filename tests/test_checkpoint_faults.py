@@ -19,15 +19,15 @@ from make_fixtures import tiny_llm
 from small_llm import small_llm
 
 from cgpt.checkpoint import (
-    atomic,
     describe,
     load_model_auto,
     load_model_binary,
     save_model_binary,
     save_model_json,
 )
-from cgpt.checkpoint.atomic import PREFIX, SUFFIX, write_file
 from cgpt.errors import CheckpointError
+from cgpt.fileio import atomic
+from cgpt.fileio.atomic import PREFIX, SUFFIX, write_file
 
 SAVES = [save_model_binary, save_model_json]
 Save = Callable[..., Path]
@@ -42,6 +42,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int, code: int) 
         if calls[0] == number + 1:
             raise OSError(code, os.strerror(code))
         return real(*args, **keywords)
+
     monkeypatch.setattr(os, name, call)
     return calls
 
@@ -56,12 +57,19 @@ def refused(save: Save, path: Path | str, pattern: str) -> None:
 
 
 @pytest.mark.parametrize("save", SAVES)
-@pytest.mark.parametrize(("code", "pattern"), [
-    (errno.ENOSPC, "full disk.*free some space"), (errno.EDQUOT, "quota"),
-    (errno.EIO, "input/output error"), (errno.EFBIG, "ulimit -f"),
-    (errno.EROFS, "read-only file system.*another folder")])
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                           save: Save, code: int, pattern: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "pattern"),
+    [
+        (errno.ENOSPC, "full disk.*free some space"),
+        (errno.EDQUOT, "quota"),
+        (errno.EIO, "input/output error"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EROFS, "read-only file system.*another folder"),
+    ],
+)
+def test_a_failed_write_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Save, code: int, pattern: str
+) -> None:
     path = save(small_llm(), tmp_path / "model")
     before = path.read_bytes()
     with monkeypatch.context() as patch:
@@ -73,8 +81,9 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("save", SAVES)
 @pytest.mark.parametrize("name", ["write", "fsync", "replace", "lseek"])
-def test_every_single_call_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                    save: Save, name: str) -> None:
+def test_every_single_call_may_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Save, name: str
+) -> None:
     path = save(small_llm(), tmp_path / "model")
     old, new = path.read_bytes(), save(tiny_llm(), tmp_path / "new").read_bytes()
     (tmp_path / "new").unlink()
@@ -87,10 +96,10 @@ def test_every_single_call_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             except CheckpointError as error:
                 assert error.code == "write"
                 failed += 1
-        if calls[0] <= number:          # the save has no such call: every one has failed once
+        if calls[0] <= number:  # the save has no such call: every one has failed once
             break
         assert os.listdir(tmp_path) == ["model"]
-        if path.read_bytes() != old:    # only the last fsync comes after the rename
+        if path.read_bytes() != old:  # only the last fsync comes after the rename
             assert path.read_bytes() == new and name == "fsync"
             path.write_bytes(old)
     else:
@@ -100,7 +109,8 @@ def test_every_single_call_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_disk_error_met_while_writing_on_is_not_lost(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Data is sent to the disk ahead of the last sync; what that reports must count."""
     path = save_model_binary(small_llm(), tmp_path / "model")
     before = path.read_bytes()
@@ -120,8 +130,9 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert save_model_binary(tiny_llm(), tmp_path / "b").read_bytes() == whole
 
 
-def test_full_disk_is_told_before_anything_is_written(tmp_path: Path,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     calls = failing(monkeypatch, "write", -1, 0)
@@ -153,6 +164,7 @@ def test_limit_on_file_sizes(tmp_path: Path) -> None:
 
 # Places where no file can be
 
+
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
@@ -175,7 +187,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 def test_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_model_binary(small_llm(), tmp_path / "m.bin")
     before = path.read_bytes()
-    with monkeypatch.context() as patch:            # the superuser has every permission
+    with monkeypatch.context() as patch:  # the superuser has every permission
         patch.setattr(os, "access", lambda path, mode: False)
         refused(save_model_binary, path, "write-protected")
     real = os.open
@@ -184,6 +196,7 @@ def test_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if flags & os.O_CREAT:
             raise PermissionError(errno.EACCES, "Permission denied")
         return real(name, flags, *args, **keywords)
+
     monkeypatch.setattr(os, "open", denied)
     refused(save_model_binary, path, "no permission to write in .*another folder")
     assert path.read_bytes() == before
@@ -220,6 +233,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def interrupted(fd: int) -> None:
         raise KeyboardInterrupt
+
     monkeypatch.setattr(os, "fsync", interrupted)
     for save in SAVES:
         with pytest.raises(KeyboardInterrupt):
@@ -228,6 +242,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 # Processes that die, and processes that meet
+
 
 def test_stale_files_are_removed_and_living_ones_are_not(tmp_path: Path) -> None:
     stale = tmp_path / f"{PREFIX}0123456789abcdef{SUFFIX}"
@@ -241,12 +256,13 @@ def test_stale_files_are_removed_and_living_ones_are_not(tmp_path: Path) -> None
         out.write(b"slow")
         inside.set()
         assert go_on.wait(10)
+
     writer = threading.Thread(target=write_file, args=(tmp_path / "slow", 4, slow))
     writer.start()
     try:
         assert inside.wait(10)
         assert not stale.exists()
-        save_model_binary(tiny_llm(), tmp_path / "quick.bin")     # must not remove the slow one
+        save_model_binary(tiny_llm(), tmp_path / "quick.bin")  # must not remove the slow one
     finally:
         go_on.set()
         writer.join()

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from make_fixtures import DATA
 
 from cgpt.checkpoint import load_model_auto, load_model_binary
-from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.format import Kind, Record
 from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError
+from cgpt.fileio._codec import crc32
 
 FILES = ("tiny_v1.bin", "tiny_v1.json", "tiny_v1_int8.bin", "tiny_v1_float16.bin")
 FUZZ = Path(__file__).parent / "fuzz"
@@ -46,8 +46,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path, counted: Counted, part: in
     each of their bytes by a load. A quarter of the bytes at a time."""
     whole = (DATA / "tiny_v1_weights.bin").read_bytes()
     with BinaryFile(DATA / "tiny_v1_weights.bin") as model:
-        spans = {at: record for record in model.records
-                 for at in range(record.offset, record.end)}
+        spans = {at: record for record in model.records for at in range(record.offset, record.end)}
     path = tmp_path / "flipped.bin"
     path.write_bytes(whole)
     loads = noticed = 0
@@ -59,7 +58,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path, counted: Counted, part: in
                 assert refusal(path) == "damaged", (at, bit)
                 loads += 1
             file.seek(at)
-            file.write(whole[at:at + 1])
+            file.write(whole[at : at + 1])
             if at in spans:
                 noticed += sum_of_noticed(whole, spans[at], at)
     assert noticed == 8 * sum(at in spans for at in range(part, len(whole), 4))
@@ -70,7 +69,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path, counted: Counted, part: in
 
 def sum_of_noticed(whole: bytes, record: Record, at: int) -> int:
     """How many of the eight single flips at this place change the record's checksum."""
-    payload = bytearray(whole[record.offset:record.end])
+    payload = bytearray(whole[record.offset : record.end])
     place, found = at - record.offset, 0
     assert crc32(payload) == record.crc
     for bit in range(8):
@@ -98,31 +97,41 @@ def test_every_truncation_is_noticed(tmp_path: Path, counted: Counted, name: str
 @st.composite
 def edits(draw: st.DrawFn) -> list[tuple[str, float, bytes]]:
     """A few changes: (kind, place as a part of the file, bytes)."""
-    return draw(st.lists(st.tuples(
-        st.sampled_from(("overwrite", "insert", "remove", "repeat")), st.floats(0, 1),
-        st.binary(min_size=1, max_size=20)), min_size=1, max_size=4))
+    return draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(("overwrite", "insert", "remove", "repeat")),
+                st.floats(0, 1),
+                st.binary(min_size=1, max_size=20),
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
 
 
 def edited(data: bytes, changes: list[tuple[str, float, bytes]]) -> bytes:
     for kind, where, new in changes:
         at = int(where * len(data))
         if kind == "overwrite":
-            data = data[:at] + new + data[at + len(new):]
+            data = data[:at] + new + data[at + len(new) :]
         elif kind == "insert":
             data = data[:at] + new + data[at:]
         elif kind == "remove":
-            data = data[:at] + data[at + len(new):]
+            data = data[:at] + data[at + len(new) :]
         else:
-            data = data[:at] + data[max(0, at - len(new)):]
+            data = data[:at] + data[max(0, at - len(new)) :]
     return data
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(max_examples=150, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(changes=edits())
-def test_mutations_are_refused(tmp_path: Path, counted: Counted, name: str,
-                               changes: list[tuple[str, float, bytes]]) -> None:
+def test_mutations_are_refused(
+    tmp_path: Path, counted: Counted, name: str, changes: list[tuple[str, float, bytes]]
+) -> None:
     whole = (DATA / name).read_bytes()
     data = edited(whole, changes)
     path = tmp_path / "m"
@@ -135,11 +144,13 @@ def test_mutations_are_refused(tmp_path: Path, counted: Counted, name: str,
     counted("files with random edits")
 
 
-@settings(max_examples=200, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(number=st.integers(0, 30), changes=edits())
-def test_payloads_that_lie_with_right_checksums(tmp_path: Path, counted: Counted, number: int,
-                                                changes: list[tuple[str, float, bytes]]) -> None:
+def test_payloads_that_lie_with_right_checksums(
+    tmp_path: Path, counted: Counted, number: int, changes: list[tuple[str, float, bytes]]
+) -> None:
     """As an attacker would: what is inside is changed and everything is signed anew."""
     path = tmp_path / "m.bin"
     with BinaryFile(DATA / "tiny_v1.bin") as file:
@@ -153,6 +164,7 @@ def test_payloads_that_lie_with_right_checksums(tmp_path: Path, counted: Counted
 
 
 # Files that would take much memory
+
 
 def big(n: int, *parts: bytes) -> bytes:
     return parts[0] + parts[1] * n + parts[2]
@@ -196,8 +208,9 @@ def test_a_refused_load_takes_little_memory(tmp_path: Path, counted: Counted, na
 
 
 @pytest.mark.parametrize("part", ["metadata", "vocab", "layers", "training_state"])
-def test_a_refused_json_file_takes_little_memory(tmp_path: Path, counted: Counted,
-                                                 part: str) -> None:
+def test_a_refused_json_file_takes_little_memory(
+    tmp_path: Path, counted: Counted, part: str
+) -> None:
     path = tmp_path / "m.json"
     found = json.loads((DATA / "tiny_v1.json").read_text("ascii"))
     found[part] = "HERE"
@@ -209,17 +222,28 @@ def test_a_refused_json_file_takes_little_memory(tmp_path: Path, counted: Counte
 
 # Guided by coverage
 
-FUZZED = {"binary": 500, "adapter": 500, "json": 1000, "data": 1000, "import": 1000,
-          "cache": 1000, "tokenizer": 1000, "session": 1000}
+FUZZED = {
+    "binary": 500,
+    "adapter": 500,
+    "json": 1000,
+    "data": 1000,
+    "import": 1000,
+    "cache": 1000,
+    "tokenizer": 1000,
+    "session": 1000,
+}
 
 
 @pytest.mark.skipif(not asked_for("atheris"), reason="atheris has no wheel for this machine")
 @pytest.mark.parametrize("target", FUZZED)
-def test_fuzzed_for_a_fixed_number_of_inputs(tmp_path: Path, counted: Counted,
-                                             target: str) -> None:
+def test_fuzzed_for_a_fixed_number_of_inputs(tmp_path: Path, counted: Counted, target: str) -> None:
     runs = FUZZED[target]
-    done = subprocess.run([sys.executable, str(FUZZ / "fuzz.py"), target, f"-runs={runs}",
-                           "-seed=1", str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(FUZZ / "fuzz.py"), target, f"-runs={runs}", "-seed=1", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"Done {runs} runs" in done.stderr
     counted(f"inputs made by the fuzzer of {target}", runs)
@@ -237,4 +261,4 @@ def test_the_fuzzed_functions_take_anything(target: str) -> None:
     assert seeds
     for seed in (*seeds, b"", b"\0" * 100, b"{", b"\xff\xfe"):
         TARGETS[target](seed)
-        TARGETS[target](seed[:len(seed) // 2])
+        TARGETS[target](seed[: len(seed) // 2])

@@ -42,6 +42,7 @@ def tiny(tmp_path: Path) -> Path:
 
 # Numbers
 
+
 def round_trip(values: np.ndarray) -> str:
     text = format_floats(values)
     back = np.empty_like(values)
@@ -59,18 +60,43 @@ def test_any_float32_comes_back_to_the_bit() -> None:
     round_trip(values[np.isfinite(values)])
     powers = np.float32(2.0) ** np.arange(-149, 128, dtype=np.float32)
     tens = np.array([float(f"1e{k}") for k in range(-45, 39)], np.float32)
-    edges = np.concatenate([powers, tens, np.nextafter(powers, np.float32(0)),
-                            np.nextafter(tens, np.float32(9)),
-                            np.arange(16777200, 16777250, dtype=np.float32)])
+    edges = np.concatenate(
+        [
+            powers,
+            tens,
+            np.nextafter(powers, np.float32(0)),
+            np.nextafter(tens, np.float32(9)),
+            np.arange(16777200, 16777250, dtype=np.float32),
+        ]
+    )
     round_trip(np.concatenate([edges, -edges]))
 
 
 def test_texts_are_the_short_ones() -> None:
-    values = np.array([0.0, -0.0, 1, -1, 0.1, 0.25, 123456.7, 1e-5, 2.5e-6, 3.4028235e38, 1e-45,
-                       0.99999994, 16777216, 12.5, 9.9999998e-3], np.float32)
+    values = np.array(
+        [
+            0.0,
+            -0.0,
+            1,
+            -1,
+            0.1,
+            0.25,
+            123456.7,
+            1e-5,
+            2.5e-6,
+            3.4028235e38,
+            1e-45,
+            0.99999994,
+            16777216,
+            12.5,
+            9.9999998e-3,
+        ],
+        np.float32,
+    )
     assert round_trip(values) == (
         "0.0,-0.0,1.0,-1.0,0.1,0.25,1.234567e5,0.00001,2.5e-6,3.4028235e38,1e-45,0.99999994,"
-        "1.6777216e7,1.25e1,0.01,")
+        "1.6777216e7,1.25e1,0.01,"
+    )
 
 
 def digits_of(text: str) -> tuple[str, int]:
@@ -84,9 +110,11 @@ def digits_of(text: str) -> tuple[str, int]:
 def test_digits_are_those_of_numpy() -> None:
     """The fewest that round back, and of these the nearest: 100,000 patterns and the edges."""
     bits = np.random.default_rng(1).integers(0, 1 << 31, 100_000, dtype=np.uint32)
-    bits[:254 * 4] = (np.arange(1, 255, dtype=np.uint32)[:, None] * (1 << 23)
-                      + np.array([0, 1, (1 << 23) - 1, 2], np.uint32)).ravel()
-    bits[2000:3000] = np.arange(1, 1001)            # the least numbers of all
+    bits[: 254 * 4] = (
+        np.arange(1, 255, dtype=np.uint32)[:, None] * (1 << 23)
+        + np.array([0, 1, (1 << 23) - 1, 2], np.uint32)
+    ).ravel()
+    bits[2000:3000] = np.arange(1, 1001)  # the least numbers of all
     values = bits.view(np.float32)
     values = values[np.isfinite(values)]
     for text, value in zip(format_floats(values).decode().split(","), values, strict=False):
@@ -112,23 +140,57 @@ def test_decimals_of_any_length_are_rounded_as_python_does() -> None:
     """To float64 and then to float32: hard cases near the middle of two numbers, long texts."""
     rng = np.random.default_rng(3)
     texts = [repr(float(value)) for value in 10.0 ** rng.uniform(-60, 38.5, 20_000)]
-    texts += [f"{digits}e{power}" for digits, power in zip(
-        rng.integers(0, 1 << 63, 20_000), rng.integers(-90, 19, 20_000), strict=True)]
+    texts += [
+        f"{digits}e{power}"
+        for digits, power in zip(
+            rng.integers(0, 1 << 63, 20_000), rng.integers(-90, 19, 20_000), strict=True
+        )
+    ]
     # Exact middles of two float64, and beside them.
     middles = [2 * int(half) + 1 << 3 for half in rng.integers(1 << 52, 1 << 53, 3000)]
     texts += [f"{middle}{tail}" for middle in middles for tail in ("", ".0001", "e-30")]
-    texts += ["0." + "0" * 50 + "123456789012345678901234567890", "1" * 30 + "e-20", "0e99999",
-              "-0", "1e-99999", "-0.0e5", "123456789012345678901234567890.5", "5e-324", "7e-46"]
+    texts += [
+        "0." + "0" * 50 + "123456789012345678901234567890",
+        "1" * 30 + "e-20",
+        "0e99999",
+        "-0",
+        "1e-99999",
+        "-0.0e5",
+        "123456789012345678901234567890.5",
+        "5e-324",
+        "7e-46",
+    ]
     found = np.empty(len(texts), np.float32)
     parse_floats(",".join(texts).encode(), found)
     wanted = np.array([float(text) for text in texts]).astype(np.float32)
     assert (found.view(np.uint32) == wanted.view(np.uint32)).all()
 
 
-@pytest.mark.parametrize("text", [
-    b"1,2", b"1,2,3,4", b"1,,2", b"1,2,", b",1,2", b"", b"1,2,x", b"1,2,1e99", b"01,2,3", b"1,2,+3",
-    b"1,2,nan", b"1,2,Infinity", b"1 2,3,4", b"1,2,[3]", b"1.2.3,4,5", b"--1,2,3", b"1,2,3.",
-    b"1,2,true", b"1,2,\"3\"", b"1,2," + b"9" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"1,2",
+        b"1,2,3,4",
+        b"1,,2",
+        b"1,2,",
+        b",1,2",
+        b"",
+        b"1,2,x",
+        b"1,2,1e99",
+        b"01,2,3",
+        b"1,2,+3",
+        b"1,2,nan",
+        b"1,2,Infinity",
+        b"1 2,3,4",
+        b"1,2,[3]",
+        b"1.2.3,4,5",
+        b"--1,2,3",
+        b"1,2,3.",
+        b"1,2,true",
+        b'1,2,"3"',
+        b"1,2," + b"9" * 5000,
+    ],
+)
 def test_numbers_that_are_none(text: bytes) -> None:
     with pytest.raises(ValueError):
         parse_floats(memoryview(text), np.empty(3, np.float32))
@@ -136,7 +198,7 @@ def test_numbers_that_are_none(text: bytes) -> None:
 
 def test_long_lists_are_read_in_pieces() -> None:
     values = np.random.default_rng(2).standard_normal(3 * PIECE + 5).astype(np.float32)
-    text = b"".join(format_floats(values[i:i + PIECE]) for i in range(0, len(values), PIECE))
+    text = b"".join(format_floats(values[i : i + PIECE]) for i in range(0, len(values), PIECE))
     assert len(text) > 1 << 20
     back = np.empty_like(values)
     parse_floats(memoryview(text)[:-1], back)
@@ -150,24 +212,43 @@ def test_numbers_are_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     text = b"1,2.5, -3e1 ,4,50000"
     monkeypatch.setattr(floats, "_WINDOW", 8)
     found = np.empty(5, np.float32)
-    read_floats(lambda start, size: bytearray(text[start:start + size]), 0, len(text), found)
+    read_floats(lambda start, size: bytearray(text[start : start + size]), 0, len(text), found)
     assert found.tolist() == [1, 2.5, -30, 4, 50000]
-    for wrong in (b"1,2,3,4", b"1,2,3,4,5,6", b"1,2,,3,4,5", b",1,2,3,4,5", b"1,2,3,4,5,", b"1" * 9,
-                  b"1,2,3,4 5,6", b"1,2,3,4,x"):
+    for wrong in (
+        b"1,2,3,4",
+        b"1,2,3,4,5,6",
+        b"1,2,,3,4,5",
+        b",1,2,3,4,5",
+        b"1,2,3,4,5,",
+        b"1" * 9,
+        b"1,2,3,4 5,6",
+        b"1,2,3,4,x",
+    ):
         with pytest.raises(ValueError):
-            read_floats(lambda start, size, text=wrong: bytearray(text[start:start + size]), 0,
-                        len(wrong), found)
+            read_floats(
+                lambda start, size, text=wrong: bytearray(text[start : start + size]),
+                0,
+                len(wrong),
+                found,
+            )
 
 
 # Files
 
+
 @pytest.mark.parametrize("window", [50, 64, 99, 1000])
-def test_files_are_looked_through_in_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                             window: int) -> None:
+def test_files_are_looked_through_in_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
     llm = tiny_llm()
-    llm.metadata = {"data": [1, 2], "b": [{"data": [0.5]}], "d": {"data": ["]", 1]},
-                    "e": {"data": 3}, "x" * 300: {"data": [1, "x" * 500, 2]},
-                    "f": '"data": [1' * 30}
+    llm.metadata = {
+        "data": [1, 2],
+        "b": [{"data": [0.5]}],
+        "d": {"data": ["]", 1]},
+        "e": {"data": 3},
+        "x" * 300: {"data": [1, "x" * 500, 2]},
+        "f": '"data": [1' * 30,
+    }
     path = save_model_json(llm, tmp_path / "m.json")
     found = json.loads(path.read_text(encoding="ascii"))
     monkeypatch.setattr(scan, "_WINDOW", window)
@@ -197,7 +278,11 @@ def test_layout_for_other_programs(tiny: Path) -> None:
     assert found["vocab"]["words"][262:] == WORDS and found["vocab"]["scores"][262] == -1.5
     assert found["vocab"]["scores"][:262] == [None] * 262
     assert [layer["type"] for layer in found["layers"]] == [
-        "Embedding", "Block", "LayerNorm", "TiedHead"]
+        "Embedding",
+        "Block",
+        "LayerNorm",
+        "TiedHead",
+    ]
     block = found["layers"][1]
     assert block["name"] == "h.0" and "h.0.attn.c_attn.weight" in block["parameters"]
     tensor = block["tensors"]["h.0.attn.c_attn.weight"]
@@ -218,8 +303,10 @@ def test_weights_only(tmp_path: Path) -> None:
     assert_same(tiny_llm(optimizer=False), load_model_json(path), optimizer=False)
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"indent": 1}, {"separators": (",", ":")}, {"ensure_ascii": False, "indent": "\t"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"indent": 1}, {"separators": (",", ":")}, {"ensure_ascii": False, "indent": "\t"}],
+)
 def test_written_again_by_another_program(tiny: Path, options: dict[str, Any]) -> None:
     found = json.loads(tiny.read_text(encoding="ascii"))
     bom = "\ufeff" if options else ""
@@ -232,9 +319,16 @@ def test_written_again_by_another_program(tiny: Path, options: dict[str, Any]) -
 
 def test_texts_that_look_like_tensors_stay_texts(tmp_path: Path) -> None:
     llm = tiny_llm()
-    llm.metadata = {"data": [1, 2], "a": {"data": []}, "b": [{"data": [0.5]}],
-                    "c": 'x, "data": [1, 2]', "d": {"data": ["]", 1]}, "e": {"data": [[1], 2]},
-                    '"data": [1]': [], "f": {"data": "00:1"}}
+    llm.metadata = {
+        "data": [1, 2],
+        "a": {"data": []},
+        "b": [{"data": [0.5]}],
+        "c": 'x, "data": [1, 2]',
+        "d": {"data": ["]", 1]},
+        "e": {"data": [[1], 2]},
+        '"data": [1]': [],
+        "f": {"data": "00:1"},
+    }
     path = save_model_json(llm, tmp_path / "m.json")
     assert load_model_json(path).metadata == llm.metadata
     assert describe(path)["metadata"] == llm.metadata
@@ -267,19 +361,22 @@ def test_flipped_bytes_are_noticed(tmp_path: Path) -> None:
     whole = (DATA / "tiny_v1.json").read_bytes()
     path = tmp_path / "flipped.json"
     rng = random.Random(0)
-    places = {*range(0, 120), *range(len(whole) - 40, len(whole)),
-              *rng.sample(range(len(whole)), 800)}
+    places = {
+        *range(0, 120),
+        *range(len(whole) - 40, len(whole)),
+        *rng.sample(range(len(whole)), 800),
+    }
     codes = {}
     for at in sorted(places):
         for mask in (1 << rng.randrange(8), whole[at] ^ 32 or 1):
-            path.write_bytes(whole[:at] + bytes([whole[at] ^ mask]) + whole[at + 1:])
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ mask]) + whole[at + 1 :])
             codes[at, mask] = code_of(path)
     assert {key: code for key, code in codes.items() if code != "damaged"} == {}
 
 
 def edited(path: Path, change: object) -> None:
     found = json.loads(path.read_text(encoding="ascii"))
-    change(found)                                   # type: ignore[operator]
+    change(found)  # type: ignore[operator]
     path.write_text(json.dumps(found), encoding="ascii")
 
 
@@ -336,7 +433,7 @@ def test_files_that_lie(tiny: Path, counted: Counted, name: str) -> None:
     edited(tiny, change)
     assert code_of(tiny) == code
     counted("lies in JSON files", code != "none")
-    if name.startswith("layer"):        # that are also described
+    if name.startswith("layer"):  # that are also described
         with suppress(CheckpointError):
             describe(tiny, verify=True)
 
@@ -354,7 +451,7 @@ def test_writing_and_reading_take_little_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < weights + 40e6
     finally:
         tracemalloc.stop()
-    assert path.stat().st_size > 15e6               # so the bounds above mean something
+    assert path.stat().st_size > 15e6  # so the bounds above mean something
 
 
 BASE = """
@@ -363,9 +460,9 @@ import numpy as np
 from cgpt.checkpoint import load_model_json, save_model_json
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
-from cgpt.model import GPT
-from cgpt.optim import AdamW
-from cgpt.tokenizer import Tokenizer
+from cgpt.models.base import GPT
+from cgpt.optim.adamw import AdamW
+from cgpt.tokenizers.tokenizer import Tokenizer
 if sys.argv[1] == "save":
     words = [chr(0x4e00 + i) for i in range(2700)]
     gpt = GPT(GPTConfig.preset("base"))
@@ -387,8 +484,12 @@ print(int(peak.split()[1]) * 1024)
 def test_a_base_model_takes_less_than_300_mb_of_memory(tmp_path: Path) -> None:
     path = tmp_path / "base.json"
     for what in ("save", "load"):
-        done = subprocess.run([sys.executable, "-c", BASE, what, str(path)], capture_output=True,
-                              text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", BASE, what, str(path)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert int(done.stdout) < 300e6
     assert path.stat().st_size > 300e6
 

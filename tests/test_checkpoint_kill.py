@@ -30,8 +30,8 @@ from cgpt.checkpoint import (
     save_model_binary,
     save_model_json,
 )
-from cgpt.checkpoint.atomic import SUFFIX
 from cgpt.errors import CheckpointError
+from cgpt.fileio.atomic import SUFFIX
 from cgpt.kernels import get_num_threads, set_num_threads
 from cgpt.llm import LLM
 
@@ -54,7 +54,7 @@ def child(work: Callable[[], object]) -> int:
 
 def kill(process: int) -> None:
     os.kill(process, signal.SIGKILL)
-    assert os.waitpid(process, 0)[1] == signal.SIGKILL      # it had not ended by itself
+    assert os.waitpid(process, 0)[1] == signal.SIGKILL  # it had not ended by itself
 
 
 def left_over(folder: Path) -> list[str]:
@@ -84,7 +84,7 @@ def test_killed_while_saving(tmp_path: Path, counted: Counted, suffix: str) -> N
         interrupted += bool(left_over(tmp_path))
         save(llms[0], path)
         assert os.listdir(tmp_path) == [path.name]
-    assert interrupted > KILLS // 20 and seen == {0, 1}     # the kills came in the middle of saves
+    assert interrupted > KILLS // 20 and seen == {0, 1}  # the kills came in the middle of saves
     counted("SIGKILLs of a save", KILLS // 2)
 
 
@@ -110,11 +110,13 @@ def test_killed_while_a_manager_saves(tmp_path: Path, counted: Counted) -> None:
     manager = CheckpointManager(tmp_path, "best+last", keep=2)
     interrupted = 0
     for _ in range(MANAGED_KILLS):
+
         def work() -> None:
             next_step(llm)
             manager.step_done(llm)
             manager.wait()
             os.write(writer, struct.pack("<q", llm.training_state.step))
+
         process = child(work)
         acknowledged = struct.unpack("<q", os.read(reader, 8))[0]
         time.sleep(rng.uniform(0, 0.01))
@@ -142,7 +144,8 @@ def test_killed_while_a_manager_saves(tmp_path: Path, counted: Counted) -> None:
 
 
 def test_two_processes_of_one_path_and_a_third_that_is_killed(
-        tmp_path: Path, counted: Counted) -> None:
+    tmp_path: Path, counted: Counted
+) -> None:
     path = tmp_path / "m.bin"
     llms = [tiny_llm(), tiny_llm(best=False)]
     whole = [save_model_binary(llm, path).read_bytes() for llm in llms]
@@ -169,7 +172,7 @@ def bench_kill() -> ModuleType:
     spec = spec_from_file_location("bench_kill", path)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
-    sys.modules[spec.name] = module     # dataclasses look there
+    sys.modules[spec.name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -202,8 +205,22 @@ def test_other_bits_are_noticed(bench_kill: ModuleType, tmp_path: Path) -> None:
 
 # Calls that fail
 
-CALLS = ("open", "write", "lseek", "fdatasync", "fsync", "replace", "close", "unlink", "link",
-         "fchmod", "listdir", "mkdir", "fstat", "stat")
+CALLS = (
+    "open",
+    "write",
+    "lseek",
+    "fdatasync",
+    "fsync",
+    "replace",
+    "close",
+    "unlink",
+    "link",
+    "fchmod",
+    "listdir",
+    "mkdir",
+    "fstat",
+    "stat",
+)
 CODES = (errno.EIO, errno.ENOSPC)
 
 
@@ -214,17 +231,21 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int, code: int) 
     def call(*args: Any, **keywords: Any) -> Any:
         calls[0] += 1
         if calls[0] == number + 1:
-            if name == "close":         # on Linux the file is closed then all the same
+            if name == "close":  # on Linux the file is closed then all the same
                 real(*args)
             raise OSError(code, os.strerror(code))
         return real(*args, **keywords)
+
     monkeypatch.setattr(os, name, call)
     return calls
 
 
-def every_failure(monkeypatch: pytest.MonkeyPatch, save: Callable[[], object],
-                  names: tuple[str, ...] = CALLS,
-                  before: Callable[[], object] = lambda: None) -> Iterator[tuple[str, str]]:
+def every_failure(
+    monkeypatch: pytest.MonkeyPatch,
+    save: Callable[[], object],
+    names: tuple[str, ...] = CALLS,
+    before: Callable[[], object] = lambda: None,
+) -> Iterator[tuple[str, str]]:
     """Make every call of a save fail once: (name of the call, "failed" or "saved").
 
     before  is called before each save
@@ -247,8 +268,9 @@ def every_failure(monkeypatch: pytest.MonkeyPatch, save: Callable[[], object],
 
 
 @pytest.mark.parametrize("save", [save_model_binary, save_model_json])
-def test_every_call_of_a_save_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                       counted: Counted, save: Callable[..., Path]) -> None:
+def test_every_call_of_a_save_may_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: Counted, save: Callable[..., Path]
+) -> None:
     path = tmp_path / "m"
     new = save(tiny_llm(), path).read_bytes()
     old = save(small_llm(), path).read_bytes()
@@ -257,20 +279,21 @@ def test_every_call_of_a_save_may_fail(tmp_path: Path, monkeypatch: pytest.Monke
     def before() -> None:
         save(small_llm(), path)
         assert os.listdir(tmp_path) == ["m"] and path.read_bytes() == old
-    for name, outcome in every_failure(monkeypatch, lambda: save(tiny_llm(), path),
-                                       before=before):
+
+    for name, outcome in every_failure(monkeypatch, lambda: save(tiny_llm(), path), before=before):
         count[name, outcome] = count.get((name, outcome), 0) + 1
         found = path.read_bytes()
         assert found in (old, new) and (found == new or outcome == "failed")
         if found == new and outcome == "failed":
-            assert name in ("fsync", "open", "close")       # of the folder, after the rename
+            assert name in ("fsync", "open", "close")  # of the folder, after the rename
     assert {name for name, _ in count} >= {"open", "write", "fsync", "replace", "close"}
     assert all(count.get((name, "failed")) for name in ("open", "write", "fsync", "replace"))
     counted("failures of single calls of a save", sum(count.values()))
 
 
-def test_every_call_of_a_manager_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                          counted: Counted) -> None:
+def test_every_call_of_a_manager_may_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: Counted
+) -> None:
     """Whatever fails, the checkpoint before or the new one is found, and nothing is left over."""
     llm = trained_llm()
     manager = CheckpointManager(tmp_path, "best+last", keep=1)
@@ -279,10 +302,12 @@ def test_every_call_of_a_manager_may_fail(tmp_path: Path, monkeypatch: pytest.Mo
         next_step(llm)
         manager.step_done(llm)
         manager.wait()
+
     save()
     failures = 0
-    for _ in every_failure(monkeypatch, save, ("open", "write", "fsync", "replace", "close",
-                                               "unlink", "link")):
+    for _ in every_failure(
+        monkeypatch, save, ("open", "write", "fsync", "replace", "close", "unlink", "link")
+    ):
         failures += 1
         found = manager.latest(lambda error: pytest.fail(str(error)))
         assert found is not None
@@ -337,13 +362,16 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
         folder.chmod(0o755)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full") or os.geteuid() != 0 or not hasattr(os, "fork"),
-                    reason="a small file system can be mounted by the superuser only")
+@pytest.mark.skipif(
+    not os.path.exists("/dev/full") or os.geteuid() != 0 or not hasattr(os, "fork"),
+    reason="a small file system can be mounted by the superuser only",
+)
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "none", str(small)],
-                      capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40k", "none", str(small)], capture_output=True
+    ).returncode:
         pytest.skip("no file system can be mounted here")
     try:
         path = save_model_binary(tiny_llm(), small / "m.bin")
@@ -351,8 +379,8 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="free") as info:
             save_model_binary(tiny_llm(), path)
         assert info.value.code == "write"
-        with pytest.MonkeyPatch.context() as patch:         # it fills up while it is written
-            patch.setattr("cgpt.checkpoint.atomic._check_space", lambda *args: None)
+        with pytest.MonkeyPatch.context() as patch:  # it fills up while it is written
+            patch.setattr("cgpt.fileio.atomic._check_space", lambda *args: None)
             with pytest.raises(CheckpointError, match="full disk"):
                 save_model_binary(tiny_llm(), path)
         assert path.read_bytes() == before and os.listdir(small) == ["m.bin"]

@@ -40,14 +40,15 @@ def safetensors(path: Path) -> None:
 
 
 def write_numpy(path: Path, write: Callable[..., None]) -> None:
-    with open(path, "wb") as file:                  # np.save adds a suffix to names
+    with open(path, "wb") as file:  # np.save adds a suffix to names
         write(file, np.zeros(3))
 
 
 def bincode(path: Path) -> None:
     words = ["天", "起", "<|mask|>", "你好", "上"]
-    fields = b"".join(bytes([len(word.encode())]) + word.encode() + bytes([i])
-                      for i, word in enumerate(words))
+    fields = b"".join(
+        bytes([len(word.encode())]) + word.encode() + bytes([i]) for i, word in enumerate(words)
+    )
     path.write_bytes(b"\x01\x05" + fields + bytes(100))
 
 
@@ -76,8 +77,9 @@ def test_foreign_files_are_named(tmp_path: Path, name: str) -> None:
     FOREIGN[name](path)
     of_one_format = (load_model_binary, load_model_json)
     # load_model_auto and describe take an export too.
-    for load in of_one_format if "JSON export" in name else (*of_one_format, load_model_auto,
-                                                             describe):
+    for load in (
+        of_one_format if "JSON export" in name else (*of_one_format, load_model_auto, describe)
+    ):
         with pytest.raises(CheckpointError, match=name) as info:
             load(path)
         assert info.value.code == "foreign" and "not a cgpt model file" in str(info.value)
@@ -87,9 +89,13 @@ def test_foreign_files_are_named(tmp_path: Path, name: str) -> None:
 def test_missing_and_odd_paths(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     os.mkfifo(tmp_path / "pipe")
-    for path, code in ((tmp_path / "none.bin", "missing"), (tmp_path / "file" / "x", "missing"),
-                       (tmp_path / "a\0b", "missing"), (tmp_path, "foreign"),
-                       (tmp_path / "pipe", "foreign")):
+    for path, code in (
+        (tmp_path / "none.bin", "missing"),
+        (tmp_path / "file" / "x", "missing"),
+        (tmp_path / "a\0b", "missing"),
+        (tmp_path, "foreign"),
+        (tmp_path / "pipe", "foreign"),
+    ):
         for load in (load_model_auto, load_model_binary, load_model_json, describe):
             with pytest.raises(CheckpointError) as info:
                 load(path)
@@ -103,11 +109,16 @@ def test_missing_and_odd_paths(tmp_path: Path) -> None:
 
 def test_text_mode_damage_is_named(tmp_path: Path) -> None:
     whole = save_model_binary(tiny_llm(), tmp_path / "m.bin").read_bytes()
-    for number, changed in enumerate((
-            whole.replace(b"\r\n", b"\n"), whole.replace(b"\n", b"\r\n"),
+    for number, changed in enumerate(
+        (
+            whole.replace(b"\r\n", b"\n"),
+            whole.replace(b"\n", b"\r\n"),
             bytes(byte & 127 for byte in whole),
-            whole.decode("latin-1").encode("utf-8"), whole.decode("utf-8", "replace").encode(),
-            bytes(64) + whole[64:])):
+            whole.decode("latin-1").encode("utf-8"),
+            whole.decode("utf-8", "replace").encode(),
+            bytes(64) + whole[64:],
+        )
+    ):
         path = tmp_path / f"{number}.bin"
         path.write_bytes(changed)
         with pytest.raises(CheckpointError) as info:
@@ -128,7 +139,7 @@ def test_the_format_is_told_by_content(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("save", [save_model_binary, save_model_json])
 def test_describe(tmp_path: Path, save: object) -> None:
-    path = save(tiny_llm(), tmp_path / "m")                     # type: ignore[operator]
+    path = save(tiny_llm(), tmp_path / "m")  # type: ignore[operator]
     found = describe(path)
     assert json.loads(json.dumps(found)) == found
     assert found["version"] == 1 and found["bytes"] == path.stat().st_size
@@ -158,9 +169,13 @@ def test_verify_sees_what_describe_need_not_read(tmp_path: Path) -> None:
 def test_find_models(tmp_path: Path) -> None:
     checkpoints, exports = tmp_path / "checkpoints", tmp_path / "exports"
     assert find_models(checkpoints, exports) == []
-    times = {"checkpoints/model_pretrained.bin": 10, "checkpoints/我的.bin": 50,
-             "checkpoints/model_final.bin": 20, "exports/model_final.json": 40,
-             "exports/other.txt": 60}
+    times = {
+        "checkpoints/model_pretrained.bin": 10,
+        "checkpoints/我的.bin": 50,
+        "checkpoints/model_final.bin": 20,
+        "exports/model_final.json": 40,
+        "exports/other.txt": 60,
+    }
     for name, when in times.items():
         save = save_model_json if name == "exports/model_final.json" else save_model_binary
         save(tiny_llm(), tmp_path / name)
@@ -172,12 +187,18 @@ def test_find_models(tmp_path: Path) -> None:
     (checkpoints / ".hidden.bin").write_bytes((checkpoints / "我的.bin").read_bytes())
     (checkpoints / "folder.bin").mkdir()
     found = [path.relative_to(tmp_path).as_posix() for path in find_models(checkpoints, exports)]
-    assert found == ["checkpoints/model_final.bin", "checkpoints/model_pretrained.bin",
-                     "exports/other.txt", "checkpoints/我的.bin", "exports/model_final.json"]
+    assert found == [
+        "checkpoints/model_final.bin",
+        "checkpoints/model_pretrained.bin",
+        "exports/other.txt",
+        "checkpoints/我的.bin",
+        "exports/model_final.json",
+    ]
 
 
-def test_find_models_defaults_to_the_current_folder(tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_models_defaults_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     save_model_binary(tiny_llm(), "checkpoints/x.bin")
     assert find_models() == [Path("checkpoints/x.bin")]
@@ -208,18 +229,25 @@ def test_a_damaged_latest_falls_back_and_says_so(tmp_path: Path) -> None:
     damage(before)
     assert manager.latest() is None
     assert sorted(os.listdir(tmp_path / "run")) == [
-        "checkpoint_last.bin", "checkpoint_last.json", "checkpoint_previous.bin",
-        "checkpoint_previous.json"]
+        "checkpoint_last.bin",
+        "checkpoint_last.json",
+        "checkpoint_previous.bin",
+        "checkpoint_previous.json",
+    ]
 
 
 def test_without_a_last_one_the_furthest_trained_is_found_by_content(tmp_path: Path) -> None:
-    for name, done, phase, step in (("a", [], "pretrain", 900), ("b", ["pretrain"], "finetune", 5),
-                                    ("c", ["pretrain"], "finetune", 3), ("d", [], "", 0)):
+    for name, done, phase, step in (
+        ("a", [], "pretrain", 900),
+        ("b", ["pretrain"], "finetune", 5),
+        ("c", ["pretrain"], "finetune", 3),
+        ("d", [], "", 0),
+    ):
         llm = tiny_llm()
         state = llm.training_state
         state.done, state.phase, state.step = done, phase, step
         save_model_binary(llm, tmp_path / f"{name}.bin")
-    os.utime(tmp_path / "b.bin", (1, 1))            # the oldest
+    os.utime(tmp_path / "b.bin", (1, 1))  # the oldest
     manager = CheckpointManager(tmp_path)
     assert manager.latest() == tmp_path / "b.bin"
     damage(tmp_path / "b.bin")

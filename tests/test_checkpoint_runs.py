@@ -23,21 +23,27 @@ from cgpt.checkpoint.latest import Found, read
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError
 from cgpt.llm import LLM, TrainingState
-from cgpt.run_config import RunConfig
-from cgpt.train import Trainer
+from cgpt.training.run_config import RunConfig
+from cgpt.training.trainer import Trainer
 
 CONFIG = TrainConfig(epochs=6, batch_tokens=40, lr=1e-2, warmup=2)
 
 
-def trained(folder: Path, until: int = 0, llm: LLM | None = None, strategy: str = "last",
-            keep: int = 3, **changes: Any) -> tuple[LLM, CheckpointManager]:
+def trained(
+    folder: Path,
+    until: int = 0,
+    llm: LLM | None = None,
+    strategy: str = "last",
+    keep: int = 3,
+    **changes: Any,
+) -> tuple[LLM, CheckpointManager]:
     """A training that stops after the step `until` (0 for none) and saves every step."""
     llm = small_llm() if llm is None else llm
     every = 0 if "best" in strategy or "periodic" in strategy else 1
     manager = CheckpointManager(folder, strategy, keep, every)
     Trainer(llm, TrainConfig(**{**vars(CONFIG), **changes})).fit(
-        TEXTS, on_checkpoint=manager.step_done,
-        should_stop=lambda: llm.training_state.step == until)
+        TEXTS, on_checkpoint=manager.step_done, should_stop=lambda: llm.training_state.step == until
+    )
     manager.close()
     return llm, manager
 
@@ -51,8 +57,12 @@ def test_one_after_another(tmp_path: Path) -> None:
     before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
     second, two = trained(tmp_path, 3, lr=3e-3)
     tag = second.training_state.run_id[:8]
-    assert names(tmp_path) == ["checkpoint_last.bin", f"checkpoint_last_{tag}.bin",
-                               "checkpoint_previous.bin", f"checkpoint_previous_{tag}.bin"]
+    assert names(tmp_path) == [
+        "checkpoint_last.bin",
+        f"checkpoint_last_{tag}.bin",
+        "checkpoint_previous.bin",
+        f"checkpoint_previous_{tag}.bin",
+    ]
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     assert one.latest() == tmp_path / "checkpoint_last.bin"
     assert two.latest() == tmp_path / f"checkpoint_last_{tag}.bin"
@@ -76,8 +86,10 @@ def test_at_the_same_time_and_both_resumed(tmp_path: Path) -> None:
     for until in (4, 7, 11):
         for number, llm in enumerate(llms):
             Trainer(llm, CONFIG).fit(
-                TEXTS, on_checkpoint=managers[number].step_done,
-                should_stop=lambda llm=llm, until=until: llm.training_state.step == until)
+                TEXTS,
+                on_checkpoint=managers[number].step_done,
+                should_stop=lambda llm=llm, until=until: llm.training_state.step == until,
+            )
             managers[number].wait()
         for number, manager in enumerate(managers):
             found = manager.latest()
@@ -117,8 +129,10 @@ def test_two_trainings_from_copies_of_one_file(tmp_path: Path) -> None:
     for until in (5, 6, 7, 8, 9):
         for llm, manager, lr in zip(llms, managers, (1e-2, 2e-3), strict=True):
             Trainer(llm, TrainConfig(**{**vars(CONFIG), "lr": lr})).fit(
-                TEXTS, on_checkpoint=manager.step_done,
-                should_stop=lambda llm=llm, until=until: llm.training_state.step == until)
+                TEXTS,
+                on_checkpoint=manager.step_done,
+                should_stop=lambda llm=llm, until=until: llm.training_state.step == until,
+            )
             manager.wait()
     for llm, manager in zip(llms, managers, strict=True):
         found = manager.latest()
@@ -167,7 +181,7 @@ def test_a_finished_training_gives_way_where_its_model_is_kept(tmp_path: Path, k
         out = folder / "checkpoint_last.bin"
     manager.save_last(recorded(llm, out, "pretrain"))
     if kept == "whole":
-        save_model_json(llm, out)       # whichever format it has
+        save_model_json(llm, out)  # whichever format it has
     if kept == "of another":
         save_model_binary(trained(tmp_path / "x", 3)[0], out)
     other, two = trained(folder, 2, lr=1e-3)
@@ -177,7 +191,8 @@ def test_a_finished_training_gives_way_where_its_model_is_kept(tmp_path: Path, k
     if kept == "whole":
         assert names(folder) == ["checkpoint_last.bin", "checkpoint_previous.bin"]
         assert {read(path).state.run_id for path in folder.glob("*.bin")} == {
-            other.training_state.run_id}
+            other.training_state.run_id
+        }
         assert CheckpointManager(folder).latest() == folder / "checkpoint_last.bin"
     else:
         assert read(folder / "checkpoint_last.bin").state.run_id == llm.training_state.run_id
@@ -216,7 +231,7 @@ def test_files_of_earlier_versions_go_on_under_their_names(tmp_path: Path) -> No
     assert llm.training_state.run_id and manager.latest() == found
     assert names(tmp_path) == ["checkpoint_last.bin", "checkpoint_previous.bin"]
     without_run_id(found)
-    trained(tmp_path, 3, lr=1e-3)       # a stranger
+    trained(tmp_path, 3, lr=1e-3)  # a stranger
     assert read(found).state.step == 7
 
 
@@ -248,14 +263,18 @@ def test_the_identity_of_a_run(tmp_path: Path) -> None:
 def test_what_descends_from_what() -> None:
     def found(run_id: str, *losses: float, step: int = 0, config: int = 0) -> Found:
         history: list[list[Any]] = [["pretrain", i, loss, None] for i, loss in enumerate(losses)]
-        return Found(Path("x"), {"n": config}, TrainingState(
-            "pretrain", step=step or len(losses), history=history, run_id=run_id))
+        return Found(
+            Path("x"),
+            {"n": config},
+            TrainingState("pretrain", step=step or len(losses), history=history, run_id=run_id),
+        )
+
     one = found("a", 3.0, 2.0)
     assert one.descends_from(one) and found("a", 3.0, 2.0, 1.0).descends_from(one)
-    assert found("a", 3.0, 2.5, 1.0).descends_from(one)         # the last may have been noted anew
+    assert found("a", 3.0, 2.5, 1.0).descends_from(one)  # the last may have been noted anew
     assert not one.descends_from(found("a", 3.0, 2.0, 1.0))
     assert not found("a", 3.5, 2.0, 1.0).descends_from(one)
     assert not found("b", 3.0, 2.0, 1.0).descends_from(one)
     assert not found("a", 3.0, 2.0, 1.0, config=1).descends_from(one)
     assert found("", 3.0, 2.0, 1.0).descends_from(one) and not found("").descends_from(one)
-    assert found("a", 3.0, 2.0, step=9).descends_from(one)      # between two entries
+    assert found("a", 3.0, 2.0, step=9).descends_from(one)  # between two entries

@@ -20,7 +20,7 @@ from cgpt.checkpoint import (
     save_model_json,
 )
 from cgpt.errors import CheckpointError, ConfigError
-from cgpt.weights import GROUPS, dequantize, quantize
+from cgpt.nn.quantized import GROUPS, dequantize, quantize
 
 FORMS = ("float16", "int8")
 
@@ -30,11 +30,11 @@ def in_float64(x: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
     back, scales = np.zeros(x.shape), np.zeros(x.shape)
     for row in range(x.shape[0]):
         for start in range(0, x.shape[1], group):
-            part = x[row, start:start + group].astype(np.float64)
+            part = x[row, start : start + group].astype(np.float64)
             scale = float(np.float32(np.abs(part).max()) / np.float32(127))
-            scales[row, start:start + group] = scale
+            scales[row, start : start + group] = scale
             if scale:
-                back[row, start:start + group] = np.round(part / scale) * scale
+                back[row, start : start + group] = np.round(part / scale) * scale
     return back, scales
 
 
@@ -51,7 +51,7 @@ def test_int8_is_the_nearest_multiple_of_the_scale(group: int, columns: int) -> 
     dequantize(q, scales, group, back)
     wanted, steps = in_float64(x, group)
     # Half a step, and the rounding of x / scale (2 ulp of 127) where it comes to a tie.
-    assert (np.abs(back - x.astype(np.float64)) <= steps * (0.5 + 127 * 2.0 ** -22) + 1e-44).all()
+    assert (np.abs(back - x.astype(np.float64)) <= steps * (0.5 + 127 * 2.0**-22) + 1e-44).all()
     assert np.mean(np.abs(back - wanted) > steps * 1e-4) < 1e-2
     assert not back[3].any()
 
@@ -59,7 +59,7 @@ def test_int8_is_the_nearest_multiple_of_the_scale(group: int, columns: int) -> 
 def test_large_matrices_are_turned_in_parts() -> None:
     x = np.random.default_rng(0).standard_normal((3, 700_001)).astype("f4")
     q, scales = quantize(x, 32)
-    parts = [quantize(x[i:i + 1], 32) for i in range(3)]
+    parts = [quantize(x[i : i + 1], 32) for i in range(3)]
     assert (q == np.concatenate([part[0] for part in parts])).all()
     assert (scales == np.concatenate([part[1] for part in parts])).all()
 
@@ -93,7 +93,7 @@ def test_what_is_stored_is_what_is_loaded(tmp_path: Path, form: str) -> None:
         assert same_bits(tensor.floats(), loaded.gpt.parameters()[name])
         error = np.abs(tensor.floats() - llm.gpt.parameters()[name]).max()
         largest = np.abs(llm.gpt.parameters()[name]).max()
-        assert error <= largest * (2.0 ** -11 if form == "float16" else 0.502 / 127)
+        assert error <= largest * (2.0**-11 if form == "float16" else 0.502 / 127)
         assert (error == 0) == (not matrix)
     assert loaded.optimizer is None
     assert describe(path, verify=True)["verified"]
@@ -101,9 +101,10 @@ def test_what_is_stored_is_what_is_loaded(tmp_path: Path, form: str) -> None:
 
 def test_sizes(tmp_path: Path) -> None:
     llm = small_llm(n_embd=256, n_head=4)
-    sizes = {form: save_model_binary(llm, tmp_path / form, optimizer=False,
-                                     weights=form).stat().st_size
-             for form in ("float32", *FORMS)}
+    sizes = {
+        form: save_model_binary(llm, tmp_path / form, optimizer=False, weights=form).stat().st_size
+        for form in ("float32", *FORMS)
+    }
     assert sizes["float16"] < 0.52 * sizes["float32"]
     assert sizes["int8"] < 0.29 * sizes["float32"]
 
@@ -119,11 +120,13 @@ def test_float32_weights_can_be_taken_as_they_are_too(tmp_path: Path) -> None:
 def test_an_independent_reader_reads_the_same(tmp_path: Path, form: str) -> None:
     for number, llm in enumerate((rounded_llm(), small_llm(seed=5))):
         for group in GROUPS:
-            path = save_model_binary(llm, tmp_path / f"{number}", optimizer=False, weights=form,
-                                     group=group)
+            path = save_model_binary(
+                llm, tmp_path / f"{number}", optimizer=False, weights=form, group=group
+            )
             model = independent_reader.read(str(path))
-            assert model.weights == ({"form": form} if form == "float16"
-                                     else {"form": form, "group": group})
+            assert model.weights == (
+                {"form": form} if form == "float16" else {"form": form, "group": group}
+            )
             for name, array in load_model_binary(path).gpt.parameters().items():
                 assert same_bits(np.frombuffer(model.tensors[name], "f4"), array.reshape(-1))
 
@@ -149,15 +152,18 @@ def test_the_golden_file(form: str) -> None:
 
 def test_a_golden_file_written_again_has_the_same_bytes(tmp_path: Path) -> None:
     for form in FORMS:
-        path = save_model_binary(rounded_llm(), tmp_path / form, optimizer=False, weights=form,
-                                 group=32)
+        path = save_model_binary(
+            rounded_llm(), tmp_path / form, optimizer=False, weights=form, group=32
+        )
         assert path.read_bytes() == (DATA / f"tiny_v1_{form}.bin").read_bytes()
 
 
 def test_options_that_cannot_be(tmp_path: Path) -> None:
-    for pattern, options in (("optimizer=False", {"weights": "int8"}),
-                             ("unknown form", {"weights": "int4", "optimizer": False}),
-                             ("32 or 64", {"weights": "int8", "optimizer": False, "group": 48})):
+    for pattern, options in (
+        ("optimizer=False", {"weights": "int8"}),
+        ("unknown form", {"weights": "int4", "optimizer": False}),
+        ("32 or 64", {"weights": "int8", "optimizer": False, "group": 48}),
+    ):
         with pytest.raises(ConfigError, match=pattern):
             save_model_binary(tiny_llm(), tmp_path / "m", **options)
     assert not list(tmp_path.iterdir())

@@ -20,15 +20,18 @@ from cgpt.checkpoint.manager import STRATEGIES, epoch_loss
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError, ConfigError
 from cgpt.llm import LLM
-from cgpt.train import Trainer
+from cgpt.training.trainer import Trainer
 
 CONFIG = TrainConfig(epochs=6, batch_tokens=40, lr=1e-2, warmup=2, val_fraction=0.2)
-NAME = re.compile(r"checkpoint_(last|previous|epoch_\d+|best_epoch_\d+_loss_\d+\.\d{4})"
-                  r"(_finetune)?(_[0-9a-f]{8})?\.(bin|json)")
+NAME = re.compile(
+    r"checkpoint_(last|previous|epoch_\d+|best_epoch_\d+_loss_\d+\.\d{4})"
+    r"(_finetune)?(_[0-9a-f]{8})?\.(bin|json)"
+)
 
 
-def trained(manager: CheckpointManager, llm: LLM | None = None, phase: str = "pretrain",
-            **changes: Any) -> LLM:
+def trained(
+    manager: CheckpointManager, llm: LLM | None = None, phase: str = "pretrain", **changes: Any
+) -> LLM:
     """A training with this manager; losses by epoch and their ends lie in llm.metadata."""
     llm = small_llm() if llm is None else llm
     losses: dict[str, float | None] = {}
@@ -39,8 +42,10 @@ def trained(manager: CheckpointManager, llm: LLM | None = None, phase: str = "pr
             ends.append(found.training_state.step)
             losses[str(found.training_state.epoch)] = epoch_loss(found.training_state)
         manager.step_done(found, 0.5)
+
     Trainer(llm, TrainConfig(**{**vars(CONFIG), **changes}), phase).fit(
-        TEXTS if phase == "pretrain" else DIALOGUES, on_checkpoint=step_done)
+        TEXTS if phase == "pretrain" else DIALOGUES, on_checkpoint=step_done
+    )
     manager.close()
     llm.metadata.update(losses=losses, ends=ends)
     return llm
@@ -75,7 +80,8 @@ def test_best_of_a_phase(tmp_path: Path) -> None:
     losses = {int(epoch): loss for epoch, loss in llm.metadata["losses"].items()}
     best = sorted(losses, key=lambda epoch: losses[epoch])[:2]
     assert names(tmp_path) == sorted(
-        f"checkpoint_best_epoch_{epoch}_loss_{losses[epoch]:.4f}" for epoch in best)
+        f"checkpoint_best_epoch_{epoch}_loss_{losses[epoch]:.4f}" for epoch in best
+    )
     assert max(losses.values()) not in [losses[epoch] for epoch in best]
 
 
@@ -94,7 +100,9 @@ def test_best_is_kept_a_phase(tmp_path: Path) -> None:
     after = names(tmp_path)
     assert len(after) == 2 and before[0] in after
     assert {read(tmp_path / f"{name}.bin").state.phase for name in after} == {
-        "pretrain", "finetune"}
+        "pretrain",
+        "finetune",
+    }
 
 
 def test_periodic(tmp_path: Path) -> None:
@@ -114,8 +122,12 @@ def test_a_second_phase_leaves_the_first_one_alone(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path, "periodic", keep=2)
     llm = trained(manager)
     trained(manager, llm, "finetune")
-    assert names(tmp_path) == ["checkpoint_epoch_5", "checkpoint_epoch_5_finetune",
-                               "checkpoint_epoch_6", "checkpoint_epoch_6_finetune"]
+    assert names(tmp_path) == [
+        "checkpoint_epoch_5",
+        "checkpoint_epoch_5_finetune",
+        "checkpoint_epoch_6",
+        "checkpoint_epoch_6_finetune",
+    ]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -123,8 +135,11 @@ def test_every_strategy_can_be_resumed_to_the_bit(tmp_path: Path, strategy: str)
     whole = trained(CheckpointManager(tmp_path / "whole", strategy))
     stopped = small_llm()
     manager = CheckpointManager(tmp_path / "run", strategy)
-    Trainer(stopped, CONFIG).fit(TEXTS, on_checkpoint=manager.step_done,
-                                 should_stop=lambda: stopped.training_state.step == 11)
+    Trainer(stopped, CONFIG).fit(
+        TEXTS,
+        on_checkpoint=manager.step_done,
+        should_stop=lambda: stopped.training_state.step == 11,
+    )
     manager.close()
     found = manager.latest()
     assert found is not None
@@ -154,14 +169,16 @@ def test_the_description_beside_it(tmp_path: Path) -> None:
     assert {"preset", "data_fingerprint", "parameters", "config"} <= about.keys()
 
 
-def test_without_links_the_bytes_are_written_twice(tmp_path: Path,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_links_the_bytes_are_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "link", lambda *args: (_ for _ in ()).throw(OSError("no links")))
     trained(CheckpointManager(tmp_path, "best+last", keep=1))
     assert [name.split("_")[1] for name in names(tmp_path)] == ["best", "last"]
 
 
 # Beside training
+
 
 def test_a_snapshot_is_the_model_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = trained(CheckpointManager(tmp_path / "x", "last"))
@@ -173,11 +190,12 @@ def test_a_snapshot_is_the_model_as_it_was(tmp_path: Path, monkeypatch: pytest.M
     def slow(self: Any, path: Any) -> Any:
         assert go_on.wait(10)
         return write(self, path)
+
     monkeypatch.setattr(packing.Packed, "write", slow)
     manager = CheckpointManager(tmp_path / "run", "last", every=1)
     llm.training_state.step += 1
     assert manager.step_done(llm) == [tmp_path / "run" / "checkpoint_last.bin"]
-    assert not (tmp_path / "run" / "checkpoint_last.bin").exists()      # it came back at once
+    assert not (tmp_path / "run" / "checkpoint_last.bin").exists()  # it came back at once
     before.training_state.step += 1
     llm.gpt.arena.data[:] = 7
     llm.gpt.arena.require_moments()[0][:] = 8
@@ -189,7 +207,8 @@ def test_a_snapshot_is_the_model_as_it_was(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_failed_write_is_told_once_and_the_next_one_is_tried(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     llm = trained(CheckpointManager(tmp_path / "x", "last"))
     manager = CheckpointManager(tmp_path / "run", "last", every=1)
     with monkeypatch.context() as patch:
@@ -204,12 +223,14 @@ def test_a_failed_write_is_told_once_and_the_next_one_is_tried(
 
 
 def test_the_old_one_is_pruned_only_after_the_new_one_is_there(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     llm = trained(CheckpointManager(tmp_path, "best", keep=1))
     before = names(tmp_path)
     llm.training_state.step += 1
-    llm.training_state.history.append([*llm.training_state.history[-1][:1],
-                                       llm.training_state.step, 0.5, 0.25])
+    llm.training_state.history.append(
+        [*llm.training_state.history[-1][:1], llm.training_state.step, 0.5, 0.25]
+    )
     manager = CheckpointManager(tmp_path, "best", keep=1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "full")))
@@ -233,8 +254,10 @@ def test_two_managers_of_one_folder_take_turns(tmp_path: Path) -> None:
             llm.training_state.step += 1
             manager.step_done(llm)
         manager.close()
-    threads = [threading.Thread(target=work, args=pair)
-               for pair in zip(llms, managers, strict=True)]
+
+    threads = [
+        threading.Thread(target=work, args=pair) for pair in zip(llms, managers, strict=True)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -249,10 +272,11 @@ def test_two_managers_of_one_folder_take_turns(tmp_path: Path) -> None:
 def test_settings_that_cannot_be(tmp_path: Path) -> None:
     for settings in ({"strategy": "newest"}, {"keep": 0}, {"every": -1}, {"keep": True}):
         with pytest.raises(ConfigError, match="CheckpointManager"):
-            CheckpointManager(tmp_path, **settings)     # type: ignore[arg-type]
+            CheckpointManager(tmp_path, **settings)  # type: ignore[arg-type]
 
 
 # Latest
+
 
 def state_at(step: int, loss: float = 1.0, epoch: int = 0) -> LLM:
     llm = small_llm()
@@ -265,7 +289,7 @@ def state_at(step: int, loss: float = 1.0, epoch: int = 0) -> LLM:
 def test_what_the_same_training_came_to_later_is_the_latest(tmp_path: Path) -> None:
     save_model_binary(state_at(5), tmp_path / "checkpoint_last.bin")
     save_model_binary(state_at(8, epoch=2), tmp_path / "checkpoint_best_epoch_2_loss_1.0000.bin")
-    os.utime(tmp_path / "checkpoint_best_epoch_2_loss_1.0000.bin", (1, 1))      # the oldest
+    os.utime(tmp_path / "checkpoint_best_epoch_2_loss_1.0000.bin", (1, 1))  # the oldest
     found = CheckpointManager(tmp_path).latest()
     assert found is not None and found.name == "checkpoint_best_epoch_2_loss_1.0000.bin"
 
@@ -279,8 +303,9 @@ def test_a_new_training_is_not_continued_with_an_older_one(tmp_path: Path) -> No
 
 def test_without_the_last_one_the_furthest_is_taken(tmp_path: Path) -> None:
     for epoch in (9, 10):
-        save_model_binary(state_at(5 * epoch, epoch=epoch),
-                          tmp_path / f"checkpoint_epoch_{epoch}.bin")
+        save_model_binary(
+            state_at(5 * epoch, epoch=epoch), tmp_path / f"checkpoint_epoch_{epoch}.bin"
+        )
     found = CheckpointManager(tmp_path).latest()
     assert found is not None and found.name == "checkpoint_epoch_10.bin"
 

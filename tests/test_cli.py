@@ -20,11 +20,11 @@ import pytest
 from screen import CGPT, Screen, environment
 from small_llm import FACTS, TEXTS
 
+from cgpt.bench.measure import Measurement, ratio
 from cgpt.checkpoint import CheckpointManager, load_model_auto
 from cgpt.cli import main
 from cgpt.cli.app import spread_values
-from cgpt.cli.bench.measure import Measurement, ratio
-from cgpt.cli.models import how_it_ended, one_line
+from cgpt.cli.commands.models import how_it_ended, one_line
 from cgpt.cli.root import MODULES
 
 MODEL = "checkpoints/model_final.bin"
@@ -35,9 +35,17 @@ Run = Callable[..., tuple[int, str, str]]
 def write_data(folder: Path) -> None:
     """texts.json and chats.jsonl."""
     (folder / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
-    lines = [json.dumps({"messages": [{"role": "user", "content": question},
-                                      {"role": "assistant", "content": answer}]})
-             for question, answer in FACTS]
+    lines = [
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": question},
+                    {"role": "assistant", "content": answer},
+                ]
+            }
+        )
+        for question, answer in FACTS
+    ]
     (folder / "chats.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -47,12 +55,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("CGPT_"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
+    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-        tmp_path: Path) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """run(*args, stdin="") -> (exit code, stdout, stderr), in tmp_path, in this process."""
     monkeypatch.chdir(tmp_path)
 
@@ -70,7 +77,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     write_data(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
+        patch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
         patch.chdir(folder)
         assert main([*TRAIN, "--max-steps", "6", "--seed", "3"]) == 0
     return folder
@@ -87,52 +94,68 @@ def place(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_help_is_quick_and_imports_little() -> None:
-    code = ("import sys; from cgpt.cli import main; main(['--help']); print(sorted("
-            "{'numpy', 'rich', 'jieba', 'cgpt.run', 'cgpt.cli.training'} & set(sys.modules)))")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env=environment(), check=True)
+    code = (
+        "import sys; from cgpt.cli import main; main(['--help']); print(sorted("
+        "{'numpy', 'rich', 'jieba', 'cgpt.training.run', "
+        "'cgpt.cli.commands.train'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
     assert done.stdout.rstrip().endswith("[]") and "命令:" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["", *MODULES, *(f"tokenizer {one}" for one in (
-    "train", "encode", "inspect"))])
+@pytest.mark.parametrize(
+    "command", ["", *MODULES, *(f"tokenizer {one}" for one in ("train", "encode", "inspect"))]
+)
 def test_h_is_help_of_every_command(run: Run, command: str) -> None:
     short, whole = run(*command.split(), "-h"), run(*command.split(), "--help")
     assert short == whole and short[0] == 0 and short[2] == ""
     assert short[1].startswith(f"用法: cgpt {command}".rstrip()) and "  -h, --help " in short[1]
 
 
-@pytest.mark.parametrize(("args", "sentence"), [
-    (["trian"], "错误: 没有命令 'trian'，是不是 'train'?"),
-    (["train", "--nothing"], "错误: 没有选项 '--nothing'"),
-    (["train", "--lr"], "错误: 选项 '--lr' 需要一个值"),
-    (["train", "--lr", "nan"], "错误: --lr 的值不对: 'nan' 不是有限的数"),
-    (["train", "--lr", "-1"], "错误: --lr 的值不对: -1 不在范围 (0, 1] 内"),
-    (["train", "--max-steps", "-5"], "错误: --max-steps 的值不对: -5 不在范围 >= 0 内"),
-    (["train", "--max-steps", "1.5"], "错误: --max-steps 的值不对: '1.5' 不是整数"),
-    (["train", "--max-minutes", "inf"], "错误: --max-minutes 的值不对: 'inf' 不是有限的数"),
-    (["train", "--preset", "huge"], "错误: --preset 的值不对: 'huge' 不是 tiny, small"),
-    (["train", "--out", "model.txt"], "错误: --out 的值不对: 'model.txt' 应以 .bin 或 .json"),
-    (["train", "stray"], "错误: 多余的参数: stray"),
-    (["chat", "--temperature", "-1"], "错误: --temperature 的值不对: -1 不在范围 [0, 1000] 内"),
-    (["chat", "--top-p", "0"], "错误: --top-p 的值不对: 0 不在范围 (0, 1] 内"),
-    (["generate", "model.bin"], "错误: 缺少 TEXT"),
-    (["export", "a.bin", "b.pt"], "错误: OUT.{bin,json} 的值不对: 'b.pt' 应以"),
-    (["train", "--vocab-size", "9"], "错误: --vocab-size 的值不对: 9 不在范围 [262, 16777216] 内"),
-    (["bench", "speed"], "错误: 'speed' 不是 kernels, train, decode"),
-    (["--lang", "fr"], "错误: --lang 的值不对: 'fr' 不是 zh, en 之一"),
-    (["--lang", "en", "trian"], "error: no such command 'trian'; did you mean 'train'?"),
-    (["--seed", "3", "train"], "错误: 选项 '--seed' 属于引导运行")])
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["trian"], "错误: 没有命令 'trian'，是不是 'train'?"),
+        (["train", "--nothing"], "错误: 没有选项 '--nothing'"),
+        (["train", "--lr"], "错误: 选项 '--lr' 需要一个值"),
+        (["train", "--lr", "nan"], "错误: --lr 的值不对: 'nan' 不是有限的数"),
+        (["train", "--lr", "-1"], "错误: --lr 的值不对: -1 不在范围 (0, 1] 内"),
+        (["train", "--max-steps", "-5"], "错误: --max-steps 的值不对: -5 不在范围 >= 0 内"),
+        (["train", "--max-steps", "1.5"], "错误: --max-steps 的值不对: '1.5' 不是整数"),
+        (["train", "--max-minutes", "inf"], "错误: --max-minutes 的值不对: 'inf' 不是有限的数"),
+        (["train", "--preset", "huge"], "错误: --preset 的值不对: 'huge' 不是 tiny, small"),
+        (["train", "--out", "model.txt"], "错误: --out 的值不对: 'model.txt' 应以 .bin 或 .json"),
+        (["train", "stray"], "错误: 多余的参数: stray"),
+        (["chat", "--temperature", "-1"], "错误: --temperature 的值不对: -1 不在范围 [0, 1000] 内"),
+        (["chat", "--top-p", "0"], "错误: --top-p 的值不对: 0 不在范围 (0, 1] 内"),
+        (["generate", "model.bin"], "错误: 缺少 TEXT"),
+        (["export", "a.bin", "b.pt"], "错误: OUT.{bin,json} 的值不对: 'b.pt' 应以"),
+        (
+            ["train", "--vocab-size", "9"],
+            "错误: --vocab-size 的值不对: 9 不在范围 [262, 16777216] 内",
+        ),
+        (["bench", "speed"], "错误: 'speed' 不是 kernels, train, decode"),
+        (["--lang", "fr"], "错误: --lang 的值不对: 'fr' 不是 zh, en 之一"),
+        (["--lang", "en", "trian"], "error: no such command 'trian'; did you mean 'train'?"),
+        (["--seed", "3", "train"], "错误: 选项 '--seed' 属于引导运行"),
+    ],
+)
 def test_usage_errors(run: Run, args: list[str], sentence: str) -> None:
     code, out, err = run(*args)
     assert (code, out) == (2, "")
     assert err.startswith(sentence) and len(err.splitlines()) == 2
 
 
-@pytest.mark.parametrize(("args", "expected"), [
-    (["--chat", "a", "b", "--out", "c"], ["--chat", "a", "--chat", "b", "--out", "c"]),
-    (["--out", "c", "d"], ["--out", "c", "d"]),
-    (["--chat", "a", "--chat", "b"], ["--chat", "a", "--chat", "b"])])
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--chat", "a", "b", "--out", "c"], ["--chat", "a", "--chat", "b", "--out", "c"]),
+        (["--out", "c", "d"], ["--out", "c", "d"]),
+        (["--chat", "a", "--chat", "b"], ["--chat", "a", "--chat", "b"]),
+    ],
+)
 def test_flags_that_take_several_values(args: list[str], expected: list[str]) -> None:
     assert spread_values(args, ("--chat",)) == expected
 
@@ -143,12 +166,14 @@ def test_a_missing_value_names_the_help_of_its_command(run: Run) -> None:
 
 
 def test_flag_beats_environment_beats_file_beats_default(
-        run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_data(tmp_path)
     (tmp_path / "run.toml").write_text(
         'preset = "tiny"\npretrain = "texts.json"\nchat = ["chats.jsonl"]\nlr = 0.003\n'
-        'warmup = 7\nmax-steps = 1\nseed = 5\nfreeze_attn = true\n'
-        'recompute = true\n')
+        "warmup = 7\nmax-steps = 1\nseed = 5\nfreeze_attn = true\n"
+        "recompute = true\n"
+    )
     monkeypatch.setenv("CGPT_SEED", "6")
     monkeypatch.setenv("CGPT_LR", "0.002")
     code, _, err = run("train", "--config", "run.toml", "--lr", "0.001", "--batch-size", "2")
@@ -166,17 +191,47 @@ def test_flag_beats_environment_beats_file_beats_default(
 
 def test_training_options_reach_the_run(run: Run, tmp_path: Path) -> None:
     write_data(tmp_path)
-    code, _, err = run("train", "--preset", "tiny", "--pretrain", "texts.json", "--chat",
-                       "chats.jsonl", "--max-steps", "2", "--optimizer", "adamw", "--schedule",
-                       "wsd", "--schedule-steps", "2", "--label-smoothing", "0.1", "--ema", "0.9",
-                       "--decay-share", "0.5", "--min-lr-ratio", "0", "--embedding-lr", "3",
-                       "--freeze", "h.0.*", "--freeze", "wpe.weight", "--freeze-attn")
+    code, _, err = run(
+        "train",
+        "--preset",
+        "tiny",
+        "--pretrain",
+        "texts.json",
+        "--chat",
+        "chats.jsonl",
+        "--max-steps",
+        "2",
+        "--optimizer",
+        "adamw",
+        "--schedule",
+        "wsd",
+        "--schedule-steps",
+        "2",
+        "--label-smoothing",
+        "0.1",
+        "--ema",
+        "0.9",
+        "--decay-share",
+        "0.5",
+        "--min-lr-ratio",
+        "0",
+        "--embedding-lr",
+        "3",
+        "--freeze",
+        "h.0.*",
+        "--freeze",
+        "wpe.weight",
+        "--freeze-attn",
+    )
     assert code == 0, err
     llm = load_model_auto(tmp_path / MODEL)
     for phase in ("pretrain_train", "finetune_train"):
         train = llm.training_state.run[phase]
         assert (train["optimizer"], train["schedule"], train["schedule_steps"]) == (
-            "adamw", "wsd", 2)
+            "adamw",
+            "wsd",
+            2,
+        )
         assert (train["label_smoothing"], train["ema"]) == (0.1, 0.9)
         assert (train["decay_share"], train["min_lr_ratio"]) == (0.5, 0.0)
     assert train["embedding_lr"] == llm.optimizer.embedding_lr == 3.0
@@ -184,28 +239,48 @@ def test_training_options_reach_the_run(run: Run, tmp_path: Path) -> None:
     assert llm.optimizer.freeze == ("h.*.attn.*", "h.0.*", "wpe.weight")
     code, _, err = run("train", "--optimizer", "sgd")
     assert code == 2 and "adamw, muon" in err
-    code, _, err = run("train", "--preset", "tiny", "--pretrain", "texts.json", "--chat",
-                       "chats.jsonl", "--max-steps", "1", "--freeze", "nothing.*",
-                       "--overwrite")
+    code, _, err = run(
+        "train",
+        "--preset",
+        "tiny",
+        "--pretrain",
+        "texts.json",
+        "--chat",
+        "chats.jsonl",
+        "--max-steps",
+        "1",
+        "--freeze",
+        "nothing.*",
+        "--overwrite",
+    )
     assert code == 1 and "nothing.*" in err
 
 
-@pytest.mark.parametrize("given", [
-    ["--decay-share", "0.5", "--schedule", "cosine"],
-    ["--min-lr-ratio", "0", "--schedule", "constant"],
-    ["--schedule-steps", "9", "--schedule", "constant"]])
-def test_what_the_schedule_does_not_look_at_is_refused(run: Run, tmp_path: Path,
-                                                       given: list[str]) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--decay-share", "0.5", "--schedule", "cosine"],
+        ["--min-lr-ratio", "0", "--schedule", "constant"],
+        ["--schedule-steps", "9", "--schedule", "constant"],
+    ],
+)
+def test_what_the_schedule_does_not_look_at_is_refused(
+    run: Run, tmp_path: Path, given: list[str]
+) -> None:
     write_data(tmp_path)
     code, _, err = run(*TRAIN, *given)
     assert code == 1 and f"{given[0]} 只用于" in err and "--schedule" in err
 
 
-@pytest.mark.parametrize(("text", "sentence"), [
-    ("max_stepz = 3", "未知的键 'max_stepz'，是不是 'max_steps'?；可用的键: "),
-    ("lr = [1, 2]", "'lr' 只接受一个值，而不是 [1, 2]；请只写一个"),
-    ("lr = ?", "不是有效的 TOML（第 1 行第 6 列: 无效的值）；请修改该文件"),
-    ("[train]\nlr = 1", "未知的键 'train'")])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("max_stepz = 3", "未知的键 'max_stepz'，是不是 'max_steps'?；可用的键: "),
+        ("lr = [1, 2]", "'lr' 只接受一个值，而不是 [1, 2]；请只写一个"),
+        ("lr = ?", "不是有效的 TOML（第 1 行第 6 列: 无效的值）；请修改该文件"),
+        ("[train]\nlr = 1", "未知的键 'train'"),
+    ],
+)
 def test_bad_config_file(run: Run, tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "run.toml").write_text(text)
     code, out, err = run("train", "--config", "run.toml")
@@ -214,8 +289,9 @@ def test_bad_config_file(run: Run, tmp_path: Path, text: str, sentence: str) -> 
     assert run("train", "--config", "none.toml")[0] == 1
 
 
-def test_several_paths_from_the_environment(run: Run, tmp_path: Path,
-                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_paths_from_the_environment(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_data(tmp_path)
     shutil.copy(tmp_path / "texts.json", tmp_path / "more texts.json")
     monkeypatch.setenv("CGPT_PRETRAIN", os.pathsep.join(["texts.json", "more texts.json"]))
@@ -229,9 +305,22 @@ def test_several_paths_from_the_environment(run: Run, tmp_path: Path,
 
 def test_train_reports_as_json_and_logs(run: Run, tmp_path: Path) -> None:
     write_data(tmp_path)
-    code, out, err = run(*TRAIN, "--max-steps", "3", "--seed", "4", "--json", "--log",
-                         "logs/run.jsonl", "--save-pretrained", "pre.bin", "--out", "out/m.json",
-                         "--val-fraction", "0.2")
+    code, out, err = run(
+        *TRAIN,
+        "--max-steps",
+        "3",
+        "--seed",
+        "4",
+        "--json",
+        "--log",
+        "logs/run.jsonl",
+        "--save-pretrained",
+        "pre.bin",
+        "--out",
+        "out/m.json",
+        "--val-fraction",
+        "0.2",
+    )
     assert code == 0, err
     report = json.loads(out)
     assert report["out"] == "out/m.json" and report["phases"]["finetune"]["steps"] == 3
@@ -262,35 +351,51 @@ def test_a_place_that_cannot_be_written_is_told_before_training(run: Run, tmp_pa
 
 def test_where_chinese_cannot_be_shown_it_is_english(tmp_path: Path) -> None:
     ascii_alone = {"PYTHONIOENCODING": "ascii"}
-    for more, sentence in (({}, "error: no such command 'nothing'"),
-                           ({"CGPT_LANG": "zh"}, "??: ???? 'nothing'"),
-                           ({"PYTHONIOENCODING": "utf-8"}, "错误: 没有命令 'nothing'")):
-        done = subprocess.run([*CGPT, "nothing"], capture_output=True, text=True, cwd=tmp_path,
-                              encoding="utf-8", env=environment(**{**ascii_alone, **more}))
+    for more, sentence in (
+        ({}, "error: no such command 'nothing'"),
+        ({"CGPT_LANG": "zh"}, "??: ???? 'nothing'"),
+        ({"PYTHONIOENCODING": "utf-8"}, "错误: 没有命令 'nothing'"),
+    ):
+        done = subprocess.run(
+            [*CGPT, "nothing"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            encoding="utf-8",
+            env=environment(**{**ascii_alone, **more}),
+        )
         assert (done.returncode, done.stderr.splitlines()[0]) == (2, sentence)
 
 
 def test_a_flag_of_the_environment_that_is_no_truth_value(
-        run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CGPT_OVERWRITE", "maybe")
     code, _, err = run("train")
     assert code == 2 and err.startswith(
-        "错误: CGPT_OVERWRITE 的值不对: 'maybe' 不是 1, 0, true, false, yes, no, on, off 之一")
+        "错误: CGPT_OVERWRITE 的值不对: 'maybe' 不是 1, 0, true, false, yes, no, on, off 之一"
+    )
 
 
 def test_a_save_that_fails_after_training_goes_elsewhere(
-        run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_data(tmp_path)
-    monkeypatch.setattr("cgpt.cli.training.check_writable", lambda path: None)
+    monkeypatch.setattr("cgpt.cli.commands.train.check_writable", lambda path: None)
     (tmp_path / "file").write_text("")
     code, _, err = run(*TRAIN, "--max-steps", "2", "--out", "file/model.bin")
     assert code == 1 and f"已自动保存到: {MODEL}" in err
     assert load_model_auto(tmp_path / MODEL).training_state.step == 2
 
 
-@pytest.mark.parametrize(("name", "content", "sentence"), [
-    ("gbk.json", "山高水长".encode("gbk"), "UTF-8"), ("broken.json", b'["a",', "broken.json"),
-    ("empty.json", b"", "empty")])
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("gbk.json", "山高水长".encode("gbk"), "UTF-8"),
+        ("broken.json", b'["a",', "broken.json"),
+        ("empty.json", b"", "empty"),
+    ],
+)
 def test_bad_data(run: Run, tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
     (tmp_path / name).write_bytes(content)
     code, out, err = run("train", "--pretrain", name, "--preset", "tiny")
@@ -310,7 +415,7 @@ def same_model(one: Path, other: Path) -> None:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, phase: str, times: int = 1) -> None:
     """Press Ctrl-C in that step, so many times."""
-    from cgpt.cli import progress
+    from cgpt.cli.ui import progress
 
     def show(self: Any, p: Any) -> None:
         if (p.phase, p.step) == (phase, step):
@@ -320,8 +425,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, phase: str, times: int =
     monkeypatch.setattr(progress.ProgressDisplay, "__call__", show)
 
 
-def test_a_second_ctrl_c_ends_at_once(run: Run, tmp_path: Path,
-                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_ends_at_once(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_data(tmp_path)
     stop_at(monkeypatch, 2, "pretrain", times=2)
     code, out, err = run(*TRAIN, "--max-steps", "6")
@@ -331,8 +437,8 @@ def test_a_second_ctrl_c_ends_at_once(run: Run, tmp_path: Path,
 
 @pytest.mark.parametrize(("phase", "step"), [("pretrain", 2), ("finetune", 4), ("finetune", 5)])
 def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(
-        run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str,
-        step: int) -> None:
+    run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, step: int
+) -> None:
     write_data(tmp_path)
     with monkeypatch.context() as patch:
         stop_at(patch, step, phase)
@@ -344,15 +450,27 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(
     assert code == 0, err
     assert json.loads(out)["out"] == "my.bin"
     same_model(tmp_path / "my.bin", trained / MODEL)
-    assert run("resume")[0] == 0        # the step budget ended it: on to the last epoch
+    assert run("resume")[0] == 0  # the step budget ended it: on to the last epoch
     code, _, err = run("resume", "--lang", "en")
     assert code == 0 and "is complete" in err
 
 
 def test_save_every_leaves_a_checkpoint_on_the_way(run: Run, tmp_path: Path) -> None:
     write_data(tmp_path)
-    assert run(*TRAIN, "--max-steps", "5", "--save-every", "2", "--checkpoint-dir", "ck",
-               "--finetune-epochs", "0")[0] == 0
+    assert (
+        run(
+            *TRAIN,
+            "--max-steps",
+            "5",
+            "--save-every",
+            "2",
+            "--checkpoint-dir",
+            "ck",
+            "--finetune-epochs",
+            "0",
+        )[0]
+        == 0
+    )
     assert CheckpointManager("ck").latest() == Path("ck/checkpoint_last.bin")
     assert load_model_auto("ck/checkpoint_previous.bin").training_state.step == 4
 
@@ -371,8 +489,12 @@ def test_resume_without_a_checkpoint(run: Run) -> None:
 
 def test_kill_while_saving_leaves_a_whole_file(tmp_path: Path) -> None:
     write_data(tmp_path)
-    process = subprocess.Popen([*CGPT, *TRAIN, "--pretrain-epochs", "20000", "--save-every", "1"],
-                               cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*CGPT, *TRAIN, "--pretrain-epochs", "20000", "--save-every", "1"],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+    )
     last = tmp_path / "checkpoints/checkpoint_last.bin"
     end = time.monotonic() + 60
     while not last.exists() and time.monotonic() < end:
@@ -440,16 +562,27 @@ def test_a_reader_that_leaves_is_no_error(place: Path) -> None:
     done = subprocess.run(
         f"{sys.executable} -c 'import sys; from cgpt.cli import main; sys.exit(main())' generate "
         f"{MODEL} 山 --num 200 --max-new-tokens 50 | head -c 1; echo ${{PIPESTATUS[0]}} >&2",
-        shell=True, executable="/bin/bash", capture_output=True, cwd=place, env=environment(),
-        timeout=60)
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        cwd=place,
+        env=environment(),
+        timeout=60,
+    )
     assert done.stderr == b"0\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_behind_stdout_is_an_error(place: Path) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*CGPT, "generate", MODEL, "山"], stdout=full, cwd=place,
-                              stderr=subprocess.PIPE, env=environment(), timeout=60)
+        done = subprocess.run(
+            [*CGPT, "generate", MODEL, "山"],
+            stdout=full,
+            cwd=place,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=60,
+        )
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
 
 
@@ -501,12 +634,19 @@ def test_info_says_that_a_budget_stopped_a_run(run: Run, tmp_path: Path) -> None
     assert run(*budget, "--max-steps", "1")[0] == 0
     of = state()["total_steps"]
     last = {"by": "budget", "step": 1, "of": of}
-    assert of == 2 and state()["done"] == [] and state()["stopped"] == {
-        "pretrain": {"by": "budget", "step": 1}, "finetune": last}
+    assert (
+        of == 2
+        and state()["done"] == []
+        and state()["stopped"] == {"pretrain": {"by": "budget", "step": 1}, "finetune": last}
+    )
     out = run("info", MODEL)[1]
     assert re.search(r"^  done +-$", out, re.M)
-    assert re.search(r"^  stopped +pretrain \(budget, step 1\), "
-                     r"finetune \(budget, step 1 of 2\)$", out, re.M)
+    assert re.search(
+        r"^  stopped +pretrain \(budget, step 1\), "
+        r"finetune \(budget, step 1 of 2\)$",
+        out,
+        re.M,
+    )
     assert run("export", MODEL, "all.json")[0] == 0
     assert state("all.json") == state()
     assert run("resume", MODEL, "--max-steps", "2")[0] == 0
@@ -517,15 +657,24 @@ def test_info_says_that_a_budget_stopped_a_run(run: Run, tmp_path: Path) -> None
     assert re.search(r"^  stopped +-$", run("info", "whole.bin")[1], re.M)
 
 
-@pytest.mark.parametrize(("state", "results", "done", "stopped"), [
-    (("finetune", ["pretrain", "finetune"], 5, 9), {"finetune": {"stopped": "early", "steps": 5}},
-     ["pretrain", "finetune"], []),
-    (("finetune", ["pretrain"], 5, 9), None, ["pretrain"], ["finetune"]),
-    (("pretrain", ["pretrain"], 5, 9), None, [], ["pretrain"]),
-    (("finetune", ["finetune"], 9, 9), {"finetune": {"stopped": "budget"}}, ["finetune"], []),
-    (("", [], 0, 0), None, [], [])])
-def test_what_is_done_and_what_was_stopped(state: tuple[str, list[str], int, int], results: Any,
-                                           done: list[str], stopped: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("state", "results", "done", "stopped"),
+    [
+        (
+            ("finetune", ["pretrain", "finetune"], 5, 9),
+            {"finetune": {"stopped": "early", "steps": 5}},
+            ["pretrain", "finetune"],
+            [],
+        ),
+        (("finetune", ["pretrain"], 5, 9), None, ["pretrain"], ["finetune"]),
+        (("pretrain", ["pretrain"], 5, 9), None, [], ["pretrain"]),
+        (("finetune", ["finetune"], 9, 9), {"finetune": {"stopped": "budget"}}, ["finetune"], []),
+        (("", [], 0, 0), None, [], []),
+    ],
+)
+def test_what_is_done_and_what_was_stopped(
+    state: tuple[str, list[str], int, int], results: Any, done: list[str], stopped: list[str]
+) -> None:
     values = dict(zip(("phase", "done", "step", "total_steps"), state, strict=True))
     found = how_it_ended(values, results)
     assert (found["done"], list(found["stopped"])) == (done, stopped)
@@ -544,27 +693,42 @@ def test_info_in_chinese(run: Run, place: Path) -> None:
 
 def test_info_says_whether_openmp_is_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for found, chinese, english in (
-            (True, "有", "yes"),
-            (False, "没有 (编译时没有 OpenMP，只用一个线程)",
-             "no (built without OpenMP, so there is one thread)")):
+        (True, "有", "yes"),
+        (
+            False,
+            "没有 (编译时没有 OpenMP，只用一个线程)",
+            "no (built without OpenMP, so there is one thread)",
+        ),
+    ):
         monkeypatch.setattr("cgpt.kernels.has_openmp", lambda found=found: found)
         assert json.loads(run("info", "--json")[1])["openmp"] is found
         assert re.search(rf"^OpenMP +{re.escape(chinese)}$", run("info")[1], re.M)
         assert re.search(rf"^openmp +{re.escape(english)}$", run("info", "--lang", "en")[1], re.M)
 
 
-@pytest.mark.parametrize(("value", "shown"), [
-    (1.8834567, "1.8835"), (0.0003, "0.0003"), (1e-8, "0.00000001"), (26679.4, "26679"),
-    (None, "-"), ([0.9, 0.95], "0.9, 0.95"), (list(range(13)), "[13]")])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1.8834567, "1.8835"),
+        (0.0003, "0.0003"),
+        (1e-8, "0.00000001"),
+        (26679.4, "26679"),
+        (None, "-"),
+        ([0.9, 0.95], "0.9, 0.95"),
+        (list(range(13)), "[13]"),
+    ],
+)
 def test_values_are_rounded_for_people(value: object, shown: str) -> None:
     assert one_line(value) == shown
 
 
 @pytest.mark.parametrize("command", [["chat", "-p", "x"], ["info"], ["export"], ["resume"]])
-@pytest.mark.parametrize(("content", "code"), [
-    (None, 1), (b"", 3), (b"PK\x03\x04" + bytes(200), 3), (b"short", 3)])
-def test_files_that_are_no_models(run: Run, tmp_path: Path, command: list[str],
-                                  content: bytes | None, code: int) -> None:
+@pytest.mark.parametrize(
+    ("content", "code"), [(None, 1), (b"", 3), (b"PK\x03\x04" + bytes(200), 3), (b"short", 3)]
+)
+def test_files_that_are_no_models(
+    run: Run, tmp_path: Path, command: list[str], content: bytes | None, code: int
+) -> None:
     if content is not None:
         (tmp_path / "m.bin").write_bytes(content)
     args = [command[0], "m.bin", *command[1:]] + (["o.bin"] if command == ["export"] else [])
@@ -586,7 +750,7 @@ def test_damaged_model_exits_with_3(run: Run, place: Path) -> None:
 
 
 def test_bench_prints_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cgpt.cli.bench import machine, measure, shapes
+    from cgpt.bench import machine, measure, shapes
 
     monkeypatch.setattr(machine, "PEAK_SECONDS", 0.001)
     monkeypatch.setattr(machine, "READ", 1 << 20)
@@ -608,7 +772,7 @@ def test_bench_refuses_what_it_would_ignore(run: Run) -> None:
 
 
 def test_missing_peer_names_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpt.cli.bench.workers.find_spec", lambda name: None)
+    monkeypatch.setattr("cgpt.bench.workers.find_spec", lambda name: None)
     code, _, err = run("bench", "train", "--peer", "torch")
     assert code == 1 and "cgpt[peers]" in err
 

@@ -12,7 +12,7 @@ from screen import Screen
 from test_cli import MODEL, Run, clean_environment, place, run, trained
 
 from cgpt.checkpoint import load_model_auto
-from cgpt.sampling import SamplingConfig
+from cgpt.generation.sampling import SamplingConfig
 
 SHORT = ("--max-new-tokens", "9")
 
@@ -32,21 +32,49 @@ def test_json_tells_tokens_and_log_probabilities(run: Run, place: Path) -> None:
 
 
 def test_every_option_reaches_the_sampling(run: Run, place: Path) -> None:
-    options = {"--temperature": 0.5, "--top-p": 0.7, "--top-k": 30, "--min-p": 0.01,
-               "--repetition-penalty": 1.2, "--presence-penalty": 0.3, "--frequency-penalty": 0.1,
-               "--no-repeat-ngram": 4, "--max-new-tokens": 7, "--seed": 5, "--speculate": 3,
-               "--length-penalty": 0.8}
+    options = {
+        "--temperature": 0.5,
+        "--top-p": 0.7,
+        "--top-k": 30,
+        "--min-p": 0.01,
+        "--repetition-penalty": 1.2,
+        "--presence-penalty": 0.3,
+        "--frequency-penalty": 0.1,
+        "--no-repeat-ngram": 4,
+        "--max-new-tokens": 7,
+        "--seed": 5,
+        "--speculate": 3,
+        "--length-penalty": 0.8,
+    }
     args = [str(part) for pair in options.items() for part in pair]
-    code, out, _ = run("generate", MODEL, "长江", *args, "--logit-bias", "270=-5", "--logit-bias",
-                       "9=1.5", "--stop", "。", "--stop", "a b", "--json")
+    code, out, _ = run(
+        "generate",
+        MODEL,
+        "长江",
+        *args,
+        "--logit-bias",
+        "270=-5",
+        "--logit-bias",
+        "9=1.5",
+        "--stop",
+        "。",
+        "--stop",
+        "a b",
+        "--json",
+    )
     assert code == 0
     expected = {name.lstrip("-").replace("-", "_"): value for name, value in options.items()}
-    assert json.loads(out)["sampling"] == {**expected, "beam": 1, "stop": ["。", "a b"],
-                                           "logit_bias": [[9, 1.5], [270, -5.0]]}
+    assert json.loads(out)["sampling"] == {
+        **expected,
+        "beam": 1,
+        "stop": ["。", "a b"],
+        "logit_bias": [[9, 1.5], [270, -5.0]],
+    }
 
 
 def test_a_stop_text_from_the_environment_keeps_its_spaces(
-        run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CGPT_STOP", "a b")
     code, out, _ = run("generate", MODEL, "长江", *SHORT, "--json")
     assert code == 0 and json.loads(out)["sampling"]["stop"] == ["a b"]
@@ -54,13 +82,23 @@ def test_a_stop_text_from_the_environment_keeps_its_spaces(
 
 def test_speculation_and_stop_at_the_command(run: Run, place: Path) -> None:
     plain = run("generate", MODEL, "长江", "--max-new-tokens", "60", "--temperature", "0")
-    fast = run("generate", MODEL, "长江", "--max-new-tokens", "60", "--temperature", "0",
-               "--speculate", "8")
+    fast = run(
+        "generate",
+        MODEL,
+        "长江",
+        "--max-new-tokens",
+        "60",
+        "--temperature",
+        "0",
+        "--speculate",
+        "8",
+    )
     assert plain == fast and plain[0] == 0
     said = plain[1][2:-1]
-    stopped = run("generate", MODEL, "长江", "--max-new-tokens", "60", "--temperature", "0",
-                  "--stop", said[3])
-    assert stopped[1] == "长江" + said[:said.index(said[3])] + "\n"
+    stopped = run(
+        "generate", MODEL, "长江", "--max-new-tokens", "60", "--temperature", "0", "--stop", said[3]
+    )
+    assert stopped[1] == "长江" + said[: said.index(said[3])] + "\n"
 
 
 def test_beams_give_the_best_with_scores(run: Run, place: Path) -> None:
@@ -81,23 +119,35 @@ def test_beams_give_the_best_with_scores(run: Run, place: Path) -> None:
     assert code == 2 and "--num 5 大于束宽 --beam 4" in err
 
 
-@pytest.mark.parametrize(("args", "sentence"), [
-    (["--logit-bias", "x=1"], "错误: --logit-bias 的值不对: 'x=1' 不是 ID=F，例如 270=-5"),
-    (["--logit-bias", "5"], "错误: --logit-bias 的值不对: '' 不是有限的数"),
-    (["--logit-bias", "5=nan"], "错误: --logit-bias 的值不对: 'nan' 不是有限的数"),
-    (["--stop", ""], "错误: --stop 的值不对: 文本为空"),
-    (["--min-p", "2"], "错误: --min-p 的值不对: 2 不在范围 [0, 1] 内")])
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--logit-bias", "x=1"], "错误: --logit-bias 的值不对: 'x=1' 不是 ID=F，例如 270=-5"),
+        (["--logit-bias", "5"], "错误: --logit-bias 的值不对: '' 不是有限的数"),
+        (["--logit-bias", "5=nan"], "错误: --logit-bias 的值不对: 'nan' 不是有限的数"),
+        (["--stop", ""], "错误: --stop 的值不对: 文本为空"),
+        (["--min-p", "2"], "错误: --min-p 的值不对: 2 不在范围 [0, 1] 内"),
+    ],
+)
 def test_wrong_options_are_usage(run: Run, place: Path, args: list[str], sentence: str) -> None:
     code, out, err = run("generate", MODEL, "长江", *args)
     assert (code, out) == (2, "") and err.splitlines()[0] == sentence
 
 
-@pytest.mark.parametrize(("args", "sentence"), [
-    (["--logit-bias", "99999=1"], "错误: logit_bias 的词 id 应在 0 到"),
-    (["--beam", "2", "--speculate", "2"], "错误: SamplingConfig: speculate=2 只适用于单个续写"),
-    (["--logit-bias", "5=1", "--logit-bias", "5=2"], "错误: SamplingConfig: logit_bias 中有重复")])
-def test_options_that_cannot_be_are_one_sentence(run: Run, place: Path, args: list[str],
-                                                 sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--logit-bias", "99999=1"], "错误: logit_bias 的词 id 应在 0 到"),
+        (["--beam", "2", "--speculate", "2"], "错误: SamplingConfig: speculate=2 只适用于单个续写"),
+        (
+            ["--logit-bias", "5=1", "--logit-bias", "5=2"],
+            "错误: SamplingConfig: logit_bias 中有重复",
+        ),
+    ],
+)
+def test_options_that_cannot_be_are_one_sentence(
+    run: Run, place: Path, args: list[str], sentence: str
+) -> None:
     code, out, err = run("generate", MODEL, "长江", *args)
     assert (code, out) == (1, "") and err.startswith(sentence) and len(err.splitlines()) == 1
 
@@ -115,8 +165,9 @@ def test_a_session_is_gone_on_with(run: Run, place: Path) -> None:
     assert code == 2 and "talk.json 已有自己的系统提示" in err
     Path("bad.json").write_text("[]")
     code, _, err = run("chat", "--session", "bad.json", "-p", "你好")
-    assert code == 1 and err == ('错误: bad.json: 不是 cgpt 保存的会话（没有 "format": '
-                                 '"cgpt-session"）；请选择其他文件\n')
+    assert code == 1 and err == (
+        '错误: bad.json: 不是 cgpt 保存的会话（没有 "format": "cgpt-session"）；请选择其他文件\n'
+    )
     assert Path("bad.json").read_text() == "[]"
 
 
@@ -139,8 +190,10 @@ def test_what_does_not_fit_is_said_on_stderr(run: Run, place: Path) -> None:
     text = "长江，" * capacity
     code, out, err = run("generate", MODEL, text, *SHORT, "--json")
     n, _, later = json.loads(out)["texts"][0]["dropped"].values()
-    said = (f"文本超出上下文: 开头的 {n} 个词未参与生成\n"
-            f"回答超出上下文: 最早的 {later} 个词在生成中不再参与\n")
+    said = (
+        f"文本超出上下文: 开头的 {n} 个词未参与生成\n"
+        f"回答超出上下文: 最早的 {later} 个词在生成中不再参与\n"
+    )
     assert code == 0 and n > 0 and later > 0 and err == said
     for more in (("--num", "2"), ("--beam", "2")):
         code, _, err = run("generate", MODEL, text, *SHORT, *more)
@@ -148,11 +201,27 @@ def test_what_does_not_fit_is_said_on_stderr(run: Run, place: Path) -> None:
     code, out, err = run("chat", MODEL, "-p", text, *SHORT, "--json")
     n = json.loads(out)["dropped"]["tokens"]
     assert code == 0 and n > 0 and err == f"文本超出上下文: 开头的 {n} 个词未参与生成\n"
-    turns = [one for i in range(40) for one in ({"role": "user", "content": f"长江{i}"},
-                                                {"role": "assistant", "content": "黄河，" * 9})]
-    Path("long.json").write_text(json.dumps({
-        "format": "cgpt-session", "version": 1, "system": None, "sampling": {}, "drawn": 0,
-        "messages": turns}), encoding="utf-8")
+    turns = [
+        one
+        for i in range(40)
+        for one in (
+            {"role": "user", "content": f"长江{i}"},
+            {"role": "assistant", "content": "黄河，" * 9},
+        )
+    ]
+    Path("long.json").write_text(
+        json.dumps(
+            {
+                "format": "cgpt-session",
+                "version": 1,
+                "system": None,
+                "sampling": {},
+                "drawn": 0,
+                "messages": turns,
+            }
+        ),
+        encoding="utf-8",
+    )
     code, out, err = run("chat", MODEL, "-p", "你好", "--session", "long.json", *SHORT, "--json")
     _, turns, _ = dropped = json.loads(out)["dropped"].values()
     assert code == 0 and 0 < turns < 40
@@ -160,14 +229,15 @@ def test_what_does_not_fit_is_said_on_stderr(run: Run, place: Path) -> None:
 
 
 def test_a_chat_says_once_that_turns_are_left_out(place: Path) -> None:
-    with Screen("chat", "--temperature", "0", "--max-new-tokens", "3", "--logit-bias", "2=-99",
-                cwd=place) as screen:
+    with Screen(
+        "chat", "--temperature", "0", "--max-new-tokens", "3", "--logit-bias", "2=-99", cwd=place
+    ) as screen:
         for _ in range(24):
             screen.answer("👤 用户: ", "长江")
             screen.expect("🤖 模型: ")
         screen.expect("👤 用户: ")
         said = screen.text.count("上下文已满: 最早的")
-        assert 0 < said < 12        # a quarter of the context is freed at once
+        assert 0 < said < 12  # a quarter of the context is freed at once
         screen.type("\x04")
         assert screen.end() == 0
 
@@ -189,8 +259,9 @@ def test_a_session_at_a_terminal_is_kept_after_every_turn(place: Path) -> None:
     def messages() -> int:
         return len(json.loads((place / "talk.json").read_text(encoding="utf-8"))["messages"])
 
-    with Screen("chat", "--temperature", "0", *SHORT, "--session", "talk.json",
-                cwd=place) as screen:
+    with Screen(
+        "chat", "--temperature", "0", *SHORT, "--session", "talk.json", cwd=place
+    ) as screen:
         screen.answer("👤 用户: ", "你好")
         screen.expect("🤖 模型: ")
         screen.answer("👤 用户: ", "谢谢")

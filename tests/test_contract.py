@@ -41,7 +41,7 @@ def llm() -> cgpt.LLM:
 def test_threads_and_instruction_set() -> None:
     before = cgpt.get_num_threads()
     cgpt.set_num_threads(2)
-    assert cgpt.get_num_threads() in (1, 2)         # 1 without OpenMP
+    assert cgpt.get_num_threads() in (1, 2)  # 1 without OpenMP
     for wrong in (0, -1, 10**12, 2.5, None):
         with pytest.raises(cgpt.ConfigError, match="set_num_threads: n must be"):
             cgpt.set_num_threads(wrong)
@@ -72,15 +72,22 @@ def test_a_forked_child_computes() -> None:
 
 @pytest.mark.parametrize("wrong", ["none", "0", "-2", "1.5", "99999"])
 def test_a_wrong_number_of_threads_in_the_environment_is_told(wrong: str) -> None:
-    done = subprocess.run([sys.executable, "-c", "import cgpt; cgpt.get_num_threads()"],
-                          env={**os.environ, "CGPT_THREADS": wrong}, capture_output=True, text=True)
-    assert done.stderr.endswith(f"ConfigError: CGPT_THREADS: found '{wrong}', expected 1 to 1024; "
-                                "correct it or leave CGPT_THREADS unset\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "import cgpt; cgpt.get_num_threads()"],
+        env={**os.environ, "CGPT_THREADS": wrong},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.endswith(
+        f"ConfigError: CGPT_THREADS: found '{wrong}', expected 1 to 1024; "
+        "correct it or leave CGPT_THREADS unset\n"
+    )
 
 
 def test_configs() -> None:
-    config = cgpt.GPTConfig(n_layer=2, n_head=8, n_embd=256, n_ff=1024, vocab_size=3000,
-                            block_size=128)
+    config = cgpt.GPTConfig(
+        n_layer=2, n_head=8, n_embd=256, n_ff=1024, vocab_size=3000, block_size=128
+    )
     assert config.n_ff == 1024
     assert cgpt.GPTConfig.preset("small", vocab_size=5000).vocab_size == 5000
     for wrong in (dict(n_embd=None), dict(n_ff=0.0), dict(n_head="8")):
@@ -92,19 +99,37 @@ def test_configs() -> None:
 
 def test_parameters_are_named_views(gpt: cgpt.GPT) -> None:
     C, F = 32, 48
-    block = {"attn.ln.weight": (C,), "attn.ln.bias": (C,), "attn.c_attn.weight": (3 * C, C),
-             "attn.c_attn.bias": (3 * C,), "attn.c_proj.weight": (C, C), "attn.c_proj.bias": (C,),
-             "mlp.ln.weight": (C,), "mlp.ln.bias": (C,), "mlp.c_fc.weight": (F, C),
-             "mlp.c_fc.bias": (F,), "mlp.c_proj.weight": (C, F), "mlp.c_proj.bias": (C,)}
-    expected = {"wte.weight": (V, C), "wpe.weight": (16, C), "ln_f.weight": (C,), "ln_f.bias": (C,),
-                **{f"h.{i}.{name}": shape for i in (0, 1) for name, shape in block.items()}}
+    block = {
+        "attn.ln.weight": (C,),
+        "attn.ln.bias": (C,),
+        "attn.c_attn.weight": (3 * C, C),
+        "attn.c_attn.bias": (3 * C,),
+        "attn.c_proj.weight": (C, C),
+        "attn.c_proj.bias": (C,),
+        "mlp.ln.weight": (C,),
+        "mlp.ln.bias": (C,),
+        "mlp.c_fc.weight": (F, C),
+        "mlp.c_fc.bias": (F,),
+        "mlp.c_proj.weight": (C, F),
+        "mlp.c_proj.bias": (C,),
+    }
+    expected = {
+        "wte.weight": (V, C),
+        "wpe.weight": (16, C),
+        "ln_f.weight": (C,),
+        "ln_f.bias": (C,),
+        **{f"h.{i}.{name}": shape for i in (0, 1) for name, shape in block.items()},
+    }
     for arrays, arena in ((gpt.parameters(), gpt.arena.data), (gpt.gradients(), gpt.arena.grad)):
         assert {name: array.shape for name, array in arrays.items()} == expected
-        assert all(array.dtype == np.float32 and np.shares_memory(array, arena)
-                   for array in arrays.values())
+        assert all(
+            array.dtype == np.float32 and np.shares_memory(array, arena)
+            for array in arrays.values()
+        )
     other = cgpt.GPT(gpt.config, seed=1)
-    other.load_parameters({name: array.astype(np.float64)
-                           for name, array in gpt.parameters().items()})
+    other.load_parameters(
+        {name: array.astype(np.float64) for name, array in gpt.parameters().items()}
+    )
     assert np.array_equal(other.logits(IDS), gpt.logits(IDS))
 
 
@@ -115,7 +140,7 @@ def test_a_training_step(gpt: cgpt.GPT) -> None:
     gpt.backward()
     squares = sum(float((g.astype(np.float64) ** 2).sum()) for g in gpt.gradients().values())
     norm = optimizer.step(lr=3e-4, clip=1.0)
-    assert isinstance(norm, float) and norm == pytest.approx(squares ** 0.5, rel=1e-5)  # float32
+    assert isinstance(norm, float) and norm == pytest.approx(squares**0.5, rel=1e-5)  # float32
     assert not any(array.any() for array in gpt.gradients().values())
     assert gpt.forward(IDS, TARGETS) < loss
 
@@ -127,12 +152,19 @@ def test_loss_is_the_mean_over_counted_tokens(gpt: cgpt.GPT) -> None:
     log_p = wide - np.log(np.exp(wide).sum(-1, keepdims=True))
     found = -np.take_along_axis(log_p, np.maximum(TARGETS, 0)[..., None], -1)[..., 0]
     expected = found[TARGETS >= 0].mean()
-    assert gpt.forward(IDS, TARGETS) == pytest.approx(expected, rel=1e-5)       # float32
+    assert gpt.forward(IDS, TARGETS) == pytest.approx(expected, rel=1e-5)  # float32
 
 
-@pytest.mark.parametrize("form", [
-    np.ndarray.tolist, lambda ids: ids.astype(np.int64), lambda ids: ids.astype(np.uint8),
-    np.asfortranarray, lambda ids: np.repeat(ids, 2, 1)[:, ::2]])
+@pytest.mark.parametrize(
+    "form",
+    [
+        np.ndarray.tolist,
+        lambda ids: ids.astype(np.int64),
+        lambda ids: ids.astype(np.uint8),
+        np.asfortranarray,
+        lambda ids: np.repeat(ids, 2, 1)[:, ::2],
+    ],
+)
 def test_ids_in_any_form_are_the_same(gpt: cgpt.GPT, form: Callable[[np.ndarray], Any]) -> None:
     ids = IDS % 256
     assert gpt.forward(form(ids), form(ids)) == gpt.forward(ids, ids)
@@ -140,19 +172,29 @@ def test_ids_in_any_form_are_the_same(gpt: cgpt.GPT, form: Callable[[np.ndarray]
     assert np.array_equal(gpt.generate(form(ids), 4), gpt.generate(ids, 4))
 
 
-@pytest.mark.parametrize(("ids", "targets", "more", "message"), [
-    (IDS.astype(float), TARGETS, {}, "ids: found float64, expected whole numbers"),
-    (IDS, TARGETS.astype(float), {}, "targets: found float64"),
-    (IDS.astype(np.int64) + 2**32, TARGETS, {}, "ids: found 4294967"),
-    ([[1, 2], [3]], [[1, 2], [3]], {}, "ids: found rows of unlike length"),
-    (IDS, TARGETS.T, {}, r"targets: found shape \(12, 3\), expected \(3, 12\)"),
-    (IDS, TARGETS[:1], {}, r"targets: found shape \(1, 12\)"),
-    (IDS, np.full_like(IDS, V), {}, f"targets: found {V}, expected -1 to {V - 1}"),
-    (IDS, np.full_like(IDS, -100), {}, "targets: found -100"),
-    (IDS, TARGETS, {"positions": np.full(IDS.size, 16)}, "positions: found 16, expected 0 to 15"),
-    (IDS, TARGETS, {"positions": [1, 2]}, r"positions: found shape \(2,\)")])
-def test_arrays_that_do_not_fit_are_told(gpt: cgpt.GPT, ids: Any, targets: Any, more: Any,
-                                         message: str) -> None:
+@pytest.mark.parametrize(
+    ("ids", "targets", "more", "message"),
+    [
+        (IDS.astype(float), TARGETS, {}, "ids: found float64, expected whole numbers"),
+        (IDS, TARGETS.astype(float), {}, "targets: found float64"),
+        (IDS.astype(np.int64) + 2**32, TARGETS, {}, "ids: found 4294967"),
+        ([[1, 2], [3]], [[1, 2], [3]], {}, "ids: found rows of unlike length"),
+        (IDS, TARGETS.T, {}, r"targets: found shape \(12, 3\), expected \(3, 12\)"),
+        (IDS, TARGETS[:1], {}, r"targets: found shape \(1, 12\)"),
+        (IDS, np.full_like(IDS, V), {}, f"targets: found {V}, expected -1 to {V - 1}"),
+        (IDS, np.full_like(IDS, -100), {}, "targets: found -100"),
+        (
+            IDS,
+            TARGETS,
+            {"positions": np.full(IDS.size, 16)},
+            "positions: found 16, expected 0 to 15",
+        ),
+        (IDS, TARGETS, {"positions": [1, 2]}, r"positions: found shape \(2,\)"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_told(
+    gpt: cgpt.GPT, ids: Any, targets: Any, more: Any, message: str
+) -> None:
     with pytest.raises(cgpt.DataError, match=message):
         gpt.forward(ids, targets, **more)
     if "positions" not in more:
@@ -233,8 +275,12 @@ def test_saving_and_loading(llm: cgpt.LLM, tmp_path: Path) -> None:
     binary, text = tmp_path / "model.bin", str(tmp_path / "model.json")
     assert cgpt.save_model_binary(llm, binary, optimizer=True) == binary
     assert cgpt.save_model_json(llm, text) == Path(text)
-    for load, path in ((cgpt.load_model_binary, binary), (cgpt.load_model_json, text),
-                       (cgpt.load_model_auto, binary), (cgpt.load_model_auto, text)):
+    for load, path in (
+        (cgpt.load_model_binary, binary),
+        (cgpt.load_model_json, text),
+        (cgpt.load_model_auto, binary),
+        (cgpt.load_model_auto, text),
+    ):
         again = load(path)
         assert np.array_equal(again.gpt.arena.data, llm.gpt.arena.data)
         assert np.array_equal(again.gpt.arena.m, llm.gpt.arena.m)
@@ -252,9 +298,12 @@ def test_a_model_loaded_to_talk(llm: cgpt.LLM, tmp_path: Path, name: str) -> Non
     expected = llm.generate("长江", max_new_tokens=20)
     with pytest.raises(ValueError, match="read-only"):
         talker.gpt.parameters()["wte.weight"][0] = 0
-    for change in (lambda: cgpt.Trainer(talker).fit(TEXTS), lambda: cgpt.AdamW(talker.gpt),
-                   talker.gpt.gradients,
-                   lambda: talker.gpt.load_parameters(llm.gpt.parameters())):
+    for change in (
+        lambda: cgpt.Trainer(talker).fit(TEXTS),
+        lambda: cgpt.AdamW(talker.gpt),
+        talker.gpt.gradients,
+        lambda: talker.gpt.load_parameters(llm.gpt.parameters()),
+    ):
         with pytest.raises(cgpt.ConfigError, match="read-only"):
             change()
     save(talker, path)

@@ -24,7 +24,7 @@ from small_llm import DIALOGUES, TEXTS, small_llm
 
 import cgpt
 from cgpt import LLM, AdamW, CgptError, CheckpointError, ConfigError, Muon, TrainConfig, Trainer
-from cgpt.chat import ChatSession
+from cgpt.chat.session import ChatSession
 from cgpt.checkpoint import (
     describe,
     load,
@@ -34,12 +34,12 @@ from cgpt.checkpoint import (
     save_model_binary,
     save_model_json,
 )
-from cgpt.invalid_rows import InvalidRow, InvalidRowsError
-from cgpt.kvcache import KVCache
-from cgpt.lora import Lora
-from cgpt.model import GPT
-from cgpt.sampling import SamplingConfig
-from cgpt.stored import StoredGPT, with_weights
+from cgpt.corpus.invalid_rows import InvalidRow, InvalidRowsError
+from cgpt.generation.sampling import SamplingConfig
+from cgpt.models.base import GPT
+from cgpt.models.quantized import StoredGPT, with_weights
+from cgpt.nn.kv_cache import KVCache
+from cgpt.optim.lora import Lora
 
 CONFIG = TrainConfig(epochs=6, batch_tokens=64, warmup=1, lr=1e-2)
 
@@ -67,15 +67,24 @@ def pickled(value: Any, protocol: int = pickle.HIGHEST_PROTOCOL) -> Any:
 
 
 COPIES: dict[str, Callable[[Any], Any]] = {
-    "pickle": pickled, "pickle2": lambda one: pickled(one, 2), "deepcopy": copy.deepcopy,
-    "copy": copy.copy}
-LLM_COPIES = {**COPIES, "clone": lambda one: one.clone(),
-              "bytes": lambda one: LLM.from_bytes(one.to_bytes())}
+    "pickle": pickled,
+    "pickle2": lambda one: pickled(one, 2),
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+}
+LLM_COPIES = {
+    **COPIES,
+    "clone": lambda one: one.clone(),
+    "bytes": lambda one: LLM.from_bytes(one.to_bytes()),
+}
 
 
 def same_model(a: LLM, b: LLM) -> None:
-    assert a is not b and a.gpt is not b.gpt and not np.shares_memory(a.gpt.arena.data,
-                                                                     b.gpt.arena.data)
+    assert (
+        a is not b
+        and a.gpt is not b.gpt
+        and not np.shares_memory(a.gpt.arena.data, b.gpt.arena.data)
+    )
     assert type(a.gpt) is type(b.gpt) and a.config == b.config
     assert same_bits(a.gpt.arena.data, b.gpt.arena.data)
     assert a.tokenizer.to_state() == b.tokenizer.to_state()
@@ -93,8 +102,11 @@ def same_model(a: LLM, b: LLM) -> None:
 
 
 @pytest.mark.parametrize("make", LLM_COPIES.values(), ids=LLM_COPIES)
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw"}, {"lora_rank": 2},
-                                     {"freeze": ("h.0.*",)}, {"recompute": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "adamw"}, {"lora_rank": 2}, {"freeze": ("h.0.*",)}, {"recompute": True}],
+    ids=str,
+)
 def test_a_copy_trains_on_to_the_same_bits(make: Callable[[LLM], LLM], changes: dict) -> None:
     llm, config = under_way(**changes)
     before = llm.gpt.arena.data.copy()
@@ -116,7 +128,7 @@ def test_copies_of_other_models(make: Callable[[LLM], LLM]) -> None:
     for form in ("float32", "float16", "int8"):
         chat = LLM.from_bytes(data, training=False, weights=form)
         other = make(chat)
-        if make is LLM_COPIES["bytes"]:             # which are as a file is: its reader decides
+        if make is LLM_COPIES["bytes"]:  # which are as a file is: its reader decides
             other = LLM.from_bytes(chat.to_bytes(), training=False)
         assert type(other.gpt) is (GPT if form == "float32" else StoredGPT)
         for name, one in chat.gpt.stored().items():
@@ -166,8 +178,11 @@ def test_a_model_and_its_optimizer(make: Callable[[Any], Any], kind: Any) -> Non
         return one.arena.data.copy()
 
     learn(gpt, optimizer)
-    copied, by = make((gpt, optimizer)) if make is not COPIES["copy"] else (
-        lambda one: (one.gpt, one))(copy.copy(optimizer))
+    copied, by = (
+        make((gpt, optimizer))
+        if make is not COPIES["copy"]
+        else (lambda one: (one.gpt, one))(copy.copy(optimizer))
+    )
     alone = make(optimizer)
     assert by.gpt is copied and alone.gpt is not gpt and by.to_dict() == optimizer.to_dict()
     assert same_bits(copied.arena.data, gpt.arena.data)
@@ -177,10 +192,13 @@ def test_a_model_and_its_optimizer(make: Callable[[Any], Any], kind: Any) -> Non
 
 @pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
 def test_tokenizers_caches_and_small_things(make: Callable[[Any], Any]) -> None:
-    for tokenizer in (small_llm().tokenizer, rustgpt_llm().tokenizer,
-                      cgpt.Tokenizer.train(TEXTS * 3, 300, "bpe"),
-                      cgpt.Tokenizer.train(TEXTS, 300, "chars")):
-        ids = tokenizer.encode(TEXTS[0])            # its encoder is made now
+    for tokenizer in (
+        small_llm().tokenizer,
+        rustgpt_llm().tokenizer,
+        cgpt.Tokenizer.train(TEXTS * 3, 300, "bpe"),
+        cgpt.Tokenizer.train(TEXTS, 300, "chars"),
+    ):
+        ids = tokenizer.encode(TEXTS[0])  # its encoder is made now
         other = make(tokenizer)
         assert type(other) is type(tokenizer) and other.to_state() == tokenizer.to_state()
         assert other.encode(TEXTS[0]) == ids and other.decode(ids) == tokenizer.decode(ids)
@@ -192,10 +210,15 @@ def test_tokenizers_caches_and_small_things(make: Callable[[Any], Any]) -> None:
     assert isinstance(other, KVCache) and (other.length, other.capacity) == (3, 64)
     assert same_bits(gpt.infer([270], cache).copy(), gpt.infer([270], other))
     assert not np.shares_memory(cache.all_keys, other.all_keys)
-    for value in (SamplingConfig(top_k=5, stop=("a",)), CONFIG, gpt.config, rustgpt_llm().config,
-                  small_llm().training_state):
+    for value in (
+        SamplingConfig(top_k=5, stop=("a",)),
+        CONFIG,
+        gpt.config,
+        rustgpt_llm().config,
+        small_llm().training_state,
+    ):
         assert make(value) == value and type(make(value)) is type(value)
-    assert len(pickle.dumps(gpt.new_cache())) < 5000        # what is not filled is not written
+    assert len(pickle.dumps(gpt.new_cache())) < 5000  # what is not filled is not written
 
 
 @pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
@@ -217,9 +240,10 @@ def test_errors_keep_their_sentence_and_code() -> None:
         kind = left.pop()
         left += kind.__subclasses__()
         found.append(kind("a sentence") if kind.__init__ is CgptError.__init__ else None)
-    found += [CheckpointError("gone", code="missing"),
-              InvalidRowsError("rows", [InvalidRow("a.jsonl", "line 3", 3, "json", "x")],
-                               {"json": 1})]
+    found += [
+        CheckpointError("gone", code="missing"),
+        InvalidRowsError("rows", [InvalidRow("a.jsonl", "line 3", 3, "json", "x")], {"json": 1}),
+    ]
     with pytest.raises(ConfigError) as info:
         _ = with_weights(small_llm().gpt, "int8").arena
     for error in (*filter(None, found), info.value):
@@ -233,15 +257,30 @@ def test_what_is_pickled_holds_no_code() -> None:
     """Names of this package and of NumPy's arrays, and numbers."""
     llm, _ = under_way(lora_rank=2)
     gpt = small_llm().gpt
-    for value in (llm, (gpt, Muon(gpt)), (llm.gpt, llm.optimizer), llm.tokenizer,
-                  with_weights(gpt, "int8"), gpt.new_cache(), rustgpt_llm()):
-        names = {argument for opcode, argument, _ in pickletools.genops(pickle.dumps(value, 2))
-                 if opcode.name == "GLOBAL"}
-        assert names and all(name.split(" ")[0].split(".")[0] in ("cgpt", "numpy", "copyreg",
-                                                                  "_codecs", "__builtin__")
-                             for name in names), names
-        assert not {name for name in names if name.startswith(("__builtin__ eval", "posix", "os",
-                                                               "__builtin__ getattr"))}
+    for value in (
+        llm,
+        (gpt, Muon(gpt)),
+        (llm.gpt, llm.optimizer),
+        llm.tokenizer,
+        with_weights(gpt, "int8"),
+        gpt.new_cache(),
+        rustgpt_llm(),
+    ):
+        names = {
+            argument
+            for opcode, argument, _ in pickletools.genops(pickle.dumps(value, 2))
+            if opcode.name == "GLOBAL"
+        }
+        assert names and all(
+            name.split(" ")[0].split(".")[0]
+            in ("cgpt", "numpy", "copyreg", "_codecs", "__builtin__")
+            for name in names
+        ), names
+        assert not {
+            name
+            for name in names
+            if name.startswith(("__builtin__ eval", "posix", "os", "__builtin__ getattr"))
+        }
 
 
 def scored(llm: LLM, text: str) -> bytes:
@@ -272,6 +311,7 @@ def test_models_go_to_other_processes() -> None:
 
 def test_joblib_copies_models() -> None:
     import joblib
+
     llm = small_llm()
     found = joblib.Parallel(2)(joblib.delayed(scored)(llm, text) for text in TEXTS[:2])
     assert found == [scored(llm, text) for text in TEXTS[:2]]
@@ -280,8 +320,10 @@ def test_joblib_copies_models() -> None:
 # bytes and file objects
 
 
-SAVES = {"binary": (save_model_binary, load_model_binary),
-         "json": (save_model_json, load_model_json)}
+SAVES = {
+    "binary": (save_model_binary, load_model_binary),
+    "json": (save_model_json, load_model_json),
+}
 
 
 @pytest.mark.parametrize(("save", "read"), SAVES.values(), ids=SAVES)
@@ -298,9 +340,17 @@ def test_a_file_object_gets_the_bytes_of_the_file(tmp_path: Path, save: Any, rea
     if save is save_model_binary:
         assert llm.to_bytes() == data
         assert len(llm.to_bytes(optimizer=False, weights="int8")) < len(data) / 8
-    backwards = memoryview(data[::-1])[::-1]        # not contiguous
-    for source in (data, bytearray(data), memoryview(data), backwards, io.BytesIO(data),
-                   io.BufferedReader(io.BytesIO(data)), tmp_path / "m", str(tmp_path / "m")):
+    backwards = memoryview(data[::-1])[::-1]  # not contiguous
+    for source in (
+        data,
+        bytearray(data),
+        memoryview(data),
+        backwards,
+        io.BytesIO(data),
+        io.BufferedReader(io.BytesIO(data)),
+        tmp_path / "m",
+        str(tmp_path / "m"),
+    ):
         for how in (read, load, load_model_auto):
             if isinstance(source, io.IOBase):
                 source.seek(0)
@@ -326,8 +376,8 @@ class Trickle(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        piece = self.data[self.at:self.at + min(len(buffer), 37)]
-        buffer[:len(piece)] = piece
+        piece = self.data[self.at : self.at + min(len(buffer), 37)]
+        buffer[: len(piece)] = piece
         self.at += len(piece)
         return len(piece)
 
@@ -355,7 +405,7 @@ def test_sockets_and_pipes_that_stay_open() -> None:
     with left, right, left.makefile("wb") as out, right.makefile("rb") as into:
         thread = threading.Thread(target=save_model_binary, args=(llm, out))
         thread.start()
-        same_model(llm, load(into))         # the other end is not closed
+        same_model(llm, load(into))  # the other end is not closed
         thread.join()
     read, write = os.pipe()
     with os.fdopen(read, "rb", buffering=0) as into, os.fdopen(write, "wb") as out:
@@ -376,14 +426,19 @@ def test_every_check_of_a_file_is_made_of_bytes() -> None:
                 with pytest.raises(CheckpointError, match=r"<bytes>|<BytesIO>") as error:
                     load(source)
                 assert error.value.code in ("damaged", "version", "foreign")
-    for wrong, sentence in ((b"", "an empty file"), (b"GGUF" + bytes(99), "a GGUF file"),
-                            (b"\x80\x04" + bytes(99), "a Python pickle"), (b"hello", "text"),
-                            (data + b"x", r"found \d+ bytes, expected \d+ bytes")):
+    for wrong, sentence in (
+        (b"", "an empty file"),
+        (b"GGUF" + bytes(99), "a GGUF file"),
+        (b"\x80\x04" + bytes(99), "a Python pickle"),
+        (b"hello", "text"),
+        (data + b"x", r"found \d+ bytes, expected \d+ bytes"),
+    ):
         with pytest.raises(CheckpointError, match=f"^<bytes> is .*{sentence}"):
             load(wrong)
     huge = bytearray(data)
     struct.pack_into("<Q", huge, 24, 1 << 60)
     from zlib import crc32
+
     struct.pack_into("<I", huge, 60, crc32(huge[:60]))
     with pytest.raises(CheckpointError, match="a length of 1152921504606846976 bytes"):
         load(io.BytesIO(bytes(huge)))
@@ -409,22 +464,28 @@ def test_errors_name_the_file_object(tmp_path: Path) -> None:
     path.write_bytes(llm.to_bytes()[:500])
     with open(path, "rb") as file, pytest.raises(CheckpointError, match=r"cut\.bin is damaged"):
         load(file)
-    closed = open(path, "rb")       # noqa: SIM115 - it is closed on purpose
+    closed = open(path, "rb")  # noqa: SIM115 - it is closed on purpose
     closed.close()
     with pytest.raises(CheckpointError, match=r"cut\.bin cannot be opened: found 'read of"):
         load(closed)
-    with open(path, "wb") as file, \
-            pytest.raises(CheckpointError, match=r"cut\.bin cannot be opened"):
+    with (
+        open(path, "wb") as file,
+        pytest.raises(CheckpointError, match=r"cut\.bin cannot be opened"),
+    ):
         load(file)
-    with open(path, encoding="latin-1") as file, \
-            pytest.raises(ConfigError, match="is of text, expected one of bytes; open it with 'r"):
+    with (
+        open(path, encoding="latin-1") as file,
+        pytest.raises(ConfigError, match="is of text, expected one of bytes; open it with 'r"),
+    ):
         load(file)
-    for stream in (io.StringIO(), open(tmp_path / "x", "w")):   # noqa: SIM115
+    for stream in (io.StringIO(), open(tmp_path / "x", "w")):  # noqa: SIM115
         for save in (save_model_binary, save_model_json):
             with pytest.raises(ConfigError, match="open it with 'wb'"):
                 save(llm, stream)
-    with open(path, "rb") as file, \
-            pytest.raises(CheckpointError, match="could not be written") as info:
+    with (
+        open(path, "rb") as file,
+        pytest.raises(CheckpointError, match="could not be written") as info,
+    ):
         save_model_binary(llm, file)
     assert info.value.code == "write"
     for wrong in (5, None, 2.5, ["m.bin"], object()):
@@ -438,8 +499,10 @@ def test_errors_name_the_file_object(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_a_stream_that_is_full() -> None:
-    with open("/dev/full", "wb", buffering=0) as file, \
-            pytest.raises(CheckpointError, match="found 'No space left on device' after 0 bytes"):
+    with (
+        open("/dev/full", "wb", buffering=0) as file,
+        pytest.raises(CheckpointError, match="found 'No space left on device' after 0 bytes"),
+    ):
         save_model_binary(small_llm(n_embd=16), file)
 
 

@@ -17,9 +17,9 @@ from test_kernels import ISAS, module  # noqa: F401
 import cgpt
 from cgpt import kernels
 from cgpt.config import FORMS, GPTConfig
-from cgpt.inference import bind
-from cgpt.model import GPT
-from cgpt.weights import StoredTensor, dequantize, form_of, rounded
+from cgpt.models.base import GPT
+from cgpt.models.decoder import bind
+from cgpt.nn.quantized import StoredTensor, dequantize, form_of, rounded
 
 ODD = GPTConfig(n_layer=2, n_head=3, n_embd=9, n_ff=17, vocab_size=37, block_size=40)
 WIDE = GPTConfig(n_layer=2, n_head=2, n_embd=136, n_ff=330, vocab_size=301, block_size=90)
@@ -27,16 +27,21 @@ FLAT = GPTConfig(n_layer=1, n_head=1, n_embd=1, n_ff=1, vocab_size=2, block_size
 SHAPES = (ODD, WIDE, FLAT)
 
 
-def weights(config: GPTConfig, form: str, group: int = 64,
-            place: Callable[[np.ndarray], np.ndarray] = np.copy) -> dict[str, StoredTensor]:
+def weights(
+    config: GPTConfig,
+    form: str,
+    group: int = 64,
+    place: Callable[[np.ndarray], np.ndarray] = np.copy,
+) -> dict[str, StoredTensor]:
     """Random weights that make every part of the graph matter, each array put by `place`."""
     rng = np.random.default_rng(3)
     found = {}
     for entry in GPT.layout(config):
         x = rng.normal(0.2 if len(entry.shape) == 1 else 0, 0.25, entry.shape).astype(np.float32)
         one = rounded(entry, x, form_of(entry, form), group)
-        found[entry.name] = StoredTensor(place(one.data), None if one.scales is None else
-                                         place(one.scales), one.group)
+        found[entry.name] = StoredTensor(
+            place(one.data), None if one.scales is None else place(one.scales), one.group
+        )
     return found
 
 
@@ -46,8 +51,9 @@ def decoder(module: ModuleType, config: GPTConfig, stored: dict[str, StoredTenso
 
 def caches(config: GPTConfig, sequences: int, capacity: int) -> np.ndarray:
     H = config.n_head
-    return np.full((2, sequences, config.n_layer, H, capacity, config.n_embd // H), np.nan,
-                   np.float32)
+    return np.full(
+        (2, sequences, config.n_layer, H, capacity, config.n_embd // H), np.nan, np.float32
+    )
 
 
 def tokens(config: GPTConfig, n: int, seed: int = 0) -> np.ndarray:
@@ -62,10 +68,16 @@ def alone(config: GPTConfig, made: Any, ids: np.ndarray, at_once: int) -> np.nda
     """Logits (n, V) after each of ids, some at once, in a cache of their own."""
     (keys, values), found = caches(config, 1, len(ids)), []
     for start in range(0, len(ids), at_once):
-        part = ids[start:start + at_once]
+        part = ids[start : start + at_once]
         logits = np.full((len(part), config.vocab_size), np.nan, np.float32)
-        made.run(part, int32(range(start, start + len(part))), np.zeros(len(part), np.int32), keys,
-                 values, logits)
+        made.run(
+            part,
+            int32(range(start, start + len(part))),
+            np.zeros(len(part), np.int32),
+            keys,
+            values,
+            logits,
+        )
         found.append(logits)
     return np.concatenate(found)
 
@@ -92,7 +104,7 @@ def expected(config: GPTConfig, stored: dict[str, StoredTensor], ids: np.ndarray
         y = (x if whole else quantized(x)) @ w[f"{name}.weight"].T
         return y + w[f"{name}.bias"] if f"{name}.bias" in w else y
 
-    x = w["wte.weight"][ids] + w["wpe.weight"][:len(ids)]
+    x = w["wte.weight"][ids] + w["wpe.weight"][: len(ids)]
     for i in range(config.n_layer):
         qkv = product(norm(x, f"h.{i}.attn.ln"), f"h.{i}.attn.c_attn")
         mixed, _ = ref.attention_forward(qkv, np.array([0, len(ids)]), config.n_head)
@@ -122,12 +134,15 @@ def test_int8_weights_are_multiplied_exactly(module, group):
     config = GPTConfig(n_layer=1, n_head=1, n_embd=200, n_ff=8, vocab_size=67, block_size=4)
     stored = weights(config, "int8", group)
     q = stored["wte.weight"].data.copy()
-    q[:, ::7] = -128        # no file of ours has it, but the form allows it
+    q[:, ::7] = -128  # no file of ours has it, but the form allows it
     stored["wte.weight"] = StoredTensor(q, stored["wte.weight"].scales, group)
-    for name in ("h.0.attn.c_proj", "h.0.mlp.c_proj"):      # the block adds its biases only
-        stored[f"{name}.weight"] = rounded(next(
-            e for e in GPT.layout(config) if e.name == f"{name}.weight"),
-            np.zeros(stored[f"{name}.weight"].data.shape, np.float32), "int8", group)
+    for name in ("h.0.attn.c_proj", "h.0.mlp.c_proj"):  # the block adds its biases only
+        stored[f"{name}.weight"] = rounded(
+            next(e for e in GPT.layout(config) if e.name == f"{name}.weight"),
+            np.zeros(stored[f"{name}.weight"].data.shape, np.float32),
+            "int8",
+            group,
+        )
     ids = tokens(config, 4)
     found = alone(config, decoder(module, config, stored), ids, 4)
     wanted = expected(config, stored, ids)
@@ -153,10 +168,15 @@ def test_the_bits_depend_on_the_sequence_alone(module, config, form):
             for t in range(T):
                 live = [i for i, ids in enumerate(sequences) if t < len(ids)]
                 logits = np.empty((len(live), config.vocab_size), np.float32)
-                made.run(int32(sequences[i][t] for i in live), int32([t] * len(live)),
-                         int32(live), keys, values, logits)
-                assert all((row == whole[i][t]).all()
-                           for row, i in zip(logits, live, strict=True))
+                made.run(
+                    int32(sequences[i][t] for i in live),
+                    int32([t] * len(live)),
+                    int32(live),
+                    keys,
+                    values,
+                    logits,
+                )
+                assert all((row == whole[i][t]).all() for row, i in zip(logits, live, strict=True))
     finally:
         module.set_num_threads(1)
 
@@ -176,8 +196,14 @@ def test_nothing_outside_the_arrays_is_read(module, form, at_end):
         ids = tokens(config, 3)
         keys, values = (placed(half) for half in caches(config, 1, 3))
         logits = placed(np.zeros((3, config.vocab_size), np.float32))
-        made.run(placed(ids), placed(int32(range(3))), placed(np.zeros(3, np.int32)), keys, values,
-                 logits)
+        made.run(
+            placed(ids),
+            placed(int32(range(3))),
+            placed(np.zeros(3, np.int32)),
+            keys,
+            values,
+            logits,
+        )
         assert (logits == alone(config, made, ids, 3)).all()
 
 
@@ -191,28 +217,45 @@ def test_what_is_not_finite_is_seen(module, form):
 
 def test_the_forms_of_all_instruction_sets_agree():
     for form in FORMS:
-        found = [alone(WIDE, decoder(kernels.load(isa), WIDE, weights(WIDE, form)),
-                       tokens(WIDE, 5), 5) for isa in ISAS]
+        found = [
+            alone(WIDE, decoder(kernels.load(isa), WIDE, weights(WIDE, form)), tokens(WIDE, 5), 5)
+            for isa in ISAS
+        ]
         for other in found[1:]:
-            assert np.abs(other - found[0]).max() < (0.03 if form == "int8" else 1e-5) * np.abs(
-                found[0]).max()
+            assert (
+                np.abs(other - found[0]).max()
+                < (0.03 if form == "int8" else 1e-5) * np.abs(found[0]).max()
+            )
 
 
-@pytest.mark.parametrize(("name", "value", "message"), [
-    ("ids", [0, 37], r"ids\[1\]: found 37"), ("ids", [-1, 0], r"ids\[0\]: found -1"),
-    ("places", [0, 5], r"places\[1\]: found 5"), ("places", [0], "places: found 1, expected 2"),
-    ("slots", [0, 2], r"slots\[1\]: found 2"), ("slots", [0, 1, 1], "slots: found 3, expected 2"),
-    ("positions", [0, 40], r"positions\[1\]: found 40"),
-    ("keys", np.zeros((2, 2, 3, 5, 4), "f4"), "keys: width of a head: found 4, expected 3"),
-    ("keys", np.zeros((2, 1, 3, 5, 3), "f4"), "keys: layers: found 1, expected 2"),
-    ("keys", np.zeros((2, 2, 1, 5, 3), "f4"), "keys: heads: found 1, expected 3"),
-    ("values", np.zeros((2, 2, 3, 4, 3), "f4"), "values: found 4, expected 5"),
-    ("logits", np.zeros((3, 37), "f4"), "logits: found 3 rows, expected at most 2"),
-    ("logits", np.zeros((1, 36), "f4"), "logits: vocabulary: found 36, expected 37")])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ids", [0, 37], r"ids\[1\]: found 37"),
+        ("ids", [-1, 0], r"ids\[0\]: found -1"),
+        ("places", [0, 5], r"places\[1\]: found 5"),
+        ("places", [0], "places: found 1, expected 2"),
+        ("slots", [0, 2], r"slots\[1\]: found 2"),
+        ("slots", [0, 1, 1], "slots: found 3, expected 2"),
+        ("positions", [0, 40], r"positions\[1\]: found 40"),
+        ("keys", np.zeros((2, 2, 3, 5, 4), "f4"), "keys: width of a head: found 4, expected 3"),
+        ("keys", np.zeros((2, 1, 3, 5, 3), "f4"), "keys: layers: found 1, expected 2"),
+        ("keys", np.zeros((2, 2, 1, 5, 3), "f4"), "keys: heads: found 1, expected 3"),
+        ("values", np.zeros((2, 2, 3, 4, 3), "f4"), "values: found 4, expected 5"),
+        ("logits", np.zeros((3, 37), "f4"), "logits: found 3 rows, expected at most 2"),
+        ("logits", np.zeros((1, 36), "f4"), "logits: vocabulary: found 36, expected 37"),
+    ],
+)
 def test_wrong_calls_are_refused(module, name, value, message):
     keys, values = caches(ODD, 2, 5)
-    right = {"ids": int32([0, 1]), "places": int32([0, 0]), "slots": int32([0, 1]), "keys": keys,
-             "values": values, "logits": np.zeros((2, 37), np.float32)}
+    right = {
+        "ids": int32([0, 1]),
+        "places": int32([0, 0]),
+        "slots": int32([0, 1]),
+        "keys": keys,
+        "values": values,
+        "logits": np.zeros((2, 37), np.float32),
+    }
     wrong = value if isinstance(value, np.ndarray) else int32(value)
     with pytest.raises(ValueError, match=message):
         decoder(module, ODD, weights(ODD, "float32")).run(**{**right, name: wrong})
@@ -231,8 +274,18 @@ def test_going_on_is_running_and_picking_in_turn(module, form, temperature):
     (keys, values), logits = caches(config, 1, n + 1), np.zeros((1, config.vocab_size), np.float32)
     wanted = int32([3] * (n + 1))
     for i in range(n):
-        made.run(wanted[i:i + 1], places[i:i + 1], int32([0]), keys, values, logits, None, picking,
-                 u if u is None else u[i:i + 1], wanted[i + 1:i + 2])
+        made.run(
+            wanted[i : i + 1],
+            places[i : i + 1],
+            int32([0]),
+            keys,
+            values,
+            logits,
+            None,
+            picking,
+            u if u is None else u[i : i + 1],
+            wanted[i + 1 : i + 2],
+        )
     assert 7 not in wanted and (temperature == 0 or len(set(wanted.tolist())) > 10)
     try:
         for threads in (1, 2):
@@ -261,20 +314,32 @@ def test_going_on_ends_where_nothing_can_be_picked(module):
     assert made.go_on(ids[:1], int32([]), keys, values, logits, picking) == 0
 
 
-@pytest.mark.parametrize(("name", "value", "message"), [
-    ("ids", [0, 0], "ids: found 2, expected 3"), ("ids", [37, 0, 0], r"ids\[0\]: found 37"),
-    ("places", [0, 5], r"places\[1\]: found 5"), ("u", np.zeros(1), "u: found 1, expected 2"),
-    ("u", None, "u: found None"),
-    ("keys", np.zeros((2, 2, 3, 5, 3), "f4"), "keys: found 2, expected 1"),
-    ("keys", np.zeros((1, 1, 3, 5, 3), "f4"), "keys: layers: found 1, expected 2"),
-    ("values", np.zeros((1, 2, 3, 4, 3), "f4"), "values: found 4, expected 5"),
-    ("logits", np.zeros((2, 37), "f4"), "logits: found 2, expected 1"),
-    ("logits", np.zeros((1, 36), "f4"), "picking: vocabulary|logits: vocabulary: found 36")])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ids", [0, 0], "ids: found 2, expected 3"),
+        ("ids", [37, 0, 0], r"ids\[0\]: found 37"),
+        ("places", [0, 5], r"places\[1\]: found 5"),
+        ("u", np.zeros(1), "u: found 1, expected 2"),
+        ("u", None, "u: found None"),
+        ("keys", np.zeros((2, 2, 3, 5, 3), "f4"), "keys: found 2, expected 1"),
+        ("keys", np.zeros((1, 1, 3, 5, 3), "f4"), "keys: layers: found 1, expected 2"),
+        ("values", np.zeros((1, 2, 3, 4, 3), "f4"), "values: found 4, expected 5"),
+        ("logits", np.zeros((2, 37), "f4"), "logits: found 2, expected 1"),
+        ("logits", np.zeros((1, 36), "f4"), "picking: vocabulary|logits: vocabulary: found 36"),
+    ],
+)
 def test_wrong_calls_to_go_on_are_refused(module, name, value, message):
     keys, values = caches(ODD, 1, 5)
-    right = {"ids": int32([0] * 3), "places": int32([0, 1]), "keys": keys, "values": values,
-             "logits": np.zeros((1, 37), np.float32), "u": np.zeros(2),
-             "picking": module.Picking(37, 1.0, 0, 1.0, 0.0, int32([]))}
+    right = {
+        "ids": int32([0] * 3),
+        "places": int32([0, 1]),
+        "keys": keys,
+        "values": values,
+        "logits": np.zeros((1, 37), np.float32),
+        "u": np.zeros(2),
+        "picking": module.Picking(37, 1.0, 0, 1.0, 0.0, int32([])),
+    }
     wrong = int32(value) if isinstance(value, list) else value
     with pytest.raises(ValueError, match=message):
         decoder(module, ODD, weights(ODD, "float32")).go_on(**{**right, name: wrong})
@@ -282,8 +347,12 @@ def test_wrong_calls_to_go_on_are_refused(module, name, value, message):
 
 
 def test_weights_that_do_not_fit_are_refused(module):
-    for name, shape in (("h.1.attn.c_attn.weight", (27, 8)), ("h.0.mlp.c_fc.bias", (16,)),
-                        ("ln_f.weight", (8,)), ("h.0.attn.ln.bias", (10,))):
+    for name, shape in (
+        ("h.1.attn.c_attn.weight", (27, 8)),
+        ("h.0.mlp.c_fc.bias", (16,)),
+        ("ln_f.weight", (8,)),
+        ("h.0.attn.ln.bias", (10,)),
+    ):
         stored = weights(ODD, "float32")
         stored[name] = StoredTensor(np.zeros(shape, np.float32))
         with pytest.raises(ValueError, match="found"):

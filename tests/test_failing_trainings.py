@@ -16,22 +16,38 @@ from screen import environment
 from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
 
 from cgpt.checkpoint import load_model_auto, save_model_binary
-from cgpt.cli import main, training
+from cgpt.cli import main
+from cgpt.cli.commands import train as training
 from cgpt.cli.guided import GuidedOptions, GuidedRun
 from cgpt.cli.messages import set_language
-from cgpt.cli.samples import Samples
-from cgpt.cli.step_log import StepLog, read_log
-from cgpt.cli.terminal import Terminal
+from cgpt.cli.ui.samples import Samples
+from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import TrainConfig
 from cgpt.errors import CgptError, CheckpointError, DataError
+from cgpt.fileio.text import JsonLines, json_text, utf8
 from cgpt.llm import LLM
-from cgpt.parallel import GradientSum
-from cgpt.text import JsonLines, json_text, utf8
-from cgpt.train import Trainer
+from cgpt.training.data_parallel import GradientSum
+from cgpt.training.step_log import StepLog, read_log
+from cgpt.training.trainer import Trainer
 
 LAST = "checkpoints/checkpoint_last.bin"
-TRAIN = ("train", "--pretrain", "texts.json", "--preset", "tiny", "--seed", "3",
-         "--pretrain-epochs", "5", "--sample-every", "1", "--out", "m.bin", "--val-fraction", "0.3")
+TRAIN = (
+    "train",
+    "--pretrain",
+    "texts.json",
+    "--preset",
+    "tiny",
+    "--seed",
+    "3",
+    "--pretrain-epochs",
+    "5",
+    "--sample-every",
+    "1",
+    "--out",
+    "m.bin",
+    "--val-fraction",
+    "0.3",
+)
 Run = Callable[..., tuple[int, str, str]]
 MONKEY = pytest.MonkeyPatch
 
@@ -43,7 +59,7 @@ def run(monkeypatch: MONKEY, capsys: pytest.CaptureFixture[str], tmp_path: Path)
         if name.startswith("CGPT_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("CGPT_LANG", "en")
-    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
+    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
     set_language("en")
@@ -52,6 +68,7 @@ def run(monkeypatch: MONKEY, capsys: pytest.CaptureFixture[str], tmp_path: Path)
     def call(*args: str) -> tuple[int, str, str]:
         code = main(list(args))
         return code, *capsys.readouterr()
+
     return call
 
 
@@ -64,25 +81,42 @@ def raising(error: BaseException, at: int = 3) -> Callable[..., Any]:
         if calls[0] == at:
             raise error
         return ("", "") if args and isinstance(args[0], Samples) else None
+
     return fail
 
 
 # ---- commands ------------------------------------------------------------------------------
 
 FAILURES: dict[str, tuple[str, BaseException, str]] = {
-    "a sample": ("cgpt.cli.samples.Samples.make", RuntimeError("no words"), "no words"),
-    "memory": ("cgpt.cli.samples.Samples.make", MemoryError(), "out of memory"),
-    "the display": ("cgpt.cli.progress.ProgressDisplay._show", ValueError("a wide screen"),
-                    "ValueError: a wide screen (test_failing"),
-    "stderr": ("cgpt.cli.progress.ProgressDisplay._show", BrokenPipeError(32, "Broken pipe"),
-               "Broken pipe"),
-    "the disk": ("cgpt.text.JsonLines.write", DataError("the log cannot be written"),
-                 "the log cannot be written"),
-    "an evaluation": ("cgpt.llm.LLM.summed_loss", RuntimeError("not comparable"),
-                      "not comparable"),
-    "divergence": ("cgpt.parallel.GradientSum.finish",
-                   CgptError("pretrain: the loss is nan", code="diverged"), "the loss is nan"),
-    "a hook": ("cgpt.cli.training.Session.step_done", ZeroDivisionError("by zero"), "by zero")}
+    "a sample": ("cgpt.cli.ui.samples.Samples.make", RuntimeError("no words"), "no words"),
+    "memory": ("cgpt.cli.ui.samples.Samples.make", MemoryError(), "out of memory"),
+    "the display": (
+        "cgpt.cli.ui.progress.ProgressDisplay._show",
+        ValueError("a wide screen"),
+        "ValueError: a wide screen (test_failing",
+    ),
+    "stderr": (
+        "cgpt.cli.ui.progress.ProgressDisplay._show",
+        BrokenPipeError(32, "Broken pipe"),
+        "Broken pipe",
+    ),
+    "the disk": (
+        "cgpt.fileio.text.JsonLines.write",
+        DataError("the log cannot be written"),
+        "the log cannot be written",
+    ),
+    "an evaluation": ("cgpt.llm.LLM.summed_loss", RuntimeError("not comparable"), "not comparable"),
+    "divergence": (
+        "cgpt.training.data_parallel.GradientSum.finish",
+        CgptError("pretrain: the loss is nan", code="diverged"),
+        "the loss is nan",
+    ),
+    "a hook": (
+        "cgpt.cli.commands.train.Session.step_done",
+        ZeroDivisionError("by zero"),
+        "by zero",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", FAILURES)
@@ -97,7 +131,7 @@ def test_a_failure_saves_first(run: Run, monkeypatch: MONKEY, name: str) -> None
     else:
         replacement = raising(error)
     with monkeypatch.context() as patch:
-        patch.setattr("cgpt.cli.progress.PLAIN_SECONDS", 0)
+        patch.setattr("cgpt.cli.ui.progress.PLAIN_SECONDS", 0)
         patch.setattr(target, replacement)
         code, out, err = run(*TRAIN, "--optimizer", "adamw", *more)
     assert (code, out) == (1, "") and "Traceback" not in err
@@ -139,16 +173,19 @@ def test_a_failure_while_resuming(run: Run, monkeypatch: MONKEY) -> None:
 
 def test_before_the_first_step_nothing_is_saved(run: Run, monkeypatch: MONKEY) -> None:
     monkeypatch.setattr("cgpt.llm.LLM.samples", lambda *args: [])
-    monkeypatch.setattr("cgpt.train.Trainer.fit", raising(RuntimeError("at once"), 1))
+    monkeypatch.setattr("cgpt.training.trainer.Trainer.fit", raising(RuntimeError("at once"), 1))
     with pytest.raises(RuntimeError, match="at once"):
         run(*TRAIN)
     assert not Path("checkpoints").exists() or not os.listdir("checkpoints")
 
 
 def full(path: object) -> CheckpointError:
-    return CheckpointError(f"{path} could not be saved: found a full disk at /x, expected a file "
-                           "that can be written; free some space or choose another folder "
-                           "(nothing was overwritten)", code="write")
+    return CheckpointError(
+        f"{path} could not be saved: found a full disk at /x, expected a file "
+        "that can be written; free some space or choose another folder "
+        "(nothing was overwritten)",
+        code="write",
+    )
 
 
 @pytest.mark.parametrize("free", ["the temporary folder", "little", "nothing"])
@@ -165,6 +202,7 @@ def test_a_full_disk_falls_back(run: Run, monkeypatch: MONKEY, tmp_path: Path, f
         if free == "nothing" or (free == "little" and whole) or "tmp/" not in str(path):
             raise full(path)
         return real(self, path)
+
     with monkeypatch.context() as patch:
         patch.setattr(Samples, "make", raising(RuntimeError("no words")))
         patch.setattr(packing.Packed, "write", write)
@@ -185,18 +223,37 @@ def test_a_full_disk_for_real(tmp_path: Path) -> None:
     """The log fills the disk: its sentence, and the model on another one."""
     small = tmp_path / "small"
     small.mkdir()
-    if os.geteuid() != 0 or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)],
-            capture_output=True).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("a small file system can be mounted by the superuser only")
     try:
         (tmp_path / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
-        code = ("import sys; import cgpt.vocabulary; from cgpt.cli import main; "
-                "cgpt.vocabulary._jieba_cut = lambda: list; sys.exit(main())")
+        code = (
+            "import sys; import cgpt.tokenizers.vocabulary; from cgpt.cli import main; "
+            "cgpt.tokenizers.vocabulary._jieba_cut = lambda: list; sys.exit(main())"
+        )
         done = subprocess.run(
-            [sys.executable, "-c", code, *TRAIN, "--pretrain-epochs", "400", "--log",
-             "small/a.jsonl", "--checkpoint-dir", "small/c"], cwd=tmp_path, text=True,
-            env=environment(CGPT_LANG="en", TMPDIR=str(tmp_path)), capture_output=True)
+            [
+                sys.executable,
+                "-c",
+                code,
+                *TRAIN,
+                "--pretrain-epochs",
+                "400",
+                "--log",
+                "small/a.jsonl",
+                "--checkpoint-dir",
+                "small/c",
+            ],
+            cwd=tmp_path,
+            text=True,
+            env=environment(CGPT_LANG="en", TMPDIR=str(tmp_path)),
+            capture_output=True,
+        )
         assert done.returncode == 1 and "Traceback" not in done.stderr
         last = done.stderr.splitlines()[-1]
         assert "small/a.jsonl: the log cannot be written (No space left" in last
@@ -210,11 +267,18 @@ def test_a_full_disk_for_real(tmp_path: Path) -> None:
 
 def test_a_closed_pipe_for_real(tmp_path: Path) -> None:
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
-    code = ("import sys; import cgpt.vocabulary; from cgpt.cli import main, progress; "
-            "progress.PLAIN_SECONDS = 0; "
-            "cgpt.vocabulary._jieba_cut = lambda: list; sys.exit(main())")
-    process = subprocess.Popen([sys.executable, "-c", code, *TRAIN, "--pretrain-epochs", "9999"],
-                               cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)
+    code = (
+        "import sys; import cgpt.tokenizers.vocabulary; from cgpt.cli import main; "
+        "from cgpt.cli.ui import progress; "
+        "progress.PLAIN_SECONDS = 0; "
+        "cgpt.tokenizers.vocabulary._jieba_cut = lambda: list; sys.exit(main())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *TRAIN, "--pretrain-epochs", "9999"],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+    )
     assert process.stderr is not None
     for _ in range(8):
         process.stderr.readline()
@@ -226,18 +290,38 @@ def test_a_closed_pipe_for_real(tmp_path: Path) -> None:
 # ---- the guided run ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no words"), OSError(28, "No space left"),
-                                   CgptError("it diverged")])
-def test_the_guided_run_saves_before_it_asks(tmp_path: Path, monkeypatch: MONKEY, run: Run,
-                                             capsys: pytest.CaptureFixture[str],
-                                             error: Exception) -> None:
-    (tmp_path / "chats.json").write_text(json.dumps([{"messages": [
-        {"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-        for question, answer in FACTS]), encoding="utf-8")
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no words"), OSError(28, "No space left"), CgptError("it diverged")]
+)
+def test_the_guided_run_saves_before_it_asks(
+    tmp_path: Path,
+    monkeypatch: MONKEY,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    (tmp_path / "chats.json").write_text(
+        json.dumps(
+            [
+                {
+                    "messages": [
+                        {"role": "user", "content": question},
+                        {"role": "assistant", "content": answer},
+                    ]
+                }
+                for question, answer in FACTS
+            ]
+        ),
+        encoding="utf-8",
+    )
     monkeypatch.setattr(Samples, "due", lambda self, progress: True)
     monkeypatch.setattr(Samples, "make", raising(error))
-    guided = GuidedRun(Terminal(), GuidedOptions(preset="tiny", data=("texts.json", "chats.json"),
-                                                 pretrain_epochs=5, finetune_epochs=2))
+    guided = GuidedRun(
+        Terminal(),
+        GuidedOptions(
+            preset="tiny", data=("texts.json", "chats.json"), pretrain_epochs=5, finetune_epochs=2
+        ),
+    )
     assert guided.run() == 0
     shown = capsys.readouterr().out
     saved = shown.index("it is now in: checkpoints/model_pretrained.bin")
@@ -246,18 +330,25 @@ def test_the_guided_run_saves_before_it_asks(tmp_path: Path, monkeypatch: MONKEY
     assert llm.training_state.step == 3 and llm.optimizer is not None
 
 
-def test_continued_training_saves_too(tmp_path: Path, monkeypatch: MONKEY, run: Run,
-                                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_continued_training_saves_too(
+    tmp_path: Path, monkeypatch: MONKEY, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     from cgpt.cli import guided as module
 
     llm = small_llm()
     save_model_binary(llm, "checkpoints/model_final.bin")
     monkeypatch.setattr(Samples, "due", lambda self, progress: True)
     monkeypatch.setattr(Samples, "make", raising(RuntimeError("no words"), 2))
-    monkeypatch.setattr("cgpt.run.packaged_data", lambda: ("", str(tmp_path / "c.json")))
-    (tmp_path / "c.json").write_text(json.dumps([{"messages": [
-        {"role": one.role, "content": one.content} for one in dialogue]}
-        for dialogue in DIALOGUES]), encoding="utf-8")
+    monkeypatch.setattr("cgpt.training.run.packaged_data", lambda: ("", str(tmp_path / "c.json")))
+    (tmp_path / "c.json").write_text(
+        json.dumps(
+            [
+                {"messages": [{"role": one.role, "content": one.content} for one in dialogue]}
+                for dialogue in DIALOGUES
+            ]
+        ),
+        encoding="utf-8",
+    )
     answers = iter(["y", "1", "y", "3", ""])
 
     def ask(self: Terminal, prompt: str, **more: Any) -> str:
@@ -265,6 +356,7 @@ def test_continued_training_saves_too(tmp_path: Path, monkeypatch: MONKEY, run: 
             return next(answers)
         except StopIteration:
             raise EOFError from None
+
     monkeypatch.setattr(module.Terminal, "ask", ask)
     assert GuidedRun(Terminal(), GuidedOptions()).run() == 0
     shown = capsys.readouterr().out
@@ -292,7 +384,7 @@ def test_a_raising_callback_leaves_a_whole_step(where: str) -> None:
 
 # ---- text ----------------------------------------------------------------------------------
 
-HALF = "山\ud83d水\udc80"       # what no encoding has
+HALF = "山\ud83d水\udc80"  # what no encoding has
 
 
 def test_any_text_can_be_written(tmp_path: Path) -> None:
@@ -319,15 +411,36 @@ def test_any_text_can_be_written(tmp_path: Path) -> None:
 
 
 def test_half_a_pair_in_the_data_ends_nothing(run: Run, tmp_path: Path) -> None:
-    dialogues = [{"messages": [{"role": "user", "content": question + HALF},
-                               {"role": "assistant", "content": HALF + answer}]}
-                 for question, answer in FACTS]
+    dialogues = [
+        {
+            "messages": [
+                {"role": "user", "content": question + HALF},
+                {"role": "assistant", "content": HALF + answer},
+            ]
+        }
+        for question, answer in FACTS
+    ]
     (tmp_path / "chats.json").write_text(json.dumps(dialogues))
     (tmp_path / "half.json").write_text(json.dumps([text + HALF for text in TEXTS]))
     code, _, err = run(
-        "train", "--pretrain", "half.json", "--chat", "chats.json", "--preset", "tiny",
-        "--pretrain-epochs", "2", "--finetune-epochs", "40", "--sample-every", "1", "--log",
-        "a.jsonl", "--out", "m.bin")
+        "train",
+        "--pretrain",
+        "half.json",
+        "--chat",
+        "chats.json",
+        "--preset",
+        "tiny",
+        "--pretrain-epochs",
+        "2",
+        "--finetune-epochs",
+        "40",
+        "--sample-every",
+        "1",
+        "--log",
+        "a.jsonl",
+        "--out",
+        "m.bin",
+    )
     assert code == 0 and "Traceback" not in err, err
     lines = [json.loads(line) for line in Path("a.jsonl").read_text("utf-8").splitlines()]
     assert lines[-1]["step"] and len(read_log("a.jsonl").curves) == 2
@@ -335,12 +448,16 @@ def test_half_a_pair_in_the_data_ends_nothing(run: Run, tmp_path: Path) -> None:
     assert code == 0, err
     answers = [json.loads(line) for line in Path("b.jsonl").read_text("utf-8").splitlines()]
     assert answers[0]["question"] == FACTS[0][0] + HALF and len(answers) == len(FACTS)
-    for command in (("data", "chats.json", "--json"), ("eval", "m.bin", "chats.json"),
-                    ("chat", "m.bin", "-p", "你好", "--session", "s.json"),
-                    ("generate", "m.bin", "长江", "--max-new-tokens", "8", "--json"),
-                    ("info", "m.bin", "--json"), ("export", "m.bin", "m.json"),
-                    ("tokenizer", "train", "half.json", "--kind", "chars"),
-                    ("tokenizer", "inspect", "exports/tokenizer.json", "half.json", "--json")):
+    for command in (
+        ("data", "chats.json", "--json"),
+        ("eval", "m.bin", "chats.json"),
+        ("chat", "m.bin", "-p", "你好", "--session", "s.json"),
+        ("generate", "m.bin", "长江", "--max-new-tokens", "8", "--json"),
+        ("info", "m.bin", "--json"),
+        ("export", "m.bin", "m.json"),
+        ("tokenizer", "train", "half.json", "--kind", "chars"),
+        ("tokenizer", "inspect", "exports/tokenizer.json", "half.json", "--json"),
+    ):
         code, out, err = run(*command)
         assert code == 0 and "Traceback" not in err, (command, err)
         if "--json" in command:

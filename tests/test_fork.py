@@ -28,7 +28,9 @@ def status_of_child(seconds):
     return os.waitpid(child, 0)[1]
 """
 
-FORKS = CHILD + """
+FORKS = (
+    CHILD
+    + """
 import os, signal, sys, threading
 sys.path.insert(0, {tests!r})
 from small_llm import TEXTS, small_llm
@@ -48,6 +50,7 @@ stop.set()
 for thread in threads: thread.join()
 assert not failed, failed
 """
+)
 
 SCORE = """
 llm = small_llm(n_embd=64, block_size=64)
@@ -60,7 +63,9 @@ def check():
 """
 
 # Forked while another thread is in the middle of something; the child must not wait for it.
-PAUSED = CHILD + """
+PAUSED = (
+    CHILD
+    + """
 import os, signal, sys, threading
 sys.path.insert(0, {tests!r})
 import numpy as np
@@ -79,10 +84,11 @@ go.set()
 thread.join()
 assert not failed, failed
 """
+)
 
 # Half of the layers have the buffers of inference, the others those of training.
 PLANNING = """
-from cgpt.layers import LayerNorm
+from cgpt.nn.layers import LayerNorm
 llm = small_llm(n_embd=48)
 gpt = llm.gpt
 short, long = np.zeros((1, 8), np.int32), np.zeros((6, 64), np.int32)
@@ -101,8 +107,8 @@ def check():
 
 # What is made at the first use, and kept.
 FIRST_USE = """
-import cgpt.inference as inference
-import cgpt.vocabulary as vocabulary
+import cgpt.models.decoder as inference
+import cgpt.tokenizers.vocabulary as vocabulary
 one = small_llm()
 {name} = {module}.{name}
 def slowly(*arguments):
@@ -129,8 +135,9 @@ def test_a_child_does_not_wait_for_another_thread(prepare: str) -> None:
 
 
 def run(script: str) -> None:
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True,
-                          text=True, timeout=700)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=700
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -140,7 +147,7 @@ sys.path.insert(0, {tests!r})
 from small_llm import small_llm
 import cgpt.checkpoint.manager as manager
 from cgpt.checkpoint import CheckpointManager, load_model_binary
-from cgpt.optim import AdamW
+from cgpt.optim.adamw import AdamW
 
 llm = small_llm()
 llm.optimizer = AdamW(llm.gpt)
@@ -192,18 +199,27 @@ def locks_of(source: str) -> set[str]:
     """Names of locks that a module makes or takes from where no child puts them right."""
     found = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("threading", "functools",
-                                                                           "multiprocessing"):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in (
+            "threading",
+            "functools",
+            "multiprocessing",
+        ):
             found.add(node.attr)
-        if isinstance(node, ast.ImportFrom) and node.module in ("threading", "functools",
-                                                                "multiprocessing"):
+        if isinstance(node, ast.ImportFrom) and node.module in (
+            "threading",
+            "functools",
+            "multiprocessing",
+        ):
             found |= {alias.name for alias in node.names}
     return found & LOCKS
 
 
 def test_every_lock_is_made_anew_in_a_child() -> None:
-    found = {path.name: locks for path in sorted((ROOT / "cgpt").rglob("*.py"))
-             if (locks := locks_of(path.read_text("utf-8")))}
+    found = {
+        path.name: locks
+        for path in sorted((ROOT / "cgpt").rglob("*.py"))
+        if (locks := locks_of(path.read_text("utf-8")))
+    }
     assert found == {"forking.py": {"RLock", "cached_property"}}
     assert locks_of("import threading\nx = threading.Lock()") == {"Lock"}
     assert locks_of("from functools import cached_property") == {"cached_property"}

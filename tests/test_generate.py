@@ -10,11 +10,11 @@ import pytest
 from small_llm import small_llm
 
 from cgpt.config import GPTConfig
-from cgpt.context import Context
 from cgpt.errors import CgptError, ConfigError, DataError
-from cgpt.generate import beam_search, generate_tokens
-from cgpt.model import GPT
-from cgpt.sampling import Sampler, SamplingConfig
+from cgpt.generation.context import Context
+from cgpt.generation.generate import beam_search, generate_tokens
+from cgpt.generation.sampling import Sampler, SamplingConfig
+from cgpt.models.base import GPT
 
 PROMPT = [1, 270, 265, 281]
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=20)
@@ -45,8 +45,8 @@ def test_greedy_is_the_argmax_of_the_full_forward_pass(gpt):
         assert token == int(gpt.logits([ids])[0, -1].argmax())
         ids.append(token)
     assert len(ids) == len(PROMPT) + 20
-    assert gpt.generate(PROMPT, max_new_tokens=20).tolist() == ids[len(PROMPT):]
-    assert list(gpt.stream(PROMPT, max_new_tokens=20)) == ids[len(PROMPT):]
+    assert gpt.generate(PROMPT, max_new_tokens=20).tolist() == ids[len(PROMPT) :]
+    assert list(gpt.stream(PROMPT, max_new_tokens=20)) == ids[len(PROMPT) :]
 
 
 def test_a_full_context_keeps_its_last_half_and_goes_on(gpt):
@@ -54,7 +54,7 @@ def test_a_full_context_keeps_its_last_half_and_goes_on(gpt):
     window, T = list(PROMPT), gpt.config.block_size
     for token in found:
         assert token == int(gpt.logits([window])[0, -1].argmax())
-        window = [*(window[-(T // 2):] if len(window) == T else window), token]
+        window = [*(window[-(T // 2) :] if len(window) == T else window), token]
     assert len(found) == 100
 
 
@@ -89,24 +89,27 @@ def test_tokens_are_the_same_however_many_are_picked_in_a_call(monkeypatch, temp
     assert list(generate_tokens(gpt, PROMPT, sampling)) == whole
     cache = gpt.new_cache()
     found = list(generate_tokens(gpt, PROMPT, sampling, cache=cache, stop=[stop]))
-    assert found == whole[:whole.index(stop)] and cache.length == len(PROMPT) + len(found)
+    assert found == whole[: whole.index(stop)] and cache.length == len(PROMPT) + len(found)
     stream = generate_tokens(gpt, PROMPT, sampling, cache=cache)
     assert [next(stream) for _ in range(3)] == whole[:3]
     stream.close()
-    assert cache.length == len(PROMPT) + 2      # the third is not appended yet
+    assert cache.length == len(PROMPT) + 2  # the third is not appended yet
 
 
 def test_stop_tokens_end_and_are_not_given(gpt):
     tokens = list(generate_tokens(gpt, PROMPT, GREEDY))
     stop = tokens[5]
-    assert list(generate_tokens(gpt, PROMPT, GREEDY, stop=[stop])) == tokens[:tokens.index(stop)]
+    assert list(generate_tokens(gpt, PROMPT, GREEDY, stop=[stop])) == tokens[: tokens.index(stop)]
 
 
 def test_banned_tokens_are_never_chosen(gpt):
     banned = set(range(300)) - {5, 17, 99}
-    for sampling in (GREEDY, SamplingConfig(temperature=5.0, top_p=1.0, seed=0),
-                     SamplingConfig(temperature=5.0, top_k=50, top_p=0.5, seed=0),
-                     SamplingConfig(beam=3, max_new_tokens=9)):
+    for sampling in (
+        GREEDY,
+        SamplingConfig(temperature=5.0, top_p=1.0, seed=0),
+        SamplingConfig(temperature=5.0, top_k=50, top_p=0.5, seed=0),
+        SamplingConfig(beam=3, max_new_tokens=9),
+    ):
         found = set(generate_tokens(gpt, PROMPT, sampling, banned=banned))
         assert found and found <= {5, 17, 99}
 
@@ -121,8 +124,9 @@ def test_a_cache_is_gone_on_with(gpt):
 
 def test_context_infers_only_what_is_new(gpt, monkeypatch):
     inferred, infer = [], gpt.infer
-    monkeypatch.setattr(gpt, "infer", lambda ids, *more: (inferred.append(len(ids)),
-                                                          infer(ids, *more))[1])
+    monkeypatch.setattr(
+        gpt, "infer", lambda ids, *more: (inferred.append(len(ids)), infer(ids, *more))[1]
+    )
     context = Context(gpt)
     context.feed([1, 2, 3, 4])
     context.feed([1, 2, 3, 4, 5, 6])
@@ -135,23 +139,28 @@ def test_context_infers_only_what_is_new(gpt, monkeypatch):
 LOGITS = np.log(np.array([0.05, 0.4, 0.1, 0.25, 0.2], np.float32))
 
 
-def frequencies(sampling: SamplingConfig, logits: np.ndarray = LOGITS, ids=(),
-                **named) -> np.ndarray:
+def frequencies(
+    sampling: SamplingConfig, logits: np.ndarray = LOGITS, ids=(), **named
+) -> np.ndarray:
     sampler = Sampler(sampling, len(logits), **named)
     draws = [sampler.pick(logits, ids) for _ in range(4000)]
     return np.bincount(draws, minlength=len(logits)) / len(draws)
 
 
-@pytest.mark.parametrize(("options", "expected"), [
-    ({}, [0.05, 0.4, 0.1, 0.25, 0.2]),
-    ({"temperature": 0.5}, np.array([0.0025, 0.16, 0.01, 0.0625, 0.04]) / 0.275),
-    ({"top_k": 3}, np.array([0, 0.4, 0, 0.25, 0.2]) / 0.85),
-    ({"top_p": 0.6}, np.array([0, 0.4, 0, 0.25, 0]) / 0.65),
-    ({"top_p": 0.66}, np.array([0, 0.4, 0, 0.25, 0.2]) / 0.85),
-    ({"top_k": 2, "top_p": 0.6}, [0, 1, 0, 0, 0]),
-    ({"top_p": 1e-9}, [0, 1, 0, 0, 0]),
-    ({"temperature": 1e-30}, [0, 1, 0, 0, 0]),
-    ({"top_k": 99}, [0.05, 0.4, 0.1, 0.25, 0.2])])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.05, 0.4, 0.1, 0.25, 0.2]),
+        ({"temperature": 0.5}, np.array([0.0025, 0.16, 0.01, 0.0625, 0.04]) / 0.275),
+        ({"top_k": 3}, np.array([0, 0.4, 0, 0.25, 0.2]) / 0.85),
+        ({"top_p": 0.6}, np.array([0, 0.4, 0, 0.25, 0]) / 0.65),
+        ({"top_p": 0.66}, np.array([0, 0.4, 0, 0.25, 0.2]) / 0.85),
+        ({"top_k": 2, "top_p": 0.6}, [0, 1, 0, 0, 0]),
+        ({"top_p": 1e-9}, [0, 1, 0, 0, 0]),
+        ({"temperature": 1e-30}, [0, 1, 0, 0, 0]),
+        ({"top_k": 99}, [0.05, 0.4, 0.1, 0.25, 0.2]),
+    ],
+)
 def test_draws_follow_the_distribution(options, expected):
     found = frequencies(SamplingConfig(**{"temperature": 1.0, "top_p": 1.0, "seed": 1, **options}))
     # Four standard deviations of a share of 4000 draws.
@@ -168,15 +177,14 @@ def test_nucleus_of_a_wide_distribution_equals_a_full_sort():
     assert kept > 256
     found = frequencies(SamplingConfig(temperature=1.0, top_p=0.8, seed=0), logits)
     assert set(np.flatnonzero(found)) <= set(order[:kept])
-    assert set(np.flatnonzero(found)) & set(order[kept - 200:kept])
+    assert set(np.flatnonzero(found)) & set(order[kept - 200 : kept])
 
 
 def test_repetition_penalty_lowers_what_was_said_but_not_the_stop():
     logits = np.array([2.0, 1.5, -1.0, -1.2], np.float32)
     sampler = Sampler(SamplingConfig(repetition_penalty=2.0), 4, stop=[1])
     assert sampler.scores(logits, [0, 0, 1, 2]).tolist() == pytest.approx([1.0, 1.5, -2.0, -1.2])
-    assert Sampler(SamplingConfig(temperature=0, repetition_penalty=2.0), 4).pick(
-        logits, [0]) == 1
+    assert Sampler(SamplingConfig(temperature=0, repetition_penalty=2.0), 4).pick(logits, [0]) == 1
     assert logits.tolist() == pytest.approx([2.0, 1.5, -1.0, -1.2])
 
 
@@ -233,27 +241,51 @@ def test_no_tokens_wanted_none_given(gpt):
     assert found == [([], 0.0, [], "length")]
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("temperature", -0.1), ("temperature", math.nan), ("temperature", math.inf),
-    ("temperature", "hot"), ("temperature", True), ("top_k", -1), ("top_k", 1.5), ("top_p", 0.0),
-    ("top_p", 1.1), ("top_p", math.nan), ("repetition_penalty", 0.0),
-    ("repetition_penalty", 1e-300), ("repetition_penalty", math.nan), ("max_new_tokens", -1),
-    ("max_new_tokens", None), ("seed", -1), ("seed", 0.5), ("beam", 0), ("beam", 1000)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("temperature", "hot"),
+        ("temperature", True),
+        ("top_k", -1),
+        ("top_k", 1.5),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_p", math.nan),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", 1e-300),
+        ("repetition_penalty", math.nan),
+        ("max_new_tokens", -1),
+        ("max_new_tokens", None),
+        ("seed", -1),
+        ("seed", 0.5),
+        ("beam", 0),
+        ("beam", 1000),
+    ],
+)
 def test_options_out_of_range_are_named(name, value):
     with pytest.raises(ConfigError, match=rf"SamplingConfig: {name} must be"):
         SamplingConfig(**{name: value})
 
 
-@pytest.mark.parametrize("ids", [[], [[1.5]], [[1], []], [[[1]]], np.zeros((0, 3), int), [1.5],
-                                 [-1], [300], ["a"]])
+@pytest.mark.parametrize(
+    "ids", [[], [[1.5]], [[1], []], [[[1]]], np.zeros((0, 3), int), [1.5], [-1], [300], ["a"]]
+)
 def test_ids_that_do_not_fit_are_told_before_the_first_token(gpt, ids):
     with pytest.raises(DataError, match="ids must be"):
         generate_tokens(gpt, ids, GREEDY)
 
 
-@pytest.mark.parametrize(("named", "message"), [
-    ({"banned": range(300)}, "all 300 tokens are banned"), ({"banned": [300]}, "banned token ids"),
-    ({"stop": [-1]}, "stop token ids")])
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"banned": range(300)}, "all 300 tokens are banned"),
+        ({"banned": [300]}, "banned token ids"),
+        ({"stop": [-1]}, "stop token ids"),
+    ],
+)
 def test_named_ids_are_checked(gpt, named, message):
     with pytest.raises(ConfigError, match=message):
         generate_tokens(gpt, PROMPT, GREEDY, **named)
@@ -271,8 +303,15 @@ def test_weights_that_are_not_finite_are_told(bad, sampling):
 def test_text_streams_as_it_is_generated():
     llm = small_llm()
     ids = [llm.tokenizer.bos_id, *llm.tokenizer.encode("长江")]
-    tokens = list(generate_tokens(llm.gpt, ids, SamplingConfig(temperature=0, max_new_tokens=30),
-                                  stop=[llm.tokenizer.eos_id], banned=llm.banned_ids))
+    tokens = list(
+        generate_tokens(
+            llm.gpt,
+            ids,
+            SamplingConfig(temperature=0, max_new_tokens=30),
+            stop=[llm.tokenizer.eos_id],
+            banned=llm.banned_ids,
+        )
+    )
     pieces = list(llm.stream("长江", max_new_tokens=30))
     assert "".join(pieces) == llm.generate("长江", max_new_tokens=30)
     assert "".join(pieces) == llm.tokenizer.decode(tokens)

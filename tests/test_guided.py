@@ -20,7 +20,7 @@ from small_llm import FACTS
 
 from cgpt.checkpoint import load_model_auto
 from cgpt.cli import main
-from cgpt.cli.layout import text_width
+from cgpt.cli.ui.layout import text_width
 
 QUICK = ("--preset", "tiny", "--max-steps", "3")
 
@@ -29,9 +29,15 @@ def write_data(folder: Path) -> None:
     """data/*.json: a few sentences and dialogues."""
     (folder / "data").mkdir()
     texts = [question + "，" + answer for question, answer in FACTS]
-    chats = [{"messages": [{"role": "user", "content": question},
-                           {"role": "assistant", "content": answer}]}
-             for question, answer in FACTS]
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            ]
+        }
+        for question, answer in FACTS
+    ]
     for name, value in (("pretraining_data", texts), ("chat_training_data", chats)):
         path = folder / "data" / f"{name}.json"
         path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
@@ -65,14 +71,16 @@ def fresh(tmp_path: Path) -> Path:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vocabularies without jieba, whose dictionary takes a second to read."""
-    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
+    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
     monkeypatch.delenv("CGPT_LANG", raising=False)
 
 
 @pytest.fixture
-def guided(fast: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-           ) -> Callable[..., tuple[int, str]]:
+def guided(
+    fast: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
     """guided(folder, answers, *options) -> (exit code, what was shown), in this process."""
+
     def run(folder: Path, answers: str, *options: str) -> tuple[int, str]:
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "stdin", io.StringIO(answers))
@@ -105,7 +113,9 @@ def test_scenario_1_train_at_a_terminal(fresh: Path) -> None:
         screen.type("\x04")
         assert screen.end() == 0
     assert sorted(path.name for path in (fresh / "checkpoints").iterdir()) == [
-        "model_final.bin", "model_pretrained.bin"]
+        "model_final.bin",
+        "model_pretrained.bin",
+    ]
     assert (fresh / "exports").is_dir()
 
 
@@ -186,8 +196,7 @@ OVERWRITE = "文件已存在，是否覆盖 checkpoints/{}? (y/n): "
 # ---- choosing a model ----------------------------------------------------------------------
 
 
-def test_every_loadable_file_is_listed(guided: Callable[..., tuple[int, str]],
-                                       place: Path) -> None:
+def test_every_loadable_file_is_listed(guided: Callable[..., tuple[int, str]], place: Path) -> None:
     final = place / "checkpoints/model_final.bin"
     shutil.copy(final, place / "checkpoints/我的模型.bin")
     (place / "checkpoints/notes.txt").write_text("no model")
@@ -202,10 +211,12 @@ def test_every_loadable_file_is_listed(guided: Callable[..., tuple[int, str]],
     assert f"📂 正在加载模型: {listed[3]}..." in shown
 
 
-def test_wrong_answers_are_told_and_asked_again(guided: Callable[..., tuple[int, str]],
-                                                place: Path) -> None:
-    code, shown = guided(place, "\nmaybe\ny\n0\n3\n１\nq\ny\nabc\n0\n-1\n2\nx\n0\n2\nnan\n1e-3\n"
-                                "n\nexit\n")
+def test_wrong_answers_are_told_and_asked_again(
+    guided: Callable[..., tuple[int, str]], place: Path
+) -> None:
+    code, shown = guided(
+        place, "\nmaybe\ny\n0\n3\n１\nq\ny\nabc\n0\n-1\n2\nx\n0\n2\nnan\n1e-3\nn\nexit\n"
+    )
     assert code == 0
     assert shown.count("是否加载已有模型? (y/n): ") == 3
     assert shown.count("请选择 (1/2): ") == 3
@@ -216,7 +227,8 @@ def test_wrong_answers_are_told_and_asked_again(guided: Callable[..., tuple[int,
 
 
 def test_damaged_file_is_named_and_leads_back_to_the_choice(
-        guided: Callable[..., tuple[int, str]], place: Path) -> None:
+    guided: Callable[..., tuple[int, str]], place: Path
+) -> None:
     path = place / "checkpoints/model_final.bin"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -229,8 +241,9 @@ def test_damaged_file_is_named_and_leads_back_to_the_choice(
     assert "练  轮" not in shown
 
 
-def test_only_damaged_files_never_start_a_training(guided: Callable[..., tuple[int, str]],
-                                                   place: Path) -> None:
+def test_only_damaged_files_never_start_a_training(
+    guided: Callable[..., tuple[int, str]], place: Path
+) -> None:
     (place / "checkpoints/model_pretrained.bin").unlink()
     path = place / "checkpoints/model_final.bin"
     path.write_bytes(path.read_bytes()[:-1])
@@ -242,8 +255,9 @@ def test_only_damaged_files_never_start_a_training(guided: Callable[..., tuple[i
     assert code == 0 and "练  轮" in shown
 
 
-def test_declining_trains_anew_and_overwriting_is_asked(guided: Callable[..., tuple[int, str]],
-                                                        place: Path) -> None:
+def test_declining_trains_anew_and_overwriting_is_asked(
+    guided: Callable[..., tuple[int, str]], place: Path
+) -> None:
     old = (place / "checkpoints/model_final.bin").read_bytes()
     code, shown = guided(place, "n\ny\nn\n\ny\n1\n\nn\n\nexit\n", "--seed", "7")
     assert code == 0
@@ -259,8 +273,9 @@ def test_declining_trains_anew_and_overwriting_is_asked(guided: Callable[..., tu
 # ---- saving --------------------------------------------------------------------------------
 
 
-def test_failed_save_says_why_and_asks_again(guided: Callable[..., tuple[int, str]],
-                                             fresh: Path) -> None:
+def test_failed_save_says_why_and_asks_again(
+    guided: Callable[..., tuple[int, str]], fresh: Path
+) -> None:
     (fresh / "blocked").write_text("a file, no folder")
     code, shown = guided(fresh, "n\ny\n1\nblocked/model.bin\ny\n1\nkept/here.bin\nexit\n")
     assert code == 0
@@ -270,8 +285,9 @@ def test_failed_save_says_why_and_asks_again(guided: Callable[..., tuple[int, st
     assert load_model_auto(fresh / "kept/here.bin").training_state.step == 3
 
 
-def test_any_name_is_honoured_in_the_format_chosen(guided: Callable[..., tuple[int, str]],
-                                                   fresh: Path) -> None:
+def test_any_name_is_honoured_in_the_format_chosen(
+    guided: Callable[..., tuple[int, str]], fresh: Path
+) -> None:
     code, shown = guided(fresh, "n\ny\n2\nmy model\nexit\n")
     assert code == 0
     assert "✅ 模型已保存: my model\n" in shown
@@ -281,16 +297,22 @@ def test_any_name_is_honoured_in_the_format_chosen(guided: Callable[..., tuple[i
 # ---- words of the chat ---------------------------------------------------------------------
 
 
-CHAT = "y\n1\nn\n"         # load the first model, do not train it
+CHAT = "y\n1\nn\n"  # load the first model, do not train it
 
 
-@pytest.mark.parametrize(("kind", "name", "saved"), [
-    ("1", "mine.bin", "checkpoints/mine.bin"), ("1", "我的", "checkpoints/我的"),
-    ("2", "mine.json", "exports/mine.json"), ("1", "./mine.bin", "./mine.bin"),
-    ("1", "kept/mine.bin", "kept/mine.bin")])
+@pytest.mark.parametrize(
+    ("kind", "name", "saved"),
+    [
+        ("1", "mine.bin", "checkpoints/mine.bin"),
+        ("1", "我的", "checkpoints/我的"),
+        ("2", "mine.json", "exports/mine.json"),
+        ("1", "./mine.bin", "./mine.bin"),
+        ("1", "kept/mine.bin", "kept/mine.bin"),
+    ],
+)
 def test_save_in_the_chat_puts_a_bare_name_where_it_is_found_again(
-        guided: Callable[..., tuple[int, str]], place: Path, kind: str, name: str,
-        saved: str) -> None:
+    guided: Callable[..., tuple[int, str]], place: Path, kind: str, name: str, saved: str
+) -> None:
     code, shown = guided(place, f"{CHAT}save\n{kind}\n{name}\nexit\n")
     assert code == 0 and f"✅ 模型已保存: {saved}\n" in shown
     assert load_model_auto(place / saved).training_state.step == 3
@@ -300,10 +322,13 @@ def test_save_in_the_chat_puts_a_bare_name_where_it_is_found_again(
     assert not listed or f"  ✓ {saved}\n" in again
 
 
-@pytest.mark.parametrize("answers", [
-    "n\n", "N\n", "取消\n", "exit\n", "1\nexit\nn\n", "2\nSave\nn\n", "1\nn\nn\n", "1\ny\nn\n"])
-def test_save_in_the_chat_can_be_cancelled(guided: Callable[..., tuple[int, str]], place: Path,
-                                           answers: str) -> None:
+@pytest.mark.parametrize(
+    "answers",
+    ["n\n", "N\n", "取消\n", "exit\n", "1\nexit\nn\n", "2\nSave\nn\n", "1\nn\nn\n", "1\ny\nn\n"],
+)
+def test_save_in_the_chat_can_be_cancelled(
+    guided: Callable[..., tuple[int, str]], place: Path, answers: str
+) -> None:
     before = sorted(place.rglob("*"))
     code, shown = guided(place, f"{CHAT}save\n{answers}你好\nexit\n")
     assert code == 0 and "✗ 已取消保存\n\n👤 用户: 你好\n" in shown
@@ -317,8 +342,9 @@ def test_a_command_word_may_be_a_name(guided: Callable[..., tuple[int, str]], pl
     assert code == 0 and "✅ 模型已保存: checkpoints/quit\n" in shown
 
 
-def test_save_after_training_can_be_cancelled(guided: Callable[..., tuple[int, str]],
-                                              fresh: Path) -> None:
+def test_save_after_training_can_be_cancelled(
+    guided: Callable[..., tuple[int, str]], fresh: Path
+) -> None:
     code, shown = guided(fresh, "n\ny\nn\ny\n1\nmine.bin\nexit\n")
     assert code == 0 and shown.count("是否保存当前模型? (y/n): ") == 2
     assert "✗ 已取消保存\n" in shown and "✅ 模型已保存: mine.bin\n" in shown
@@ -348,8 +374,9 @@ def test_words_that_leave(guided: Callable[..., tuple[int, str]], place: Path, w
 
 
 @pytest.mark.parametrize("word", ["help", "HELP", "Help "])
-def test_help_says_what_can_be_typed(guided: Callable[..., tuple[int, str]], place: Path,
-                                     word: str) -> None:
+def test_help_says_what_can_be_typed(
+    guided: Callable[..., tuple[int, str]], place: Path, word: str
+) -> None:
     code, shown = guided(place, f"{CHAT}{word}\nquit\n")
     hints = guide.CHAT_BOX.partition("╝\n\n")[2].strip()
     told = shown.partition(f"👤 用户: {word}\n")[2]
@@ -361,22 +388,28 @@ def test_help_says_what_can_be_typed(guided: Callable[..., tuple[int, str]], pla
 # ---- ways out ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("answers", "saved"), [
-    ("", "checkpoints/model_pretrained.bin"),
-    ("n\n", "checkpoints/model_final.bin"),
-    ("n\ny\n", "checkpoints/model_final.bin"),
-    ("n\ny\n1\n", "checkpoints/model_final.bin"),
-    ("n\nn\n你好\n", "checkpoints/model_final.bin")])
-def test_end_of_input_saves_what_is_unsaved(guided: Callable[..., tuple[int, str]], fresh: Path,
-                                            answers: str, saved: str) -> None:
+@pytest.mark.parametrize(
+    ("answers", "saved"),
+    [
+        ("", "checkpoints/model_pretrained.bin"),
+        ("n\n", "checkpoints/model_final.bin"),
+        ("n\ny\n", "checkpoints/model_final.bin"),
+        ("n\ny\n1\n", "checkpoints/model_final.bin"),
+        ("n\nn\n你好\n", "checkpoints/model_final.bin"),
+    ],
+)
+def test_end_of_input_saves_what_is_unsaved(
+    guided: Callable[..., tuple[int, str]], fresh: Path, answers: str, saved: str
+) -> None:
     code, shown = guided(fresh, answers)
     assert code == 0
     assert shown.endswith(f"💾 模型尚未保存，已自动保存到: {saved}\n")
     assert load_model_auto(fresh / saved).training_state.step == 3
 
 
-def test_exit_keeps_the_decision_not_to_save(guided: Callable[..., tuple[int, str]],
-                                             fresh: Path) -> None:
+def test_exit_keeps_the_decision_not_to_save(
+    guided: Callable[..., tuple[int, str]], fresh: Path
+) -> None:
     code, shown = guided(fresh, "n\nn\nexit\n")
     assert code == 0 and shown.endswith("👋 再见!\n")
     assert not list((fresh / "checkpoints").iterdir())
@@ -435,10 +468,11 @@ def test_ctrl_c_at_the_first_question_loses_nothing(place: Path) -> None:
         assert "保存到" not in screen.text and "Traceback" not in screen.text
 
 
-def test_ctrl_c_ends_the_answer_only(place: Path, monkeypatch: pytest.MonkeyPatch,
-                                     capsys: pytest.CaptureFixture[str]) -> None:
-    from cgpt.cli.chatting import answer
-    from cgpt.cli.terminal import Terminal
+def test_ctrl_c_ends_the_answer_only(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cgpt.cli.ui.chat_loop import answer
+    from cgpt.cli.ui.terminal import Terminal
 
     closed = []
 
@@ -459,8 +493,8 @@ def test_ctrl_c_ends_the_answer_only(place: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_ctrl_c_before_the_first_word_is_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    from cgpt.cli.chatting import answer
-    from cgpt.cli.terminal import Terminal
+    from cgpt.cli.ui.chat_loop import answer
+    from cgpt.cli.ui.terminal import Terminal
 
     def slow() -> Iterator[str]:
         signal.raise_signal(signal.SIGINT)
@@ -492,8 +526,8 @@ def test_english_on_a_narrow_screen(fresh: Path) -> None:
 
 
 def test_reading_the_data_comes_with_a_reason_when_it_fails(
-        guided: Callable[..., tuple[int, str]], fresh: Path,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    guided: Callable[..., tuple[int, str]], fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (fresh / "data/pretraining_data.json").write_bytes("山高水长".encode("gbk"))
     code, _ = guided(fresh, "y\n")
     assert code == 1

@@ -20,26 +20,35 @@ import pytest
 from small_llm import DIALOGUES, TEXTS, small_llm
 
 import cgpt
-from cgpt.averaging import with_average
 from cgpt.checkpoint import load_model_binary, save_model_binary
 from cgpt.config import TrainConfig
-from cgpt.interrupts import Interrupts, uninterrupted
 from cgpt.llm import LLM
-from cgpt.lora import Lora
-from cgpt.optim import AdamW
-from cgpt.train import Trainer
+from cgpt.optim.adamw import AdamW
+from cgpt.optim.lora import Lora
+from cgpt.optim.moving_average import with_average
+from cgpt.runtime.interrupts import Interrupts, uninterrupted
+from cgpt.training.trainer import Trainer
 
 BENCH = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "bench_interrupt.py"))
 HERE = str(Path(cgpt.__file__).parent)
-PLAIN = TrainConfig(epochs=3, batch_tokens=32, grad_accum=2, lr=3e-3, warmup=1, dropout=0.1, seed=7,
-                    optimizer="adamw")
+PLAIN = TrainConfig(
+    epochs=3,
+    batch_tokens=32,
+    grad_accum=2,
+    lr=3e-3,
+    warmup=1,
+    dropout=0.1,
+    seed=7,
+    optimizer="adamw",
+)
 FORMS = {
     "plain": PLAIN,
     "muon": replace(PLAIN, optimizer="muon", freeze=("wpe*",)),
     "split": replace(PLAIN, val_fraction=0.3, patience=4),
     "ema": replace(PLAIN, ema=0.9, val_fraction=0.2, eval_every=1),
-    "lora": replace(PLAIN, ema=0.9, val_fraction=0.3, lora_rank=2, max_steps=3)}
-NOP = dis.opmap["NOP"]          # where CPython never looks for something to raise
+    "lora": replace(PLAIN, ema=0.9, val_fraction=0.3, lora_rank=2, max_steps=3),
+}
+NOP = dis.opmap["NOP"]  # where CPython never looks for something to raise
 SHAPE = {"n_layer": 1, "n_embd": 16}
 
 
@@ -100,8 +109,9 @@ def test_an_exception_at_any_instruction_changes_no_bit(form: str, tmp_path: Pat
     expected, count = undisturbed(form)
     rng = random.Random(form)
     # The last instructions end the phase and give the result; there are few of them.
-    limits = [rng.randrange(1, count) for _ in range(12)] + [count - rng.randrange(300)
-                                                             for _ in range(6)]
+    limits = [rng.randrange(1, count) for _ in range(12)] + [
+        count - rng.randrange(300) for _ in range(6)
+    ]
     for limit in limits:
         llm, fit = trainer_of(form)
         with pytest.raises(Boom):
@@ -114,8 +124,10 @@ def test_an_exception_at_any_instruction_changes_no_bit(form: str, tmp_path: Pat
         assert outcome(llm) == expected, f"instruction {limit} of {count}"
 
 
-@pytest.mark.parametrize(("form", "exceptions"), [
-    *((form, False) for form in BENCH["FORMS"]), ("split", True), ("ema lora", True)])
+@pytest.mark.parametrize(
+    ("form", "exceptions"),
+    [*((form, False) for form in BENCH["FORMS"]), ("split", True), ("ema lora", True)],
+)
 def test_interrupts_at_random_times_change_no_bit(form: str, exceptions: bool) -> None:
     llm, fit = BENCH["fresh"](form)
     began = time.perf_counter()
@@ -127,20 +139,22 @@ def test_interrupts_at_random_times_change_no_bit(form: str, exceptions: bool) -
 
 def test_what_is_disturbed_can_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """With updates that are a loop in Python the test above must fail."""
+
     def interruptible(operations: Any) -> None:
         for one in operations:
             one()
 
     expected, _ = undisturbed("plain")
-    monkeypatch.setattr("cgpt.train.uninterrupted", interruptible)
+    monkeypatch.setattr("cgpt.training.trainer.uninterrupted", interruptible)
     found = 0
     code = interruptible.__code__
     for limit in range(1, 200, 7):
         llm, fit = trainer_of("plain")
         count = [0]
 
-        def trace(frame: Any, event: str, arg: object, count: list[int] = count,
-                  limit: int = limit) -> Any:
+        def trace(
+            frame: Any, event: str, arg: object, count: list[int] = count, limit: int = limit
+        ) -> Any:
             if frame.f_code is code:
                 frame.f_trace_opcodes = True
                 count[0] += event == "opcode"
@@ -163,14 +177,15 @@ def test_what_is_disturbed_can_be_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 
 # How Ctrl-C is taken
 
+
 def test_the_first_interrupt_is_taken_behind_the_step() -> None:
     llm = small_llm(**SHAPE)
     seen: list[int] = []
 
-    def watch(progress: cgpt.train.Progress) -> None:
+    def watch(progress: cgpt.training.trainer.Progress) -> None:
         if progress.step == 2:
             signal.raise_signal(signal.SIGINT)
-        seen.append(progress.step)          # so it was not raised in here
+        seen.append(progress.step)  # so it was not raised in here
 
     with pytest.raises(KeyboardInterrupt):
         Trainer(llm, PLAIN).fit(TEXTS, watch)
@@ -182,7 +197,7 @@ def test_a_second_interrupt_is_taken_at_once_and_a_third_not_at_all() -> None:
     llm = small_llm(**SHAPE)
     passed: list[int] = []
 
-    def watch(progress: cgpt.train.Progress) -> None:
+    def watch(progress: cgpt.training.trainer.Progress) -> None:
         signal.raise_signal(signal.SIGINT)
         try:
             signal.raise_signal(signal.SIGINT)
@@ -198,8 +213,9 @@ def test_a_second_interrupt_is_taken_at_once_and_a_third_not_at_all() -> None:
 
 
 @pytest.mark.parametrize("form", ["split", "ema"])
-def test_an_evaluation_is_broken_off_and_made_again(form: str,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_is_broken_off_and_made_again(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     llm, fit = trainer_of(form)
     summed_loss = llm.summed_loss
 
@@ -220,8 +236,8 @@ def test_an_evaluation_is_broken_off_and_made_again(form: str,
 def test_an_interrupt_behind_the_end_does_not_train_twice() -> None:
     llm = small_llm(**SHAPE)
 
-    class Late(cgpt.train.Callback):
-        def on_end(self, result: cgpt.train.FitResult) -> None:
+    class Late(cgpt.training.trainer.Callback):
+        def on_end(self, result: cgpt.training.trainer.FitResult) -> None:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -230,7 +246,8 @@ def test_an_interrupt_behind_the_end_does_not_train_twice() -> None:
     result = Trainer(llm, FORMS["split"]).fit(TEXTS)
     expected = small_llm(**SHAPE)
     assert replace(result, seconds=0) == replace(
-        Trainer(expected, FORMS["split"]).fit(TEXTS), seconds=0)
+        Trainer(expected, FORMS["split"]).fit(TEXTS), seconds=0
+    )
     assert outcome(llm) == outcome(expected)
 
 
@@ -245,7 +262,7 @@ def own_handler() -> Iterator[list[int]]:
 def test_a_handler_of_the_program_stays(own_handler: list[int]) -> None:
     handler, seen = signal.getsignal(signal.SIGINT), []
 
-    def watch(progress: cgpt.train.Progress) -> None:
+    def watch(progress: cgpt.training.trainer.Progress) -> None:
         seen.append(signal.getsignal(signal.SIGINT) is handler)
         signal.raise_signal(signal.SIGINT)
 
@@ -260,7 +277,8 @@ def test_a_handler_that_a_callback_sets_stays() -> None:
 
     try:
         Trainer(small_llm(**SHAPE), PLAIN).fit(
-            TEXTS, lambda progress: signal.signal(signal.SIGINT, mine))
+            TEXTS, lambda progress: signal.signal(signal.SIGINT, mine)
+        )
         assert signal.getsignal(signal.SIGINT) is mine
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -269,11 +287,11 @@ def test_a_handler_that_a_callback_sets_stays() -> None:
 def test_a_training_inside_another_is_interrupted_first() -> None:
     outer, inner = small_llm(**SHAPE), small_llm(**SHAPE)
 
-    def stop(progress: cgpt.train.Progress) -> None:
+    def stop(progress: cgpt.training.trainer.Progress) -> None:
         if progress.step == 2:
             signal.raise_signal(signal.SIGINT)
 
-    def watch(progress: cgpt.train.Progress) -> None:
+    def watch(progress: cgpt.training.trainer.Progress) -> None:
         if progress.step == 2:
             Trainer(inner, PLAIN).fit(TEXTS, stop)
 
@@ -289,8 +307,11 @@ def test_a_training_inside_another_is_interrupted_first() -> None:
 def test_other_threads_train_without_handlers() -> None:
     llm = small_llm(**SHAPE)
     seen: list[Any] = []
-    thread = threading.Thread(target=lambda: Trainer(llm, PLAIN).fit(
-        TEXTS, lambda progress: seen.append(signal.getsignal(signal.SIGINT))))
+    thread = threading.Thread(
+        target=lambda: Trainer(llm, PLAIN).fit(
+            TEXTS, lambda progress: seen.append(signal.getsignal(signal.SIGINT))
+        )
+    )
     thread.start()
     thread.join()
     assert set(seen) == {signal.default_int_handler}
@@ -302,8 +323,9 @@ def test_no_memory_in_the_middle_of_a_step(monkeypatch: pytest.MonkeyPatch) -> N
         llm, fit = trainer_of("split")
         forward, calls = llm.gpt.forward, iter(range(1, 1000))
 
-        def failing(*given: Any, call: int = call, forward: Any = forward, calls: Any = calls,
-                    **named: Any) -> float:
+        def failing(
+            *given: Any, call: int = call, forward: Any = forward, calls: Any = calls, **named: Any
+        ) -> float:
             loss = forward(*given, **named)
             if next(calls) == call:
                 raise MemoryError
@@ -335,6 +357,7 @@ def test_buffers_that_were_being_placed_are_placed_anew(monkeypatch: pytest.Monk
 
 # The parts
 
+
 def test_operations_are_done_in_order_up_to_one_that_fails() -> None:
     done: list[int] = []
     uninterrupted([partial(done.append, 1), partial(done.append, 2)])
@@ -363,5 +386,5 @@ def test_interrupts_say_when_they_are_pending() -> None:
     assert interrupts.pending
     with pytest.raises(KeyboardInterrupt):
         interrupts.restore()
-    interrupts.check()              # raised once
+    interrupts.check()  # raised once
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

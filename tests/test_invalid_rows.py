@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from small_llm import small_llm
 
-from cgpt import invalid_rows, prepare
 from cgpt.checkpoint import load_model_auto, save_model_binary
 from cgpt.cli import main
-from cgpt.data import read_corpus
-from cgpt.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError, merged
-from cgpt.readers import Reading, fingerprint_of
-from cgpt.run import TrainingRun
+from cgpt.corpus import invalid_rows
+from cgpt.corpus import token_cache as prepare
+from cgpt.corpus.batches import read_corpus
+from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError, merged
+from cgpt.corpus.reader import Reading, fingerprint_of
+from cgpt.training.run import TrainingRun
 
 GOOD = {"instruction": "问", "output": "答"}
 # A row that cannot be used, and its kind.
@@ -28,15 +29,26 @@ BAD: list[tuple[str, str]] = [
     ('{"instruction": "问"}', "type"),
     ('{"instruction": "问", "output": 3}', "type"),
     ('{"instruction": "问", "output": "答", "output": "另"}', "repeated_key"),
-    ('{"messages": [{"role": "user", "content": "a", "role": "user"}, '
-     '{"role": "assistant", "content": "b"}]}', "repeated_key"),
+    (
+        '{"messages": [{"role": "user", "content": "a", "role": "user"}, '
+        '{"role": "assistant", "content": "b"}]}',
+        "repeated_key",
+    ),
     ('{"meta": {"a": 1, "a": 2}, "text": "山"}', "repeated_key"),
-    ('{"unknown": 1}', "form"), ("[1]", "form"), ("null", "form"), ("7", "form"),
+    ('{"unknown": 1}', "form"),
+    ("[1]", "form"),
+    ("null", "form"),
+    ("7", "form"),
     ('{"messages": [{"role": "narrator", "content": "a"}]}', "role"),
     ('{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}', "order"),
-    ('{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "part")]
-BROKEN: list[tuple[str, str]] = [('{"instruction": "问", ', "json"), ("{", "json"),
-                                 ("[" * 100_000, "json"), ('"' + "\x01" + '"', "json")]
+    ('{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "part"),
+]
+BROKEN: list[tuple[str, str]] = [
+    ('{"instruction": "问", ', "json"),
+    ("{", "json"),
+    ("[" * 100_000, "json"),
+    ('"' + "\x01" + '"', "json"),
+]
 
 
 def rows_file(folder: Path, name: str, n: int, bad: list[tuple[str, str]]) -> tuple[Path, list]:
@@ -79,10 +91,13 @@ def test_of_all_files(tmp_path: Path) -> None:
     second, more = rows_file(tmp_path, "b.json", 30, BAD[:2])
     with pytest.raises(InvalidRowsError, match=rf"^{len(BAD) + 2} invalid rows in 2 files") as one:
         read_corpus(tmp_path)
-    assert [row.path for row in one.value.rows] == \
-        [str(first)] * len(found) + [str(second)] * len(more)
-    assert [file.invalid for file in read_corpus(tmp_path, skip_invalid=True).files] == \
-        [len(found), len(more)]
+    assert [row.path for row in one.value.rows] == [str(first)] * len(found) + [str(second)] * len(
+        more
+    )
+    assert [file.invalid for file in read_corpus(tmp_path, skip_invalid=True).files] == [
+        len(found),
+        len(more),
+    ]
 
 
 def test_the_sentence_of_one_row_is_that_of_the_row(tmp_path: Path) -> None:
@@ -91,8 +106,11 @@ def test_the_sentence_of_one_row_is_that_of_the_row(tmp_path: Path) -> None:
     with pytest.raises(InvalidRowsError) as caught:
         read_corpus(path)
     (row,) = caught.value.rows
-    assert str(caught.value) == str(row) == \
-        f"{path}, line 2: found the number 3 under 'text', expected a string"
+    assert (
+        str(caught.value)
+        == str(row)
+        == f"{path}, line 2: found the number 3 under 'text', expected a string"
+    )
     assert (row.path, row.place, row.line, row.kind) == (str(path), "line 2", 2, "type")
 
 
@@ -105,11 +123,19 @@ def test_a_line_that_is_no_utf8_is_a_row(tmp_path: Path) -> None:
     assert read_corpus(path, skip_invalid=True).documents == ["山", "水"]
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("a.json", '["a",\n {x}]'), ("a.json", '["a", 3'), ("a.txt", b"\xff"), ("a.json", '{"a": 1}'),
-    ("a.json", '{"data": ["a"], "data": ["b"]}')])
-def test_what_is_of_the_whole_file_stays_fatal(name: str, content: str | bytes,
-                                               tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '["a",\n {x}]'),
+        ("a.json", '["a", 3'),
+        ("a.txt", b"\xff"),
+        ("a.json", '{"a": 1}'),
+        ("a.json", '{"data": ["a"], "data": ["b"]}'),
+    ],
+)
+def test_what_is_of_the_whole_file_stays_fatal(
+    name: str, content: str | bytes, tmp_path: Path
+) -> None:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(Exception, match=str(path)) as caught:
@@ -123,7 +149,9 @@ def test_in_an_object_around_the_list(tmp_path: Path) -> None:
     with pytest.raises(InvalidRowsError) as caught:
         read_corpus(path)
     assert [(row.place, row.line, row.kind) for row in caught.value.rows] == [
-        ("item 2", 0, "form"), ("item 3", 0, "repeated_key")]
+        ("item 2", 0, "form"),
+        ("item 3", 0, "repeated_key"),
+    ]
 
 
 def test_a_file_without_a_usable_row(tmp_path: Path) -> None:
@@ -133,7 +161,7 @@ def test_a_file_without_a_usable_row(tmp_path: Path) -> None:
         read_corpus(path)
     with pytest.raises(InvalidRowsError, match="no row of it can be used, 3 are invalid") as caught:
         read_corpus(path, skip_invalid=True)
-    assert "skip_invalid" not in str(caught.value)      # no advice that was followed
+    assert "skip_invalid" not in str(caught.value)  # no advice that was followed
 
 
 def test_the_error_can_be_copied_and_sent(tmp_path: Path) -> None:
@@ -156,10 +184,25 @@ def test_only_so_many_rows_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 # ---------------------------------------------------------------- commands
 
+
 def train(*args: object) -> list[str]:
-    return [str(one) for one in (
-        "train", "--preset", "tiny", "--tokenizer", "chars", "--lang", "en", "--max-steps", 2,
-        "--sample-every", 0, *args)]
+    return [
+        str(one)
+        for one in (
+            "train",
+            "--preset",
+            "tiny",
+            "--tokenizer",
+            "chars",
+            "--lang",
+            "en",
+            "--max-steps",
+            2,
+            "--sample-every",
+            0,
+            *args,
+        )
+    ]
 
 
 @pytest.fixture
@@ -172,8 +215,10 @@ def test_train_refuses_or_leaves_out(here: Path, capsys: pytest.CaptureFixture[s
     rows_file(here, "a.jsonl", 80, BAD + BROKEN + BAD)
     assert main(train("--chat", "a.jsonl", "--out", "m.bin")) == 1
     said = capsys.readouterr().err.splitlines()
-    assert "invalid rows: 30 (broken JSON 4, repeated key 6, unknown form 8, wrong type 4, " \
+    assert (
+        "invalid rows: 30 (broken JSON 4, repeated key 6, unknown form 8, wrong type 4, "
         "not text 2, unknown role 2, turns out of order 2, empty message 2)" in said
+    )
     assert sum(line.startswith("  a.jsonl, line ") for line in said) == 20
     assert "  ... and 10 more" in said and "(option: --skip-invalid; " in said[-1]
     assert said[-1].startswith("error: 30 invalid rows, the first is a.jsonl, line ")
@@ -181,7 +226,7 @@ def test_train_refuses_or_leaves_out(here: Path, capsys: pytest.CaptureFixture[s
     assert main(train("--chat", "a.jsonl", "--out", "m.bin", "--skip-invalid")) == 0
     said = capsys.readouterr().err.splitlines()
     assert any(line.startswith("left out: invalid rows: 30 (") for line in said)
-    run = TrainingRun.resume(load_model_auto("m.bin"))      # as the run was begun
+    run = TrainingRun.resume(load_model_auto("m.bin"))  # as the run was begun
     assert run.config.skip_invalid and len(run.sources["finetune"].invalid) == 30
     assert main(["resume", "m.bin", "--max-steps", "3", "--lang", "en"]) == 0
 
@@ -218,10 +263,11 @@ def test_data_lists_them_all(here: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_other_commands_leave_them_out_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows_file(here, "a.jsonl", 20, BAD[:3])
     save_model_binary(small_llm(), "m.bin")
-    for command in (["eval", "m.bin", "a.jsonl", "--json"],
-                    ["tokenizer", "train", "a.jsonl", "--kind", "chars", "--out", "t.json",
-                     "--json"],
-                    ["tokenizer", "inspect", "m.bin", "a.jsonl", "--json"]):
+    for command in (
+        ["eval", "m.bin", "a.jsonl", "--json"],
+        ["tokenizer", "train", "a.jsonl", "--kind", "chars", "--out", "t.json", "--json"],
+        ["tokenizer", "inspect", "m.bin", "a.jsonl", "--json"],
+    ):
         assert main([*command, "--lang", "en"]) == 1
         assert "error: 3 invalid rows" in capsys.readouterr().err
         assert main([*command, "--lang", "en", "--skip-invalid"]) == 0
@@ -231,7 +277,8 @@ def test_other_commands_leave_them_out_too(here: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_data_lists_them_where_nothing_else_is_there(
-        flags: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (here / "a.jsonl").write_text("1\n2\n3\n")
     assert main(["data", "a.jsonl", "--lang", "en", *flags]) == 1
     out = capsys.readouterr().out
@@ -247,8 +294,9 @@ def test_in_chinese(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not [line for line in said if "expected" in line or "found" in line]
 
 
-def test_from_the_cache(here: Path, monkeypatch: pytest.MonkeyPatch,
-                        capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_the_cache(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(prepare, "LARGE_CORPUS", 0)
     monkeypatch.setenv("CGPT_CACHE", str(here / "cache"))
     _, expected = rows_file(here, "a.jsonl", 40, BAD + BROKEN)
@@ -259,14 +307,16 @@ def test_from_the_cache(here: Path, monkeypatch: pytest.MonkeyPatch,
         reports.append(json.loads(capsys.readouterr().out))
     assert reports[1].pop("cached") and not reports[0].pop("cached")
     assert reports[0] == reports[1] and reports[0]["invalid"] == len(expected)
-    assert main(train("--chat", "a.jsonl")) == 1        # whole as the entry is
+    assert main(train("--chat", "a.jsonl")) == 1  # whole as the entry is
     assert f"error: {len(expected)} invalid rows" in capsys.readouterr().err
 
 
 def test_no_advice_that_was_followed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows_file(here, "ok.jsonl", 5, [])
-    for bad, said in ((['{"x": 1}', "[]"], "no row of it can be used, 2 are invalid, the first"),
-                      (['{"x": 1}'], "found an object with the keys 'x'")):
+    for bad, said in (
+        (['{"x": 1}', "[]"], "no row of it can be used, 2 are invalid, the first"),
+        (['{"x": 1}'], "found an object with the keys 'x'"),
+    ):
         (here / "bad.jsonl").write_text("\n".join(bad))
         command = ["train", "--chat", "ok.jsonl", "bad.jsonl", "--preset", "tiny", "--out", "m.bin"]
         assert main([*command, "--skip-invalid", "--lang", "en"]) == 1

@@ -28,20 +28,39 @@ from cgpt import kernels
 TESTS = Path(__file__).parent
 # One call of each kernel with unlike sizes, past one vector and with a tail.
 EXAMPLES = (
-    "linear_forward-N9-K7-M17", "linear_forward-N3-K9-M17", "linear_backward_input-N6-K17-M9",
-    "linear_forward-N100-K300-M1030-finishTrue", "linear_backward_input-N100-K300-M1030-geluTrue",
-    "linear_backward_weight-N9-K7-M17", "layernorm_forward-N65-C17",
-    "layernorm_again-N65-C17", "layernorm_backward-N65-C17",
-    "layernorm_backward-N64-C17-addTrue", "gelu_forward-n65", "gelu_backward-n65",
-    "relu_forward-n65", "relu_backward-n65", "residual_forward-n65",
-    "attention_forward-T5+1-H3-D9", "attention_backward-T5+1-H3-D9",
-    "attention_cached-n5-start17-room25-H3-D17", "embedding_forward-N300-C130",
-    "embedding_backward-N300-C130", "gather_rows-N9-R4-C17", "scatter_rows-N9-R4-C17",
-    "cross_entropy-N5-V17", "cross_entropy-N5-V17-smoothing0.1",
+    "linear_forward-N9-K7-M17",
+    "linear_forward-N3-K9-M17",
+    "linear_backward_input-N6-K17-M9",
+    "linear_forward-N100-K300-M1030-finishTrue",
+    "linear_backward_input-N100-K300-M1030-geluTrue",
+    "linear_backward_weight-N9-K7-M17",
+    "layernorm_forward-N65-C17",
+    "layernorm_again-N65-C17",
+    "layernorm_backward-N65-C17",
+    "layernorm_backward-N64-C17-addTrue",
+    "gelu_forward-n65",
+    "gelu_backward-n65",
+    "relu_forward-n65",
+    "relu_backward-n65",
+    "residual_forward-n65",
+    "attention_forward-T5+1-H3-D9",
+    "attention_backward-T5+1-H3-D9",
+    "attention_cached-n5-start17-room25-H3-D17",
+    "embedding_forward-N300-C130",
+    "embedding_backward-N300-C130",
+    "gather_rows-N9-R4-C17",
+    "scatter_rows-N9-R4-C17",
+    "cross_entropy-N5-V17",
+    "cross_entropy-N5-V17-smoothing0.1",
     "cross_entropy-N5-V17-weightedTrue",
-    "adamw-n65-decay_end7-step3-beta20.999", "muon-rows17-columns17", "descend-n65",
+    "adamw-n65-decay_end7-step3-beta20.999",
+    "muon-rows17-columns17",
+    "descend-n65",
     "sum_of_squares-n65",
-    "argmax-V65-", "penalise-V300-n65", "draw-V65-top_k9-", "largest-V65-k8-",
+    "argmax-V65-",
+    "penalise-V300-n65",
+    "draw-V65-top_k9-",
+    "largest-V65-k8-",
 )
 
 
@@ -68,21 +87,40 @@ def test_there_is_an_example_of_every_kernel():
 # shapes and types
 
 # Sizes that no other array has to match: tables and caches may be of any length.
-FREE = {("embedding_forward", "wte", 0), ("embedding_forward", "wpe", 0),
-        ("embedding_backward", "dwte", 0), ("embedding_backward", "dwpe", 0),
-        ("gather_rows", "x", 0), ("scatter_rows", "dx", 0), ("cross_entropy", "logits", 1),
-        ("sum_of_squares", "x", 0), ("argmax", "x", 0), ("penalise", "ids", 0),
-        ("draw", "scores", 0), ("largest", "scores", 0),
-        ("muon", "matrices", 0)}
+FREE = {
+    ("embedding_forward", "wte", 0),
+    ("embedding_forward", "wpe", 0),
+    ("embedding_backward", "dwte", 0),
+    ("embedding_backward", "dwpe", 0),
+    ("gather_rows", "x", 0),
+    ("scatter_rows", "dx", 0),
+    ("cross_entropy", "logits", 1),
+    ("sum_of_squares", "x", 0),
+    ("argmax", "x", 0),
+    ("penalise", "ids", 0),
+    ("draw", "scores", 0),
+    ("largest", "scores", 0),
+    ("muon", "matrices", 0),
+}
 # Arrays from which a kernel takes its sizes: if one of these is wrong, others seem to be.
-DEFINES = {"linear_forward": ("x", "weight"), "linear_backward_input": ("dy", "weight"),
-           "linear_backward_weight": ("dy", "x"), "attention_forward": ("qkv", "out"),
-           "attention_backward": ("qkv", "out"), "attention_cached": ("qkv", "keys", "out"),
-           "embedding_forward": ("ids", "wte"), "embedding_backward": ("ids", "dwte"),
-           "gather_rows": ("rows", "x"), "scatter_rows": ("rows", "dx"),
-           "cross_entropy": ("logits",), "adamw": ("data",), "muon": ("data", "matrices"),
-           "descend": ("data",), "penalise": ("scores",),
-           "largest": ("ids",)}
+DEFINES = {
+    "linear_forward": ("x", "weight"),
+    "linear_backward_input": ("dy", "weight"),
+    "linear_backward_weight": ("dy", "x"),
+    "attention_forward": ("qkv", "out"),
+    "attention_backward": ("qkv", "out"),
+    "attention_cached": ("qkv", "keys", "out"),
+    "embedding_forward": ("ids", "wte"),
+    "embedding_backward": ("ids", "dwte"),
+    "gather_rows": ("rows", "x"),
+    "scatter_rows": ("rows", "dx"),
+    "cross_entropy": ("logits",),
+    "adamw": ("data",),
+    "muon": ("data", "matrices"),
+    "descend": ("data",),
+    "penalise": ("scores",),
+    "largest": ("ids",),
+}
 
 
 def resized(array: np.ndarray, axis: int, by: int) -> np.ndarray:
@@ -117,11 +155,19 @@ def test_other_types_and_layouts_are_refused(module, problem):
     for name, array in problem.arguments.items():
         if not isinstance(array, np.ndarray):
             continue
-        for wrong in (array.astype(np.float64), np.zeros(array.shape, np.int64), array[None],
-                      np.repeat(array, 2, axis=-1)[..., ::2], "text"):
-            if (isinstance(wrong, np.ndarray) and wrong.flags.c_contiguous
-                    and (wrong.dtype, wrong.shape) == (array.dtype, array.shape)):
-                continue        # its own type
+        for wrong in (
+            array.astype(np.float64),
+            np.zeros(array.shape, np.int64),
+            array[None],
+            np.repeat(array, 2, axis=-1)[..., ::2],
+            "text",
+        ):
+            if (
+                isinstance(wrong, np.ndarray)
+                and wrong.flags.c_contiguous
+                and (wrong.dtype, wrong.shape) == (array.dtype, array.shape)
+            ):
+                continue  # its own type
             with pytest.raises((ValueError, TypeError)):
                 getattr(module, problem.kernel)(**problem.arguments | {name: wrong})
         if name in problem.written:
@@ -131,24 +177,35 @@ def test_other_types_and_layouts_are_refused(module, problem):
                 getattr(module, problem.kernel)(**problem.arguments | {name: frozen})
 
 
-@pytest.mark.parametrize("name, argument, value, message", [
-    ("embedding_forward-N300", "ids", 11, r"ids\[1\]: found 11, expected 0 to 10"),
-    ("embedding_forward-N300", "ids", -1, r"ids\[1\]: found -1"),
-    ("embedding_forward-N300", "positions", 5, r"positions\[1\]: found 5"),
-    ("embedding_forward-N300", "positions", -1, r"positions\[1\]"),
-    ("embedding_backward-N300", "ids", 11, r"ids\[1\]"),
-    ("embedding_backward-N300", "ids", -2**31, r"ids\[1\]"),
-    ("embedding_backward-N300", "positions", 2**31 - 1, r"positions\[1\]"),
-    ("embedding_backward-N300", "positions", -1, r"positions\[1\]"),
-    ("gather_rows-N9", "rows", 9, r"rows\[1\]"), ("gather_rows-N9", "rows", -1, r"rows\[1\]"),
-    ("scatter_rows-N9", "rows", 9, r"rows\[1\]"), ("scatter_rows-N9", "rows", -1, r"rows\[1\]"),
-    ("cross_entropy-N5", "targets", 17, r"targets\[1\]: found 17, expected -1 to 16"),
-    ("cross_entropy-N5", "targets", -2, r"targets\[1\]"),
-    *((name, "offsets", value, r"offsets\[1\]: found -?\d+ after 0")
-      for name in ("attention_forward-T5+1", "attention_backward-T5+1") for value in (0, -3)),
-    *((name, "offsets", value, r"offsets\[2\]: found 6 after")
-      for name in ("attention_forward-T5+1", "attention_backward-T5+1") for value in (6, 99)),
-])
+@pytest.mark.parametrize(
+    "name, argument, value, message",
+    [
+        ("embedding_forward-N300", "ids", 11, r"ids\[1\]: found 11, expected 0 to 10"),
+        ("embedding_forward-N300", "ids", -1, r"ids\[1\]: found -1"),
+        ("embedding_forward-N300", "positions", 5, r"positions\[1\]: found 5"),
+        ("embedding_forward-N300", "positions", -1, r"positions\[1\]"),
+        ("embedding_backward-N300", "ids", 11, r"ids\[1\]"),
+        ("embedding_backward-N300", "ids", -(2**31), r"ids\[1\]"),
+        ("embedding_backward-N300", "positions", 2**31 - 1, r"positions\[1\]"),
+        ("embedding_backward-N300", "positions", -1, r"positions\[1\]"),
+        ("gather_rows-N9", "rows", 9, r"rows\[1\]"),
+        ("gather_rows-N9", "rows", -1, r"rows\[1\]"),
+        ("scatter_rows-N9", "rows", 9, r"rows\[1\]"),
+        ("scatter_rows-N9", "rows", -1, r"rows\[1\]"),
+        ("cross_entropy-N5", "targets", 17, r"targets\[1\]: found 17, expected -1 to 16"),
+        ("cross_entropy-N5", "targets", -2, r"targets\[1\]"),
+        *(
+            (name, "offsets", value, r"offsets\[1\]: found -?\d+ after 0")
+            for name in ("attention_forward-T5+1", "attention_backward-T5+1")
+            for value in (0, -3)
+        ),
+        *(
+            (name, "offsets", value, r"offsets\[2\]: found 6 after")
+            for name in ("attention_forward-T5+1", "attention_backward-T5+1")
+            for value in (6, 99)
+        ),
+    ],
+)
 def test_indices_out_of_range_are_refused(module, name, argument, value, message):
     problem = example(name)
     array = problem.arguments[argument].copy()
@@ -160,14 +217,23 @@ def test_indices_out_of_range_are_refused(module, name, argument, value, message
 ATTENTION = ("attention_forward-T5+1-H3-D9", "attention_backward-T5+1-H3-D9")
 
 
-@pytest.mark.parametrize("name, argument, value", [
-    *((name, "offsets", np.array(wrong, np.int32)) for name in ATTENTION
-      for wrong in ([], [0], [6], [1, 6], [0, 5], [0, 7], [0, 3, 3, 6])),
-    *((name, "n_head", wrong) for name in ATTENTION for wrong in (0, -1, 2, 28)),
-    ("attention_cached-n5", "start", -1), ("attention_cached-n5", "start", 21),
-    ("attention_cached-n5", "start", 2**62), ("adamw-n65", "step", 0), ("adamw-n65", "step", -1),
-    *(("cross_entropy-N5-V17", "smoothing", wrong) for wrong in (-0.1, 1.0, float("nan"))),
-])
+@pytest.mark.parametrize(
+    "name, argument, value",
+    [
+        *(
+            (name, "offsets", np.array(wrong, np.int32))
+            for name in ATTENTION
+            for wrong in ([], [0], [6], [1, 6], [0, 5], [0, 7], [0, 3, 3, 6])
+        ),
+        *((name, "n_head", wrong) for name in ATTENTION for wrong in (0, -1, 2, 28)),
+        ("attention_cached-n5", "start", -1),
+        ("attention_cached-n5", "start", 21),
+        ("attention_cached-n5", "start", 2**62),
+        ("adamw-n65", "step", 0),
+        ("adamw-n65", "step", -1),
+        *(("cross_entropy-N5-V17", "smoothing", wrong) for wrong in (-0.1, 1.0, float("nan"))),
+    ],
+)
 def test_wrong_settings_are_refused(module, name, argument, value):
     with pytest.raises(ValueError, match=argument):
         run(module, changed(example(name), **{argument: value}))
@@ -184,6 +250,7 @@ def test_dropout_refuses(module, p):
 
 # what must be seen
 
+
 def read_elements(problem: Problem, name: str) -> np.ndarray:
     """Flat indices of the elements of an array that the call reads, in order."""
     array, arguments = problem.arguments[name], problem.arguments
@@ -197,16 +264,19 @@ def read_elements(problem: Problem, name: str) -> np.ndarray:
     elif (problem.kernel, name) == ("gather_rows", "x"):
         rows = arguments["rows"]
     if rows is None:
-        return np.flatnonzero(np.isfinite(array))       # what is NaN already is only written
+        return np.flatnonzero(np.isfinite(array))  # what is NaN already is only written
     return (np.unique(rows)[:, None] * array.shape[1] + np.arange(array.shape[1])).ravel()
 
 
 def test_nan_and_infinity_are_visible(module, problem):
     """NaN or infinity in the first, the last or a middle element of an input reaches a result."""
+
     def unseen(results: dict[str, Any]) -> int:
         """Numbers that look like results; a chosen token is none below 0."""
-        return sum((np.isfinite(result) & ((result >= 0) | (result.dtype.kind == "f"))).sum()
-                   for result in results.values())
+        return sum(
+            (np.isfinite(result) & ((result >= 0) | (result.dtype.kind == "f"))).sum()
+            for result in results.values()
+        )
 
     before, tried = unseen(run(module, problem)), 0
     for name, array in problem.arguments.items():
@@ -216,7 +286,7 @@ def test_nan_and_infinity_are_visible(module, problem):
         for i in readable[[0, len(readable) // 2, -1]] if len(readable) else ():
             for value in (np.nan, np.inf):
                 if (name, value) == ("lse", np.inf):
-                    continue        # exp(score - infinity) is rightly 0
+                    continue  # exp(score - infinity) is rightly 0
                 wrong = array.copy()
                 wrong.flat[i] = value
                 tried += 1
@@ -294,17 +364,18 @@ def test_large_scores_choose_one_key(module, size):
     T, D = 70, 9
     rng = np.random.default_rng(2)
     qkv = rng.standard_normal((T, 3 * D)).astype(np.float32)
-    qkv[:, :2 * D] *= np.float32(size)
+    qkv[:, : 2 * D] *= np.float32(size)
     out, lse = np.zeros((T, D), np.float32), np.zeros((1, T), np.float32)
     module.attention_forward(qkv, documents((T,)), 1, out, lse)
-    scores = qkv[:, :D].astype(float) @ qkv[:, D:2 * D].T.astype(float)
+    scores = qkv[:, :D].astype(float) @ qkv[:, D : 2 * D].T.astype(float)
     best = np.where(np.tri(T, dtype=bool), scores, -np.inf).argmax(axis=1)
-    np.testing.assert_allclose(out, qkv[best, 2 * D:], rtol=1e-6)
+    np.testing.assert_allclose(out, qkv[best, 2 * D :], rtol=1e-6)
     dqkv = np.full_like(qkv, np.nan)
     module.attention_backward(np.ones_like(out), qkv, out, lse, documents((T,)), 1, dqkv)
     assert np.isfinite(dqkv).all()
-    np.testing.assert_allclose(dqkv[:, 2 * D:], np.bincount(best, minlength=T)[:, None]
-                               * np.ones(D), atol=1e-2)
+    np.testing.assert_allclose(
+        dqkv[:, 2 * D :], np.bincount(best, minlength=T)[:, None] * np.ones(D), atol=1e-2
+    )
 
 
 @pytest.mark.parametrize("N", [2, 9])
@@ -321,14 +392,20 @@ def test_zero_length_products(module, N):
 
 
 def public_names(module: ModuleType) -> set[str]:
-    return {name for name, value in vars(module).items()
-            if not name.startswith("_") and not isinstance(value, type)}
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, type)
+    }
 
 
 def stub() -> dict[str, ast.FunctionDef]:
     path = Path(cgpt.__file__).with_name("_kernels.pyi")
-    return {node.name: node for node in ast.parse(path.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.FunctionDef)}
+    return {
+        node.name: node
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
 
 
 def test_the_stub_names_what_is_compiled(module):
@@ -363,8 +440,10 @@ def test_threads(module):
 NEEDS = ((), ("avx2", "fma", "f16c"), ("avx512f", "avx512bw", "avx512dq", "avx512vl"))
 
 
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists() or platform.machine() != "x86_64",
-                    reason="needs Linux on x86-64")
+@pytest.mark.skipif(
+    not Path("/proc/cpuinfo").exists() or platform.machine() != "x86_64",
+    reason="needs Linux on x86-64",
+)
 def test_the_level_is_what_the_processor_says(module):
     text = Path("/proc/cpuinfo").read_text()
     flags = next(line for line in text.splitlines() if line.startswith("flags")).split()
@@ -378,9 +457,13 @@ def test_the_level_is_what_the_processor_says(module):
 
 def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     folders = [TESTS, Path(cgpt.__file__).parent.parent, os.environ.get("PYTHONPATH", "")]
-    return subprocess.run([sys.executable, "-c", code, *arguments], text=True, timeout=120,
-                          capture_output=True, env=os.environ | environment | {
-                              "PYTHONPATH": os.pathsep.join(map(str, folders))})
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        text=True,
+        timeout=120,
+        capture_output=True,
+        env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
+    )
 
 
 SHOW = "from cgpt import kernels as K; print(K.instruction_set(), K.vector_length())"
@@ -404,7 +487,8 @@ def test_an_unknown_instruction_set_is_told():
 @pytest.mark.skipif(os.name != "posix", reason="needs mprotect")
 def test_no_access_outside_an_array():
     """Arrays against a page that may not be touched, for every case and instruction set."""
-    found = python("""if True:
+    found = python(
+        """if True:
         from kernel_cases import all_cases
         from kernel_memory import Paged, run
         from cgpt import kernels
@@ -414,7 +498,9 @@ def test_no_access_outside_an_array():
                     print(isa, case, at_end, flush=True)
                     run(kernels.load(isa), case.problem(), lambda array: Paged(array, at_end))
         print("done")
-    """, CGPT_THREADS="1")
+    """,
+        CGPT_THREADS="1",
+    )
     last = found.stdout.splitlines()[-1:]
     assert found.returncode == 0 and last == ["done"], (last, found.stderr)
 
@@ -422,12 +508,15 @@ def test_no_access_outside_an_array():
 @pytest.mark.skipif(os.name != "posix", reason="needs mprotect")
 @pytest.mark.parametrize("index, dies", [(-1, True), (0, False), (5, False), (6, True)])
 def test_a_stray_read_of_a_paged_array_ends_the_process(index, dies):
-    found = python("""if True:
+    found = python(
+        """if True:
         import ctypes, sys
         import numpy as np
         from kernel_memory import Paged
         index = int(sys.argv[1])
         placed = Paged(np.ones(6, np.float32), at_end=index > 0)
         print(ctypes.c_float.from_address(placed.array.ctypes.data + 4 * index).value)
-    """, str(index))
+    """,
+        str(index),
+    )
     assert (found.returncode != 0) == dies and (found.stdout == "1.0\n") == (not dies)

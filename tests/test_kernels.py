@@ -22,9 +22,14 @@ from cgpt import kernels
 
 CASES = all_cases()
 ISAS = kernels.runnable()
-PROBES = {"probe_multiply_add", "probe_read"}       # tested in test_benchmarks.py
-UTILITIES = PROBES | {"set_num_threads", "get_num_threads", "has_openmp", "cpu_level",
-                      "vector_length"}
+PROBES = {"probe_multiply_add", "probe_read"}  # tested in test_benchmarks.py
+UTILITIES = PROBES | {
+    "set_num_threads",
+    "get_num_threads",
+    "has_openmp",
+    "cpu_level",
+    "vector_length",
+}
 
 
 @pytest.fixture(scope="module", params=ISAS)
@@ -38,9 +43,11 @@ def module(request: pytest.FixtureRequest) -> Any:
 
 
 def kernel_names(module: ModuleType) -> set[str]:
-    return {name for name, value in vars(module).items()
-            if not name.startswith("_") and callable(value)
-            and not isinstance(value, type)} - UTILITIES
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and callable(value) and not isinstance(value, type)
+    } - UTILITIES
 
 
 def test_the_fallback_is_among_the_instruction_sets():
@@ -69,8 +76,11 @@ def test_agrees_with_its_twin(module, case):
 
 def test_python_threads_do_not_share_scratch(module):
     """Two Python threads in kernels at once (the GIL is released) get what one gets."""
-    chosen = [case.problem() for case in CASES
-              if case.kernel in ("linear_forward", "attention_backward", "layernorm_backward")]
+    chosen = [
+        case.problem()
+        for case in CASES
+        if case.kernel in ("linear_forward", "attention_backward", "layernorm_backward")
+    ]
     expected = [run(module, problem) for problem in chosen]
     same: list[bool] = []
 
@@ -89,21 +99,26 @@ def test_python_threads_do_not_share_scratch(module):
 # aliases that the docstrings allow
 
 
-@pytest.mark.parametrize("name, case, output, alias", [
-    ("gelu_forward", "gelu_forward-n4097", "y", "x"),
-    ("gelu_backward", "gelu_backward-n4097", "dx", "dy"),
-    ("relu_forward", "relu_forward-n4097", "y", "x"),
-    ("relu_backward", "relu_backward-n4097", "dx", "dy"),
-    ("residual_forward", "residual_forward-n4097", "y", "x"),
-    ("residual_forward", "residual_forward-n4097", "y", "branch"),
-    ("layernorm_backward", "layernorm_backward-N65-C17", "dx", "dy"),
-    ("layernorm_backward", "layernorm_backward-N5-C600", "dx", "dy"),
-])
+@pytest.mark.parametrize(
+    "name, case, output, alias",
+    [
+        ("gelu_forward", "gelu_forward-n4097", "y", "x"),
+        ("gelu_backward", "gelu_backward-n4097", "dx", "dy"),
+        ("relu_forward", "relu_forward-n4097", "y", "x"),
+        ("relu_backward", "relu_backward-n4097", "dx", "dy"),
+        ("residual_forward", "residual_forward-n4097", "y", "x"),
+        ("residual_forward", "residual_forward-n4097", "y", "branch"),
+        ("layernorm_backward", "layernorm_backward-N65-C17", "dx", "dy"),
+        ("layernorm_backward", "layernorm_backward-N5-C600", "dx", "dy"),
+    ],
+)
 def test_output_in_place_of_an_input(module, name, case, output, alias):
     problem = next(c for c in CASES if str(c) == case).problem()
     apart = run(module, problem)
-    arguments = {key: value.copy() if isinstance(value, np.ndarray) else value
-                 for key, value in problem.arguments.items()}
+    arguments = {
+        key: value.copy() if isinstance(value, np.ndarray) else value
+        for key, value in problem.arguments.items()
+    }
     arguments[output] = arguments[alias]
     getattr(module, name)(**arguments)
     for written, value in apart.items():
@@ -134,8 +149,9 @@ def test_dropout_agrees_with_its_twin(module, n, p):
     x = np.random.default_rng(n).standard_normal(n).astype(np.float32)
     key = 2**63 + n
     y = ref.dropout(x, p, mask(module, n, p, key))
-    problem = Problem("dropout", {"x": x, "y": blank(n), "p": p, "key": key},
-                      {"y": (y, EPS * np.abs(y))})
+    problem = Problem(
+        "dropout", {"x": x, "y": blank(n), "p": p, "key": key}, {"y": (y, EPS * np.abs(y))}
+    )
     first = run(module, problem)
     check(problem, first)
     for threads in (2, 3):
@@ -158,8 +174,7 @@ def test_the_mask_depends_on_the_key_alone(module):
 def independence(a: np.ndarray, b: np.ndarray, p: float) -> float:
     """How many standard deviations the overlap of two masks is off that of independent ones."""
     keep = 1 - p
-    return abs(float((a & b).sum()) - len(a) * keep**2) / np.sqrt(
-        len(a) * keep**2 * (1 - keep**2))
+    return abs(float((a & b).sum()) - len(a) * keep**2) / np.sqrt(len(a) * keep**2 * (1 - keep**2))
 
 
 KEYS = [0, 1, 2, 3, 12345, 2**31, 2**32, 2**32 + 1, 5 * 2**32, 2**63, 2**64 - 1]
@@ -198,7 +213,7 @@ def test_exponential_through_cross_entropy(module):
     each of the sum, the quotient and the product.
     """
     x = np.linspace(-87.3, 0, 4001).astype(np.float32)
-    for V in (2, 2 * module.vector_length() + 1):     # through the tail, through whole vectors
+    for V in (2, 2 * module.vector_length() + 1):  # through the tail, through whole vectors
         logits = np.repeat(x[:, None], V, axis=1)
         logits[:, 0] = 0
         losses, targets = blank(len(x)), np.zeros(len(x), np.int32)
@@ -243,6 +258,7 @@ class Wrong:
             returned = getattr(kernels.load("generic"), problem.kernel)(**arguments)
             spoil(arguments)
             return returned
+
         setattr(self, problem.kernel, kernel)
 
 
@@ -255,8 +271,9 @@ def test_check_notices_every_wrong_number():
     seen = set()
     for case in CASES:
         problem = case.problem()
-        right = {name: np.array(expected, dtype=float)
-                 for name, (expected, _) in problem.written.items()}
+        right = {
+            name: np.array(expected, dtype=float) for name, (expected, _) in problem.written.items()
+        }
         for name, (_, tolerance) in problem.written.items():
             if (case.kernel, name) in seen or not np.isfinite(right[name]).any():
                 continue
@@ -281,11 +298,16 @@ def test_tolerances_are_far_below_one_term():
             assert np.max(tolerance, initial=0) <= 1e-3 * max(level, 1), (str(case), name)
 
 
-@pytest.mark.parametrize("name, index, complaint", [
-    ("y", -1, "y: 1 elements written before"), ("y", 17, "y: 1 elements written behind"),
-    ("y", 17 + 1023, "y: 1 elements written behind"), ("x", 17, "x: 1 elements written behind"),
-    ("x", 3, "x: written, though it is an input"),
-])
+@pytest.mark.parametrize(
+    "name, index, complaint",
+    [
+        ("y", -1, "y: 1 elements written before"),
+        ("y", 17, "y: 1 elements written behind"),
+        ("y", 17 + 1023, "y: 1 elements written behind"),
+        ("x", 17, "x: 1 elements written behind"),
+        ("x", 3, "x: written, though it is an input"),
+    ],
+)
 def test_run_notices_stray_writes(name, index, complaint):
     problem = problem_named("gelu_forward-n17")
 

@@ -9,11 +9,11 @@ import pytest
 from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 
 from cgpt.config import GPTConfig, TrainConfig
-from cgpt.data import encode_document
+from cgpt.corpus.batches import encode_document
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import LLM, TrainingState
-from cgpt.model import GPT
-from cgpt.train import Trainer
+from cgpt.models.base import GPT
+from cgpt.training.trainer import Trainer
 
 
 def test_from_texts_learns_a_vocabulary_and_adapts_the_model():
@@ -24,8 +24,9 @@ def test_from_texts_learns_a_vocabulary_and_adapts_the_model():
     again = LLM.from_texts(TEXTS, config, seed=4)
     assert np.array_equal(llm.gpt.arena.data, again.gpt.arena.data)
     assert llm.tokenizer.words == again.tokenizer.words
-    assert not np.array_equal(LLM(llm.tokenizer, GPT(llm.config, seed=5)).gpt.arena.data,
-                              llm.gpt.arena.data)
+    assert not np.array_equal(
+        LLM(llm.tokenizer, GPT(llm.config, seed=5)).gpt.arena.data, llm.gpt.arena.data
+    )
 
 
 def test_the_default_model_knows_the_packaged_data():
@@ -37,16 +38,16 @@ def test_the_default_model_knows_the_packaged_data():
 
 
 def test_loss_is_the_mean_over_the_tokens_of_all_texts():
-    llm = small_llm(block_size=8)           # the texts are longer than the context
+    llm = small_llm(block_size=8)  # the texts are longer than the context
     total, counted = 0.0, 0
     for text in TEXTS:
         sample = encode_document(llm.tokenizer, text)
         for i in range(len(sample)):
-            start = max(0, -(-(i + 1 - 8) // 4) * 4)    # of the first window of 8 that holds it
-            logits = llm.gpt.logits([sample.ids[start:i + 1]])[0, -1].astype(np.float64)
+            start = max(0, -(-(i + 1 - 8) // 4) * 4)  # of the first window of 8 that holds it
+            logits = llm.gpt.logits([sample.ids[start : i + 1]])[0, -1].astype(np.float64)
             total += float(np.log(np.exp(logits).sum()) - logits[sample.targets[i]])
         counted += len(sample)
-    assert llm.loss(TEXTS) == pytest.approx(total / counted, rel=1e-5)     # float32 logits
+    assert llm.loss(TEXTS) == pytest.approx(total / counted, rel=1e-5)  # float32 logits
     assert llm.loss(TEXTS * 400) == pytest.approx(total / counted, rel=1e-5)
     assert llm.loss(DIALOGUES) != llm.loss(TEXTS)
 
@@ -89,23 +90,47 @@ def test_training_state_round_trip_through_json():
     assert TrainingState.from_dict({}) == TrainingState()
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ([], "expected an object"), ({"steps": 1}, "unknown field 'steps'"),
-    ({"step": -1}, "step must be int"), ({"step": 1.5}, "step must be int"),
-    ({"step": True}, "step must be int"), ({"seconds": float("nan")}, "seconds must be float"),
-    ({"best_loss": "low"}, "best_loss must be float"), ({"done": "pretrain"}, "done must be"),
-    ({"done": [1]}, "done must be"), ({"run": []}, "run must be"), ({"phase": None}, "phase must"),
-    ({"history": {}}, "history must be"), ({"history": [["pretrain", 1, 2.0]]}, "history must be"),
-    ({"history": [["pretrain", 1, None, None]]}, "history must be")])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "expected an object"),
+        ({"steps": 1}, "unknown field 'steps'"),
+        ({"step": -1}, "step must be int"),
+        ({"step": 1.5}, "step must be int"),
+        ({"step": True}, "step must be int"),
+        ({"seconds": float("nan")}, "seconds must be float"),
+        ({"best_loss": "low"}, "best_loss must be float"),
+        ({"done": "pretrain"}, "done must be"),
+        ({"done": [1]}, "done must be"),
+        ({"run": []}, "run must be"),
+        ({"phase": None}, "phase must"),
+        ({"history": {}}, "history must be"),
+        ({"history": [["pretrain", 1, 2.0]]}, "history must be"),
+        ({"history": [["pretrain", 1, None, None]]}, "history must be"),
+    ],
+)
 def test_training_states_that_are_wrong_are_told(values, message):
     with pytest.raises(DataError, match=message):
         TrainingState.from_dict(values)
 
 
 def test_begin_keeps_history_and_run():
-    state = TrainingState(phase="pretrain", step=7, epoch=2, history=[["pretrain", 7, 1.0, None]],
-                          run={"seed": 1}, data_fingerprint="x", best_loss=1.0, documents="d")
+    state = TrainingState(
+        phase="pretrain",
+        step=7,
+        epoch=2,
+        history=[["pretrain", 7, 1.0, None]],
+        run={"seed": 1},
+        data_fingerprint="x",
+        best_loss=1.0,
+        documents="d",
+    )
     assert state.unfinished
     state.begin("finetune")
-    assert state == TrainingState(phase="finetune", done=["pretrain"], run={"seed": 1},
-                                  history=[["pretrain", 7, 1.0, None]], data_fingerprint="x")
+    assert state == TrainingState(
+        phase="finetune",
+        done=["pretrain"],
+        run={"seed": 1},
+        history=[["pretrain", 7, 1.0, None]],
+        data_fingerprint="x",
+    )

@@ -12,7 +12,7 @@ import pytest
 from cgpt.cli import main
 from cgpt.cli.messages import set_language
 from cgpt.cli.recipe import continued_chat, default_recipe, local_data, local_notes
-from cgpt.data import packaged_data
+from cgpt.corpus.batches import packaged_data
 
 TEXTS, CHAT = ["山高水长。", "天空是蓝色的。"], {"prompt": "你好", "completion": "你好！"}
 
@@ -21,7 +21,7 @@ TEXTS, CHAT = ["山高水长。", "天空是蓝色的。"], {"prompt": "你好",
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     set_language("zh")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
+    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
     monkeypatch.delenv("CGPT_LANG", raising=False)
     (tmp_path / "data").mkdir()
     return tmp_path
@@ -36,8 +36,12 @@ def test_files_of_other_kinds_are_taken_in_natural_order(here: Path) -> None:
     for name in ("part10.txt", "part2.txt", "more/a.csv", ".gitkeep", "LICENSE.txt", "notes.docx"):
         write(here / "data" / name, "text\n山\n")
     write(here / "data/chat.jsonl", json.dumps(CHAT))
-    assert local_data() == ("data/chat.jsonl", "data/more/a.csv", "data/part2.txt",
-                            "data/part10.txt")
+    assert local_data() == (
+        "data/chat.jsonl",
+        "data/more/a.csv",
+        "data/part2.txt",
+        "data/part10.txt",
+    )
     config = default_recipe(None)
     assert config.chat == ("data/chat.jsonl",)
     assert config.pretrain == ("data/more/a.csv", "data/part2.txt", "data/part10.txt")
@@ -73,8 +77,9 @@ def test_the_packaged_data_is_taken_only_with_a_word(here: Path) -> None:
     assert len(local_notes()) == 2 and "自带的数据" in local_notes()[-1]
 
 
-def test_train_and_the_guided_run_read_them(here: Path, monkeypatch: pytest.MonkeyPatch,
-                                            capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_and_the_guided_run_read_them(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(here / "data/a.txt", "\n\n".join(TEXTS))
     write(here / "data/b.jsonl", json.dumps(CHAT, ensure_ascii=False))
     write(here / "data/c.docx")
@@ -91,8 +96,9 @@ def test_train_and_the_guided_run_read_them(here: Path, monkeypatch: pytest.Monk
     assert "data/c.docx: not read" in shown
 
 
-def test_invalid_rows_in_the_guided_run(here: Path, monkeypatch: pytest.MonkeyPatch,
-                                        capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_rows_in_the_guided_run(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [CHAT, {"prompt": "山", "completion": ""}, {**CHAT, "prompt": "水"}]
     write(here / "data/b.jsonl", "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     quick = ["--preset", "tiny", "--max-steps", "1", "--lang", "en"]

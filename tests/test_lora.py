@@ -34,10 +34,10 @@ from cgpt.checkpoint.format import place as placed
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError, ConfigError
 from cgpt.llm import LLM
-from cgpt.lora import Lora
-from cgpt.optimizers import make_optimizer
-from cgpt.rustgpt import RustGPT
-from cgpt.train import Trainer
+from cgpt.models.rustgpt import RustGPT
+from cgpt.optim.lora import Lora
+from cgpt.optim.registry import make_optimizer
+from cgpt.training.trainer import Trainer
 
 CONFIG = TrainConfig(epochs=4, batch_tokens=64, warmup=2, lr=1e-2, lora_rank=3, lora_alpha=6.0)
 LAYERS = ("h.*.c_attn.*", "h.1.mlp.*")
@@ -76,23 +76,37 @@ def test_three_steps_are_the_reference() -> None:
     numbers = {entry.name: arena.view(entry.name).astype(float) for entry in arena.entries}
     moments = {name: [np.zeros_like(array)] * 2 for name, array in numbers.items()}
     assert {name.rpartition(".")[0] for name in numbers} == {
-        "h.0.attn.c_attn.weight", "h.1.attn.c_attn.weight", "h.1.mlp.c_fc.weight",
-        "h.1.mlp.c_proj.weight"}
+        "h.0.attn.c_attn.weight",
+        "h.1.attn.c_attn.weight",
+        "h.1.mlp.c_fc.weight",
+        "h.1.mlp.c_proj.weight",
+    }
     for step in (1, 2, 3):
         dW = gradients(llm, twin, step)
         found = {}
         for name, array in numbers.items():
             matrix, other = name.rpartition(".")[0], name[:-1] + ("b" if name[-1] == "a" else "a")
-            found[name] = 2.0 * (numbers[other].T @ dW[matrix] if name[-1] == "a"
-                                 else dW[matrix] @ numbers[other].T)
+            found[name] = 2.0 * (
+                numbers[other].T @ dW[matrix] if name[-1] == "a" else dW[matrix] @ numbers[other].T
+            )
             assert found[name].shape == array.shape
         norm = np.sqrt(sum((one**2).sum() for one in found.values()))
         assert norm > 2e-3
         assert lora.step(lr=1e-2, clip=1e-3) == pytest.approx(norm, rel=1e-5)
         for name, gradient in found.items():
-            new, _, m, v = ref.adamw(numbers[name].ravel(), gradient.ravel(),
-                                     *(one.ravel() for one in moments[name]), 1e-2, 0.9, 0.95,
-                                     1e-8, 0.5, step, 1e-3 / norm, gradient.size)
+            new, _, m, v = ref.adamw(
+                numbers[name].ravel(),
+                gradient.ravel(),
+                *(one.ravel() for one in moments[name]),
+                1e-2,
+                0.9,
+                0.95,
+                1e-8,
+                0.5,
+                step,
+                1e-3 / norm,
+                gradient.size,
+            )
             numbers[name] = new.reshape(gradient.shape)
             moments[name] = [m.reshape(gradient.shape), v.reshape(gradient.shape)]
             np.testing.assert_allclose(arena.view(name), numbers[name], atol=2e-5, err_msg=name)
@@ -116,9 +130,16 @@ def test_it_begins_with_the_base_and_learns() -> None:
     assert llm.loss(DIALOGUES) < loss - 0.3
 
 
-@pytest.mark.parametrize("wrong", [dict(lora_rank=-1), dict(lora_alpha=0.0),
-                                   dict(lora_layers="h.*"), dict(freeze=("h.0.*",)),
-                                   dict(optimizer="muon")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(lora_rank=-1),
+        dict(lora_alpha=0.0),
+        dict(lora_layers="h.*"),
+        dict(freeze=("h.0.*",)),
+        dict(optimizer="muon"),
+    ],
+)
 def test_wrong_settings_get_a_sentence(wrong: dict) -> None:
     with pytest.raises(ConfigError, match="lora"):
         changed(**wrong)
@@ -130,8 +151,11 @@ def test_a_pattern_that_fits_no_matrix_is_refused(pattern: str) -> None:
         Lora(small_llm().gpt, 2, 4.0, ["h.*", pattern])
 
 
-@pytest.mark.parametrize("settings", [dict(rank=0), dict(rank=33), dict(rank=True),
-                                      dict(alpha=float("nan")), dict(layers=())], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [dict(rank=0), dict(rank=33), dict(rank=True), dict(alpha=float("nan")), dict(layers=())],
+    ids=str,
+)
 def test_settings_of_the_optimizer_are_checked(settings: dict) -> None:
     with pytest.raises(ConfigError, match="lora_"):
         Lora(small_llm().gpt, **{"rank": 2, "alpha": 4.0, **settings})
@@ -172,8 +196,9 @@ def test_the_model_is_found_beside_the_adapter(tmp_path: Path) -> None:
     # From another folder the path to the model is noted as it is from there.
     save_model_binary(again, tmp_path / "elsewhere" / "lora.bin")
     assert describe(tmp_path / "elsewhere" / "lora.bin")["optimizer"]["base"] == "../moved/base.bin"
-    assert same_bits(load_model_auto(tmp_path / "elsewhere" / "lora.bin").gpt.arena.data,
-                     llm.gpt.arena.data)
+    assert same_bits(
+        load_model_auto(tmp_path / "elsewhere" / "lora.bin").gpt.arena.data, llm.gpt.arena.data
+    )
 
 
 def test_no_adapter_is_left_without_its_model(tmp_path: Path) -> None:
@@ -183,8 +208,11 @@ def test_no_adapter_is_left_without_its_model(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path, "last")
     (tmp_path / "base.bin").rename(tmp_path / "checkpoint_last.bin")
     llm.optimizer.base = str(tmp_path / "checkpoint_last.bin")
-    for save in (lambda: save_model_binary(llm, tmp_path / "." / "checkpoint_last.bin"),
-                 lambda: manager.save_last(llm), lambda: manager.step_done(llm)):
+    for save in (
+        lambda: save_model_binary(llm, tmp_path / "." / "checkpoint_last.bin"),
+        lambda: manager.save_last(llm),
+        lambda: manager.step_done(llm),
+    ):
         with pytest.raises(CheckpointError, match="the model that the adapter needs") as error:
             save()
         assert error.value.code == "write"
@@ -193,6 +221,7 @@ def test_no_adapter_is_left_without_its_model(tmp_path: Path) -> None:
 
 def test_an_adapter_whose_model_is_in_no_file_carries_it(tmp_path: Path) -> None:
     """Never saved, since changed, overwritten, or removed: what is saved can be loaded."""
+
     def unsaved(llm: LLM) -> None:
         llm.base = ""
 
@@ -244,8 +273,9 @@ def test_a_model_that_changes_while_its_adapter_is_trained_is_noticed(tmp_path: 
     assert same_bits(load_model_auto(path).gpt.arena.data, llm.gpt.arena.data)
 
 
-def test_a_model_that_has_changed_is_read_once(tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_has_changed_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not again by every checkpoint of a long training."""
     llm, path = trained(tmp_path, epochs=1)
     save_model_binary(small_llm(seed=3), tmp_path / "base.bin")
@@ -257,7 +287,8 @@ def test_a_model_that_has_changed_is_read_once(tmp_path: Path,
 
 
 def test_a_model_is_carried_as_it_was_when_the_checkpoint_was_due(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is written beside a training that may already change all weights."""
     go, write = threading.Event(), packing.Packed.write
 
@@ -286,19 +317,23 @@ def test_of_another_graph_a_model_is_carried_too(tmp_path: Path) -> None:
     assert same_bits(again.gpt.arena.data, llm.gpt.arena.data)
 
 
-@pytest.mark.parametrize(("kind", "sentence"), [(2, "vocabulary"), (3, "layer"),
-                                                (22, "base_tensor")])
+@pytest.mark.parametrize(
+    ("kind", "sentence"), [(2, "vocabulary"), (3, "layer"), (22, "base_tensor")]
+)
 def test_a_model_that_is_carried_in_part_is_refused(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int, sentence: str) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int, sentence: str
+) -> None:
     llm = small_llm()
     Trainer(llm, changed(epochs=1), "finetune").fit(DIALOGUES)
     monkeypatch.setattr(packing.Packed, "write", packing.Packed.write.__wrapped__)  # unchecked
     packed = packing.pack(llm, "x", packing.arrays_of(llm), packing.Storage())
     out = next(i for i, record in enumerate(packed.records) if record.kind == kind)
-    records, size = placed([replace(one, offset=0) for i, one in enumerate(packed.records)
-                           if i != out])
-    path = packing.Packed(records, [one for i, one in enumerate(packed.payloads) if i != out],
-                          size).write(tmp_path / "lora.bin")
+    records, size = placed(
+        [replace(one, offset=0) for i, one in enumerate(packed.records) if i != out]
+    )
+    path = packing.Packed(
+        records, [one for i, one in enumerate(packed.payloads) if i != out], size
+    ).write(tmp_path / "lora.bin")
     with pytest.raises(CheckpointError, match=sentence) as error:
         load_model_auto(path)
     assert error.value.code == "damaged"
@@ -313,21 +348,32 @@ def test_a_training_that_begins_anew_keeps_its_adapter(tmp_path: Path) -> None:
     assert again.optimizer.step_count == again.training_state.step > 0
 
 
-@pytest.mark.parametrize(("begun", "going_on"), [
-    ({}, {"lora_rank": 2}), ({}, {"lora_rank": 0}), ({"lora_rank": 0}, {}),
-    ({}, {"lora_alpha": 5.0}), ({}, {"lora_layers": ("h.0.*",)})], ids=str)
+@pytest.mark.parametrize(
+    ("begun", "going_on"),
+    [
+        ({}, {"lora_rank": 2}),
+        ({}, {"lora_rank": 0}),
+        ({"lora_rank": 0}, {}),
+        ({}, {"lora_alpha": 5.0}),
+        ({}, {"lora_layers": ("h.0.*",)}),
+    ],
+    ids=str,
+)
 def test_a_phase_does_not_go_on_with_another_adapter(begun: dict, going_on: dict) -> None:
     llm, calls = small_llm(), iter(range(100))
     Trainer(llm, changed(**begun), "finetune").fit(DIALOGUES, should_stop=lambda: next(calls) == 1)
-    with pytest.raises(ConfigError, match="the phase was begun with "
-                                          f"{'optimizer=muon' if begun else 'lora_rank=3'}"):
+    with pytest.raises(
+        ConfigError,
+        match=f"the phase was begun with {'optimizer=muon' if begun else 'lora_rank=3'}",
+    ):
         Trainer(llm, changed(**going_on), "finetune").fit(DIALOGUES)
 
 
 def test_a_checkpoint_inside_a_phase_talks_with_the_average(tmp_path: Path) -> None:
     llm, calls = base_model(tmp_path), iter(range(100))
     Trainer(llm, changed(ema=0.9, lr=0.1), "finetune").fit(
-        DIALOGUES, should_stop=lambda: next(calls) == 2)
+        DIALOGUES, should_stop=lambda: next(calls) == 2
+    )
     chat = load_model_auto(save_model_binary(llm, tmp_path / "lora.bin"), training=False)
     whole = load_model_auto(save_model_binary(llm, tmp_path / "w.bin", optimizer=False))
     assert same_bits(chat.gpt.arena.data, whole.gpt.arena.data)
@@ -338,8 +384,10 @@ def test_differences_of_adapters_are_told(tmp_path: Path) -> None:
     llm, path = trained(tmp_path, val_fraction=0.3)
     assert compare_models(path, path)["same"]
     Trainer(llm, changed(epochs=1), "finetune").fit(DIALOGUES)
-    kinds = {row["kind"] for row in
-             compare_models(path, save_model_binary(llm, tmp_path / "b.bin"))["tensors"]}
+    kinds = {
+        row["kind"]
+        for row in compare_models(path, save_model_binary(llm, tmp_path / "b.bin"))["tensors"]
+    }
     assert kinds == {"weights", "adapter", "m", "v"}
 
 
@@ -381,8 +429,16 @@ def test_json_holds_the_whole_model(tmp_path: Path) -> None:
     assert same_bits(again.gpt.arena.data, llm.gpt.arena.data) and again.optimizer is None
 
 
-@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"val_fraction": 0.3, "epochs": 6},
-                                     {"val_fraction": 0.3, "epochs": 6, "ema": 0.9}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ema": 0.9},
+        {"val_fraction": 0.3, "epochs": 6},
+        {"val_fraction": 0.3, "epochs": 6, "ema": 0.9},
+    ],
+    ids=str,
+)
 def test_a_stopped_run_goes_on_to_the_bit(tmp_path: Path, changes: dict) -> None:
     """Where a split is held out, the adapter of the best epoch is what remains."""
     config = changed(lora_layers=LAYERS, **changes)
@@ -413,12 +469,13 @@ def test_damage_is_seen(tmp_path: Path) -> None:
             assert error.value.code == "damaged"
 
 
-@pytest.mark.parametrize(("golden", "base"), [("tiny_v1_lora.bin", "tiny_v1.bin"),
-                                              ("tiny_v1_lora_carries.bin", "")])
+@pytest.mark.parametrize(
+    ("golden", "base"), [("tiny_v1_lora.bin", "tiny_v1.bin"), ("tiny_v1_lora_carries.bin", "")]
+)
 def test_the_golden_adapters_still_load(golden: str, base: str, tmp_path: Path) -> None:
     """docs/format_v1.md describes them: a reader of that page alone merges to the same weights."""
     expected, path = adapter_llm(base and str(DATA / base)), DATA / golden
-    if not base:                        # which needs nothing beside it
+    if not base:  # which needs nothing beside it
         path = tmp_path / golden
         path.write_bytes((DATA / golden).read_bytes())
     again = load_model_auto(path)
@@ -426,8 +483,9 @@ def test_the_golden_adapters_still_load(golden: str, base: str, tmp_path: Path) 
     assert again.optimizer.to_dict() == expected.optimizer.to_dict()
     assert again.training_state == expected.training_state and again.metadata == expected.metadata
     for name in ("data", "m", "v"):
-        assert same_bits(getattr(again.optimizer.arena, name),
-                         getattr(expected.optimizer.arena, name))
+        assert same_bits(
+            getattr(again.optimizer.arena, name), getattr(expected.optimizer.arena, name)
+        )
     assert same_bits(again.best_weights, expected.best_weights)
     assert same_bits(again.average, expected.average)
     assert same_bits(again.gpt.arena.data, expected.gpt.arena.data)
@@ -437,24 +495,45 @@ def test_the_golden_adapters_still_load(golden: str, base: str, tmp_path: Path) 
         model.tensors = adapter.base
     merged = independent_reader.merged(model, adapter)
     assert {name for name, one in merged.items() if one != model.tensors[name]} == {
-        "h.0.attn.c_attn.weight", "h.0.attn.c_proj.weight", "h.0.mlp.c_fc.weight"}
+        "h.0.attn.c_attn.weight",
+        "h.0.attn.c_proj.weight",
+        "h.0.mlp.c_fc.weight",
+    }
     for name, numbers in merged.items():
-        np.testing.assert_allclose(chat[name].reshape(-1), np.frombuffer(numbers, np.float32),
-                                   rtol=1e-6, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(
+            chat[name].reshape(-1),
+            np.frombuffer(numbers, np.float32),
+            rtol=1e-6,
+            atol=1e-7,
+            err_msg=name,
+        )
     other = independent_reader.read(str(DATA / "tiny_v1_weights.bin"))
     other.tensors["wte.weight"][3] += 1
     with pytest.raises(independent_reader.FormatError, match="other weights"):
         independent_reader.merged(other, adapter)
 
 
-@pytest.mark.parametrize(("wrong", "sentence"), [
-    ({"rank": 2}, "tensors of kind"), ({"rank": 0}, "between 1 and"), ({"rank": "x"}, "whole"),
-    ({"alpha": -1.0}, "lora_alpha"), ({"alpha": None}, "cannot be"), ({"layers": 3}, "cannot be"),
-    ({"layers": ["x.*"]}, "no matrix"), ({"step_count": -1}, "step_count"), ({"base": 5}, "path"),
-    ({"kind": "adamw"}, "cannot be"), ({"betas": [2.0, 0.9]}, "beta1"),
-    ({"fingerprint": "00"}, "other weights")], ids=str)
-def test_settings_that_cannot_be_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                             wrong: dict, sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"rank": 2}, "tensors of kind"),
+        ({"rank": 0}, "between 1 and"),
+        ({"rank": "x"}, "whole"),
+        ({"alpha": -1.0}, "lora_alpha"),
+        ({"alpha": None}, "cannot be"),
+        ({"layers": 3}, "cannot be"),
+        ({"layers": ["x.*"]}, "no matrix"),
+        ({"step_count": -1}, "step_count"),
+        ({"base": 5}, "path"),
+        ({"kind": "adamw"}, "cannot be"),
+        ({"betas": [2.0, 0.9]}, "beta1"),
+        ({"fingerprint": "00"}, "other weights"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict, sentence: str
+) -> None:
     llm, _ = trained(tmp_path, epochs=1)
     settings = {**settings_to_save(llm.optimizer, tmp_path / "lora.bin"), **wrong}
     monkeypatch.setattr(packing, "settings_to_save", lambda lora, path: settings)
@@ -464,16 +543,22 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("carries", [False, True])
-def test_an_adapter_has_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                  carries: bool) -> None:
+def test_an_adapter_has_one_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carries: bool
+) -> None:
     """Neither none nor two: a path, or the model itself."""
     llm, _ = trained(tmp_path, epochs=1)
     if carries:
         llm.optimizer.base = ""
     to_dict, base = Lora.to_dict, "base.bin" if carries else ""
     monkeypatch.setattr(packing.Packed, "write", packing.Packed.write.__wrapped__)  # unchecked
-    monkeypatch.setattr(packing, "dump_json", lambda path, what, value: parts.dump_json(
-        path, what, {**value, "base": base} if what == "optimizer" else value))
+    monkeypatch.setattr(
+        packing,
+        "dump_json",
+        lambda path, what, value: parts.dump_json(
+            path, what, {**value, "base": base} if what == "optimizer" else value
+        ),
+    )
     path = save_model_binary(llm, tmp_path / "x" / "lora.bin")
     assert to_dict(llm.optimizer)["base"] != base
     for read in (load_model_auto, lambda path: load_with_adapter(tmp_path / "base.bin", path)):
@@ -481,8 +566,9 @@ def test_an_adapter_has_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             read(path)
 
 
-def test_an_adapter_that_names_itself_is_refused(tmp_path: Path,
-                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_that_names_itself_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     llm, path = trained(tmp_path, epochs=1)
     settings = {**llm.optimizer.to_dict(), "base": "lora.bin"}
     monkeypatch.setattr(packing, "settings_to_save", lambda lora, path: settings)

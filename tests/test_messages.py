@@ -13,11 +13,11 @@ import pytest
 from cgpt.cli import choose_language, messages
 from cgpt.cli.app import LazyGroup, Option
 from cgpt.cli.help_text import COMMANDS, OPTIONS
-from cgpt.cli.layout import box, columns, folded, rows_of, text_width, wrap
 from cgpt.cli.messages import MESSAGES, language, set_language, t
 from cgpt.cli.root import cgpt
-from cgpt.cli.streams import printable
-from cgpt.cli.terminal import as_argument, plain_number
+from cgpt.cli.ui.layout import box, columns, folded, rows_of, text_width, wrap
+from cgpt.cli.ui.streams import printable
+from cgpt.cli.ui.terminal import as_argument, plain_number
 
 CLI = Path(messages.__file__).parent
 
@@ -50,8 +50,11 @@ def test_both_languages_have_the_same_fields(key: str) -> None:
 
 def test_every_message_is_used() -> None:
     words, beginnings = keys_used()
-    unused = [key for key in MESSAGES if key not in words
-              and not any(start and key.startswith(start) for start in beginnings)]
+    unused = [
+        key
+        for key in MESSAGES
+        if key not in words and not any(start and key.startswith(start) for start in beginnings)
+    ]
     assert not unused
 
 
@@ -60,8 +63,7 @@ def every_command(group: LazyGroup, ctx: click.Context) -> list[click.Command]:
     found: list[click.Command] = []
     for name in group.modules:
         command = group.get_command(ctx, name)
-        found += [command, *(every_command(command, ctx) if isinstance(command, LazyGroup)
-                             else [])]
+        found += [command, *(every_command(command, ctx) if isinstance(command, LazyGroup) else [])]
     return found
 
 
@@ -69,8 +71,12 @@ def test_every_option_and_command_has_help_in_both_languages() -> None:
     with click.Context(cgpt) as ctx:
         commands = [cgpt, *every_command(cgpt, ctx)]
         assert {command.name for command in commands} == set(COMMANDS)
-        found = {param.name for command in commands for param in command.params
-                 if isinstance(param, Option)}
+        found = {
+            param.name
+            for command in commands
+            for param in command.params
+            if isinstance(param, Option)
+        }
         assert found == set(OPTIONS)
         for name in ("zh", "en"):
             set_language(name)
@@ -114,7 +120,8 @@ def test_box_as_the_guide_shows_it() -> None:
     assert box("模型保存选项", 80, left=20) == [
         "╔═══════════════════════════════════════════════════════════╗",
         "║                    模型保存选项                           ║",
-        "╚═══════════════════════════════════════════════════════════╝"]
+        "╚═══════════════════════════════════════════════════════════╝",
+    ]
 
 
 def test_widths() -> None:
@@ -127,24 +134,44 @@ def test_widths() -> None:
     assert wrap("默认: kernels、train、save)", 16) == ["默认: kernels、", "train、save)"]
     assert wrap("--strategy best|last|periodic", 20) == ["--strategy best|", "last|periodic"]
     assert rows_of("中" * 5, 5) == 3 and rows_of("ab", 5) == rows_of("", 5) == 1
-    assert folded([["ab", "中文", "x"], ["a", "中", "xyz"]], 9) == ["ab  中文", "    x",
-                                                                 "a   中", "    xyz"]
+    assert folded([["ab", "中文", "x"], ["a", "中", "xyz"]], 9) == [
+        "ab  中文",
+        "    x",
+        "a   中",
+        "    xyz",
+    ]
     rows = columns([("--a", "中" * 30), ("--bbb", "x")], 50)
     assert all(text_width(line) <= 50 for line in rows)
     assert columns([("--checkpoint-dir DIR", "中" * 30)], 40)[0] == "  --checkpoint-dir DIR"
 
 
-@pytest.mark.parametrize(("value", "shown"), [
-    (0.00005, "0.00005"), (1e-4, "0.0001"), (1e-7, "0.0000001"), (1.0, "1"), (0.25, "0.25"),
-    (1e22, "10000000000000000000000"), (100.0, "100")])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.00005, "0.00005"),
+        (1e-4, "0.0001"),
+        (1e-7, "0.0000001"),
+        (1.0, "1"),
+        (0.25, "0.25"),
+        (1e22, "10000000000000000000000"),
+        (100.0, "100"),
+    ],
+)
 def test_numbers_never_have_an_exponent(value: float, shown: str) -> None:
     assert plain_number(value) == shown
     assert float(plain_number(value)) == value
 
 
-@pytest.mark.parametrize(("path", "typed"), [
-    ("a/b.bin", "a/b.bin"), ("my model.bin", "'my model.bin'"), ("-x.bin", "./-x.bin"),
-    ("-x y.bin", "'./-x y.bin'"), ("它's.bin", "'它'\"'\"'s.bin'")])
+@pytest.mark.parametrize(
+    ("path", "typed"),
+    [
+        ("a/b.bin", "a/b.bin"),
+        ("my model.bin", "'my model.bin'"),
+        ("-x.bin", "./-x.bin"),
+        ("-x y.bin", "'./-x y.bin'"),
+        ("它's.bin", "'它'\"'\"'s.bin'"),
+    ],
+)
 def test_a_path_in_a_command_can_be_copied(path: str, typed: str) -> None:
     assert as_argument(path) == typed
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from cgpt import kernels as K
-from cgpt.arena import ALIGNMENT, arena_size
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.graphs import FAMILIES
-from cgpt.model import GPT
-from cgpt.optim import AdamW
+from cgpt.models.base import GPT
+from cgpt.models.registry import FAMILIES
+from cgpt.nn.arena import ALIGNMENT, arena_size
+from cgpt.optim.adamw import AdamW
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, n_ff=32, vocab_size=50, block_size=40)
 
@@ -29,9 +29,11 @@ def noisy(config: GPTConfig = CONFIG, seed: int = 1) -> GPT:
 
 def packed(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return dict(ids=rng.integers(0, 50, 70).astype(np.int32),
-                targets=rng.integers(-1, 50, 70).astype(np.int32),
-                offsets=np.array([0, 3, 4, 40, 70], np.int32))
+    return dict(
+        ids=rng.integers(0, 50, 70).astype(np.int32),
+        targets=rng.integers(-1, 50, 70).astype(np.int32),
+        offsets=np.array([0, 3, 4, 40, 70], np.int32),
+    )
 
 
 def test_names_shapes_and_alignment() -> None:
@@ -86,8 +88,9 @@ def test_gradients_against_differences(dropout: float, every: int) -> None:
 @pytest.mark.parametrize("kind", ["gpt2", "rustgpt"])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("counted", [slice(1, None, 3), slice(69, None), slice(0, 1)])
-def test_rows_without_target_leave_the_last_block_early(counted: slice, recompute: bool,
-                                                        kind: str) -> None:
+def test_rows_without_target_leave_the_last_block_early(
+    counted: slice, recompute: bool, kind: str
+) -> None:
     """Some rows and then the others give what all give at once, which pass the block whole."""
     family, batch = FAMILIES[kind], packed()
     gpt = family.graph(family.config.from_dict(CONFIG.to_dict()), seed=1)
@@ -145,7 +148,7 @@ def test_cache_gives_what_the_whole_pass_gives() -> None:
     whole = gpt.logits(ids[None])[0]
     cache = gpt.new_cache()
     found = [gpt.infer(ids[:7], cache).copy()]
-    found += [gpt.infer(ids[i:i + 1], cache).copy() for i in range(7, 40)]
+    found += [gpt.infer(ids[i : i + 1], cache).copy() for i in range(7, 40)]
     np.testing.assert_allclose(np.array(found), whole[6:], atol=1e-5)
     assert cache.length == cache.capacity
     with pytest.raises(DataError, match="do not fit"):
@@ -210,9 +213,10 @@ def test_load_parameters_checks_before_it_changes() -> None:
     before = gpt.arena.data.copy()
     values = {name: array.copy() + 1 for name, array in gpt.parameters().items()}
     for change, message in (
-            (lambda v: v.pop("ln_f.bias"), "'ln_f.bias' is missing"),
-            (lambda v: v.update(extra=np.ones(2)), "no parameter 'extra'"),
-            (lambda v: v.update({"ln_f.bias": np.ones(3)}), r"shape \(3,\), expected \(32,\)")):
+        (lambda v: v.pop("ln_f.bias"), "'ln_f.bias' is missing"),
+        (lambda v: v.update(extra=np.ones(2)), "no parameter 'extra'"),
+        (lambda v: v.update({"ln_f.bias": np.ones(3)}), r"shape \(3,\), expected \(32,\)"),
+    ):
         wrong = dict(values)
         change(wrong)
         with pytest.raises(ConfigError, match=message):
@@ -222,15 +226,18 @@ def test_load_parameters_checks_before_it_changes() -> None:
     assert np.array_equal(gpt.parameters()["ln_f.bias"], values["ln_f.bias"])
 
 
-@pytest.mark.parametrize(("ids", "more", "message"), [
-    (np.zeros((2, 41), int), {}, "a document of 41 tokens, expected 1 to 40"),
-    (np.full((1, 3), 50), {}, "found 50, expected 0 to 49"),
-    (np.full((1, 3), -1), {}, "found -1"),
-    (np.zeros(4, int), {}, r"expected \(B, T\)"),
-    (np.zeros(4, int), {"offsets": [0, 3]}, "must run from 0 to the 4 tokens"),
-    (np.zeros(4, int), {"offsets": [0, 2, 2, 4]}, "a document of"),
-    (np.zeros((0, 4), int), {}, "at least"),
-])
+@pytest.mark.parametrize(
+    ("ids", "more", "message"),
+    [
+        (np.zeros((2, 41), int), {}, "a document of 41 tokens, expected 1 to 40"),
+        (np.full((1, 3), 50), {}, "found 50, expected 0 to 49"),
+        (np.full((1, 3), -1), {}, "found -1"),
+        (np.zeros(4, int), {}, r"expected \(B, T\)"),
+        (np.zeros(4, int), {"offsets": [0, 3]}, "must run from 0 to the 4 tokens"),
+        (np.zeros(4, int), {"offsets": [0, 2, 2, 4]}, "a document of"),
+        (np.zeros((0, 4), int), {}, "at least"),
+    ],
+)
 def test_wrong_batches_get_a_sentence(ids: np.ndarray, more: dict, message: str) -> None:
     with pytest.raises(DataError, match=message):
         noisy().forward(ids, np.zeros_like(ids), **more)
@@ -252,7 +259,7 @@ def test_config_says_what_is_wrong() -> None:
 def test_a_larger_reservation_ends_what_backward_could_use() -> None:
     gpt, batch = noisy(), packed()
     gpt.forward(**batch)
-    gpt.reserve(500)            # other buffers, which hold nothing of that pass
+    gpt.reserve(500)  # other buffers, which hold nothing of that pass
     with pytest.raises(ConfigError, match="forward"):
         gpt.backward()
     gpt.forward(**batch)
@@ -302,7 +309,7 @@ def test_recompute_may_change_between_steps() -> None:
         other.recompute = recompute
         assert steps(one) == steps(other)
         other.forward(**packed())
-        other.recompute = not recompute         # for the next forward, not for this backward
+        other.recompute = not recompute  # for the next forward, not for this backward
         other.backward()
         one.forward(**packed())
         one.backward()
@@ -320,8 +327,9 @@ def test_what_is_not_kept_is_made_again_bit_for_bit() -> None:
     K.gelu_forward(first.mlp.c_fc.y[:70].reshape(-1), y.reshape(-1))
     assert first.mlp.c_proj.x.tobytes() == y.tobytes()
     norm, ln = np.empty_like(first.attn.ln.x), first.attn.ln
-    K.layernorm_forward(ln.x, ln.weight.data, ln.bias.data, norm, np.empty(70, np.float32),
-                        np.empty(70, np.float32))
+    K.layernorm_forward(
+        ln.x, ln.weight.data, ln.bias.data, norm, np.empty(70, np.float32), np.empty(70, np.float32)
+    )
     assert first.attn.c_attn.x.tobytes() == norm.tobytes()
 
 
@@ -343,8 +351,8 @@ def test_the_head_in_blocks_of_rows(batches: int, monkeypatch: pytest.MonkeyPatc
     """Blocks give the loss and gradients of one block, but for the order of float32 sums."""
     whole, blocks = noisy(), noisy()
     expected, loss = accumulated(whole, batches), whole.forward(**packed(0))
-    monkeypatch.setattr("cgpt.head._LOGITS", 1)
-    monkeypatch.setattr("cgpt.head._LEAST_ROWS", 16)
+    monkeypatch.setattr("cgpt.nn.heads._LOGITS", 1)
+    monkeypatch.setattr("cgpt.nn.heads._LEAST_ROWS", 16)
     found = accumulated(blocks, batches)
     assert blocks.head.logits.shape == (16, 50)
     assert blocks.forward(**packed(0)) == pytest.approx(loss, rel=1e-6)
@@ -355,13 +363,18 @@ def test_the_head_in_blocks_of_rows(batches: int, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_forward_pass_that_is_given_up_leaves_no_gradient(
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpt.head._LOGITS", 1)
-    monkeypatch.setattr("cgpt.head._LEAST_ROWS", 16)
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cgpt.nn.heads._LOGITS", 1)
+    monkeypatch.setattr("cgpt.nn.heads._LEAST_ROWS", 16)
     gpt = noisy()
     optimizer = AdamW(gpt, weight_decay=0.0)
-    for give_up in (lambda: gpt.logits(packed()["ids"][None, :9]), lambda: optimizer.step(lr=1.0),
-                    optimizer.zero_grad, gpt.abandon):
+    for give_up in (
+        lambda: gpt.logits(packed()["ids"][None, :9]),
+        lambda: optimizer.step(lr=1.0),
+        optimizer.zero_grad,
+        gpt.abandon,
+    ):
         before = gpt.arena.data.copy()
         gpt.forward(**packed())
         assert np.any(gpt.arena.grad)

@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 
-import cgpt.train
-from cgpt import documents as encoded
-from cgpt import prepare
+import cgpt.training.trainer
 from cgpt.checkpoint import load_model_auto, save_model_binary
 from cgpt.config import TrainConfig
-from cgpt.data import IGNORED
-from cgpt.documents import Documents, Samples, stored
-from cgpt.epochs import Epochs
+from cgpt.corpus import documents as encoded
+from cgpt.corpus import token_cache as prepare
+from cgpt.corpus.batches import IGNORED
+from cgpt.corpus.documents import Documents, Samples, stored
+from cgpt.corpus.sources import Source
 from cgpt.llm import LLM, TrainingState
-from cgpt.sources import Source
-from cgpt.train import Trainer
+from cgpt.training.epochs import Epochs
+from cgpt.training.trainer import Trainer
 
 LONGEST = 20
 LONG = "长江全长约六千公里。" * 5
@@ -42,8 +42,9 @@ def tokens_in(found: list[tuple[int, ...]]) -> list[int]:
 
 
 def planned(documents: Documents, **more: bool) -> Epochs:
-    return Epochs(Samples(documents, LONGEST), small_tokenizer(), CONFIG, "pretrain", LONGEST,
-                  **more)
+    return Epochs(
+        Samples(documents, LONGEST), small_tokenizer(), CONFIG, "pretrain", LONGEST, **more
+    )
 
 
 def test_every_epoch_cuts_elsewhere_and_holds_every_token() -> None:
@@ -57,8 +58,9 @@ def test_every_epoch_cuts_elsewhere_and_holds_every_token() -> None:
         assert tokens_in(one) == tokens_in(first)
         assert all(0 < len(window) <= LONGEST for window in one)
     assert others == [windows(planned(documents), epoch) for epoch in range(1, 6)]
-    other_seed = Epochs(Samples(documents, LONGEST), small_tokenizer(), replace(CONFIG, seed=4),
-                        "pretrain", LONGEST)
+    other_seed = Epochs(
+        Samples(documents, LONGEST), small_tokenizer(), replace(CONFIG, seed=4), "pretrain", LONGEST
+    )
     assert windows(other_seed, 0) == first and windows(other_seed, 1) != others[0]
 
 
@@ -69,14 +71,19 @@ def test_windows_follow_one_another_without_a_gap(lengths: list[int], data: st.D
     weights = np.arange(1.0, len(documents) + 1)
     store = stored(tokenizer, documents)
     samples = Samples(Documents(store.store, store.numbers, weights), LONGEST)
-    firsts = data.draw(st.lists(st.integers(0, LONGEST - 1), min_size=samples.n_long,
-                                max_size=samples.n_long))
+    firsts = data.draw(
+        st.lists(st.integers(0, LONGEST - 1), min_size=samples.n_long, max_size=samples.n_long)
+    )
     found = samples.recut(np.array(firsts, np.int64))
     assert samples.n_long == sum(length + 1 > LONGEST for length in lengths)
     spans: dict[int, list[tuple[int, int]]] = {}
-    for number, first, length, weight in zip(found._numbers.tolist(), found._firsts.tolist(),
-                                             found.lengths.tolist(), found.weights.tolist(),
-                                             strict=True):
+    for number, first, length, weight in zip(
+        found._numbers.tolist(),
+        found._firsts.tolist(),
+        found.lengths.tolist(),
+        found.weights.tolist(),
+        strict=True,
+    ):
         spans.setdefault(number, []).append((first, first + length))
         assert weight == weights[number] and 0 < length <= LONGEST
     cut = iter(firsts)
@@ -111,7 +118,7 @@ def test_every_step_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert result.steps == whole.training_state.total_steps and whole.training_state.moving_cuts
     Trainer(fixed, replace(CONFIG, epochs=1)).fit(MIXED)
     steps_of_one = fixed.training_state.step
-    assert result.steps > 4 * steps_of_one          # one more window of a text that is cut early
+    assert result.steps > 4 * steps_of_one  # one more window of a text that is cut early
     llm = small_llm(**BLOCK)
     for _ in range(1, result.steps):
         Trainer(llm, CONFIG).fit(MIXED, should_stop=stopped_after(1))
@@ -121,7 +128,8 @@ def test_every_step_goes_on_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_the_cache_of_a_large_corpus_gives_the_same_bits(
-        monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import json
 
     texts = [one for one in MIXED if isinstance(one, str)]
@@ -137,24 +145,23 @@ def test_the_cache_of_a_large_corpus_gives_the_same_bits(
     assert outcome(mapped)[:2] == outcome(whole)[:2]
 
 
-def test_what_an_older_version_began_goes_on_with_its_cuts(
-        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_older_version_began_goes_on_with_its_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     old, llm = small_llm(**BLOCK), small_llm(**BLOCK)
     moving, new = small_llm(**BLOCK), Epochs
     Trainer(moving, CONFIG).fit(MIXED)
 
     def fixed(*given: object, **named: object) -> Epochs:
-        return new(*given, **{**named, "moving_cuts": False})   # type: ignore[arg-type]
+        return new(*given, **{**named, "moving_cuts": False})  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cgpt.train, "Epochs", fixed)
+    monkeypatch.setattr(cgpt.training.trainer, "Epochs", fixed)
     Trainer(old, CONFIG).fit(MIXED)
     Trainer(llm, CONFIG).fit(MIXED, should_stop=stopped_after(old.training_state.step // 2))
     monkeypatch.undo()
     values = llm.training_state.to_dict()
-    assert values.pop("moving_cuts")                # which that version did not write
+    assert values.pop("moving_cuts")  # which that version did not write
     llm.training_state = TrainingState.from_dict(values)
     Trainer(llm, CONFIG).fit(MIXED)
     assert outcome(llm)[:2] == outcome(old)[:2] != outcome(moving)[:2]
     again = partial(Trainer(llm, CONFIG).fit, MIXED)
-    assert again().steps == moving.training_state.step      # a new phase moves them
+    assert again().steps == moving.training_state.step  # a new phase moves them
     assert llm.training_state.moving_cuts

@@ -16,12 +16,12 @@ from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
 from cgpt.config import GPTConfig, TrainConfig
 from cgpt.errors import CheckpointError, ConfigError
 from cgpt.llm import LLM
-from cgpt.model import GPT
-from cgpt.muon import Muon
-from cgpt.optim import AdamW
-from cgpt.optimizers import make_optimizer, restore_optimizer
-from cgpt.run import continue_training
-from cgpt.train import Trainer
+from cgpt.models.base import GPT
+from cgpt.optim.adamw import AdamW
+from cgpt.optim.muon import Muon
+from cgpt.optim.registry import make_optimizer, restore_optimizer
+from cgpt.training.run import continue_training
+from cgpt.training.trainer import Trainer
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, n_ff=20, vocab_size=30, block_size=10)
 SETTINGS = {"lr": 1e-2, "clip": 1.0}
@@ -75,8 +75,9 @@ def test_a_matrix_past_the_end_is_refused() -> None:
             kernels.muon(*flat, np.array([place]), 0.1, 0.9, 0.0, 1.0)
 
 
-def reference_step(gpt: GPT, m: dict[str, np.ndarray], lr: float, decay: float,
-                   factor: float) -> dict[str, np.ndarray]:
+def reference_step(
+    gpt: GPT, m: dict[str, np.ndarray], lr: float, decay: float, factor: float
+) -> dict[str, np.ndarray]:
     """The matrices of the blocks after a step, by the formulas of the class; m is changed."""
     found = {}
     for name, weight in gpt.parameters().items():
@@ -97,8 +98,7 @@ def test_three_steps_are_the_reference() -> None:
     for seed in (3, 4, 5):
         fill_gradients(gpt, seed)
         fill_gradients(twin, seed)
-        norm = math.sqrt(sum(float((g.astype(float) ** 2).sum())
-                             for g in gpt.gradients().values()))
+        norm = math.sqrt(sum(float((g.astype(float) ** 2).sum()) for g in gpt.gradients().values()))
         expected = reference_step(gpt, m, 1e-2, 0.5, 1 / norm)
         assert optimizer.step(**SETTINGS) == pytest.approx(norm, rel=1e-6)
         adam.step(**SETTINGS)
@@ -116,8 +116,12 @@ def test_an_update_has_the_size_of_adams() -> None:
     gpt = with_gradients()
     before = {name: array.copy() for name, array in gpt.parameters().items()}
     Muon(gpt, weight_decay=0.0).step(lr=1.0)
-    for name in ("h.0.attn.c_attn.weight", "h.0.attn.c_proj.weight", "h.1.mlp.c_fc.weight",
-                 "h.1.mlp.c_proj.weight"):
+    for name in (
+        "h.0.attn.c_attn.weight",
+        "h.0.attn.c_proj.weight",
+        "h.1.mlp.c_fc.weight",
+        "h.1.mlp.c_proj.weight",
+    ):
         moved = gpt.parameters()[name] - before[name]
         assert 0.14 < np.sqrt((moved**2).mean()) < 0.26, name
 
@@ -180,6 +184,7 @@ def test_a_saved_muon_goes_on_to_the_bit(tmp_path: Path, save) -> None:
 
 def test_a_model_that_brings_muon_along_goes_on_with_its_settings() -> None:
     """As one with Adam's state from elsewhere does; with other settings it starts anew."""
+
     def fitted(momentum: float) -> LLM:
         llm = small_llm()
         llm.optimizer = Muon(llm.gpt, momentum=0.9)
@@ -188,6 +193,7 @@ def test_a_model_that_brings_muon_along_goes_on_with_its_settings() -> None:
         config = TrainConfig(optimizer="muon", momentum=momentum, epochs=1)
         Trainer(llm, config).fit(TEXTS[:1])
         return llm
+
     assert fitted(0.9).optimizer.step_count == 2 and fitted(0.95).optimizer.step_count == 1
     llm = small_llm()
     llm.optimizer = Muon(llm.gpt, momentum=0.9)

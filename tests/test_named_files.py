@@ -16,39 +16,63 @@ from small_llm import FACTS, TEXTS, small_llm
 
 from cgpt.checkpoint import load_model_auto, save_model_binary
 from cgpt.checkpoint.latest import read
-from cgpt.cli import main, training
-from cgpt.cli.step_log import read_log
+from cgpt.cli import main
+from cgpt.cli.commands import train as training
+from cgpt.training.step_log import read_log
 
 MODEL = "checkpoints/model_final.bin"
 LAST = "checkpoints/checkpoint_last.bin"
-TRAIN = ("train", "--pretrain", "texts.json", "--preset", "tiny", "--seed", "3",
-         "--pretrain-epochs", "6", "--sample-every", "0")
+TRAIN = (
+    "train",
+    "--pretrain",
+    "texts.json",
+    "--preset",
+    "tiny",
+    "--seed",
+    "3",
+    "--pretrain-epochs",
+    "6",
+    "--sample-every",
+    "0",
+)
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-        tmp_path: Path) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """run(*args) -> (exit code, stdout, stderr) in tmp_path, where texts.json is; in English."""
     for name in list(os.environ):
         if name.startswith("CGPT_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("CGPT_LANG", "en")
-    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)
+    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path)
 
     def call(*args: str) -> tuple[int, str, str]:
         code = main(list(args))
         return code, *capsys.readouterr()
+
     return call
 
 
 def write_data(folder: Path) -> None:
     (folder / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
-    (folder / "chats.jsonl").write_text("".join(json.dumps({"messages": [
-        {"role": "user", "content": question}, {"role": "assistant", "content": answer}]}) + "\n"
-        for question, answer in FACTS), encoding="utf-8")
+    (folder / "chats.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {
+                    "messages": [
+                        {"role": "user", "content": question},
+                        {"role": "assistant", "content": answer},
+                    ]
+                }
+            )
+            + "\n"
+            for question, answer in FACTS
+        ),
+        encoding="utf-8",
+    )
 
 
 def stopped_at(monkeypatch: pytest.MonkeyPatch, step: int, run: Run, *args: str) -> str:
@@ -57,11 +81,13 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch, step: int, run: Run, *args: str)
 
     def stop(self: training.Session, one: object, phase: str, request: object) -> object:
         def done(llm: object) -> None:
-            training.Session.step_done(self, llm)           # type: ignore[arg-type]
-            if llm.training_state.step == step:             # type: ignore[attr-defined]
-                request.number = 2                          # type: ignore[attr-defined]
-        self.step_done = done                               # type: ignore[method-assign]
-        return fit(self, one, phase, request)               # type: ignore[arg-type]
+            training.Session.step_done(self, llm)  # type: ignore[arg-type]
+            if llm.training_state.step == step:  # type: ignore[attr-defined]
+                request.number = 2  # type: ignore[attr-defined]
+
+        self.step_done = done  # type: ignore[method-assign]
+        return fit(self, one, phase, request)  # type: ignore[arg-type]
+
     with monkeypatch.context() as patch:
         patch.setattr(training.Session, "fit", stop)
         code, _, err = run(*args)
@@ -90,7 +116,7 @@ def test_the_file_that_is_named_is_the_file_that_is_written(run: Run, tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} == {*before}
     code, _, err = run("resume", "my.bin", "--out", "more.bin")
     assert code == 0 and step_of("my.bin") == 3 and step_of("more.bin") > 3
-    assert "the log goes to my.jsonl" in err                # its own file was named
+    assert "the log goes to my.jsonl" in err  # its own file was named
 
 
 def test_copies_are_trainings_of_their_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +143,8 @@ def test_copies_are_trainings_of_their_own(run: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_a_finished_phase_that_goes_on_is_found_and_written(
-        run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run(*TRAIN, "--out", "my.bin")[0] == 0
     before = read(Path("my.bin")).state
     stopped_at(monkeypatch, 7, run, "resume", "my.bin", "--epochs", "12")
@@ -127,7 +154,8 @@ def test_a_finished_phase_that_goes_on_is_found_and_written(
 
 
 def test_a_training_that_is_found_goes_where_it_was_to_go(
-        run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     err = stopped_at(monkeypatch, 2, run, *TRAIN, "--out", "my.bin", "--log", "log/a.jsonl")
     assert err.rstrip().endswith(f"cgpt resume {LAST} --out my.bin")
     code, _, err = run("resume")
@@ -139,7 +167,8 @@ def test_a_training_that_is_found_goes_where_it_was_to_go(
 
 
 def test_the_recorded_path_may_be_another_models_by_now(
-        run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stopped_at(monkeypatch, 2, run, *TRAIN, "--out", "my.bin")
     save_model_binary(small_llm(), "my.bin")
     before = Path("my.bin").read_bytes()
@@ -150,7 +179,8 @@ def test_the_recorded_path_may_be_another_models_by_now(
 
 
 def test_resuming_a_checkpoint_by_name_writes_that_checkpoint(
-        run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stopped_at(monkeypatch, 2, run, *TRAIN, "--out", "my.bin")
     assert run("resume", LAST)[0] == 0
     assert not Path("my.bin").exists() and load_model_auto(LAST).training_state.done == ["pretrain"]
@@ -160,8 +190,9 @@ def test_resuming_a_checkpoint_by_name_writes_that_checkpoint(
     assert Path(LAST).read_bytes() == before
 
 
-def test_several_unfinished_trainings(run: Run, tmp_path: Path,
-                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_unfinished_trainings(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stopped_at(monkeypatch, 2, run, *TRAIN, "--out", "a.bin")
     first = Path(LAST).read_bytes()
     err = stopped_at(monkeypatch, 3, run, *TRAIN, "--seed", "4", "--out", "b.bin")
@@ -172,7 +203,7 @@ def test_several_unfinished_trainings(run: Run, tmp_path: Path,
     assert (code, out) == (1, "") and err.count("step ") == 2
     assert LAST in err.splitlines()[-1] and other in err.splitlines()[-1]
     assert run("resume", other, "--out", "b.bin")[0] == 0
-    code, _, err = run("resume")                            # the only one that is left
+    code, _, err = run("resume")  # the only one that is left
     assert code == 0 and f"going on with {LAST}" in err
     for name, seed in (("a.bin", "3"), ("b.bin", "4")):
         assert run(*TRAIN, "--seed", seed, "--out", "whole.bin", "--overwrite")[0] == 0
@@ -181,8 +212,9 @@ def test_several_unfinished_trainings(run: Run, tmp_path: Path,
         assert (one.gpt.arena.v == whole.gpt.arena.v).all()
 
 
-def test_which_training_is_asked_at_a_terminal(tmp_path: Path, run: Run,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_training_is_asked_at_a_terminal(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for seed, name in (("3", "a.bin"), ("4", "b.bin")):
         stopped_at(monkeypatch, 2, run, *TRAIN, "--seed", seed, "--out", name)
     with Screen("resume", cwd=tmp_path, CGPT_LANG="en") as screen:
@@ -198,12 +230,17 @@ def test_which_training_is_asked_at_a_terminal(tmp_path: Path, run: Run,
 def test_train_refuses_what_is_not_its_own(run: Run) -> None:
     assert run(*TRAIN, "--max-steps", "1")[0] == 0
     before = Path(MODEL).read_bytes()
-    for more in ((), ("--out", MODEL), ("--out", "new.bin", "--save-pretrained", MODEL),
-                 ("--out", "new.bin", "--log", MODEL)):
+    for more in (
+        (),
+        ("--out", MODEL),
+        ("--out", "new.bin", "--save-pretrained", MODEL),
+        ("--out", "new.bin", "--log", MODEL),
+    ):
         code, out, err = run(*TRAIN, "--max-steps", "2", *more)
         assert (code, out) == (1, "") and err.rstrip().endswith(
             f"error: {MODEL}: the file exists, expected a new one; name another file, or replace "
-            "it by --overwrite")
+            "it by --overwrite"
+        )
         assert Path(MODEL).read_bytes() == before and not Path("new.bin").exists()
     assert run(*TRAIN, "--max-steps", "2", "--overwrite")[0] == 0 and step_of(MODEL) == 2
     Path("empty.bin").touch()
@@ -219,17 +256,19 @@ def test_data_are_never_replaced_by_what_is_made_of_them(run: Run, tmp_path: Pat
     save_model_binary(small_llm(), "a.bin")
     assert run(*train, "--pretrain", "data", "--out", "begun.bin")[0] == 0
     for command, option, path in (
-            (("resume", "begun.bin", "--overwrite"), "--out", "data/a.json"),
-            ((*train, "--pretrain", "data/a.json"), "--out", "data/a.json"),
-            ((*train, "--pretrain", "data"), "--out", "link.json"),
-            ((*train, "--pretrain", "data"), "--log", str(tmp_path / "data/a.json")),
-            ((*train, "--data", "link.json"), "--save-pretrained", "data/a.json"),
-            (("tokenizer", "train", "data", "--overwrite"), "--out", "./data/a.json"),
-            (("eval", "a.bin", "data", "--overwrite"), "--answers", "data/a.json")):
+        (("resume", "begun.bin", "--overwrite"), "--out", "data/a.json"),
+        ((*train, "--pretrain", "data/a.json"), "--out", "data/a.json"),
+        ((*train, "--pretrain", "data"), "--out", "link.json"),
+        ((*train, "--pretrain", "data"), "--log", str(tmp_path / "data/a.json")),
+        ((*train, "--data", "link.json"), "--save-pretrained", "data/a.json"),
+        (("tokenizer", "train", "data", "--overwrite"), "--out", "./data/a.json"),
+        (("eval", "a.bin", "data", "--overwrite"), "--answers", "data/a.json"),
+    ):
         code, out, err = run(*command, option, path)
         assert (code, out) == (1, "") and err.rstrip().endswith(
             f"error: {path}: {option} would replace a file of the data that is read; name "
-            "another file")
+            "another file"
+        )
         assert Path("data/a.json").read_bytes() == before
 
 
@@ -238,14 +277,21 @@ def test_two_results_of_a_training_are_two_files(run: Run) -> None:
         code, out, err = run(*TRAIN, "--max-steps", "1", "--overwrite", "--out", "a.bin", *more)
         assert (code, out) == (1, "") and err.rstrip().endswith(
             f"error: {more[1]}: both --out and {more[0]} name this file, expected a file for each; "
-            "name another one")
+            "name another one"
+        )
         assert not Path("a.bin").exists()
 
 
-@pytest.mark.parametrize("command", [
-    ("export", "a.bin", "OUT"), ("export", "a.bin", "OUT", "--weights", "int8"),
-    ("import", "a.bin", "OUT"), ("tokenizer", "train", "texts.json", "--out", "OUT"),
-    ("eval", "a.bin", "chats.jsonl", "--answers", "OUT")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "a.bin", "OUT"),
+        ("export", "a.bin", "OUT", "--weights", "int8"),
+        ("import", "a.bin", "OUT"),
+        ("tokenizer", "train", "texts.json", "--out", "OUT"),
+        ("eval", "a.bin", "chats.jsonl", "--answers", "OUT"),
+    ],
+)
 def test_other_commands_refuse_too(run: Run, command: tuple[str, ...]) -> None:
     save_model_binary(small_llm(), "a.bin")
     Path("there.bin").write_text("precious")
@@ -284,15 +330,19 @@ def test_a_log_goes_on_only_in_a_log(run: Run, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_another_program_writes_meanwhile_is_left(
-        run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two trainings that were begun with the same --out: both models are there in the end."""
+
     def other(self: object, path: str) -> None:
         save_model_binary(small_llm(), path)
+
     save = training.Session.save
 
     def late(self: training.Session, llm: object, path: str) -> str:
         save_model_binary(small_llm(), "my.bin")
-        return save(self, llm, path)                        # type: ignore[arg-type]
+        return save(self, llm, path)  # type: ignore[arg-type]
+
     monkeypatch.setattr(training.Session, "save", late)
     code, out, err = run(*TRAIN, "--max-steps", "2", "--out", "my.bin", "--json")
     assert code == 0 and "another program has written my.bin meanwhile" in err
@@ -305,11 +355,11 @@ def test_what_another_program_writes_meanwhile_is_left(
 TOGETHER = """
 import os, sys, time
 from pathlib import Path
-import cgpt.vocabulary
+import cgpt.tokenizers.vocabulary
 from cgpt.cli import main
-from cgpt.run import TrainingRun
+from cgpt.training.run import TrainingRun
 
-cgpt.vocabulary._jieba_cut = lambda: list
+cgpt.tokenizers.vocabulary._jieba_cut = lambda: list
 start = TrainingRun.start
 
 def together(*args, **named):
@@ -328,11 +378,21 @@ def test_two_trainings_at_once_in_one_folder(tmp_path: Path) -> None:
     """As two shells would start them: each has its checkpoints, and each its model."""
     write_data(tmp_path)
     command = [sys.executable, "-c", TOGETHER, *TRAIN, "--save-every", "1", "--out", "same.bin"]
-    runs = [subprocess.Popen([*command, "--seed", seed], cwd=tmp_path, env=environment(),
-                             stderr=subprocess.PIPE, text=True) for seed in ("3", "4")]
+    runs = [
+        subprocess.Popen(
+            [*command, "--seed", seed],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("3", "4")
+    ]
     for one in runs:
         _, err = one.communicate(timeout=120)
         assert one.returncode == 0, err
-    seeds = {load_model_auto(tmp_path / name).training_state.run["seed"]
-             for name in ("same.bin", "same_2.bin")}
+    seeds = {
+        load_model_auto(tmp_path / name).training_state.run["seed"]
+        for name in ("same.bin", "same_2.bin")
+    }
     assert seeds == {3, 4}

@@ -10,8 +10,8 @@ import pytest
 from cgpt import kernels as K
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError
-from cgpt.model import GPT
-from cgpt.optim import AdamW
+from cgpt.models.base import GPT
+from cgpt.optim.adamw import AdamW
 
 CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ff=20, vocab_size=30, block_size=10)
 
@@ -26,8 +26,7 @@ def with_gradients(scale: float = 1.0) -> GPT:
 
 def test_step_returns_the_norm_and_clears() -> None:
     gpt = with_gradients()
-    expected = math.sqrt(sum(float((g.astype(float) ** 2).sum())
-                             for g in gpt.gradients().values()))
+    expected = math.sqrt(sum(float((g.astype(float) ** 2).sum()) for g in gpt.gradients().values()))
     optimizer = AdamW(gpt)
     assert optimizer.step(lr=1e-3, clip=1.0) == pytest.approx(expected, rel=1e-6)
     assert not gpt.arena.grad.any() and optimizer.step_count == 1
@@ -80,10 +79,14 @@ def test_frozen_parameters_stay() -> None:
         AdamW(gpt, freeze=["nothing"])
 
 
-@pytest.mark.parametrize("freeze", [["wte.weight", "wpe.weight"], ["h.*.mlp.*"],
-                                    ["h.0.attn.c_attn.weight"], ["h.*", "ln_f.*"]], ids=str)
-def test_products_for_frozen_parameters_are_left_out(freeze: list[str],
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "freeze",
+    [["wte.weight", "wpe.weight"], ["h.*.mlp.*"], ["h.0.attn.c_attn.weight"], ["h.*", "ln_f.*"]],
+    ids=str,
+)
+def test_products_for_frozen_parameters_are_left_out(
+    freeze: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The gradients of the others have the bits that they have without any freezing."""
     ids = np.random.default_rng(3).integers(0, 30, (2, 10), dtype=np.int32)
 
@@ -101,7 +104,7 @@ def test_products_for_frozen_parameters_are_left_out(freeze: list[str],
     gpt = GPT(CONFIG, seed=1)
     optimizer = AdamW(gpt, freeze=freeze)
     found, calls = pass_through(gpt)
-    assert calls < all_calls or freeze == ["h.0.attn.c_attn.weight"]    # its bias is trained
+    assert calls < all_calls or freeze == ["h.0.attn.c_attn.weight"]  # its bias is trained
     for name, gradient in found.items():
         if not optimizer._frozen(name):
             assert np.array_equal(gradient, expected[name]), name
@@ -112,9 +115,18 @@ def test_products_for_frozen_parameters_are_left_out(freeze: list[str],
     assert all(np.array_equal(again[name], gradient) for name, gradient in expected.items())
 
 
-@pytest.mark.parametrize("wrong", [dict(betas=(1.0, 0.9)), dict(eps=0.0), dict(eps=math.nan),
-                                   dict(weight_decay=-1.0), dict(betas=(0.9, math.nan)),
-                                   dict(embedding_lr=0.0), dict(embedding_lr=math.inf)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(betas=(1.0, 0.9)),
+        dict(eps=0.0),
+        dict(eps=math.nan),
+        dict(weight_decay=-1.0),
+        dict(betas=(0.9, math.nan)),
+        dict(embedding_lr=0.0),
+        dict(embedding_lr=math.inf),
+    ],
+)
 def test_wrong_settings_get_a_sentence(wrong: dict) -> None:
     with pytest.raises(ConfigError, match="AdamW: "):
         AdamW(GPT(CONFIG), **wrong)
@@ -131,8 +143,16 @@ def test_a_new_optimizer_starts_afresh_and_a_saved_one_goes_on() -> None:
     assert not gpt.arena.m.any() and not gpt.arena.v.any()
 
 
-@pytest.mark.parametrize("wrong", [dict(lr=math.nan), dict(lr=-1e-3), dict(lr=math.inf),
-                                   dict(lr=1e-3, clip=math.nan), dict(lr=1e-3, clip=-1.0)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(lr=math.nan),
+        dict(lr=-1e-3),
+        dict(lr=math.inf),
+        dict(lr=1e-3, clip=math.nan),
+        dict(lr=1e-3, clip=-1.0),
+    ],
+)
 def test_a_step_that_would_spoil_the_weights_is_refused(wrong: dict) -> None:
     gpt = with_gradients()
     before, gradient = gpt.arena.data.copy(), gpt.arena.grad.copy()
@@ -151,14 +171,18 @@ def test_embeddings_may_learn_faster() -> None:
     AdamW(plain, weight_decay=0.0).step(lr=1e-3)
     for name, array in gpt.parameters().items():
         factor = 3 if name in ("wte.weight", "wpe.weight") else 1
-        np.testing.assert_allclose(array - before[name],
-                                   factor * (plain.parameters()[name] - before[name]),
-                                   rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(
+            array - before[name],
+            factor * (plain.parameters()[name] - before[name]),
+            rtol=1e-3,
+            atol=1e-7,
+        )
     gpt = GPT(CONFIG, seed=1)
     gpt.gradients()
     AdamW(gpt, weight_decay=0.5, embedding_lr=3.0).step(lr=0.1)
-    np.testing.assert_allclose(gpt.parameters()["wte.weight"],
-                               before["wte.weight"] * np.float32(0.95), rtol=1e-6)
+    np.testing.assert_allclose(
+        gpt.parameters()["wte.weight"], before["wte.weight"] * np.float32(0.95), rtol=1e-6
+    )
     assert AdamW.from_dict(gpt, AdamW(gpt, embedding_lr=3.0).to_dict()).embedding_lr == 3.0
 
 

@@ -15,13 +15,13 @@ from cgpt.cli import main
 from cgpt.config import EMBEDDING_RATES, OPTIMIZERS, TrainConfig, default_lr
 from cgpt.errors import ConfigError
 from cgpt.llm import LLM
-from cgpt.lora import Lora
-from cgpt.muon import Muon
-from cgpt.optim import AdamW
-from cgpt.optimizers import make_optimizer
-from cgpt.run import TrainingRun, continue_training
-from cgpt.run_config import RunConfig, default_run, recorded
-from cgpt.train import Trainer
+from cgpt.optim.adamw import AdamW
+from cgpt.optim.lora import Lora
+from cgpt.optim.muon import Muon
+from cgpt.optim.registry import make_optimizer
+from cgpt.training.run import TrainingRun, continue_training
+from cgpt.training.run_config import RunConfig, default_run, recorded
+from cgpt.training.trainer import Trainer
 
 MODEL = "checkpoints/model_final.bin"
 SHORT = TrainConfig(epochs=2, batch_tokens=48, warmup=2)
@@ -32,10 +32,18 @@ KINDS = {"adamw": AdamW, "muon": Muon}
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with texts.json and chats.json, current while the test runs."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", lambda: list)     # which takes a second
-    chats = [{"messages": [{"role": "user", "content": question},
-                           {"role": "assistant", "content": answer}]}
-             for question, answer in FACTS]
+    monkeypatch.setattr(
+        "cgpt.tokenizers.vocabulary._jieba_cut", lambda: list
+    )  # which takes a second
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            ]
+        }
+        for question, answer in FACTS
+    ]
     for name, value in (("texts", TEXTS), ("chats", chats)):
         Path(f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
     return tmp_path
@@ -43,8 +51,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def files(**changes: object) -> RunConfig:
     """A short run of both phases over the files of `place`."""
-    return replace(RunConfig(pretrain=("texts.json",), chat=("chats.json",), preset="tiny",
-                             pretrain_train=SHORT, finetune_train=SHORT), **changes)
+    return replace(
+        RunConfig(
+            pretrain=("texts.json",),
+            chat=("chats.json",),
+            preset="tiny",
+            pretrain_train=SHORT,
+            finetune_train=SHORT,
+        ),
+        **changes,
+    )
 
 
 def stopped(llm: LLM, config: TrainConfig, steps: int) -> LLM:
@@ -61,7 +77,7 @@ def test_new_phases_are_trained_by_muon_at_its_rate() -> None:
     config = TrainConfig().settled(256)
     assert (config.optimizer, config.lr) == ("muon", default_lr("muon", 256))
     assert config.embedding_lr == EMBEDDING_RATES["muon"] != EMBEDDING_RATES["adamw"]
-    assert config.settled(512) == config          # what is named stays
+    assert config.settled(512) == config  # what is named stays
     assert type(make_optimizer(small_llm().gpt, TrainConfig())) is Muon
     llm = small_llm()
     found = []
@@ -94,13 +110,35 @@ def test_an_adapter_is_trained_by_adamw() -> None:
         TrainConfig(lora_rank=2, optimizer="muon")
 
 
-@pytest.mark.parametrize(("given", "kinds"), [
-    ([], ("muon", "muon")), (["--optimizer", "adamw"], ("adamw", "adamw")),
-    (["--lora-rank", "2", "--save-pretrained", "base.bin"], ("muon", "adamw"))], ids=str)
-def test_the_command_records_optimizer_and_rate(place: Path, given: list[str],
-                                                kinds: tuple[str, str]) -> None:
-    assert main(["train", "--preset", "tiny", "--pretrain", "texts.json", "--chat", "chats.json",
-                 "--max-steps", "1", *given]) == 0
+@pytest.mark.parametrize(
+    ("given", "kinds"),
+    [
+        ([], ("muon", "muon")),
+        (["--optimizer", "adamw"], ("adamw", "adamw")),
+        (["--lora-rank", "2", "--save-pretrained", "base.bin"], ("muon", "adamw")),
+    ],
+    ids=str,
+)
+def test_the_command_records_optimizer_and_rate(
+    place: Path, given: list[str], kinds: tuple[str, str]
+) -> None:
+    assert (
+        main(
+            [
+                "train",
+                "--preset",
+                "tiny",
+                "--pretrain",
+                "texts.json",
+                "--chat",
+                "chats.json",
+                "--max-steps",
+                "1",
+                *given,
+            ]
+        )
+        == 0
+    )
     run = load_model_auto(MODEL).training_state.run
     for phase, kind in zip(("pretrain_train", "finetune_train"), kinds, strict=True):
         train = run[phase]
@@ -139,14 +177,19 @@ def test_a_phase_goes_on_by_what_it_was_begun_with(name: str, tmp_path: Path) ->
 def test_a_phase_does_not_go_on_by_another(name: str) -> None:
     other = next(one for one in OPTIMIZERS if one != name)
     llm = stopped(small_llm(), replace(SHORT, optimizer=name), 2)
-    with pytest.raises(ConfigError, match=f"begun with optimizer={name} and cannot go on with "
-                                          f"optimizer={other}"):
+    with pytest.raises(
+        ConfigError, match=f"begun with optimizer={name} and cannot go on with optimizer={other}"
+    ):
         Trainer(llm, replace(SHORT, optimizer=other)).fit(TEXTS)
 
 
 def test_runs_of_before_there_was_a_choice_are_of_adamw(place: Path) -> None:
-    run = TrainingRun.start(files(pretrain_train=replace(SHORT, optimizer="adamw"),
-                                  finetune_train=replace(SHORT, optimizer="adamw")))
+    run = TrainingRun.start(
+        files(
+            pretrain_train=replace(SHORT, optimizer="adamw"),
+            finetune_train=replace(SHORT, optimizer="adamw"),
+        )
+    )
     calls = iter(range(1, 100))
     run.fit_phase("pretrain", should_stop=lambda: next(calls) == 1)
     for name in ("pretrain_train", "finetune_train"):
@@ -163,8 +206,7 @@ def test_runs_of_before_there_was_a_choice_are_of_adamw(place: Path) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_model_is_trained_further_by_what_trained_it(place: Path, name: str,
-                                                       whole: bool) -> None:
+def test_a_model_is_trained_further_by_what_trained_it(place: Path, name: str, whole: bool) -> None:
     run = TrainingRun.start(files(finetune_train=replace(SHORT, optimizer=name)))
     run.fit_phase("finetune")
     save_model_binary(run.llm, "model.bin", optimizer=whole)

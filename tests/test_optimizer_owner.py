@@ -12,8 +12,8 @@ from small_llm import DIALOGUES, TEXTS, small_llm
 from cgpt import AdamW, CheckpointError, ConfigError, Muon, TrainConfig, Trainer
 from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
 from cgpt.llm import LLM
-from cgpt.lora import Lora
-from cgpt.model import GPT
+from cgpt.models.base import GPT
+from cgpt.optim.lora import Lora
 
 CONFIG = TrainConfig(epochs=1, batch_tokens=64, warmup=1, lr=1e-2)
 
@@ -38,11 +38,14 @@ def test_beside_that_of_an_llm_no_other_is_made(make) -> None:
     llm = trained()
     optimizer, m = llm.optimizer, llm.gpt.arena.m.copy()
     assert optimizer is not None and m.any()
-    with pytest.raises(ConfigError, match=r"trained by llm\.optimizer \(muon\), which has the "
-                                          r"moments; use that one, or set llm\.optimizer = None"):
+    with pytest.raises(
+        ConfigError,
+        match=r"trained by llm\.optimizer \(muon\), which has the "
+        r"moments; use that one, or set llm\.optimizer = None",
+    ):
         make(llm.gpt)
     assert llm.gpt.arena.m is not None and same_bits(llm.gpt.arena.m, m)
-    learn(llm.gpt, optimizer)                       # it goes on as if nothing had been asked
+    learn(llm.gpt, optimizer)  # it goes on as if nothing had been asked
     assert all(parameter.trained for parameter in llm.gpt._parameters.values())
 
 
@@ -77,7 +80,7 @@ def test_a_model_of_its_own_takes_the_optimizer_made_last() -> None:
     gpt = small_llm().gpt
     first = AdamW(gpt)
     learn(gpt, first)
-    second = AdamW(gpt)                             # as where a cell of a notebook is run again
+    second = AdamW(gpt)  # as where a cell of a notebook is run again
     assert not gpt.arena.m.any()
     with pytest.raises(ConfigError, match="AdamW: another optimizer was made for this model later"):
         first.step(lr=1e-3)

@@ -13,10 +13,10 @@ from test_model import CONFIG, packed
 from cgpt import get_num_threads, set_num_threads
 from cgpt import kernels as K
 from cgpt.errors import ConfigError, DataError
-from cgpt.graphs import FAMILIES
-from cgpt.lora import Lora
-from cgpt.model import GPT
-from cgpt.stored import with_weights
+from cgpt.models.base import GPT
+from cgpt.models.quantized import with_weights
+from cgpt.models.registry import FAMILIES
+from cgpt.optim.lora import Lora
 
 KINDS = ("gpt2", "rustgpt")
 
@@ -87,15 +87,23 @@ def test_weights_of_one_and_zero(kind: str) -> None:
     gpt, batch = model(kind), packed()
     kept = np.arange(70) % 3 == 0
     masked = {**batch, "targets": np.where(kept, batch["targets"], -1)}
-    for plain, weighted in (({**batch}, {**batch, "weights": np.ones(70)}),
-                            (masked, {**batch, "weights": kept})):
+    for plain, weighted in (
+        ({**batch}, {**batch, "weights": np.ones(70)}),
+        (masked, {**batch, "weights": kept}),
+    ):
         found = []
         for arguments in (plain, weighted):
             gpt.gradients()
             gpt.arena.grad.fill(0)
             gpt.arena.clean = True
-            found.append((gpt.forward(**arguments, label_smoothing=0.1), not gpt.backward(),
-                          gpt.arena.grad.copy(), gpt.forward(**arguments, backward=False)))
+            found.append(
+                (
+                    gpt.forward(**arguments, label_smoothing=0.1),
+                    not gpt.backward(),
+                    gpt.arena.grad.copy(),
+                    gpt.forward(**arguments, backward=False),
+                )
+            )
         assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
         assert same_bits(found[0][2], found[1][2])
         assert found[0][3] == pytest.approx(found[1][3], rel=1e-12)
@@ -129,17 +137,24 @@ def test_weighted_gradients_against_float64() -> None:
     gpt.arena.grad.fill(0)
     gpt.forward(**batch, weights=weights, scale=1 / 7)
     gpt.backward()
-    np.testing.assert_allclose(gpt.arena.grad, expected, rtol=2e-4,
-                               atol=2e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        gpt.arena.grad, expected, rtol=2e-4, atol=2e-6 * np.abs(expected).max()
+    )
 
 
-@pytest.mark.parametrize(("wrong", "sentence"), [
-    (np.ones(69), r"weights: found shape \(69,\), expected \(70,\) as the ids have"),
-    (np.ones((7, 10)), "weights: found shape"), (np.full(70, np.nan), "weights: found nan"),
-    (np.full(70, 1e39), "weights: found 1e\\+39, expected finite numbers that float32"),
-    (np.full(70, 1j), "weights: found complex128, expected real numbers"),
-    (["a"] * 70, "weights: found <U1"), ([[1], [1, 2]], "weights: found rows of unlike length"),
-    (None, "")])
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (np.ones(69), r"weights: found shape \(69,\), expected \(70,\) as the ids have"),
+        (np.ones((7, 10)), "weights: found shape"),
+        (np.full(70, np.nan), "weights: found nan"),
+        (np.full(70, 1e39), "weights: found 1e\\+39, expected finite numbers that float32"),
+        (np.full(70, 1j), "weights: found complex128, expected real numbers"),
+        (["a"] * 70, "weights: found <U1"),
+        ([[1], [1, 2]], "weights: found rows of unlike length"),
+        (None, ""),
+    ],
+)
 def test_wrong_weights_are_refused(wrong: Any, sentence: str) -> None:
     gpt, batch = model(), packed()
     if wrong is None:
@@ -160,13 +175,14 @@ def test_wrong_weights_are_refused(wrong: Any, sentence: str) -> None:
 def test_the_cross_entropy_by_hand_gives_the_same_bits(kind: str, recompute: bool) -> None:
     gpt, batch = model(kind), packed()
     gpt.recompute = recompute
-    batch["targets"] = np.maximum(batch["targets"], 0)      # else the last block does less
+    batch["targets"] = np.maximum(batch["targets"], 0)  # else the last block does less
     loss = gpt.forward(**batch, dropout=0.1, dropout_key=3)
     gpt.backward()
     expected = gpt.arena.grad.copy()
     gpt.arena.grad.fill(0)
-    logits = gpt.logits(batch["ids"], offsets=batch["offsets"], keep=True, dropout=0.1,
-                        dropout_key=3)
+    logits = gpt.logits(
+        batch["ids"], offsets=batch["offsets"], keep=True, dropout=0.1, dropout_key=3
+    )
     dlogits, losses = logits.copy(), np.empty(70, np.float32)
     K.cross_entropy(dlogits, batch["targets"], losses, 1 / 70)
     gpt.backward(dlogits)
@@ -253,22 +269,30 @@ def test_logits_of_packed_documents() -> None:
             alone = other.logits(batch["ids"][None, first:last])[0]
             np.testing.assert_allclose(packed_logits[first:last], alone, rtol=1e-4, atol=1e-5)
             # Positions may begin elsewhere: as if other tokens had stood before.
-            moved = other.logits(batch["ids"][None, first:last],
-                                 positions=np.arange(last - first) + 5)[0] \
-                if last - first <= 35 else None
+            moved = (
+                other.logits(batch["ids"][None, first:last], positions=np.arange(last - first) + 5)[
+                    0
+                ]
+                if last - first <= 35
+                else None
+            )
             assert moved is None or not np.allclose(moved, alone, atol=1e-3)
         assert other.losses(**batch, positions=np.zeros(70, int)).any()
 
 
-@pytest.mark.parametrize(("wrong", "sentence"), [
-    (np.zeros((70, 49), np.float32), r"dlogits: found shape \(70, 49\), expected \(70, 50\)"),
-    (np.zeros((1, 70, 50), np.float32), "dlogits: found shape"),
-    (np.zeros(70 * 50, np.float32), "dlogits: found shape"),
-    (np.zeros((70, 50), int), "dlogits: found int64, expected float32"),
-    (np.zeros((70, 50), complex), "dlogits: found complex128, expected real numbers"),
-    (np.full((70, 50), np.nan, np.float32), "dlogits: found nan, expected finite numbers"),
-    (np.full((70, 50), 1e300), "dlogits: found 1e\\+300, expected finite numbers"),
-    ("x", "dlogits: found <U1")])
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (np.zeros((70, 49), np.float32), r"dlogits: found shape \(70, 49\), expected \(70, 50\)"),
+        (np.zeros((1, 70, 50), np.float32), "dlogits: found shape"),
+        (np.zeros(70 * 50, np.float32), "dlogits: found shape"),
+        (np.zeros((70, 50), int), "dlogits: found int64, expected float32"),
+        (np.zeros((70, 50), complex), "dlogits: found complex128, expected real numbers"),
+        (np.full((70, 50), np.nan, np.float32), "dlogits: found nan, expected finite numbers"),
+        (np.full((70, 50), 1e300), "dlogits: found 1e\\+300, expected finite numbers"),
+        ("x", "dlogits: found <U1"),
+    ],
+)
 def test_wrong_dlogits_are_refused_and_may_be_given_again(wrong: Any, sentence: str) -> None:
     gpt, batch = model(), packed()
     logits = gpt.logits(batch["ids"], offsets=batch["offsets"], keep=True)
@@ -295,7 +319,7 @@ def test_a_pass_and_its_gradient_belong_together() -> None:
     with pytest.raises(ConfigError, match="once for each backward"):
         gpt.backward(logits)
     gpt.logits(batch["ids"], offsets=batch["offsets"], keep=True)
-    gpt.losses(**batch)             # another pass in between took the buffers
+    gpt.losses(**batch)  # another pass in between took the buffers
     with pytest.raises(ConfigError, match="backward: call forward"):
         gpt.backward(logits)
     with pytest.raises(ConfigError, match="pass keep=True too"):
@@ -315,8 +339,12 @@ def test_weights_for_chat_have_no_gradients() -> None:
             chat.logits(batch["ids"], offsets=batch["offsets"], keep=True)
         if form == "float32":
             chat.forward(**batch)
-        for refused in (chat.backward, lambda chat=chat: chat.backward(np.zeros((70, 50))),
-                        chat.gradients, lambda chat=chat: chat.load_parameters({})):
+        for refused in (
+            chat.backward,
+            lambda chat=chat: chat.backward(np.zeros((70, 50))),
+            chat.gradients,
+            lambda chat=chat: chat.load_parameters({}),
+        ):
             with pytest.raises(ConfigError, match=sentence):
                 refused()
         assert chat.forward(**batch, weights=some_weights(), backward=False) > 0
@@ -333,25 +361,35 @@ def test_a_model_without_an_arena_says_so() -> None:
     gpt.reserve(5, training=False)
 
 
-@pytest.mark.parametrize(("wrong", "error", "sentence"), [
-    (np.full(32, np.nan), DataError, r"load_parameters: 'ln_f\.bias': found nan, expected finite"),
-    (np.full(32, np.inf), DataError, r"load_parameters: 'ln_f\.bias': found inf"),
-    (np.full(32, 1e300), DataError, r"load_parameters: 'ln_f\.bias': found 1e\+300"),
-    ([10**400] * 32, DataError, r"load_parameters: 'ln_f\.bias': found object"),
-    (np.full(32, 1j), DataError, r"load_parameters: 'ln_f\.bias': found complex128"),
-    (["x"] * 32, DataError, r"load_parameters: 'ln_f\.bias': found <U1, expected real numbers"),
-    ([[1], [2, 3]], DataError, r"load_parameters: 'ln_f\.bias': found rows of unlike length"),
-    (None, DataError, r"load_parameters: 'ln_f\.bias': found object"),
-    (np.ones(31), ConfigError, r"load_parameters: 'ln_f\.bias' has shape \(31,\)")], ids=str)
-def test_parameters_that_cannot_be_are_refused_by_name(wrong: Any, error: type,
-                                                       sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "error", "sentence"),
+    [
+        (
+            np.full(32, np.nan),
+            DataError,
+            r"load_parameters: 'ln_f\.bias': found nan, expected finite",
+        ),
+        (np.full(32, np.inf), DataError, r"load_parameters: 'ln_f\.bias': found inf"),
+        (np.full(32, 1e300), DataError, r"load_parameters: 'ln_f\.bias': found 1e\+300"),
+        ([10**400] * 32, DataError, r"load_parameters: 'ln_f\.bias': found object"),
+        (np.full(32, 1j), DataError, r"load_parameters: 'ln_f\.bias': found complex128"),
+        (["x"] * 32, DataError, r"load_parameters: 'ln_f\.bias': found <U1, expected real numbers"),
+        ([[1], [2, 3]], DataError, r"load_parameters: 'ln_f\.bias': found rows of unlike length"),
+        (None, DataError, r"load_parameters: 'ln_f\.bias': found object"),
+        (np.ones(31), ConfigError, r"load_parameters: 'ln_f\.bias' has shape \(31,\)"),
+    ],
+    ids=str,
+)
+def test_parameters_that_cannot_be_are_refused_by_name(
+    wrong: Any, error: type, sentence: str
+) -> None:
     gpt = model()
     before, values = gpt.arena.data.copy(), dict(gpt.parameters())
     values["wte.weight"] = values["wte.weight"] + 1
     with pytest.raises(error, match=sentence):
         gpt.load_parameters({**values, "ln_f.bias": wrong})
     assert same_bits(gpt.arena.data, before)
-    gpt.load_parameters({**values, "ln_f.bias": np.arange(32)})     # whole numbers are numbers
+    gpt.load_parameters({**values, "ln_f.bias": np.arange(32)})  # whole numbers are numbers
     assert gpt.parameters()["ln_f.bias"][31] == 31
     for other in (None, [1], "x"):
         with pytest.raises(ConfigError, match="load_parameters: expected arrays by name"):

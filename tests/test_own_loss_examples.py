@@ -18,7 +18,8 @@ def example(name: str) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     import sys
-    sys.modules[spec.name] = module             # dataclasses look their module up
+
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from cgpt.data import packaged_data, read_corpus
+from cgpt.corpus.batches import packaged_data, read_corpus
 
 REWORDINGS = json.loads((Path(__file__).parent / "data" / "rewordings.json").read_text("utf-8"))
 
@@ -39,10 +39,18 @@ def test_one_history_has_one_answer() -> None:
 
 
 def test_rewordings_are_held_out() -> None:
-    asked = {message.content for dialogue in read_corpus([packaged_data()[1]]).dialogues
-             for message in dialogue if message.role == "user"}
-    answers = {message.content for dialogue in read_corpus([packaged_data()[1]]).dialogues
-               for message in dialogue if message.role == "assistant"}
+    asked = {
+        message.content
+        for dialogue in read_corpus([packaged_data()[1]]).dialogues
+        for message in dialogue
+        if message.role == "user"
+    }
+    answers = {
+        message.content
+        for dialogue in read_corpus([packaged_data()[1]]).dialogues
+        for message in dialogue
+        if message.role == "assistant"
+    }
     assert len(REWORDINGS) >= 60
     for item in REWORDINGS:
         assert item["question"] not in asked

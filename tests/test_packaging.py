@@ -16,8 +16,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, **environment})
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +37,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in [*source.rglob("*.so"), *source.rglob("__pycache__/*")]:
         path.unlink()
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-         "--wheel-dir", str(folder), str(source)],
-        capture_output=True, text=True,
-        env={**os.environ, "CGPT_OPENMP": "0", "CGPT_BUILD_ISA": ""})
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(folder),
+            str(source),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CGPT_OPENMP": "0", "CGPT_BUILD_ISA": ""},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return next(folder.glob("*.whl"))
 
@@ -50,11 +63,17 @@ def test_wheel_contains_kernels_and_data_and_nothing_else(wheel: Path) -> None:
     assert "cgpt/_data/chat_training_data.json" in names
     assert "cgpt/_data/pretraining_data.json" in names
     compiled = {name.partition(".")[0] for name in names if name.endswith((".so", ".pyd"))}
-    assert {"cgpt/_kernels", "cgpt/_lattice", "cgpt/checkpoint/_codec"} <= compiled
-    assert not compiled & {"cgpt/kernels/avx2", "cgpt/kernels/avx512"}      # as CGPT_BUILD_ISA says
+    assert {"cgpt/_kernels", "cgpt/tokenizers/_lattice", "cgpt/fileio/_codec"} <= compiled
+    assert not compiled & {"cgpt/kernels/avx2", "cgpt/kernels/avx512"}  # as CGPT_BUILD_ISA says
     assert "cgpt/py.typed" in names and "cgpt/_kernels.pyi" in names
-    assert {Path(name).suffix for name in names} <= {".py", ".pyi", ".so", ".pyd", ".json",
-                                                      ".typed"}
+    assert {Path(name).suffix for name in names} <= {
+        ".py",
+        ".pyi",
+        ".so",
+        ".pyd",
+        ".json",
+        ".typed",
+    }
     assert all(name.startswith("cgpt/") for name in names)
     assert wheel.stat().st_size < 4_000_000
 
@@ -62,15 +81,22 @@ def test_wheel_contains_kernels_and_data_and_nothing_else(wheel: Path) -> None:
 def test_wheel_works_without_openmp(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         file.extractall(tmp_path)
-    code = ("import cgpt, numpy as np; from cgpt import kernels as K; "
-            "assert 'site' not in cgpt.__file__; cgpt.set_num_threads(2); "
-            "g = cgpt.GPT(cgpt.GPTConfig.preset('tiny'), seed=3); i = np.arange(99)[None]; "
-            "print(cgpt.__file__, K.has_openmp(), cgpt.get_num_threads(), "
-            "g.forward(i, i).hex())")
+    code = (
+        "import cgpt, numpy as np; from cgpt import kernels as K; "
+        "assert 'site' not in cgpt.__file__; cgpt.set_num_threads(2); "
+        "g = cgpt.GPT(cgpt.GPTConfig.preset('tiny'), seed=3); i = np.arange(99)[None]; "
+        "print(cgpt.__file__, K.has_openmp(), cgpt.get_num_threads(), "
+        "g.forward(i, i).hex())"
+    )
 
     def told(path: Path, **more: str) -> list[str]:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                              cwd=path, env={**os.environ, "PYTHONPATH": str(path), **more})
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            cwd=path,
+            env={**os.environ, "PYTHONPATH": str(path), **more},
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.split()
 
@@ -78,7 +104,7 @@ def test_wheel_works_without_openmp(wheel: Path, tmp_path: Path) -> None:
     assert where.startswith(str(tmp_path)) and openmp == "False" and threads == "1"
     where, openmp, threads, other = told(ROOT, CGPT_ISA="generic")
     assert where.startswith(str(ROOT)) and (openmp, threads) in (("True", "2"), ("False", "1"))
-    assert loss == other            # the same bits as with threads
+    assert loss == other  # the same bits as with threads
 
 
 @pytest.mark.skipif(not shutil.which("qemu-x86_64"), reason="qemu-user is not installed")
@@ -90,8 +116,20 @@ def test_wheel_runs_without_avx(wheel: Path) -> None:
 
 
 def test_a_missing_compiler_gets_a_sentence(tmp_path: Path) -> None:
-    done = run([sys.executable, "setup.py", "--quiet", "build_ext", "--force", "--build-temp",
-                str(tmp_path), "--build-lib", str(tmp_path)], CC="no-such-compiler")
+    done = run(
+        [
+            sys.executable,
+            "setup.py",
+            "--quiet",
+            "build_ext",
+            "--force",
+            "--build-temp",
+            str(tmp_path),
+            "--build-lib",
+            str(tmp_path),
+        ],
+        CC="no-such-compiler",
+    )
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
@@ -101,7 +139,7 @@ def test_a_missing_compiler_gets_a_sentence(tmp_path: Path) -> None:
 
 def test_without_sanitizers_the_sanitized_run_fails(tmp_path: Path) -> None:
     """It is never passed over: a run without them would say nothing."""
-    compiler = tmp_path / "cc"      # as gcc answers for a file that it does not have
+    compiler = tmp_path / "cc"  # as gcc answers for a file that it does not have
     compiler.write_text('#!/bin/sh\necho "${1#-print-file-name=}"\n')
     compiler.chmod(0o755)
     done = run(["bash", "tests/run_sanitized.sh", sys.executable], CC=str(compiler))

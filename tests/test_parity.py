@@ -10,19 +10,22 @@ import peers
 import pytest
 
 from cgpt.config import GPTConfig
-from cgpt.model import GPT
-from cgpt.optim import AdamW
+from cgpt.models.base import GPT
+from cgpt.optim.adamw import AdamW
 
 FIXTURE = Path(__file__).parent / "data" / "gpt2_parity.npz"
-LOGITS = 2e-5       # float32 against float64 through two blocks
-RELATIVE = 1e-4     # of the largest value of an array
+LOGITS = 2e-5  # float32 against float64 through two blocks
+RELATIVE = 1e-4  # of the largest value of an array
 
 
 def without_key_bias(name: str, array: np.ndarray) -> np.ndarray:
     """The keys' bias shifts all scores of a query alike, so its true gradient is 0: what Adam
     makes of it is the sign of rounding noise, in any library. It is left out after steps."""
-    return np.delete(array, np.s_[len(array) // 3:2 * len(array) // 3]) if (
-        name.endswith("c_attn.bias")) else array
+    return (
+        np.delete(array, np.s_[len(array) // 3 : 2 * len(array) // 3])
+        if (name.endswith("c_attn.bias"))
+        else array
+    )
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray, name: str) -> None:
@@ -38,8 +41,9 @@ def fixture() -> dict[str, np.ndarray]:
 
 
 def group(fixture: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
-    return {name.split("/")[1]: value for name, value in fixture.items()
-            if name.startswith(f"{kind}/")}
+    return {
+        name.split("/")[1]: value for name, value in fixture.items() if name.startswith(f"{kind}/")
+    }
 
 
 @pytest.fixture
@@ -69,8 +73,9 @@ def test_ten_steps(gpt: GPT, fixture: dict[str, np.ndarray]) -> None:
         gpt.backward()
         optimizer.step(lr=make_parity.LR, clip=make_parity.CLIP)
     for name, expected in group(fixture, "after").items():
-        assert_close(without_key_bias(name, gpt.parameters()[name]),
-                     without_key_bias(name, expected), name)
+        assert_close(
+            without_key_bias(name, gpt.parameters()[name]), without_key_bias(name, expected), name
+        )
 
 
 def test_a_wrong_weight_is_noticed(gpt: GPT, fixture: dict[str, np.ndarray]) -> None:
@@ -79,10 +84,13 @@ def test_a_wrong_weight_is_noticed(gpt: GPT, fixture: dict[str, np.ndarray]) -> 
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("shape", [
-    dict(n_layer=3, n_head=5, n_embd=40, n_ff=72, vocab_size=101, block_size=33),
-    dict(n_layer=1, n_head=1, n_embd=65, n_ff=260, vocab_size=517, block_size=210),
-])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        dict(n_layer=3, n_head=5, n_embd=40, n_ff=72, vocab_size=101, block_size=33),
+        dict(n_layer=1, n_head=1, n_embd=65, n_ff=260, vocab_size=517, block_size=210),
+    ],
+)
 def test_live_peer(shape: dict[str, int]) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed (pip install cgpt[peers])")
     pytest.importorskip("transformers", reason="transformers is not installed")
@@ -107,5 +115,6 @@ def test_live_peer(shape: dict[str, int]) -> None:
         gpt.backward()
         optimizer.step(lr=1e-3, clip=1.0)
     for name, expected in peers.weights_of(model).items():
-        assert_close(without_key_bias(name, gpt.parameters()[name]),
-                     without_key_bias(name, expected), name)
+        assert_close(
+            without_key_bias(name, gpt.parameters()[name]), without_key_bias(name, expected), name
+        )

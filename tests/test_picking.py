@@ -12,17 +12,28 @@ import sampling_reference as ref
 from test_decoder import WIDE, caches, decoder, int32, tokens, weights
 from test_kernels import module  # noqa: F401
 
-from cgpt.generate import generate_tokens
-from cgpt.model import GPT
-from cgpt.sampling import SamplingConfig
+from cgpt.generation.generate import generate_tokens
+from cgpt.generation.sampling import SamplingConfig
+from cgpt.models.base import GPT
 
-LIMITS = [{}, {"temperature": 0.8}, {"temperature": 1.5, "top_k": 9, "top_p": 0.9},
-          {"temperature": 1.0, "min_p": 0.05}]
+LIMITS = [
+    {},
+    {"temperature": 0.8},
+    {"temperature": 1.5, "top_k": 9, "top_p": 0.9},
+    {"temperature": 1.0, "min_p": 0.05},
+]
 
 
 def options(V: int, banned: Any = (), **settings: Any) -> dict[str, Any]:
-    return {"V": V, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **settings,
-            "banned": int32(banned)}
+    return {
+        "V": V,
+        "temperature": 0.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        **settings,
+        "banned": int32(banned),
+    }
 
 
 def wanted(scores: np.ndarray, how: dict[str, Any], u: np.ndarray | None) -> list[int]:
@@ -54,12 +65,20 @@ def test_where_nothing_can_be_picked(module):
     assert found.tolist() == [-1, -1, -1]
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"banned": int32([5])}, r"banned\[0\]: found 5"), ({"top_p": 0.0}, "top_p: found 0"),
-    ({"temperature": -1.0}, "temperature: found -1"), ({"top_k": -1}, "top_k: found -1"),
-    ({"u": None}, "u: found None"), ({"u": np.ones(2)}, "u: found 1.0"),
-    ({"u": np.zeros(3)}, "u: found 3, expected 2"), ({"tokens": int32([0])}, "tokens: found 1"),
-    ({"scores": np.zeros((2, 4), np.float32)}, "vocabulary: found 5, expected 4")])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"banned": int32([5])}, r"banned\[0\]: found 5"),
+        ({"top_p": 0.0}, "top_p: found 0"),
+        ({"temperature": -1.0}, "temperature: found -1"),
+        ({"top_k": -1}, "top_k: found -1"),
+        ({"u": None}, "u: found None"),
+        ({"u": np.ones(2)}, "u: found 1.0"),
+        ({"u": np.zeros(3)}, "u: found 3, expected 2"),
+        ({"tokens": int32([0])}, "tokens: found 1"),
+        ({"scores": np.zeros((2, 4), np.float32)}, "vocabulary: found 5, expected 4"),
+    ],
+)
 def test_wrong_calls_are_refused(module, changes, message):
     how = options(5, temperature=1.0)
     call = {"scores": np.zeros((2, 5), np.float32), "u": np.zeros(2), "tokens": int32([7, 7])}
@@ -82,8 +101,18 @@ def test_a_decoder_picks_in_its_own_call(module, settings, n):
         module.set_num_threads(threads)
         keys, values = caches(WIDE, 1, 80)
         logits, found = np.empty((n, V), np.float32), np.full(n, -7, np.int32)
-        made.run(ids, int32(range(80)), zeros, keys, values, logits, None, module.Picking(**how),
-                 u, found)
+        made.run(
+            ids,
+            int32(range(80)),
+            zeros,
+            keys,
+            values,
+            logits,
+            None,
+            module.Picking(**how),
+            u,
+            found,
+        )
         assert found.tolist() == wanted(logits, how, u)
     module.set_num_threads(1)
 
@@ -93,9 +122,18 @@ def test_a_decoder_refuses_picks_that_do_not_fit(module):
     keys, values = caches(WIDE, 1, 2)
     for size, rows, message in ((V, 1, "tokens: found 1, expected 2"), (V - 1, 2, "vocabulary")):
         with pytest.raises(ValueError, match=message):
-            made.run(int32([0, 1]), int32([0, 1]), int32([0, 0]), keys, values,
-                     np.empty((2, V), np.float32), None, module.Picking(**options(size)), None,
-                     np.empty(rows, np.int32))
+            made.run(
+                int32([0, 1]),
+                int32([0, 1]),
+                int32([0, 0]),
+                keys,
+                values,
+                np.empty((2, V), np.float32),
+                None,
+                module.Picking(**options(size)),
+                None,
+                np.empty(rows, np.int32),
+            )
     assert np.isnan(keys).all()
 
 
@@ -103,11 +141,17 @@ def test_a_decoder_refuses_picks_that_do_not_fit(module):
 def test_a_token_is_one_call(monkeypatch, settings):
     """No other kernel is called for a token, its choice included, unless options look back."""
     gpt, called = GPT(WIDE, seed=1), []
-    monkeypatch.setattr("cgpt.sampling.K.argmax", lambda *_: called.append("argmax"))
-    monkeypatch.setattr("cgpt.sampling.K.draw", lambda *_: called.append("draw"))
-    found = list(generate_tokens(gpt, [1, 2, 3], SamplingConfig(
-        max_new_tokens=9, seed=4, top_p=1.0, **settings), banned=[0]))
+    monkeypatch.setattr("cgpt.generation.sampling.K.argmax", lambda *_: called.append("argmax"))
+    monkeypatch.setattr("cgpt.generation.sampling.K.draw", lambda *_: called.append("draw"))
+    found = list(
+        generate_tokens(
+            gpt,
+            [1, 2, 3],
+            SamplingConfig(max_new_tokens=9, seed=4, top_p=1.0, **settings),
+            banned=[0],
+        )
+    )
     assert len(found) == 9 and not called
-    with pytest.raises(TypeError):      # the replaced kernel gives None
+    with pytest.raises(TypeError):  # the replaced kernel gives None
         list(generate_tokens(gpt, [1, 2], SamplingConfig(presence_penalty=0.5, **settings)))
     assert called

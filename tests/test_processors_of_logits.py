@@ -8,17 +8,22 @@ from small_llm import FACTS, trained_llm
 from test_generate import sharp_gpt
 from test_results import asked
 
-from cgpt.chat import ChatSession
+from cgpt.chat.session import ChatSession
 from cgpt.errors import CgptError, ConfigError
-from cgpt.generate import generate_tokens
+from cgpt.generation.generate import generate_tokens
+from cgpt.generation.sampling import SamplingConfig
 from cgpt.llm import LLM
-from cgpt.rustgpt import RustGPT, RustGPTConfig
-from cgpt.sampling import SamplingConfig
+from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 
 QUESTION = FACTS[0][0]
-KINDS = [{"temperature": 0.0}, {"temperature": 1.2, "seed": 3},
-         {"temperature": 0.0, "speculate": 4}, {"beam": 3}, {"temperature": 0.0, "logprobs": True},
-         {"temperature": 1.0, "seed": 2, "repetition_penalty": 1.3}]
+KINDS = [
+    {"temperature": 0.0},
+    {"temperature": 1.2, "seed": 3},
+    {"temperature": 0.0, "speculate": 4},
+    {"beam": 3},
+    {"temperature": 0.0, "logprobs": True},
+    {"temperature": 1.0, "seed": 2, "repetition_penalty": 1.3},
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +44,16 @@ def test_a_processor_that_adds_is_as_a_bias(llm, options):
     expected = asked(llm, logit_bias=bias, **options)
     plain = asked(llm, **options)
     inside = asked(llm, logits_processors=[add], **options)
-    returned = asked(llm, logits_processors=[lambda ids, logits: None, lambda ids, logits: (
-        logits + np.bincount(list(bias), list(bias.values()), len(logits))).astype(np.float32)],
-                     **options)
+    returned = asked(
+        llm,
+        logits_processors=[
+            lambda ids, logits: None,
+            lambda ids, logits: (
+                logits + np.bincount(list(bias), list(bias.values()), len(logits))
+            ).astype(np.float32),
+        ],
+        **options,
+    )
     for name, one in expected.items():
         assert one.ids == inside[name].ids == returned[name].ids, name
     assert any(one.ids != plain[name].ids for name, one in expected.items())
@@ -52,7 +64,7 @@ def test_a_processor_sees_the_tokens_before_the_pick(llm):
 
     def look(ids, logits):
         seen.append(ids)
-        logits[:] = 0       # the model's are not touched by it
+        logits[:] = 0  # the model's are not touched by it
         logits[llm.tokenizer.encode(FACTS[0][1])[len(seen) - 1]] = 1
 
     found = llm.generate(QUESTION, 5, logits_processors=[look], logprobs=True)
@@ -62,7 +74,7 @@ def test_a_processor_sees_the_tokens_before_the_pick(llm):
     logits = llm.gpt.logits([[*start, *found.ids]])[0].astype(np.float64)
     logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
     wanted = [logits[len(start) - 1 + i, token] for i, token in enumerate(found.ids)]
-    assert found.logprobs == pytest.approx(wanted, abs=1e-4)    # float32 logits of the cache
+    assert found.logprobs == pytest.approx(wanted, abs=1e-4)  # float32 logits of the cache
 
 
 def test_rows_of_a_batch_have_their_own_tokens(llm):
@@ -86,8 +98,15 @@ def test_rows_of_a_batch_have_their_own_tokens(llm):
     assert [one.text for one in best] == ["长江长江"]
 
 
-@pytest.mark.parametrize("gpt", [sharp_gpt(), RustGPT(RustGPTConfig(
-    n_layer=1, n_head=2, n_embd=16, block_size=32, vocab_size=300), seed=3)])
+@pytest.mark.parametrize(
+    "gpt",
+    [
+        sharp_gpt(),
+        RustGPT(
+            RustGPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=32, vocab_size=300), seed=3
+        ),
+    ],
+)
 def test_tokens_alone_have_them_too(gpt):
     def only_even(ids, logits):
         logits[1::2] = -np.inf
@@ -95,26 +114,36 @@ def test_tokens_alone_have_them_too(gpt):
     for ids in ([1, 2, 3], [[1, 2, 3], [4, 5, 6]]):
         found = gpt.generate(ids, 20, logits_processors=[only_even])
         assert found.shape == (*np.shape(ids)[:-1], 20) and not (found % 2).any()
-        for sampling in (SamplingConfig(max_new_tokens=9, seed=1), SamplingConfig(
-                max_new_tokens=9, beam=2), SamplingConfig(max_new_tokens=9, speculate=2)):
+        for sampling in (
+            SamplingConfig(max_new_tokens=9, seed=1),
+            SamplingConfig(max_new_tokens=9, beam=2),
+            SamplingConfig(max_new_tokens=9, speculate=2),
+        ):
             rows = generate_tokens(gpt, ids, sampling, logits_processors=[only_even])
             assert not any(token % 2 for token in np.ravel(list(rows)))
 
 
-@pytest.mark.parametrize(("processor", "reason"), [
-    (lambda ids, logits: logits[:3], r"<lambda> returned float32 ndarray of shape \(3,\), ex"),
-    (lambda ids, logits: "x", "returned str"), (lambda ids, logits: 5, r"of shape \(\)"),
-    (lambda ids, logits: np.full_like(logits, -np.inf), "leave no token"),
-    (lambda ids, logits: logits.astype(complex), r"returned complex128 ndarray of shape \(30"),
-    (lambda ids, logits: np.full(len(logits), None), r"returned object ndarray of shape \(30"),
-    (lambda ids, logits: [[1], [1, 2]], r"returned list of shape \(0,\)"),
-    (lambda ids, logits: np.full(len(logits), 1e300), "leave no token"),
-    (lambda ids, logits: np.full_like(logits, np.nan), "leave no token")])
+@pytest.mark.parametrize(
+    ("processor", "reason"),
+    [
+        (lambda ids, logits: logits[:3], r"<lambda> returned float32 ndarray of shape \(3,\), ex"),
+        (lambda ids, logits: "x", "returned str"),
+        (lambda ids, logits: 5, r"of shape \(\)"),
+        (lambda ids, logits: np.full_like(logits, -np.inf), "leave no token"),
+        (lambda ids, logits: logits.astype(complex), r"returned complex128 ndarray of shape \(30"),
+        (lambda ids, logits: np.full(len(logits), None), r"returned object ndarray of shape \(30"),
+        (lambda ids, logits: [[1], [1, 2]], r"returned list of shape \(0,\)"),
+        (lambda ids, logits: np.full(len(logits), 1e300), "leave no token"),
+        (lambda ids, logits: np.full_like(logits, np.nan), "leave no token"),
+    ],
+)
 @pytest.mark.parametrize("more", [{}, {"beam": 2}])
 def test_what_a_processor_may_not_do_is_told(llm, processor, reason, more):
-    for call in (lambda **now: llm.generate("长江", **now),
-                 lambda **now: llm.generate(["长"], **now),
-                 lambda **now: llm.chat([{"role": "user", "content": "a"}], **now)):
+    for call in (
+        lambda **now: llm.generate("长江", **now),
+        lambda **now: llm.generate(["长"], **now),
+        lambda **now: llm.chat([{"role": "user", "content": "a"}], **now),
+    ):
         with pytest.raises(CgptError, match=reason):
             call(logits_processors=[processor], **more)
 

@@ -20,8 +20,9 @@ def check_gradient(f: Callable[[ref.Array], float], x: ref.Array, gradient: ref.
     """Fails where `gradient` is not df/dx at x."""
     numeric = ref.central_difference(f, x)
     assert gradient.shape == x.shape
-    np.testing.assert_allclose(gradient, numeric, rtol=0,
-                               atol=TOLERANCE * max(1.0, np.abs(numeric).max()))
+    np.testing.assert_allclose(
+        gradient, numeric, rtol=0, atol=TOLERANCE * max(1.0, np.abs(numeric).max())
+    )
 
 
 def normal(*shape: int) -> ref.Array:
@@ -45,6 +46,7 @@ def test_check_gradient_notices_a_wrong_gradient():
 
 def test_check_gradient_notices_a_wrong_backward(monkeypatch):
     """The same test that passes below fails when a term is left out of a twin's backward."""
+
     def without_mean(dy, x, weight, mean, rstd):
         dx, dweight, dbias = right(dy, x, weight, mean, rstd)
         return dx + rstd[:, None] * (dy * weight).mean(axis=1, keepdims=True), dweight, dbias
@@ -59,8 +61,11 @@ def test_check_gradient_notices_a_wrong_backward(monkeypatch):
 def test_linear(with_bias):
     x, weight, bias, dy = normal(4, 3), normal(5, 3), normal(5) if with_bias else None, normal(4, 5)
     dweight, dbias = ref.linear_backward_weight(dy, x)
-    check_gradient(lambda a: float((ref.linear_forward(a, weight, bias) * dy).sum()), x,
-                   ref.linear_backward_input(dy, weight))
+    check_gradient(
+        lambda a: float((ref.linear_forward(a, weight, bias) * dy).sum()),
+        x,
+        ref.linear_backward_input(dy, weight),
+    )
     check_gradient(lambda a: float((ref.linear_forward(x, a, bias) * dy).sum()), weight, dweight)
     if bias is not None:
         check_gradient(lambda a: float((ref.linear_forward(x, weight, a) * dy).sum()), bias, dbias)
@@ -70,13 +75,15 @@ def test_layernorm():
     x, weight, bias, dy = normal(3, 7), normal(7), normal(7), normal(3, 7)
     y, mean, rstd = ref.layernorm_forward(x, weight, bias)
     np.testing.assert_allclose(((y - bias) / weight).mean(axis=1), 0, atol=1e-12)
-    np.testing.assert_allclose(((y - bias) / weight).var(axis=1), 1, atol=1e-4)    # eps in var
+    np.testing.assert_allclose(((y - bias) / weight).var(axis=1), 1, atol=1e-4)  # eps in var
     dx, dweight, dbias = ref.layernorm_backward(dy, x, weight, mean, rstd)
     check_gradient(lambda a: float((ref.layernorm_forward(a, weight, bias)[0] * dy).sum()), x, dx)
-    check_gradient(lambda a: float((ref.layernorm_forward(x, a, bias)[0] * dy).sum()), weight,
-                   dweight)
-    check_gradient(lambda a: float((ref.layernorm_forward(x, weight, a)[0] * dy).sum()), bias,
-                   dbias)
+    check_gradient(
+        lambda a: float((ref.layernorm_forward(x, a, bias)[0] * dy).sum()), weight, dweight
+    )
+    check_gradient(
+        lambda a: float((ref.layernorm_forward(x, weight, a)[0] * dy).sum()), bias, dbias
+    )
 
 
 def test_gelu():
@@ -86,12 +93,13 @@ def test_gelu():
     np.testing.assert_allclose(ref.gelu_forward(x), 0.5 * x * (1 + tanh), atol=1e-15)
     np.testing.assert_array_equal(ref.gelu_forward(np.array([-500.0, 0.0, 50.0])), [0, 0, 50])
     # x Phi(x) with the normal distribution function; the tanh form is within 5e-4 of it
-    np.testing.assert_allclose(ref.gelu_forward(np.array([1.0, -1.0])), [0.841345, -0.158655],
-                               atol=5e-4)
+    np.testing.assert_allclose(
+        ref.gelu_forward(np.array([1.0, -1.0])), [0.841345, -0.158655], atol=5e-4
+    )
 
 
 def test_relu():
-    x, dy = np.linspace(-4, 4, 40), normal(40)       # none of them at the kink
+    x, dy = np.linspace(-4, 4, 40), normal(40)  # none of them at the kink
     check_gradient(lambda a: float((ref.relu_forward(a) * dy).sum()), x, ref.relu_backward(dy, x))
     np.testing.assert_array_equal(ref.relu_forward(np.array([-2.0, 0.0, 3.0])), [0, 0, 3])
     np.testing.assert_array_equal(ref.relu_backward(np.ones(1), np.zeros(1)), [0])
@@ -102,8 +110,9 @@ def test_residual_and_dropout():
     keep = np.array([True, False, True, True, False, True])
     check_gradient(lambda a: float((ref.residual_forward(a, branch) * dy).sum()), x, dy)
     check_gradient(lambda a: float((ref.residual_forward(x, a) * dy).sum()), branch, dy)
-    check_gradient(lambda a: float((ref.dropout(a, 0.25, keep) * dy).sum()), x,
-                   ref.dropout(dy, 0.25, keep))
+    check_gradient(
+        lambda a: float((ref.dropout(a, 0.25, keep) * dy).sum()), x, ref.dropout(dy, 0.25, keep)
+    )
 
 
 OFFSETS = np.array([0, 1, 4, 9], np.int32)
@@ -112,8 +121,11 @@ OFFSETS = np.array([0, 1, 4, 9], np.int32)
 @pytest.mark.parametrize("n_head", [1, 2])
 def test_attention(n_head):
     qkv, dout = normal(9, 12), normal(9, 4)
-    check_gradient(lambda a: float((ref.attention_forward(a, OFFSETS, n_head)[0] * dout).sum()),
-                   qkv, ref.attention_backward(dout, qkv, OFFSETS, n_head))
+    check_gradient(
+        lambda a: float((ref.attention_forward(a, OFFSETS, n_head)[0] * dout).sum()),
+        qkv,
+        ref.attention_backward(dout, qkv, OFFSETS, n_head),
+    )
 
 
 def test_attention_by_loops():
@@ -123,11 +135,11 @@ def test_attention_by_loops():
     for first, last in [(0, 1), (1, 4), (4, 9)]:
         for t in range(first, last):
             for h in range(H):
-                q = qkv[t, h * D:(h + 1) * D]
-                k = qkv[first:t + 1, 4 + h * D:4 + (h + 1) * D]
-                v = qkv[first:t + 1, 8 + h * D:8 + (h + 1) * D]
+                q = qkv[t, h * D : (h + 1) * D]
+                k = qkv[first : t + 1, 4 + h * D : 4 + (h + 1) * D]
+                v = qkv[first : t + 1, 8 + h * D : 8 + (h + 1) * D]
                 weights = np.exp([q @ row / np.sqrt(D) for row in k])
-                np.testing.assert_allclose(out[t, h * D:(h + 1) * D], weights @ v / weights.sum())
+                np.testing.assert_allclose(out[t, h * D : (h + 1) * D], weights @ v / weights.sum())
                 np.testing.assert_allclose(lse[h, t], np.log(weights.sum()))
 
 
@@ -136,13 +148,13 @@ def test_attention_cached_is_the_end_of_the_whole():
     whole, _ = ref.attention_forward(qkv, np.array([0, 7]), 2)
     keys, values = np.full((2, 8, 2), np.nan), np.full((2, 8, 2), np.nan)
     for h in range(2):
-        keys[h, :start] = qkv[:start, 4 + 2 * h:6 + 2 * h]
-        values[h, :start] = qkv[:start, 8 + 2 * h:10 + 2 * h]
+        keys[h, :start] = qkv[:start, 4 + 2 * h : 6 + 2 * h]
+        values[h, :start] = qkv[:start, 8 + 2 * h : 10 + 2 * h]
     keys, values, out = ref.attention_cached(qkv[start:], keys, values, start)
     np.testing.assert_allclose(out, whole[start:], rtol=1e-13)
     for h in range(2):
-        np.testing.assert_array_equal(keys[h, :7], qkv[:, 4 + 2 * h:6 + 2 * h])
-        np.testing.assert_array_equal(values[h, :7], qkv[:, 8 + 2 * h:10 + 2 * h])
+        np.testing.assert_array_equal(keys[h, :7], qkv[:, 4 + 2 * h : 6 + 2 * h])
+        np.testing.assert_array_equal(values[h, :7], qkv[:, 8 + 2 * h : 10 + 2 * h])
     assert np.isnan(keys[:, 7]).all() and np.isnan(values[:, 7]).all()
 
 
@@ -150,23 +162,27 @@ def test_embedding():
     ids, positions = np.array([2, 0, 2, 2], np.int32), np.array([0, 1, 2, 0], np.int32)
     wte, wpe, dy = normal(4, 3), normal(3, 3), normal(4, 3)
     dwte, dwpe = ref.embedding_backward(dy, ids, positions, 4, 3)
-    check_gradient(lambda a: float((ref.embedding_forward(ids, positions, a, wpe) * dy).sum()),
-                   wte, dwte)
-    check_gradient(lambda a: float((ref.embedding_forward(ids, positions, wte, a) * dy).sum()),
-                   wpe, dwpe)
+    check_gradient(
+        lambda a: float((ref.embedding_forward(ids, positions, a, wpe) * dy).sum()), wte, dwte
+    )
+    check_gradient(
+        lambda a: float((ref.embedding_forward(ids, positions, wte, a) * dy).sum()), wpe, dwpe
+    )
 
 
 def test_gather_and_scatter():
     x, rows, dy = normal(5, 2), np.array([3, 0, 4], np.int32), normal(3, 2)
-    check_gradient(lambda a: float((ref.gather_rows(a, rows) * dy).sum()), x,
-                   ref.scatter_rows(dy, rows, 5))
+    check_gradient(
+        lambda a: float((ref.gather_rows(a, rows) * dy).sum()), x, ref.scatter_rows(dy, rows, 5)
+    )
 
 
 def test_cross_entropy():
     logits, targets = normal(5, 4), np.array([3, -1, 0, 2, -1], np.int32)
     gradient, losses = ref.cross_entropy(logits, targets, 0.3)
-    check_gradient(lambda a: float(0.3 * ref.cross_entropy(a, targets, 1.0)[1].sum()), logits,
-                   gradient)
+    check_gradient(
+        lambda a: float(0.3 * ref.cross_entropy(a, targets, 1.0)[1].sum()), logits, gradient
+    )
     probability = np.exp(logits[2]) / np.exp(logits[2]).sum()
     np.testing.assert_allclose(losses[2], -np.log(probability[0]))
     assert losses[1] == losses[4] == 0 and not gradient[[1, 4]].any()
@@ -176,8 +192,9 @@ def test_cross_entropy_with_smoothing():
     """A loss of (1 - e) of the target's and e of the mean of all."""
     logits, targets = normal(5, 4), np.array([3, -1, 0, 2, 1], np.int32)
     gradient, losses = ref.cross_entropy(logits, targets, 0.3, 0.2)
-    check_gradient(lambda a: float(0.3 * ref.cross_entropy(a, targets, 1.0, 0.2)[1].sum()), logits,
-                   gradient)
+    check_gradient(
+        lambda a: float(0.3 * ref.cross_entropy(a, targets, 1.0, 0.2)[1].sum()), logits, gradient
+    )
     each = np.array([ref.cross_entropy(logits, np.full(5, j, np.int32), 1.0)[1] for j in range(4)])
     np.testing.assert_allclose(losses[2], 0.8 * each[0, 2] + 0.2 * each[:, 2].mean())
     assert losses[1] == 0 and not gradient[1].any()
@@ -187,8 +204,11 @@ def test_cross_entropy_with_weights():
     logits, targets = normal(5, 4), np.array([3, -1, 0, 2, 1], np.int32)
     weights = np.array([0.5, 2.0, -1.5, 0.0, 3.0])
     gradient, losses = ref.cross_entropy(logits, targets, 0.3, 0.2, weights)
-    check_gradient(lambda a: float(0.3 * (weights * ref.cross_entropy(a, targets, 1.0, 0.2)[1]
-                                          ).sum()), logits, gradient)
+    check_gradient(
+        lambda a: float(0.3 * (weights * ref.cross_entropy(a, targets, 1.0, 0.2)[1]).sum()),
+        logits,
+        gradient,
+    )
     np.testing.assert_array_equal(losses, ref.cross_entropy(logits, targets, 1.0, 0.2)[1])
     assert not gradient[[1, 3]].any()
 

@@ -14,14 +14,14 @@ import pytest
 from small_llm import FACTS, small_llm, trained_llm
 from test_generate import log_softmax, sharp_gpt
 
-from cgpt.answers import accuracy, answer
-from cgpt.chat import ChatSession
-from cgpt.data import Message
+from cgpt.chat.session import ChatSession
+from cgpt.corpus.batches import Message
 from cgpt.errors import CgptError, ConfigError
-from cgpt.generate import generate_batch, generate_tokens
+from cgpt.evaluation.answers import accuracy, answer
+from cgpt.generation.generate import generate_batch, generate_tokens
+from cgpt.generation.results import Generation, Recorder, Usage
+from cgpt.generation.sampling import DEFAULTS, GREEDY, SamplingConfig
 from cgpt.llm import LLM
-from cgpt.results import Generation, Recorder, Usage
-from cgpt.sampling import DEFAULTS, GREEDY, SamplingConfig
 
 QUESTION, ANSWER = FACTS[0]
 
@@ -43,7 +43,8 @@ def asked(llm: LLM, **options) -> dict[str, Generation]:
         "chat": llm.chat(messages, **options),
         "chat_stream": llm.chat_stream(messages, **options).read(),
         "reply": session.reply(QUESTION, **options).read(),
-        "pieces": ChatSession(llm).stream(QUESTION, **options).read()}
+        "pieces": ChatSession(llm).stream(QUESTION, **options).read(),
+    }
     if session.turns:
         found["regenerate"] = session.regenerate(**options).read()
         found["edit"] = session.edit(0, QUESTION, **options).read()
@@ -84,14 +85,15 @@ def test_log_probabilities_with_their_alternatives(llm):
         assert len(one.logprobs) == len(one.top_logprobs) == len(one.ids), name
         for token, value, top in zip(one.ids, one.logprobs, one.top_logprobs, strict=True):
             assert len(top) == 3 and [x.logprob for x in top] == sorted(
-                (x.logprob for x in top), reverse=True)
+                (x.logprob for x in top), reverse=True
+            )
             same = [x.logprob for x in top if x.id == token]
             assert not same or same[0] == pytest.approx(value, abs=1e-5)
     one = found["generate"]
     ids = [llm.tokenizer.bos_id, *llm.tokenizer.encode(QUESTION)]
     for token, value, top in zip(one.ids, one.logprobs, one.top_logprobs, strict=True):
         expected = log_softmax(llm.gpt.logits([ids])[0, -1])
-        assert value == pytest.approx(expected[token], abs=1e-4)    # float32 logits of the cache
+        assert value == pytest.approx(expected[token], abs=1e-4)  # float32 logits of the cache
         assert [x.id for x in top] == np.argsort(-expected, kind="stable")[:3].tolist()
         ids.append(token)
     with pytest.raises(ConfigError, match="a beam search has no top_logprobs"):
@@ -126,12 +128,16 @@ def test_a_result_is_copied_pickled_and_put_into_json(llm):
 def test_what_of_a_prompt_does_not_fit_is_told(llm):
     capacity = llm.config.block_size
     text = "长江" * capacity
-    for one in (llm.generate(text, 5), llm.generate([text, "你好"], 5)[0],
-                llm.stream(text, 5).read(), llm.generate(text, 5, beam=2),
-                llm.generate(text, 5, speculate=3)):
+    for one in (
+        llm.generate(text, 5),
+        llm.generate([text, "你好"], 5)[0],
+        llm.stream(text, 5).read(),
+        llm.generate(text, 5, beam=2),
+        llm.generate(text, 5, speculate=3),
+    ):
         assert one.dropped.tokens == 2 * capacity + 1 - capacity and one.dropped.turns == 0
         assert one.usage.prompt_tokens == capacity
-        assert one.dropped.later == capacity // 2       # the fifth token finds half a context
+        assert one.dropped.later == capacity // 2  # the fifth token finds half a context
     assert llm.beam_search(text, SamplingConfig(beam=2, max_new_tokens=5))[0].dropped
     assert not llm.generate(["长江", "你好"], 5)[0].dropped
 
@@ -168,10 +174,15 @@ def test_a_stream_has_its_result_when_it_ends(llm):
     assert stream.result.finish_reason == "stop" and list(stream) == []
 
 
-@pytest.mark.parametrize("begin", [
-    lambda llm: llm.stream(QUESTION), lambda llm: llm.continuation(QUESTION),
-    lambda llm: llm.chat_stream([{"role": "user", "content": QUESTION}], temperature=0.0),
-    lambda llm: ChatSession(llm).reply(QUESTION, temperature=0.0)])
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda llm: llm.stream(QUESTION),
+        lambda llm: llm.continuation(QUESTION),
+        lambda llm: llm.chat_stream([{"role": "user", "content": QUESTION}], temperature=0.0),
+        lambda llm: ChatSession(llm).reply(QUESTION, temperature=0.0),
+    ],
+)
 def test_a_closed_stream_is_cancelled(llm, begin):
     with begin(llm) as stream:
         given = [next(stream), next(stream)]
@@ -225,8 +236,9 @@ class After:
         return self.left < 0
 
 
-@pytest.mark.parametrize("more", [{}, {"speculate": 4}, {"beam": 3}, {"repetition_penalty": 1.01},
-                                  {"logprobs": True}])
+@pytest.mark.parametrize(
+    "more", [{}, {"speculate": 4}, {"beam": 3}, {"repetition_penalty": 1.01}, {"logprobs": True}]
+)
 @pytest.mark.parametrize("looks", [0, 1, 4])
 def test_a_token_cancels_every_call(llm, more, looks):
     options = {"temperature": 0.0, "max_new_tokens": 30, **more}
@@ -234,12 +246,13 @@ def test_a_token_cancels_every_call(llm, more, looks):
     messages = [{"role": "user", "content": QUESTION}]
     session, other = ChatSession(llm), ChatSession(llm)
     for name, call in {
-            "generate": lambda **now: llm.generate(QUESTION, **now),
-            "list": lambda **now: llm.generate([QUESTION] * 3, **now)[2],
-            "stream": lambda **now: llm.stream(QUESTION, **now).read(),
-            "chat": lambda **now: llm.chat(messages, **now),
-            "reply": lambda **now: session.reply(QUESTION, **now).read(),
-            "pieces": lambda **now: other.stream(QUESTION, **now).read()}.items():
+        "generate": lambda **now: llm.generate(QUESTION, **now),
+        "list": lambda **now: llm.generate([QUESTION] * 3, **now)[2],
+        "stream": lambda **now: llm.stream(QUESTION, **now).read(),
+        "chat": lambda **now: llm.chat(messages, **now),
+        "reply": lambda **now: session.reply(QUESTION, **now).read(),
+        "pieces": lambda **now: other.stream(QUESTION, **now).read(),
+    }.items():
         one = call(**options, cancel=After(looks))
         assert one.finish_reason == "cancelled", name
         if "beam" not in more:
@@ -267,7 +280,7 @@ def test_a_deadline_cancels_every_call(llm, more):
 
 def test_time_runs_from_the_first_piece_on(llm, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("cgpt.limits.monotonic", lambda: now[0])
+    monkeypatch.setattr("cgpt.runtime.cancellation.monotonic", lambda: now[0])
     stream = llm.stream(QUESTION, timeout=5)
     now[0] = 200.0
     first = next(stream)
@@ -297,8 +310,9 @@ def test_a_long_prompt_is_cancelled_between_its_parts_and_has_the_same_bits(monk
     whole = gpt.infer(ids, cache)
     monkeypatch.setattr(gpt, "prefill_length", piece)
     calls, prefill = [], gpt.prefill
-    monkeypatch.setattr(gpt, "prefill", lambda one, cache: (calls.append(len(one)),
-                                                            prefill(one, cache))[1])
+    monkeypatch.setattr(
+        gpt, "prefill", lambda one, cache: (calls.append(len(one)), prefill(one, cache))[1]
+    )
     tokens = generate_tokens(gpt, ids, GREEDY, cache=parts, cancel=After(10**9))
     assert next(tokens) == int(whole.argmax())
     assert calls == [piece] * (29 // piece)
@@ -310,8 +324,12 @@ def test_a_long_prompt_is_cancelled_between_its_parts_and_has_the_same_bits(monk
     assert len(calls) == min(3, 29 // piece)
     prompts = [ids, ids[:7], ids[:20]]
     plain = generate_batch(gpt, prompts, SamplingConfig(temperature=0.0, max_new_tokens=9))
-    assert generate_tokens(gpt, prompts, SamplingConfig(temperature=0.0, max_new_tokens=9),
-                           cancel=After(10**9)) == plain
+    assert (
+        generate_tokens(
+            gpt, prompts, SamplingConfig(temperature=0.0, max_new_tokens=9), cancel=After(10**9)
+        )
+        == plain
+    )
     assert generate_tokens(gpt, prompts, GREEDY, timeout=0) == [[], [], []]
 
 
@@ -319,7 +337,7 @@ def test_tokens_alone_are_cancelled_too():
     gpt = sharp_gpt()
     whole = gpt.generate([1, 2, 3], 50)
     found = gpt.generate([1, 2, 3], 50, cancel=After(9))
-    assert 0 < len(found) < 50 and (whole[:len(found)] == found).all()
+    assert 0 < len(found) < 50 and (whole[: len(found)] == found).all()
     batch = gpt.generate([[1, 2, 3], [4, 5, 6]], 50, cancel=After(9))
     assert batch.shape[0] == 2 and 0 < batch.shape[1] < 50
     assert list(gpt.stream([1, 2, 3], 50, timeout=0)) == []
@@ -331,9 +349,14 @@ def test_measuring_is_cancelled_with_an_error(llm):
     texts = [answer * 9 for _, answer in FACTS]
     whole = llm.score(texts)
     assert [one.total for one in llm.score(texts, cancel=After(10**9), timeout=60)] == [
-        one.total for one in whole]
-    for call in (llm.score, llm.embed, lambda text, **now: llm.score([text, text], "你好", **now),
-                 lambda text, **now: llm.score([text] * 2, "天空是什么颜色" * 3, **now)):
+        one.total for one in whole
+    ]
+    for call in (
+        llm.score,
+        llm.embed,
+        lambda text, **now: llm.score([text, text], "你好", **now),
+        lambda text, **now: llm.score([text] * 2, "天空是什么颜色" * 3, **now),
+    ):
         for options in ({"timeout": 0}, {"cancel": After(0)}):
             with pytest.raises(CgptError, match="ended by its cancel token or timeout") as error:
                 call("长江", **options)
@@ -349,25 +372,43 @@ def test_rows_of_a_batch_have_their_own_ends(llm):
     for (question, _), one in zip(FACTS, rows, strict=True):
         alone = llm.generate(question, 12)
         assert (one, one.ids, one.finish_reason, one.usage) == (
-            alone, alone.ids, alone.finish_reason, alone.usage)
+            alone,
+            alone.ids,
+            alone.finish_reason,
+            alone.usage,
+        )
     assert generate_batch(llm.gpt, [[1, 2]] * 6, GREEDY, recorders=recorders) == [
-        one.ids for one in recorders]
+        one.ids for one in recorders
+    ]
     assert all(one.result("").usage == Usage(2, len(one.ids), 0) for one in recorders)
 
 
 # the options of a call
 
 
-@pytest.mark.parametrize(("name", "value", "meant"), [
-    ("max_tokens", 3, "max_new_tokens"), ("max_completion_tokens", 3, "max_new_tokens"),
-    ("tempereture", 1.0, "temperature"), ("n_predict", 3, "max_new_tokens"),
-    ("stop_sequences", "a", "stop"), ("num_beams", 2, "beam"), ("seeds", 1, "seed")])
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("max_tokens", 3, "max_new_tokens"),
+        ("max_completion_tokens", 3, "max_new_tokens"),
+        ("tempereture", 1.0, "temperature"),
+        ("n_predict", 3, "max_new_tokens"),
+        ("stop_sequences", "a", "stop"),
+        ("num_beams", 2, "beam"),
+        ("seeds", 1, "seed"),
+    ],
+)
 def test_a_wrong_name_is_told_with_the_one_that_was_meant(llm, name, value, meant):
     options, session = {name: value}, ChatSession(llm)
-    for call in (lambda: llm.generate("长江", **options), lambda: llm.generate(["长江"], **options),
-                 lambda: llm.stream("长江", **options), lambda: llm.continuation("长江", **options),
-                 lambda: llm.chat([{"role": "user", "content": "a"}], **options),
-                 lambda: session.reply("长江", **options), lambda: session.stream("长", **options)):
+    for call in (
+        lambda: llm.generate("长江", **options),
+        lambda: llm.generate(["长江"], **options),
+        lambda: llm.stream("长江", **options),
+        lambda: llm.continuation("长江", **options),
+        lambda: llm.chat([{"role": "user", "content": "a"}], **options),
+        lambda: session.reply("长江", **options),
+        lambda: session.stream("长", **options),
+    ):
         with pytest.raises(ConfigError, match=f"unknown option '{name}'; did you mean '{meant}'"):
             call()
     with pytest.raises(ConfigError, match=f"SamplingConfig: unknown field '{name}'"):
@@ -382,13 +423,16 @@ def test_the_defaults_are_one_set(llm, monkeypatch):
     assert (DEFAULTS.temperature, DEFAULTS.top_p, DEFAULTS.max_new_tokens) == (0.8, 0.9, 256)
     assert ChatSession(llm).sampling == DEFAULTS == SamplingConfig()
     seen = []
-    monkeypatch.setattr("cgpt.chat.sampler_of",
-                        lambda _, sampling, *more: seen.append(sampling) or 1 / 0)
+    monkeypatch.setattr(
+        "cgpt.chat.session.sampler_of", lambda _, sampling, *more: seen.append(sampling) or 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         llm.chat([{"role": "user", "content": "a"}])
     assert seen == [DEFAULTS]
-    monkeypatch.setattr("cgpt.llm.decode", lambda gpt, ids, sampling, *_, **__: (
-        seen.append(sampling), (token for token in ()))[1])
+    monkeypatch.setattr(
+        "cgpt.llm.decode",
+        lambda gpt, ids, sampling, *_, **__: (seen.append(sampling), (token for token in ()))[1],
+    )
     assert llm.generate("长江") == "" and list(llm.stream("长江")) == []
     assert seen[1:] == [SamplingConfig(temperature=0.0)] * 2
 
@@ -404,6 +448,7 @@ def test_questions_that_do_not_fit_are_told_by_their_answers(llm):
 def test_options_that_are_none_are_as_if_left_out() -> None:
     """Clients pass on what they were given, which is often nothing."""
     llm = small_llm()
-    options: dict[str, Any] = dict.fromkeys(("stop", "logits_processors", "seed", "cancel",
-                                             "timeout"))
+    options: dict[str, Any] = dict.fromkeys(
+        ("stop", "logits_processors", "seed", "cancel", "timeout")
+    )
     assert llm.generate("山", max_new_tokens=4, **options) == llm.generate("山", max_new_tokens=4)

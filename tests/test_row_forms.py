@@ -13,22 +13,27 @@ from typing import Any
 import pytest
 from conftest import asked_for
 
-from cgpt import data_files, large_files, prepare, readers, tables
 from cgpt.cli import main
 from cgpt.cli.recipe import split_by_kind
+from cgpt.corpus import files as data_files
+from cgpt.corpus import reader as readers
+from cgpt.corpus import row_streams as large_files
+from cgpt.corpus import tables
+from cgpt.corpus import token_cache as prepare
+from cgpt.corpus.inputs import as_documents
+from cgpt.corpus.invalid_rows import InvalidRowsError
+from cgpt.corpus.items import CHANGES, FAULTS, Message, Unusable, read_item
+from cgpt.corpus.reader import Reading, data_size, read_corpus
+from cgpt.corpus.sources import Source
 from cgpt.errors import CgptWarning, DataError
-from cgpt.inputs import as_documents
-from cgpt.invalid_rows import InvalidRowsError
-from cgpt.items import CHANGES, FAULTS, Message, Unusable, read_item
-from cgpt.readers import Reading, data_size, read_corpus
-from cgpt.run_config import RunConfig
-from cgpt.sources import Source
+from cgpt.training.run_config import RunConfig
 
 
 def turns(*contents: str, system: str = "") -> tuple[Message, ...]:
     first = (Message("system", system),) if system else ()
-    return first + tuple(Message("assistant" if i % 2 else "user", content)
-                         for i, content in enumerate(contents))
+    return first + tuple(
+        Message("assistant" if i % 2 else "user", content) for i, content in enumerate(contents)
+    )
 
 
 def spoken(*pairs: tuple[Any, Any], **more: Any) -> dict[str, Any]:
@@ -39,82 +44,178 @@ CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
 RESULT = {"role": "tool", "content": "20 °C"}
 
 
-@pytest.mark.parametrize(("item", "expected"), [
-    (spoken(("User", "a"), ("ASSISTANT", "b")), turns("a", "b")),
-    (spoken((" Human ", "a"), ("Gpt", "b")), turns("a", "b")),
-    (spoken(("developer", "s"), ("user", "a"), ("assistant", "b")), turns("a", "b", system="s")),
-    (spoken(("System", "s"), ("user", "a"), ("assistant", "b")), turns("a", "b", system="s")),
-    (spoken(("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "c"}]),
-            ("assistant", [{"type": "text", "text": "b"}])), turns("a\nc", "b")),
-    (spoken(("user", ["a", {"text": "c"}]), ("assistant", "b")), turns("a\nc", "b")),
-    ({"prompt": "a", "completion": "b"}, turns("a", "b")),
-    ({"prompt": [{"role": "user", "content": "a"}],
-      "completion": [{"role": "assistant", "content": "b"}]}, turns("a", "b")),
-    ({"question": "a", "answer": "b"}, turns("a", "b")),
-    ({"query": "a", "response": "b"}, turns("a", "b")),
-    ({"input": "a", "output": "b"}, turns("a", "b")),
-    ({"prompt": "a", "response": "b", "id": 7}, turns("a", "b")),
-    ({"instruction": "a", "context": "c", "response": "b"}, turns("a\nc", "b")),
-    ({"system_prompt": "s", "question": "a", "response": "b"}, turns("a", "b", system="s")),
-    ({"question": "a", "answer": "b", "history": [["x", "y"]]}, turns("x", "y", "a", "b")),
-    ({"instruction": "a", "input": None, "output": "b", "system": None}, turns("a", "b")),
-    ({"content": "山"}, "山"), ({"text": "山", "question": "a", "answer": "b"}, "山"),
-    ({"content": " "}, None),
-])
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (spoken(("User", "a"), ("ASSISTANT", "b")), turns("a", "b")),
+        (spoken((" Human ", "a"), ("Gpt", "b")), turns("a", "b")),
+        (
+            spoken(("developer", "s"), ("user", "a"), ("assistant", "b")),
+            turns("a", "b", system="s"),
+        ),
+        (spoken(("System", "s"), ("user", "a"), ("assistant", "b")), turns("a", "b", system="s")),
+        (
+            spoken(
+                ("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "c"}]),
+                ("assistant", [{"type": "text", "text": "b"}]),
+            ),
+            turns("a\nc", "b"),
+        ),
+        (spoken(("user", ["a", {"text": "c"}]), ("assistant", "b")), turns("a\nc", "b")),
+        ({"prompt": "a", "completion": "b"}, turns("a", "b")),
+        (
+            {
+                "prompt": [{"role": "user", "content": "a"}],
+                "completion": [{"role": "assistant", "content": "b"}],
+            },
+            turns("a", "b"),
+        ),
+        ({"question": "a", "answer": "b"}, turns("a", "b")),
+        ({"query": "a", "response": "b"}, turns("a", "b")),
+        ({"input": "a", "output": "b"}, turns("a", "b")),
+        ({"prompt": "a", "response": "b", "id": 7}, turns("a", "b")),
+        ({"instruction": "a", "context": "c", "response": "b"}, turns("a\nc", "b")),
+        ({"system_prompt": "s", "question": "a", "response": "b"}, turns("a", "b", system="s")),
+        ({"question": "a", "answer": "b", "history": [["x", "y"]]}, turns("x", "y", "a", "b")),
+        ({"instruction": "a", "input": None, "output": "b", "system": None}, turns("a", "b")),
+        ({"content": "山"}, "山"),
+        ({"text": "山", "question": "a", "answer": "b"}, "山"),
+        ({"content": " "}, None),
+    ],
+)
 def test_forms(item: dict[str, Any], expected: Any) -> None:
     changes: dict[str, int] = {}
     assert read_item(item, changes=changes) == expected and not changes
 
 
-@pytest.mark.parametrize(("item", "expected", "changed"), [
-    (spoken(("assistant", "hi"), ("user", "a"), ("assistant", "b")), turns("a", "b"),
-     {"openings": 1}),
-    (spoken(("system", "s"), ("assistant", "hi"), ("user", "a"), ("assistant", "b")),
-     turns("a", "b", system="s"), {"openings": 1}),
-    (spoken(("user", "a"), ("assistant", "b"), ("user", "c")), turns("a", "b"), {"unanswered": 1}),
-    (spoken(("user", "a"), ("assistant", "b"), ("user", "")), turns("a", "b"), {"unanswered": 1}),
-    ({"conversations": [{"from": "gpt", "value": "hi"}, {"from": "human", "value": "a"},
-                        {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}]},
-     turns("a", "b"), {"openings": 1, "unanswered": 1}),
-    ({"messages": [{"role": "user", "content": "a"}, CALL, RESULT,
-                   {"role": "assistant", "content": "b"}]}, turns("a", "b"), {"tool_turns": 2}),
-    ({"messages": [{"role": "user", "content": "a"}, {**CALL, "content": "let me look"}, RESULT,
-                   {"role": "assistant", "content": "b"}]}, turns("a", "let me look\nb"),
-     {"tool_turns": 1, "joined_answers": 1}),
-    ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [1]},
-                   {"role": "function", "content": "r"}, {"role": "assistant", "content": "b"}]},
-     turns("a", "b"), {"tool_turns": 2}),
-    ({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "f()"},
-                        {"from": "observation", "value": "1"}, {"from": "gpt", "value": "b"}]},
-     turns("a", "b"), {"tool_turns": 2}),
-])
-def test_what_is_left_out_is_counted(item: dict[str, Any], expected: Any,
-                                     changed: dict[str, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("item", "expected", "changed"),
+    [
+        (
+            spoken(("assistant", "hi"), ("user", "a"), ("assistant", "b")),
+            turns("a", "b"),
+            {"openings": 1},
+        ),
+        (
+            spoken(("system", "s"), ("assistant", "hi"), ("user", "a"), ("assistant", "b")),
+            turns("a", "b", system="s"),
+            {"openings": 1},
+        ),
+        (
+            spoken(("user", "a"), ("assistant", "b"), ("user", "c")),
+            turns("a", "b"),
+            {"unanswered": 1},
+        ),
+        (
+            spoken(("user", "a"), ("assistant", "b"), ("user", "")),
+            turns("a", "b"),
+            {"unanswered": 1},
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "gpt", "value": "hi"},
+                    {"from": "human", "value": "a"},
+                    {"from": "gpt", "value": "b"},
+                    {"from": "human", "value": "c"},
+                ]
+            },
+            turns("a", "b"),
+            {"openings": 1, "unanswered": 1},
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "a"},
+                    CALL,
+                    RESULT,
+                    {"role": "assistant", "content": "b"},
+                ]
+            },
+            turns("a", "b"),
+            {"tool_turns": 2},
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "a"},
+                    {**CALL, "content": "let me look"},
+                    RESULT,
+                    {"role": "assistant", "content": "b"},
+                ]
+            },
+            turns("a", "let me look\nb"),
+            {"tool_turns": 1, "joined_answers": 1},
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "a"},
+                    {"role": "assistant", "tool_calls": [1]},
+                    {"role": "function", "content": "r"},
+                    {"role": "assistant", "content": "b"},
+                ]
+            },
+            turns("a", "b"),
+            {"tool_turns": 2},
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "a"},
+                    {"from": "function_call", "value": "f()"},
+                    {"from": "observation", "value": "1"},
+                    {"from": "gpt", "value": "b"},
+                ]
+            },
+            turns("a", "b"),
+            {"tool_turns": 2},
+        ),
+    ],
+)
+def test_what_is_left_out_is_counted(
+    item: dict[str, Any], expected: Any, changed: dict[str, int], tmp_path: Path
+) -> None:
     changes = {"unanswered": 1}
     assert read_item(item, changes=changes) == expected
-    assert {name: count for name, count in changes.items() if count} == \
-        {**changed, "unanswered": 1 + changed.get("unanswered", 0)}
+    assert {name: count for name, count in changes.items() if count} == {
+        **changed,
+        "unanswered": 1 + changed.get("unanswered", 0),
+    }
     path = tmp_path / "a.jsonl"
     path.write_text(f"{json.dumps(item)}\n" * 3)
     assert read_corpus(path).files[0].changes == {name: 3 * n for name, n in changed.items()}
     assert set(changed) <= set(CHANGES)
 
 
-@pytest.mark.parametrize(("item", "kind", "reason"), [
-    (spoken(("user", [{"type": "image_url", "image_url": {}}]), ("assistant", "b")), "part",
-     "message 1 holds a part of the type 'image_url', expected text"),
-    (spoken(("user", [3]), ("assistant", "b")), "part", "holds the number 3 among its parts"),
-    (spoken(("user", []), ("assistant", "b")), "empty", "message 1 (user) is empty"),
-    (spoken(("user", "a"), ("tool", "r")), "order", "the last message is from the user"),
-    (spoken(("assistant", "a")), "order", "message 1 is from the assistant"),
-    (spoken(("assistant", "a"), ("user", "b")), "order", "message 1 is from the assistant"),
-    (spoken(("user", "a"), ("tool", "r"), ("user", "c"), ("assistant", "b")), "order",
-     "message 3 is from the user"),      # by its own number
-    (spoken(("user", "a"), ("assistant", "b"), ("assistant", "c")), "order", "message 3 is from"),
-    ({"prompt": "a"}, "form", "found an object with the keys 'prompt'"),
-    ({"question": "a", "answer": 42}, "type", "found the number 42 under 'answer'"),
-    ({"role": "user", "content": "a"}, "form", "the keys 'role', 'content'"),
-])
+@pytest.mark.parametrize(
+    ("item", "kind", "reason"),
+    [
+        (
+            spoken(("user", [{"type": "image_url", "image_url": {}}]), ("assistant", "b")),
+            "part",
+            "message 1 holds a part of the type 'image_url', expected text",
+        ),
+        (spoken(("user", [3]), ("assistant", "b")), "part", "holds the number 3 among its parts"),
+        (spoken(("user", []), ("assistant", "b")), "empty", "message 1 (user) is empty"),
+        (spoken(("user", "a"), ("tool", "r")), "order", "the last message is from the user"),
+        (spoken(("assistant", "a")), "order", "message 1 is from the assistant"),
+        (spoken(("assistant", "a"), ("user", "b")), "order", "message 1 is from the assistant"),
+        (
+            spoken(("user", "a"), ("tool", "r"), ("user", "c"), ("assistant", "b")),
+            "order",
+            "message 3 is from the user",
+        ),  # by its own number
+        (
+            spoken(("user", "a"), ("assistant", "b"), ("assistant", "c")),
+            "order",
+            "message 3 is from",
+        ),
+        ({"prompt": "a"}, "form", "found an object with the keys 'prompt'"),
+        ({"question": "a", "answer": 42}, "type", "found the number 42 under 'answer'"),
+        ({"role": "user", "content": "a"}, "form", "the keys 'role', 'content'"),
+    ],
+)
 def test_what_cannot_be_used(item: dict[str, Any], kind: str, reason: str) -> None:
     changes: dict[str, int] = {}
     with pytest.raises(Unusable) as caught:
@@ -123,8 +224,10 @@ def test_what_cannot_be_used(item: dict[str, Any], kind: str, reason: str) -> No
 
 
 def test_rows_of_callers_are_not_changed_without_a_word() -> None:
-    rows = [spoken(("user", "a"), ("assistant", "b"), ("user", "c")), {"prompt": "a",
-                                                                       "completion": "b"}]
+    rows = [
+        spoken(("user", "a"), ("assistant", "b"), ("user", "c")),
+        {"prompt": "a", "completion": "b"},
+    ]
     with pytest.warns(CgptWarning, match=r"^fit: turns of the documents .*\(unanswered 1\)"):
         assert list(as_documents("fit", rows)) == [turns("a", "b")] * 2
     with warnings.catch_warnings():
@@ -149,17 +252,38 @@ def test_a_paragraph_can_be_forced_to_be_text(tmp_path: Path) -> None:
     assert split_by_kind([str(tmp_path / "a.txt")], as_text=True)[1] == ()
 
 
-def test_as_text_in_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                             capsys: pytest.CaptureFixture[str]) -> None:
+def test_as_text_in_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text(LOOKS, encoding="utf-8")
     for flags, found in ([], (0, 1)), (["--as-text"], (1, 0)):
         assert main(["data", "a.txt", "--tokenizer", "chars", "--json", *flags]) == 0
         report = json.loads(capsys.readouterr().out)
         assert (report["documents"], report["dialogues"]) == found
-    assert main(["train", "--pretrain", "a.txt", "--as-text", "--preset", "tiny", "--tokenizer",
-                 "chars", "--max-steps", "1", "--sample-every", "0", "--lang", "en",
-                 "--out", "m.bin"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--pretrain",
+                "a.txt",
+                "--as-text",
+                "--preset",
+                "tiny",
+                "--tokenizer",
+                "chars",
+                "--max-steps",
+                "1",
+                "--sample-every",
+                "0",
+                "--lang",
+                "en",
+                "--out",
+                "m.bin",
+            ]
+        )
+        == 0
+    )
     assert "data: 1 documents, 0 dialogues" in capsys.readouterr().err.lower()
     assert main(["info", "m.bin", "--toml"]) == 0
     toml = capsys.readouterr().out
@@ -193,8 +317,14 @@ def test_settings() -> None:
 
 ITEMS = ["山", {"text": "水\r\n流"}, {"prompt": "a", "completion": "b"}, "火" * 500, ""]
 JSONL = "\n".join(json.dumps(one, ensure_ascii=False) for one in ITEMS)
-CONTENTS = {"a.jsonl": JSONL, "a.json": json.dumps(ITEMS), "b.json": json.dumps({"data": ITEMS}),
-            "a.txt": "山\r\n水\n\n火", "a.csv": 'text\n山\n"水\n流"\n', "a.tsv": "text\n山\n水\n"}
+CONTENTS = {
+    "a.jsonl": JSONL,
+    "a.json": json.dumps(ITEMS),
+    "b.json": json.dumps({"data": ITEMS}),
+    "a.txt": "山\r\n水\n\n火",
+    "a.csv": 'text\n山\n"水\n流"\n',
+    "a.tsv": "text\n山\n水\n",
+}
 
 
 def packed(suffix: str, data: bytes) -> bytes:
@@ -225,17 +355,19 @@ def test_packed_files_give_the_same(name: str, suffix: str, tmp_path: Path) -> N
 def test_damaged_packing(suffix: str, tmp_path: Path) -> None:
     whole = packed(suffix, (JSONL * 99).encode())
     path = tmp_path / f"a.jsonl{suffix}"
-    for data in whole[:-9], whole[:len(whole) // 2], b"no archive", whole[:20] + b"\0" * 20:
+    for data in whole[:-9], whole[: len(whole) // 2], b"no archive", whole[:20] + b"\0" * 20:
         path.write_bytes(data)
         with pytest.raises(DataError, match=rf"packed as \{suffix} is damaged") as caught:
             read_corpus(path, skip_invalid=True)
         assert not isinstance(caught.value, InvalidRowsError)
 
 
-@pytest.mark.parametrize(("module", "name"), [("zstandard", "a.jsonl.zst"),
-                                              ("pyarrow", "a.parquet")])
-def test_a_missing_extra_is_named(module: str, name: str, tmp_path: Path,
-                                  monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "name"), [("zstandard", "a.jsonl.zst"), ("pyarrow", "a.parquet")]
+)
+def test_a_missing_extra_is_named(
+    module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     path = tmp_path / name
     path.write_bytes(b"\x28\xb5\x2f\xfd")
@@ -243,21 +375,32 @@ def test_a_missing_extra_is_named(module: str, name: str, tmp_path: Path,
         read_corpus(path)
 
 
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.txt.gz", "a.json.gz", "b.json.gz", "a.csv.gz",
-                                  "a.jsonl.zst", "a.txt.zst"])
-def test_a_bomb_costs_little_memory(name: str, tmp_path: Path,
-                                    monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["a.jsonl.gz", "a.txt.gz", "a.json.gz", "b.json.gz", "a.csv.gz", "a.jsonl.zst", "a.txt.zst"],
+)
+def test_a_bomb_costs_little_memory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line of 40 MB in 40 KB; limits are made small so that this is enough."""
-    for module, limit in ((data_files, "LONGEST_LINE"), (readers, "_MOST_AT_ONCE"),
-                          (tables, "LONGEST_CELL")):
+    for module, limit in (
+        (data_files, "LONGEST_LINE"),
+        (readers, "_MOST_AT_ONCE"),
+        (tables, "LONGEST_CELL"),
+    ):
         monkeypatch.setattr(module, limit, 1 << 18)
     for module in readers, large_files:
         monkeypatch.setattr(module, "LONGEST_TEXT", 1 << 18)
     monkeypatch.setattr(large_files, "_LONGEST", 1 << 18)
     monkeypatch.setattr(large_files, "_CHUNK", 1 << 16)
     path = tmp_path / name
-    start = {"a.jsonl": b'"a"\n"', "a.txt": "山\n\n".encode(), "a.json": b'["a", "',
-             "b.json": b'{"data": ["', "a.csv": b'text\n"'}[path.stem]
+    start = {
+        "a.jsonl": b'"a"\n"',
+        "a.txt": "山\n\n".encode(),
+        "a.json": b'["a", "',
+        "b.json": b'{"data": ["',
+        "a.csv": b'text\n"',
+    }[path.stem]
     path.write_bytes(packed(path.suffix, start + b"a" * 40_000_000))
     tracemalloc.start()
     try:
@@ -267,11 +410,12 @@ def test_a_bomb_costs_little_memory(name: str, tmp_path: Path,
         assert name in ("a.json.gz", "b.json.gz", "a.csv.gz")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < (24 << 20 if path.suffix == ".zst" else 12 << 20)     # of 40 MB
+    assert peak < (24 << 20 if path.suffix == ".zst" else 12 << 20)  # of 40 MB
 
 
-def test_a_small_file_that_unpacks_to_much_is_large(tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_file_that_unpacks_to_much_is_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(prepare, "LARGE_CORPUS", 1 << 20)
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(b"".join(b'"%d %s"\n' % (i, b"a" * 1000) for i in range(3000))))
@@ -280,13 +424,21 @@ def test_a_small_file_that_unpacks_to_much_is_large(tmp_path: Path,
 
 # ---------------------------------------------------------------- tables
 
-@pytest.mark.parametrize(("content", "documents", "dialogues"), [
-    ("text,id\n山,1\n水,2\n", ["山", "水"], []),
-    ("\ufeffText\r\n山\r\n\r\n\"水\r\n流\"\r\n", ["山", "水\r\n流"], []),
-    ("Question;Answer\na;\"b;\"\n", [], [turns("a", "b;")]),
-    ("instruction\tinput\toutput\na\t\tb\nc\td\te\n", [], [turns("a", "b"), turns("c\nd", "e")]),
-    ('id,prompt,completion\n1,"say ""hi""","hi, you"\n', [], [turns('say "hi"', "hi, you")]),
-])
+
+@pytest.mark.parametrize(
+    ("content", "documents", "dialogues"),
+    [
+        ("text,id\n山,1\n水,2\n", ["山", "水"], []),
+        ('\ufeffText\r\n山\r\n\r\n"水\r\n流"\r\n', ["山", "水\r\n流"], []),
+        ('Question;Answer\na;"b;"\n', [], [turns("a", "b;")]),
+        (
+            "instruction\tinput\toutput\na\t\tb\nc\td\te\n",
+            [],
+            [turns("a", "b"), turns("c\nd", "e")],
+        ),
+        ('id,prompt,completion\n1,"say ""hi""","hi, you"\n', [], [turns('say "hi"', "hi, you")]),
+    ],
+)
 def test_csv(content: str, documents: list[str], dialogues: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content.encode())
@@ -300,18 +452,26 @@ def test_rows_of_csv_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InvalidRowsError) as caught:
         read_corpus(path)
     assert [(row.place, row.kind) for row in caught.value.rows] == [
-        ("line 3", "empty"), ("line 5", "csv"), ("line 6", "csv"), ("line 7", "csv"),
-        ("line 10", "csv")]
+        ("line 3", "empty"),
+        ("line 5", "csv"),
+        ("line 6", "csv"),
+        ("line 7", "csv"),
+        ("line 10", "csv"),
+    ]
     assert read_corpus(path, skip_invalid=True).dialogues == [turns("a", "b"), turns("h\ni", "j")]
 
 
-@pytest.mark.parametrize(("content", "sentence"), [
-    ("a,b\n1,2\n", "found the columns 'a', 'b', expected text, messages, or a question"),
-    ("prompt,other\n1,2\n", "found the columns 'prompt', 'other'"),
-    ("text,text\na,b\n", "the column 'text' occurs twice"),
-    ("", "no usable document"), ("text\n", "no usable document"),
-    ("text\n\udcff", "line 2: found byte 0xFF"),
-])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("a,b\n1,2\n", "found the columns 'a', 'b', expected text, messages, or a question"),
+        ("prompt,other\n1,2\n", "found the columns 'prompt', 'other'"),
+        ("text,text\na,b\n", "the column 'text' occurs twice"),
+        ("", "no usable document"),
+        ("text\n", "no usable document"),
+        ("text\n\udcff", "line 2: found byte 0xFF"),
+    ],
+)
 def test_csv_that_cannot_be_read(content: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content.encode(errors="surrogateescape"))
@@ -339,17 +499,30 @@ def parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    path = parquet(tmp_path / "a.parquet", {
-        "messages": [[{"role": "user", "content": "a", "tool_calls": None},
-                      {"role": "assistant", "content": "b", "tool_calls": None}], None, []],
-        "id": [1, 2, 3]})
+    path = parquet(
+        tmp_path / "a.parquet",
+        {
+            "messages": [
+                [
+                    {"role": "user", "content": "a", "tool_calls": None},
+                    {"role": "assistant", "content": "b", "tool_calls": None},
+                ],
+                None,
+                [],
+            ],
+            "id": [1, 2, 3],
+        },
+    )
     corpus = read_corpus(path, skip_invalid=True)
     assert corpus.dialogues == [turns("a", "b")]
     assert [(row.place, row.line, row.kind) for row in corpus.invalid.rows] == [
-        ("row 2", 2, "type"), ("row 3", 3, "empty")]
+        ("row 2", 2, "type"),
+        ("row 3", 3, "empty"),
+    ]
     assert corpus.fingerprint == readers.fingerprint_of(path) and data_size(str(path), 0) > 0
-    pairs = parquet(tmp_path / "b.parquet", {"instruction": ["a"], "input": [None],
-                                             "output": ["b"]})
+    pairs = parquet(
+        tmp_path / "b.parquet", {"instruction": ["a"], "input": [None], "output": ["b"]}
+    )
     assert read_corpus(pairs).dialogues == [turns("a", "b")]
     texts = parquet(tmp_path / "c.parquet", {"text": [f"第{i}句" for i in range(700)]})
     assert len(read_corpus(texts).documents) == 700

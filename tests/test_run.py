@@ -13,9 +13,9 @@ from small_llm import FACTS, TEXTS, small_llm, small_tokenizer
 from cgpt.config import TrainConfig
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.llm import LLM, TrainingState
-from cgpt.run import TrainingRun, continue_training
-from cgpt.run_config import RunConfig, default_run
-from cgpt.tokenizer import Tokenizer
+from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.training.run import TrainingRun, continue_training
+from cgpt.training.run_config import RunConfig, default_run
 
 PRETRAIN = TrainConfig(epochs=2, batch_tokens=48, grad_accum=2, warmup=2, dropout=0.1)
 FINETUNE = TrainConfig(epochs=2, batch_tokens=48, warmup=2, val_fraction=0.2, join_dialogues=2)
@@ -24,19 +24,33 @@ FINETUNE = TrainConfig(epochs=2, batch_tokens=48, warmup=2, val_fraction=0.2, jo
 @pytest.fixture
 def small_vocabulary(monkeypatch):
     """Spare the second that jieba takes to read its dictionary."""
-    monkeypatch.setattr(Tokenizer, "train",
-                        lambda texts, size, kind: (list(texts), small_tokenizer())[1])
+    monkeypatch.setattr(
+        Tokenizer, "train", lambda texts, size, kind: (list(texts), small_tokenizer())[1]
+    )
 
 
 @pytest.fixture
 def config(tmp_path, monkeypatch, small_vocabulary) -> RunConfig:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
-    chats = [{"messages": [{"role": "user", "content": question},
-                           {"role": "assistant", "content": answer}]} for question, answer in FACTS]
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            ]
+        }
+        for question, answer in FACTS
+    ]
     (tmp_path / "chats.json").write_text(json.dumps(chats), encoding="utf-8")
-    return RunConfig(pretrain=("texts.json",), chat=("chats.json",), preset="tiny", seed=3,
-                     pretrain_train=PRETRAIN, finetune_train=FINETUNE)
+    return RunConfig(
+        pretrain=("texts.json",),
+        chat=("chats.json",),
+        preset="tiny",
+        seed=3,
+        pretrain_train=PRETRAIN,
+        finetune_train=FINETUNE,
+    )
 
 
 def fit_all(run: TrainingRun, stop_after: int = 0) -> list[str]:
@@ -70,7 +84,9 @@ def test_a_run_trains_both_phases(config):
     run = TrainingRun.start(config)
     assert run.phases == ["pretrain", "finetune"]
     assert [(one.n_documents, one.n_dialogues) for one in run.sources.values()] == [
-        (len(FACTS), 0), (0, len(FACTS))]
+        (len(FACTS), 0),
+        (0, len(FACTS)),
+    ]
     assert run.llm.config.n_embd == 64 and run.llm.config.vocab_size == len(small_tokenizer())
     assert fit_all(run) == ["done", "done"]
     assert run.phases == [] and run.llm.training_state.done == ["pretrain", "finetune"]
@@ -93,8 +109,9 @@ def test_a_run_stopped_anywhere_resumes_to_the_bit(config):
             state.pop("seconds")
         assert states[0] == states[1]
         for name in ("data", "m", "v"):
-            assert np.array_equal(getattr(resumed.llm.gpt.arena, name),
-                                  getattr(whole.llm.gpt.arena, name))
+            assert np.array_equal(
+                getattr(resumed.llm.gpt.arena, name), getattr(whole.llm.gpt.arena, name)
+            )
 
 
 def test_run_config_round_trip(config):
@@ -184,9 +201,15 @@ def test_chat_data_without_dialogues_is_told(config, tmp_path):
         TrainingRun.start(replace(config, chat=("texts.json",)))
 
 
-@pytest.mark.parametrize(("named", "message"), [
-    ({"seed": -1}, "seed must be"), ({"preset": "huge"}, "unknown preset"),
-    ({"vocab_size": 0}, "vocab_size must be"), ({"pretrain_train": 3}, "must be a TrainConfig")])
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"seed": -1}, "seed must be"),
+        ({"preset": "huge"}, "unknown preset"),
+        ({"vocab_size": 0}, "vocab_size must be"),
+        ({"pretrain_train": 3}, "must be a TrainConfig"),
+    ],
+)
 def test_run_configs_that_cannot_work_are_told(named, message):
     with pytest.raises(ConfigError, match=message):
         RunConfig(**named)
@@ -223,7 +246,9 @@ def test_the_default_run_is_that_of_the_packaged_data():
     config = default_run()
     assert config.preset == "small" and config.pretrain_train.epochs > 0
     assert [Path(path).name for path in (*config.pretrain, *config.chat)] == [
-        "pretraining_data.json", "chat_training_data.json"]
+        "pretraining_data.json",
+        "chat_training_data.json",
+    ]
 
 
 def test_new_data_begins_the_phase_anew_from_the_weights(config, tmp_path):
@@ -240,7 +265,7 @@ def test_new_data_begins_the_phase_anew_from_the_weights(config, tmp_path):
     assert (state.step, state.batch, state.documents) == (0, 0, "")
     assert np.array_equal(again.llm.gpt.arena.data, weights)
     fit_all(again, 1)
-    later = TrainingRun.resume(reloaded(again.llm))      # the new data is now the run's
+    later = TrainingRun.resume(reloaded(again.llm))  # the new data is now the run's
     assert later.changed == [] and later.llm.training_state.step == 1
     assert fit_all(later) == ["done", "done"]
 

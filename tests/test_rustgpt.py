@@ -21,29 +21,24 @@ import rustgpt_reference as second
 from checkpoint_helpers import assert_same, same_bits
 
 import cgpt
-from cgpt import kernels, rust_tokenizer
-from cgpt.checkpoint import (
-    describe,
-    import_model,
-    load_model_auto,
-    load_tokenizer,
-    save_tokenizer,
-)
+from cgpt import kernels
+from cgpt.checkpoint import describe, import_model, load_model_auto, load_tokenizer, save_tokenizer
 from cgpt.cli import main
 from cgpt.config import TrainConfig
-from cgpt.data import Message, encode_dialogue, encode_document
+from cgpt.corpus.batches import Message, encode_dialogue, encode_document
 from cgpt.errors import CheckpointError, ConfigError, DataError
-from cgpt.evaluation import evaluate
+from cgpt.evaluation.perplexity import evaluate
 from cgpt.llm import LLM
-from cgpt.run import TrainingRun, continue_training
-from cgpt.run_config import RunConfig
-from cgpt.rust_tokenizer import SPECIAL, RustTokenizer
-from cgpt.rustgpt import RustGPT, RustGPTConfig
-from cgpt.train import Trainer
+from cgpt.models.rustgpt import RustGPT, RustGPTConfig
+from cgpt.tokenizers import rustgpt as rust_tokenizer
+from cgpt.tokenizers.rustgpt import SPECIAL, RustTokenizer
+from cgpt.training.run import TrainingRun, continue_training
+from cgpt.training.run_config import RunConfig
+from cgpt.training.trainer import Trainer
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parent.parent.parent / "shared" / "rustgpt-export"
-EXACT = {"beta2": 0.999, "weight_decay": 0.0}       # the program's Adam
+EXACT = {"beta2": 0.999, "weight_decay": 0.0}  # the program's Adam
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,6 +69,7 @@ def some_ids(llm: LLM, n: int = 9) -> list[int]:
 
 
 # The graph
+
 
 def test_logits_are_those_of_the_second_judge(llm, export):
     ids = some_ids(llm, 40)
@@ -168,15 +164,16 @@ def test_any_number_of_threads_gives_the_same_bits(path):
 
 
 def test_positions_have_the_halved_exponent():
-    from cgpt.rustgpt import sinusoids
+    from cgpt.models.rustgpt import sinusoids
 
     table = sinusoids(128, 256)
     assert table[3, 10] == pytest.approx(np.sin(3 / 10000 ** (5 / 256)), abs=1e-7)
     assert table[127, 255] == pytest.approx(np.cos(127 / 10000 ** (127 / 256)), abs=1e-7)
 
 
-@pytest.mark.parametrize("wrong", [{"block_size": 5000}, {"norm_eps": 0.0}, {"norm_eps": "x"},
-                                   {"n_head": 3}])
+@pytest.mark.parametrize(
+    "wrong", [{"block_size": 5000}, {"norm_eps": 0.0}, {"norm_eps": "x"}, {"n_head": 3}]
+)
 def test_a_configuration_that_cannot_be_is_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         RustGPTConfig(**{"n_embd": 16, "n_head": 8, **wrong})
@@ -184,12 +181,19 @@ def test_a_configuration_that_cannot_be_is_refused(wrong):
 
 # What is imported
 
+
 def test_words_and_shape_are_those_of_the_export(llm, export):
     encode = export["vocab"]["encode"]
     assert {word: id for id, word in enumerate(llm.tokenizer.words)} == encode
     assert llm.config == RustGPTConfig(
-        n_layer=len(export["layers"]) - 2, n_head=8, n_embd=16, n_ff=32, vocab_size=len(encode),
-        block_size=export["metadata"]["max_seq_len"], norm_eps=1e-8)
+        n_layer=len(export["layers"]) - 2,
+        n_head=8,
+        n_embd=16,
+        n_ff=32,
+        vocab_size=len(encode),
+        block_size=export["metadata"]["max_seq_len"],
+        norm_eps=1e-8,
+    )
     assert isinstance(llm.gpt, RustGPT)
     assert llm.metadata == {"imported_from": "RustGPT-Chinese", "dropout": 0.1}
 
@@ -206,18 +210,22 @@ def test_adam_goes_on_exactly(llm, export):
     llm.gpt.forward(ids, np.roll(ids, -1))
     llm.gpt.backward()
     grad = {name: value.astype(np.float64) for name, value in llm.gpt.gradients().items()}
-    m, v = (({name: llm.gpt.arena.view(name, array).astype(np.float64) for name in grad})
-            for array in llm.gpt.arena.require_moments())
+    m, v = (
+        ({name: llm.gpt.arena.view(name, array).astype(np.float64) for name in grad})
+        for array in llm.gpt.arena.require_moments()
+    )
     layer = export["layers"][1]["TransformerBlock"]["attention"]["optimizer_w_k"]
     np.testing.assert_array_equal(
-        m["h.0.attn.c_attn.weight"][16:32], np.float32(layer["m_data"]).reshape(16, 16).T)
+        m["h.0.attn.c_attn.weight"][16:32], np.float32(layer["m_data"]).reshape(16, 16).T
+    )
     assert llm.optimizer is not None and llm.optimizer.step_count == 7
     llm.optimizer.step(1e-2)
     for name, value in llm.gpt.parameters().items():
-        first = (0.9 * m[name] + 0.1 * grad[name]) / (1 - 0.9 ** 8)
-        second_ = (0.999 * v[name] + 0.001 * grad[name] ** 2) / (1 - 0.999 ** 8)
-        np.testing.assert_allclose(value, before[name] - 1e-2 * first / (np.sqrt(second_) + 1e-8),
-                                   rtol=2e-5, atol=2e-6)
+        first = (0.9 * m[name] + 0.1 * grad[name]) / (1 - 0.9**8)
+        second_ = (0.999 * v[name] + 0.001 * grad[name] ** 2) / (1 - 0.999**8)
+        np.testing.assert_allclose(
+            value, before[name] - 1e-2 * first / (np.sqrt(second_) + 1e-8), rtol=2e-5, atol=2e-6
+        )
 
 
 def test_a_training_goes_on_with_the_imported_moments(path):
@@ -256,13 +264,17 @@ def test_moments_that_do_not_agree_are_left_out(export, tmp_path):
 
 def test_moments_of_settings_that_adamw_does_not_take_are_left_out(export, tmp_path):
     file = second.write_export(tmp_path / "m.json", export)
-    file.write_text(file.read_text("utf-8").replace('"beta1":0.9,"beta2":0.999,"epsilon":1e-08',
-                                                    '"beta1":0.9,"beta2":0.999,"epsilon":1e-40'))
+    file.write_text(
+        file.read_text("utf-8").replace(
+            '"beta1":0.9,"beta2":0.999,"epsilon":1e-08', '"beta1":0.9,"beta2":0.999,"epsilon":1e-40'
+        )
+    )
     assert "1e-40" in file.read_text("utf-8")
     assert import_model(file).optimizer is None
 
 
 # Saving and the commands
+
 
 def test_both_formats_hold_it(llm, tmp_path):
     binary = cgpt.save_model_binary(llm, tmp_path / "m.bin")
@@ -275,7 +287,10 @@ def test_both_formats_hold_it(llm, tmp_path):
         found = describe(file, verify=True)
         assert found["graph"] == "rustgpt" and found["config"]["norm_eps"] == 1e-8
         assert [layer["type"] for layer in found["layers"]] == [
-            "SinusoidalEmbedding", *["RustBlock"] * llm.config.n_layer, "LinearHead"]
+            "SinusoidalEmbedding",
+            *["RustBlock"] * llm.config.n_layer,
+            "LinearHead",
+        ]
     rounded = cgpt.save_model_binary(llm, tmp_path / "r.bin", optimizer=False, weights="int8")
     assert load_model_auto(rounded).config == llm.config
 
@@ -311,24 +326,38 @@ def changed(export: dict[str, Any], *keys: Any, to: Any) -> dict[str, Any]:
 BLOCK = ("layers", 1, "TransformerBlock")
 
 
-@pytest.mark.parametrize("keys, to", [
-    (("version",), 2), (("layers",), []), (("layers", 0), {}), (("layers", 1), 3),
-    (("layers", 0), {"OutputProjection": {}}), (("vocab", "encode"), None),
-    (("vocab", "encode", "。"), 0),
-    (("vocab", "decode", "0"), "x"), (("vocab", "special_tokens"), {}), (("metadata",), []),
-    ((*BLOCK, "attention", "w_q_shape"), [16, 15]),
-    ((*BLOCK, "attention", "w_q_shape"), [-16, -16]),
-    ((*BLOCK, "attention", "w_q_shape"), [1 << 40, 1 << 40]), ((*BLOCK, "attention"), None),
-    ((*BLOCK, "attention", "w_q_data"), [1, 2, 3]), ((*BLOCK, "attention", "w_q_data"), "x"),
-    ((*BLOCK, "attention", "w_q_data"), [None] * 256), ((*BLOCK, "attention", "num_heads"), 7),
-    ((*BLOCK, "norm1", "epsilon"), 1e-5), ((*BLOCK, "norm2", "epsilon"), {}),
-    ((*BLOCK, "norm1", "gamma_shape"), [16, 1]),
-    ((*BLOCK, "norm1", "optimizer_gamma"), None),
-    ((*BLOCK, "feed_forward", "b1_data"), [1e39] * 32),
-    ((*BLOCK, "attention", "optimizer_w_o", "m_shape"), [16, 17]),
-    ((*BLOCK, "attention", "optimizer_w_o", "timestep"), "7"),
-    (("metadata", "max_seq_len"), 1 << 20), (("metadata", "max_seq_len"), True),
-])
+@pytest.mark.parametrize(
+    "keys, to",
+    [
+        (("version",), 2),
+        (("layers",), []),
+        (("layers", 0), {}),
+        (("layers", 1), 3),
+        (("layers", 0), {"OutputProjection": {}}),
+        (("vocab", "encode"), None),
+        (("vocab", "encode", "。"), 0),
+        (("vocab", "decode", "0"), "x"),
+        (("vocab", "special_tokens"), {}),
+        (("metadata",), []),
+        ((*BLOCK, "attention", "w_q_shape"), [16, 15]),
+        ((*BLOCK, "attention", "w_q_shape"), [-16, -16]),
+        ((*BLOCK, "attention", "w_q_shape"), [1 << 40, 1 << 40]),
+        ((*BLOCK, "attention"), None),
+        ((*BLOCK, "attention", "w_q_data"), [1, 2, 3]),
+        ((*BLOCK, "attention", "w_q_data"), "x"),
+        ((*BLOCK, "attention", "w_q_data"), [None] * 256),
+        ((*BLOCK, "attention", "num_heads"), 7),
+        ((*BLOCK, "norm1", "epsilon"), 1e-5),
+        ((*BLOCK, "norm2", "epsilon"), {}),
+        ((*BLOCK, "norm1", "gamma_shape"), [16, 1]),
+        ((*BLOCK, "norm1", "optimizer_gamma"), None),
+        ((*BLOCK, "feed_forward", "b1_data"), [1e39] * 32),
+        ((*BLOCK, "attention", "optimizer_w_o", "m_shape"), [16, 17]),
+        ((*BLOCK, "attention", "optimizer_w_o", "timestep"), "7"),
+        (("metadata", "max_seq_len"), 1 << 20),
+        (("metadata", "max_seq_len"), True),
+    ],
+)
 def test_an_export_that_cannot_be_is_refused(keys, to, counted, tmp_path):
     file = second.write_export(tmp_path / "m.json", changed(second.make_export(), *keys, to=to))
     with pytest.raises(CheckpointError) as caught:
@@ -355,6 +384,7 @@ def test_import_of_other_files(tmp_path):
 
 
 # Words
+
 
 def test_words_that_training_never_met_are_never_made(llm, export):
     ids = export["vocab"]["encode"]
@@ -393,10 +423,10 @@ def test_texts_are_scored_and_embedded(llm):
     losses = llm.gpt.losses([ids[:-1]], [ids[1:]])
     found = llm.score(text)
     assert found.ids == ids[first:]
-    assert found.logprobs.tolist() == pytest.approx((-losses)[first - 1:].tolist(), abs=1e-6)
+    assert found.logprobs.tolist() == pytest.approx((-losses)[first - 1 :].tolist(), abs=1e-6)
     both = llm.score([text, "水"], prompt="水。")
     assert both[0].total == pytest.approx(llm.score(text, "水。").total, abs=1e-5)
-    hidden = llm.gpt.hidden([ids])[0][len(tokenizer.opening):]
+    hidden = llm.gpt.hidden([ids])[0][len(tokenizer.opening) :]
     assert np.allclose(llm.embed([text, "水"])[0], hidden.mean(0), atol=1e-5)
     assert np.allclose(llm.embed(text, "last"), hidden[-1], atol=1e-5)
     with pytest.raises(DataError, match="no token"):
@@ -415,11 +445,12 @@ def test_a_session_keeps_what_the_model_said(llm, tmp_path):
     file = session.save(tmp_path / "s.json")
     again = cgpt.ChatSession.load(llm, file)
     assert [message.content for message in again.history] == ["水", first, "水", second_]
-    for _ in range(60):                     # over the context's end
+    for _ in range(60):  # over the context's end
         "".join(session.reply("水" * 20))
 
 
 # The real export
+
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -456,6 +487,7 @@ def test_its_bincode_file_is_told_what_to_do():
 
 # The files that every later version must read
 
+
 @pytest.mark.parametrize("name", ["tiny_v1_rustgpt.bin", "tiny_v1_rustgpt.json"])
 def test_golden_files_are_read(name):
     assert_same(load_model_auto(DATA / name), make_fixtures.rustgpt_llm())
@@ -466,8 +498,7 @@ def test_a_reader_of_the_specification_reads_what_is_written(llm, tmp_path):
     for file in (DATA / "tiny_v1_rustgpt.bin", cgpt.save_model_binary(llm, tmp_path / "m.bin")):
         found, ours = independent_reader.read(str(file)), load_model_auto(file)
         assert (found.graph, found.config) == ("rustgpt", ours.config.to_dict())
-        assert (found.words, found.scores) == (ours.tokenizer.words,
-                                               ours.tokenizer._scores)
+        assert (found.words, found.scores) == (ours.tokenizer.words, ours.tokenizer._scores)
         for name, value in ours.gpt.parameters().items():
             assert same_bits(np.array(found.tensors[name], np.float32), value.ravel())
 
@@ -479,20 +510,27 @@ def test_its_vocabulary_by_itself(llm, tmp_path):
         assert isinstance(found, RustTokenizer)
         assert found.to_state() == llm.tokenizer.to_state()
         assert found.fingerprint() == llm.tokenizer.fingerprint()
-    assert np.frombuffer(llm.tokenizer.encode_bytes("水"), np.int32).tolist() \
-        == llm.tokenizer.encode("水")
+    assert np.frombuffer(
+        llm.tokenizer.encode_bytes("水"), np.int32
+    ).tolist() == llm.tokenizer.encode("水")
     (tmp_path / "x.txt").write_text("水流向低处。", "utf-8")
     with pytest.raises(ConfigError, match="RustGPT-Chinese"):
         TrainingRun.start(RunConfig(pretrain=(str(tmp_path / "x.txt"),), tokenizer=str(file)))
 
 
-@pytest.mark.parametrize("words, scores, reason", [
-    (["a"], [-1.0], "special token"), ([*SPECIAL, "a", "a"], [0.0] * 9, "occurs twice"),
-    ([*SPECIAL, ""], [0.0] * 8, "1 to 64"), ([*SPECIAL, "\ud800"], [0.0] * 8, "half a character"),
-    ([*SPECIAL, "a"], [0.0] * 7, "one length"),
-    ([*SPECIAL, "a"], [math.nan] * 8, "score of word 0"),
-    ([*SPECIAL, "a"], [math.inf] * 8, "score of word 0"), ("a", [0.0], "two lists"),
-])
+@pytest.mark.parametrize(
+    "words, scores, reason",
+    [
+        (["a"], [-1.0], "special token"),
+        ([*SPECIAL, "a", "a"], [0.0] * 9, "occurs twice"),
+        ([*SPECIAL, ""], [0.0] * 8, "1 to 64"),
+        ([*SPECIAL, "\ud800"], [0.0] * 8, "half a character"),
+        ([*SPECIAL, "a"], [0.0] * 7, "one length"),
+        ([*SPECIAL, "a"], [math.nan] * 8, "score of word 0"),
+        ([*SPECIAL, "a"], [math.inf] * 8, "score of word 0"),
+        ("a", [0.0], "two lists"),
+    ],
+)
 def test_a_vocabulary_that_cannot_be_is_refused(words, scores, reason):
     with pytest.raises(DataError, match=reason):
         RustTokenizer.from_state({"words": words, "scores": scores})

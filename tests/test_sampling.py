@@ -19,31 +19,37 @@ import sampling_reference as ref
 
 from cgpt import kernels
 from cgpt.errors import CgptError, ConfigError
-from cgpt.sampling import Sampler, SamplingConfig, Uniforms, logprob
+from cgpt.generation.sampling import Sampler, SamplingConfig, Uniforms, logprob
 
 V, DRAWS = 60, 40000
 RNG = np.random.default_rng(11)
 LOGITS = (1.5 * RNG.standard_normal(V)).astype(np.float32)
-LOGITS[7] = LOGITS[8]                       # a tie
+LOGITS[7] = LOGITS[8]  # a tie
 SEEN = np.array([*RNG.integers(0, V, 30), 3, 3, 3, 5, 9, 5, 9, 5], np.int32)
 BANNED, STOP = [0, 1, 40], [3]
 
 
 def exact(sampling: SamplingConfig) -> ref.Array:
-    """(V,) probabilities of the next token behind SEEN, in the order that cgpt.sampling says."""
-    scores = ref.penalise(LOGITS, SEEN, sampling.repetition_penalty, sampling.presence_penalty,
-                          sampling.frequency_penalty)
+    """(V,) probabilities of the next token behind SEEN, in the order that sampling.py says."""
+    scores = ref.penalise(
+        LOGITS,
+        SEEN,
+        sampling.repetition_penalty,
+        sampling.presence_penalty,
+        sampling.frequency_penalty,
+    )
     scores[STOP] = LOGITS[STOP]
     for token, bias in sampling.logit_bias:
         scores[token] += bias
     n = sampling.no_repeat_ngram
     for i in range(len(SEEN) - n + 1 if n else 0):
-        if SEEN[i:i + n - 1].tolist() == SEEN[len(SEEN) - n + 1:].tolist():
+        if SEEN[i : i + n - 1].tolist() == SEEN[len(SEEN) - n + 1 :].tolist():
             token = SEEN[i + n - 1]
             scores[token] = scores[token] if token in STOP else -np.inf
     scores[BANNED] = -np.inf
-    return ref.distribution(scores, sampling.temperature, sampling.top_k, sampling.top_p,
-                            sampling.min_p)
+    return ref.distribution(
+        scores, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
+    )
 
 
 def excess(counts: np.ndarray, probabilities: np.ndarray) -> float:
@@ -52,7 +58,7 @@ def excess(counts: np.ndarray, probabilities: np.ndarray) -> float:
     expected = probabilities * counts.sum()
     order = np.argsort(-expected)
     cells, found = expected[order], counts[order]
-    few = int((cells >= 5).sum())           # the rest is one cell
+    few = int((cells >= 5).sum())  # the rest is one cell
     cells = np.append(cells[:few], cells[few:].sum())
     found = np.append(found[:few], found[few:].sum())
     cells, found = cells[cells > 0], found[cells > 0]
@@ -61,23 +67,47 @@ def excess(counts: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def draws(**options: Any) -> np.ndarray:
-    sampler = Sampler(SamplingConfig(**{"temperature": 1.0, "top_p": 1.0, "seed": 1, **options}), V,
-                      BANNED, STOP)
+    sampler = Sampler(
+        SamplingConfig(**{"temperature": 1.0, "top_p": 1.0, "seed": 1, **options}), V, BANNED, STOP
+    )
     picked = [sampler.pick(LOGITS, SEEN) for _ in range(DRAWS)]
     return np.bincount(picked, minlength=V)
 
 
 OPTIONS = [
-    {}, {"temperature": 0.5}, {"temperature": 3.0}, {"top_k": 1}, {"top_k": 9}, {"top_k": V + 5},
-    {"top_p": 0.3}, {"top_p": 0.9}, {"min_p": 0.1}, {"min_p": 0.5},
-    {"repetition_penalty": 1.8}, {"repetition_penalty": 0.6}, {"presence_penalty": 1.5},
-    {"presence_penalty": -1.0}, {"frequency_penalty": 0.7},
+    {},
+    {"temperature": 0.5},
+    {"temperature": 3.0},
+    {"top_k": 1},
+    {"top_k": 9},
+    {"top_k": V + 5},
+    {"top_p": 0.3},
+    {"top_p": 0.9},
+    {"min_p": 0.1},
+    {"min_p": 0.5},
+    {"repetition_penalty": 1.8},
+    {"repetition_penalty": 0.6},
+    {"presence_penalty": 1.5},
+    {"presence_penalty": -1.0},
+    {"frequency_penalty": 0.7},
     {"repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": 0.3},
-    {"no_repeat_ngram": 1}, {"no_repeat_ngram": 2}, {"no_repeat_ngram": 3},
-    {"no_repeat_ngram": 99}, {"logit_bias": {7: 2.0, 12: -3.0, 3: 1.0}},
-    {"temperature": 1.4, "top_k": 20, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.3,
-     "presence_penalty": 0.2, "frequency_penalty": 0.1, "no_repeat_ngram": 2,
-     "logit_bias": {5: 4.0, 11: 1.0}}]
+    {"no_repeat_ngram": 1},
+    {"no_repeat_ngram": 2},
+    {"no_repeat_ngram": 3},
+    {"no_repeat_ngram": 99},
+    {"logit_bias": {7: 2.0, 12: -3.0, 3: 1.0}},
+    {
+        "temperature": 1.4,
+        "top_k": 20,
+        "top_p": 0.8,
+        "min_p": 0.05,
+        "repetition_penalty": 1.3,
+        "presence_penalty": 0.2,
+        "frequency_penalty": 0.1,
+        "no_repeat_ngram": 2,
+        "logit_bias": {5: 4.0, 11: 1.0},
+    },
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -86,19 +116,34 @@ def test_draws_follow_the_exact_distribution(options):
     assert excess(draws(**options), exact(sampling)) < 1
 
 
-@pytest.mark.parametrize(("drawn", "claimed"), [
-    ({}, {"temperature": 1.1}), ({"top_p": 0.9}, {"top_p": 0.88}), ({"min_p": 0.1}, {}),
-    ({"repetition_penalty": 1.8}, {"repetition_penalty": 1.5}), ({"presence_penalty": 0.2}, {}),
-    ({"frequency_penalty": 0.1}, {}), ({"no_repeat_ngram": 2}, {}), ({}, {"logit_bias": {7: 0.3}})])
+@pytest.mark.parametrize(
+    ("drawn", "claimed"),
+    [
+        ({}, {"temperature": 1.1}),
+        ({"top_p": 0.9}, {"top_p": 0.88}),
+        ({"min_p": 0.1}, {}),
+        ({"repetition_penalty": 1.8}, {"repetition_penalty": 1.5}),
+        ({"presence_penalty": 0.2}, {}),
+        ({"frequency_penalty": 0.1}, {}),
+        ({"no_repeat_ngram": 2}, {}),
+        ({}, {"logit_bias": {7: 0.3}}),
+    ],
+)
 def test_the_statistic_notices_a_distribution_that_is_slightly_off(drawn, claimed):
     expected = exact(SamplingConfig(**{"temperature": 1.0, "top_p": 1.0, **claimed}))
     counts = draws(**drawn)
     assert counts[expected == 0].any() or excess(counts, expected) > 1
 
 
-@pytest.mark.parametrize("sampling", [
-    SamplingConfig(temperature=1.0, top_p=1.0), SamplingConfig(top_p=0.9),
-    SamplingConfig(top_p=1.0, top_k=50), SamplingConfig(top_k=200, top_p=0.7, min_p=0.01)])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingConfig(temperature=1.0, top_p=1.0),
+        SamplingConfig(top_p=0.9),
+        SamplingConfig(top_p=1.0, top_k=50),
+        SamplingConfig(top_k=200, top_p=0.7, min_p=0.01),
+    ],
+)
 def test_instruction_sets_draw_the_same_tokens(sampling):
     """Their weights differ by 1e-7 or so: in 500 draws none should fall on such a border."""
     rng = np.random.default_rng(5)
@@ -107,8 +152,19 @@ def test_instruction_sets_draw_the_same_tokens(sampling):
         found = []
         for isa in kernels.runnable():
             module, uniforms = kernels.load(isa), Uniforms(3)
-            found.append([module.draw(row, sampling.temperature, sampling.top_k, sampling.top_p,
-                                      sampling.min_p, uniforms.draw()) for row in rows])
+            found.append(
+                [
+                    module.draw(
+                        row,
+                        sampling.temperature,
+                        sampling.top_k,
+                        sampling.top_p,
+                        sampling.min_p,
+                        uniforms.draw(),
+                    )
+                    for row in rows
+                ]
+            )
         assert all(one == found[0] for one in found)
 
 
@@ -177,12 +233,30 @@ def test_a_configuration_survives_json():
     assert SamplingConfig(stop="。").stop == ("。",)
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("min_p", -0.1), ("min_p", 1.1), ("presence_penalty", math.nan), ("frequency_penalty", "1"),
-    ("no_repeat_ngram", -1), ("no_repeat_ngram", 1.5), ("logit_bias", {1.5: 1}),
-    ("logit_bias", {-1: 1}), ("logit_bias", {1: math.inf}), ("logit_bias", {1: "x"}),
-    ("logit_bias", 3), ("logit_bias", [(1, 2, 3)]), ("stop", [""]), ("stop", 5), ("stop", [1]),
-    ("length_penalty", 11), ("length_penalty", math.nan), ("speculate", -1), ("speculate", 65)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("presence_penalty", math.nan),
+        ("frequency_penalty", "1"),
+        ("no_repeat_ngram", -1),
+        ("no_repeat_ngram", 1.5),
+        ("logit_bias", {1.5: 1}),
+        ("logit_bias", {-1: 1}),
+        ("logit_bias", {1: math.inf}),
+        ("logit_bias", {1: "x"}),
+        ("logit_bias", 3),
+        ("logit_bias", [(1, 2, 3)]),
+        ("stop", [""]),
+        ("stop", 5),
+        ("stop", [1]),
+        ("length_penalty", 11),
+        ("length_penalty", math.nan),
+        ("speculate", -1),
+        ("speculate", 65),
+    ],
+)
 def test_options_out_of_range_are_named(name, value):
     with pytest.raises(ConfigError, match=rf"SamplingConfig: {name} must be"):
         SamplingConfig(**{name: value})

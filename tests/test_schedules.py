@@ -8,7 +8,7 @@ import pytest
 
 from cgpt.config import SCHEDULES, TrainConfig
 from cgpt.errors import ConfigError
-from cgpt.schedules import schedule
+from cgpt.optim.schedules import schedule
 
 
 def rates(kind: str, **changes: float) -> list[float]:
@@ -34,6 +34,7 @@ def test_falls_to_the_lowest(kind: str) -> None:
 
 def test_half_way() -> None:
     """Behind the warm-up 99 steps go down: the middle is at step 10 + 49.5."""
+
     def middle(kind: str) -> float:
         found = rates(kind, min_lr_ratio=0.0)
         return (found[59] + found[60]) / 2
@@ -55,10 +56,20 @@ def test_wsd_stays_then_falls() -> None:
     assert rates("wsd", decay=1.0) == pytest.approx(rates("linear"))
 
 
-@pytest.mark.parametrize("wrong", [{"schedule": "square"}, {"decay_share": 0.0},
-                                   {"decay_share": 1.5}, {"schedule_steps": -1},
-                                   {"optimizer": "sgd"}, {"momentum": 1.0}, {"ema": 1.0},
-                                   {"label_smoothing": -0.1}, {"embedding_lr": 0.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"schedule": "square"},
+        {"decay_share": 0.0},
+        {"decay_share": 1.5},
+        {"schedule_steps": -1},
+        {"optimizer": "sgd"},
+        {"momentum": 1.0},
+        {"ema": 1.0},
+        {"label_smoothing": -0.1},
+        {"embedding_lr": 0.0},
+    ],
+)
 def test_wrong_settings_name_the_field(wrong: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TrainConfig(**wrong)

@@ -13,13 +13,13 @@ from small_llm import DIALOGUES, FACTS, TEXTS, small_llm, trained_llm
 from cgpt.checkpoint import save_model_binary
 from cgpt.cli import main
 from cgpt.config import TrainConfig
-from cgpt.data import Message, Sample, encode_dialogue
+from cgpt.corpus.batches import Message, Sample, encode_dialogue
 from cgpt.errors import ConfigError, DataError
-from cgpt.evaluation import evaluate, score_documents
+from cgpt.evaluation.perplexity import evaluate, score_documents
+from cgpt.evaluation.scoring import spans, windows
 from cgpt.llm import LLM
-from cgpt.scoring import spans, windows
-from cgpt.stored import with_weights
-from cgpt.train import Trainer
+from cgpt.models.quantized import with_weights
+from cgpt.training.trainer import Trainer
 
 LONG = "长江有多长天空是什么颜色你好" * 3
 FORMS = ("float32", "float16", "int8")
@@ -34,7 +34,7 @@ def losses_one_by_one(llm: LLM, ids: list[int], stride: int) -> list[float]:
     T, found = llm.config.block_size, []
     for i in range(len(ids) - 1):
         start = max(0, -(-(i + 1 - T) // stride) * stride)
-        logits = llm.gpt.logits([ids[start:i + 1]])[0, -1].astype(np.float64)
+        logits = llm.gpt.logits([ids[start : i + 1]])[0, -1].astype(np.float64)
         found.append(float(np.log(np.exp(logits).sum()) - logits[ids[i + 1]]))
     return found
 
@@ -69,10 +69,12 @@ def test_eval_loss_and_score_agree(form: str, stride: int | None) -> None:
     llm = in_form(small_llm(block_size=8), form)
     for text in (LONG, TEXTS[0]):
         expected = losses_one_by_one(
-            llm, [llm.tokenizer.bos_id, *llm.tokenizer.encode(text), llm.tokenizer.eos_id],
-            4 if stride is None else stride)
+            llm,
+            [llm.tokenizer.bos_id, *llm.tokenizer.encode(text), llm.tokenizer.eos_id],
+            4 if stride is None else stride,
+        )
         score = llm.score(text, end=True, stride=stride)
-        tolerance = {"abs": 2e-2 if form == "int8" else 1e-4}       # int8 rounds activations too
+        tolerance = {"abs": 2e-2 if form == "int8" else 1e-4}  # int8 rounds activations too
         assert (-score.logprobs).tolist() == pytest.approx(expected, **tolerance)
         found = evaluate(llm, [text], stride=stride)
         assert found.loss == pytest.approx(-score.per_token, rel=1e-5)
@@ -130,10 +132,11 @@ def test_a_continuation_is_scored_behind_its_prompt(form: str) -> None:
     prompt, text = FACTS[0]
     found = llm.score(text, prompt, end=True)
     ids = [tokenizer.bos_id, *tokenizer.encode(prompt), *tokenizer.encode(text), tokenizer.eos_id]
-    expected = losses_one_by_one(llm, ids, llm.config.block_size)[-len(found.ids):]
+    expected = losses_one_by_one(llm, ids, llm.config.block_size)[-len(found.ids) :]
     assert found.ids == [*tokenizer.encode(text), tokenizer.eos_id] and found.text == text
     assert (-found.logprobs).tolist() == pytest.approx(
-        expected, abs=5e-2 if form == "int8" else 1e-4)
+        expected, abs=5e-2 if form == "int8" else 1e-4
+    )
     assert found.total == pytest.approx(float(found.logprobs.sum()), rel=1e-6)
     assert found.per_token == found.total / len(found.ids)
     assert found.per_character == found.total / len(text)
@@ -170,8 +173,11 @@ def test_the_forms_of_a_batch() -> None:
     llm = small_llm()
     prompts, texts = ["长江", "黄河", "天空"], ["有多长", "很长", "是蓝色的"]
     wanted = [llm.score(text, prompt).total for prompt, text in zip(prompts, texts, strict=True)]
-    for found in (llm.score(texts, prompts), llm.score(list(zip(prompts, texts, strict=True))),
-                  llm.score([[*pair] for pair in zip(prompts, texts, strict=True)])):
+    for found in (
+        llm.score(texts, prompts),
+        llm.score(list(zip(prompts, texts, strict=True))),
+        llm.score([[*pair] for pair in zip(prompts, texts, strict=True)]),
+    ):
         assert [one.total for one in found] == pytest.approx(wanted, abs=1e-4)
     assert llm.score([]) == []
     (single,) = llm.score(["有多长"])
@@ -184,18 +190,27 @@ def test_a_prompt_longer_than_the_context() -> None:
     llm = small_llm(block_size=8)
     tokenizer = llm.tokenizer
     ids = [tokenizer.bos_id, *tokenizer.encode(LONG), *tokenizer.encode("山水")]
-    expected = losses_one_by_one(llm, ids, 4)[len(tokenizer.encode(LONG)):]
+    expected = losses_one_by_one(llm, ids, 4)[len(tokenizer.encode(LONG)) :]
     for found in (llm.score("山水", LONG), llm.score(["山水", "你"], LONG)[0]):
         assert (-found.logprobs).tolist() == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize(("text", "prompt", "message"), [
-    ("", None, "text 0 has no token"), (["山", ""], "水", "text 1 has no token"),
-    (3, None, "a list of texts, found 3"), (["山", 3], None, r"texts\[1\], found 3"),
-    (["山"], ["水", "火"], "2 prompts for 1 texts"), ("山", 3.5, "list of messages, found 3.5"),
-    ([("山", "水")], "火", "leave prompt out"), ([("山", None)], None, r"texts\[0\], found None"),
-    ("山", [{"role": "user"}], "message 1 has the keys 'role'"), (b"x", None, "a list of texts"),
-    ("山", [Message("assistant", "水")], "from the")])
+@pytest.mark.parametrize(
+    ("text", "prompt", "message"),
+    [
+        ("", None, "text 0 has no token"),
+        (["山", ""], "水", "text 1 has no token"),
+        (3, None, "a list of texts, found 3"),
+        (["山", 3], None, r"texts\[1\], found 3"),
+        (["山"], ["水", "火"], "2 prompts for 1 texts"),
+        ("山", 3.5, "list of messages, found 3.5"),
+        ([("山", "水")], "火", "leave prompt out"),
+        ([("山", None)], None, r"texts\[0\], found None"),
+        ("山", [{"role": "user"}], "message 1 has the keys 'role'"),
+        (b"x", None, "a list of texts"),
+        ("山", [Message("assistant", "水")], "from the"),
+    ],
+)
 def test_what_cannot_be_scored_is_told(text: Any, prompt: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         small_llm().score(text, prompt)
@@ -240,8 +255,12 @@ def test_an_embedding_does_not_depend_on_its_batch(form: str) -> None:
 def test_a_long_text_is_embedded_window_by_window() -> None:
     llm = small_llm(block_size=8)
     ids = [llm.tokenizer.bos_id, *llm.tokenizer.encode(LONG)]
-    rows = np.concatenate([llm.gpt.hidden([ids[start:end]])[0, counted - start:]
-                           for start, counted, end in spans(len(ids), 8, 4)])[1:]
+    rows = np.concatenate(
+        [
+            llm.gpt.hidden([ids[start:end]])[0, counted - start :]
+            for start, counted, end in spans(len(ids), 8, 4)
+        ]
+    )[1:]
     np.testing.assert_allclose(llm.embed(LONG), rows.mean(0), atol=1e-5)
     np.testing.assert_allclose(llm.embed(LONG, "last"), rows[-1], atol=1e-5)
     assert not np.allclose(llm.embed(LONG), llm.embed(LONG, stride=1), atol=1e-5)
@@ -257,10 +276,18 @@ def test_hidden_states_make_the_logits() -> None:
     np.testing.assert_allclose(flat, found.reshape(8, -1), atol=1e-5)
 
 
-@pytest.mark.parametrize(("texts", "kind", "message"), [
-    ("", {}, "text 0 has no token"), (["山", ""], {}, "text 1 has no token"),
-    (None, {}, "found None"), (["山", 3], {}, r"texts\[1\]"), ("山", {"pooling": "max"}, "pooling"),
-    ("山", {"pooling": None}, "pooling"), ("山", {"normalize": "yes"}, "normalize")])
+@pytest.mark.parametrize(
+    ("texts", "kind", "message"),
+    [
+        ("", {}, "text 0 has no token"),
+        (["山", ""], {}, "text 1 has no token"),
+        (None, {}, "found None"),
+        (["山", 3], {}, r"texts\[1\]"),
+        ("山", {"pooling": "max"}, "pooling"),
+        ("山", {"pooling": None}, "pooling"),
+        ("山", {"normalize": "yes"}, "normalize"),
+    ],
+)
 def test_what_cannot_be_embedded_is_told(texts: Any, kind: dict[str, Any], message: str) -> None:
     with pytest.raises((DataError, ConfigError), match=message):
         small_llm().embed(texts, **kind)
@@ -278,8 +305,12 @@ def test_rows_are_taken_as_files_have_them() -> None:
     question, answer = FACTS[0]
     dialogue = DIALOGUES[0]
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    for same in (list(dialogue), messages, {"messages": messages},
-                 {"instruction": question, "output": answer}):
+    for same in (
+        list(dialogue),
+        messages,
+        {"messages": messages},
+        {"instruction": question, "output": answer},
+    ):
         assert llm.loss([same]) == llm.loss([dialogue])  # type: ignore[list-item]
         assert evaluate(llm, [same]) == evaluate(llm, [dialogue])  # type: ignore[list-item]
         first, second = small_llm(), small_llm()
@@ -296,18 +327,32 @@ def test_an_array_of_no_dimension_is_no_list() -> None:
             call(np.array("山水"))
 
 
-@pytest.mark.parametrize(("documents", "message"), [
-    ("山水", "found one string"), (None, "found None"), (3, "found 3"), ({"text": "a"}, "found {"),
-    (["山", 3], r"documents\[1\]: found 3"), (["山", None], r"documents\[1\]: found None"),
-    ([("山", "水")], r"documents\[0\]: found \('山'"), ([()], r"documents\[0\]: found \(\)"),
-    ([{"what": 1}], r"documents\[0\]: found an object"),
-    (DIALOGUES[0], r"documents\[0\]: found Message"),
-    ([DIALOGUES[0], DIALOGUES[0][:1]], r"documents\[1\]: the last message"),
-    ([b"x"], r"documents\[0\]: found b'x'")])
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        ("山水", "found one string"),
+        (None, "found None"),
+        (3, "found 3"),
+        ({"text": "a"}, "found {"),
+        (["山", 3], r"documents\[1\]: found 3"),
+        (["山", None], r"documents\[1\]: found None"),
+        ([("山", "水")], r"documents\[0\]: found \('山'"),
+        ([()], r"documents\[0\]: found \(\)"),
+        ([{"what": 1}], r"documents\[0\]: found an object"),
+        (DIALOGUES[0], r"documents\[0\]: found Message"),
+        ([DIALOGUES[0], DIALOGUES[0][:1]], r"documents\[1\]: the last message"),
+        ([b"x"], r"documents\[0\]: found b'x'"),
+    ],
+)
 def test_what_is_no_document_is_told(documents: Any, message: str) -> None:
     llm = small_llm()
-    for call in (llm.loss, lambda given: evaluate(llm, given), llm.samples,
-                 lambda given: score_documents(llm, given), Trainer(llm).fit):
+    for call in (
+        llm.loss,
+        lambda given: evaluate(llm, given),
+        llm.samples,
+        lambda given: score_documents(llm, given),
+        Trainer(llm).fit,
+    ):
         with pytest.raises(DataError, match=message):
             call(documents)
 
@@ -321,6 +366,7 @@ def test_the_command_takes_a_stride(tmp_path: Path, capsys: pytest.CaptureFixtur
         found = json.loads(capsys.readouterr().out)
         assert found["stride"] == stride
         assert found["loss"] == pytest.approx(
-            -llm.score(LONG, end=True, stride=stride).per_token, rel=1e-5)
+            -llm.score(LONG, end=True, stride=stride).per_token, rel=1e-5
+        )
     assert main(["eval", model, str(tmp_path / "a.txt"), "--stride", "9", "--lang", "en"]) == 1
     assert "stride must be between 1 and 8, found 9" in capsys.readouterr().err

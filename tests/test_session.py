@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from small_llm import FACTS, TEXTS, small_llm, trained_llm
 
-from cgpt.chat import ChatSession
-from cgpt.data import Message, encode_prompt
+from cgpt.chat.session import ChatSession
+from cgpt.corpus.batches import Message, encode_prompt
 from cgpt.errors import CheckpointError, ConfigError, DataError
-from cgpt.sampling import SamplingConfig
+from cgpt.generation.sampling import SamplingConfig
 
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=24)
 DRAWN = SamplingConfig(temperature=1.0, max_new_tokens=24, seed=9)
@@ -28,8 +28,9 @@ def llm():
 def inferred(llm, monkeypatch):
     """The number of tokens of each call of infer."""
     calls, infer = [], llm.gpt.infer
-    monkeypatch.setattr(llm.gpt, "infer", lambda ids, *more: (calls.append(len(ids)),
-                                                              infer(ids, *more))[1])
+    monkeypatch.setattr(
+        llm.gpt, "infer", lambda ids, *more: (calls.append(len(ids)), infer(ids, *more))[1]
+    )
     return calls
 
 
@@ -60,8 +61,9 @@ def test_an_edit_costs_what_is_new(llm, inferred):
 
 
 def test_regenerate_draws_another_answer(llm):
-    session = ChatSession(llm, SamplingConfig(temperature=4.0, top_p=1.0, max_new_tokens=12,
-                                              seed=3))
+    session = ChatSession(
+        llm, SamplingConfig(temperature=4.0, top_p=1.0, max_new_tokens=12, seed=3)
+    )
     first = say(session, 0)[0]
     again = ["".join(session.regenerate()) for _ in range(3)]
     assert len({first, *again}) > 1 and session.turns == 1
@@ -97,7 +99,7 @@ def test_an_edit_far_back_sees_what_stood_before_it(llm):
     ids = session._context.ids
     assert session._history.first < 6 and len(ids) <= 96
     assert len(session.history) == 14 and session.history[12].content == FACTS[3][0]
-    seen = [one.content for one in session.history[2 * session._history.first:]]
+    seen = [one.content for one in session.history[2 * session._history.first :]]
     assert llm.tokenizer.decode(ids) == "".join(seen)
 
 
@@ -109,7 +111,7 @@ def test_pieces_tell_tokens_and_log_probabilities(llm):
     assert "".join(piece.text for piece in found) == session.history[1].content
     assert len(ids) == len(values) and llm.tokenizer.decode(ids) == session.history[1].content
     prompt = encode_prompt(llm.tokenizer, [Message("user", FACTS[0][0])])
-    logits = llm.gpt.logits([prompt + ids])[0, len(prompt) - 1:-1].astype(np.float64)
+    logits = llm.gpt.logits([prompt + ids])[0, len(prompt) - 1 : -1].astype(np.float64)
     logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
     # float32 logits of the cache against those of a full pass
     assert values == pytest.approx(logits[np.arange(len(ids)), ids], abs=1e-4)
@@ -129,8 +131,8 @@ def test_an_answer_is_kept_as_the_model_said_it(inferred, llm, monkeypatch):
     known = session.context_tokens
     inferred.clear()
     say(session, 5)
-    assert inferred[0] == 3 + len(FACTS[5][0])      # <eos> <user> the question <assistant>
-    assert session._context.ids[:known][-len(said):] == said
+    assert inferred[0] == 3 + len(FACTS[5][0])  # <eos> <user> the question <assistant>
+    assert session._context.ids[:known][-len(said) :] == said
 
 
 def test_a_stop_string_ends_an_answer(llm, inferred):
@@ -141,7 +143,7 @@ def test_a_stop_string_ends_an_answer(llm, inferred):
     assert llm.tokenizer.decode(session._context.ids).endswith("长江全长约")
     inferred.clear()
     say(session, 5)
-    assert inferred[0] == 3 + len(FACTS[5][0])      # 约 is not part of the dialogue
+    assert inferred[0] == 3 + len(FACTS[5][0])  # 约 is not part of the dialogue
     beam = ChatSession(llm, SamplingConfig(beam=2, max_new_tokens=24, stop=["约"]))
     assert say(beam, 0) == ["长江全长"]
 
@@ -181,8 +183,10 @@ def test_a_saved_session_is_readable(llm, tmp_path):
     session = ChatSession(llm, GREEDY)
     say(session, 5)
     values = json.loads(session.save(tmp_path / "a.json").read_text(encoding="utf-8"))
-    assert values["messages"] == [{"role": "user", "content": "谢谢"},
-                                  {"role": "assistant", "content": "不客气。"}]
+    assert values["messages"] == [
+        {"role": "user", "content": "谢谢"},
+        {"role": "assistant", "content": "不客气。"},
+    ]
     assert "谢谢" in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
@@ -195,31 +199,51 @@ def test_half_characters_in_a_message_are_saved(llm, tmp_path):
     assert json.loads(path.read_text(encoding="utf-8"))["messages"][0]["content"] == "谢谢\ud83d"
 
 
-GOOD = {"format": "cgpt-session", "version": 1, "system": None, "sampling": {}, "drawn": 0,
-        "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+GOOD = {
+    "format": "cgpt-session",
+    "version": 1,
+    "system": None,
+    "sampling": {},
+    "drawn": 0,
+    "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+}
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    (b"", "broken JSON at line 1, column 1"), (b'{"a":\n}', "broken JSON at line 2, column 1"),
-    (b"\xff\xfe", "byte 0 is not UTF-8"), (b"[" * 100000, "too deep nesting"),
-    (b"[]", 'no "format": "cgpt-session" in it'), (b'{"format": 1}', 'no "format"'),
-    ({"version": 2}, "its version is 2, this release reads 1"), ({"x": 1}, "its keys must be"),
-    ({"system": 5}, "system must be a string or null"), ({"drawn": -1}, "drawn must be a whole"),
-    ({"drawn": 1 << 70}, "drawn must be a whole"), ({"drawn": True}, "drawn must be a whole"),
-    ({"sampling": []}, "sampling must be an object"), ({"sampling": {"x": 1}}, "unknown field 'x'"),
-    ({"sampling": {"top_k": "a"}}, "top_k must be a whole number"),
-    ({"messages": {}}, "messages must be a list"),
-    ({"messages": [1]}, "message 1 must have role and content"),
-    ({"messages": [{"role": "user", "content": 5}]}, "message 1 must have role and content"),
-    ({"messages": GOOD["messages"][:1]}, "the last message is from the user"),
-    ({"messages": GOOD["messages"][1:]}, "message 1 is from the assistant, expected the user"),
-    ({"messages": [{"role": "user", "content": " "}]}, r"message 1 \(user\) is empty"),
-    ({"messages": [{"role": "system", "content": "a"}, *GOOD["messages"]]},
-     "its first message is from the system")])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "broken JSON at line 1, column 1"),
+        (b'{"a":\n}', "broken JSON at line 2, column 1"),
+        (b"\xff\xfe", "byte 0 is not UTF-8"),
+        (b"[" * 100000, "too deep nesting"),
+        (b"[]", 'no "format": "cgpt-session" in it'),
+        (b'{"format": 1}', 'no "format"'),
+        ({"version": 2}, "its version is 2, this release reads 1"),
+        ({"x": 1}, "its keys must be"),
+        ({"system": 5}, "system must be a string or null"),
+        ({"drawn": -1}, "drawn must be a whole"),
+        ({"drawn": 1 << 70}, "drawn must be a whole"),
+        ({"drawn": True}, "drawn must be a whole"),
+        ({"sampling": []}, "sampling must be an object"),
+        ({"sampling": {"x": 1}}, "unknown field 'x'"),
+        ({"sampling": {"top_k": "a"}}, "top_k must be a whole number"),
+        ({"messages": {}}, "messages must be a list"),
+        ({"messages": [1]}, "message 1 must have role and content"),
+        ({"messages": [{"role": "user", "content": 5}]}, "message 1 must have role and content"),
+        ({"messages": GOOD["messages"][:1]}, "the last message is from the user"),
+        ({"messages": GOOD["messages"][1:]}, "message 1 is from the assistant, expected the user"),
+        ({"messages": [{"role": "user", "content": " "}]}, r"message 1 \(user\) is empty"),
+        (
+            {"messages": [{"role": "system", "content": "a"}, *GOOD["messages"]]},
+            "its first message is from the system",
+        ),
+    ],
+)
 def test_files_that_are_no_sessions_are_told(llm, tmp_path, content, reason):
     path = tmp_path / "a.json"
-    path.write_bytes(content if isinstance(content, bytes)
-                     else json.dumps({**GOOD, **content}).encode())
+    path.write_bytes(
+        content if isinstance(content, bytes) else json.dumps({**GOOD, **content}).encode()
+    )
     with pytest.raises(DataError, match=reason) as error:
         ChatSession.load(llm, path)
     assert str(error.value).startswith(f"{path}: not a session that cgpt saved (")
@@ -296,7 +320,7 @@ def test_a_long_text_is_scored_in_windows_that_overlap(block_size):
         for i, value in enumerate(found.logprobs):
             step = max(block_size // 2, 1)
             start = max(0, -(-(i + 1 - block_size) // step) * step)
-            logits = llm.gpt.logits([ids[start:i + 1]])[0, -1].astype(np.float64)
+            logits = llm.gpt.logits([ids[start : i + 1]])[0, -1].astype(np.float64)
             expected = logits[ids[i + 1]] - np.log(np.exp(logits).sum())
             assert value == pytest.approx(expected, abs=1e-4)
 
@@ -313,11 +337,13 @@ def test_a_look_inside_agrees_with_the_fast_way(llm):
     np.testing.assert_allclose(found.attention.sum(axis=3), 1, atol=1e-6)
     assert not found.attention[:, :, ~np.tri(T, dtype=bool)].any()
     weights = llm.gpt.parameters()
-    np.testing.assert_allclose(found.hidden[0],
-                               weights["wte.weight"][ids] + weights["wpe.weight"][:T], atol=1e-6)
-    for i in (0, 5):        # the stream behind token i is the one of a shorter text
-        np.testing.assert_allclose(llm.gpt.inspect(ids[:i + 1]).hidden[:, -1], found.hidden[:, i],
-                                   atol=1e-6)
+    np.testing.assert_allclose(
+        found.hidden[0], weights["wte.weight"][ids] + weights["wpe.weight"][:T], atol=1e-6
+    )
+    for i in (0, 5):  # the stream behind token i is the one of a shorter text
+        np.testing.assert_allclose(
+            llm.gpt.inspect(ids[: i + 1]).hidden[:, -1], found.hidden[:, i], atol=1e-6
+        )
 
 
 def test_attention_inside_is_what_moves_values(llm):

@@ -14,10 +14,21 @@ from test_cli import Run, clean_environment, run, write_data
 from cgpt.checkpoint import load_model_auto
 from cgpt.config import SHAPE, GPTConfig
 from cgpt.errors import ConfigError
-from cgpt.run_config import RunConfig
+from cgpt.training.run_config import RunConfig
 
-TRAIN = ("train", "--pretrain", "texts.json", "--chat", "chats.jsonl", "--preset", "tiny",
-         "--max-steps", "2", "--out", "a.bin")
+TRAIN = (
+    "train",
+    "--pretrain",
+    "texts.json",
+    "--chat",
+    "chats.jsonl",
+    "--preset",
+    "tiny",
+    "--max-steps",
+    "2",
+    "--out",
+    "a.bin",
+)
 FLAGS = ("--n-layer", "1", "--n-head", "3", "--n-embd", "24", "--n-ff", "40", "--block-size", "32")
 VALUES = {"n_layer": 1, "n_head": 3, "n_embd": 24, "n_ff": 40, "block_size": 32}
 
@@ -36,8 +47,7 @@ def test_every_flag_shapes_the_model_and_is_recorded(run: Run, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", SHAPE)
-def test_one_flag_leaves_the_rest_as_the_preset_has_it(run: Run, tmp_path: Path,
-                                                       name: str) -> None:
+def test_one_flag_leaves_the_rest_as_the_preset_has_it(run: Run, tmp_path: Path, name: str) -> None:
     write_data(tmp_path)
     tiny = GPTConfig.preset("tiny").to_dict()
     value = 2 * tiny[name]
@@ -51,10 +61,11 @@ def test_n_ff_0_is_four_times_the_width(run: Run, tmp_path: Path) -> None:
     assert shape_in("a.bin")["n_ff"] == 128
 
 
-def test_flag_beats_environment_beats_file(run: Run, tmp_path: Path,
-                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flag_beats_environment_beats_file(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_data(tmp_path)
-    Path("run.toml").write_text('n_layer = 1\nn-embd = 48\nblock_size = 40\n')
+    Path("run.toml").write_text("n_layer = 1\nn-embd = 48\nblock_size = 40\n")
     monkeypatch.setenv("CGPT_N_EMBD", "32")
     monkeypatch.setenv("CGPT_BLOCK_SIZE", "48")
     assert run(*TRAIN, "--config", "run.toml", "--block-size", "56")[0] == 0
@@ -82,23 +93,41 @@ def test_resume_keeps_the_shape(run: Run, tmp_path: Path) -> None:
 
 def test_the_guided_run_takes_them(run: Run, tmp_path: Path) -> None:
     write_data(tmp_path)
-    code, out, _ = run("--preset", "tiny", "--data", "texts.json", "--max-steps", "1",
-                       "--n-layer", "1", "--block-size", "24",
-                       stdin="n\ny\n1\n\nexit\n")
+    code, out, _ = run(
+        "--preset",
+        "tiny",
+        "--data",
+        "texts.json",
+        "--max-steps",
+        "1",
+        "--n-layer",
+        "1",
+        "--block-size",
+        "24",
+        stdin="n\ny\n1\n\nexit\n",
+    )
     assert code == 0 and "上下文 24" in out
     assert shape_in("checkpoints/model_final.bin")["n_layer"] == 1
 
 
-@pytest.mark.parametrize(("args", "code", "sentence"), [
-    (["--n-head", "3"], 1, "错误: GPTConfig: n_head 应整除 n_embd，而现在 n_head=3，n_embd=64"),
-    (["--n-layer", "0"], 2, "错误: --n-layer 的值不对: 0 不在范围 [1, 1024] 内"),
-    (["--n-embd", "1.5"], 2, "错误: --n-embd 的值不对: '1.5' 不是整数"),
-    (["--n-ff", "-1"], 2, "错误: --n-ff 的值不对: -1 不在范围 [0, 262144] 内"),
-    (["--block-size", "9999999"], 2, "错误: --block-size 的值不对: 9999999 不在范围"),
-    (["--init", "a.bin", "--n-layer", "2"], 1,
-     "错误: --init a.bin 自带形状和词汇；请去掉 --n-layer")])
-def test_what_cannot_be_is_one_sentence(run: Run, tmp_path: Path, args: list[str], code: int,
-                                        sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("args", "code", "sentence"),
+    [
+        (["--n-head", "3"], 1, "错误: GPTConfig: n_head 应整除 n_embd，而现在 n_head=3，n_embd=64"),
+        (["--n-layer", "0"], 2, "错误: --n-layer 的值不对: 0 不在范围 [1, 1024] 内"),
+        (["--n-embd", "1.5"], 2, "错误: --n-embd 的值不对: '1.5' 不是整数"),
+        (["--n-ff", "-1"], 2, "错误: --n-ff 的值不对: -1 不在范围 [0, 262144] 内"),
+        (["--block-size", "9999999"], 2, "错误: --block-size 的值不对: 9999999 不在范围"),
+        (
+            ["--init", "a.bin", "--n-layer", "2"],
+            1,
+            "错误: --init a.bin 自带形状和词汇；请去掉 --n-layer",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(
+    run: Run, tmp_path: Path, args: list[str], code: int, sentence: str
+) -> None:
     write_data(tmp_path)
     given = [one for one in TRAIN if "--init" not in args or one not in ("--preset", "tiny")]
     found, out, err = run(*given, *args)
@@ -114,6 +143,7 @@ def test_a_run_config_with_init_has_no_shape_of_its_own() -> None:
 
 
 def test_a_run_of_before_there_were_shapes_still_reads() -> None:
-    old = {key: value for key, value in RunConfig(preset="tiny").to_dict().items()
-           if key not in SHAPE}
+    old = {
+        key: value for key, value in RunConfig(preset="tiny").to_dict().items() if key not in SHAPE
+    }
     assert RunConfig.from_dict(json.loads(json.dumps(old))).shape() == GPTConfig.preset("tiny")

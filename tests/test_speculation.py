@@ -10,10 +10,10 @@ import pytest
 from small_llm import FACTS, TEXTS, trained_llm
 from test_generate import PROMPT, log_softmax, sharp_gpt
 
-from cgpt.chat import ChatSession
-from cgpt.context import Context
+from cgpt.chat.session import ChatSession
 from cgpt.errors import ConfigError
-from cgpt.generate import (
+from cgpt.generation.context import Context
+from cgpt.generation.generate import (
     beam_search,
     decode,
     follow,
@@ -21,8 +21,8 @@ from cgpt.generate import (
     generate_tokens,
     look_up,
 )
-from cgpt.results import Noted, Recorder
-from cgpt.sampling import Sampler, SamplingConfig
+from cgpt.generation.results import Noted, Recorder
+from cgpt.generation.sampling import Sampler, SamplingConfig
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +37,30 @@ def passes(llm, monkeypatch):
     calls = []
     for name in ("infer", "infer_all"):
         pass_ = getattr(llm.gpt, name)
-        monkeypatch.setattr(llm.gpt, name, lambda ids, *more, pass_=pass_: (
-            calls.append(len(ids)), pass_(ids, *more))[1])
+        monkeypatch.setattr(
+            llm.gpt,
+            name,
+            lambda ids, *more, pass_=pass_: (calls.append(len(ids)), pass_(ids, *more))[1],
+        )
     return calls
 
 
-@pytest.mark.parametrize(("seen", "token", "expected"), [
-    ([1, 2, 3, 9, 2], 3, [9, 2, 3]),                # the last two tokens were there before
-    ([1, 2, 3, 7, 2, 3, 8, 1, 2], 3, [7, 2, 3]),    # the last three, though two came later
-    ([2, 3, 7, 2, 3, 8, 2], 3, [8, 2, 3]),          # the later of two places
-    ([7, 8, 1, 7], 8, [1, 7, 8]), ([5, 5, 5], 5, [5, 5, 5]), ([5, 5], 5, [5, 5, 5]),
-    ([1, 2, 1, 2], 1, [2, 1, 2]),                   # a loop goes on
-    ([], 1, []), ([4], 4, []), ([1, 2, 3], 5, []), ([3, 1, 2], 3, [])])
+@pytest.mark.parametrize(
+    ("seen", "token", "expected"),
+    [
+        ([1, 2, 3, 9, 2], 3, [9, 2, 3]),  # the last two tokens were there before
+        ([1, 2, 3, 7, 2, 3, 8, 1, 2], 3, [7, 2, 3]),  # the last three, though two came later
+        ([2, 3, 7, 2, 3, 8, 2], 3, [8, 2, 3]),  # the later of two places
+        ([7, 8, 1, 7], 8, [1, 7, 8]),
+        ([5, 5, 5], 5, [5, 5, 5]),
+        ([5, 5], 5, [5, 5, 5]),
+        ([1, 2, 1, 2], 1, [2, 1, 2]),  # a loop goes on
+        ([], 1, []),
+        ([4], 4, []),
+        ([1, 2, 3], 5, []),
+        ([3, 1, 2], 3, []),
+    ],
+)
 def test_drafts_are_what_followed_the_same_words(seen, token, expected):
     assert look_up(np.array(seen, np.int32), token, 3) == expected
 
@@ -59,12 +71,13 @@ def test_a_match_across_the_bytes_of_numbers_is_none():
     assert look_up(np.array([1, 0, 256, 0, 9, 1], np.int32), 0, 2) == [256, 0]
 
 
-SETTINGS = [SamplingConfig(temperature=0, max_new_tokens=120),
-            SamplingConfig(temperature=0, max_new_tokens=120, repetition_penalty=1.1),
-            SamplingConfig(temperature=0, max_new_tokens=60, no_repeat_ngram=6),
-            SamplingConfig(temperature=0.7, seed=5, max_new_tokens=120),
-            SamplingConfig(temperature=1.5, seed=6, top_k=20, presence_penalty=0.3,
-                           max_new_tokens=120)]
+SETTINGS = [
+    SamplingConfig(temperature=0, max_new_tokens=120),
+    SamplingConfig(temperature=0, max_new_tokens=120, repetition_penalty=1.1),
+    SamplingConfig(temperature=0, max_new_tokens=60, no_repeat_ngram=6),
+    SamplingConfig(temperature=0.7, seed=5, max_new_tokens=120),
+    SamplingConfig(temperature=1.5, seed=6, top_k=20, presence_penalty=0.3, max_new_tokens=120),
+]
 
 
 @pytest.mark.parametrize("sampling", SETTINGS, ids=str)
@@ -77,8 +90,9 @@ def test_speculation_changes_no_token(llm, passes, sampling, most):
         ids = [tokenizer.bos_id, *tokenizer.encode(text)]
         plain = list(generate_tokens(llm.gpt, ids, sampling, banned=llm.banned_ids))
         passes.clear()
-        fast = list(generate_tokens(llm.gpt, ids, replace(sampling, speculate=most),
-                                    banned=llm.banned_ids))
+        fast = list(
+            generate_tokens(llm.gpt, ids, replace(sampling, speculate=most), banned=llm.banned_ids)
+        )
         assert fast == plain
         guessed += len(passes) < len(fast)
     assert guessed, "no draft was ever taken: nothing was tested"
@@ -90,8 +104,9 @@ def test_speculation_on_many_prompts_of_a_sharp_model():
     for _ in range(20):
         prompt = rng.integers(0, 300, rng.integers(1, 30)).tolist() * 2
         sampling = SamplingConfig(temperature=0, max_new_tokens=60)
-        assert (list(generate_tokens(gpt, prompt, replace(sampling, speculate=5)))
-                == list(generate_tokens(gpt, prompt, sampling)))
+        assert list(generate_tokens(gpt, prompt, replace(sampling, speculate=5))) == list(
+            generate_tokens(gpt, prompt, sampling)
+        )
 
 
 def test_speculation_saves_passes(llm, passes):
@@ -106,33 +121,37 @@ def test_a_context_holds_no_guess_when_generation_is_left(llm, after):
     tokenizer = llm.tokenizer
     ids = [tokenizer.bos_id, *tokenizer.encode(TEXTS[0] + TEXTS[0][:4])]
     context = Context(llm.gpt)
-    sampler = Sampler(SamplingConfig(temperature=0, speculate=8), llm.config.vocab_size,
-                      llm.banned_ids)
+    sampler = Sampler(
+        SamplingConfig(temperature=0, speculate=8), llm.config.vocab_size, llm.banned_ids
+    )
     tokens = follow(context, ids, sampler, frozenset())
     said = [next(tokens)[0] for _ in range(after)]
     tokens.close()
-    assert context.ids == ids + said[:len(context) - len(ids)]
+    assert context.ids == ids + said[: len(context) - len(ids)]
     assert len(context) >= len(ids) + after - 1 and context.cache.length == len(context)
 
 
 def test_log_probabilities_are_the_models_own(llm):
     ids = [llm.tokenizer.bos_id, *llm.tokenizer.encode(TEXTS[0][:5])]
     for speculate in (0, 6):
-        sampling = SamplingConfig(temperature=0.7, seed=1, repetition_penalty=1.3,
-                                  max_new_tokens=30, speculate=speculate)
+        sampling = SamplingConfig(
+            temperature=0.7, seed=1, repetition_penalty=1.3, max_new_tokens=30, speculate=speculate
+        )
         whole = list(ids)
-        for token, value, _ in decode(llm.gpt, ids, sampling, Recorder(noted=Noted(True)),
-                                      banned=llm.banned_ids):
+        for token, value, _ in decode(
+            llm.gpt, ids, sampling, Recorder(noted=Noted(True)), banned=llm.banned_ids
+        ):
             expected = log_softmax(llm.gpt.logits([whole])[0, -1])[token]
-            assert value == pytest.approx(expected, abs=1e-4)   # the cache's logits are so near
+            assert value == pytest.approx(expected, abs=1e-4)  # the cache's logits are so near
             whole.append(token)
         assert all(value is None for _, value, _ in decode(llm.gpt, ids, sampling))
 
 
 def test_a_chat_with_speculation_says_the_same(llm):
     def talk(speculate):
-        session = ChatSession(llm, SamplingConfig(temperature=0.5, seed=2, max_new_tokens=24,
-                                                  speculate=speculate))
+        session = ChatSession(
+            llm, SamplingConfig(temperature=0.5, seed=2, max_new_tokens=24, speculate=speculate)
+        )
         said = ["".join(session.reply(FACTS[i % 3][0])) for i in range(9)]
         return said, session.context_tokens
 
@@ -146,8 +165,10 @@ def test_prompts_of_unlike_length_are_as_each_alone(llm):
     sampling = SamplingConfig(temperature=1.0, seed=7, max_new_tokens=12)
     prompts = [PROMPT, PROMPT[:1], [*PROMPT, 3, 4], np.arange(100, 160)]
     found = generate_tokens(llm.gpt, prompts, sampling, stop=[2], banned=[5])
-    alone = [list(generate_tokens(llm.gpt, prompt, replace(sampling, seed=7 + i), stop=[2],
-                                  banned=[5])) for i, prompt in enumerate(prompts)]
+    alone = [
+        list(generate_tokens(llm.gpt, prompt, replace(sampling, seed=7 + i), stop=[2], banned=[5]))
+        for i, prompt in enumerate(prompts)
+    ]
     assert found == alone and len({len(row) for row in found}) >= 1
     assert generate_tokens(llm.gpt, prompts[:1], sampling, stop=[2], banned=[5]) == alone[:1]
     with pytest.raises(ConfigError, match="a cache holds one sequence"):
@@ -158,20 +179,29 @@ def test_a_row_ends_where_its_caller_says(llm):
     sampling = SamplingConfig(temperature=0, max_new_tokens=9)
     whole = generate_batch(llm.gpt, [PROMPT, PROMPT[:2]], sampling)
     told = []
-    found = generate_batch(llm.gpt, [PROMPT, PROMPT[:2]], sampling, given=lambda row, token: (
-        told.append((row, token)), sum(one == 0 for one, _ in told) == 3 and row == 0)[1])
+    found = generate_batch(
+        llm.gpt,
+        [PROMPT, PROMPT[:2]],
+        sampling,
+        given=lambda row, token: (
+            told.append((row, token)),
+            sum(one == 0 for one, _ in told) == 3 and row == 0,
+        )[1],
+    )
     assert found == [whole[0][:3], whole[1]]
     assert [[token for one, token in told if one == row] for row in (0, 1)] == found
 
 
-@pytest.mark.parametrize("options", [{}, {"stop": ["，", "长"]}, {"beam": 2},
-                                     {"temperature": 1.0, "seed": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"stop": ["，", "长"]}, {"beam": 2}, {"temperature": 1.0, "seed": 3}]
+)
 def test_texts_are_continued_as_each_alone(llm, options):
     texts = ["长江有多长", "天", "", "一年有几个季节，一年"]
     found = llm.generate(texts, max_new_tokens=15, **options)
     if "seed" in options:
-        assert found == [llm.generate(text, 15, **{**options, "seed": 3 + i})
-                         for i, text in enumerate(texts)]
+        assert found == [
+            llm.generate(text, 15, **{**options, "seed": 3 + i}) for i, text in enumerate(texts)
+        ]
     else:
         assert found == [llm.generate(text, 15, **options) for text in texts]
     assert llm.generate([], 5) == []

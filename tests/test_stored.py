@@ -10,14 +10,14 @@ import pytest
 from small_llm import DIALOGUES, FACTS, small_llm
 
 from cgpt import ConfigError, TrainConfig, Trainer, load_model_auto, save_model_binary
-from cgpt.batch import steps
-from cgpt.chat import ChatSession
+from cgpt.chat.session import ChatSession
 from cgpt.checkpoint import save_model_json
-from cgpt.evaluation import evaluate
-from cgpt.generate import generate_batch, generate_tokens
+from cgpt.evaluation.perplexity import evaluate
+from cgpt.generation.batch import steps
+from cgpt.generation.generate import generate_batch, generate_tokens
+from cgpt.generation.sampling import Sampler, SamplingConfig
 from cgpt.llm import LLM
-from cgpt.sampling import Sampler, SamplingConfig
-from cgpt.stored import StoredGPT, form_in_use, with_weights
+from cgpt.models.quantized import StoredGPT, form_in_use, with_weights
 
 FORMS = ("float16", "int8")
 PROMPTS = [[5, 6, 7], [9], list(range(4, 24)), [8, 9, 10, 11, 12, 13, 14]]
@@ -42,8 +42,10 @@ def test_a_file_of_a_form_is_used_in_that_form(llm: LLM, tmp_path: Path, form: s
     assert found.n_parameters == llm.n_parameters
     ids = np.array([PROMPTS[2]], np.int32)
     logits = found.gpt.logits(ids)
-    for other in (load_model_auto(whole, training=False, weights=form),
-                  load_model_auto(text, training=False, weights=form)):
+    for other in (
+        load_model_auto(whole, training=False, weights=form),
+        load_model_auto(text, training=False, weights=form),
+    ):
         assert (other.gpt.logits(ids) == logits).all()
     back = load_model_auto(path, training=False, weights="float32")
     assert form_in_use(back.gpt) == "float32"
@@ -59,7 +61,8 @@ def test_it_answers_and_measures(llm: LLM, form: str) -> None:
     other = LLM(llm.tokenizer, with_weights(llm.gpt, form))
     for question, _ in FACTS:
         assert "".join(ChatSession(other, GREEDY).reply(question)) == "".join(
-            ChatSession(llm, GREEDY).reply(question))
+            ChatSession(llm, GREEDY).reply(question)
+        )
     before, after = evaluate(llm, DIALOGUES), evaluate(other, DIALOGUES)
     assert after.tokens == before.tokens
     assert abs(after.loss - before.loss) < 0.02
@@ -104,11 +107,19 @@ def test_what_it_cannot_do_is_refused(llm: LLM, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ("float32", *FORMS))
-@pytest.mark.parametrize("options", [
-    {}, {"temperature": 0.9, "top_p": 0.8, "seed": 5}, {"temperature": 0.7, "top_k": 9, "seed": 1},
-    {"repetition_penalty": 1.3, "presence_penalty": 0.2}, {"no_repeat_ngram": 2},
-    {"temperature": 1.0, "logit_bias": {7: 2.0}, "min_p": 0.05, "seed": 3}, {"speculate": 4},
-    {"max_new_tokens": 150}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.9, "top_p": 0.8, "seed": 5},
+        {"temperature": 0.7, "top_k": 9, "seed": 1},
+        {"repetition_penalty": 1.3, "presence_penalty": 0.2},
+        {"no_repeat_ngram": 2},
+        {"temperature": 1.0, "logit_bias": {7: 2.0}, "min_p": 0.05, "seed": 3},
+        {"speculate": 4},
+        {"max_new_tokens": 150},
+    ],
+)
 def test_a_batch_gives_what_each_prompt_gives_alone(llm: LLM, form: str, options: dict) -> None:
     """To the token, with ends, bans and a context that runs over."""
     gpt = with_weights(llm.gpt, form)
@@ -135,8 +146,10 @@ def test_a_row_that_has_ended_costs_nothing(llm: LLM, monkeypatch: pytest.Monkey
 
     gpt = with_weights(llm.gpt, "float16")
     monkeypatch.setattr(gpt, "decoder", Watched(gpt.decoder))
-    samplers = [Sampler(SamplingConfig(temperature=0, max_new_tokens=4), gpt.config.vocab_size)
-                for _ in range(3)]
+    samplers = [
+        Sampler(SamplingConfig(temperature=0, max_new_tokens=4), gpt.config.vocab_size)
+        for _ in range(3)
+    ]
     ended: set[int] = set()
     found = []
     for step in steps(gpt, [[4], [5, 6], [7]], samplers, frozenset(), ended):

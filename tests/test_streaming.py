@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_llm import FACTS, small_llm, small_tokenizer, trained_llm
 
-from cgpt.chat import ChatSession
-from cgpt.results import Token
-from cgpt.sampling import SamplingConfig
-from cgpt.streaming import Assembler, Piece, StopFilter, pieces, stop_of, text_of
-from cgpt.tokenizer import FIRST_WORD, SPECIAL_TOKENS
+from cgpt.chat.session import ChatSession
+from cgpt.generation.results import Token
+from cgpt.generation.sampling import SamplingConfig
+from cgpt.generation.streaming import Assembler, Piece, StopFilter, pieces, stop_of, text_of
+from cgpt.tokenizers.tokenizer import FIRST_WORD, SPECIAL_TOKENS
 
 TOKENIZER = small_tokenizer()
 
@@ -23,13 +23,15 @@ def cut(text: str, stop: Iterable[str]) -> str:
     for end in range(1, len(text) + 1):
         starts = [end - len(one) for one in stop if text[:end].endswith(one)]
         if starts:
-            return text[:min(starts)]
+            return text[: min(starts)]
     return text
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.text("ab", max_size=4), max_size=12),
-       st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+@given(
+    st.lists(st.text("ab", max_size=4), max_size=12),
+    st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
+)
 def test_what_is_shown_is_the_text_up_to_the_first_stop_string(parts, stop):
     texts = StopFilter(stop)
     shown = ""
@@ -55,7 +57,7 @@ def test_nothing_is_held_back_that_can_be_shown(text, stop):
         shown += texts.push(char)
         if texts.stop is not None:
             break
-        held = text[len(shown):i + 1]
+        held = text[len(shown) : i + 1]
         assert not held or any(one.startswith(held) for one in stop)
 
 
@@ -88,14 +90,18 @@ def test_a_stop_string_ends_the_text_but_its_tokens_are_told():
 
 def test_a_stop_string_may_be_part_of_a_token_or_of_several():
     words = small_llm().tokenizer.from_state(
-        {"words": ["你好吗", "长", "江"], "scores": [-1.0, -2.0, -2.0]})
+        {"words": ["你好吗", "长", "江"], "scores": [-1.0, -2.0, -2.0]}
+    )
     ids = words.encode("长你好吗江")
     assert len(ids) == 3
     assert text_of(ids, words, ("好",)) == "长你"
     assert text_of(ids, words, ("吗江",)) == "长你好"
     text = Assembler(words, ("吗江",))
     assert [(text.push(token), text.stop) for token in ids] == [
-        ("长", None), ("你好", None), ("", "吗江")]
+        ("长", None),
+        ("你好", None),
+        ("", "吗江"),
+    ]
 
 
 @settings(max_examples=200, deadline=None)
@@ -105,10 +111,17 @@ def test_the_cut_is_the_same_whatever_the_tokens(text, data):
     texts = st.text("长江黄é𠮷a", min_size=1, max_size=5)
     stop = data.draw(st.lists(texts, min_size=1, max_size=4))
     expected = cut(text, stop)
-    words = TOKENIZER.from_state({"words": ["长江", "江黄", "长江黄河", "黄黄", "长", "江", "黄"],
-                                  "scores": [-1.0, -1.5, -1.2, -2.0, -4.0, -4.0, -4.0]})
-    for ids, tokenizer in ((words.encode(text), words), (TOKENIZER.encode(text), TOKENIZER),
-                           ([6 + byte for byte in text.encode()], TOKENIZER)):
+    words = TOKENIZER.from_state(
+        {
+            "words": ["长江", "江黄", "长江黄河", "黄黄", "长", "江", "黄"],
+            "scores": [-1.0, -1.5, -1.2, -2.0, -4.0, -4.0, -4.0],
+        }
+    )
+    for ids, tokenizer in (
+        (words.encode(text), words),
+        (TOKENIZER.encode(text), TOKENIZER),
+        ([6 + byte for byte in text.encode()], TOKENIZER),
+    ):
         assert text_of(ids, tokenizer, stop) == expected
         found = Assembler(tokenizer, stop)
         shown = "".join(found.push(token) for token in ids if found.stop is None)
@@ -120,30 +133,46 @@ def test_the_cut_is_the_same_whatever_the_tokens(text, data):
 
 
 def test_of_stop_texts_that_overlap_the_first_to_end_counts():
-    words = TOKENIZER.from_state({"words": ["甲乙丙丁", "甲", "乙", "丙", "丁"],
-                                  "scores": [-1.0, -3.0, -3.0, -3.0, -3.0]})
+    words = TOKENIZER.from_state(
+        {"words": ["甲乙丙丁", "甲", "乙", "丙", "丁"], "scores": [-1.0, -3.0, -3.0, -3.0, -3.0]}
+    )
     one = words.encode("甲乙丙丁")
     single = [token for char in "甲乙丙丁" for token in words.encode(char)]
     assert (len(one), len(single)) == (1, 4)
     for stop, text, ended_by in (
-            (["甲乙丙丁", "乙丙"], "甲", "乙丙"), (["丙", "乙丙"], "甲", "乙丙"),
-            (["丁", "丙丁", "乙"], "甲", "乙"), (["乙丙丁", "丙"], "甲乙", "丙")):
+        (["甲乙丙丁", "乙丙"], "甲", "乙丙"),
+        (["丙", "乙丙"], "甲", "乙丙"),
+        (["丁", "丙丁", "乙"], "甲", "乙"),
+        (["乙丙丁", "丙"], "甲乙", "丙"),
+    ):
         for ids in (one, single):
             assert (text_of(ids, words, stop), stop_of(ids, words, stop)) == (text, ended_by)
 
 
-@pytest.mark.parametrize("stop", [["江全长", "全"], ["约六千公里", "六", "千公"],
-                                  ["长江全", "江全长约"], ["长约", "全长约六"]])
+@pytest.mark.parametrize(
+    "stop",
+    [["江全长", "全"], ["约六千公里", "六", "千公"], ["长江全", "江全长约"], ["长约", "全长约六"]],
+)
 def test_streams_batches_and_sessions_cut_alike(stop):
     llm, question = trained_llm(), FACTS[0][0]
     options = {"temperature": 0.0, "max_new_tokens": 30, "stop": stop}
     for calls, text in (
-            ((lambda **now: ChatSession(llm).reply(question, **now).read(),
-              lambda **now: llm.chat([{"role": "user", "content": question}], **now)),
-             FACTS[0][1]),
-            ((lambda **now: llm.generate(question, **now),
-              lambda **now: llm.generate(["你好", question], **now)[1],
-              lambda **now: llm.stream(question, **now).read()), llm.generate(question, 30))):
+        (
+            (
+                lambda **now: ChatSession(llm).reply(question, **now).read(),
+                lambda **now: llm.chat([{"role": "user", "content": question}], **now),
+            ),
+            FACTS[0][1],
+        ),
+        (
+            (
+                lambda **now: llm.generate(question, **now),
+                lambda **now: llm.generate(["你好", question], **now)[1],
+                lambda **now: llm.stream(question, **now).read(),
+            ),
+            llm.generate(question, 30),
+        ),
+    ):
         for call in calls:
             for more in ({}, {"speculate": 3}, {"beam": 2}):
                 assert call(**options, **more) == cut(text, stop) != text
@@ -185,8 +214,9 @@ def test_the_tokens_are_closed_with_the_pieces():
     assert closed == [True, True]
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 1.0, "seed": 3},
-                                     {"beam": 3}])
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.0}, {"temperature": 1.0, "seed": 3}, {"beam": 3}]
+)
 def test_generated_text_ends_before_a_stop_string(options):
     llm = small_llm()
     no_bytes = dict.fromkeys(range(len(SPECIAL_TOKENS), FIRST_WORD), -99.0)
@@ -197,7 +227,11 @@ def test_generated_text_ends_before_a_stop_string(options):
         at = text.index(stop)
         found = list(llm.stream("长江", max_new_tokens=30, stop=[stop, "xyz"], **options))
         assert "".join(found) == text[:at] == llm.generate("长江", 30, stop=stop, **options)
-    ids = [token for piece in llm.continuation("长江", SamplingConfig(
-        **{"max_new_tokens": 30, **options, "stop": [text[4]]}))
-        for token in piece.ids]
-    assert llm.tokenizer.decode(ids) == text[:text.index(text[4]) + 1]
+    ids = [
+        token
+        for piece in llm.continuation(
+            "长江", SamplingConfig(**{"max_new_tokens": 30, **options, "stop": [text[4]]})
+        )
+        for token in piece.ids
+    ]
+    assert llm.tokenizer.decode(ids) == text[: text.index(text[4]) + 1]

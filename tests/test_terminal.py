@@ -20,17 +20,19 @@ from said import Speaker
 from screen import CGPT, PATIENCE, Screen, environment, piped
 from test_cli import MODEL, Run, clean_environment, place, run, trained
 
-from cgpt.cli import chatting, main, streams, terminal
-from cgpt.cli.progress import ProgressDisplay
-from cgpt.cli.streams import has_stray_bytes
-from cgpt.tokenizer import FIRST_BYTE
+from cgpt.cli import main
+from cgpt.cli.ui import chat_loop as chatting
+from cgpt.cli.ui import streams, terminal
+from cgpt.cli.ui.progress import ProgressDisplay
+from cgpt.cli.ui.streams import has_stray_bytes
+from cgpt.tokenizers.tokenizer import FIRST_BYTE
 
 SHORT = ("--max-new-tokens", "3")
-LETTER = f"{FIRST_BYTE + ord('a')}=100000"      # a logit bias: every token is this letter
+LETTER = f"{FIRST_BYTE + ord('a')}=100000"  # a logit bias: every token is this letter
 TALK = ("chat", MODEL, *SHORT, "--session", "talk.json", "--logit-bias", LETTER)
 BLOCK = "第一行\n  第二行\n\n最后一行"
 PASTED = "\x1b[200~" + BLOCK.replace("\n", "\r") + "\x1b[201~"
-ESC = f"{FIRST_BYTE + 0x1b}=100000"     # logit bias of the byte ESC
+ESC = f"{FIRST_BYTE + 0x1B}=100000"  # logit bias of the byte ESC
 CLI = Path(terminal.__file__).parent
 
 
@@ -52,13 +54,13 @@ def test_a_pasted_block_is_one_message(place: Path, columns: int, language: str)
         screen.expect("最后一行")
         screen.type("。\r")
         screen.expect(prompt)
-        screen.type("\x1b[200~exit\r\x1b[201~")     # its line end does not send it
+        screen.type("\x1b[200~exit\r\x1b[201~")  # its line end does not send it
         screen.expect("exit")
         screen.type("?\r")
         screen.expect(prompt)
-        screen.type("\x1b[A\x1b[A\r")               # the history keeps the block
+        screen.type("\x1b[A\x1b[A\r")  # the history keeps the block
         screen.expect(prompt)
-        screen.type(PASTED + "\x03")                # Ctrl-C throws all of it away
+        screen.type(PASTED + "\x03")  # Ctrl-C throws all of it away
         screen.expect("Ctrl-C")
         screen.expect(prompt)
         screen.type("\x04")
@@ -69,8 +71,14 @@ def test_a_pasted_block_is_one_message(place: Path, columns: int, language: str)
 def test_a_pasted_block_without_line_editing(place: Path) -> None:
     """stdout goes elsewhere, so readline is not there; the terminal is asked for marks."""
     master, slave = pty.openpty()
-    with subprocess.Popen([*CGPT, *TALK], stdin=slave, stdout=subprocess.PIPE, stderr=slave,
-                          cwd=place, env=environment()) as process:
+    with subprocess.Popen(
+        [*CGPT, *TALK],
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        cwd=place,
+        env=environment(),
+    ) as process:
         os.close(slave)
         assert process.stdout is not None
         seen = b""
@@ -95,8 +103,9 @@ def test_a_dumb_terminal_gets_no_escape_sequences(place: Path) -> None:
         assert screen.end() == 0 and b"\x1b" not in screen.raw
 
 
-@pytest.mark.parametrize(("key", "code"), [
-    ("\x04", 0), ("\x03\x03", 130), ("exit\r", 0), ("", 143)])
+@pytest.mark.parametrize(
+    ("key", "code"), [("\x04", 0), ("\x03\x03", 130), ("exit\r", 0), ("", 143)]
+)
 def test_a_terminal_is_left_as_it_was(place: Path, key: str, code: int) -> None:
     with Screen(*TALK, cwd=place) as screen:
         screen.expect("👤 用户: ")
@@ -124,25 +133,37 @@ def test_a_block_is_no_answer_to_a_question(place: Path) -> None:
 # ---- pipes ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("prompt", "text", "expected"), [
-    ("总结: ", "长江\n  全长\n", "总结:\n\n长江\n  全长"),
-    ("总结", "", "总结"), ("总结", " \n\n", "总结"),
-    (None, "\n  长江\n", "长江"), ("", "长江", "长江"), ("总结", "\ufeff长江", "总结\n\n长江")])
-def test_text_on_stdin_beside_a_prompt(place: Path, prompt: str | None, text: str,
-                                       expected: str) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "text", "expected"),
+    [
+        ("总结: ", "长江\n  全长\n", "总结:\n\n长江\n  全长"),
+        ("总结", "", "总结"),
+        ("总结", " \n\n", "总结"),
+        (None, "\n  长江\n", "长江"),
+        ("", "长江", "长江"),
+        ("总结", "\ufeff长江", "总结\n\n长江"),
+    ],
+)
+def test_text_on_stdin_beside_a_prompt(
+    place: Path, prompt: str | None, text: str, expected: str
+) -> None:
     given = () if prompt is None else ("-p", prompt)
     done = piped(*TALK, *given, cwd=place, answers=text)
     assert (done.returncode, done.stderr) == (0, "")
     assert asked(place / "talk.json") == [expected]
 
 
-@pytest.mark.parametrize("command", [
-    ("generate", MODEL, *SHORT, "--temperature", "0", "--json"), ("inspect", MODEL, "--json")])
+@pytest.mark.parametrize(
+    "command",
+    [("generate", MODEL, *SHORT, "--temperature", "0", "--json"), ("inspect", MODEL, "--json")],
+)
 def test_a_text_may_come_from_stdin(run: Run, place: Path, command: tuple[str, ...]) -> None:
     name, model, *rest = command
-    piped, given = (json.loads(one[1]) for one in (
-        run(name, model, *rest, stdin="长江\n"), run(name, model, "长江", *rest)))
-    for found in (piped, given):        # but for how long it took and what was in the cache
+    piped, given = (
+        json.loads(one[1])
+        for one in (run(name, model, *rest, stdin="长江\n"), run(name, model, "长江", *rest))
+    )
+    for found in (piped, given):  # but for how long it took and what was in the cache
         found["texts"] = [one["text"] for one in found.get("texts", ())]
     assert piped == given
     code, out, err = run(name, model, *rest, stdin="\n")
@@ -156,8 +177,9 @@ def test_a_text_to_encode_may_be_typed(place: Path) -> None:
         assert screen.end() == 0
 
 
-def test_a_pipe_that_stays_empty_is_said(monkeypatch: pytest.MonkeyPatch,
-                                         capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_that_stays_empty_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     reading, writing = os.pipe()
     monkeypatch.setattr(streams, "PATIENCE", 0.0)
     with os.fdopen(reading, encoding="utf-8") as stdin, os.fdopen(writing, "w") as other:
@@ -171,22 +193,42 @@ def test_a_pipe_that_stays_empty_is_said(monkeypatch: pytest.MonkeyPatch,
 STRAY = "错误: 标准输入第 2 行: 第 4 个字节为 0xff，应为 UTF-8；请转换编码，例如用 iconv\n"
 
 
-@pytest.mark.parametrize("command", [
-    ("chat", MODEL), ("chat", MODEL, "-p", "问"), ("tokenizer", "encode", MODEL), ()])
+@pytest.mark.parametrize(
+    "command", [("chat", MODEL), ("chat", MODEL, "-p", "问"), ("tokenizer", "encode", MODEL), ()]
+)
 def test_bytes_on_stdin_that_are_not_utf8(place: Path, command: tuple[str, ...]) -> None:
-    done = subprocess.run([*CGPT, *command], input="n\n中".encode() + b"\xff\n", cwd=place,
-                          capture_output=True, env=environment(CGPT_MAX_STEPS="1"),
-                          timeout=PATIENCE)
+    done = subprocess.run(
+        [*CGPT, *command],
+        input="n\n中".encode() + b"\xff\n",
+        cwd=place,
+        capture_output=True,
+        env=environment(CGPT_MAX_STEPS="1"),
+        timeout=PATIENCE,
+    )
     assert done.returncode == 1 and done.stderr.decode().endswith(STRAY)
     assert command == () or done.stdout == b""
 
 
-@pytest.mark.parametrize("command", [
-    ("chat", MODEL, "-p"), ("chat", MODEL, "--system"), ("generate", MODEL),
-    ("inspect", MODEL), ("tokenizer", "encode", MODEL), ("chat", MODEL, "--stop")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("chat", MODEL, "-p"),
+        ("chat", MODEL, "--system"),
+        ("generate", MODEL),
+        ("inspect", MODEL),
+        ("tokenizer", "encode", MODEL),
+        ("chat", MODEL, "--stop"),
+    ],
+)
 def test_bytes_in_arguments_that_are_not_utf8(place: Path, command: tuple[str, ...]) -> None:
-    done = subprocess.run([*CGPT, *command, b"\xff"], stdin=subprocess.DEVNULL, cwd=place,
-                          capture_output=True, env=environment(), timeout=PATIENCE)
+    done = subprocess.run(
+        [*CGPT, *command, b"\xff"],
+        stdin=subprocess.DEVNULL,
+        cwd=place,
+        capture_output=True,
+        env=environment(),
+        timeout=PATIENCE,
+    )
     assert done.returncode == 2 and done.stdout == b""
     assert done.stderr.decode().splitlines()[0].endswith("的值不对: 含有不是 UTF-8 的字节")
 
@@ -213,11 +255,18 @@ def test_chinese_can_be_typed_where_the_locale_is_c(place: Path) -> None:
 # ---- what is shown -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [
-    ("generate", MODEL, "长江"), ("generate", MODEL, "长江", "--beam", "2"),
-    ("generate", MODEL, "长江", "--beam", "2", "--num", "2"), ("chat", MODEL, "-p", "长江")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("generate", MODEL, "长江"),
+        ("generate", MODEL, "长江", "--beam", "2"),
+        ("generate", MODEL, "长江", "--beam", "2", "--num", "2"),
+        ("chat", MODEL, "-p", "长江"),
+    ],
+)
 def test_control_characters_are_signs_on_a_terminal_and_raw_in_a_pipe(
-        place: Path, command: tuple[str, ...]) -> None:
+    place: Path, command: tuple[str, ...]
+) -> None:
     command = (*command, *SHORT, "--logit-bias", ESC)
     with Screen(*command, cwd=place) as screen:
         if "-p" in command:
@@ -237,17 +286,26 @@ def test_control_characters_in_a_chat(place: Path) -> None:
 
 def test_the_chat_is_raw_where_it_goes_to_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     session = Speaker(lambda: (one for one in ("a\x1b[31m", "b\r\x9b")))
-    chatting.answer(terminal.Terminal(), session, "")     # type: ignore[arg-type]
+    chatting.answer(terminal.Terminal(), session, "")  # type: ignore[arg-type]
     assert capsys.readouterr().out == "🤖 模型: a\x1b[31mb\r\x9b\n\n"
 
 
-@pytest.mark.parametrize("command", [
-    ("info", "{name}"), ("eval", MODEL, "{name}", "texts.json"), ("data", "{name}"),
-    ("generate", MODEL, "长江{name}"), ("inspect", MODEL, "长{name}"),
-    ("tokenizer", "encode", MODEL, "长{name}"), ("train", "--config", "{name}"),
-    ("train", "--lr", "{name}"), ("{name}",), ("resume", "{name}")])
-def test_names_and_texts_cannot_command_the_terminal(place: Path,
-                                                     command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("info", "{name}"),
+        ("eval", MODEL, "{name}", "texts.json"),
+        ("data", "{name}"),
+        ("generate", MODEL, "长江{name}"),
+        ("inspect", MODEL, "长{name}"),
+        ("tokenizer", "encode", MODEL, "长{name}"),
+        ("train", "--config", "{name}"),
+        ("train", "--lr", "{name}"),
+        ("{name}",),
+        ("resume", "{name}"),
+    ],
+)
+def test_names_and_texts_cannot_command_the_terminal(place: Path, command: tuple[str, ...]) -> None:
     name = "x\x1b[31m\x9b2J.json"
     (place / name).write_text('["长江有多长"]', encoding="utf-8")
     with Screen(*(one.format(name=name) for one in command), cwd=place) as screen:
@@ -284,29 +342,42 @@ def test_samples_and_metadata_cannot_command_the_terminal(place: Path) -> None:
 def test_one_place_writes_to_the_streams() -> None:
     """print, click.echo and write of a stream know nothing of control characters."""
     for path in CLI.rglob("*.py"):
-        if path.name in ("streams.py", "worker.py"):    # the worker's stdout is a protocol
+        if path.name in ("streams.py", "worker.py"):  # the worker's stdout is a protocol
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
-                assert name not in ("print", "click.echo", "click.secho", "sys.stdout.write",
-                                    "sys.stderr.write"), f"{path.name}:{node.lineno}: {name}"
+                assert name not in (
+                    "print",
+                    "click.echo",
+                    "click.secho",
+                    "sys.stdout.write",
+                    "sys.stderr.write",
+                ), f"{path.name}:{node.lineno}: {name}"
 
 
 def test_no_text_makes_writing_fail(place: Path) -> None:
     for encoding in ("ascii", "gbk", "latin-1"):
         done = subprocess.run(
-            [*CGPT, "chat", MODEL, "-p", "你好 \U0001f600 é", *SHORT], cwd=place,
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE,
-            env=environment(PYTHONIOENCODING=encoding, PYTHONUTF8="0"))
+            [*CGPT, "chat", MODEL, "-p", "你好 \U0001f600 é", *SHORT],
+            cwd=place,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            env=environment(PYTHONIOENCODING=encoding, PYTHONUTF8="0"),
+        )
         assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_chinese_arguments_where_the_locale_is_ascii(place: Path) -> None:
     done = subprocess.run(
-        [*CGPT, *TALK, "-p", "你好", "--system", "谢谢"], cwd=place, stdin=subprocess.DEVNULL,
-        capture_output=True, timeout=PATIENCE,
-        env=environment(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"))
+        [*CGPT, *TALK, "-p", "你好", "--system", "谢谢"],
+        cwd=place,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PATIENCE,
+        env=environment(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"),
+    )
     assert (done.returncode, done.stderr) == (0, b"") and asked(place / "talk.json") == ["你好"]
 
 
@@ -317,10 +388,17 @@ def test_stray_bytes_are_known() -> None:
 
 @pytest.mark.parametrize(("call", "ignored"), [("main()", True), ("main(['--version'])", False)])
 def test_a_ctrl_c_after_the_end_changes_nothing(call: str, ignored: bool) -> None:
-    code = ("import signal, sys; sys.argv = ['cgpt', '--version']; from cgpt.cli import main; "
-            f"{call}; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env=environment(), timeout=PATIENCE)
+    code = (
+        "import signal, sys; sys.argv = ['cgpt', '--version']; from cgpt.cli import main; "
+        f"{call}; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE,
+    )
     assert done.stdout.splitlines()[-1] == str(ignored) and done.stderr == ""
 
 

@@ -18,13 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgpt.errors import ConfigError, DataError
-from cgpt.tokenizer import (
-    FIRST_BYTE,
-    FIRST_WORD,
-    SPECIAL_TOKENS,
-    Tokenizer,
-)
-from cgpt.vocabulary import LONGEST_WORD, _count, _jieba_cut, _learn
+from cgpt.tokenizers.tokenizer import FIRST_BYTE, FIRST_WORD, SPECIAL_TOKENS, Tokenizer
+from cgpt.tokenizers.vocabulary import LONGEST_WORD, _count, _jieba_cut, _learn
 
 TEXTS = [
     "山脉是高大而多岩石的地形。山脉通过构造力或火山活动在长时间的地质时期内形成。",
@@ -36,9 +31,30 @@ TEXTS = [
 ] * 2
 SPECIAL_LOOKING = ["<eos>", "<pad>", "<user>你好<assistant>", "<0x41>", "<0x0A><bos>", "<system>"]
 HARD = [
-    "", "\0", "a\0b", "\r\n", "\n\r\n\n", " \t  ", "\ufeff", "\ufffd", "\ud800", "\udfff\ud800",
-    "山\ud83d\ude00脉", "😀", "👩‍👩‍👧‍👦", "🇨🇳", "é", "e\u0301", "㐀䶿", "𠀀𪛖", "龘" * 50, "\u2028",
-    "山脉" * 200, "1" * 60, "\U0010ffff", *SPECIAL_LOOKING,
+    "",
+    "\0",
+    "a\0b",
+    "\r\n",
+    "\n\r\n\n",
+    " \t  ",
+    "\ufeff",
+    "\ufffd",
+    "\ud800",
+    "\udfff\ud800",
+    "山\ud83d\ude00脉",
+    "😀",
+    "👩‍👩‍👧‍👦",
+    "🇨🇳",
+    "é",
+    "e\u0301",
+    "㐀䶿",
+    "𠀀𪛖",
+    "龘" * 50,
+    "\u2028",
+    "山脉" * 200,
+    "1" * 60,
+    "\U0010ffff",
+    *SPECIAL_LOOKING,
 ]
 any_text = st.text(st.characters(), max_size=60)  # includes lone surrogates
 chinese = st.text(st.sampled_from(sorted(set("".join(TEXTS)))), max_size=60)
@@ -50,7 +66,7 @@ _cut = functools.cache(_jieba_cut)
 @pytest.fixture(autouse=True)
 def one_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
     """jieba's dictionary takes a second to read: once for all tests here."""
-    monkeypatch.setattr("cgpt.vocabulary._jieba_cut", _cut)
+    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", _cut)
 
 
 @functools.cache
@@ -87,14 +103,16 @@ def best_score(tokenizer: Tokenizer, text: str) -> float:
 def decoded(data: bytes) -> str:
     """As errors="replace", but encoded lone surrogates give the surrogate."""
     parts = re.split(rb"(\xed[\xa0-\xbf][\x80-\xbf])", data)
-    return "".join(part.decode(errors="surrogatepass" if i % 2 else "replace")
-                   for i, part in enumerate(parts))
+    return "".join(
+        part.decode(errors="surrogatepass" if i % 2 else "replace") for i, part in enumerate(parts)
+    )
 
 
 def path_score(tokenizer: Tokenizer, ids: list[int]) -> float:
     scores = tokenizer.to_state()["scores"]
-    return sum(min(scores) - 16.0 if token < FIRST_WORD else scores[token - FIRST_WORD]
-               for token in ids)
+    return sum(
+        min(scores) - 16.0 if token < FIRST_WORD else scores[token - FIRST_WORD] for token in ids
+    )
 
 
 @pytest.mark.parametrize("text", HARD)
@@ -125,8 +143,14 @@ def test_layout_of_ids(tokenizer: Tokenizer) -> None:
     words = tokenizer.words
     assert tuple(words[:6]) == SPECIAL_TOKENS
     assert words[6] == "<0x00>" and words[261] == "<0xFF>"
-    assert [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.user_id,
-            tokenizer.assistant_id, tokenizer.system_id] == list(range(6))
+    assert [
+        tokenizer.pad_id,
+        tokenizer.bos_id,
+        tokenizer.eos_id,
+        tokenizer.user_id,
+        tokenizer.assistant_id,
+        tokenizer.system_id,
+    ] == list(range(6))
     assert len(words) == len(tokenizer) <= 500
     words.append("x")
     assert len(tokenizer.words) == len(tokenizer)
@@ -135,8 +159,11 @@ def test_layout_of_ids(tokenizer: Tokenizer) -> None:
 def test_words_are_learnt(tokenizer: Tokenizer) -> None:
     words = set(tokenizer.words)
     assert {"山脉", "地球", "北京", "中华人民共和国", "1949", "Python", "一心一意"} <= words
-    assert [tokenizer.words[token] for token in tokenizer.encode("山脉在北京")] == \
-        ["山脉", "在", "北京"]
+    assert [tokenizer.words[token] for token in tokenizer.encode("山脉在北京")] == [
+        "山脉",
+        "在",
+        "北京",
+    ]
 
 
 @pytest.mark.parametrize("size", [FIRST_WORD + 1, 300, 350, 8192])
@@ -157,7 +184,7 @@ def test_words_rarer_than_chance_make_way() -> None:
 
 
 def test_dead_words_that_stay_are_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpt.vocabulary._ROUNDS", 0)  # as if the rounds were used up
+    monkeypatch.setattr("cgpt.tokenizers.vocabulary._ROUNDS", 0)  # as if the rounds were used up
     units = Counter({"和": 500, "的": 500, "和的": 2, "的和的": 2})
     scores = _learn(units, Counter({"和": 504, "的": 506}), 100)
     tokenizer = Tokenizer([*scores], [*scores.values()])
@@ -191,8 +218,9 @@ def test_order_of_texts_does_not_matter(tokenizer: Tokenizer) -> None:
     # Equal counts: at the end of a small vocabulary, and where the rarest characters stay bytes.
     rare = ["的" * 4999, *"甲乙丙丁戊己庚辛"]
     for texts, size in (TEXTS, 290), (TEXTS, 340), (rare, 500):
-        states = [Tokenizer.train(order, vocab_size=size).to_state()
-                  for order in (texts, texts[::-1])]
+        states = [
+            Tokenizer.train(order, vocab_size=size).to_state() for order in (texts, texts[::-1])
+        ]
         assert states[0] == states[1]
     assert states[0]["words"] == [*"的丁丙乙己庚戊"]
 
@@ -211,18 +239,27 @@ def test_a_small_vocabulary_prefers_characters() -> None:
 
 
 def test_learning_is_silent_and_private_and_does_not_depend_on_hashes(
-        tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     (tmp_path / "jieba.cache").write_bytes(b"not marshal data")
-    code = ("import json, sys; sys.path.insert(0, sys.argv[1]); "
-            "from cgpt.tokenizer import Tokenizer; "
-            "print('jieba' in sys.modules); texts = json.load(sys.stdin); "
-            "print(json.dumps(Tokenizer.train(texts, vocab_size=500).to_state()))")
+    code = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]); "
+        "from cgpt.tokenizers.tokenizer import Tokenizer; "
+        "print('jieba' in sys.modules); texts = json.load(sys.stdin); "
+        "print(json.dumps(Tokenizer.train(texts, vocab_size=500).to_state()))"
+    )
     root = str(Path(__file__).resolve().parent.parent)
     for seed in "1", "2":
         run = subprocess.run(
-            [sys.executable, "-c", code, root], input=json.dumps(TEXTS), text=True,
-            capture_output=True, check=True, cwd=tmp_path, timeout=60,
-            env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONHASHSEED": seed})
+            [sys.executable, "-c", code, root],
+            input=json.dumps(TEXTS),
+            text=True,
+            capture_output=True,
+            check=True,
+            cwd=tmp_path,
+            timeout=60,
+            env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONHASHSEED": seed},
+        )
         loaded, state = run.stdout.splitlines()
         assert loaded == "False"  # jieba is imported where it is needed only
         assert run.stderr == ""
@@ -231,8 +268,9 @@ def test_learning_is_silent_and_private_and_does_not_depend_on_hashes(
     assert (tmp_path / "jieba.cache").read_bytes() == b"not marshal data"
 
 
-def test_state_is_enough_without_jieba(tokenizer: Tokenizer, reloaded: Tokenizer,
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_is_enough_without_jieba(
+    tokenizer: Tokenizer, reloaded: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "jieba", None)
     assert reloaded.words == tokenizer.words
     assert reloaded.to_state() == tokenizer.to_state()
@@ -240,16 +278,26 @@ def test_state_is_enough_without_jieba(tokenizer: Tokenizer, reloaded: Tokenizer
         assert reloaded.encode(text) == tokenizer.encode(text)
 
 
-@pytest.mark.parametrize("change", [
-    lambda s: s.pop("scores"), lambda s: s["words"].append("新"), lambda s: s.update(words="abc"),
-    lambda s: (s["words"].append(s["words"][0]), s["scores"].append(-1.0)),
-    lambda s: s["words"].__setitem__(0, ""), lambda s: s["words"].__setitem__(0, 7),
-    lambda s: s["words"].__setitem__(0, "x" * 65), lambda s: s["words"].__setitem__(0, "\ud800"),
-    lambda s: s["words"].__setitem__(0, "<eos>"), lambda s: s["words"].__setitem__(0, "<0x41>"),
-    lambda s: s["scores"].__setitem__(0, math.nan), lambda s: s["scores"].__setitem__(0, -1e308),
-    lambda s: s["scores"].__setitem__(0, "-1"), lambda s: s["scores"].__setitem__(0, True),
-    lambda s: s["scores"].__setitem__(0, -math.inf),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.pop("scores"),
+        lambda s: s["words"].append("新"),
+        lambda s: s.update(words="abc"),
+        lambda s: (s["words"].append(s["words"][0]), s["scores"].append(-1.0)),
+        lambda s: s["words"].__setitem__(0, ""),
+        lambda s: s["words"].__setitem__(0, 7),
+        lambda s: s["words"].__setitem__(0, "x" * 65),
+        lambda s: s["words"].__setitem__(0, "\ud800"),
+        lambda s: s["words"].__setitem__(0, "<eos>"),
+        lambda s: s["words"].__setitem__(0, "<0x41>"),
+        lambda s: s["scores"].__setitem__(0, math.nan),
+        lambda s: s["scores"].__setitem__(0, -1e308),
+        lambda s: s["scores"].__setitem__(0, "-1"),
+        lambda s: s["scores"].__setitem__(0, True),
+        lambda s: s["scores"].__setitem__(0, -math.inf),
+    ],
+)
 def test_a_bad_state_is_refused(tokenizer: Tokenizer, change) -> None:
     state = tokenizer.to_state()
     change(state)
@@ -269,24 +317,50 @@ def test_bytes_alone_are_enough() -> None:
     assert tokenizer.decode(tokenizer.encode("\ud800山")) == "\ud800山"
 
 
-@given(st.one_of(st.binary(max_size=24), st.lists(st.sampled_from(
-    [b"\xed", b"\xa0", b"\x80", b"\xe5", b"\xf0\x9f", b"A"]), max_size=12).map(b"".join)))
+@given(
+    st.one_of(
+        st.binary(max_size=24),
+        st.lists(
+            st.sampled_from([b"\xed", b"\xa0", b"\x80", b"\xe5", b"\xf0\x9f", b"A"]), max_size=12
+        ).map(b"".join),
+    )
+)
 @settings(max_examples=300, deadline=None)
 def test_bytes_decode_as_python_decodes_them(data: bytes) -> None:
     assert _small().decode([FIRST_BYTE + byte for byte in data]) == decoded(data)
 
 
-@pytest.mark.parametrize("data", [b"\xed\xa0\x80", b"\xed\xbf\xbf\xe5", b"\xed\xa0", b"\xed",
-                                  b"\xed\xa0\xed\xa0\x80", b"\xf0\x9f\x98", b"\xf0\x9f\x98\x80"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xed\xa0\x80",
+        b"\xed\xbf\xbf\xe5",
+        b"\xed\xa0",
+        b"\xed",
+        b"\xed\xa0\xed\xa0\x80",
+        b"\xf0\x9f\x98",
+        b"\xf0\x9f\x98\x80",
+    ],
+)
 def test_surrogates_in_bytes(tokenizer: Tokenizer, data: bytes) -> None:
     ids = [FIRST_BYTE + byte for byte in data]
-    expected = {b"\xed\xa0\x80": "\ud800", b"\xed\xbf\xbf\xe5": "\udfff\ufffd",
-                b"\xed\xa0\xed\xa0\x80": "\ufffd\ufffd\ud800"}
+    expected = {
+        b"\xed\xa0\x80": "\ud800",
+        b"\xed\xbf\xbf\xe5": "\udfff\ufffd",
+        b"\xed\xa0\xed\xa0\x80": "\ufffd\ufffd\ud800",
+    }
     assert tokenizer.decode(ids) == expected.get(data, data.decode(errors="replace"))
 
 
-@given(st.lists(st.one_of(st.integers(0, 400), st.sampled_from(
-    [FIRST_BYTE + byte for byte in "山😀é".encode() + b"\xed\xa0\x80\xff"])), max_size=30))
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(0, 400),
+            st.sampled_from([FIRST_BYTE + byte for byte in "山😀é".encode() + b"\xed\xa0\x80\xff"]),
+        ),
+        max_size=30,
+    )
+)
 @settings(max_examples=300, deadline=None)
 def test_streaming_gives_whole_characters_and_equals_decode(ids: list[int]) -> None:
     tokenizer = _small()
@@ -294,8 +368,11 @@ def test_streaming_gives_whole_characters_and_equals_decode(ids: list[int]) -> N
     decoder = tokenizer.decoder()
     text = "".join([*map(decoder.push, ids), decoder.flush()])
     # Independent of the decoder's pieces: all bytes at once.
-    data = b"".join(bytes([token - FIRST_BYTE]) if token < FIRST_WORD
-                    else tokenizer.words[token].encode() for token in ids if token >= FIRST_BYTE)
+    data = b"".join(
+        bytes([token - FIRST_BYTE]) if token < FIRST_WORD else tokenizer.words[token].encode()
+        for token in ids
+        if token >= FIRST_BYTE
+    )
     assert text == tokenizer.decode(ids) == decoded(data)
 
 
@@ -313,6 +390,7 @@ def test_streaming_waits_for_the_rest(tokenizer: Tokenizer) -> None:
 
 def test_decode_skips_specials_and_checks_ids(tokenizer: Tokenizer) -> None:
     import numpy as np
+
     ids = tokenizer.encode("月亮")
     assert tokenizer.decode([1, 3, *ids, 2, 0]) == "月亮"
     assert tokenizer.decode(np.array(ids, dtype=np.int32)) == "月亮"

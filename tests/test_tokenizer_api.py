@@ -12,8 +12,8 @@ from small_llm import TEXTS, small_llm, small_tokenizer
 
 from cgpt.checkpoint import save_model_binary, save_tokenizer
 from cgpt.errors import CgptError, CheckpointError, ConfigError, DataError
-from cgpt.rust_tokenizer import SPECIAL, RustTokenizer
-from cgpt.tokenizer import FIRST_WORD, SPECIAL_TOKENS, Tokenizer
+from cgpt.tokenizers.rustgpt import SPECIAL, RustTokenizer
+from cgpt.tokenizers.tokenizer import FIRST_WORD, SPECIAL_TOKENS, Tokenizer
 
 
 def rust() -> RustTokenizer:
@@ -57,9 +57,12 @@ def test_what_cannot_be_loaded_is_told(name: str, code: str, tmp_path: Path) -> 
 def test_equality_is_of_what_ids_follow_from() -> None:
     state = small_tokenizer().to_state()
     assert small_tokenizer() == small_tokenizer() == copy.copy(small_tokenizer())
-    others = [{**state, "words": state["words"][::-1]}, {**state, "kind": "chars"},
-              {**state, "scores": [-1.0, *state["scores"][1:]]},
-              {"words": state["words"][:-1], "scores": state["scores"][:-1]}]
+    others = [
+        {**state, "words": state["words"][::-1]},
+        {**state, "kind": "chars"},
+        {**state, "scores": [-1.0, *state["scores"][1:]]},
+        {"words": state["words"][:-1], "scores": state["scores"][:-1]},
+    ]
     for other in others:
         assert Tokenizer.from_state(other) != small_tokenizer()
     assert small_tokenizer() != rust() and small_tokenizer() != "a tokenizer"
@@ -112,15 +115,42 @@ def test_half_a_character_before_a_special() -> None:
 def test_ids_come_as_anything_that_gives_them(make: Any) -> None:
     tokenizer = make()
     ids = tokenizer.encode("长江")
-    for given in (tuple(ids), iter(ids), np.array(ids), np.array(ids, np.uint16), map(int, ids),
-                  np.array(ids, object), [np.int8(0), *map(np.int64, ids)]):
+    for given in (
+        tuple(ids),
+        iter(ids),
+        np.array(ids),
+        np.array(ids, np.uint16),
+        map(int, ids),
+        np.array(ids, object),
+        [np.int8(0), *map(np.int64, ids)],
+    ):
         assert tokenizer.decode(given) == "长江"
     assert tokenizer.decode([]) == tokenizer.decode(np.array([])) == ""
 
 
-@pytest.mark.parametrize("ids", [
-    5, None, "12", b"12", bytearray(b"1"), {1: 2}, [1.0], [None], ["1"], [[1]], [True], [-1],
-    [10 ** 6], [10 ** 400], np.zeros((1, 2), np.int32), np.array(5), np.array([1.5]), object()])
+@pytest.mark.parametrize(
+    "ids",
+    [
+        5,
+        None,
+        "12",
+        b"12",
+        bytearray(b"1"),
+        {1: 2},
+        [1.0],
+        [None],
+        ["1"],
+        [[1]],
+        [True],
+        [-1],
+        [10**6],
+        [10**400],
+        np.zeros((1, 2), np.int32),
+        np.array(5),
+        np.array([1.5]),
+        object(),
+    ],
+)
 def test_what_are_no_ids_is_told(ids: Any) -> None:
     for tokenizer in (small_tokenizer(), rust()):
         with pytest.raises(DataError, match=r"token id|Tokenizer\.decode"):
@@ -137,8 +167,12 @@ def test_texts_come_as_any_str(make: Any) -> None:
     wanted = tokenizer.encode("长江")
     assert tokenizer.encode(Text("长江")) == tokenizer.encode(np.str_("长江")) == wanted
     assert np.frombuffer(tokenizer.encode_bytes(Text("长江")), np.int32).tolist() == wanted
-    for texts in (["长江", Text("长江")], ("长江", np.str_("长江")), iter(["长江"] * 2),
-                  np.array(["长江", "长江"])):
+    for texts in (
+        ["长江", Text("长江")],
+        ("长江", np.str_("长江")),
+        iter(["长江"] * 2),
+        np.array(["长江", "长江"]),
+    ):
         ids, counts = tokenizer.encode_many(texts)
         assert ids.tolist() == wanted * 2 and counts.tolist() == [len(wanted)] * 2
 
@@ -156,14 +190,21 @@ def test_what_is_no_text_is_told(wrong: Any) -> None:
             small_tokenizer().encode_many(texts)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("arguments", "kind", "message"), [
-    ((None,), DataError, "a list of strings, found None"), ((3,), DataError, "found 3"),
-    (("ab",), DataError, "found one string"), ((["a", 3],), DataError, "text 2 is not a str"),
-    ((["a"], "9"), ConfigError, "vocab_size must be a whole"),
-    ((["a"], 262), ConfigError, "at least 263"), ((["a"], True), ConfigError, "whole number"),
-    ((["a"], 300, "letters"), ConfigError, "unknown kind"),
-    ((["a"], 300, None), ConfigError, "unknown kind"),
-    ((["a"], 300, ["bpe"]), ConfigError, "unknown kind")])
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ((None,), DataError, "a list of strings, found None"),
+        ((3,), DataError, "found 3"),
+        (("ab",), DataError, "found one string"),
+        ((["a", 3],), DataError, "text 2 is not a str"),
+        ((["a"], "9"), ConfigError, "vocab_size must be a whole"),
+        ((["a"], 262), ConfigError, "at least 263"),
+        ((["a"], True), ConfigError, "whole number"),
+        ((["a"], 300, "letters"), ConfigError, "unknown kind"),
+        ((["a"], 300, None), ConfigError, "unknown kind"),
+        ((["a"], 300, ["bpe"]), ConfigError, "unknown kind"),
+    ],
+)
 def test_what_cannot_be_learnt_is_told(arguments: Any, kind: type[CgptError], message: str) -> None:
     with pytest.raises(kind, match=message):
         Tokenizer.train(*arguments)
@@ -175,9 +216,20 @@ def test_training_takes_numpy_values() -> None:
     assert all(type(word) is str for word in found.words)
 
 
-@pytest.mark.parametrize("arguments", [
-    (None, None), (["a"], None), (["a"], []), (["ab"], [0.0], "chars"), (["a"], ["x"]),
-    ([3], [0.0]), (["a"], [0.0], "letters"), (["a", "a"], [0.0, 0.0]), ("ab", [0.0, 0.0])])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (None, None),
+        (["a"], None),
+        (["a"], []),
+        (["ab"], [0.0], "chars"),
+        (["a"], ["x"]),
+        ([3], [0.0]),
+        (["a"], [0.0], "letters"),
+        (["a", "a"], [0.0, 0.0]),
+        ("ab", [0.0, 0.0]),
+    ],
+)
 def test_a_vocabulary_that_cannot_be_is_told(arguments: Any) -> None:
     with pytest.raises(DataError, match="saved vocabulary"):
         Tokenizer(*arguments)

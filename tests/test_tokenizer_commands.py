@@ -11,10 +11,13 @@ from conftest import Counted
 from cgpt.checkpoint import load_model_auto, load_tokenizer, save_tokenizer
 from cgpt.cli import main
 from cgpt.errors import CheckpointError
-from cgpt.tokenizer import Tokenizer
+from cgpt.tokenizers.tokenizer import Tokenizer
 
-TEXTS = ["山脉是高大的地形，山脉很长。", "月亮围绕地球运行，地球围绕太阳运行。",
-         "GPT-2 is a model."] * 3
+TEXTS = [
+    "山脉是高大的地形，山脉很长。",
+    "月亮围绕地球运行，地球围绕太阳运行。",
+    "GPT-2 is a model.",
+] * 3
 Captured = pytest.CaptureFixture[str]
 
 
@@ -35,8 +38,18 @@ def found(capsys: Captured, *args: str) -> dict:
 
 @pytest.mark.parametrize("kind", ["chars", "bpe"])
 def test_train_encode_inspect(kind: str, capsys: Captured) -> None:
-    made = found(capsys, "tokenizer", "train", "a.json", "--kind", kind, "--vocab-size", "300",
-                 "--out", "t.json")
+    made = found(
+        capsys,
+        "tokenizer",
+        "train",
+        "a.json",
+        "--kind",
+        kind,
+        "--vocab-size",
+        "300",
+        "--out",
+        "t.json",
+    )
     tokenizer = load_tokenizer("t.json")
     assert made["kind"] == tokenizer.kind == kind and made["tokens"] == len(tokenizer) <= 300
     assert made["text_tokens"] == sum(len(tokenizer.encode(text)) for text in TEXTS)
@@ -45,15 +58,17 @@ def test_train_encode_inspect(kind: str, capsys: Captured) -> None:
     assert encoded["ids"] == tokenizer.encode("月亮 A龘") and encoded["characters"] == 5
     looked = found(capsys, "tokenizer", "inspect", "t.json", "a.json")
     assert {key: looked[key] for key in ("tokens", "text_tokens", "unused", "lengths")} == {
-        key: made[key] for key in ("tokens", "text_tokens", "unused", "lengths")}
+        key: made[key] for key in ("tokens", "text_tokens", "unused", "lengths")
+    }
     for language in "zh", "en":
         assert main(["--lang", language, "tokenizer", "inspect", "t.json", "a.json"]) == 0
     shown = capsys.readouterr().out
     assert "种类" in shown and "characters a token" in shown
 
 
-def test_encode_reads_stdin_and_shows_blanks(capsys: Captured, place: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encode_reads_stdin_and_shows_blanks(
+    capsys: Captured, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import io
 
     save_tokenizer(Tokenizer.train(TEXTS, 400, "chars"), place / "t.json")
@@ -64,9 +79,20 @@ def test_encode_reads_stdin_and_shows_blanks(capsys: Captured, place: Path,
 
 
 def test_a_model_is_trained_with_any_kind_or_a_saved_vocabulary(
-        capsys: Captured, place: Path) -> None:
-    common = ["train", "--pretrain", "a.json", "--preset", "tiny", "--max-steps", "1",
-              "--pretrain-epochs", "1", "--overwrite"]
+    capsys: Captured, place: Path
+) -> None:
+    common = [
+        "train",
+        "--pretrain",
+        "a.json",
+        "--preset",
+        "tiny",
+        "--max-steps",
+        "1",
+        "--pretrain-epochs",
+        "1",
+        "--overwrite",
+    ]
     assert main([*common, "--tokenizer", "bpe", "--vocab-size", "280", "--out", "b.bin"]) == 0
     model = load_model_auto("b.bin")
     assert model.tokenizer.kind == "bpe" and model.config.vocab_size == 280
@@ -83,11 +109,16 @@ def test_a_model_is_trained_with_any_kind_or_a_saved_vocabulary(
     assert main(["tokenizer"]) == 2 and "COMMAND" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("change", "code"), [
-    (lambda text: text[:-20], "damaged"),
-    (lambda text: text.replace('"version": 1', '"version": 2'), "version"),
-    (lambda text: text.replace('"kind": "chars"', '"kind": "xyz"'), "damaged"),
-    (lambda text: '{"a": 1}', "foreign"), (lambda text: "", "damaged")])
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda text: text[:-20], "damaged"),
+        (lambda text: text.replace('"version": 1', '"version": 2'), "version"),
+        (lambda text: text.replace('"kind": "chars"', '"kind": "xyz"'), "damaged"),
+        (lambda text: '{"a": 1}', "foreign"),
+        (lambda text: "", "damaged"),
+    ],
+)
 def test_a_file_that_is_no_vocabulary_is_told(change, code: str, place: Path) -> None:
     path = place / "t.json"
     save_tokenizer(Tokenizer.train(TEXTS, 400, "chars"), path)
@@ -98,8 +129,9 @@ def test_a_file_that_is_no_vocabulary_is_told(change, code: str, place: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["words", "bpe"])
-def test_every_flipped_bit_of_a_vocabulary_is_noticed(kind: str, tmp_path: Path,
-                                                      counted: Counted) -> None:
+def test_every_flipped_bit_of_a_vocabulary_is_noticed(
+    kind: str, tmp_path: Path, counted: Counted
+) -> None:
     """Or says the same, as \\u4F60 does where \\u4f60 was written."""
     words, scores = {"words": (["山", "长江"], [-1.5, -1e-07]), "bpe": (["ab"], [0.0])}[kind]
     tokenizer = Tokenizer.from_state({"words": words, "scores": scores, "kind": kind})
@@ -107,7 +139,7 @@ def test_every_flipped_bit_of_a_vocabulary_is_noticed(kind: str, tmp_path: Path,
     whole, same = path.read_bytes(), 0
     for at, byte in enumerate(whole):
         for bit in range(8):
-            path.write_bytes(whole[:at] + bytes([byte ^ 1 << bit]) + whole[at + 1:])
+            path.write_bytes(whole[:at] + bytes([byte ^ 1 << bit]) + whole[at + 1 :])
             try:
                 assert load_tokenizer(path).to_state() == tokenizer.to_state(), (at, bit)
                 same += 1

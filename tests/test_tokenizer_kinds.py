@@ -14,22 +14,25 @@ from hypothesis import strategies as st
 from tokenizer_reference import encode_pairs, encode_words
 from tokenizer_reference import pieces as reference_pieces
 
-from cgpt import bpe
-from cgpt._bpe import BytePairs, pieces
-from cgpt._lattice import Lattice
-from cgpt._merging import Merging
 from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.llm import LLM
-from cgpt.model import GPT
-from cgpt.tokenizer import _RESERVED, FIRST_WORD, SPECIAL_TOKENS, Tokenizer
+from cgpt.models.base import GPT
+from cgpt.tokenizers import bpe
+from cgpt.tokenizers._bpe import BytePairs, pieces
+from cgpt.tokenizers._lattice import Lattice
+from cgpt.tokenizers._merging import Merging
+from cgpt.tokenizers.tokenizer import _RESERVED, FIRST_WORD, SPECIAL_TOKENS, Tokenizer
 
 DATA = Path(__file__).parent / "data"
 SAMPLES = Path(__file__).parents[2] / "shared" / "data"
-TEXTS = ["山脉是高大的地形。山脉在长时间内形成，the range  is 1234567 m high.\n\n  GPT-2!",
-         "月亮围绕地球运行，地球围绕太阳运行。😀😀 naïve café — “一心”…\u3000\u3000全角。\tx\r\n",
-         "\0\x85\xa0 \u2028   a", "<eos> <eos> <0x41> <0x41>"] * 3
+TEXTS = [
+    "山脉是高大的地形。山脉在长时间内形成，the range  is 1234567 m high.\n\n  GPT-2!",
+    "月亮围绕地球运行，地球围绕太阳运行。😀😀 naïve café — “一心”…\u3000\u3000全角。\tx\r\n",
+    "\0\x85\xa0 \u2028   a",
+    "<eos> <eos> <0x41> <0x41>",
+] * 3
 letters = st.sampled_from("山脉月亮ab 1。\n\u3000😀é\ud800\0Z9—")
 any_text = st.one_of(st.text(letters, max_size=80), st.text(st.characters(), max_size=40))
 scores = st.one_of(st.floats(-30, 2), st.integers(-8, 0).map(float), st.just(-1 / 3))
@@ -40,8 +43,14 @@ def pairs() -> Tokenizer:
     return Tokenizer.train(TEXTS, 400, "bpe")
 
 
-@given(st.dictionaries(st.text(letters.filter(lambda c: c != "\ud800"), min_size=1, max_size=5),
-                       scores, max_size=25), st.lists(any_text, max_size=4))
+@given(
+    st.dictionaries(
+        st.text(letters.filter(lambda c: c != "\ud800"), min_size=1, max_size=5),
+        scores,
+        max_size=25,
+    ),
+    st.lists(any_text, max_size=4),
+)
 @settings(max_examples=300, deadline=None)
 def test_words_are_encoded_as_in_python(words: dict[str, float], texts: list[str]) -> None:
     tokenizer = Tokenizer([*words], [*words.values()])
@@ -71,8 +80,21 @@ def test_pieces_are_those_of_the_rule(text: str) -> None:
     assert b"".join(pieces(text)) == text.encode("utf-8", "surrogatepass")
 
 
-@pytest.mark.parametrize("text", [" " * 100 + "a", "山" * 100, "1" * 10, "a  b", "  ", "。" * 70,
-                                  " " * 32 + "a", " " * 33 + "a", " " * 31 + "a", "\n" * 32 + " a"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * 100 + "a",
+        "山" * 100,
+        "1" * 10,
+        "a  b",
+        "  ",
+        "。" * 70,
+        " " * 32 + "a",
+        " " * 33 + "a",
+        " " * 31 + "a",
+        "\n" * 32 + " a",
+    ],
+)
 def test_pieces_at_their_longest(text: str) -> None:
     assert pieces(text) == reference_pieces(text)
 
@@ -106,8 +128,14 @@ def slow_merges(texts: list[str], room: int) -> list[bytes]:
         for parts in words:
             for pair in pairwise(parts):
                 counts[pair] = counts.get(pair, 0) + 1
-        best = min(((-times, rank[a], rank[b]) for (a, b), times in counts.items()
-                    if (a, b) not in banned), default=(0, 0, 0))
+        best = min(
+            (
+                (-times, rank[a], rank[b])
+                for (a, b), times in counts.items()
+                if (a, b) not in banned
+            ),
+            default=(0, 0, 0),
+        )
         back = {number: token for token, number in rank.items()}
         a, b = back[best[1]], back[best[2]]
         if best[0] > -2:
@@ -121,7 +149,7 @@ def slow_merges(texts: list[str], room: int) -> list[bytes]:
             place = 0
             while place < len(parts) - 1:
                 if (parts[place], parts[place + 1]) == (a, b):
-                    parts[place:place + 2] = [a + b]
+                    parts[place : place + 2] = [a + b]
                 place += 1
     return found
 
@@ -153,6 +181,7 @@ def test_every_byte_has_a_name() -> None:
 
 def test_kernels_check_what_they_are_given() -> None:
     import numpy as np
+
     with pytest.raises(ValueError, match="two bytes"):
         BytePairs([b"a"])
     with pytest.raises(TypeError):
@@ -193,16 +222,25 @@ def test_kinds_are_saved_and_loaded(kind: str, tmp_path: Path) -> None:
         assert [loaded.encode(text) for text in TEXTS] == [*map(tokenizer.encode, TEXTS)]
 
 
-@pytest.mark.parametrize(("name", "kind"), [("tiny_v1_bpe.bin", "bpe"), ("tiny_v1_bpe.json", "bpe"),
-                                            ("tiny_v1_chars.bin", "chars"),
-                                            ("tiny_v1.bin", "words")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("tiny_v1_bpe.bin", "bpe"),
+        ("tiny_v1_bpe.json", "bpe"),
+        ("tiny_v1_chars.bin", "chars"),
+        ("tiny_v1.bin", "words"),
+    ],
+)
 def test_kinds_in_files_of_long_ago(name: str, kind: str) -> None:
     if name.endswith(".bin"):
         found = independent_reader.read(str(DATA / name))
         assert found.tokenizer == {"kind": kind}
         # A reader that knows no kinds must not take byte pairs for words.
         assert [entry.flags for entry in found.entries if entry.kind == 7] == {
-            "bpe": [0], "chars": [1], "words": []}[kind]
+            "bpe": [0],
+            "chars": [1],
+            "words": [],
+        }[kind]
     tokenizer = load_model_auto(DATA / name).tokenizer
     assert tokenizer.kind == kind
     if kind == "bpe":
@@ -214,16 +252,22 @@ def test_a_kind_of_a_later_version_is_told(tmp_path: Path) -> None:
     text = (DATA / "tiny_v1_bpe.json").read_text("utf-8")
     assert '"kind": "bpe"' in text
     other = text.replace('"kind": "bpe"', '"kind": "xyz", "scores": []')
-    other = other[:other.rindex(",\n\"text_crc32\"")] + "}" if '"text_crc32"' in other else other
+    other = other[: other.rindex(',\n"text_crc32"')] + "}" if '"text_crc32"' in other else other
     path = tmp_path / "other.json"
     path.write_text(other.replace('{"format"', '{ "format"', 1), "utf-8")
     with pytest.raises(CheckpointError):
         load_model_auto(path)
 
 
-@pytest.mark.parametrize(("kind", "words", "match"), [
-    ("chars", ["山水"], "one character"), ("bpe", ["山山"], "stand for bytes"),
-    ("bpe", ["a"], "two bytes"), ("xyz", [], "unknown kind")])
+@pytest.mark.parametrize(
+    ("kind", "words", "match"),
+    [
+        ("chars", ["山水"], "one character"),
+        ("bpe", ["山山"], "stand for bytes"),
+        ("bpe", ["a"], "two bytes"),
+        ("xyz", [], "unknown kind"),
+    ],
+)
 def test_bad_words_of_a_kind_are_refused(kind: str, words: list[str], match: str) -> None:
     with pytest.raises(DataError, match=match):
         Tokenizer.from_state({"kind": kind, "words": words, "scores": [0.0] * len(words)})

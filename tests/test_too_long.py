@@ -11,29 +11,30 @@ import numpy as np
 import pytest
 from small_llm import CHARACTERS, DIALOGUES, TEXTS, small_llm, small_tokenizer
 
-from cgpt import documents as encoded
-from cgpt import prepare
 from cgpt.checkpoint import load_model_auto
 from cgpt.cli import main
 from cgpt.config import TrainConfig
-from cgpt.cutting import TooLong
-from cgpt.data import Sample
-from cgpt.documents import Samples, stored
-from cgpt.epochs import Epochs, cut, too_long
+from cgpt.corpus import documents as encoded
+from cgpt.corpus import token_cache as prepare
+from cgpt.corpus.batches import Sample
+from cgpt.corpus.cutting import TooLong
+from cgpt.corpus.documents import Samples, stored
+from cgpt.corpus.items import Dialogue, Message
+from cgpt.corpus.sources import Source
 from cgpt.errors import ConfigError, DataError
-from cgpt.items import Dialogue, Message
-from cgpt.run import TrainingRun
-from cgpt.run_config import RunConfig
-from cgpt.sources import Source
-from cgpt.train import Trainer
+from cgpt.training.epochs import Epochs, cut, too_long
+from cgpt.training.run import TrainingRun
+from cgpt.training.run_config import RunConfig
+from cgpt.training.trainer import Trainer
 
 TOKENIZER = small_tokenizer()
 
 
 def turns(*contents: str, system: str = "") -> Dialogue:
     first = (Message("system", system),) if system else ()
-    return first + tuple(Message("assistant" if i % 2 else "user", content)
-                         for i, content in enumerate(contents))
+    return first + tuple(
+        Message("assistant" if i % 2 else "user", content) for i, content in enumerate(contents)
+    )
 
 
 def some_dialogue(source: random.Random) -> Dialogue:
@@ -46,11 +47,22 @@ def some_dialogue(source: random.Random) -> Dialogue:
 
 def words(sample: Sample) -> str:
     """A sample as text; what carries loss is in brackets."""
-    names = {TOKENIZER.bos_id: "^", TOKENIZER.user_id: "U", TOKENIZER.assistant_id: "A",
-             TOKENIZER.system_id: "S", TOKENIZER.eos_id: "$"}
+    names = {
+        TOKENIZER.bos_id: "^",
+        TOKENIZER.user_id: "U",
+        TOKENIZER.assistant_id: "A",
+        TOKENIZER.system_id: "S",
+        TOKENIZER.eos_id: "$",
+    }
     shown = "".join(names.get(one, TOKENIZER.words[one]) for one in sample.ids.tolist())
-    return shown + "|" + "".join("." if one < 0 else names.get(one, TOKENIZER.words[one])
-                                 for one in sample.targets.tolist())
+    return (
+        shown
+        + "|"
+        + "".join(
+            "." if one < 0 else names.get(one, TOKENIZER.words[one])
+            for one in sample.targets.tolist()
+        )
+    )
 
 
 def counted(samples: Samples) -> int:
@@ -60,27 +72,49 @@ def counted(samples: Samples) -> int:
 ONE = turns("长", "一千五六年很高见")
 
 
-@pytest.mark.parametrize(("dialogue", "longest", "answers", "every"), [
-    # Whole rounds, each part behind the system message.
-    (turns("长江", "多", "黄河", "天", "一", "有", system="好"), 14,
-     ["^S好U长江A多$U黄河A天|......多$....天$", "^S好U一A有|.....有$"],
-     ["^S好U长江A多$U黄河A天|S好U长江A多$U黄河A天$", "^S好U一A有|..U一A有$"]),
-    (turns("长", "多", "黄", "天"), 8, ["^U长A多|...多$", "^U黄A天|...天$"],
-     ["^U长A多|U长A多$", "^U黄A天|U黄A天$"]),
-    # An answer that is too long: its rest stands behind the beginning and <assistant>.
-    (ONE, 6, ["^U长A一千|...一千五", "^A六年|.六年很", "^A高见|.高见$"],
-     ["^U长A一千|U长A一千五", "^A六年|.六年很", "^A高见|.高见$"]),
-    ((Message("system", "好"), *ONE), 7,
-     ["^S好U长A一|.....一千", "^S好A五六年|...五六年很", "^S好A高见|...高见$"],
-     ["^S好U长A一|S好U长A一千", "^S好A五六年|...五六年很", "^S好A高见|...高见$"]),
-    # A question that leaves no room for an answer: the round is left out, the others stay.
-    (turns("长江有多长一年有几个季节", "多", "黄", "天"), 6, ["^U黄A天|...天$"],
-     ["^U长江有多|U长江有多长", "^U黄A天|U黄A天$"]),
-    # A system message that does: the dialogue is.
-    (turns("黄", "天", system="长江有多长"), 6, [], []),
-])
-def test_where_dialogues_are_cut(dialogue: Dialogue, longest: int, answers: list[str],
-                                 every: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("dialogue", "longest", "answers", "every"),
+    [
+        # Whole rounds, each part behind the system message.
+        (
+            turns("长江", "多", "黄河", "天", "一", "有", system="好"),
+            14,
+            ["^S好U长江A多$U黄河A天|......多$....天$", "^S好U一A有|.....有$"],
+            ["^S好U长江A多$U黄河A天|S好U长江A多$U黄河A天$", "^S好U一A有|..U一A有$"],
+        ),
+        (
+            turns("长", "多", "黄", "天"),
+            8,
+            ["^U长A多|...多$", "^U黄A天|...天$"],
+            ["^U长A多|U长A多$", "^U黄A天|U黄A天$"],
+        ),
+        # An answer that is too long: its rest stands behind the beginning and <assistant>.
+        (
+            ONE,
+            6,
+            ["^U长A一千|...一千五", "^A六年|.六年很", "^A高见|.高见$"],
+            ["^U长A一千|U长A一千五", "^A六年|.六年很", "^A高见|.高见$"],
+        ),
+        (
+            (Message("system", "好"), *ONE),
+            7,
+            ["^S好U长A一|.....一千", "^S好A五六年|...五六年很", "^S好A高见|...高见$"],
+            ["^S好U长A一|S好U长A一千", "^S好A五六年|...五六年很", "^S好A高见|...高见$"],
+        ),
+        # A question that leaves no room for an answer: the round is left out, the others stay.
+        (
+            turns("长江有多长一年有几个季节", "多", "黄", "天"),
+            6,
+            ["^U黄A天|...天$"],
+            ["^U长江有多|U长江有多长", "^U黄A天|U黄A天$"],
+        ),
+        # A system message that does: the dialogue is.
+        (turns("黄", "天", system="长江有多长"), 6, [], []),
+    ],
+)
+def test_where_dialogues_are_cut(
+    dialogue: Dialogue, longest: int, answers: list[str], every: list[str]
+) -> None:
     documents = stored(TOKENIZER, [dialogue])
     for all_tokens, expected in (False, answers), (True, every):
         assert [words(one) for one in Samples(documents, longest, "cut", all_tokens)] == expected
@@ -91,10 +125,12 @@ def test_where_dialogues_are_cut(dialogue: Dialogue, longest: int, answers: list
 def test_any_dialogues(longest: int, all_tokens: bool) -> None:
     """No token is counted twice or lost without being reported; no part begins in a question."""
     source = random.Random(longest)
-    given = [some_dialogue(source) if i % 5 else "".join(source.choices(CHARACTERS, k=i))
-             for i in range(1, 60)]
+    given = [
+        some_dialogue(source) if i % 5 else "".join(source.choices(CHARACTERS, k=i))
+        for i in range(1, 60)
+    ]
     documents = stored(TOKENIZER, given)
-    whole = counted(Samples(documents, 10 ** 6, "cut", all_tokens))
+    whole = counted(Samples(documents, 10**6, "cut", all_tokens))
     for rule in "cut", "drop":
         found = Samples(documents, longest, rule, all_tokens)
         assert counted(found) + found.too_long.without_loss == whole
@@ -113,7 +149,9 @@ def test_any_dialogues(longest: int, all_tokens: bool) -> None:
             assert joins == (shown.startswith("^U") and shown.endswith("$"))
     long = [size > longest for size in (documents.store.sizes - 1).tolist()]
     assert (found.too_long.documents + found.too_long.dialogues, found.too_long.of) == (
-        sum(long), len(given))
+        sum(long),
+        len(given),
+    )
 
 
 @pytest.mark.parametrize("rule", ["cut", "drop", "error", "windows"])
@@ -142,8 +180,11 @@ def test_refused() -> None:
     documents = stored(TOKENIZER, [TEXTS[0], "长" * 70, *DIALOGUES])
     config = TrainConfig(too_long="error")
     for action in cut, too_long:
-        with pytest.raises(DataError, match=r"^pretrain: 1 of 8 documents are longer than the "
-                                            r"context of 64 tokens, the first is number 2 with 71"):
+        with pytest.raises(
+            DataError,
+            match=r"^pretrain: 1 of 8 documents are longer than the "
+            r"context of 64 tokens, the first is number 2 with 71",
+        ):
             action(documents, 64, config, "pretrain")
     with pytest.raises(DataError, match="all 1 documents are longer"):
         too_long(stored(TOKENIZER, ["长" * 70]), 64, replace(config, too_long="drop"), "pretrain")
@@ -177,8 +218,11 @@ def test_every_token_of_pretraining_carries_loss() -> None:
     answers = sum(len(one[-1].content) + 1 for one in DIALOGUES)
     texts = sum(len(one) + 1 for one in TEXTS)
     for phase, loss_on, expected in (
-            ("pretrain", None, tokens), ("finetune", None, texts + answers),
-            ("pretrain", "answers", texts + answers), ("finetune", "all", tokens)):
+        ("pretrain", None, tokens),
+        ("finetune", None, texts + answers),
+        ("pretrain", "answers", texts + answers),
+        ("finetune", "all", tokens),
+    ):
         config = TrainConfig(loss_on=loss_on)
         assert counted(cut(documents, 64, config, phase)) == expected
     shown = words(cut(documents, 64, TrainConfig(), "pretrain")[len(TEXTS)])
@@ -224,20 +268,37 @@ def test_the_cache_trains_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.M
 
 
 def write(path: Path, items: list) -> Path:
-    path.write_text("\n".join(json.dumps(
-        item if isinstance(item, str) else {"messages": [
-            {"role": turn.role, "content": turn.content} for turn in item]},
-        ensure_ascii=False) for item in items), encoding="utf-8")
+    path.write_text(
+        "\n".join(
+            json.dumps(
+                item
+                if isinstance(item, str)
+                else {"messages": [{"role": turn.role, "content": turn.content} for turn in item]},
+                ensure_ascii=False,
+            )
+            for item in items
+        ),
+        encoding="utf-8",
+    )
     return path
 
 
 # ---------------------------------------------------------------- runs that are resumed
 
+
 def run_of(path: Path, **changes: object) -> TrainingRun:
     train = replace(TrainConfig(epochs=3, batch_tokens=128), **changes)
-    return TrainingRun.start(RunConfig(
-        pretrain=(str(path),), chat=(str(path),), preset="tiny", tokenizer="chars",
-        block_size=32, pretrain_train=train, finetune_train=train))
+    return TrainingRun.start(
+        RunConfig(
+            pretrain=(str(path),),
+            chat=(str(path),),
+            preset="tiny",
+            tokenizer="chars",
+            block_size=32,
+            pretrain_train=train,
+            finetune_train=train,
+        )
+    )
 
 
 @pytest.mark.parametrize("rule", ["cut", "drop"])
@@ -280,8 +341,7 @@ def test_a_trainer_goes_on_with_what_an_earlier_version_began(phase: str) -> Non
     before = replace(now, too_long="windows", loss_on="answers")
     whole, parts = small_llm(), small_llm()
     Trainer(whole, before, phase).fit(given)
-    Trainer(parts, before, phase).fit(
-        given, should_stop=lambda: parts.training_state.step >= 3)
+    Trainer(parts, before, phase).fit(given, should_stop=lambda: parts.training_state.step >= 3)
     result = Trainer(parts, now, phase).fit(given)
     assert whole.gpt.arena.data.tobytes() == parts.gpt.arena.data.tobytes()
     assert result.too_long and result.too_long.rule == "windows"
@@ -301,7 +361,7 @@ def test_a_run_of_before_reads_the_files_that_it_read(tmp_path: Path) -> None:
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="found the columns"):
         run_of(tmp_path)
-    for _ in range(2):      # what is recorded then says it, too
+    for _ in range(2):  # what is recorded then says it, too
         resumed = TrainingRun.resume(run.llm)
         files = {file.path: file.skipped for file in resumed.sources["pretrain"].files}
         assert not files[str(path)] and "begun" in files[str(tmp_path / "notes.csv")]
@@ -310,7 +370,8 @@ def test_a_run_of_before_reads_the_files_that_it_read(tmp_path: Path) -> None:
 def test_another_rule_is_another_training() -> None:
     llm = small_llm()
     Trainer(llm, TrainConfig(epochs=2, batch_tokens=64), "finetune").fit(
-        [*DIALOGUES, *LONG], should_stop=lambda: True)
+        [*DIALOGUES, *LONG], should_stop=lambda: True
+    )
     for change in {"too_long": "drop"}, {"loss_on": "all"}:
         config = replace(TrainConfig(epochs=2, batch_tokens=64), **change)
         with pytest.raises(DataError, match=r"other documents .* too_long, loss_on"):
@@ -319,6 +380,7 @@ def test_another_rule_is_another_training() -> None:
 
 # ---------------------------------------------------------------- commands
 
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -326,8 +388,24 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(*args: str) -> int:
-    return main(["train", "--preset", "tiny", "--block-size", "32", "--tokenizer", "chars",
-                 "--max-steps", "2", "--sample-every", "0", "--lang", "en", *args])
+    return main(
+        [
+            "train",
+            "--preset",
+            "tiny",
+            "--block-size",
+            "32",
+            "--tokenizer",
+            "chars",
+            "--max-steps",
+            "2",
+            "--sample-every",
+            "0",
+            "--lang",
+            "en",
+            *args,
+        ]
+    )
 
 
 def test_train_reports_before_training(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,16 +417,24 @@ def test_train_reports_before_training(here: Path, capsys: pytest.CaptureFixture
     first = next(i for i, line in enumerate(said) if "are longer than the context" in line)
     assert said[first].startswith(
         "pre-training: 1 documents and 0 dialogues of 7 are longer than the context of 32 tokens: "
-        "cut into 2 parts, 0 tokens carry no loss for it")
+        "cut into 2 parts, 0 tokens carry no loss for it"
+    )
     assert said[first + 1].startswith(
         "fine-tuning: 0 documents and 2 dialogues of 8 are longer than the context of 32 tokens: "
-        "cut into 7 parts, 2 tokens carry no loss for it")
+        "cut into 7 parts, 2 tokens carry no loss for it"
+    )
     assert not any("step" in line for line in said[:first])
     found = json.loads(shown.out)["phases"]
     assert found["pretrain"]["too_long"]["parts"] == 2
     assert found["finetune"]["too_long"] == {
-        "rule": "cut", "longest": 32, "documents": 0, "dialogues": 2, "of": 8, "parts": 7,
-        "without_loss": 2}
+        "rule": "cut",
+        "longest": 32,
+        "documents": 0,
+        "dialogues": 2,
+        "of": 8,
+        "parts": 7,
+        "without_loss": 2,
+    }
 
 
 def test_train_drops_or_refuses(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -369,13 +455,20 @@ def test_data_reports(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--json", "--block-size", "32"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["too_long"] == 2 and [one["too_long"] for one in report["files"]] == [1, 1]
-    assert report["lengths"] == {"rule": "cut", "longest": 32, "documents": 1, "dialogues": 1,
-                                 "of": 14, "parts": 8, "without_loss": 0}
+    assert report["lengths"] == {
+        "rule": "cut",
+        "longest": 32,
+        "documents": 1,
+        "dialogues": 1,
+        "of": 14,
+        "parts": 8,
+        "without_loss": 0,
+    }
     assert main([*command, "--block-size", "32"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "too long" in shown and "1 documents and 1 dialogues of 14 are longer" in shown
     assert main(command) == 0
-    assert "too long" not in capsys.readouterr().out        # than the context of the default model
+    assert "too long" not in capsys.readouterr().out  # than the context of the default model
     assert main([*command, "--block-size", "32", "--too-long", "error"]) == 1
 
 

@@ -16,19 +16,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer, split
 
-from cgpt import _packing
 from cgpt.config import TrainConfig
-from cgpt.data import Sample, encode_dialogue, pack
-from cgpt.documents import Samples, stored
-from cgpt.epochs import Epochs, batch_borders, group_borders
+from cgpt.corpus import _packing
+from cgpt.corpus.batches import Sample, encode_dialogue, pack
+from cgpt.corpus.documents import Samples, stored
 from cgpt.errors import CgptError, ConfigError, DataError
-from cgpt.evaluation import evaluate
-from cgpt.train import Trainer
+from cgpt.evaluation.perplexity import evaluate
+from cgpt.training.epochs import Epochs, batch_borders, group_borders
+from cgpt.training.trainer import Trainer
 
 DOCUMENTS = {"pretrain": TEXTS * 2, "finetune": DIALOGUES * 2}
 # Several micro-batches a step, several steps an epoch, and everything that is random.
-CONFIG = TrainConfig(epochs=3, batch_tokens=48, grad_accum=2, lr=3e-3, warmup=2, dropout=0.1,
-                     join_dialogues=3, val_fraction=0.2, seed=5)
+CONFIG = TrainConfig(
+    epochs=3,
+    batch_tokens=48,
+    grad_accum=2,
+    lr=3e-3,
+    warmup=2,
+    dropout=0.1,
+    join_dialogues=3,
+    val_fraction=0.2,
+    seed=5,
+)
 
 
 def after(steps: int):
@@ -43,8 +52,12 @@ def snapshot(llm):
     state.pop("seconds")
     arena = llm.gpt.arena
     arrays = [arena.data, arena.m, arena.v]
-    return ([array.tobytes() for array in arrays], state, llm.optimizer.step_count,
-            None if llm.best_weights is None else llm.best_weights.tobytes())
+    return (
+        [array.tobytes() for array in arrays],
+        state,
+        llm.optimizer.step_count,
+        None if llm.best_weights is None else llm.best_weights.tobytes(),
+    )
 
 
 def test_training_lowers_the_loss_and_tells_how():
@@ -69,7 +82,7 @@ def test_reported_loss_is_the_mean_over_tokens():
     before = llm.loss(TEXTS)
     result = Trainer(llm, config).fit(TEXTS)
     assert result.steps > 1
-    assert result.loss == pytest.approx(before, rel=1e-6)       # float32 losses, other batches
+    assert result.loss == pytest.approx(before, rel=1e-6)  # float32 losses, other batches
 
 
 @pytest.mark.parametrize("phase", ["pretrain", "finetune"])
@@ -107,7 +120,7 @@ def test_stopping_after_any_step_changes_nothing(phase):
 RESUME = """
 import sys
 from cgpt.checkpoint import load_model_binary, save_model_binary
-from cgpt.train import Trainer
+from cgpt.training.trainer import Trainer
 from test_train import CONFIG, DOCUMENTS, after
 phase, path, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
 llm = load_model_binary(path)
@@ -121,27 +134,34 @@ def test_resume_in_new_processes_is_exact(phase, tmp_path):
     from cgpt.checkpoint import load_model_binary, save_model_binary
 
     whole, llm, path = small_llm(), small_llm(), tmp_path / "model.bin"
-    for one in (whole, llm):        # a finished earlier phase, whose moments must not leak
+    for one in (whole, llm):  # a finished earlier phase, whose moments must not leak
         if phase == "finetune":
             Trainer(one, replace(CONFIG, epochs=1)).fit(DOCUMENTS["pretrain"])
     Trainer(whole, CONFIG, phase).fit(DOCUMENTS[phase])
     # Past the first evaluation and inside the second epoch: best weights have to come along.
     state = llm.training_state
-    Trainer(llm, CONFIG, phase).fit(DOCUMENTS[phase],
-                                    should_stop=lambda: state.epoch == 1 and state.batch > 0)
+    Trainer(llm, CONFIG, phase).fit(
+        DOCUMENTS[phase], should_stop=lambda: state.epoch == 1 and state.batch > 0
+    )
     assert llm.best_weights is not None and state.batch > 0
     save_model_binary(llm, path)
     here = str(Path(__file__).parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, str(Path(here).parent)])}
-    for left in (1, 0):             # one step in one process, the rest in another
-        subprocess.run([sys.executable, "-c", RESUME, phase, str(path), str(left)], check=True,
-                       env=environment)
+    for left in (1, 0):  # one step in one process, the rest in another
+        subprocess.run(
+            [sys.executable, "-c", RESUME, phase, str(path), str(left)], check=True, env=environment
+        )
     assert snapshot(load_model_binary(path)) == snapshot(whole)
 
 
-@pytest.mark.parametrize(("config", "stopped"), [
-    (replace(CONFIG, epochs=40, lr=2e-2, patience=2, dropout=0.0), "early"),
-    (CONFIG, "done"), (replace(CONFIG, max_steps=4), "budget")])
+@pytest.mark.parametrize(
+    ("config", "stopped"),
+    [
+        (replace(CONFIG, epochs=40, lr=2e-2, patience=2, dropout=0.0), "early"),
+        (CONFIG, "done"),
+        (replace(CONFIG, max_steps=4), "budget"),
+    ],
+)
 def test_a_phase_that_was_cut_off_before_its_end_is_only_ended(config, stopped):
     whole, llm = small_llm(), small_llm()
     result = Trainer(whole, config).fit(DOCUMENTS["pretrain"])
@@ -161,8 +181,9 @@ def test_a_phase_that_was_cut_off_before_its_end_is_only_ended(config, stopped):
 
 def test_early_stopping_returns_the_best_weights():
     llm = small_llm()
-    config = TrainConfig(epochs=60, batch_tokens=64, lr=2e-2, warmup=2, val_fraction=0.3,
-                         patience=3, seed=1)
+    config = TrainConfig(
+        epochs=60, batch_tokens=64, lr=2e-2, warmup=2, val_fraction=0.3, patience=3, seed=1
+    )
     result = Trainer(llm, config).fit(TEXTS)
     state = llm.training_state
     losses = [entry[3] for entry in state.history if entry[3] is not None]
@@ -176,8 +197,9 @@ def test_early_stopping_returns_the_best_weights():
 
 def test_budget_in_the_middle_of_an_epoch_evaluates_and_keeps_the_best():
     llm = small_llm()
-    config = TrainConfig(epochs=9, batch_tokens=20, lr=1e-2, warmup=1, val_fraction=0.2,
-                         max_steps=3)
+    config = TrainConfig(
+        epochs=9, batch_tokens=20, lr=1e-2, warmup=1, val_fraction=0.2, max_steps=3
+    )
     result = Trainer(llm, config).fit(TEXTS)
     assert (result.stopped, result.steps, result.epochs) == ("budget", 3, 0)
     held_out = split(TEXTS, 0.2, 0, "pretrain")[1]
@@ -194,7 +216,7 @@ def test_a_larger_budget_goes_on_exactly(phase):
         assert (result.stopped, result.steps) == ("budget", steps)
     assert snapshot(parts) == snapshot(whole)
     again = Trainer(parts, replace(config, max_steps=5), phase).fit(DOCUMENTS[phase])
-    assert again.steps == 5 and snapshot(parts) != snapshot(whole)     # it began anew
+    assert again.steps == 5 and snapshot(parts) != snapshot(whole)  # it began anew
 
 
 def test_minutes_are_a_budget():
@@ -205,8 +227,9 @@ def test_minutes_are_a_budget():
 def test_accumulated_steps_equal_one_large_batch():
     small, large = small_llm(), small_llm()
     for llm, tokens, accumulated in ((small, 24, 1000), (large, 4096, 1)):
-        config = TrainConfig(epochs=3, batch_tokens=tokens, grad_accum=accumulated, lr=1e-3,
-                             warmup=0, eps=1e-4)
+        config = TrainConfig(
+            epochs=3, batch_tokens=tokens, grad_accum=accumulated, lr=1e-3, warmup=0, eps=1e-4
+        )
         assert Trainer(llm, config, "finetune").fit(DIALOGUES).steps == 3
     # Float32 sums in another order; eps keeps Adam from blowing up the noise of tiny gradients.
     assert np.allclose(small.gpt.arena.data, large.gpt.arena.data, rtol=1e-4, atol=2e-6)
@@ -245,7 +268,7 @@ def test_a_step_that_is_not_finite_is_not_applied(what, monkeypatch):
     assert caught.value.code == "diverged"
     assert snapshot(llm) == snapshot(good)
     monkeypatch.undo()
-    for one in (good, llm):         # nothing of the bad step is left in the gradients either
+    for one in (good, llm):  # nothing of the bad step is left in the gradients either
         Trainer(one, config).fit(TEXTS)
     assert snapshot(llm) == snapshot(good)
 
@@ -261,8 +284,7 @@ def test_other_documents_are_refused_in_the_middle_of_a_phase():
     assert Trainer(llm, CONFIG).fit(DOCUMENTS["pretrain"][1:]).stopped == "done"
 
 
-@pytest.mark.parametrize("change", [dict(seed=6), dict(batch_tokens=1000),
-                                    dict(join_dialogues=1)])
+@pytest.mark.parametrize("change", [dict(seed=6), dict(batch_tokens=1000), dict(join_dialogues=1)])
 def test_another_order_is_refused_in_the_middle_of_a_phase(change):
     config = replace(CONFIG, val_fraction=0.0)
     llm = small_llm()
@@ -296,8 +318,11 @@ def test_frozen_parameters_do_not_move():
     llm, fresh = small_llm(), small_llm()
     Trainer(llm, TrainConfig(epochs=2, freeze=("h.0.*",))).fit(TEXTS)
     before = fresh.gpt.parameters()
-    moved = {name for name, array in llm.gpt.parameters().items()
-             if not np.array_equal(array, before[name])}
+    moved = {
+        name
+        for name, array in llm.gpt.parameters().items()
+        if not np.array_equal(array, before[name])
+    }
     assert moved == {name for name in before if not name.startswith("h.0.")}
 
 
@@ -334,16 +359,18 @@ def test_joined_dialogues_are_encoded_as_one():
     plan = epochs.plan(0)
     assert sorted(plan.order) == list(range(len(samples))) and np.diff(plan.groups).max() > 1
     for number, (start, end) in enumerate(pairwise(plan.groups)):
-        expected = encode_dialogue(tokenizer, tuple(chain(*(
-            DIALOGUES[i] for i in plan.order[start:end]))))
+        expected = encode_dialogue(
+            tokenizer, tuple(chain(*(DIALOGUES[i] for i in plan.order[start:end])))
+        )
         found = epochs.batches(0).group(number)
         assert np.array_equal(found.ids, expected.ids)
         assert np.array_equal(found.targets, expected.targets)
         assert len(found) <= 64
 
 
-def joined(joinable: list[bool], lengths: list[int], rng: np.random.Generator, most: int,
-           longest: int) -> list[int]:
+def joined(
+    joinable: list[bool], lengths: list[int], rng: np.random.Generator, most: int, longest: int
+) -> list[int]:
     """The rule of `group_borders`: first groups of neighbours, then each cut into parts."""
     groups: list[list[int]] = []
     left = 0
@@ -366,12 +393,21 @@ def joined(joinable: list[bool], lengths: list[int], rng: np.random.Generator, m
     return borders
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=60), st.integers(2, 9),
-       st.integers(20, 60), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=60),
+    st.integers(2, 9),
+    st.integers(20, 60),
+    st.integers(0, 99),
+)
 def test_groups_of_dialogues(items, most, longest, seed):
     joinable, lengths = [one for one, _ in items], [length for _, length in items]
-    found = group_borders(np.array(joinable, bool), np.array(lengths, np.int64),
-                          np.random.default_rng(seed), most, longest)
+    found = group_borders(
+        np.array(joinable, bool),
+        np.array(lengths, np.int64),
+        np.random.default_rng(seed),
+        most,
+        longest,
+    )
     assert found.tolist() == joined(joinable, lengths, np.random.default_rng(seed), most, longest)
 
 
@@ -393,9 +429,14 @@ def test_split_holds_out_whole_documents_by_seed():
     assert [len(part) for part in split(["a", "b"], 0.99, 0, "pretrain")] == [1, 1]
 
 
-@pytest.mark.parametrize(("documents", "fraction", "message"), [
-    ([], 0.0, "no documents"), (["山"], 0.1, "needs at least 2"),
-    ("山水", 0.0, "found one string")])
+@pytest.mark.parametrize(
+    ("documents", "fraction", "message"),
+    [
+        ([], 0.0, "no documents"),
+        (["山"], 0.1, "needs at least 2"),
+        ("山水", 0.0, "found one string"),
+    ],
+)
 def test_too_little_data_is_told(documents, fraction, message):
     with pytest.raises(DataError, match=message):
         Trainer(small_llm(), TrainConfig(val_fraction=fraction)).fit(documents)
@@ -407,9 +448,9 @@ def test_unknown_phase_is_told():
 
 
 def test_long_histories_are_thinned(monkeypatch):
-    import cgpt.train
+    import cgpt.training.trainer
 
-    monkeypatch.setattr(cgpt.train, "_HISTORY", 4)
+    monkeypatch.setattr(cgpt.training.trainer, "_HISTORY", 4)
     llm = small_llm()
     result = Trainer(llm, TrainConfig(epochs=9, batch_tokens=64)).fit(TEXTS)
     steps = [entry[1] for entry in llm.training_state.history]
@@ -418,7 +459,7 @@ def test_long_histories_are_thinned(monkeypatch):
 
 def test_evaluation_counts_characters_and_bytes():
     llm = small_llm()
-    result = evaluate(llm, ["长江é"])        # é is not in the vocabulary: two byte tokens
+    result = evaluate(llm, ["长江é"])  # é is not in the vocabulary: two byte tokens
     assert (result.tokens, result.characters, result.bytes) == (5, 3, 8)
     assert result.loss == pytest.approx(llm.loss(["长江é"]))
     assert result.perplexity == pytest.approx(math.exp(result.loss))

@@ -12,14 +12,14 @@ import pytest
 from small_llm import DIALOGUES, TEXTS, small_llm
 
 import cgpt
-from cgpt.callbacks import Callback, Progress, StopTraining
 from cgpt.checkpoint import CheckpointManager, load_model_auto, save_model_binary
 from cgpt.config import TrainConfig
-from cgpt.documents import stored
+from cgpt.corpus.documents import stored
 from cgpt.errors import ConfigError, DataError
-from cgpt.evaluation import evaluate
+from cgpt.evaluation.perplexity import evaluate
 from cgpt.llm import LLM
-from cgpt.train import FitResult, Trainer
+from cgpt.training.callbacks import Callback, Progress, StopTraining
+from cgpt.training.trainer import FitResult, Trainer
 
 TRAINED, OWN = TEXTS[:4] * 4, TEXTS[4:]
 CONFIG = TrainConfig(epochs=3, batch_tokens=48, lr=3e-3, dropout=0.1, seed=5)
@@ -29,8 +29,11 @@ def outcome(llm: LLM) -> dict[str, Any]:
     state = llm.training_state.to_dict()
     state.pop("seconds")
     arena = llm.gpt.arena
-    return {"state": state, "arrays": [one.tobytes() for one in (arena.data, arena.m, arena.v)],
-            "kept": [one is None or one.tobytes() for one in (llm.best_weights, llm.average)]}
+    return {
+        "state": state,
+        "arrays": [one.tobytes() for one in (arena.data, arena.m, arena.v)],
+        "kept": [one is None or one.tobytes() for one in (llm.best_weights, llm.average)],
+    }
 
 
 def evaluated(llm: LLM) -> list[int]:
@@ -51,7 +54,7 @@ def test_own_documents_are_evaluated_on_and_not_trained_on() -> None:
     assert evaluate(llm, OWN).loss == pytest.approx(result.val_loss, rel=1e-6)
     assert (result.held_out, result.validation_documents) == ((), 2)
     assert result.tokens == plain.training_state.tokens
-    if losses[-1] == min(losses):       # the best weights are the last ones
+    if losses[-1] == min(losses):  # the best weights are the last ones
         assert llm.gpt.arena.data.tobytes() == plain.gpt.arena.data.tobytes()
 
 
@@ -72,7 +75,7 @@ def test_evaluations_come_every_so_many_steps(every: int) -> None:
     result = Trainer(llm, CONFIG).fit(TRAINED, validation=OWN, eval_every=every)
     expected = [*range(every, result.steps + 1, every)]
     if expected[-1] != result.steps:
-        expected.append(result.steps)           # the weights that it ends with are looked at too
+        expected.append(result.steps)  # the weights that it ends with are looked at too
     assert evaluated(llm) == expected
     other = small_llm()
     Trainer(other, replace(CONFIG, eval_every=every)).fit(TRAINED, validation=OWN)
@@ -91,8 +94,9 @@ def test_patience_counts_evaluations_and_the_best_weights_come_back() -> None:
     assert evaluate(llm, OWN).loss == pytest.approx(min(losses), rel=1e-6)
 
 
-@pytest.mark.parametrize("config", [replace(CONFIG, eval_every=2, patience=9),
-                                    replace(CONFIG, eval_every=3, ema=0.9)])
+@pytest.mark.parametrize(
+    "config", [replace(CONFIG, eval_every=2, patience=9), replace(CONFIG, eval_every=3, ema=0.9)]
+)
 def test_every_step_goes_on_to_the_bit(config: TrainConfig, tmp_path: Path) -> None:
     whole = small_llm()
     steps = Trainer(whole, config).fit(TRAINED, validation=OWN).steps
@@ -123,19 +127,33 @@ def test_encoded_documents_of_another_store_are_checked_too() -> None:
         Trainer(llm, CONFIG).fit(train, validation=OWN)
 
 
-@pytest.mark.parametrize(("config", "named", "error", "message"), [
-    (replace(CONFIG, patience=2), {}, ConfigError, "patience=2 needs held-out documents"),
-    (CONFIG, {"eval_every": 5}, ConfigError, "eval_every=5 needs held-out documents"),
-    (replace(CONFIG, val_fraction=0.2), {"validation": OWN}, ConfigError, "give one of the two"),
-    (CONFIG, {"validation": []}, DataError, "no token of the held-out documents"),
-    (CONFIG, {"validation": "山"}, DataError, "found one string"),
-    (CONFIG, {"eval_every": -1}, ConfigError, "eval_every must be"),
-    (CONFIG, {"callbacks": print}, ConfigError, "expected a list of callbacks"),
-    (CONFIG, {"callbacks": [7]}, ConfigError, "expected functions, or objects with a method"),
-    (CONFIG, {"callbacks": [type("Mine", (), {"on_batch": print})()]}, ConfigError,
-     "Mine has a method on_batch, which nothing calls")])
+@pytest.mark.parametrize(
+    ("config", "named", "error", "message"),
+    [
+        (replace(CONFIG, patience=2), {}, ConfigError, "patience=2 needs held-out documents"),
+        (CONFIG, {"eval_every": 5}, ConfigError, "eval_every=5 needs held-out documents"),
+        (
+            replace(CONFIG, val_fraction=0.2),
+            {"validation": OWN},
+            ConfigError,
+            "give one of the two",
+        ),
+        (CONFIG, {"validation": []}, DataError, "no token of the held-out documents"),
+        (CONFIG, {"validation": "山"}, DataError, "found one string"),
+        (CONFIG, {"eval_every": -1}, ConfigError, "eval_every must be"),
+        (CONFIG, {"callbacks": print}, ConfigError, "expected a list of callbacks"),
+        (CONFIG, {"callbacks": [7]}, ConfigError, "expected functions, or objects with a method"),
+        (
+            CONFIG,
+            {"callbacks": [type("Mine", (), {"on_batch": print})()]},
+            ConfigError,
+            "Mine has a method on_batch, which nothing calls",
+        ),
+    ],
+)
 def test_what_cannot_be_is_told_before_anything_changes(
-        config: TrainConfig, named: Any, error: type[Exception], message: str) -> None:
+    config: TrainConfig, named: Any, error: type[Exception], message: str
+) -> None:
     llm = small_llm()
     with pytest.raises(error, match=message):
         Trainer(llm, config).fit(TRAINED, **named)
@@ -167,8 +185,9 @@ def test_callbacks_are_called_in_order() -> None:
     llm = small_llm()
     recorder, steps = Recorder(llm), []
     config = replace(CONFIG, epochs=2, batch_tokens=120, eval_every=2, max_steps=5)
-    result = Trainer(llm, config).fit(TRAINED, validation=OWN, callbacks=[
-        recorder, lambda progress: steps.append(progress.step)])
+    result = Trainer(llm, config).fit(
+        TRAINED, validation=OWN, callbacks=[recorder, lambda progress: steps.append(progress.step)]
+    )
     assert steps == [1, 2, 3, 4, 5] and result.stopped == "budget"
     per_epoch = next(at for kind, at in recorder.seen if kind == "epoch")
     assert per_epoch == 1
@@ -218,8 +237,12 @@ def test_what_a_callback_raises_leaves_a_model_that_goes_on(method: str) -> None
 def test_the_best_checkpoints_are_those_of_the_evaluations(tmp_path: Path) -> None:
     llm = small_llm()
     manager = CheckpointManager(tmp_path, "best", keep=100)
-    Trainer(llm, CONFIG).fit(TRAINED, validation=OWN, eval_every=2,
-                             on_checkpoint=lambda one: manager.step_done(one) and manager.wait())
+    Trainer(llm, CONFIG).fit(
+        TRAINED,
+        validation=OWN,
+        eval_every=2,
+        on_checkpoint=lambda one: manager.step_done(one) and manager.wait(),
+    )
     manager.close()
     found = {load_model_auto(path).training_state.step for path in tmp_path.glob("*.bin")}
     steps = llm.training_state.step

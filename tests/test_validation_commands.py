@@ -13,16 +13,21 @@ from small_llm import DIALOGUES, TEXTS
 from cgpt.checkpoint import load_model_auto
 from cgpt.cli import main
 from cgpt.errors import ConfigError, DataError
-from cgpt.run import TrainingRun
-from cgpt.run_config import RunConfig
-from cgpt.train import FitResult, Trainer
+from cgpt.training.run import TrainingRun
+from cgpt.training.run_config import RunConfig
+from cgpt.training.trainer import FitResult, Trainer
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 def rows(dialogues: list) -> str:
-    return json.dumps([{"messages": [{"role": turn.role, "content": turn.content} for turn in one]}
-                       for one in dialogues], ensure_ascii=False)
+    return json.dumps(
+        [
+            {"messages": [{"role": turn.role, "content": turn.content} for turn in one]}
+            for one in dialogues
+        ],
+        ensure_ascii=False,
+    )
 
 
 @pytest.fixture
@@ -43,15 +48,37 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
-TRAIN = ("train", "--pretrain", "texts.json", "--chat", "chats.json", "--preset", "tiny",
-         "--vocab-size", "400", "--batch-size", "1", "--pretrain-epochs", "3",
-         "--finetune-epochs", "7", "--keep-duplicates", "--save-minutes", "0", "--out", "m.bin")
+TRAIN = (
+    "train",
+    "--pretrain",
+    "texts.json",
+    "--chat",
+    "chats.json",
+    "--preset",
+    "tiny",
+    "--vocab-size",
+    "400",
+    "--batch-size",
+    "1",
+    "--pretrain-epochs",
+    "3",
+    "--finetune-epochs",
+    "7",
+    "--keep-duplicates",
+    "--save-minutes",
+    "0",
+    "--out",
+    "m.bin",
+)
 OWN = ("--validation", "own.json", "own_chats.json", "--eval-every", "2", "--patience", "40")
 
 
 def evaluated(path: str, phase: str) -> list[int]:
-    return [entry[1] for entry in load_model_auto(path).training_state.history
-            if entry[0] == phase and entry[3] is not None]
+    return [
+        entry[1]
+        for entry in load_model_auto(path).training_state.history
+        if entry[0] == phase and entry[3] is not None
+    ]
 
 
 def test_each_phase_is_evaluated_on_what_is_of_its_kind(run: Run) -> None:
@@ -77,8 +104,18 @@ def stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     def stopping(trainer: Trainer, *given: object, **named: object) -> FitResult:
         state = trainer.llm.training_state
         stop = given[2]
-        return fit(trainer, *given[:2], lambda: stop() or (     # type: ignore[arg-type,operator]
-            trainer.phase == "finetune" and state.step == 3), *given[3:], **named)  # type: ignore[arg-type]
+        return fit(
+            trainer,
+            *given[:2],
+            lambda: (
+                stop()
+                or (  # type: ignore[arg-type,operator]
+                    trainer.phase == "finetune" and state.step == 3
+                )
+            ),
+            *given[3:],
+            **named,
+        )  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "fit", stopping)
@@ -113,15 +150,23 @@ def test_a_run_is_repeated_from_its_toml(run: Run) -> None:
     assert one.training_state.run == two.training_state.run
 
 
-@pytest.mark.parametrize(("more", "sentence"), [
-    (("--validation", "own.json"), "finetune: the validation data (own.json) has nothing of the "
-                                   "kind that the phase trains on; add texts"),
-    (("--validation", "own.json", "--val-fraction", "0.2"), "give one of the two"),
-    (("--patience", "3"), "patience=3 needs held-out documents"),
-    (("--eval-every", "3"), "eval_every=3 needs held-out documents"),
-    (("--validation", "none.json"), "none.json")])
-def test_what_cannot_be_is_told_before_the_training(run: Run, more: tuple[str, ...],
-                                                    sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (
+            ("--validation", "own.json"),
+            "finetune: the validation data (own.json) has nothing of the "
+            "kind that the phase trains on; add texts",
+        ),
+        (("--validation", "own.json", "--val-fraction", "0.2"), "give one of the two"),
+        (("--patience", "3"), "patience=3 needs held-out documents"),
+        (("--eval-every", "3"), "eval_every=3 needs held-out documents"),
+        (("--validation", "none.json"), "none.json"),
+    ],
+)
+def test_what_cannot_be_is_told_before_the_training(
+    run: Run, more: tuple[str, ...], sentence: str
+) -> None:
     code, _, err = run(*TRAIN, *more)
     assert code == 1 and sentence in " ".join(err.split()) and not Path("m.bin").exists()
 
@@ -129,16 +174,29 @@ def test_what_cannot_be_is_told_before_the_training(run: Run, more: tuple[str, .
 def test_phases_of_a_run_in_a_program(run: Run) -> None:
     with pytest.raises(ConfigError, match="pretrain: patience=2 needs"):
         RunConfig(pretrain=("texts.json",), pretrain_train={"patience": 2})
-    config = RunConfig(pretrain=("texts.json",), validation=("own.json",), preset="tiny",
-                       vocab_size=400, tokenizer="chars")
+    config = RunConfig(
+        pretrain=("texts.json",),
+        validation=("own.json",),
+        preset="tiny",
+        vocab_size=400,
+        tokenizer="chars",
+    )
     found = TrainingRun.start(config)
     documents = found.validation_documents("pretrain")
     assert documents is not None and len(documents) == 2
     seen: list[float | None] = []
-    result = found.fit_phase("pretrain", callbacks=[
-        lambda progress: seen.append(progress.val_loss)])
+    result = found.fit_phase(
+        "pretrain", callbacks=[lambda progress: seen.append(progress.val_loss)]
+    )
     assert len(seen) == result.steps and seen[-1] is not None
     assert found.llm.metadata["phases"]["pretrain"]["validation_documents"] == 2
     with pytest.raises(DataError, match="has nothing of the kind"):
-        TrainingRun.start(RunConfig(pretrain=("texts.json",), validation=("own_chats.json",),
-                                    preset="tiny", vocab_size=400, tokenizer="chars"))
+        TrainingRun.start(
+            RunConfig(
+                pretrain=("texts.json",),
+                validation=("own_chats.json",),
+                preset="tiny",
+                vocab_size=400,
+                tokenizer="chars",
+            )
+        )

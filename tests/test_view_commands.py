@@ -29,22 +29,28 @@ from test_cli import (
     write_data,
 )
 
-from cgpt.answers import accuracy, answer, plain
 from cgpt.checkpoint import load_model_auto, save_model_binary
-from cgpt.cli import looking
+from cgpt.cli.commands import inspect as looking
+from cgpt.cli.commands.plot import picture_lines
 from cgpt.cli.config_file import check_fingerprint, repeated, to_toml
-from cgpt.cli.layout import text_width
-from cgpt.cli.plotting import picture_lines
-from cgpt.cli.step_log import Curve
+from cgpt.cli.ui.layout import text_width
 from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.evaluation import DocumentScore, difference, evaluate, score_documents, total_of
-from cgpt.inspection import predictions
-from cgpt.run import continue_training
-from cgpt.run_config import RunConfig
-from cgpt.train import Trainer
+from cgpt.evaluation.answers import accuracy, answer, plain
+from cgpt.evaluation.perplexity import (
+    DocumentScore,
+    difference,
+    evaluate,
+    score_documents,
+    total_of,
+)
+from cgpt.models.inspection import predictions
+from cgpt.training.run import continue_training
+from cgpt.training.run_config import RunConfig
+from cgpt.training.step_log import Curve
+from cgpt.training.trainer import Trainer
 
-__all__ = ["clean_environment", "place", "run", "trained"]      # fixtures
+__all__ = ["clean_environment", "place", "run", "trained"]  # fixtures
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -58,8 +64,14 @@ def font(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fontTools import fontBuilder as builder
     from fontTools.pens import ttGlyphPen as pens
 
-    characters = sorted({*(chr(i) for i in range(32, 127)), *"".join(TEXTS), *"运行",
-                         *"预训练微调步损失词验证被关注的当前注意力权重第层，各头平均"})
+    characters = sorted(
+        {
+            *(chr(i) for i in range(32, 127)),
+            *"".join(TEXTS),
+            *"运行",
+            *"预训练微调步损失词验证被关注的当前注意力权重第层，各头平均",
+        }
+    )
     names = [".notdef", *(f"c{ord(char):x}" for char in characters)]
     pen = pens.TTGlyphPen(None)
     for move, point in (("moveTo", (0, 0)), ("lineTo", (0, 500)), ("lineTo", (500, 500))):
@@ -67,8 +79,9 @@ def font(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pen.closePath()
     made = builder.FontBuilder(1000, isTTF=True)
     made.setupGlyphOrder(names)
-    made.setupCharacterMap({ord(name_of): name for name_of, name in zip(characters, names[1:],
-                                                                        strict=True)})
+    made.setupCharacterMap(
+        {ord(name_of): name for name_of, name in zip(characters, names[1:], strict=True)}
+    )
     made.setupGlyf(dict.fromkeys(names, pen.glyph()))
     made.setupHorizontalMetrics(dict.fromkeys(names, (600, 0)))
     made.setupHorizontalHeader(ascent=800, descent=-200)
@@ -92,8 +105,22 @@ def no_missing_letters() -> Iterator[None]:
 
 
 def test_plot_in_the_terminal(run: Run, place: Path) -> None:
-    assert run(*TRAIN, "--max-steps", "6", "--seed", "4", "--log", "运行.jsonl", "--out", "b.bin",
-               "--val-fraction", "0.2")[0] == 0
+    assert (
+        run(
+            *TRAIN,
+            "--max-steps",
+            "6",
+            "--seed",
+            "4",
+            "--log",
+            "运行.jsonl",
+            "--out",
+            "b.bin",
+            "--val-fraction",
+            "0.2",
+        )[0]
+        == 0
+    )
     code, out, err = run("plot", "运行.jsonl", MODEL, "b.bin")
     assert (code, err) == (0, "")
     assert out.count("│") == 2 * 3 * 12, "off a terminal a chart a run and phase"
@@ -112,8 +139,11 @@ def test_plot_in_the_terminal(run: Run, place: Path) -> None:
 @pytest.mark.parametrize(("columns", "language"), [(80, "zh"), (40, "en")])
 def test_plot_and_inspect_at_a_terminal(place: Path, columns: int, language: str) -> None:
     shutil.copy(place / MODEL, place / "other.bin")
-    for args in (("plot", MODEL, "other.bin"), ("inspect", MODEL, "长江有多长，天空是蓝色的"),
-                 ("eval", MODEL, "other.bin", "texts.json", "chats.jsonl", "--compare", "int8")):
+    for args in (
+        ("plot", MODEL, "other.bin"),
+        ("inspect", MODEL, "长江有多长，天空是蓝色的"),
+        ("eval", MODEL, "other.bin", "texts.json", "chats.jsonl", "--compare", "int8"),
+    ):
         with Screen(*args, "--lang", language, cwd=place, columns=columns) as screen:
             assert screen.end() == 0
         lines = screen.text.replace("\r", "").split("\n")
@@ -152,8 +182,9 @@ def test_plot_as_a_picture(run: Run, place: Path, font: Path) -> None:
 
 
 def test_without_chinese_letters_the_labels_are_english(
-        run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpt.cli.letters.installed", lambda: [])
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgpt.cli.ui.fonts.installed", lambda: [])
     shutil.copy(MODEL, "运行.bin")
     with no_missing_letters():
         code, _, err = run("plot", MODEL, "运行.bin", "-o", "a.svg")
@@ -165,7 +196,7 @@ def test_without_chinese_letters_the_labels_are_english(
 
 
 def test_placeholders_are_no_letters(font: Path) -> None:
-    from cgpt.cli.letters import installed, letters_for
+    from cgpt.cli.ui.fonts import installed, letters_for
 
     assert not [one.name for one in installed() if "resort" in one.name.lower()]
     letters = letters_for(["损失"], str(font))
@@ -173,8 +204,9 @@ def test_placeholders_are_no_letters(font: Path) -> None:
     assert not letters.shows("\u4e02") and letters.missing(["损\u4e02"]) == "\u4e02"
 
 
-def test_pictures_without_matplotlib_name_the_extra(run: Run, place: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_without_matplotlib_name_the_extra(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for args in (("plot", MODEL), ("inspect", MODEL, "长江")):
         code, _, err = run(*args, "-o", "a.png")
@@ -183,8 +215,12 @@ def test_pictures_without_matplotlib_name_the_extra(run: Run, place: Path,
 
 def test_what_cannot_be_plotted(run: Run, place: Path) -> None:
     save_model_binary(small_llm(), "new.bin")
-    for path, sentence in (("new.bin", "没有损失记录"), ("none.jsonl", "无法读取日志"),
-                           ("texts.json", "不是日志的一步"), ("none.bin", "不存在")):
+    for path, sentence in (
+        ("new.bin", "没有损失记录"),
+        ("none.jsonl", "无法读取日志"),
+        ("texts.json", "不是日志的一步"),
+        ("none.bin", "不存在"),
+    ):
         code, out, err = run("plot", path)
         assert (code, out) == (1, "") and sentence in err and path in err
 
@@ -219,22 +255,30 @@ def test_inspect(run: Run, place: Path, font: Path) -> None:
     code, out, _ = run("inspect", MODEL, "长江", "--json", "--top", "7")
     found = json.loads(out)
     assert len(found["next"]) == 7 and found["text"] == "长江"
-    assert all(one["logprob"] == pytest.approx(math.log(one["probability"]))
-               and one["alternatives"][0]["probability"] >= one["probability"]
-               for one in found["tokens"])
+    assert all(
+        one["logprob"] == pytest.approx(math.log(one["probability"]))
+        and one["alternatives"][0]["probability"] >= one["probability"]
+        for one in found["tokens"]
+    )
     for more in ((), ("--layer", "2"), ("--layer", "1", "--head", "2")):
         with no_missing_letters():
             code, _, err = run("inspect", MODEL, "长江有多长", "-o", "a.png", "--font", font, *more)
         assert (code, err) == (0, "图已保存: a.png\n")
 
 
-@pytest.mark.parametrize(("args", "code", "sentence"), [
-    (("长江", "--layer", "1"), 2, "要与 -o FILE 一起用"),
-    (("长江", "--head", "1", "-o", "a.png"), 2, "--head 要与 --layer 一起用"),
-    (("长江", "--layer", "9", "-o", "a.png"), 1, "--layer 9 超出模型"),
-    (("", ), 1, "文本有 0 个词"), (("长" * 200,), 1, "文本有 200 个词，应为 1 到 127")])
-def test_what_cannot_be_inspected(run: Run, place: Path, args: tuple[str, ...], code: int,
-                                  sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("args", "code", "sentence"),
+    [
+        (("长江", "--layer", "1"), 2, "要与 -o FILE 一起用"),
+        (("长江", "--head", "1", "-o", "a.png"), 2, "--head 要与 --layer 一起用"),
+        (("长江", "--layer", "9", "-o", "a.png"), 1, "--layer 9 超出模型"),
+        (("",), 1, "文本有 0 个词"),
+        (("长" * 200,), 1, "文本有 200 个词，应为 1 到 127"),
+    ],
+)
+def test_what_cannot_be_inspected(
+    run: Run, place: Path, args: tuple[str, ...], code: int, sentence: str
+) -> None:
     found, _, err = run("inspect", MODEL, *args)
     assert found == code and sentence in err
 
@@ -248,8 +292,11 @@ def test_documents_add_up_to_the_whole() -> None:
     scores = score_documents(llm, documents)
     whole = evaluate(llm, documents)
     found = total_of(scores)
-    assert (found.tokens, found.characters, found.bytes) == (whole.tokens, whole.characters,
-                                                             whole.bytes)
+    assert (found.tokens, found.characters, found.bytes) == (
+        whole.tokens,
+        whole.characters,
+        whole.bytes,
+    )
     assert found.loss == pytest.approx(whole.loss, rel=1e-6)
     for document, score in zip(documents, scores, strict=True):
         alone = evaluate(llm, [document])
@@ -283,13 +330,16 @@ def test_answers_are_compared_as_people_would() -> None:
     assert plain(" Ａbc 你 好。") == "abc你好" and plain("。") == "。"
     llm = small_llm()
     Trainer(llm, TrainConfig(epochs=60, batch_tokens=256, lr=1e-2, warmup=5), "finetune").fit(
-        DIALOGUES)
+        DIALOGUES
+    )
     found = list(answer(llm, DIALOGUES, 32))
     assert [one.question for one in found] == [question for question, _ in FACTS]
     assert accuracy(found).exact == 1 == accuracy(found).contains
     assert [one.found for one in found] == [reply for _, reply in FACTS]
-    short = [(dialogue[0], replace(dialogue[1], content=dialogue[1].content[:3]))
-             for dialogue in DIALOGUES]
+    short = [
+        (dialogue[0], replace(dialogue[1], content=dialogue[1].content[:3]))
+        for dialogue in DIALOGUES
+    ]
     cut = accuracy(list(answer(llm, short, 32)))
     assert cut.exact < 0.5 and cut.contains == 1
     assert len(list(answer(llm, DIALOGUES, 32, most=2))) == 2
@@ -299,14 +349,27 @@ def test_answers_are_compared_as_people_would() -> None:
 
 def test_eval_of_several_models(run: Run, place: Path) -> None:
     assert run("export", MODEL, "b.json", "--weights-only")[0] == 0
-    code, out, err = run("eval", MODEL, "b.json", "texts.json", "chats.jsonl", "--accuracy",
-                         "--max-new-tokens", "8")
+    code, out, err = run(
+        "eval", MODEL, "b.json", "texts.json", "chats.jsonl", "--accuracy", "--max-new-tokens", "8"
+    )
     assert (code, err) == (0, "")
     tables = out.split("\n\n")
     assert tables[0].startswith("每字符比特数，按文件\n文件") and "chats.jsonl" in tables[0]
     assert all(label in tables[1] for label in ("困惑度", "完全一致", "问题数"))
-    code, out, _ = run("eval", MODEL, "b.json", "texts.json", "chats.jsonl", "--json", "--compare",
-                       "int8", "--answers", "answers.jsonl", "--max-questions", "3")
+    code, out, _ = run(
+        "eval",
+        MODEL,
+        "b.json",
+        "texts.json",
+        "chats.jsonl",
+        "--json",
+        "--compare",
+        "int8",
+        "--answers",
+        "answers.jsonl",
+        "--max-questions",
+        "3",
+    )
     found = json.loads(out)
     one, other, rounded = found["models"]
     assert one["loss"] == other["loss"] != rounded["loss"]
@@ -314,19 +377,27 @@ def test_eval_of_several_models(run: Run, place: Path) -> None:
     same, changed = found["compared"]
     assert same["bits_per_character"] == 0 and same["model"] == "b.json"
     assert changed["bits_per_character"] == pytest.approx(
-        rounded["bits_per_character"] - one["bits_per_character"])
+        rounded["bits_per_character"] - one["bits_per_character"]
+    )
     assert changed["low"] <= changed["bits_per_character"] <= changed["high"]
     answers = list(map(json.loads, Path("answers.jsonl").read_text().splitlines()))
     assert len(answers) == 9 and answers[0]["expected"] == FACTS[0][1]
     assert one["accuracy"]["questions"] == 3
 
 
-@pytest.mark.parametrize(("args", "code", "sentence"), [
-    ((MODEL,), 2, "缺少 PATH..."), (("texts.json", "--compare", "no.bin"), 1, "no.bin 不存在"),
-    (("texts.json", "--accuracy"), 1, "没有问题"), (("no.bin", "texts.json"), 1, "no.bin 不存在"),
-    (("texts.json", "--answers", "no/a.jsonl"), 1, "no/a.jsonl")])
-def test_what_cannot_be_evaluated(run: Run, place: Path, args: tuple[str, ...], code: int,
-                                  sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("args", "code", "sentence"),
+    [
+        ((MODEL,), 2, "缺少 PATH..."),
+        (("texts.json", "--compare", "no.bin"), 1, "no.bin 不存在"),
+        (("texts.json", "--accuracy"), 1, "没有问题"),
+        (("no.bin", "texts.json"), 1, "no.bin 不存在"),
+        (("texts.json", "--answers", "no/a.jsonl"), 1, "no/a.jsonl"),
+    ],
+)
+def test_what_cannot_be_evaluated(
+    run: Run, place: Path, args: tuple[str, ...], code: int, sentence: str
+) -> None:
     found, out, err = run("eval", MODEL, *args)
     assert (found, out) == (code, "") and sentence in err
 
@@ -334,12 +405,34 @@ def test_what_cannot_be_evaluated(run: Run, place: Path, args: tuple[str, ...], 
 # ---- repeating a run -----------------------------------------------------------------------
 
 
-def test_a_run_is_repeated_to_the_bit_from_its_toml(run: Run, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_repeated_to_the_bit_from_its_toml(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_data(tmp_path)
-    args = (*TRAIN, "--max-steps", "5", "--seed", "11", "--dropout", "0.2", "--val-fraction",
-            "0.2", "--freeze-attn", "--batch-size", "1", "--lr", "0.004", "--tokenizer", "chars",
-            "--schedule", "wsd", "--ema", "0.9", "--label-smoothing", "0.1")
+    args = (
+        *TRAIN,
+        "--max-steps",
+        "5",
+        "--seed",
+        "11",
+        "--dropout",
+        "0.2",
+        "--val-fraction",
+        "0.2",
+        "--freeze-attn",
+        "--batch-size",
+        "1",
+        "--lr",
+        "0.004",
+        "--tokenizer",
+        "chars",
+        "--schedule",
+        "wsd",
+        "--ema",
+        "0.9",
+        "--label-smoothing",
+        "0.1",
+    )
     with monkeypatch.context() as patch:
         stop_at(patch, 3, "finetune")
         assert run(*args, "--out", "a.bin")[0] == 130
@@ -373,10 +466,14 @@ def test_other_data_is_not_a_repetition(run: Run, tmp_path: Path) -> None:
         check_fingerprint("a", "b")
 
 
-@pytest.mark.parametrize(("text", "sentence"), [
-    ("[pretrain_train]\nlrr = 1", "TrainConfig: 未知的字段 'lrr'；是否想用 'lr'"),
-    ("[finetune_train]\nlr = -1", "TrainConfig: lr"),
-    ("pretrain_train = 3", "pretrain_train")])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[pretrain_train]\nlrr = 1", "TrainConfig: 未知的字段 'lrr'；是否想用 'lr'"),
+        ("[finetune_train]\nlr = -1", "TrainConfig: lr"),
+        ("pretrain_train = 3", "pretrain_train"),
+    ],
+)
 def test_tables_that_cannot_be(run: Run, tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "run.toml").write_text(text)
     code, _, err = run("train", "--config", "run.toml")
@@ -384,11 +481,19 @@ def test_tables_that_cannot_be(run: Run, tmp_path: Path, text: str, sentence: st
 
 
 def test_a_toml_reads_back_as_it_was() -> None:
-    values = RunConfig(pretrain=('a "b"\\c\n文.txt', "é"), seed=3,
-                       pretrain_train=TrainConfig(lr=3e-4, eps=1e-8, max_minutes=0.5)
-                       ).settled(256).to_dict()
+    values = (
+        RunConfig(
+            pretrain=('a "b"\\c\n文.txt', "é"),
+            seed=3,
+            pretrain_train=TrainConfig(lr=3e-4, eps=1e-8, max_minutes=0.5),
+        )
+        .settled(256)
+        .to_dict()
+    )
     assert tomllib.loads(to_toml({"x": {"a": {"k-1": 1.5}}, "b": True, "n": None}, {"c": "d"})) == {
-        "b": True, "x": {"a": {"k-1": 1.5}}}
+        "b": True,
+        "x": {"a": {"k-1": 1.5}},
+    }
     found = tomllib.loads(to_toml(repeated(values, {}), {"version": "1"}))
     for name in ("pretrain_train", "finetune_train"):
         given = {key: value for key, value in values[name].items() if value is not None}
@@ -424,11 +529,19 @@ def test_a_resumption_that_changes_something_is_noted(run: Run, place: Path) -> 
 
 def test_config_errors_are_told() -> None:
     with pytest.raises(ConfigError):
-        RunConfig(pretrain_train=3)     # type: ignore[arg-type]
+        RunConfig(pretrain_train=3)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("probability", "shown"), [
-    (0.5, "50.0%"), (0.001, "0.1%"), (0.00099, "0.099%"), (4.2e-5, "0.0042%"), (3e-7, "0.00003%"),
-    (0.0, "<0.00001%")])
+@pytest.mark.parametrize(
+    ("probability", "shown"),
+    [
+        (0.5, "50.0%"),
+        (0.001, "0.1%"),
+        (0.00099, "0.099%"),
+        (4.2e-5, "0.0042%"),
+        (3e-7, "0.00003%"),
+        (0.0, "<0.00001%"),
+    ],
+)
 def test_probabilities_have_no_exponent(probability: float, shown: str) -> None:
     assert looking.percent(probability) == shown

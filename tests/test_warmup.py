@@ -16,11 +16,11 @@ from cgpt.checkpoint import load_model_auto, save_model_binary
 from cgpt.cli import main
 from cgpt.cli.recipe import run_config
 from cgpt.config import EARLIER_WARMUP, MOST_WARMUP, TrainConfig, default_warmup
-from cgpt.data import packaged_data
+from cgpt.corpus.batches import packaged_data
 from cgpt.errors import CgptWarning, ConfigError
 from cgpt.llm import TrainingState
-from cgpt.run_config import PRETRAIN, default_run
-from cgpt.train import Trainer
+from cgpt.training.run_config import PRETRAIN, default_run
+from cgpt.training.trainer import Trainer
 
 CONFIG = TrainConfig(epochs=10, batch_tokens=64, lr=1e-2)
 
@@ -35,7 +35,7 @@ def warnings_are_errors() -> Iterator[None]:
 def test_a_share_of_the_steps_with_a_least_and_a_most() -> None:
     found = {steps: default_warmup(steps) for steps in (0, 1, 2, 9, 10, 19, 20, 499, 500, 10**6)}
     assert found == {0: 0, 1: 0, 2: 1, 9: 1, 10: 1, 19: 1, 20: 2, 499: 49, 500: 50, 10**6: 50}
-    assert MOST_WARMUP == EARLIER_WARMUP == 50      # so long runs have the bits that they had
+    assert MOST_WARMUP == EARLIER_WARMUP == 50  # so long runs have the bits that they had
     with pytest.raises(ConfigError, match="warmup must be between 0 and"):
         TrainConfig(warmup=-1)
 
@@ -45,8 +45,11 @@ def test_a_short_training_learns() -> None:
     Trainer(short, CONFIG).fit(TEXTS)
     steps = short.training_state.step
     assert steps < 50 and short.training_state.warmup == steps // 10
-    with pytest.warns(CgptWarning, match=f"a warm-up of 50 steps in a training of {steps}: the "
-                                         "learning rate does not reach 0.01; give a smaller"):
+    with pytest.warns(
+        CgptWarning,
+        match=f"a warm-up of 50 steps in a training of {steps}: the "
+        "learning rate does not reach 0.01; give a smaller",
+    ):
         Trainer(long, replace(CONFIG, warmup=50)).fit(TEXTS)
     assert short.loss(TEXTS) < 0.7 * long.loss(TEXTS)
 
@@ -97,6 +100,7 @@ def test_a_phase_of_an_earlier_version_keeps_its_warm_up() -> None:
 
 # On the command line
 
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -105,12 +109,28 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-TRAIN = ("train", "--pretrain", "texts.json", "--preset", "tiny", "--vocab-size", "400",
-         "--pretrain-epochs", "4", "--batch-size", "1", "--save-minutes", "0", "--out", "m.bin")
+TRAIN = (
+    "train",
+    "--pretrain",
+    "texts.json",
+    "--preset",
+    "tiny",
+    "--vocab-size",
+    "400",
+    "--pretrain-epochs",
+    "4",
+    "--batch-size",
+    "1",
+    "--save-minutes",
+    "0",
+    "--out",
+    "m.bin",
+)
 
 
-def test_own_data_have_a_warm_up_of_their_own(here: Path, capsys: pytest.CaptureFixture[str]
-                                              ) -> None:
+def test_own_data_have_a_warm_up_of_their_own(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*TRAIN]) == 0
     assert "warning" not in capsys.readouterr().err
     state = load_model_auto("m.bin").training_state
@@ -136,15 +156,20 @@ def test_the_recipe_of_the_packaged_data_stays(here: Path) -> None:
     assert run_config({"pretrain": ("texts.json",), "warmup": 3}).pretrain_train.warmup == 3
     table = {"pretrain_train": {"epochs": 3}}
     assert run_config({"pretrain": packaged_data()[:1]}, table).pretrain_train.warmup == 20
-    table["data_fingerprint"] = {}      # a run that is repeated, which had none of its own
+    table["data_fingerprint"] = {}  # a run that is repeated, which had none of its own
     assert run_config({"pretrain": packaged_data()[:1]}, table).pretrain_train.warmup is None
 
 
-@pytest.mark.parametrize(("language", "sentence"), [
-    ("en", "warning: pretrain: a warm-up of 99 steps in a training of"),
-    ("zh", "步，而预热为 99 步：学习率达不到")])
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [
+        ("en", "warning: pretrain: a warm-up of 99 steps in a training of"),
+        ("zh", "步，而预热为 99 步：学习率达不到"),
+    ],
+)
 def test_the_command_line_reports_one_that_does_not_fit(
-        here: Path, capsys: pytest.CaptureFixture[str], language: str, sentence: str) -> None:
+    here: Path, capsys: pytest.CaptureFixture[str], language: str, sentence: str
+) -> None:
     assert main([*TRAIN, "--warmup", "99", "--lang", language]) == 0
     captured = capsys.readouterr()
     assert sum(sentence in line for line in captured.err.splitlines()) == 1

@@ -20,27 +20,43 @@ from screen import Screen, environment, plain
 from test_cli import MODEL, TRAIN, Run, clean_environment, run, same_model, stop_at, write_data
 
 from cgpt.checkpoint import CheckpointManager, load_model_auto
-from cgpt.cli.layout import aligned, text_width
-from cgpt.cli.memory import resident
 from cgpt.cli.messages import set_language
-from cgpt.cli.panel import Losses, View, panel
-from cgpt.cli.progress import ProgressDisplay, progress_line
-from cgpt.cli.sketch import chart, means, sparkline
-from cgpt.cli.step_log import read_log
-from cgpt.cli.terminal import StopRequest, Terminated
+from cgpt.cli.ui.layout import aligned, text_width
+from cgpt.cli.ui.panel import Losses, View, panel
+from cgpt.cli.ui.progress import ProgressDisplay, progress_line
+from cgpt.cli.ui.sketch import chart, means, sparkline
+from cgpt.cli.ui.terminal import StopRequest, Terminated
 from cgpt.errors import ConfigError, DataError
-from cgpt.run_config import FINETUNE
-from cgpt.train import Progress
+from cgpt.runtime.memory import resident
+from cgpt.training.run_config import FINETUNE
+from cgpt.training.step_log import read_log
+from cgpt.training.trainer import Progress
 
-__all__ = ["clean_environment", "run"]      # fixtures
+__all__ = ["clean_environment", "run"]  # fixtures
 
 # Without jieba, which takes a second to start.
-CGPT = [sys.executable, "-c", "import sys; import cgpt.tokenizer; from cgpt.cli import main; "
-        "cgpt.tokenizer._jieba_cut = lambda: list; sys.exit(main())"]
+CGPT = [
+    sys.executable,
+    "-c",
+    "import sys; import cgpt.tokenizers.tokenizer; from cgpt.cli import main; "
+    "cgpt.tokenizers.tokenizer._jieba_cut = lambda: list; sys.exit(main())",
+]
 FOREVER = ("--pretrain-epochs", "20000")
-LABELS = {"zh": ("轮", "步", "损失", "验证", "学习率", "词/秒", "梯度", "内存", "曲线", "样本 ["),
-          "en": ("epoch", "step", "loss", "held-out", "lr", "tok/s", "gradient", "memory", "curve",
-                 "sample [")}
+LABELS = {
+    "zh": ("轮", "步", "损失", "验证", "学习率", "词/秒", "梯度", "内存", "曲线", "样本 ["),
+    "en": (
+        "epoch",
+        "step",
+        "loss",
+        "held-out",
+        "lr",
+        "tok/s",
+        "gradient",
+        "memory",
+        "curve",
+        "sample [",
+    ),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +65,21 @@ def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def progress(**changes: Any) -> Progress:
-    values = dict(phase="pretrain", epoch=3, epochs=8, step=120, steps=2100, loss=3.4567,
-                  val_loss=3.9876, lr=0.00123456, grad_norm=0.8123, tokens=123456,
-                  tokens_per_second=12345.6, seconds=60.0, seconds_left=83.0)
+    values = dict(
+        phase="pretrain",
+        epoch=3,
+        epochs=8,
+        step=120,
+        steps=2100,
+        loss=3.4567,
+        val_loss=3.9876,
+        lr=0.00123456,
+        grad_norm=0.8123,
+        tokens=123456,
+        tokens_per_second=12345.6,
+        seconds=60.0,
+        seconds_left=83.0,
+    )
     return Progress(**{**values, **changes})
 
 
@@ -72,21 +100,37 @@ def cells(line: str) -> str:
 def test_the_panel_is_straight_in_any_width(language: str, width: int) -> None:
     set_language(language)
     try:
-        view = View(Losses([8.0, 7.0, 5.0, 4.0]), 412_000_000,
-                    (100, "长江有多长", "长江全长约六千公里\n，是中国\x1b[31m最长的河流。" * 9),
-                    "notice " * 20)
+        view = View(
+            Losses([8.0, 7.0, 5.0, 4.0]),
+            412_000_000,
+            (100, "长江有多长", "长江全长约六千公里\n，是中国\x1b[31m最长的河流。" * 9),
+            "notice " * 20,
+        )
         lines = texts(panel(progress(), view, width, 24, "剩余 01:23"))
     finally:
         set_language("zh")
     assert all(text_width(line) <= width for line in lines)
     assert not any(char in line for line in lines for char in "\x1b\n\r")
     shown = "\n".join(lines)
-    assert all(value in shown for value in ("120/2100", "3.4567", "3.9876", "0.00123", "12,346",
-                                            "0.8123", "412.0 MB", "8.00", "4.00"))
+    assert all(
+        value in shown
+        for value in (
+            "120/2100",
+            "3.4567",
+            "3.9876",
+            "0.00123",
+            "12,346",
+            "0.8123",
+            "412.0 MB",
+            "8.00",
+            "4.00",
+        )
+    )
     values = [("120/2100", "3.9876", "12,346", "412.0 MB")] if 30 < width < 60 else []
     for column in values:
-        places = {next(cells(line).index(value) for line in lines if value in line)
-                  for value in column}
+        places = {
+            next(cells(line).index(value) for line in lines if value in line) for value in column
+        }
         assert len(places) == 1, "values stand one below the other"
     assert len(lines) < 24
 
@@ -104,8 +148,10 @@ def test_a_low_screen_loses_what_is_least_needed() -> None:
 
 def test_the_line_off_a_terminal_has_every_number() -> None:
     line = progress_line(progress(), memory=412_000_000)
-    assert line == ("预训练  轮 3/8  步 120/2100  损失 3.4567  验证 3.9876  学习率 0.00123  "
-                    "梯度 0.8123  12,346 词/秒  412.0 MB  剩余 01:23")
+    assert line == (
+        "预训练  轮 3/8  步 120/2100  损失 3.4567  验证 3.9876  学习率 0.00123  "
+        "梯度 0.8123  12,346 词/秒  412.0 MB  剩余 01:23"
+    )
     assert all(text_width(progress_line(progress(), width)) <= width for width in range(10, 120))
 
 
@@ -147,7 +193,9 @@ def test_tables_are_straight_or_become_blocks() -> None:
     block = aligned(rows, 18)
     assert block == ["很长的文件名.json", "  一     1.25", "  model  1000.5"]
     assert aligned([["", "checkpoints/a.bin", "b"], ["x", "1.25", "2"]], 16)[1:] == [
-        "  …s/a.bin  1.25", "  b         2"]
+        "  …s/a.bin  1.25",
+        "  b         2",
+    ]
 
 
 def test_memory_is_what_the_process_holds() -> None:
@@ -171,7 +219,7 @@ class Drawn:
         self.fed = 0
 
     def lines(self) -> list[str]:
-        self.stream.feed(self.screen.raw[self.fed:])
+        self.stream.feed(self.screen.raw[self.fed :])
         self.fed = len(self.screen.raw)
         return [line.rstrip() for line in self.picture.display]
 
@@ -195,12 +243,23 @@ def echoes(screen: Screen) -> bool:
 
 
 @pytest.mark.parametrize(("columns", "language"), [(80, "zh"), (80, "en"), (40, "zh"), (40, "en")])
-def test_the_live_display_and_ctrl_c_at_a_terminal(tmp_path: Path, columns: int,
-                                                   language: str) -> None:
+def test_the_live_display_and_ctrl_c_at_a_terminal(
+    tmp_path: Path, columns: int, language: str
+) -> None:
     write_data(tmp_path)
     hint = {"zh": "Ctrl-C: 完成当前步", "en": "Ctrl-C finishes"}[language]
-    with Screen(*TRAIN, *FOREVER, "--val-fraction", "0.2", "--sample-every", "20", "--lang",
-                language, cwd=tmp_path, columns=columns) as screen:
+    with Screen(
+        *TRAIN,
+        *FOREVER,
+        "--val-fraction",
+        "0.2",
+        "--sample-every",
+        "20",
+        "--lang",
+        language,
+        cwd=tmp_path,
+        columns=columns,
+    ) as screen:
         drawn = Drawn(screen, columns)
 
         def whole(lines: list[str]) -> bool:
@@ -210,7 +269,7 @@ def test_the_live_display_and_ctrl_c_at_a_terminal(tmp_path: Path, columns: int,
         lines = drawn.until(whole)
         bars = [line for line in lines if "─" in line or "━" in line]
         assert len(bars) == 1, "one frame, drawn over itself"
-        screen.type("\r\r")     # keys do not break the picture
+        screen.type("\r\r")  # keys do not break the picture
         drawn.until(lambda lines: sum("─" in line for line in lines) == 1 and whole(lines))
         assert not echoes(screen)
         screen.type("\x03")
@@ -225,7 +284,8 @@ def test_the_live_display_and_ctrl_c_at_a_terminal(tmp_path: Path, columns: int,
 
 
 def test_ctrl_c_before_the_first_line_has_a_line_of_its_own(
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import pty
 
     monkeypatch.setenv("TERM", "xterm")
@@ -245,6 +305,7 @@ def test_ctrl_c_before_the_first_line_has_a_line_of_its_own(
 
 def test_a_screen_that_becomes_narrower_keeps_one_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines of up to 79 cells take two rows of 40: as many are erased, and what is above stays."""
+
     class Tty(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -271,17 +332,18 @@ def test_no_color_and_a_dumb_terminal(tmp_path: Path) -> None:
         with Screen(*TRAIN, *short, cwd=tmp_path, **environ) as screen:
             assert screen.end() == 0
         assert bool(colour.search(screen.raw)) == coloured
-    assert b"\x1b" not in screen.raw and "损失" in screen.text     # the dumb one: plain lines
+    assert b"\x1b" not in screen.raw and "损失" in screen.text  # the dumb one: plain lines
 
 
 def test_a_training_in_the_background_leaves_the_screen_alone(
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Tty(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("cgpt.cli.progress.in_foreground", lambda stream: False)
+    monkeypatch.setattr("cgpt.cli.ui.progress.in_foreground", lambda stream: False)
     display = ProgressDisplay(Tty())
     with display:
         display(progress(step=1))
@@ -295,8 +357,17 @@ def test_a_training_in_the_background_leaves_the_screen_alone(
 
 def test_samples_are_shown_logged_and_change_no_bit(run: Run, tmp_path: Path) -> None:
     write_data(tmp_path)
-    args = (*TRAIN, "--max-steps", "9", "--pretrain-epochs", "20", "--seed", "3",
-            "--dropout", "0.1")
+    args = (
+        *TRAIN,
+        "--max-steps",
+        "9",
+        "--pretrain-epochs",
+        "20",
+        "--seed",
+        "3",
+        "--dropout",
+        "0.1",
+    )
     code, _, err = run(*args, "--sample-every", "4", "--log", "a.jsonl", "--out", "a.bin")
     assert code == 0 and err.count("样本 [步 ") == 6
     _, *steps = map(json.loads, Path("a.jsonl").read_text().splitlines())
@@ -313,17 +384,17 @@ def test_samples_are_shown_logged_and_change_no_bit(run: Run, tmp_path: Path) ->
 # ---- logs ----------------------------------------------------------------------------------
 
 
-def test_a_log_goes_on_where_the_run_goes_on(run: Run, tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_goes_on_where_the_run_goes_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_data(tmp_path)
     with monkeypatch.context() as patch:
         stop_at(patch, 4, "pretrain")
         assert run(*TRAIN, "--max-steps", "6", "--log", "run.jsonl")[0] == 130
-    assert run("resume")[0] == 0        # the log is part of the run
+    assert run("resume")[0] == 0  # the log is part of the run
     lines = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
     heads = [line for line in lines if "step" not in line]
-    assert len(heads) == 2 and all(head["version"] and head["made_with"]["numpy"]
-                                   for head in heads)
+    assert len(heads) == 2 and all(head["version"] and head["made_with"]["numpy"] for head in heads)
     assert all(line["memory"] > 1e6 and line["grad_norm"] > 0 for line in lines if "step" in line)
     read = read_log("run.jsonl")
     assert [curve.phase for curve in read.curves] == ["pretrain", "finetune"]
@@ -334,9 +405,16 @@ def test_reading_logs(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     head = '{"version": "1", "seed": 0, "config": {}}\n'
     step = '{{"phase": "pretrain", "step": {}, "loss": {}, "val_loss": {}}}\n'
-    path.write_text(head + step.format(1, 5.0, "null") + step.format(2, 4.0, 4.5)
-                    + step.format(3, "null", 4.5) + step.format(4, 3.0, 4.5)
-                    + head + step.format(3, 3.5, 4.4) + '{"phase": "pre')
+    path.write_text(
+        head
+        + step.format(1, 5.0, "null")
+        + step.format(2, 4.0, 4.5)
+        + step.format(3, "null", 4.5)
+        + step.format(4, 3.0, 4.5)
+        + head
+        + step.format(3, 3.5, 4.4)
+        + '{"phase": "pre'
+    )
     (curve,) = read_log(str(path)).curves
     assert (curve.steps, curve.losses) == ([1, 2, 3], [5.0, 4.0, 3.5])
     assert curve.held_out == [(2, 4.5), (3, 4.4)]
@@ -356,8 +434,13 @@ def test_reading_logs(tmp_path: Path) -> None:
 def begun(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
     """A training without end that has taken its first step."""
     write_data(tmp_path)
-    process = subprocess.Popen([*CGPT, *TRAIN, *FOREVER, "--log", "run.jsonl", *more],
-                               cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*CGPT, *TRAIN, *FOREVER, "--log", "run.jsonl", *more],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     log = tmp_path / "run.jsonl"
     end = time.monotonic() + 60
     while time.monotonic() < end and not (log.exists() and log.read_text().count("\n") > 3):
@@ -365,8 +448,9 @@ def begun(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [
-    (signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_signal_finishes_the_step_and_saves(tmp_path: Path, number: int, code: int) -> None:
     process = begun(tmp_path)
     process.send_signal(number)
@@ -388,7 +472,7 @@ def test_a_closed_terminal_stops_and_saves(tmp_path: Path) -> None:
 
 
 def test_a_hang_up_may_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpt.cli.terminal.leave_terminal", lambda: None)
+    monkeypatch.setattr("cgpt.cli.ui.terminal.leave_terminal", lambda: None)
     with StopRequest(io.StringIO()) as stop:
         assert not stop()
         signal.raise_signal(signal.SIGHUP)
@@ -402,17 +486,26 @@ def test_a_hang_up_may_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_under_nohup_a_closed_terminal_stops_nothing(tmp_path: Path) -> None:
     write_data(tmp_path)
-    code = ("import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
-            "from cgpt.cli import main, progress; "
-            "progress.ProgressDisplay.__call__ = lambda self, p: signal.raise_signal("
-            "signal.SIGHUP); sys.exit(main())")
-    done = subprocess.run([*CGPT[:2], code, *TRAIN, "--max-steps", "3"], cwd=tmp_path,
-                          env=environment(), capture_output=True, text=True)
+    code = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "from cgpt.cli import main; "
+        "from cgpt.cli.ui import progress; "
+        "progress.ProgressDisplay.__call__ = lambda self, p: signal.raise_signal("
+        "signal.SIGHUP); sys.exit(main())"
+    )
+    done = subprocess.run(
+        [*CGPT[:2], code, *TRAIN, "--max-steps", "3"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
 
 
-def test_a_second_signal_leaves_the_old_file_whole(run: Run, tmp_path: Path,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_signal_leaves_the_old_file_whole(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_data(tmp_path)
     with monkeypatch.context() as patch:
         stop_at(patch, 2, "pretrain")
@@ -441,8 +534,9 @@ def test_a_budget_says_how_to_go_on(run: Run, tmp_path: Path) -> None:
     assert load_model_auto(tmp_path / MODEL).training_state.step == FINETUNE.epochs
 
 
-def test_a_new_budget_holds_for_all_that_is_left(run: Run, tmp_path: Path,
-                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_budget_holds_for_all_that_is_left(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_data(tmp_path)
     with monkeypatch.context() as patch:
         stop_at(patch, 2, "pretrain")
@@ -458,12 +552,15 @@ def test_a_new_budget_holds_for_all_that_is_left(run: Run, tmp_path: Path,
 
 def test_autosave_by_the_clock(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data(tmp_path)
-    clock = iter(range(0, 10_000_000, 25))      # a step takes 25 seconds or more
+    clock = iter(range(0, 10_000_000, 25))  # a step takes 25 seconds or more
     monkeypatch.setattr("cgpt.checkpoint.manager.time.monotonic", lambda: float(next(clock)))
     saved = []
     write = CheckpointManager._write
-    monkeypatch.setattr(CheckpointManager, "_write", lambda self, packed, names, *rest: (
-        saved.append(names) or write(self, packed, names, *rest)))
+    monkeypatch.setattr(
+        CheckpointManager,
+        "_write",
+        lambda self, packed, names, *rest: saved.append(names) or write(self, packed, names, *rest),
+    )
     args = (*TRAIN, "--max-steps", "9", "--finetune-epochs", "0", "--sample-every", "0")
     assert run(*args, "--save-minutes", "0")[0] == 0 and not saved
     assert run(*args, "--save-minutes", "1", "--seed", "3", "--overwrite")[0] == 0

@@ -13,26 +13,32 @@ from itertools import pairwise
 
 FIRST_BYTE, FIRST_WORD = 6, 262
 _BLANK = "\t-\r \\x85\\xa0\u2000-\u200a\u2028\u2029\u3000"
-_SIGN = ("!-/:-@\\[-`{-\\x84\\x86-\\x9f\\xa1-\\xbf\\x00-\\x08\\x0e-\\x1f\u200b-\u2027\u202a-\u2bff"
-         "\u3001-\u303f\ufe10-\ufe6f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
-         "\U0001f000-\U0001faff")
+_SIGN = (
+    "!-/:-@\\[-`{-\\x84\\x86-\\x9f\\xa1-\\xbf\\x00-\\x08\\x0e-\\x1f\u200b-\u2027\u202a-\u2bff"
+    "\u3001-\u303f\ufe10-\ufe6f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+    "\U0001f000-\U0001faff"
+)
 _LETTER = f"[^{_BLANK}{_SIGN}0-9]{{1,32}}"
 PIECE = re.compile(
     f" (?:{_LETTER}|[0-9]{{1,3}}|[{_SIGN}]{{1,32}})|{_LETTER}|[0-9]{{1,3}}|[{_SIGN}]{{1,32}}"
-    f"|[{_BLANK}]{{32}}|[{_BLANK}]{{1,31}}(?= [^{_BLANK}])(?![{_BLANK}]{{32}})|[{_BLANK}]+")
+    f"|[{_BLANK}]{{32}}|[{_BLANK}]{{1,31}}(?= [^{_BLANK}])(?![{_BLANK}]{{32}})|[{_BLANK}]+"
+)
 
 
 def encode_words(words: dict[str, float], text: str) -> list[int]:
     """The ids of the most probable path."""
     numbers = {word: number for number, word in enumerate(words, FIRST_WORD)}
-    inside = {word[i:i + 2] for word in words for i in range(len(word) - 1)}
+    inside = {word[i : i + 2] for word in words for i in range(len(word) - 1)}
     ids: list[int] = []
     start = 0
     for end in range(1, len(text) + 1):
-        if end == len(text) or text[end - 1:end + 1] not in inside:
+        if end == len(text) or text[end - 1 : end + 1] not in inside:
             for word in best_path(words, text[start:end]):
-                ids += [numbers[word]] if word in numbers else [
-                    FIRST_BYTE + byte for byte in word.encode("utf-8", "surrogatepass")]
+                ids += (
+                    [numbers[word]]
+                    if word in numbers
+                    else [FIRST_BYTE + byte for byte in word.encode("utf-8", "surrogatepass")]
+                )
             start = end
     return ids
 
@@ -55,7 +61,7 @@ def best_path(words: dict[str, float], text: str) -> list[str]:
                 best[end], origin[end] = best[start] + score, start
     found, end = [], len(text)
     while end:
-        found.append(text[origin[end]:end])
+        found.append(text[origin[end] : end])
         end = origin[end]
     return found[::-1]
 
@@ -68,12 +74,15 @@ def encode_pairs(tokens: list[bytes], text: str) -> list[int]:
     for piece in pieces(text):
         parts = [bytes([byte]) for byte in piece]
         while True:
-            found = [(numbers[left + right], place) for place, (left, right)
-                     in enumerate(pairwise(parts)) if left + right in numbers]
+            found = [
+                (numbers[left + right], place)
+                for place, (left, right) in enumerate(pairwise(parts))
+                if left + right in numbers
+            ]
             if not found:
                 break
             place = min(found)[1]
-            parts[place:place + 2] = [parts[place] + parts[place + 1]]
+            parts[place : place + 2] = [parts[place] + parts[place + 1]]
         ids += [numbers[part] for part in parts]
     return ids
 

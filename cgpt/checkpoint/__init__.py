@@ -12,7 +12,6 @@ from typing import Any, cast, overload
 
 import numpy as np
 
-from cgpt.arena import aligned
 from cgpt.checkpoint import binary, compare, info, json_file, json_save, packing
 from cgpt.checkpoint.adapter import (
     adapter_of,
@@ -44,31 +43,55 @@ from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.config import _check_bool, plain
 from cgpt.errors import ConfigError, expect, expect_function, shown
 from cgpt.llm import LLM
-from cgpt.model import GPT
-from cgpt.stored import form_in_use, with_weights
-from cgpt.weights import StoredTensor
+from cgpt.models.base import GPT
+from cgpt.models.quantized import form_in_use, with_weights
+from cgpt.nn.arena import aligned
+from cgpt.nn.quantized import StoredTensor
 
-__all__ = ["CheckpointManager", "StoredTensor", "compare_models", "describe", "find_models",
-           "import_model", "load", "load_model_auto", "load_model_binary", "load_model_json",
-           "load_stored_weights", "load_tokenizer", "load_weights", "load_with_adapter",
-           "save_model_binary", "save_model_json", "save_tokenizer",
-           "weights_form"]
+__all__ = [
+    "CheckpointManager",
+    "StoredTensor",
+    "compare_models",
+    "describe",
+    "find_models",
+    "import_model",
+    "load",
+    "load_model_auto",
+    "load_model_binary",
+    "load_model_json",
+    "load_stored_weights",
+    "load_tokenizer",
+    "load_weights",
+    "load_with_adapter",
+    "save_model_binary",
+    "save_model_json",
+    "save_tokenizer",
+    "weights_form",
+]
 
 Loadable = PathLike | Data | Readable | InMemory
 
 
 @overload
-def save_model_binary(llm: LLM, path: PathLike, *, optimizer: bool = True,
-                      weights: str | None = None, group: int = 64) -> Path: ...
+def save_model_binary(
+    llm: LLM, path: PathLike, *, optimizer: bool = True, weights: str | None = None, group: int = 64
+) -> Path: ...
 
 
 @overload
-def save_model_binary(llm: LLM, path: Writable, *, optimizer: bool = True,
-                      weights: str | None = None, group: int = 64) -> None: ...
+def save_model_binary(
+    llm: LLM, path: Writable, *, optimizer: bool = True, weights: str | None = None, group: int = 64
+) -> None: ...
 
 
-def save_model_binary(llm: LLM, path: PathLike | Writable, *, optimizer: bool = True,
-                      weights: str | None = None, group: int = 64) -> Path | None:
+def save_model_binary(
+    llm: LLM,
+    path: PathLike | Writable,
+    *,
+    optimizer: bool = True,
+    weights: str | None = None,
+    group: int = 64,
+) -> Path | None:
     """Save `llm` as a binary file of format v1; about 12 bytes a parameter, 4 without optimizer.
 
     path       or a binary file object (a socket's, a pipe, io.BytesIO), which is written from where
@@ -90,13 +113,15 @@ def save_model_binary(llm: LLM, path: PathLike | Writable, *, optimizer: bool = 
     optimizer = _check_bool("save_model_binary", "optimizer", optimizer)
     if is_stream(path):
         stream = cast(Writable, path)
-        packed = packing.packed_model(llm, name_of(stream), optimizer=optimizer, weights=weights,
-                                      group=group, alone=True)
+        packed = packing.packed_model(
+            llm, name_of(stream), optimizer=optimizer, weights=weights, group=group, alone=True
+        )
         write_all(stream, packed.parts())
         return None
     path = cast(PathLike, path)
-    found = packing.packed_model(llm, path, optimizer=optimizer, weights=weights,
-                                 group=group).write(path)
+    found = packing.packed_model(
+        llm, path, optimizer=optimizer, weights=weights, group=group
+    ).write(path)
     if weights in (None, form_in_use(llm.gpt)) and not (optimizer and adapter_of(llm)):
         _note_base(llm, path)
     return found
@@ -105,8 +130,10 @@ def save_model_binary(llm: LLM, path: PathLike | Writable, *, optimizer: bool = 
 def _expect_llm(owner: str, llm: object) -> None:
     """Raises ConfigError for what cannot be saved, a GPT among it."""
     if isinstance(llm, GPT):
-        raise ConfigError(f"{owner}: expected an LLM, found a GPT; a file holds its tokenizer too: "
-                          "save cgpt.LLM(tokenizer, gpt)")
+        raise ConfigError(
+            f"{owner}: expected an LLM, found a GPT; a file holds its tokenizer too: "
+            "save cgpt.LLM(tokenizer, gpt)"
+        )
     expect(owner, llm, LLM, "an LLM")
 
 
@@ -124,8 +151,7 @@ def save_model_json(llm: LLM, path: PathLike, *, optimizer: bool = True) -> Path
 def save_model_json(llm: LLM, path: Writable, *, optimizer: bool = True) -> None: ...
 
 
-def save_model_json(llm: LLM, path: PathLike | Writable, *,
-                    optimizer: bool = True) -> Path | None:
+def save_model_json(llm: LLM, path: PathLike | Writable, *, optimizer: bool = True) -> Path | None:
     """Save `llm` as JSON for other programs; every float32 comes back to the bit.
 
     Arguments, promises and errors as `save_model_binary`; NaN and infinity cannot be saved.
@@ -143,8 +169,13 @@ def save_model_json(llm: LLM, path: PathLike | Writable, *,
     return found
 
 
-def load(source: Loadable, *, training: bool = True, progress: Progress | None = None,
-         weights: str | None = None) -> LLM:
+def load(
+    source: Loadable,
+    *,
+    training: bool = True,
+    progress: Progress | None = None,
+    weights: str | None = None,
+) -> LLM:
     """Load whatever can be loaded, told by its content and not by its name.
 
     source    a path, bytes, or a binary file object, which is read from where it stands: a cgpt
@@ -161,7 +192,7 @@ def load(source: Loadable, *, training: bool = True, progress: Progress | None =
     location = located(source)
     kind = info.kind_of_file(location)
     if kind == "rustgpt":
-        from cgpt.checkpoint import rustgpt_import
+        from cgpt.interop import rustgpt as rustgpt_import
 
         llm = rustgpt_import.load(location)
         _show(llm, progress)
@@ -170,8 +201,13 @@ def load(source: Loadable, *, training: bool = True, progress: Progress | None =
     return read(location, training=training, progress=progress, weights=weights)
 
 
-def load_model_binary(path: Loadable, *, training: bool = True,
-                      progress: Progress | None = None, weights: str | None = None) -> LLM:
+def load_model_binary(
+    path: Loadable,
+    *,
+    training: bool = True,
+    progress: Progress | None = None,
+    weights: str | None = None,
+) -> LLM:
     """Load a model in the binary format; arguments, promises and errors as `load`.
 
     Everything that is read is checked before it is used.
@@ -212,8 +248,13 @@ def load_stored_weights(path: Loadable) -> dict[str, StoredTensor]:
     return binary.load_stored(located(path))
 
 
-def load_model_json(path: Loadable, *, training: bool = True,
-                    progress: Progress | None = None, weights: str | None = None) -> LLM:
+def load_model_json(
+    path: Loadable,
+    *,
+    training: bool = True,
+    progress: Progress | None = None,
+    weights: str | None = None,
+) -> LLM:
     """Load a model in JSON; arguments, promises and errors as `load`."""
     _check_loading(training, progress)
     path = located(path)
@@ -222,8 +263,13 @@ def load_model_json(path: Loadable, *, training: bool = True,
     return _in_form(llm, training, weights)
 
 
-def load_model_auto(path: Loadable, *, training: bool = True,
-                    progress: Progress | None = None, weights: str | None = None) -> LLM:
+def load_model_auto(
+    path: Loadable,
+    *,
+    training: bool = True,
+    progress: Progress | None = None,
+    weights: str | None = None,
+) -> LLM:
     """The same as `load`."""
     return load(path, training=training, progress=progress, weights=weights)
 
@@ -261,10 +307,11 @@ def load_with_adapter(model: Loadable, adapter: Loadable, *, training: bool = Tr
 def _in_form(llm: LLM, training: bool, weights: str | None) -> LLM:
     """The model with its matrices in the form asked for."""
     weights = plain(weights)
-    if training and weights is not None and not (
-            isinstance(weights, str) and weights == "float32"):
-        raise ConfigError(f"load: training needs float32 weights, found weights={shown(weights)}; "
-                          "pass training=False")
+    if training and weights is not None and not (isinstance(weights, str) and weights == "float32"):
+        raise ConfigError(
+            f"load: training needs float32 weights, found weights={shown(weights)}; "
+            "pass training=False"
+        )
     if weights is not None:
         llm.gpt = with_weights(llm.gpt, weights)
     return llm
@@ -302,8 +349,11 @@ def describe(path: Loadable, verify: bool = False) -> dict[str, Any]:
     """
     verify = _check_bool("describe", "verify", verify)
     location = located(path)
-    of_kind = {"binary": info.describe_binary, "json": info.describe_json,
-               "rustgpt": info.describe_rustgpt}
+    of_kind = {
+        "binary": info.describe_binary,
+        "json": info.describe_json,
+        "rustgpt": info.describe_rustgpt,
+    }
     return of_kind[info.kind_of_file(location)](location, verify)
 
 

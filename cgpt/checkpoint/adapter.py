@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cgpt.arena import Floats, ParameterArena
-from cgpt.checkpoint.failures import damaged, not_saved, other_base
 from cgpt.checkpoint.format import DType, Kind
 from cgpt.checkpoint.parts import (
     ADAPTED,
@@ -25,8 +23,10 @@ from cgpt.checkpoint.reader import BinaryFile, Job, in_parallel
 from cgpt.checkpoint.streams import folder_of
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError, ConfigError
+from cgpt.fileio.failures import damaged, not_saved, other_base
 from cgpt.llm import LLM, TrainingState
-from cgpt.lora import Lora
+from cgpt.nn.arena import Floats, ParameterArena
+from cgpt.optim.lora import Lora
 
 
 def adapter_of(llm: LLM) -> Lora | None:
@@ -46,9 +46,12 @@ def check_optimizer(llm: LLM, path: object, optimizer: bool) -> None:
         try:
             llm.optimizer.require_owner()
         except ConfigError:
-            raise not_saved(path, "an optimizer whose moments belong to one that was made for the "
-                            "model later", "the one that trains the model", "set llm.optimizer to "
-                            "that one, or leave it out: optimizer=False") from None
+            raise not_saved(
+                path,
+                "an optimizer whose moments belong to one that was made for the model later",
+                "the one that trains the model",
+                "set llm.optimizer to that one, or leave it out: optimizer=False",
+            ) from None
 
 
 def settings_to_save(lora: Lora, path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -57,11 +60,15 @@ def settings_to_save(lora: Lora, path: str | os.PathLike[str]) -> dict[str, Any]
     Raises CheckpointError (code "write") where that is this file.
     """
     if os.path.realpath(path) == os.path.realpath(lora.base):
-        raise not_saved(path, "the model that the adapter needs at this path", "another path",
-                        "name another file")
+        raise not_saved(
+            path,
+            "the model that the adapter needs at this path",
+            "another path",
+            "name another file",
+        )
     try:
         noted = os.path.relpath(lora.base, os.path.dirname(os.path.abspath(path)))
-    except ValueError:                  # another drive of Windows
+    except ValueError:  # another drive of Windows
         noted = os.path.abspath(lora.base)
     return {**lora.to_dict(), "base": Path(noted).as_posix()}
 
@@ -80,16 +87,22 @@ def carries_base(file: BinaryFile) -> bool:
 def require_whole(file: BinaryFile) -> None:
     """Raises CheckpointError where an open file holds an adapter."""
     if is_adapter(file):
-        raise other_base(file.path, "an adapter where a whole model is wanted",
-                         "load it with load_with_adapter(model, adapter) and save the two as one",
-                         hint="merge")
+        raise other_base(
+            file.path,
+            "an adapter where a whole model is wanted",
+            "load it with load_with_adapter(model, adapter) and save the two as one",
+            hint="merge",
+        )
 
 
 def require_adapter(file: BinaryFile) -> None:
     """Raises CheckpointError where an open file holds a whole model."""
     if not is_adapter(file):
-        raise other_base(file.path, "a whole model where an adapter is wanted",
-                         "name the model first, the adapter second")
+        raise other_base(
+            file.path,
+            "a whole model where an adapter is wanted",
+            "name the model first, the adapter second",
+        )
 
 
 def model_config(file: BinaryFile) -> GPTConfig:
@@ -116,9 +129,12 @@ def base_of(file: BinaryFile) -> Path:
     for path in (folder / noted, folder / Path(noted).name):
         if path.is_file():
             return path
-    raise CheckpointError(f"{file.path}: the model {noted} of this adapter is not there; put it "
-                          "back, or name both: load_with_adapter(model, adapter)", code="missing",
-                          hint="merge")
+    raise CheckpointError(
+        f"{file.path}: the model {noted} of this adapter is not there; put it "
+        "back, or name both: load_with_adapter(model, adapter)",
+        code="missing",
+        hint="merge",
+    )
 
 
 def read_state(file: BinaryFile) -> TrainingState:
@@ -138,16 +154,25 @@ def apply(file: BinaryFile, llm: LLM, *, training: bool) -> None:
     Raises CheckpointError where the model is another than the adapter was trained on.
     """
     if model_config(file) != llm.config:
-        raise other_base(file.path, f"an adapter for a model of another shape than {llm.base}",
-                         "name the model that it was trained on")
+        raise other_base(
+            file.path,
+            f"an adapter for a model of another shape than {llm.base}",
+            "name the model that it was trained on",
+        )
     settings = read_settings(file)
     if carries_base(file) != (settings.get("base") == ""):
-        raise damaged(file.path, "an adapter without a model, or with two",
-                      "the path of one or the model itself")
+        raise damaged(
+            file.path,
+            "an adapter without a model, or with two",
+            "the path of one or the model itself",
+        )
     lora = build_optimizer(file.path, llm.gpt, settings, Lora.from_dict)
     if lora.fingerprint != settings.get("fingerprint"):
-        raise other_base(file.path, f"an adapter that was trained on other weights than those of "
-                         f"{llm.base}", "name the model that it was trained on")
+        raise other_base(
+            file.path,
+            f"an adapter that was trained on other weights than those of {llm.base}",
+            "name the model that it was trained on",
+        )
     llm.training_state = read_state(file)
     llm.metadata = check_object(file.path, "metadata", file.json(file.one(Kind.METADATA)))
     lora.base, llm.base = llm.base, ""
@@ -179,10 +204,14 @@ def _read(file: BinaryFile, arena: ParameterArena, targets: dict[Kind, Floats]) 
     for kind, array in targets.items():
         records = file.of(kind)
         if [(one.name, one.shape, one.dtype) for one in records] != [
-                (one.name, one.shape, DType.FLOAT32) for one in arena.entries]:
-            raise damaged(file.path, f"{len(records)} tensors of kind {kind.name.lower()}",
-                          "those of the adapter's settings")
+            (one.name, one.shape, DType.FLOAT32) for one in arena.entries
+        ]:
+            raise damaged(
+                file.path,
+                f"{len(records)} tensors of kind {kind.name.lower()}",
+                "those of the adapter's settings",
+            )
         for record, entry in zip(records, arena.entries, strict=True):
-            flat = array[entry.offset:entry.offset + entry.size]
+            flat = array[entry.offset : entry.offset + entry.size]
             jobs.append(Job(record.length, partial(file.fill, record, flat)))
     in_parallel(jobs)

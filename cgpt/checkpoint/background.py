@@ -8,12 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from cgpt.arena import Floats, aligned
 from cgpt.checkpoint.format import Kind
 from cgpt.checkpoint.packing import Packed, arrays_of, pack
 from cgpt.checkpoint.storage import Storage
-from cgpt.forking import renew_after_fork
 from cgpt.llm import LLM
+from cgpt.nn.arena import Floats, aligned
+from cgpt.runtime.forking import renew_after_fork
 
 
 class BackgroundWriter:
@@ -32,16 +32,21 @@ class BackgroundWriter:
         self._running: Future[object] | None = None
         self._copies: dict[Kind, Floats] = {}
 
-    def submit(self, llm: LLM, path: str | os.PathLike[str],
-               write: Callable[[Packed], object]) -> None:
+    def submit(
+        self, llm: LLM, path: str | os.PathLike[str], write: Callable[[Packed], object]
+    ) -> None:
         """Copy `llm` as it is now and let the thread call `write` with the file made of it.
 
         Waits for the snapshot before it, whose error is raised here; `path` is what errors name.
         """
         self.wait()
-        packed = pack(llm, path, [(kind, self._copy(kind, array))
-                                  for kind, array in arrays_of(llm)], Storage(),
-                      snapshot=True)
+        packed = pack(
+            llm,
+            path,
+            [(kind, self._copy(kind, array)) for kind, array in arrays_of(llm)],
+            Storage(),
+            snapshot=True,
+        )
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "cgpt-checkpoint")
         self._running = self._pool.submit(write, packed)

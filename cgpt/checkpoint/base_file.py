@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from cgpt.arena import read_only
 from cgpt.checkpoint import binary, json_file
 from cgpt.checkpoint.adapter import require_whole
 from cgpt.checkpoint.info import kind_of_file
@@ -12,8 +11,9 @@ from cgpt.checkpoint.reader import BinaryFile
 from cgpt.checkpoint.streams import Location
 from cgpt.errors import CgptError
 from cgpt.llm import LLM
-from cgpt.lora import Lora, fingerprint
-from cgpt.stored import with_weights
+from cgpt.models.quantized import with_weights
+from cgpt.nn.arena import read_only
+from cgpt.optim.lora import Lora, fingerprint
 
 
 def read_whole(path: Location) -> LLM:
@@ -29,7 +29,7 @@ def read_whole(path: Location) -> LLM:
     elif kind == "json":
         llm = json_file.load(path, training=False)
     else:
-        from cgpt.checkpoint import rustgpt_import
+        from cgpt.interop import rustgpt as rustgpt_import
 
         llm = for_chat(rustgpt_import.load(path))
     llm.gpt = with_weights(llm.gpt, "float32")

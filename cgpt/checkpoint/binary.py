@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.arena import Entry, Floats, aligned, arena_size, read_only
 from cgpt.checkpoint.adapter import carries_base, model_config, read_state, require_whole
-from cgpt.checkpoint.failures import damaged, other_version
 from cgpt.checkpoint.format import VOCABULARY, WHOLE, DType, Kind, Record
 from cgpt.checkpoint.parts import (
     Progress,
@@ -25,13 +23,15 @@ from cgpt.checkpoint.parts import (
 from cgpt.checkpoint.reader import BinaryFile, Job, Running, in_parallel
 from cgpt.checkpoint.streams import Location
 from cgpt.config import GPTConfig
-from cgpt.graphs import family_of
+from cgpt.fileio.failures import damaged, other_version
 from cgpt.llm import LLM
-from cgpt.model import GPT, LayerRecord
-from cgpt.optimizers import restore_optimizer
-from cgpt.stored import StoredGPT
-from cgpt.tokenizer import Tokenizer
-from cgpt.weights import GROUPS, StoredTensor, dequantize
+from cgpt.models.base import GPT, LayerRecord
+from cgpt.models.quantized import StoredGPT
+from cgpt.models.registry import family_of
+from cgpt.nn.arena import Entry, Floats, aligned, arena_size, read_only
+from cgpt.nn.quantized import GROUPS, StoredTensor, dequantize
+from cgpt.optim.registry import restore_optimizer
+from cgpt.tokenizers.tokenizer import Tokenizer
 
 _FORMS: dict[int, Any] = {DType.FLOAT32: "<f4", DType.FLOAT16: "<f2", DType.INT8: "i1"}
 
@@ -126,13 +126,17 @@ def _stored_tensors(file: BinaryFile, entries: list[Entry]) -> dict[str, StoredT
 
     def array(record: Record) -> Any:
         start = record.offset - file.of(Kind(record.kind))[0].offset
-        part = views[Kind(record.kind)][start:start + record.length]
+        part = views[Kind(record.kind)][start : start + record.length]
         found: Any = np.frombuffer(part, _FORMS[record.dtype]).reshape(record.shape)
         return read_only(found.astype(found.dtype.newbyteorder("="), copy=False))
+
     scales = {record.name: array(record) for record in file.of(Kind.SCALE)}
-    return {entry.name: StoredTensor(array(record), scales.get(entry.name),
-                                     group if entry.name in scales else 0)
-            for entry, record in zip(entries, file.of(Kind.TENSOR), strict=True)}
+    return {
+        entry.name: StoredTensor(
+            array(record), scales.get(entry.name), group if entry.name in scales else 0
+        )
+        for entry, record in zip(entries, file.of(Kind.TENSOR), strict=True)
+    }
 
 
 def _region(file: BinaryFile, kind: Kind) -> memoryview:
@@ -140,9 +144,17 @@ def _region(file: BinaryFile, kind: Kind) -> memoryview:
     records = file.of(kind)
     start = records[0].offset
     region = aligned(-(-(records[-1].end - start) // 4), zero=True).data.cast("B")
-    in_parallel([Job(record.length, partial(
-        file.fill_bytes, record, region[record.offset - start:record.end - start]))
-        for record in records])
+    in_parallel(
+        [
+            Job(
+                record.length,
+                partial(
+                    file.fill_bytes, record, region[record.offset - start : record.end - start]
+                ),
+            )
+            for record in records
+        ]
+    )
     return region
 
 
@@ -175,27 +187,35 @@ def read_tokenizer(file: BinaryFile, config: GPTConfig) -> Tokenizer:
     check_words(file.path, int.from_bytes(payload[:4], "little"), config, file.size)
     words, scores = unpack_vocabulary(file.path, payload, family_of(config).unscored)
     record = file.maybe(Kind.TOKENIZER)
-    kind = "words" if record is None else check_object(
-        file.path, record.label, file.json(record)).get("kind")
+    kind = (
+        "words"
+        if record is None
+        else check_object(file.path, record.label, file.json(record)).get("kind")
+    )
     return build_tokenizer(file.path, words, scores, config, kind)
 
 
-def unpack_vocabulary(path: object, data: bytes | bytearray,
-                      unscored: int) -> tuple[list[str], list[float]]:
+def unpack_vocabulary(
+    path: object, data: bytes | bytearray, unscored: int
+) -> tuple[list[str], list[float]]:
     """(words of every id, scores of those from `unscored` on). Raises CheckpointError."""
     n_words, first, size = VOCABULARY.unpack_from(data.ljust(VOCABULARY.size, b"\0"))
     scores_at = VOCABULARY.size
     offsets_at = scores_at + 8 * (n_words - first)
     text_at = offsets_at + 4 * (n_words + 1)
     if first != unscored or n_words < first or text_at + size != len(data):
-        raise damaged(path, f"a vocabulary of {n_words} words, {first} without a score and {size} "
-                      f"bytes of text in {len(data)} bytes", f"{unscored} without a score, and "
-                      "lengths that add up")
+        raise damaged(
+            path,
+            f"a vocabulary of {n_words} words, {first} without a score and {size} "
+            f"bytes of text in {len(data)} bytes",
+            f"{unscored} without a score, and lengths that add up",
+        )
     scores = np.frombuffer(data, "<f8", n_words - first, scores_at)
     offsets = np.frombuffer(data, "<u4", n_words + 1, offsets_at).astype(np.int64)
     if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
-        raise damaged(path, "word offsets that do not ascend from 0 to the end of the text",
-                      "ascending ones")
+        raise damaged(
+            path, "word offsets that do not ascend from 0 to the end of the text", "ascending ones"
+        )
     try:
         text = data[text_at:].decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -224,35 +244,50 @@ def check_tensors(file: BinaryFile, entries: list[Entry]) -> None:
         raise damaged(file.path, "an optimizer beside weights that are not float32", "none")
 
 
-def check_kind(file: BinaryFile, kind: Kind, entries: list[Entry],
-               allowed: Collection[int]) -> None:
+def check_kind(
+    file: BinaryFile, kind: Kind, entries: list[Entry], allowed: Collection[int]
+) -> None:
     """Every tensor of the configuration once in one kind, in the order of the arena; none over."""
     records = file.of(kind)
     expected = {entry.name for entry in entries}
     for name in sorted(expected.symmetric_difference(record.name for record in records)):
-        raise damaged(file.path, f"{kind.name.lower()} '{name}' missing or over",
-                      "the tensors of the configuration")
+        raise damaged(
+            file.path,
+            f"{kind.name.lower()} '{name}' missing or over",
+            "the tensors of the configuration",
+        )
     for record, entry in zip(records, entries, strict=True):
         if record.dtype not in allowed:
-            raise other_version(file.path, f"{record.label} of type "
-                                f"{DType(record.dtype).name.lower()}", "float32")
+            raise other_version(
+                file.path, f"{record.label} of type {DType(record.dtype).name.lower()}", "float32"
+            )
         if (record.name, record.shape) != (entry.name, entry.shape):
-            raise damaged(file.path, f"{record.label} of shape {list(record.shape)}",
-                          f"'{entry.name}' of shape {list(entry.shape)}")
+            raise damaged(
+                file.path,
+                f"{record.label} of shape {list(record.shape)}",
+                f"'{entry.name}' of shape {list(entry.shape)}",
+            )
 
 
 def _check_scales(file: BinaryFile) -> None:
     """One record of scales for each int8 matrix, of its shape; none over."""
     group = read_group(file)
     whole = [record for record in file.of(Kind.TENSOR) if record.dtype == DType.INT8]
-    wanted = [(record.name, (record.shape[0], -(-record.shape[-1] // group)) if group else ())
-              for record in whole]
+    wanted = [
+        (record.name, (record.shape[0], -(-record.shape[-1] // group)) if group else ())
+        for record in whole
+    ]
     scales = file.of(Kind.SCALE)
-    if any(len(record.shape) != 2 for record in whole) \
-            or [(record.name, record.shape) for record in scales] != wanted \
-            or any(record.dtype != DType.FLOAT32 for record in scales):
-        raise damaged(file.path, f"{len(scales)} records of scales for {len(whole)} int8 tensors",
-                      "one for each, of its shape, and of float32")
+    if (
+        any(len(record.shape) != 2 for record in whole)
+        or [(record.name, record.shape) for record in scales] != wanted
+        or any(record.dtype != DType.FLOAT32 for record in scales)
+    ):
+        raise damaged(
+            file.path,
+            f"{len(scales)} records of scales for {len(whole)} int8 tensors",
+            "one for each, of its shape, and of float32",
+        )
 
 
 def _fills(file: BinaryFile, kind: Kind, target: Floats, entries: list[Entry]) -> list[Job]:
@@ -261,18 +296,20 @@ def _fills(file: BinaryFile, kind: Kind, target: Floats, entries: list[Entry]) -
     scales = {record.name: record for record in file.of(Kind.SCALE)}
     group = read_group(file)
     for record, entry in zip(file.of(kind), entries, strict=True):
-        flat = target[entry.offset:entry.offset + entry.size]
+        flat = target[entry.offset : entry.offset + entry.size]
         if record.dtype == DType.FLOAT32:
             run = partial(file.fill, record, flat)
         else:
-            run = partial(_restore, file, record, scales.get(record.name), group,
-                          flat.reshape(entry.shape))
+            run = partial(
+                _restore, file, record, scales.get(record.name), group, flat.reshape(entry.shape)
+            )
         jobs.append(Job(record.length, run))
     return jobs
 
 
-def _restore(file: BinaryFile, record: Record, scale: Record | None, group: int,
-             target: Floats) -> None:
+def _restore(
+    file: BinaryFile, record: Record, scale: Record | None, group: int, target: Floats
+) -> None:
     """Read a float16 or int8 tensor into float32."""
     stored: Any = np.frombuffer(file.payload(record), _FORMS[record.dtype]).reshape(record.shape)
     if scale is None:
@@ -287,8 +324,7 @@ def _prepare_training(file: BinaryFile, llm: LLM, entries: list[Entry]) -> list[
     jobs: list[Job] = []
     settings = file.maybe(Kind.OPTIMIZER)
     if settings is not None:
-        llm.optimizer = build_optimizer(file.path, llm.gpt, file.json(settings),
-                                        restore_optimizer)
+        llm.optimizer = build_optimizer(file.path, llm.gpt, file.json(settings), restore_optimizer)
         m, v = llm.gpt.arena.require_moments()
         jobs += _fills(file, Kind.ADAM_M, m, entries) + _fills(file, Kind.ADAM_V, v, entries)
     if file.of(Kind.BEST_TENSOR):

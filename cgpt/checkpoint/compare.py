@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.arena import Floats, ParameterArena
 from cgpt.checkpoint.adapter import trained_arena
 from cgpt.llm import LLM
+from cgpt.nn.arena import Floats, ParameterArena
 
 
 def compare(a: LLM, b: LLM) -> dict[str, Any]:
@@ -27,20 +27,31 @@ def compare(a: LLM, b: LLM) -> dict[str, Any]:
         "config": _members(a.config.to_dict(), b.config.to_dict()),
         "vocabulary": _vocabulary(a, b),
         "training_state": _members(a.training_state.to_dict(), b.training_state.to_dict()),
-        "optimizer": _members(a.optimizer.to_dict() if a.optimizer else {},
-                              b.optimizer.to_dict() if b.optimizer else {}),
-        "metadata": _members(a.metadata, b.metadata)}
+        "optimizer": _members(
+            a.optimizer.to_dict() if a.optimizer else {},
+            b.optimizer.to_dict() if b.optimizer else {},
+        ),
+        "metadata": _members(a.metadata, b.metadata),
+    }
     first, second = _tensors(a), _tensors(b)
-    rows = [_tensor(*key, first.get(key), second.get(key))
-            for key in dict.fromkeys([*first, *second])]
+    rows = [
+        _tensor(*key, first.get(key), second.get(key)) for key in dict.fromkeys([*first, *second])
+    ]
     differing = [row for row in rows if row is not None]
-    return {"same": not (differing or any(parts.values())), **parts, "tensors": differing,
-            "equal": len(rows) - len(differing)}
+    return {
+        "same": not (differing or any(parts.values())),
+        **parts,
+        "tensors": differing,
+        "equal": len(rows) - len(differing),
+    }
 
 
 def _members(a: dict[str, Any], b: dict[str, Any]) -> dict[str, list[Any]]:
-    return {name: [a.get(name), b.get(name)] for name in sorted(a.keys() | b.keys())
-            if a.get(name) != b.get(name) or (name in a) != (name in b)}
+    return {
+        name: [a.get(name), b.get(name)]
+        for name in sorted(a.keys() | b.keys())
+        if a.get(name) != b.get(name) or (name in a) != (name in b)
+    }
 
 
 def _vocabulary(a: LLM, b: LLM) -> dict[str, Any]:
@@ -59,21 +70,30 @@ def _tensors(llm: LLM) -> dict[tuple[str, str], Floats]:
     """Every tensor that is saved, by kind and name."""
     weights, arena = llm.gpt.arena, trained_arena(llm)
     arrays: list[tuple[str, ParameterArena, Floats | None]] = [
-        ("weights", weights, weights.data), ("best", arena, llm.best_weights),
-        ("average", arena, llm.average)]
+        ("weights", weights, weights.data),
+        ("best", arena, llm.best_weights),
+        ("average", arena, llm.average),
+    ]
     if arena is not weights:
         arrays.append(("adapter", arena, arena.data))
     if llm.optimizer is not None:
         arrays += zip("mv", (arena, arena), arena.require_moments(), strict=True)
-    return {(kind, entry.name): one.view(entry.name, array) for kind, one, array in arrays
-            if array is not None for entry in one.entries}
+    return {
+        (kind, entry.name): one.view(entry.name, array)
+        for kind, one, array in arrays
+        if array is not None
+        for entry in one.entries
+    }
 
 
 def _tensor(kind: str, name: str, a: Floats | None, b: Floats | None) -> dict[str, Any] | None:
     """The line of one tensor, or None where it is the same in both."""
-    row: dict[str, Any] = {"kind": kind, "name": name,
-                           "a": None if a is None else list(a.shape),
-                           "b": None if b is None else list(b.shape)}
+    row: dict[str, Any] = {
+        "kind": kind,
+        "name": name,
+        "a": None if a is None else list(a.shape),
+        "b": None if b is None else list(b.shape),
+    }
     if a is None or b is None or a.shape != b.shape:
         return row
     changed = int(np.count_nonzero(a.view(np.uint32) != b.view(np.uint32)))
@@ -83,6 +103,10 @@ def _tensor(kind: str, name: str, a: Floats | None, b: Floats | None) -> dict[st
         apart = b.astype(np.float64) - a
         size = float(np.sqrt(np.mean(np.square(a, dtype=np.float64))))
         rms = float(np.sqrt(np.mean(np.square(apart))))
-    return {**row, "changed": changed, "elements": a.size,
-            "largest": float(np.abs(apart).max()),
-            "relative": rms / size if size else float("inf")}
+    return {
+        **row,
+        "changed": changed,
+        "elements": a.size,
+        "largest": float(np.abs(apart).max()),
+        "relative": rms / size if size else float("inf"),
+    }

@@ -10,14 +10,16 @@ from cgpt.checkpoint import load, packing
 from cgpt.checkpoint.adapter import adapter_of, trained_arena
 from cgpt.checkpoint.streams import BYTES
 from cgpt.llm import LLM
-from cgpt.stored import StoredGPT
+from cgpt.models.quantized import StoredGPT
 
 
-def to_bytes(llm: LLM, *, optimizer: bool = True, weights: str | None = None,
-             group: int = 64) -> bytes:
+def to_bytes(
+    llm: LLM, *, optimizer: bool = True, weights: str | None = None, group: int = 64
+) -> bytes:
     """See LLM.to_bytes."""
-    packed = packing.packed_model(llm, BYTES, optimizer=optimizer, weights=weights, group=group,
-                                  alone=True)
+    packed = packing.packed_model(
+        llm, BYTES, optimizer=optimizer, weights=weights, group=group, alone=True
+    )
     return b"".join(packed.parts())
 
 
@@ -30,7 +32,7 @@ def reduced(llm: LLM) -> tuple[bytes, dict[str, Any]]:
     state.update(training=bool(llm.gpt.arena.data.flags.writeable), recompute=llm.gpt.recompute)
     if lora is not None:
         state["adapter"] = lora.base, lora.base_seen
-    if not llm.gpt.arena.clean and arena.grad is not None:      # which says it for an adapter too
+    if not llm.gpt.arena.clean and arena.grad is not None:  # which says it for an adapter too
         state["gradient"] = arena.grad
     return to_bytes(llm), state
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cgpt.arena import Floats
-from cgpt.checkpoint import _codec
+from cgpt.fileio import _codec
+from cgpt.nn.arena import Floats
 
-PIECE = 1 << 16                         # numbers that are formatted at a time
-_WINDOW = 1 << 20                       # bytes of text that are read at a time
+PIECE = 1 << 16  # numbers that are formatted at a time
+_WINDOW = 1 << 20  # bytes of text that are read at a time
 
 format_floats = _codec.format_floats
 
@@ -21,8 +21,9 @@ def parse_floats(text: bytes | memoryview, target: Floats) -> None:
     _complete(_codec.parse_floats(text, target), target)
 
 
-def read_floats(read: Callable[[int, int], bytearray], start: int, end: int,
-                target: Floats) -> None:
+def read_floats(
+    read: Callable[[int, int], bytearray], start: int, end: int, target: Floats
+) -> None:
     """As `parse_floats`, of a text that `read(position, length)` gives, a piece at a time.
 
     start, end  the text's first byte and the one behind it
@@ -33,7 +34,7 @@ def read_floats(read: Callable[[int, int], bytearray], start: int, end: int,
         text = read(start, size)
         if start + size == end:
             return _complete(_codec.parse_floats(text, target, filled), target)
-        cut = text.rfind(b",")      # a number may go on in the next piece
+        cut = text.rfind(b",")  # a number may go on in the next piece
         if cut < 0:
             raise ValueError("a malformed number")
         filled = _codec.parse_floats(memoryview(text)[:cut], target, filled)

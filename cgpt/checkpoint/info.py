@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cgpt.arena import aligned, arena_size
 from cgpt.checkpoint.adapter import (
     carries_base,
     is_adapter,
@@ -24,8 +23,9 @@ from cgpt.checkpoint.sniff import kind_of
 from cgpt.checkpoint.streams import Location
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError, path_text
-from cgpt.graphs import family_of
 from cgpt.llm import TrainingState
+from cgpt.models.registry import family_of
+from cgpt.nn.arena import aligned, arena_size
 
 _FIRST = ("model_final.bin", "model_pretrained.bin")
 
@@ -51,21 +51,36 @@ def describe_binary(path: Location, verify: bool = False) -> dict[str, Any]:
         if verify:
             file.verify()
         return {
-            "path": str(path), "format": "binary", "version": VERSION, "bytes": file.size,
-            "graph": file.config_values()["graph"], "config": config.to_dict(), "layers": layers,
+            "path": str(path),
+            "format": "binary",
+            "version": VERSION,
+            "bytes": file.size,
+            "graph": file.config_values()["graph"],
+            "config": config.to_dict(),
+            "layers": layers,
             "parameters": sum(math.prod(one.shape) for one in file.of(Kind.TENSOR)),
-            "words": words, "optimizer": settings,
+            "words": words,
+            "optimizer": settings,
             "best_weights": bool(file.of(Kind.BEST_TENSOR)),
-            "run_id": state.run_id, "training_state": state.to_dict(),
+            "run_id": state.run_id,
+            "training_state": state.to_dict(),
             "metadata": check_object(path, "metadata", file.json(file.one(Kind.METADATA))),
-            "records": [_describe_record(record) for record in file.records], "verified": verify}
+            "records": [_describe_record(record) for record in file.records],
+            "verified": verify,
+        }
 
 
 def _describe_record(record: Record) -> dict[str, Any]:
     dtype = DType(record.dtype).name.lower()
-    return {"kind": record.kind_name, "name": record.name, "dtype": dtype,
-            "shape": list(record.shape), "offset": record.offset, "bytes": record.length,
-            "crc32": f"{record.crc:08x}"}
+    return {
+        "kind": record.kind_name,
+        "name": record.name,
+        "dtype": dtype,
+        "shape": list(record.shape),
+        "offset": record.offset,
+        "bytes": record.length,
+        "crc32": f"{record.crc:08x}",
+    }
 
 
 def describe_json(path: Location, verify: bool = False) -> dict[str, Any]:
@@ -87,14 +102,23 @@ def describe_json(path: Location, verify: bool = False) -> dict[str, Any]:
                 if tensors is not None:
                     file.fill(tensors, entries, scratch)
         return {
-            "path": str(path), "format": "json", "version": VERSION, "bytes": file.size,
-            "graph": family_of(file.config).name, "config": file.config.to_dict(),
+            "path": str(path),
+            "format": "json",
+            "version": VERSION,
+            "bytes": file.size,
+            "graph": family_of(file.config).name,
+            "config": file.config.to_dict(),
             "layers": file.layers(),
             "parameters": sum(entry.size for entry in entries),
-            "words": len(file.tokenizer(file.config)), "optimizer": settings,
-            "best_weights": best is not None, "run_id": state.run_id,
+            "words": len(file.tokenizer(file.config)),
+            "optimizer": settings,
+            "best_weights": best is not None,
+            "run_id": state.run_id,
             "training_state": state.to_dict(),
-            "metadata": file.plain("metadata"), "records": [], "verified": verify}
+            "metadata": file.plain("metadata"),
+            "records": [],
+            "verified": verify,
+        }
 
 
 def describe_rustgpt(path: Location, verify: bool = False) -> dict[str, Any]:
@@ -102,32 +126,44 @@ def describe_rustgpt(path: Location, verify: bool = False) -> dict[str, Any]:
 
     It is loaded for that, so everything in it is checked whatever `verify` says.
     """
-    from cgpt.checkpoint import rustgpt_import
+    from cgpt.interop import rustgpt as rustgpt_import
 
     llm = rustgpt_import.load(path)
     with Source(path) as source:
         size = source.size
-    layers = [{"name": one.name, "type": one.type, "parameters": list(one.parameters)}
-              for one in llm.gpt.layer_records()]
+    layers = [
+        {"name": one.name, "type": one.type, "parameters": list(one.parameters)}
+        for one in llm.gpt.layer_records()
+    ]
     return {
-        "path": str(path), "format": "rustgpt", "version": rustgpt_import.VERSION, "bytes": size,
-        "graph": family_of(llm.config).name, "config": llm.config.to_dict(), "layers": layers,
-        "parameters": llm.n_parameters, "words": len(llm.tokenizer),
+        "path": str(path),
+        "format": "rustgpt",
+        "version": rustgpt_import.VERSION,
+        "bytes": size,
+        "graph": family_of(llm.config).name,
+        "config": llm.config.to_dict(),
+        "layers": layers,
+        "parameters": llm.n_parameters,
+        "words": len(llm.tokenizer),
         "optimizer": None if llm.optimizer is None else llm.optimizer.to_dict(),
-        "best_weights": False, "run_id": llm.training_state.run_id,
+        "best_weights": False,
+        "run_id": llm.training_state.run_id,
         "training_state": llm.training_state.to_dict(),
-        "metadata": llm.metadata, "records": [], "verified": True}
+        "metadata": llm.metadata,
+        "records": [],
+        "verified": True,
+    }
 
 
 def read_progress(file: BinaryFile) -> tuple[GPTConfig, TrainingState, dict[str, Any]]:
     """Configuration, training state and metadata of an open file."""
     metadata = file.json(file.one(Kind.METADATA))
-    return (model_config(file), read_state(file),
-            check_object(file.path, "metadata", metadata))
+    return (model_config(file), read_state(file), check_object(file.path, "metadata", metadata))
 
 
 def read_json_progress(
-        path: str | os.PathLike[str]) -> tuple[GPTConfig, TrainingState, dict[str, Any]]:
+    path: str | os.PathLike[str],
+) -> tuple[GPTConfig, TrainingState, dict[str, Any]]:
     """The same of a JSON file."""
     with JsonFile(path) as file:
         state = file.training_state()
@@ -142,7 +178,7 @@ def weights_form(path: Location) -> str:
 
 
 def kind_of_file(path: Location) -> str:
-    """"binary", "json" or "rustgpt": see `sniff.kind_of`. Raises CheckpointError."""
+    """ "binary", "json" or "rustgpt": see `sniff.kind_of`. Raises CheckpointError."""
     with Source(path) as source:
         return kind_of(path, source.head, source.size)
 
@@ -168,19 +204,24 @@ def is_model(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def find_models(checkpoints: str | os.PathLike[str] = "checkpoints",
-                exports: str | os.PathLike[str] = "exports") -> list[Path]:
+def find_models(
+    checkpoints: str | os.PathLike[str] = "checkpoints", exports: str | os.PathLike[str] = "exports"
+) -> list[Path]:
     """Every loadable model in the two folders, whatever its name.
 
     model_final.bin and model_pretrained.bin come first, then the newest. Folders that are missing
     have none; files that are no models, or damaged at first sight, are left out.
     """
-    found = [path for folder in (checkpoints, exports)
-             for path in models_in(path_text("find_models", folder))]
+    found = [
+        path
+        for folder in (checkpoints, exports)
+        for path in models_in(path_text("find_models", folder))
+    ]
 
     def order(path: Path) -> tuple[int, int, str]:
         first = _FIRST.index(path.name) if path.name in _FIRST else len(_FIRST)
         return first, -_modified(path), path.name
+
     return sorted(found, key=order)
 
 
@@ -188,8 +229,7 @@ def models_in(folder: str | os.PathLike[str]) -> list[Path]:
     """The models in one folder, without its sub-folders and hidden files; none if it is missing."""
     try:
         with os.scandir(folder) as listing:
-            names = [one.name for one in listing
-                     if not one.name.startswith(".") and one.is_file()]
+            names = [one.name for one in listing if not one.name.startswith(".") and one.is_file()]
     except OSError:
         return []
     return [path for path in (Path(folder) / name for name in sorted(names)) if is_model(path)]
@@ -199,4 +239,4 @@ def _modified(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
     except OSError:
-        return 0                        # removed meanwhile
+        return 0  # removed meanwhile

@@ -10,11 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.arena import Entry, Floats
-from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.adapter import adapter_of, check_optimizer
-from cgpt.checkpoint.atomic import write_file
-from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.floats import PIECE, format_floats
 from cgpt.checkpoint.format import VERSION
 from cgpt.checkpoint.parts import (
@@ -28,11 +24,15 @@ from cgpt.checkpoint.parts import (
 from cgpt.checkpoint.reader import THREADS
 from cgpt.checkpoint.sniff import JSON_OPENING
 from cgpt.config import KINDS
-from cgpt.graphs import family_of
+from cgpt.fileio._codec import crc32
+from cgpt.fileio.atomic import write_file
+from cgpt.fileio.failures import not_saved
 from cgpt.llm import LLM
-from cgpt.tokenizer import Tokenizer
+from cgpt.models.registry import family_of
+from cgpt.nn.arena import Entry, Floats
+from cgpt.tokenizers.tokenizer import Tokenizer
 
-_AHEAD = 8                              # pieces of numbers that are formatted before their turn
+_AHEAD = 8  # pieces of numbers that are formatted before their turn
 
 
 def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
@@ -41,8 +41,9 @@ def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> P
     return write_file(path, size, lambda out: write(out.write))
 
 
-def prepared(llm: LLM, path: object,
-             optimizer: bool) -> tuple[int, Callable[[Callable[[bytes], object]], None]]:
+def prepared(
+    llm: LLM, path: object, optimizer: bool
+) -> tuple[int, Callable[[Callable[[bytes], object]], None]]:
     """About how many bytes `llm` has as JSON, and what hands them on piece by piece.
 
     path  where they go, as errors name it
@@ -50,7 +51,7 @@ def prepared(llm: LLM, path: object,
     """
     llm = with_floats(llm)
     arena = llm.gpt.arena
-    optimizer = optimizer and adapter_of(llm) is None   # JSON holds whole models only
+    optimizer = optimizer and adapter_of(llm) is None  # JSON holds whole models only
     with_optimizer = optimizer and llm.optimizer is not None
     check_optimizer(llm, path, with_optimizer)
     weights = weights_to_save(llm)
@@ -61,12 +62,19 @@ def prepared(llm: LLM, path: object,
     extras: dict[str, Floats | None] = {"best_weights": llm.best_weights if optimizer else None}
     if optimizer and llm.average is not None:
         extras["live_weights"] = arena.data
-    arrays += [(f"the {name.replace('_', ' ')}", array) for name, array in extras.items()
-               if array is not None]
+    arrays += [
+        (f"the {name.replace('_', ' ')}", array)
+        for name, array in extras.items()
+        if array is not None
+    ]
     for what, array in arrays:
         if not np.isfinite(array).all():
-            raise not_saved(path, f"NaN or infinity in {what}", "finite numbers, as JSON has no "
-                            "others", "save it as .bin or go back to an earlier checkpoint")
+            raise not_saved(
+                path,
+                f"NaN or infinity in {what}",
+                "finite numbers, as JSON has no others",
+                "save it as .bin or go back to an earlier checkpoint",
+            )
     pieces = _pieces(llm, path, weights, with_optimizer, extras)
 
     def write(put: Callable[[bytes], object]) -> None:
@@ -113,9 +121,11 @@ def _formatted(pieces: Iterator[str | Floats]) -> Iterator[tuple[bytes, bool]]:
             yield result(), is_text
 
 
-def _pieces(llm: LLM, path: object, weights: Floats, optimizer: bool,
-            extras: dict[str, Floats | None]) -> Iterator[str | Floats]:
+def _pieces(
+    llm: LLM, path: object, weights: Floats, optimizer: bool, extras: dict[str, Floats | None]
+) -> Iterator[str | Floats]:
     """The file in order, up to text_crc32: text, and numbers that are still to be formatted."""
+
     def part(name: str, value: Any) -> str:
         return f'"{name}": {dump_json(path, name, value)},\n'
 
@@ -155,11 +165,13 @@ def _pieces(llm: LLM, path: object, weights: Floats, optimizer: bool,
 def _tensor_pieces(entries: list[Entry], array: Floats) -> Iterator[str | Floats]:
     """The members of an object: name: {shape, crc32, data}."""
     for number, entry in enumerate(entries):
-        flat = array[entry.offset:entry.offset + entry.size]
-        yield (f'{"," if number else ""}\n"{entry.name}": {{"shape": {list(entry.shape)}, '
-               f'"crc32": "{checksum(flat):08x}", "data": [')
+        flat = array[entry.offset : entry.offset + entry.size]
+        yield (
+            f'{"," if number else ""}\n"{entry.name}": {{"shape": {list(entry.shape)}, '
+            f'"crc32": "{checksum(flat):08x}", "data": ['
+        )
         for start in range(0, entry.size - 1, PIECE):
-            yield flat[start:min(start + PIECE, entry.size - 1)]
+            yield flat[start : min(start + PIECE, entry.size - 1)]
         # The last number without its comma.
         yield format_floats(flat[-1:])[:-1].decode() + "]}"
 

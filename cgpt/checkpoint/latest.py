@@ -19,12 +19,12 @@ from cgpt.checkpoint import info
 from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError
 from cgpt.llm import LLM, PHASES, TrainingState
-from cgpt.run_config import phases_left
+from cgpt.training.run_config import phases_left
 
 LAST = "checkpoint_last.bin"
 PREVIOUS = "checkpoint_previous.bin"
-ORIGIN = "origin"                       # its name in a file's metadata
-PATTERN = "checkpoint_*.bin"            # files of a CheckpointManager
+ORIGIN = "origin"  # its name in a file's metadata
+PATTERN = "checkpoint_*.bin"  # files of a CheckpointManager
 
 Warn = Callable[[CheckpointError], object]
 
@@ -53,17 +53,25 @@ class Found:
     def descends_from(self, earlier: Found) -> bool:
         """Whether this is `earlier`, or what the same training came to after it."""
         mine, theirs = self.state, earlier.state
-        if self.config != earlier.config or self.reached < earlier.reached or (
-                mine.run_id and theirs.run_id and mine.run_id != theirs.run_id):
+        if (
+            self.config != earlier.config
+            or self.reached < earlier.reached
+            or (mine.run_id and theirs.run_id and mine.run_id != theirs.run_id)
+        ):
             return False
         last = len(theirs.history) - 1  # of the last step a held-out loss may be noted later
-        return last < 0 or (mine.history[:last] == theirs.history[:-1]
-                            and mine.history[last][:2] == theirs.history[-1][:2])
+        return last < 0 or (
+            mine.history[:last] == theirs.history[:-1]
+            and mine.history[last][:2] == theirs.history[-1][:2]
+        )
 
     def is_of(self, other: Found) -> bool:
         """Whether it is of the same phase of the same model on the same documents."""
-        return (self.config == other.config and self.state.phase == other.state.phase
-                and self.state.documents == other.state.documents)
+        return (
+            self.config == other.config
+            and self.state.phase == other.state.phase
+            and self.state.documents == other.state.documents
+        )
 
     @property
     def finished(self) -> bool:
@@ -78,8 +86,9 @@ class Found:
         if not (self.state.run and self.finished and self.out and os.path.exists(self.path)):
             return False
         with suppress(CheckpointError, OSError):
-            return not os.path.samefile(self.out, self.path) and \
-                read(Path(self.out)).descends_from(self)
+            return not os.path.samefile(self.out, self.path) and read(Path(self.out)).descends_from(
+                self
+            )
         return False
 
 
@@ -116,8 +125,11 @@ def holds_earlier(path: str | os.PathLike[str], found: Found) -> bool:
         other = read(Path(path))
         if found.state.history and found.descends_from(other):
             return True
-        if found.origin and found.origin == other.state.run_id and os.path.samefile(
-                path, found.out):
+        if (
+            found.origin
+            and found.origin == other.state.run_id
+            and os.path.samefile(path, found.out)
+        ):
             before = replace(found, state=replace(found.state, run_id=found.origin))
             return before.descends_from(other)
     return False
@@ -130,14 +142,17 @@ def found_in(folder: Path, warn: Warn) -> list[Found]:
         try:
             found[path.name] = read(path)
         except CheckpointError as error:
-            if os.path.lexists(path):   # another process may have removed it
+            if os.path.lexists(path):  # another process may have removed it
                 warn(error)
     for path in info.models_in(folder):
         with suppress(CheckpointError):
             if path.name not in found and info.is_binary(path):
                 found[path.name] = read(path)
-    return sorted(found.values(), key=lambda one: (one.reached, one.path.name == LAST,
-                                                   one.path.name), reverse=True)
+    return sorted(
+        found.values(),
+        key=lambda one: (one.reached, one.path.name == LAST, one.path.name),
+        reverse=True,
+    )
 
 
 def branches(found: Iterable[Found]) -> list[list[Found]]:
@@ -182,7 +197,7 @@ def is_whole(path: Path, warn: Warn = lambda error: None) -> bool:
         info.describe_binary(path, verify=True)
         return True
     except CheckpointError as error:
-        if os.path.lexists(path):       # another process may have replaced or removed it
+        if os.path.lexists(path):  # another process may have replaced or removed it
             warn(error)
         return False
 
@@ -190,5 +205,7 @@ def is_whole(path: Path, warn: Warn = lambda error: None) -> bool:
 def several(folder: object, found: Iterable[Found]) -> CheckpointError:
     """That a folder holds more than one training that could be meant."""
     paths = ", ".join(str(one.path) for one in found)
-    return CheckpointError(f"{folder}: several trainings can go on from there ({paths}); name the "
-                           "file of one of them", code="several")
+    return CheckpointError(
+        f"{folder}: several trainings can go on from there ({paths}); name the file of one of them",
+        code="several",
+    )

@@ -26,19 +26,19 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.checkpoint import latest, packing
-from cgpt.checkpoint.atomic import PREFIX, SUFFIX, folder_lock, write_file
 from cgpt.checkpoint.background import BackgroundWriter
 from cgpt.checkpoint.latest import Found
 from cgpt.checkpoint.packing import Packed
 from cgpt.checkpoint.storage import Storage
 from cgpt.config import _check_choice, _check_float, _check_int
 from cgpt.errors import CheckpointError, expect, expect_function, path_text
+from cgpt.fileio.atomic import PREFIX, SUFFIX, folder_lock, write_file
 from cgpt.llm import LLM, TrainingState
 
 STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")
 _BEST, _EPOCH = "checkpoint_best_epoch_", "checkpoint_epoch_"
 _LAST, _PREVIOUS = "checkpoint_last", "checkpoint_previous"
-_TAG = 8                        # digits of a run_id in a name
+_TAG = 8  # digits of a run_id in a name
 
 
 class CheckpointManager:
@@ -62,12 +62,19 @@ class CheckpointManager:
     """
 
     def __repr__(self) -> str:
-        return (f"CheckpointManager({str(self.folder)!r}, strategy={self.strategy!r}, "
-                f"keep={self.keep}, every={self.every}, minutes={self.minutes:g})")
+        return (
+            f"CheckpointManager({str(self.folder)!r}, strategy={self.strategy!r}, "
+            f"keep={self.keep}, every={self.every}, minutes={self.minutes:g})"
+        )
 
-    def __init__(self, folder: str | os.PathLike[str] = "checkpoints",
-                 strategy: str | None = "last", keep: int = 3, every: int = 0,
-                 minutes: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] = "checkpoints",
+        strategy: str | None = "last",
+        keep: int = 3,
+        every: int = 0,
+        minutes: float = 0.0,
+    ) -> None:
         owner, most = "CheckpointManager", (1 << 63) - 1
         if strategy is not None:
             strategy = _check_choice(owner, "strategy", strategy, STRATEGIES)
@@ -76,13 +83,13 @@ class CheckpointManager:
         self.keep = _check_int(owner, "keep", keep, 1, most)
         self.every = _check_int(owner, "every", every, 0, most)
         self.minutes = _check_float(owner, "minutes", minutes, 0.0)
-        self._last_at: float | None = None      # when the last state was saved
+        self._last_at: float | None = None  # when the last state was saved
         self._kinds = strategy.split("+") if strategy else []
-        self._epoch_step = 0            # of the last end of an epoch that was seen
+        self._epoch_step = 0  # of the last end of an epoch that was seen
         self._writer = BackgroundWriter()
         self._run: Found | None = None  # as it was saved last
-        self._run_id: str | None = None         # of the training that it is called for
-        self._tag = ""                  # behind the names of its last state
+        self._run_id: str | None = None  # of the training that it is called for
+        self._tag = ""  # behind the names of its last state
 
     def save_last(self, llm: LLM, learning_rate: float | None = None) -> Path:
         """Save everything as checkpoint_last.bin, now; gives the path, which may have the tag.
@@ -99,8 +106,10 @@ class CheckpointManager:
         """Whether the folder has a last state of the training that this is a later state of."""
         _check(llm)
         run = self._of(llm)
-        return any(found.path.name.startswith(_LAST) and run.descends_from(found)
-                   for found in latest.found_in(self.folder, lambda error: None))
+        return any(
+            found.path.name.startswith(_LAST) and run.descends_from(found)
+            for found in latest.found_in(self.folder, lambda error: None)
+        )
 
     def step_done(self, llm: LLM, learning_rate: float | None = None) -> list[Path]:
         """Call after each step: saves what is due, in a thread, from a copy of `llm`.
@@ -115,11 +124,13 @@ class CheckpointManager:
             return []
         run = self._of(llm)
         names = Names(self.folder, run, self._tag)
-        paths = [self.folder / (f"{_LAST}{self._tag}.bin" if stem == _LAST and self._run
-                                else names.of(stem)) for stem in stems]
+        paths = [
+            self.folder
+            / (f"{_LAST}{self._tag}.bin" if stem == _LAST and self._run else names.of(stem))
+            for stem in stems
+        ]
         about = summary(llm, learning_rate)
-        self._writer.submit(llm, paths[0],
-                            lambda packed: self._write(packed, stems, about, run))
+        self._writer.submit(llm, paths[0], lambda packed: self._write(packed, stems, about, run))
         return paths
 
     def wait(self) -> None:
@@ -130,8 +141,9 @@ class CheckpointManager:
         """Wait, and free the copies. Raises as `wait` does."""
         self._writer.close()
 
-    def latest(self, warn: Callable[[CheckpointError], object] | None = None,
-               run_id: str | None = None) -> Path | None:
+    def latest(
+        self, warn: Callable[[CheckpointError], object] | None = None, run_id: str | None = None
+    ) -> Path | None:
         """The checkpoint to go on from, every byte of it checked, or None where there is none.
 
         That of the training that this manager saves, or of the one with this `run_id`
@@ -155,7 +167,7 @@ class CheckpointManager:
         found, run = latest.found_in(self.folder, warn), self._run
         if run_id is not None or run is None:
             mine = [one for one in found if one.state.run_id == run_id]
-        else:               # what it has saved itself comes before what went on from that
+        else:  # what it has saved itself comes before what went on from that
             mine = [one for one in found if run.descends_from(one)]
             mine += [one for one in found if one not in mine and one.descends_from(run)]
         whole = latest.first_whole(mine, warn)
@@ -164,7 +176,7 @@ class CheckpointManager:
     def _of(self, llm: LLM) -> Found:
         """What a checkpoint of `llm` will say of its training: a copy, which is compared later."""
         state = llm.training_state
-        if not state.run_id and self._run is not None:      # not trained by Trainer.fit
+        if not state.run_id and self._run is not None:  # not trained by Trainer.fit
             state.run_id = self._run.state.run_id
         state.identify()
         return latest.of_llm(llm, self.folder / f"{_LAST}.bin")
@@ -175,17 +187,24 @@ class CheckpointManager:
         ended = state.step > 0 and state.batch == 0
         stems = []
         # Where documents are held out an evaluation may come within an epoch, or not at its end.
-        loss = held_out_loss(state) if state.best_loss is not None or not ended else (
-            epoch_loss(state))
+        loss = (
+            held_out_loss(state)
+            if state.best_loss is not None or not ended
+            else (epoch_loss(state))
+        )
         if "best" in self._kinds and loss is not None:
             best = self._of_phase(_BEST, self._of(llm))
             if len(best) < self.keep or loss < _loss(best[-1]):
                 stems.append(f"{_BEST}{state.epoch}_loss_{loss:.4f}")
-        if "periodic" in self._kinds and ended and (
-                not self.every or state.step // self.every > self._epoch_step // self.every):
+        if (
+            "periodic" in self._kinds
+            and ended
+            and (not self.every or state.step // self.every > self._epoch_step // self.every)
+        ):
             stems.append(f"{_EPOCH}{state.epoch}")
-        if self._late() or ("last" in self._kinds
-                            and (state.step % self.every == 0 if self.every else ended)):
+        if self._late() or (
+            "last" in self._kinds and (state.step % self.every == 0 if self.every else ended)
+        ):
             stems.append(_LAST)
             self._last_at = time.monotonic()
         if ended:
@@ -199,10 +218,11 @@ class CheckpointManager:
             self._last_at = now
         return bool(self.minutes) and now - self._last_at >= 60 * self.minutes
 
-    def _write(self, packed: Packed, stems: list[str], about: dict[str, Any],
-               run: Found) -> list[Path]:
+    def _write(
+        self, packed: Packed, stems: list[str], about: dict[str, Any], run: Found
+    ) -> list[Path]:
         """Write one file under several names, then its descriptions, then remove what is over."""
-        with suppress(OSError):         # the write itself says what is wrong
+        with suppress(OSError):  # the write itself says what is wrong
             self.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.folder):  # another training may have come first meanwhile
             names = Names(self.folder, run, self._tag)
@@ -236,7 +256,7 @@ class CheckpointManager:
 
     def _prune(self, prefix: str, run: Found) -> None:
         """Remove the checkpoints of the phase beyond `keep`, once the new one is safe."""
-        for one in self._of_phase(prefix, run)[self.keep:]:
+        for one in self._of_phase(prefix, run)[self.keep :]:
             _remove(one.path)
 
 
@@ -297,11 +317,19 @@ class Names:
         Not where either is of another training, unless that is finished and its model saved.
         """
         run, last, before = self.run, self._read(name), self._read(_second(name))
-        if last is not None and not run.descends_from(last) and not last.is_kept_elsewhere() \
-                and (last.state.run_id != run.state.run_id or latest.is_whole(last.path)):
+        if (
+            last is not None
+            and not run.descends_from(last)
+            and not last.is_kept_elsewhere()
+            and (last.state.run_id != run.state.run_id or latest.is_whole(last.path))
+        ):
             return False
-        return before is None or run.descends_from(before) or before.is_kept_elsewhere() or (
-            last is not None and last.is_kept_elsewhere() and last.descends_from(before))
+        return (
+            before is None
+            or run.descends_from(before)
+            or before.is_kept_elsewhere()
+            or (last is not None and last.is_kept_elsewhere() and last.descends_from(before))
+        )
 
     def _read(self, name: str) -> Found | None:
         """What has this name; None for nothing, and for what is of no use to anybody.
@@ -314,15 +342,19 @@ class Names:
                 self._found[name] = latest.read(path)
             except CheckpointError as error:
                 useless = error.code in ("missing", "damaged")
-                self._found[name] = None if useless else Found(
-                    path, {}, TrainingState(run_id="unknown"))
+                self._found[name] = (
+                    None if useless else Found(path, {}, TrainingState(run_id="unknown"))
+                )
         return self._found[name]
 
 
 def held_out_loss(state: TrainingState) -> float | None:
     """Held-out loss of the evaluation after this step, None where there was none."""
-    if state.history and state.history[-1][:2] == [state.phase, state.step] \
-            and state.history[-1][3] is not None:
+    if (
+        state.history
+        and state.history[-1][:2] == [state.phase, state.step]
+        and state.history[-1][3] is not None
+    ):
         return float(state.history[-1][3])
     return None
 
@@ -351,16 +383,32 @@ def summary(llm: LLM, learning_rate: float | None) -> dict[str, Any]:
     """What the .json beside a checkpoint says."""
     state = llm.training_state
     mean = state.loss_sum / state.loss_tokens if state.loss_tokens else None
-    held_out = next((entry[3] for entry in reversed(state.history)
-                     if entry[0] == state.phase and entry[3] is not None), None)
-    return {"phase": state.phase, "epoch": state.epoch, "step": state.step,
-            "total_steps": state.total_steps, "tokens": state.tokens, "loss": mean,
-            "held_out_loss": held_out, "best_held_out_loss": state.best_loss,
-            "learning_rate": learning_rate, "seconds": round(state.seconds, 3),
-            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "run_id": state.run_id, "preset": state.run.get("preset"),
-            "config": llm.config.to_dict(),
-            "parameters": llm.n_parameters, "data_fingerprint": state.data_fingerprint}
+    held_out = next(
+        (
+            entry[3]
+            for entry in reversed(state.history)
+            if entry[0] == state.phase and entry[3] is not None
+        ),
+        None,
+    )
+    return {
+        "phase": state.phase,
+        "epoch": state.epoch,
+        "step": state.step,
+        "total_steps": state.total_steps,
+        "tokens": state.tokens,
+        "loss": mean,
+        "held_out_loss": held_out,
+        "best_held_out_loss": state.best_loss,
+        "learning_rate": learning_rate,
+        "seconds": round(state.seconds, 3),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "run_id": state.run_id,
+        "preset": state.run.get("preset"),
+        "config": llm.config.to_dict(),
+        "parameters": llm.n_parameters,
+        "data_fingerprint": state.data_fingerprint,
+    }
 
 
 def _second(name: str) -> str:
@@ -395,6 +443,6 @@ def _link(path: Path, name: Path) -> bool:
         with suppress(OSError):
             temporary.unlink()
         return False
-    with suppress(OSError):             # where both names were one file, rename does nothing
+    with suppress(OSError):  # where both names were one file, rename does nothing
         temporary.unlink()
     return True

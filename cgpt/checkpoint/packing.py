@@ -13,17 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.arena import Entry, Floats
-from cgpt.checkpoint._codec import crc32
-from cgpt.checkpoint.adapter import (
-    adapter_of,
-    check_optimizer,
-    settings_to_save,
-    trained_arena,
-)
-from cgpt.checkpoint.atomic import Output, write_file
+from cgpt.checkpoint.adapter import adapter_of, check_optimizer, settings_to_save, trained_arena
 from cgpt.checkpoint.base_file import is_intact
-from cgpt.checkpoint.failures import not_saved
 from cgpt.checkpoint.format import (
     OPTIONAL,
     VOCABULARY,
@@ -49,11 +40,15 @@ from cgpt.checkpoint.storage import Storage
 from cgpt.checkpoint.streams import PathLike
 from cgpt.config import KINDS
 from cgpt.errors import ConfigError
-from cgpt.graphs import family_of
+from cgpt.fileio._codec import crc32
+from cgpt.fileio.atomic import Output, write_file
+from cgpt.fileio.failures import not_saved
 from cgpt.llm import LLM
-from cgpt.stored import form_in_use
-from cgpt.tokenizer import Tokenizer
-from cgpt.weights import quantize, too_large
+from cgpt.models.quantized import form_in_use
+from cgpt.models.registry import family_of
+from cgpt.nn.arena import Entry, Floats
+from cgpt.nn.quantized import quantize, too_large
+from cgpt.tokenizers.tokenizer import Tokenizer
 
 _DTYPES = {"float32": DType.FLOAT32, "float16": DType.FLOAT16, "int8": DType.INT8}
 Arrays = list[tuple[Kind, Floats]]
@@ -74,8 +69,10 @@ class Packed:
 
     def parts(self) -> Iterator[bytes | memoryview]:
         """The bytes of the file from its beginning to its end."""
-        table = [replace(record, crc=crc32(payload))
-                 for record, payload in zip(self.records, self.payloads, strict=True)]
+        table = [
+            replace(record, crc=crc32(payload))
+            for record, payload in zip(self.records, self.payloads, strict=True)
+        ]
         yield pack_front(table, self.size)
         for record, payload in zip(self.records, self.payloads, strict=True):
             yield payload
@@ -84,14 +81,15 @@ class Packed:
     def _write(self, out: Output) -> None:
         jobs = [Job(len(payload), partial(crc32, payload)) for payload in self.payloads]
         with ThreadPoolExecutor(1) as pool:
-            checksums = pool.map(_checksums, grouped(jobs))     # while this thread writes
+            checksums = pool.map(_checksums, grouped(jobs))  # while this thread writes
             out.seek(self.records[0].offset)
             for record, payload in zip(self.records, self.payloads, strict=True):
                 out.write(payload)
                 out.write(bytes(align(record.end) - record.end))
             found = chain.from_iterable(checksums)
-            table = [replace(record, crc=crc)
-                     for record, crc in zip(self.records, found, strict=True)]
+            table = [
+                replace(record, crc=crc) for record, crc in zip(self.records, found, strict=True)
+            ]
         out.seek(0)
         out.write(pack_front(table, self.size))
 
@@ -100,8 +98,15 @@ def _checksums(group: list[Job]) -> list[int]:
     return [job.run() for job in group]
 
 
-def packed_model(llm: LLM, path: PathLike, *, optimizer: bool = True, weights: str | None = None,
-                 group: int = 64, alone: bool = False) -> Packed:
+def packed_model(
+    llm: LLM,
+    path: PathLike,
+    *,
+    optimizer: bool = True,
+    weights: str | None = None,
+    group: int = 64,
+    alone: bool = False,
+) -> Packed:
     """`llm` as a file that goes to `path`; see `cgpt.checkpoint.save_model_binary`.
 
     alone  whether an adapter's file is to carry its model in any case
@@ -113,8 +118,10 @@ def packed_model(llm: LLM, path: PathLike, *, optimizer: bool = True, weights: s
             return _pack_stored(llm, path)
         llm, optimizer = with_floats(llm), False
     if optimizer and storage.weights != "float32":
-        raise ConfigError(f"save: the optimizer goes with float32 weights, found {weights} with "
-                          "optimizer=True; pass optimizer=False")
+        raise ConfigError(
+            f"save: the optimizer goes with float32 weights, found {weights} with "
+            "optimizer=True; pass optimizer=False"
+        )
     return pack(llm, path, arrays_of(llm, optimizer=optimizer), storage, alone=alone)
 
 
@@ -129,8 +136,9 @@ def _pack_stored(llm: LLM, path: PathLike) -> Packed:
         data = one.data.astype(one.data.dtype.newbyteorder("<"), copy=False)
         pairs.append(_record(Kind.TENSOR, entry, data, _DTYPES[one.data.dtype.name]))
         if one.scales is not None:
-            scales.append(_record(Kind.SCALE, entry, one.scales.astype("<f4", copy=False),
-                                  DType.FLOAT32))
+            scales.append(
+                _record(Kind.SCALE, entry, one.scales.astype("<f4", copy=False), DType.FLOAT32)
+            )
     return _placed(llm, path, pairs + scales)
 
 
@@ -158,8 +166,15 @@ def arrays_of(llm: LLM, *, optimizer: bool = True) -> Arrays:
     return arrays
 
 
-def pack(llm: LLM, path: PathLike, arrays: Arrays, storage: Storage, *,
-         alone: bool = False, snapshot: bool = False) -> Packed:
+def pack(
+    llm: LLM,
+    path: PathLike,
+    arrays: Arrays,
+    storage: Storage,
+    *,
+    alone: bool = False,
+    snapshot: bool = False,
+) -> Packed:
     """The file that holds `llm` with these arrays (its own, or copies of them).
 
     alone     whether an adapter's file is to carry its model in any case
@@ -175,37 +190,54 @@ def pack(llm: LLM, path: PathLike, arrays: Arrays, storage: Storage, *,
     carried = lora is not None and (alone or not is_intact(lora))
     if lora is not None:
         settings = {**lora.to_dict(), "base": ""} if carried else settings_to_save(lora, path)
-        settings.update(run_of(llm))    # an adapter has no other records
-    pairs = list(_parts(llm, path, _config(llm, storage, adapted=lora is not None), settings,
-                        whole=lora is None or carried))
+        settings.update(run_of(llm))  # an adapter has no other records
+    pairs = list(
+        _parts(
+            llm,
+            path,
+            _config(llm, storage, adapted=lora is not None),
+            settings,
+            whole=lora is None or carried,
+        )
+    )
     entries = (llm.gpt if lora is None else lora).arena.entries
     scales: list[Pair] = []
     for kind, array in arrays:
         for entry in entries:
-            flat = array[entry.offset:entry.offset + entry.size]
+            flat = array[entry.offset : entry.offset + entry.size]
             form = storage.form_of(entry) if kind == Kind.TENSOR else "float32"
             found = list(_tensor(path, kind, entry, flat, form, storage.group))
             pairs.append(found[0])
             scales += found[1:]
     pairs += scales
     if lora is not None and carried:
-        pairs += [_record(Kind.BASE_TENSOR, entry, lora.base_weights(entry.name).astype(
-            "<f4", copy=snapshot), DType.FLOAT32) for entry in llm.gpt.arena.entries]
+        pairs += [
+            _record(
+                Kind.BASE_TENSOR,
+                entry,
+                lora.base_weights(entry.name).astype("<f4", copy=snapshot),
+                DType.FLOAT32,
+            )
+            for entry in llm.gpt.arena.entries
+        ]
     return _placed(llm, path, pairs, words=lora is None or carried)
 
 
 def _config(llm: LLM, storage: Storage, *, adapted: bool) -> dict[str, Any]:
     """The configuration record."""
-    config: dict[str, Any] = {"graph": family_of(llm.config).name + ADAPTED * adapted,
-                              "config": llm.config.to_dict()}
+    config: dict[str, Any] = {
+        "graph": family_of(llm.config).name + ADAPTED * adapted,
+        "config": llm.config.to_dict(),
+    }
     if storage.weights != "float32":
         group = {"group": storage.group} if storage.weights == "int8" else {}
         config["weights"] = {"form": storage.weights, **group}
     return config
 
 
-def _parts(llm: LLM, path: object, config: dict[str, Any], settings: Any, *,
-           whole: bool) -> Iterator[Pair]:
+def _parts(
+    llm: LLM, path: object, config: dict[str, Any], settings: Any, *, whole: bool
+) -> Iterator[Pair]:
     """The records that are not tensors, in order.
 
     settings  of the optimizer, or None;  whole: with the vocabulary and layers of the model
@@ -216,14 +248,17 @@ def _parts(llm: LLM, path: object, config: dict[str, Any], settings: Any, *,
         vocabulary = pack_vocabulary(llm.tokenizer)
         yield Record(Kind.VOCABULARY, "vocabulary", len(vocabulary)), memoryview(vocabulary)
         for layer in llm.gpt.layer_records():
-            yield part(Kind.LAYER, {"name": layer.name, "type": layer.type,
-                                    "parameters": list(layer.parameters)}, layer.name)
+            yield part(
+                Kind.LAYER,
+                {"name": layer.name, "type": layer.type, "parameters": list(layer.parameters)},
+                layer.name,
+            )
     yield part(Kind.TRAINING_STATE, llm.training_state.to_dict())
     yield _metadata(path, llm)
     if settings is not None:
         yield part(Kind.OPTIMIZER, settings)
     kind = llm.tokenizer.kind
-    if whole and kind in KINDS[1:]:     # characters are encoded as words are, by every reader
+    if whole and kind in KINDS[1:]:  # characters are encoded as words are, by every reader
         yield part(Kind.TOKENIZER, {"kind": kind}, flags=OPTIONAL if kind == "chars" else 0)
     if settings is None or "run" not in settings:
         for value in run_of(llm).values():
@@ -253,8 +288,9 @@ def _text(kind: Kind, what: str, text: str, flags: int = 0) -> Pair:
     return Record(kind, what, len(data), flags=flags), memoryview(data)
 
 
-def _tensor(path: object, kind: Kind, entry: Entry, flat: Floats, form: str,
-            group: int) -> Iterator[Pair]:
+def _tensor(
+    path: object, kind: Kind, entry: Entry, flat: Floats, form: str, group: int
+) -> Iterator[Pair]:
     """The record of one tensor, and after an int8 one that of its scales."""
     if form == "float32":
         yield _record(kind, entry, flat.astype("<f4", copy=False), DType.FLOAT32)
@@ -262,8 +298,12 @@ def _tensor(path: object, kind: Kind, entry: Entry, flat: Floats, form: str,
     matrix = flat.reshape(entry.shape)
     largest = too_large(matrix, form)
     if largest is not None:
-        raise not_saved(path, f"{largest} in '{entry.name}'", f"numbers that {form} can hold",
-                        "save the weights as float32")
+        raise not_saved(
+            path,
+            f"{largest} in '{entry.name}'",
+            f"numbers that {form} can hold",
+            "save the weights as float32",
+        )
     if form == "float16":
         yield _record(kind, entry, matrix.astype("<f2"), DType.FLOAT16)
         return
@@ -282,8 +322,13 @@ def pack_vocabulary(tokenizer: Tokenizer) -> bytes:
     """The vocabulary's payload: counts, scores, where each word starts, the words' UTF-8."""
     words = [word.encode("utf-8", "surrogatepass") for word in tokenizer.words]
     text = b"".join(words)
-    scores = np.array([-math.inf if score is None else score
-                       for score in tokenizer.to_state()["scores"]], "<f8")
+    scores = np.array(
+        [-math.inf if score is None else score for score in tokenizer.to_state()["scores"]], "<f8"
+    )
     offsets = np.concatenate(([0], np.cumsum([len(word) for word in words]))).astype("<u4")
-    return VOCABULARY.pack(len(words), len(words) - len(scores), len(text)) + scores.tobytes() \
-        + offsets.tobytes() + text
+    return (
+        VOCABULARY.pack(len(words), len(words) - len(scores), len(text))
+        + scores.tobytes()
+        + offsets.tobytes()
+        + text
+    )

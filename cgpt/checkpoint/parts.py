@@ -16,24 +16,24 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cgpt.arena import Entry, Floats
-from cgpt.averaging import with_average
-from cgpt.checkpoint.failures import damaged, not_saved, other_version
 from cgpt.config import KINDS, GPTConfig
 from cgpt.errors import CheckpointError, ConfigError, DataError
-from cgpt.graphs import FAMILIES, family_of
+from cgpt.fileio.failures import damaged, not_saved, other_version
 from cgpt.llm import LLM, TrainingState
-from cgpt.lora import Lora
-from cgpt.model import GPT, LayerRecord
-from cgpt.optim import AdamW
-from cgpt.stored import form_in_use, with_weights
-from cgpt.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, Tokenizer
+from cgpt.models.base import GPT, LayerRecord
+from cgpt.models.quantized import form_in_use, with_weights
+from cgpt.models.registry import FAMILIES, family_of
+from cgpt.nn.arena import Entry, Floats
+from cgpt.optim.adamw import AdamW
+from cgpt.optim.lora import Lora
+from cgpt.optim.moving_average import with_average
+from cgpt.tokenizers.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, Tokenizer
 
-ADAPTED = "+lora"                       # behind the graph's name: an adapter instead of weights
-_DEEPEST = 64                           # nesting of a JSON part
-_LONGEST = 1 << 24                      # bytes of a JSON part
-_ROOM = 40_000_000                      # bytes that a part's Python objects may take, and more
-                                        # only in a file that is itself as large
+ADAPTED = "+lora"  # behind the graph's name: an adapter instead of weights
+_DEEPEST = 64  # nesting of a JSON part
+_LONGEST = 1 << 24  # bytes of a JSON part
+_ROOM = 40_000_000  # bytes that a part's Python objects may take, and more
+# only in a file that is itself as large
 
 _RUN_ID = re.compile("([0-9a-f]{16})?")
 _HALVES = re.compile("[\ud800-\udfff]")
@@ -45,6 +45,7 @@ Optimizer = TypeVar("Optimizer", bound=AdamW)
 
 # JSON
 
+
 def dump_metadata(path: object, value: Any) -> str:
     """What the user wants to keep, as `dump_json` and so that `parse_json` takes it."""
     text = dump_json(path, "metadata", value)
@@ -52,9 +53,12 @@ def dump_metadata(path: object, value: Any) -> str:
     try:
         parse_json(path, "metadata", f'{{"metadata": {text}}}'.encode("ascii"))
     except CheckpointError:
-        raise not_saved(path, "metadata that could not be read again", "objects whose names are "
-                        f"different strings, nested less than {_DEEPEST} deep",
-                        "change metadata") from None
+        raise not_saved(
+            path,
+            "metadata that could not be read again",
+            f"objects whose names are different strings, nested less than {_DEEPEST} deep",
+            "change metadata",
+        ) from None
     return text
 
 
@@ -63,9 +67,12 @@ def dump_json(path: object, what: str, value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=True, allow_nan=False, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
-        raise not_saved(path, f"{what} that JSON cannot hold ({error})",
-                        "strings, finite numbers, lists and objects",
-                        f"change {what}") from None
+        raise not_saved(
+            path,
+            f"{what} that JSON cannot hold ({error})",
+            "strings, finite numbers, lists and objects",
+            f"change {what}",
+        ) from None
 
 
 def _plain(value: Any) -> Any:
@@ -75,9 +82,15 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"found {type(value).__name__}")
 
 
-def parse_json(path: object, what: str, text: bytes | bytearray,
-               make_object: Callable[[Pairs], Any] | None = None, *, encoding: str = "ascii",
-               room: int = 0) -> Any:
+def parse_json(
+    path: object,
+    what: str,
+    text: bytes | bytearray,
+    make_object: Callable[[Pairs], Any] | None = None,
+    *,
+    encoding: str = "ascii",
+    room: int = 0,
+) -> Any:
     """Strict JSON: no NaN, no name twice in an object, bounded nesting, at most so many values.
 
     room  bytes that the file's own size allows the values besides
@@ -113,8 +126,12 @@ def check_part_length(path: object, what: str, length: int) -> None:
 def check_part_size(path: object, what: str, text: bytes) -> None:
     """Refuse to save a part that is too long to be read again, or has too many values."""
     if len(text) > _LONGEST or parsed_size(text) > _ROOM:
-        raise not_saved(path, f"{what} of {len(text)} bytes of JSON and {parsed_size(text)} "
-                        "in memory", f"at most {_LONGEST} and {_ROOM}", f"shorten {what}")
+        raise not_saved(
+            path,
+            f"{what} of {len(text)} bytes of JSON and {parsed_size(text)} in memory",
+            f"at most {_LONGEST} and {_ROOM}",
+            f"shorten {what}",
+        )
 
 
 def check_text_size(path: object, values: int, length: int) -> None:
@@ -123,16 +140,20 @@ def check_text_size(path: object, values: int, length: int) -> None:
     values  the sum of `parsed_size` of its parts
     """
     if values > _ROOM + length:
-        raise not_saved(path, f"parts of {values} bytes in memory beside the numbers",
-                        f"at most {_ROOM + length} in a file of this size",
-                        "make the model wider or the vocabulary smaller")
+        raise not_saved(
+            path,
+            f"parts of {values} bytes in memory beside the numbers",
+            f"at most {_ROOM + length} in a file of this size",
+            "make the model wider or the vocabulary smaller",
+        )
 
 
 def parsed_size(text: bytes | bytearray) -> int:
     """About the most bytes that the Python objects of a JSON text take while it is parsed."""
     count = text.count
-    return (2 * len(text) + 100 * count(b"[") + 350 * count(b"{") + 250 * count(b":")
-            + 60 * count(b","))
+    return (
+        2 * len(text) + 100 * count(b"[") + 350 * count(b"{") + 250 * count(b":") + 60 * count(b",")
+    )
 
 
 def _described(error: Exception) -> str:
@@ -146,9 +167,13 @@ def _described(error: Exception) -> str:
 def _too_deep(value: Any) -> bool:
     level = [value]
     for _ in range(_DEEPEST):
-        level = [child for one in level if isinstance(one, (dict, list))
-                 for child in (one.values() if isinstance(one, dict) else one)
-                 if isinstance(child, (dict, list))]
+        level = [
+            child
+            for one in level
+            if isinstance(one, (dict, list))
+            for child in (one.values() if isinstance(one, dict) else one)
+            if isinstance(child, (dict, list))
+        ]
         if not level:
             return False
     return True
@@ -158,8 +183,12 @@ def with_floats(llm: LLM) -> LLM:
     """The same model with float32 weights: those that rounded ones stand for."""
     if form_in_use(llm.gpt) == "float32":
         return llm
-    return LLM(llm.tokenizer, with_weights(llm.gpt, "float32"),
-               training_state=llm.training_state, metadata=llm.metadata)
+    return LLM(
+        llm.tokenizer,
+        with_weights(llm.gpt, "float32"),
+        training_state=llm.training_state,
+        metadata=llm.metadata,
+    )
 
 
 def weights_to_save(llm: LLM) -> Floats:
@@ -169,10 +198,11 @@ def weights_to_save(llm: LLM) -> Floats:
         return data
     if not isinstance(llm.optimizer, Lora):
         return llm.average
-    return with_average(llm.average, llm.optimizer, data.copy)      # which is that of A and B
+    return with_average(llm.average, llm.optimizer, data.copy)  # which is that of A and B
 
 
 # Building
+
 
 def build_config(path: object, graph: Any, values: Any) -> GPTConfig:
     """The configuration of a graph that this version knows."""
@@ -205,8 +235,12 @@ def check_words(path: object, number: int, config: GPTConfig, size: int) -> None
 def check_read_again(path: object, number: int, most: int) -> None:
     """Refuse to save a vocabulary that would be refused when it is read."""
     if number > most:
-        raise not_saved(path, f"a vocabulary of {number} words", f"at most {most} in a file of "
-                        "this size", "make the model wider or the vocabulary smaller")
+        raise not_saved(
+            path,
+            f"a vocabulary of {number} words",
+            f"at most {most} in a file of this size",
+            "make the model wider or the vocabulary smaller",
+        )
 
 
 @cache
@@ -215,16 +249,20 @@ def _reserved_words() -> list[str]:
     return Tokenizer([], []).words
 
 
-def build_tokenizer(path: object, words: list[str], scores: list[float],
-                    config: GPTConfig, kind: Any = "words") -> Tokenizer:
+def build_tokenizer(
+    path: object, words: list[str], scores: list[float], config: GPTConfig, kind: Any = "words"
+) -> Tokenizer:
     """words of every id, scores of those that have one in this family."""
     family, reserved = family_of(config), _reserved_words()
     if family.unscored and words[:FIRST_WORD] != reserved:
-        raise damaged(path, "a vocabulary whose first words are not the special tokens and bytes",
-                      f"'{reserved[0]}' to '{reserved[-1]}'")
+        raise damaged(
+            path,
+            "a vocabulary whose first words are not the special tokens and bytes",
+            f"'{reserved[0]}' to '{reserved[-1]}'",
+        )
     if len(words) > config.vocab_size:
         raise damaged(path, f"a vocabulary of {len(words)} words", f"at most {config.vocab_size}")
-    words = words[family.unscored:]
+    words = words[family.unscored :]
     if isinstance(kind, str) and kind not in KINDS:
         raise other_version(path, f"a tokenizer of the kind {kind!r:.60}", ", ".join(KINDS))
     if family.unscored and kind == "words" and _plainly_right(words, scores):
@@ -240,13 +278,21 @@ def _plainly_right(words: list[Any], scores: list[Any]) -> bool:
 
     False says nothing.
     """
-    if set(map(type, words)) != {str} or set(map(type, scores)) != {float} \
-            or len(words) != len(scores):
+    if (
+        set(map(type, words)) != {str}
+        or set(map(type, scores)) != {float}
+        or len(words) != len(scores)
+    ):
         return False
-    return (min(map(len, words)) > 0 and max(map(len, words)) <= _LONGEST_STORED
-            and len({*words, *_reserved_words()}) == len(words) + FIRST_WORD
-            and not _HALVES.search("".join(words)) and not math.isnan(sum(scores))
-            and min(scores) >= -_LARGEST_SCORE and max(scores) <= _LARGEST_SCORE)
+    return (
+        min(map(len, words)) > 0
+        and max(map(len, words)) <= _LONGEST_STORED
+        and len({*words, *_reserved_words()}) == len(words) + FIRST_WORD
+        and not _HALVES.search("".join(words))
+        and not math.isnan(sum(scores))
+        and min(scores) >= -_LARGEST_SCORE
+        and max(scores) <= _LARGEST_SCORE
+    )
 
 
 def build_training_state(path: object, values: Any, run: Any = None) -> TrainingState:
@@ -262,8 +308,9 @@ def build_training_state(path: object, values: Any, run: Any = None) -> Training
     return state
 
 
-def build_optimizer(path: object, gpt: GPT, values: Any,
-                    restore: Callable[[GPT, dict[str, Any]], Optimizer]) -> Optimizer:
+def build_optimizer(
+    path: object, gpt: GPT, values: Any, restore: Callable[[GPT, dict[str, Any]], Optimizer]
+) -> Optimizer:
     """The optimizer that `restore` makes of its settings; its moments are still to be read."""
     try:
         betas = [float(beta) for beta in values["betas"]]
@@ -275,8 +322,11 @@ def build_optimizer(path: object, gpt: GPT, values: Any,
             raise ValueError(f"step_count {steps!r:.60}")
         return restore(gpt, values)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
-        raise damaged(path, f"optimizer settings that cannot be ({error})",
-                      "betas, eps, weight_decay and step_count") from None
+        raise damaged(
+            path,
+            f"optimizer settings that cannot be ({error})",
+            "betas, eps, weight_decay and step_count",
+        ) from None
 
 
 def check_object(path: object, what: str, value: Any) -> dict[str, Any]:
@@ -293,8 +343,9 @@ def check_listed(path: object, found: Any) -> list[dict[str, Any]]:
     for number, one in enumerate(found, 1):
         values = [one.get(key) for key in ("name", "type")] if isinstance(one, dict) else [None]
         names = one.get("parameters") if isinstance(one, dict) else None
-        if not isinstance(names, list) or not all(isinstance(text, str)
-                                                  for text in (*values, *names)):
+        if not isinstance(names, list) or not all(
+            isinstance(text, str) for text in (*values, *names)
+        ):
             raise damaged(path, f"layer {number} as {one!r:.200}", "name, type and parameters")
     return found
 
@@ -316,6 +367,9 @@ def check_fits(path: object, config: GPTConfig, available: int) -> list[Entry]:
     """The layout of the configuration, once its weights can be in `available` bytes at all."""
     least = config.matrix_elements
     if least > available:
-        raise damaged(path, f"a configuration of at least {least} parameters",
-                      f"at most {available}, which is all that the file can hold")
+        raise damaged(
+            path,
+            f"a configuration of at least {least} parameters",
+            f"at most {available}, which is all that the file can hold",
+        )
     return family_of(config).graph.layout(config)

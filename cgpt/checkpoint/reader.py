@@ -13,28 +13,21 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
-from cgpt.arena import Floats
-from cgpt.checkpoint._codec import READS, crc32, read_checked
-from cgpt.checkpoint.failures import damaged, foreign, unreadable
-from cgpt.checkpoint.format import (
-    DType,
-    Kind,
-    Record,
-    align,
-    parse_header,
-    parse_table,
-)
+from cgpt.checkpoint.format import DType, Kind, Record, align, parse_header, parse_table
 from cgpt.checkpoint.parts import check_listed, check_object, check_part_length, parse_json
 from cgpt.checkpoint.sniff import HEAD, format_of
 from cgpt.checkpoint.streams import InMemory, Location
-from cgpt.forking import ForkLock
-from cgpt.processors import available
+from cgpt.fileio._codec import READS, crc32, read_checked
+from cgpt.fileio.failures import damaged, foreign, unreadable
+from cgpt.nn.arena import Floats
+from cgpt.runtime.forking import ForkLock
+from cgpt.runtime.processors import available
 
-THREADS = min(2, available())           # more would starve the disk
-_MOST = 1 << 30                         # bytes asked of one read call
-_PIECE = 1 << 19                        # bytes read and checked at a time
-_MOST_LAYERS = 1 << 21                  # bytes of all layer records together
-_GROUP = 1 << 21                        # bytes of a thread's next piece of work
+THREADS = min(2, available())  # more would starve the disk
+_MOST = 1 << 30  # bytes asked of one read call
+_PIECE = 1 << 19  # bytes read and checked at a time
+_MOST_LAYERS = 1 << 21  # bytes of all layer records together
+_GROUP = 1 << 21  # bytes of a thread's next piece of work
 
 
 Opened = TypeVar("Opened", bound="Source")
@@ -69,18 +62,26 @@ class Source:
         try:
             if "\0" in os.fsdecode(path):
                 raise FileNotFoundError
-            self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
-                              | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+            self.fd = os.open(
+                path,
+                os.O_RDONLY
+                | getattr(os, "O_CLOEXEC", 0)
+                | getattr(os, "O_BINARY", 0)
+                | getattr(os, "O_NONBLOCK", 0),
+            )
             status = os.fstat(self.fd)
             if not stat.S_ISREG(status.st_mode):
-                raise (unreadable(path, IsADirectoryError()) if stat.S_ISDIR(status.st_mode)
-                       else foreign(path, "a device or pipe"))
+                raise (
+                    unreadable(path, IsADirectoryError())
+                    if stat.S_ISDIR(status.st_mode)
+                    else foreign(path, "a device or pipe")
+                )
             self.size = status.st_size
             self.head = os.read(self.fd, HEAD)
         except OSError as error:
             self.close()
             raise unreadable(path, error) from error
-        except UnicodeEncodeError as error:     # a name that no file can have
+        except UnicodeEncodeError as error:  # a name that no file can have
             raise unreadable(path, FileNotFoundError()) from error
         except BaseException:
             self.close()
@@ -89,15 +90,19 @@ class Source:
     def close(self) -> None:
         """Close the file."""
         if self.fd >= 0:
-            with suppress(OSError):     # it was only read
+            with suppress(OSError):  # it was only read
                 os.close(self.fd)
             self.fd = -1
 
     def __enter__(self: Opened) -> Opened:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def read_into(self, position: int, target: memoryview) -> None:
@@ -107,23 +112,24 @@ class Source:
             while view:
                 n = self._read_some(view[:_MOST], position)
                 if n == 0:
-                    raise damaged(self.path, f"its end at byte {position}",
-                                  f"{len(view)} bytes more")
+                    raise damaged(
+                        self.path, f"its end at byte {position}", f"{len(view)} bytes more"
+                    )
                 view, position = view[n:], position + n
         except OSError as error:
             raise unreadable(self.path, error) from error
 
     def _read_some(self, view: memoryview, position: int) -> int:
         if self._memory is not None:
-            found = self._memory[position:position + len(view)]
-            view[:len(found)] = found
+            found = self._memory[position : position + len(view)]
+            view[: len(found)] = found
             return len(found)
         if hasattr(os, "preadv"):
             return os.preadv(self.fd, [view], position)
-        with self._lock:                # Windows
+        with self._lock:  # Windows
             os.lseek(self.fd, position, os.SEEK_SET)
             data = os.read(self.fd, len(view))
-        view[:len(data)] = data
+        view[: len(data)] = data
         return len(data)
 
     def read(self, position: int, length: int) -> bytearray:
@@ -141,8 +147,11 @@ class BinaryFile(Source):
         super().__init__(path)
         try:
             if format_of(path, self.head, self.size) != "binary":
-                raise foreign(path, "a cgpt model in JSON where a binary one is wanted",
-                              "load it with load_model_json or load_model_auto")
+                raise foreign(
+                    path,
+                    "a cgpt model in JSON where a binary one is wanted",
+                    "load it with load_model_json or load_model_auto",
+                )
             self.header = parse_header(path, self.head, self.size)
             start, length = self.header.table_offset, self.header.table_length
             self.records = parse_table(path, self.header, self.read(start, length))
@@ -176,8 +185,9 @@ class BinaryFile(Source):
     def config_values(self) -> dict[str, Any]:
         """The config record, as JSON."""
         if self._config is None:
-            self._config = check_object(self.path, "the config record",
-                                        self.json(self.one(Kind.CONFIG)))
+            self._config = check_object(
+                self.path, "the config record", self.json(self.one(Kind.CONFIG))
+            )
         return self._config
 
     @property
@@ -189,8 +199,9 @@ class BinaryFile(Source):
         """The layers, as JSON."""
         total = sum(record.length for record in self.of(Kind.LAYER))
         if total > _MOST_LAYERS:
-            raise damaged(self.path, f"layers described in {total} bytes",
-                          f"at most {_MOST_LAYERS}")
+            raise damaged(
+                self.path, f"layers described in {total} bytes", f"at most {_MOST_LAYERS}"
+            )
         return check_listed(self.path, [self.json(record) for record in self.of(Kind.LAYER)])
 
     def check_rounded(self) -> None:
@@ -225,11 +236,18 @@ class BinaryFile(Source):
 
     def verify(self, kinds: Sequence[int] = ()) -> None:
         """Check every payload, or those of some kinds."""
+
         def check(record: Record) -> None:
             buffer = memoryview(bytearray(min(_PIECE, record.length)))
             self._compare(record, self._read_checked(record, buffer))
-        in_parallel([Job(record.length, partial(check, record)) for record in self.records
-                     if not kinds or record.kind in kinds])
+
+        in_parallel(
+            [
+                Job(record.length, partial(check, record))
+                for record in self.records
+                if not kinds or record.kind in kinds
+            ]
+        )
 
     def _read_checked(self, record: Record, target: memoryview) -> int:
         """Read a payload into `target`, over and over where that is shorter; its CRC-32."""
@@ -239,22 +257,24 @@ class BinaryFile(Source):
             except OSError as error:
                 raise unreadable(self.path, error) from error
             if done < record.length:
-                raise damaged(self.path, f"its end at byte {record.offset + done}",
-                              f"{record.length - done} bytes more")
+                raise damaged(
+                    self.path,
+                    f"its end at byte {record.offset + done}",
+                    f"{record.length - done} bytes more",
+                )
             return crc
-        crc = 0                         # from memory, or on Windows
+        crc = 0  # from memory, or on Windows
         again = len(target) < record.length
         for start in range(0, record.length, _PIECE):
             size = min(_PIECE, record.length - start)
-            piece = target[:size] if again else target[start:start + size]
+            piece = target[:size] if again else target[start : start + size]
             self.read_into(record.offset + start, piece)
             crc = crc32(piece, crc)
         return crc
 
     def _compare(self, record: Record, crc: int) -> None:
         if crc != record.crc:
-            raise damaged(self.path, f"{record.label} with checksum {crc:08x}",
-                          f"{record.crc:08x}")
+            raise damaged(self.path, f"{record.label} with checksum {crc:08x}", f"{record.crc:08x}")
         self._check_zeros(record.end, record)
 
     def _check_zeros(self, start: int, after: Record | None) -> None:
@@ -262,8 +282,9 @@ class BinaryFile(Source):
         size = align(start) - start
         if size and any(self.read(start, size)):
             place = "the table" if after is None else after.label
-            raise damaged(self.path, f"bytes that are not zero in the padding after {place}",
-                          "zeros")
+            raise damaged(
+                self.path, f"bytes that are not zero in the padding after {place}", "zeros"
+            )
 
 
 class Running:
@@ -272,8 +293,10 @@ class Running:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._groups = deque(enumerate(grouped(jobs)))
         self._errors: list[tuple[int, BaseException]] = []
-        self._threads = [threading.Thread(target=self._work, daemon=True)
-                         for _ in range(min(THREADS - 1, len(self._groups)))]
+        self._threads = [
+            threading.Thread(target=self._work, daemon=True)
+            for _ in range(min(THREADS - 1, len(self._groups)))
+        ]
         for thread in self._threads:
             thread.start()
 

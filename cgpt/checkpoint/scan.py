@@ -6,11 +6,11 @@ import re
 import secrets
 from typing import NamedTuple
 
-from cgpt.checkpoint._codec import crc32, skip_numbers
 from cgpt.checkpoint.reader import Source
+from cgpt.fileio._codec import crc32, skip_numbers
 
-_LONGEST_OPEN = 1 << 12                 # bytes of such an opening, spaces included
-_WINDOW = 1 << 22                       # bytes that are looked through at a time
+_LONGEST_OPEN = 1 << 12  # bytes of such an opening, spaces included
+_WINDOW = 1 << 22  # bytes that are looked through at a time
 
 
 class Span(NamedTuple):
@@ -36,17 +36,17 @@ class Scan:
         self.skeleton = bytearray()
         self.spans: list[Span] = []
         self._source = source
-        self._key = -1                  # where the opening began whose numbers are looked through
+        self._key = -1  # where the opening began whose numbers are looked through
         self._name = ""
-        self._numbers = 0               # where they begin
-        held, base, seen = b"", 0, 0    # the end of the window before, and where it lies
+        self._numbers = 0  # where they begin
+        held, base, seen = b"", 0, 0  # the end of the window before, and where it lies
         for start in range(0, source.size, _WINDOW):
             piece = source.read(start, min(_WINDOW, source.size - start))
-            self.crc = crc32(piece[:max(0, source.size - tail - start)], self.crc)
+            self.crc = crc32(piece[: max(0, source.size - tail - start)], self.crc)
             text = held + piece
             at = self._look(text, base, seen, start + len(piece) == source.size)
-            seen = min(at, 1)           # one byte is kept: an opening must follow certain ones
-            held, base = bytes(text[at - seen:]), base + at - seen
+            seen = min(at, 1)  # one byte is kept: an opening must follow certain ones
+            held, base = bytes(text[at - seen :]), base + at - seen
         if self._key >= 0:
             self._give_up(source.size)
 
@@ -68,7 +68,7 @@ class Scan:
                 end = len(text) if last else max(at, len(text) - _LONGEST_OPEN)
                 self.skeleton += text[at:end]
                 return end
-            self.skeleton += text[at:found.start()]
+            self.skeleton += text[at : found.start()]
             self._key, self._numbers, at = base + found.start(), base + found.end(), found.end()
             self._name = found[1].decode()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from cgpt.checkpoint._codec import crc32
-from cgpt.checkpoint.failures import ANYTHING, OWN, damaged, foreign
 from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
 from cgpt.errors import CheckpointError
+from cgpt.fileio._codec import crc32
+from cgpt.fileio.failures import ANYTHING, OWN, damaged, foreign
 
-HEAD = 1 << 16                          # bytes of a file that are looked at
+HEAD = 1 << 16  # bytes of a file that are looked at
 JSON_FORMAT = "cgpt-json"
 # Other programs that write the file again put a space or nothing where the line ends.
 JSON_OPENING = f'{{"format": "{JSON_FORMAT}",\n'.encode()
@@ -31,12 +31,12 @@ _SIGNATURES = (
 
 
 def kind_of(path: object, head: bytes, size: int) -> str:
-    """"binary" or "json" as `format_of`, or "rustgpt" for a JSON export of RustGPT-Chinese."""
+    """ "binary" or "json" as `format_of`, or "rustgpt" for a JSON export of RustGPT-Chinese."""
     return "rustgpt" if is_rustgpt_json(head) else format_of(path, head, size, ANYTHING)
 
 
 def format_of(path: object, head: bytes, size: int, expected: str = OWN) -> str:
-    """"binary" or "json" for a cgpt file that starts with `head`.
+    """ "binary" or "json" for a cgpt file that starts with `head`.
 
     expected  what a file of another kind should have been
     Raises CheckpointError: damaged where it is a cgpt file whose first bytes were changed or cut,
@@ -61,18 +61,22 @@ def _damaged_opening(path: object, head: bytes, size: int) -> CheckpointError | 
     if MAGIC.startswith(head) or JSON_OPENING.startswith(head):
         return damaged(path, f"only the first {size} bytes", "a whole file")
     if head.find(b"CGPT", 1, 8) > 0:
-        return damaged(path, "a signature changed as by a transfer in text mode",
-                       "the bytes as they were saved")
-    restored = MAGIC + head[len(MAGIC):HEADER_SIZE - 4]
+        return damaged(
+            path,
+            "a signature changed as by a transfer in text mode",
+            "the bytes as they were saved",
+        )
+    restored = MAGIC + head[len(MAGIC) : HEADER_SIZE - 4]
     if len(head) >= HEADER_SIZE and crc32(restored) == int.from_bytes(
-            head[HEADER_SIZE - 4:HEADER_SIZE], "little"):
+        head[HEADER_SIZE - 4 : HEADER_SIZE], "little"
+    ):
         return damaged(path, f"the signature {head[:8]!r}", repr(MAGIC))
     if not any(head[:HEADER_SIZE]):
         return damaged(path, "zeros where the header belongs", "a file that was written whole")
     # The opening of a JSON file with a byte changed, lost or added.
     near = sum(a == b for a, b in zip(head, JSON_OPENING, strict=False))
-    if near >= len(JSON_OPENING) - 1 or JSON_OPENING[-12:] in head[:len(JSON_OPENING) + 1]:
-        return damaged(path, f"the opening {head[:len(JSON_OPENING)]!r}", repr(JSON_OPENING))
+    if near >= len(JSON_OPENING) - 1 or JSON_OPENING[-12:] in head[: len(JSON_OPENING) + 1]:
+        return damaged(path, f"the opening {head[: len(JSON_OPENING)]!r}", repr(JSON_OPENING))
     return None
 
 
@@ -95,8 +99,10 @@ def _recognise(head: bytes, text: bytes, size: int) -> tuple[str, str]:
             return "a JSON export of RustGPT-Chinese", "load it with cgpt.load"
         return f"JSON that does not say '{JSON_FORMAT}'", "choose another file"
     if _is_bincode(head):
-        return ("a binary file of RustGPT-Chinese (bincode)",
-                "export it as JSON with that program and load that with cgpt.load")
+        return (
+            "a binary file of RustGPT-Chinese (bincode)",
+            "export it as JSON with that program and load that with cgpt.load",
+        )
     if _is_text(head):
         return "text", "choose another file"
     return f"bytes that begin with {head[:8].hex(' ')}", "choose another file"
@@ -115,7 +121,7 @@ def _is_bincode(head: bytes) -> bool:
     _, position = _varint(head, 1)
     for _ in range(4):
         length, position = _varint(head, position)
-        word = head[position:position + length]
+        word = head[position : position + length]
         try:
             word.decode("utf-8")
         except UnicodeDecodeError:
@@ -132,7 +138,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     if first < 251:
         return first, position + 1
     width = {251: 2, 252: 4}.get(first, 8)
-    return int.from_bytes(data[position + 1:position + 1 + width], "little"), position + 1 + width
+    return int.from_bytes(data[position + 1 : position + 1 + width], "little"), position + 1 + width
 
 
 def _is_text(head: bytes) -> bool:

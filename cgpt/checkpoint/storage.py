@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgpt.arena import Entry
 from cgpt.config import FORMS, plain
 from cgpt.errors import ConfigError, shown
-from cgpt.weights import GROUPS, form_of
+from cgpt.nn.arena import Entry
+from cgpt.nn.quantized import GROUPS, form_of
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,13 @@ class Storage:
         for name in ("weights", "group"):
             object.__setattr__(self, name, plain(getattr(self, name)))
         if not isinstance(self.weights, str) or self.weights not in FORMS:
-            raise ConfigError(f"save: unknown form of weights {shown(self.weights)}; "
-                              f"known: {', '.join(FORMS)}")
+            raise ConfigError(
+                f"save: unknown form of weights {shown(self.weights)}; known: {', '.join(FORMS)}"
+            )
         if type(self.group) is not int or self.group not in GROUPS:
-            raise ConfigError("save: int8 weights have groups of 32 or 64, found "
-                              f"{shown(self.group)}")
+            raise ConfigError(
+                f"save: int8 weights have groups of 32 or 64, found {shown(self.group)}"
+            )
 
     def form_of(self, entry: Entry) -> str:
         """The form in which this tensor is stored."""

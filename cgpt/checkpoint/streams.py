@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cgpt.checkpoint._codec import crc32
-from cgpt.checkpoint.failures import damaged, unreadable
 from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
 from cgpt.checkpoint.sniff import HEAD, kind_of
 from cgpt.errors import CheckpointError, ConfigError, shown
+from cgpt.fileio._codec import crc32
+from cgpt.fileio.failures import damaged, unreadable
 
-BYTES = "<bytes>"                       # how errors call bytes
-_PIECE = 1 << 20                        # bytes asked of one read, or given to one write
-_LARGEST = 1 << 40                      # bytes of a model, where the memory is not known
+BYTES = "<bytes>"  # how errors call bytes
+_PIECE = 1 << 20  # bytes asked of one read, or given to one write
+_LARGEST = 1 << 40  # bytes of a model, where the memory is not known
 
 
 class Readable(Protocol):
@@ -71,8 +71,9 @@ def located(source: PathLike | Data | Readable | InMemory) -> Location:
         view = memoryview(source)
         return InMemory(view.cast("B") if view.c_contiguous else memoryview(view.tobytes()))
     if not callable(getattr(source, "read", None)):
-        raise ConfigError("load: expected a path, bytes or a binary file object, found "
-                          f"{shown(source)}")
+        raise ConfigError(
+            f"load: expected a path, bytes or a binary file object, found {shown(source)}"
+        )
     name = name_of(source)
     data = _read_model(source, name)
     given = getattr(source, "name", None)
@@ -83,8 +84,11 @@ def located(source: PathLike | Data | Readable | InMemory) -> Location:
 def name_of(stream: object) -> str:
     """What errors call a file object."""
     given = getattr(stream, "name", None)
-    return os.fspath(given) if isinstance(given, (str, os.PathLike)) and os.fspath(given) else (
-        f"<{type(stream).__name__}>")
+    return (
+        os.fspath(given)
+        if isinstance(given, (str, os.PathLike)) and os.fspath(given)
+        else (f"<{type(stream).__name__}>")
+    )
 
 
 def folder_of(location: Location) -> Path:
@@ -99,7 +103,7 @@ def _read_model(stream: Readable, name: str) -> bytearray:
     length = _length_in(data)
     if length is None:
         _read_up_to(stream, name, data, HEAD)
-        kind_of(name, bytes(data), len(data))           # refuses what is no model at once
+        kind_of(name, bytes(data), len(data))  # refuses what is no model at once
     most = _memory()
     if length is not None and length > most:
         raise damaged(name, f"a length of {length} bytes", f"at most {most}, half of the memory")
@@ -114,8 +118,8 @@ def _length_in(head: bytearray) -> int | None:
     if len(head) < HEADER_SIZE or not head.startswith(MAGIC):
         return None
     (crc,) = struct.unpack_from("<I", head, HEADER_SIZE - 4)
-    if crc32(head[:HEADER_SIZE - 4]) != crc:
-        return HEADER_SIZE              # enough to be refused
+    if crc32(head[: HEADER_SIZE - 4]) != crc:
+        return HEADER_SIZE  # enough to be refused
     (length,) = struct.unpack_from("<Q", head, 24)
     return max(int(length), HEADER_SIZE)
 
@@ -133,7 +137,7 @@ def _read_up_to(stream: Readable, name: str, data: bytearray, size: int) -> None
     while len(data) < size:
         try:
             piece = stream.read(min(_PIECE, size - len(data)))
-        except (OSError, ValueError) as error:          # ValueError: it is closed
+        except (OSError, ValueError) as error:  # ValueError: it is closed
             raise _unreadable(name, error) from error
         if isinstance(piece, str):
             raise _text_mode(name, "rb")
@@ -145,13 +149,15 @@ def _read_up_to(stream: Readable, name: str, data: bytearray, size: int) -> None
 
 
 def _unreadable(name: str, error: Exception) -> CheckpointError:
-    return unreadable(name, error if isinstance(error, OSError) and error.strerror
-                      else OSError(0, str(error)))
+    return unreadable(
+        name, error if isinstance(error, OSError) and error.strerror else OSError(0, str(error))
+    )
 
 
 def _text_mode(name: str, mode: str) -> ConfigError:
-    return ConfigError(f"{name}: this file object is of text, expected one of bytes; open it with "
-                       f"'{mode}'")
+    return ConfigError(
+        f"{name}: this file object is of text, expected one of bytes; open it with '{mode}'"
+    )
 
 
 def is_stream(target: object) -> bool:
@@ -162,8 +168,7 @@ def is_stream(target: object) -> bool:
     if isinstance(target, (str, os.PathLike)):
         return False
     if not callable(getattr(target, "write", None)):
-        raise ConfigError("save: expected a path or a binary file object, found "
-                          f"{shown(target)}")
+        raise ConfigError(f"save: expected a path or a binary file object, found {shown(target)}")
     if isinstance(target, io.TextIOBase):
         raise _text_mode(name_of(target), "wb")
     return True
@@ -182,7 +187,7 @@ class StreamOutput:
             piece = view[:_PIECE]
             try:
                 taken = self._stream.write(piece)
-            except TypeError:           # a file object of text that says so only now
+            except TypeError:  # a file object of text that says so only now
                 raise _text_mode(self.name, "wb") from None
             except (OSError, ValueError) as error:
                 raise self._failed(getattr(error, "strerror", None) or str(error)) from error
@@ -199,9 +204,12 @@ class StreamOutput:
             raise self._failed(getattr(error, "strerror", None) or str(error)) from error
 
     def _failed(self, reason: str) -> CheckpointError:
-        return CheckpointError(f"{self.name} could not be written: found '{reason}' after "
-                               f"{self._written} bytes, expected a stream that takes the whole "
-                               "model; save it to another one", code="write")
+        return CheckpointError(
+            f"{self.name} could not be written: found '{reason}' after "
+            f"{self._written} bytes, expected a stream that takes the whole "
+            "model; save it to another one",
+            code="write",
+        )
 
 
 def write_all(stream: Writable, parts: Iterable[Data]) -> None:

@@ -12,22 +12,22 @@ import json
 import os
 from pathlib import Path
 
-from cgpt.checkpoint._codec import crc32
 from cgpt.checkpoint.adapter import model_config
-from cgpt.checkpoint.atomic import Output, write_file
 from cgpt.checkpoint.binary import read_tokenizer
-from cgpt.checkpoint.failures import damaged, other_version
 from cgpt.checkpoint.json_file import JsonFile
 from cgpt.checkpoint.parts import check_text_size, parse_json, parsed_size
 from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import format_of
 from cgpt.errors import DataError, expect, path_text
-from cgpt.rust_tokenizer import RustTokenizer
-from cgpt.tokenizer import Tokenizer
+from cgpt.fileio._codec import crc32
+from cgpt.fileio.atomic import Output, write_file
+from cgpt.fileio.failures import damaged, other_version
+from cgpt.tokenizers.rustgpt import RustTokenizer
+from cgpt.tokenizers.tokenizer import Tokenizer
 
 FORMAT, VERSION = "cgpt-tokenizer", 1
 _OPENING = f'{{"format": "{FORMAT}"'.encode()
-_MOST = 1 << 28     # bytes of a vocabulary's file
+_MOST = 1 << 28  # bytes of a vocabulary's file
 _KEYS = ("format", "version", "kind", "words", "scores", "crc32")
 
 
@@ -38,8 +38,13 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> Path:
     """
     expect("save_tokenizer", tokenizer, Tokenizer, "a Tokenizer")
     path = path_text("Tokenizer.save", path)
-    state = {"format": FORMAT, "version": VERSION, "kind": tokenizer.kind, **tokenizer.to_state(),
-             "crc32": _checksum(tokenizer)}
+    state = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": tokenizer.kind,
+        **tokenizer.to_state(),
+        "crc32": _checksum(tokenizer),
+    }
     text = json.dumps(state, ensure_ascii=True).encode("ascii") + b"\n"
     check_text_size(path, parsed_size(text), len(text))
 
@@ -71,8 +76,9 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 def _parsed(path: object, text: bytes | bytearray) -> Tokenizer:
     state = parse_json(path, "the file", text, room=len(text))
     if state.get("version") != VERSION:
-        raise other_version(path, f"format version {state.get('version')!r:.60}",
-                            f"version {VERSION}")
+        raise other_version(
+            path, f"format version {state.get('version')!r:.60}", f"version {VERSION}"
+        )
     for name in sorted(state.keys() - set(_KEYS)):
         raise damaged(path, f"'{name:.60}' missing or unknown", f"{sorted(_KEYS)}")
     try:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from cgpt.cli.messages import LANGUAGES, set_language, t
-from cgpt.launcher import launched
+from cgpt.training.mpi_environment import launched
 
 UNREADABLE = ("damaged", "foreign", "version")  # codes of a CheckpointError that exit with 3
 
@@ -27,17 +27,17 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     try:
         return command_line(list(sys.argv[1:] if args is None else args))
-    except KeyboardInterrupt:       # one more while the first was being told
+    except KeyboardInterrupt:  # one more while the first was being told
         return 130
     finally:
         if args is None:
-            with suppress(ValueError):      # not in the main thread
+            with suppress(ValueError):  # not in the main thread
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def command_line(given: Sequence[str]) -> int:
     """Run with these arguments; the exit code."""
-    from cgpt.cli.streams import prepare_streams, silence_broken_pipe
+    from cgpt.cli.ui.streams import prepare_streams, silence_broken_pipe
 
     prepare_streams()
     choose_language(given)
@@ -63,7 +63,7 @@ def command_line(given: Sequence[str]) -> int:
 @contextmanager
 def warnings_as_sentences() -> Iterator[None]:
     """Warnings of the library become one line on stderr, in the language of this run."""
-    from cgpt.cli.terminal import tell
+    from cgpt.cli.ui.terminal import tell
     from cgpt.errors import CgptWarning
 
     with warnings.catch_warnings():
@@ -92,7 +92,7 @@ def choose_language(args: Sequence[str]) -> None:
         elif arg.startswith("--lang="):
             chosen.append(arg.partition("=")[2])
     for one in filter(None, chosen):
-        with suppress(ValueError):      # the option itself refuses it
+        with suppress(ValueError):  # the option itself refuses it
             set_language(one)
 
 
@@ -119,10 +119,10 @@ def guard(action: Callable[[], int]) -> int:
     import click
 
     from cgpt.cli.app import usage_sentence
-    from cgpt.cli.streams import echo
-    from cgpt.cli.terminal import Terminated, tell
+    from cgpt.cli.ui.streams import echo
+    from cgpt.cli.ui.terminal import Terminated, tell
+    from cgpt.corpus.invalid_rows import InvalidRowsError
     from cgpt.errors import CgptError, CheckpointError
-    from cgpt.invalid_rows import InvalidRowsError
 
     try:
         return action()
@@ -140,7 +140,7 @@ def guard(action: Callable[[], int]) -> int:
         return stop.code
     except CgptError as error:
         if isinstance(error, InvalidRowsError):
-            from cgpt.cli.invalid_listing import say_invalid
+            from cgpt.cli.ui.invalid_listing import say_invalid
 
             say_invalid(error)
         complain(sentence_of(error))
@@ -162,7 +162,7 @@ def sentence_of(error: BaseException) -> str:
 
 def complain(sentence: str) -> None:
     """One line on stderr, wrapped at a terminal, where anybody listens."""
-    from cgpt.cli.terminal import tell
+    from cgpt.cli.ui.terminal import tell
 
     with suppress(OSError, ValueError):
         tell(t("label_error") + " ".join(sentence.split("\n")))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from cgpt.cli.help_text import COMMANDS, OPTIONS
-from cgpt.cli.layout import columns, text_width, wrap
 from cgpt.cli.messages import pick, set_language, t
-from cgpt.cli.streams import echo
+from cgpt.cli.ui.layout import columns, text_width, wrap
+from cgpt.cli.ui.streams import echo
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -30,6 +30,7 @@ class Decorator(Protocol):
 if TYPE_CHECKING:
     from click import ParamType as ParamType
 else:
+
     class ParamType(click.ParamType):
         """click.ParamType, which takes a type argument in newer versions of click only."""
 
@@ -38,7 +39,7 @@ else:
 
 
 SCREEN_LEAST, SCREEN_MOST = 40, 100
-WIDE = 10_000       # cells of a line that is not wrapped
+WIDE = 10_000  # cells of a line that is not wrapped
 
 
 def screen_width() -> int:
@@ -61,13 +62,21 @@ class Number(ParamType[float]):
 
     name = "number"
 
-    def __init__(self, low: float = -math.inf, high: float = math.inf, *, whole: bool = False,
-                 open_low: bool = False, open_high: bool = False) -> None:
+    def __init__(
+        self,
+        low: float = -math.inf,
+        high: float = math.inf,
+        *,
+        whole: bool = False,
+        open_low: bool = False,
+        open_high: bool = False,
+    ) -> None:
         self.low, self.high, self.whole = low, high, whole
         self.open_low, self.open_high = open_low, open_high
 
-    def convert(self, value: Any, param: click.Parameter | None,
-                ctx: click.Context | None) -> int | float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | float:
         number: int | float
         if isinstance(value, bool) or (self.whole and isinstance(value, float)):
             self.fail(t("not_whole" if self.whole else "not_number", value=value), param, ctx)
@@ -84,7 +93,7 @@ class Number(ParamType[float]):
         return number
 
     def _range(self) -> str:
-        from cgpt.cli.terminal import plain_number
+        from cgpt.cli.ui.terminal import plain_number
 
         if self.high >= 1 << 31:  # nobody needs to read such a bound
             return f"{'>' if self.open_low else '>='} {plain_number(self.low)}"
@@ -100,8 +109,7 @@ class OneOf(ParamType[str]):
     def __init__(self, choices: Sequence[str], *, fold: bool = False) -> None:
         self.choices, self.fold = tuple(choices), fold
 
-    def convert(self, value: Any, param: click.Parameter | None,
-                ctx: click.Context | None) -> str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         for choice in self.choices:
             if value == choice or (self.fold and str(value).lower() == choice.lower()):
                 return choice
@@ -111,21 +119,24 @@ class OneOf(ParamType[str]):
 class Switch(click.types.BoolParamType):
     """A flag, which an environment variable gives as a word."""
 
-    def convert(self, value: Any, param: click.Parameter | None,
-                ctx: click.Context | None) -> bool:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
         """The word as a truth value."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:
-            self.fail(t("not_one_of", value=value, choices="1, 0, true, false, yes, no, on, off"),
-                      param, ctx)
+            self.fail(
+                t("not_one_of", value=value, choices="1, 0, true, false, yes, no, on, off"),
+                param,
+                ctx,
+            )
 
 
 class Option(click.Option):
     """An option that also reads CGPT_<FLAG> and takes its help from help_text.OPTIONS."""
 
-    def __init__(self, param_decls: Sequence[str] | None = None, *, note: str | None = None,
-                 **attrs: Any) -> None:
+    def __init__(
+        self, param_decls: Sequence[str] | None = None, *, note: str | None = None, **attrs: Any
+    ) -> None:
         super().__init__(param_decls, **attrs)
         flag = max(self.opts, key=len)
         self.flag = flag
@@ -174,16 +185,29 @@ class _Face:
 
     def common_params(self) -> list[click.Parameter]:
         """--lang and --help, which every command has."""
-        return [Option(["--lang"], metavar="zh|en", is_eager=True, expose_value=False,
-                       callback=_take_language),
-                Option(["-h", "--help"], is_flag=True, is_eager=True, expose_value=False,
-                       callback=_show_help)]
+        return [
+            Option(
+                ["--lang"],
+                metavar="zh|en",
+                is_eager=True,
+                expose_value=False,
+                callback=_take_language,
+            ),
+            Option(
+                ["-h", "--help"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_help,
+            ),
+        ]
 
     def get_help(self, ctx: click.Context) -> str:
         """Whole help page in the language of this run."""
         width = screen_width()
-        arguments = [p.metavar or str(p.name).upper() for p in self.params
-                     if isinstance(p, click.Argument)]
+        arguments = [
+            p.metavar or str(p.name).upper() for p in self.params if isinstance(p, click.Argument)
+        ]
         group = isinstance(self, click.Group)
         usage = [ctx.command_path, "[OPTIONS]", *arguments, *(["[COMMAND ...]"] if group else [])]
         label = t("label_usage")
@@ -212,7 +236,7 @@ class Command(_Face, click.Command):
         try:
             return super().parse_args(ctx, spread_values(args, self.spread))
         except click.UsageError as error:
-            error.ctx = error.ctx or ctx    # whose --help is named
+            error.ctx = error.ctx or ctx  # whose --help is named
             raise
 
 
@@ -277,7 +301,7 @@ def usage_sentence(error: click.UsageError) -> str:
         return t("missing_argument", name=_name_of(error))
     if isinstance(error, click.BadParameter):
         if isinstance(error.param, click.Argument) and "|" in (error.param.metavar or ""):
-            return error.message        # it lists the choices itself
+            return error.message  # it lists the choices itself
         return t("bad_value", name=_name_of(error), reason=error.message)
     if isinstance(error, click.BadOptionUsage):
         key = "option_takes_no_value" if "not take" in error.message else "option_needs_value"

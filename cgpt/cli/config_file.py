@@ -1,9 +1,9 @@
 """A run as a TOML file: read by `train --config`, written by `info --toml`.
 
-    preset = "small"            # keys are names of options ...
-    data_fingerprint = "..."    # ... but this one, which the data must have
-    [pretrain_train]            # and two tables: the fields of TrainConfig of each phase
-    epochs = 8
+preset = "small"            # keys are names of options ...
+data_fingerprint = "..."    # ... but this one, which the data must have
+[pretrain_train]            # and two tables: the fields of TrainConfig of each phase
+epochs = 8
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from cgpt.config import SHAPE
 from cgpt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from cgpt.run_config import RunConfig
+    from cgpt.training.run_config import RunConfig
 
 TABLES = ("pretrain_train", "finetune_train")
-OF_THE_MODEL = ("preset", *SHAPE, "vocab_size", "tokenizer")    # what --init brings itself
+OF_THE_MODEL = ("preset", *SHAPE, "vocab_size", "tokenizer")  # what --init brings itself
 FINGERPRINT = "data_fingerprint"
-_META = "cgpt.config_file"          # where the context keeps what is no option
+_META = "cgpt.config_file"  # where the context keeps what is no option
 
 
 def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Callback of --config: the file's values stand between the environment and the defaults."""
     if value:
-        known = {one.flag.lstrip("-").replace("-", "_"): one for one in ctx.command.params
-                 if isinstance(one, Option) and one.name not in ("help", "lang", "config", None)}
+        known = {
+            one.flag.lstrip("-").replace("-", "_"): one
+            for one in ctx.command.params
+            if isinstance(one, Option) and one.name not in ("help", "lang", "config", None)
+        }
         found: dict[str, Any] = {}
         rest: dict[str, Any] = {}
         fields = {*run_fields(), FINGERPRINT}
@@ -44,12 +47,16 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
             if name not in known:
                 near = nearest(name, list(known))
                 guess = f"; did you mean '{near}'?" if near else ""
-                raise ConfigError(f"{value}: unknown key '{key}'{guess}; "
-                                  f"known: {', '.join(sorted({*known, *fields}))}")
-            if isinstance(entry, (dict, list)) and not (isinstance(entry, list)
-                                                        and known[name].multiple):
-                raise ConfigError(f"{value}: '{key}' takes one value, found {entry!r:.80}; "
-                                  "give one")
+                raise ConfigError(
+                    f"{value}: unknown key '{key}'{guess}; "
+                    f"known: {', '.join(sorted({*known, *fields}))}"
+                )
+            if isinstance(entry, (dict, list)) and not (
+                isinstance(entry, list) and known[name].multiple
+            ):
+                raise ConfigError(
+                    f"{value}: '{key}' takes one value, found {entry!r:.80}; give one"
+                )
             single = known[name].multiple and not isinstance(entry, list)
             found[known[name].name or name] = [entry] if single else entry
         ctx.default_map = {**(ctx.default_map or {}), **found}
@@ -59,7 +66,7 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 def run_fields() -> set[str]:
     """Names of the fields of a RunConfig."""
-    from cgpt.run_config import RunConfig
+    from cgpt.training.run_config import RunConfig
 
     return {one.name for one in fields(RunConfig)}
 
@@ -93,8 +100,10 @@ def with_fields(config: RunConfig, values: dict[str, Any]) -> RunConfig:
 def check_fingerprint(wanted: object, found: str) -> None:
     """Raises DataError where the data is not that of the run to be repeated."""
     if wanted is not None and wanted != found:
-        raise DataError(f"the data is not that of the run to be repeated: found {found}, expected "
-                        f"{wanted}; put the old files back, or remove {FINGERPRINT} from the file")
+        raise DataError(
+            f"the data is not that of the run to be repeated: found {found}, expected "
+            f"{wanted}; put the old files back, or remove {FINGERPRINT} from the file"
+        )
 
 
 def repeated(values: dict[str, Any], phases: dict[str, Any]) -> dict[str, Any]:
@@ -123,14 +132,17 @@ def load_toml(path: str) -> dict[str, Any]:
         try:
             import tomli as tomllib  # type: ignore[no-redef,import-not-found,unused-ignore]
         except ImportError:
-            raise ConfigError(f"{path}: reading TOML needs Python 3.11, or on this Python the "
-                              "package tomli: pip install tomli") from None
+            raise ConfigError(
+                f"{path}: reading TOML needs Python 3.11, or on this Python the "
+                "package tomli: pip install tomli"
+            ) from None
     try:
         with open(path, "rb") as file:
             return dict(tomllib.load(file))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check path and "
-                          "permissions") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); check path and permissions"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML ({error}); mend the file") from error
 
@@ -141,12 +153,18 @@ def to_toml(values: dict[str, Any], comments: dict[str, str]) -> str:
     comments  lines put before everything, as "# key: value"
     """
     lines = [f"# {key}: {text}" for key, text in comments.items()]
-    lines += [f"{key} = {_value(one)}" for key, one in values.items()
-              if one is not None and not isinstance(one, dict)]
+    lines += [
+        f"{key} = {_value(one)}"
+        for key, one in values.items()
+        if one is not None and not isinstance(one, dict)
+    ]
     for key, table in values.items():
         if isinstance(table, dict):
-            lines += ["", f"[{key}]", *(f"{name} = {_value(one)}" for name, one in table.items()
-                                        if one is not None)]
+            lines += [
+                "",
+                f"[{key}]",
+                *(f"{name} = {_value(one)}" for name, one in table.items() if one is not None),
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -161,6 +179,9 @@ def _value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_value, value)) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_value(one)}"
-                               for key, one in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{json.dumps(key)} = {_value(one)}" for key, one in value.items())
+            + "}"
+        )
     return str(value)

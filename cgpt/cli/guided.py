@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.cli.chatting import chat_loop
 from cgpt.cli.error_text import reason_of, what_failed
 from cgpt.cli.messages import t
-from cgpt.cli.progress import ProgressDisplay, result_line
-from cgpt.cli.samples import Samples, first_question
-from cgpt.cli.saving import CHECKPOINTS, EXPORTS, FINAL, PRETRAINED, Keeper
-from cgpt.cli.terminal import (
+from cgpt.cli.ui.chat_loop import chat_loop
+from cgpt.cli.ui.progress import ProgressDisplay, result_line
+from cgpt.cli.ui.samples import Samples, first_question
+from cgpt.cli.ui.save_dialog import CHECKPOINTS, EXPORTS, FINAL, PRETRAINED, Keeper
+from cgpt.cli.ui.terminal import (
     StopRequest,
     Terminal,
     Terminated,
@@ -26,11 +26,11 @@ from cgpt.cli.terminal import (
 from cgpt.errors import CgptError, CheckpointError
 
 if TYPE_CHECKING:
+    from cgpt.corpus.sources import Source
     from cgpt.llm import LLM
-    from cgpt.run import TrainingRun
-    from cgpt.run_config import RunConfig
-    from cgpt.sources import Source
-    from cgpt.train import FitResult, Progress
+    from cgpt.training.run import TrainingRun
+    from cgpt.training.run_config import RunConfig
+    from cgpt.training.trainer import FitResult, Progress
 
 DEFAULT_EPOCHS, DEFAULT_LR = 50, 0.0001
 MARKS = {FINAL: "mark_final", PRETRAINED: "mark_pretrained"}
@@ -180,9 +180,9 @@ class GuidedRun:
     # ---- training ------------------------------------------------------------------------
 
     def _train_new(self) -> None:
-        from cgpt.cli.data_command import Preparing
+        from cgpt.cli.commands.data import Preparing
         from cgpt.cli.recipe import describe_run, local_notes
-        from cgpt.run import TrainingRun
+        from cgpt.training.run import TrainingRun
 
         terminal = self.terminal
         terminal.say()
@@ -223,14 +223,18 @@ class GuidedRun:
                 self.terminal.say()
         return True
 
-    def _train(self, phase: str, fit: Callable[..., FitResult],
-               samples: Samples) -> FitResult | None:
+    def _train(
+        self, phase: str, fit: Callable[..., FitResult], samples: Samples
+    ) -> FitResult | None:
         """One phase with its live lines; None where training had to stop with an error."""
         terminal, keeper = self.terminal, self.keeper
 
         try:
-            with (StopRequest(terminal.output) as stop,
-                  ProgressDisplay(terminal.output, stop) as display):
+            with (
+                StopRequest(terminal.output) as stop,
+                ProgressDisplay(terminal.output, stop) as display,
+            ):
+
                 def progress(value: Progress) -> None:
                     keeper.unsaved = True
                     if samples.due(value):
@@ -241,7 +245,7 @@ class GuidedRun:
         except Exception as error:
             if not keeper.unsaved:
                 raise
-            keeper.rescue()         # before anything is asked: nobody may be there to answer
+            keeper.rescue()  # before anything is asked: nobody may be there to answer
             terminal.note(t("training_failed", reason=what_failed(error)))
             terminal.say()
             return None
@@ -253,7 +257,7 @@ class GuidedRun:
 
     def _offer_continue(self, llm: LLM) -> None:
         from cgpt.cli.recipe import continued_chat, too_long_line
-        from cgpt.run import continue_training
+        from cgpt.training.run import continue_training
 
         terminal = self.terminal
         if not terminal.yes_no(t("ask_continue")):
@@ -268,8 +272,15 @@ class GuidedRun:
         terminal.note(t("continue_start", epochs=epochs, lr=plain_number(lr)))
         terminal.say()
         chat = continued_chat(self.options.data, llm.training_state.run)
-        fit = partial(continue_training, llm, epochs, lr, chat=chat,
-                      skip_invalid=self.options.skip_invalid or None, on_data=self._left_out)
+        fit = partial(
+            continue_training,
+            llm,
+            epochs,
+            lr,
+            chat=chat,
+            skip_invalid=self.options.skip_invalid or None,
+            on_data=self._left_out,
+        )
         result = self._train("finetune", fit, Samples(llm, "finetune"))
         if result is not None and result.too_long:
             terminal.note(too_long_line("finetune", result.too_long))
@@ -279,7 +290,7 @@ class GuidedRun:
 
     def _left_out(self, source: Source) -> None:
         """Say which rows of the data are changed or left out."""
-        from cgpt.cli.data_command import left_out
+        from cgpt.cli.commands.data import left_out
 
         for line in left_out(source.files, [source.invalid]):
             self.terminal.note(line)
@@ -287,8 +298,8 @@ class GuidedRun:
     # ---- talking -------------------------------------------------------------------------
 
     def _chat(self) -> None:
-        from cgpt.chat import ChatSession
-        from cgpt.sampling import SamplingConfig
+        from cgpt.chat.session import ChatSession
+        from cgpt.generation.sampling import SamplingConfig
 
         session = ChatSession(self.keeper.model(), SamplingConfig(temperature=0.0))
         chat_loop(self.terminal, session, partial(self.keeper.dialog, in_chat=True))
@@ -299,8 +310,11 @@ def make_folder(folder: str) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{folder}: the folder cannot be made ({error.strerror}); run cgpt "
-                              "in a folder that you may write to", code="write") from error
+        raise CheckpointError(
+            f"{folder}: the folder cannot be made ({error.strerror}); run cgpt "
+            "in a folder that you may write to",
+            code="write",
+        ) from error
 
 
 def unusable(models: list[str]) -> list[tuple[str, str]]:

@@ -21,13 +21,13 @@ import click
 
 from cgpt.cli.messages import t
 from cgpt.errors import CgptError, ConfigError
-from cgpt.launcher import started_as
+from cgpt.training.mpi_environment import started_as
 
 if TYPE_CHECKING:
-    from cgpt.cli.terminal import StopRequest
-    from cgpt.mpi import Ranks
-    from cgpt.run import TrainingRun
-    from cgpt.train import FitResult
+    from cgpt.cli.ui.terminal import StopRequest
+    from cgpt.training.mpi import Ranks
+    from cgpt.training.run import TrainingRun
+    from cgpt.training.trainer import FitResult
 
 
 class Team:
@@ -46,7 +46,7 @@ class Team:
     def share(self, run: TrainingRun) -> None:
         """Process 0: give the others the run."""
         if self.ranks is not None:
-            from cgpt.spread import send_run
+            from cgpt.training.broadcast import send_run
 
             self._shared = True
             send_run(run, self.ranks)
@@ -63,15 +63,15 @@ class Team:
             return command()
         code = command()
         if not self._shared:
-            from cgpt.spread import send_nothing
+            from cgpt.training.broadcast import send_nothing
 
             send_nothing(self.ranks)
         return code
 
     def follow(self) -> int:
         """The others: train along."""
-        from cgpt.cli.terminal import StopRequest
-        from cgpt.spread import receive_run
+        from cgpt.cli.ui.terminal import StopRequest
+        from cgpt.training.broadcast import receive_run
 
         run = None if self.ranks is None else receive_run(self.ranks, self.cache)
         if run is None:
@@ -86,28 +86,36 @@ class Team:
 
 def in_parallel(function: Callable[..., int]) -> Callable[..., int]:
     """Decorator of a command with --parallel; the command gets its Team in values["team"]."""
+
     @wraps(function)
     def command(parallel: str | None, **values: Any) -> int:
         if parallel != "mpi":
             if parallel is None and started_as()[1] > 1:
                 raise ConfigError(
                     f"mpiexec started {started_as()[1]} processes that know nothing of each other; "
-                    "add --parallel mpi, or --parallel none where each is to train for itself")
+                    "add --parallel mpi, or --parallel none where each is to train for itself"
+                )
             return function(**values, team=Team())
-        from cgpt.cli.terminal import Terminal
-        from cgpt.mpi import connect
+        from cgpt.cli.ui.terminal import Terminal
+        from cgpt.training.mpi import connect
 
         ranks = connect()
-        if ranks.rank:          # where a file of settings asked for it, prepare() did not know
+        if ranks.rank:  # where a file of settings asked for it, prepare() did not know
             print_nowhere()
         share_processors(ranks)
         team = Team(ranks if ranks.size > 1 else None, values["cache"])
         if ranks.size == 1:
             return function(**values, team=team)
-        Terminal(sys.stderr).note(t("in_parallel", n=ranks.size, machines=ranks.machines,
-                                    threads=ranks.threads))
-        return together(team, ranks, (lambda: team.lead(lambda: function(**values, team=team)))
-                        if ranks.rank == 0 else team.follow)
+        Terminal(sys.stderr).note(
+            t("in_parallel", n=ranks.size, machines=ranks.machines, threads=ranks.threads)
+        )
+        return together(
+            team,
+            ranks,
+            (lambda: team.lead(lambda: function(**values, team=team)))
+            if ranks.rank == 0
+            else team.follow,
+        )
 
     return command
 
@@ -125,7 +133,7 @@ def together(team: Team, ranks: Ranks, work: Callable[[], int]) -> int:
 def end_all(team: Team, ranks: Ranks, error: BaseException) -> NoReturn:
     """Tell the others, save what was reached, leave without waiting for anybody."""
     from cgpt.cli import sentence_of
-    from cgpt.parallel import PeerError
+    from cgpt.training.data_parallel import PeerError
 
     if ranks.orphaned:
         print_nowhere()
@@ -177,8 +185,11 @@ def share_processors(ranks: Ranks) -> None:
 
 def asked(args: Sequence[str]) -> bool:
     """Whether the command line or the environment asks for processes that work together."""
-    return (os.environ.get("CGPT_PARALLEL") == "mpi" or "--parallel=mpi" in args
-            or ("--parallel", "mpi") in pairwise(args))
+    return (
+        os.environ.get("CGPT_PARALLEL") == "mpi"
+        or "--parallel=mpi" in args
+        or ("--parallel", "mpi") in pairwise(args)
+    )
 
 
 def prepare() -> None:
@@ -212,7 +223,7 @@ def shelter() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code < 0:
-        with suppress(OSError):     # of SIGKILL there is no other
+        with suppress(OSError):  # of SIGKILL there is no other
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)

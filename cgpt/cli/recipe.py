@@ -15,38 +15,57 @@ from cgpt.config import SHAPE
 from cgpt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cgpt.cutting import TooLong
-    from cgpt.run import TrainingRun
-    from cgpt.run_config import RunConfig
+    from cgpt.corpus.cutting import TooLong
+    from cgpt.training.run import TrainingRun
+    from cgpt.training.run_config import RunConfig
 
-DATA = "data"               # folder of the current directory
-MOST_NOTES = 10             # files of it that are named as not read
-BEGINNING = 1000            # items of a large file that say what it holds
+DATA = "data"  # folder of the current directory
+MOST_NOTES = 10  # files of it that are named as not read
+BEGINNING = 1000  # items of a large file that say what it holds
 ATTENTION = ("h.*.attn.*",)  # parameters that --freeze-attn leaves as they are
 
 # option -> field of TrainConfig, the same in both phases
-TRAIN_FIELDS = ("grad_accum", "lr", "warmup", "val_fraction", "eval_every", "patience", "dropout",
-                "max_steps", "max_minutes", "recompute", "label_smoothing", "ema", "optimizer",
-                "embedding_lr", "schedule", "schedule_steps", "decay_share", "min_lr_ratio",
-                "too_long")
+TRAIN_FIELDS = (
+    "grad_accum",
+    "lr",
+    "warmup",
+    "val_fraction",
+    "eval_every",
+    "patience",
+    "dropout",
+    "max_steps",
+    "max_minutes",
+    "recompute",
+    "label_smoothing",
+    "ema",
+    "optimizer",
+    "embedding_lr",
+    "schedule",
+    "schedule_steps",
+    "decay_share",
+    "min_lr_ratio",
+    "too_long",
+)
 FALLING = ("cosine", "linear", "wsd")
 SCHEDULES_OF = {"decay_share": ("wsd",), "min_lr_ratio": FALLING, "schedule_steps": FALLING}
 
 
 def local_data() -> tuple[str, ...]:
     """data/*.json of the current directory, or where there is none all data files in data/."""
-    found = tuple(path.as_posix() for path in sorted(Path(DATA).glob("*.json"))
-                  if path.is_file())
+    found = tuple(path.as_posix() for path in sorted(Path(DATA).glob("*.json")) if path.is_file())
     return found or tuple(path for path, skipped in _in_data() if not skipped)
 
 
 def local_notes() -> list[str]:
     """What is said of files in data/ that are not read; nothing where all are."""
-    from cgpt.cli.data_command import skip_reason
+    from cgpt.cli.commands.data import skip_reason
 
     used = {*local_data()}
-    others = [(path, skip_reason(skipped) if skipped else t("skip_beside_json"))
-              for path, skipped in _in_data() if path not in used]
+    others = [
+        (path, skip_reason(skipped) if skipped else t("skip_beside_json"))
+        for path, skipped in _in_data()
+        if path not in used
+    ]
     lines = [t("data_skipped", path=path, reason=reason) for path, reason in others[:MOST_NOTES]]
     if len(others) > MOST_NOTES:
         lines.append(t("local_more", n=len(others) - MOST_NOTES))
@@ -55,20 +74,23 @@ def local_notes() -> list[str]:
 
 def _in_data() -> list[tuple[str, str]]:
     """Every file in data/ with "" or the reason why it cannot be read."""
-    from cgpt.data_files import walk
+    from cgpt.corpus.files import walk
 
-    return [(Path(path).as_posix(), skipped) for path, skipped in
-            (walk(DATA) if os.path.isdir(DATA) else ())]
+    return [
+        (Path(path).as_posix(), skipped)
+        for path, skipped in (walk(DATA) if os.path.isdir(DATA) else ())
+    ]
 
 
-def split_by_kind(paths: Iterable[str],
-                  as_text: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_by_kind(
+    paths: Iterable[str], as_text: bool = False
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(files for pre-training, files for chat): those with dialogues are for chat.
 
     A file with both is in both. Rows that cannot be used say nothing.
     Raises DataError where a file cannot be read.
     """
-    from cgpt.data_files import find_files
+    from cgpt.corpus.files import find_files
 
     found: dict[str, list[str]] = {"texts": [], "dialogues": []}
     for path, skipped in find_files(paths):
@@ -82,8 +104,8 @@ def kinds_in(path: str, as_text: bool = False) -> set[str]:
 
     One of which no row can be used counts as texts: reading it as such says what is wrong.
     """
-    from cgpt.invalid_rows import InvalidRowsError
-    from cgpt.readers import LARGE, Reading, data_size
+    from cgpt.corpus.invalid_rows import InvalidRowsError
+    from cgpt.corpus.reader import LARGE, Reading, data_size
 
     found: set[str] = set()
     large = data_size(path, LARGE) > LARGE
@@ -99,7 +121,7 @@ def kinds_in(path: str, as_text: bool = False) -> set[str]:
 
 def default_recipe(preset: str | None, as_text: bool = False) -> RunConfig:
     """The tuned recipe on the data of the current directory, else on the packaged data."""
-    from cgpt.run_config import default_run
+    from cgpt.training.run_config import default_run
 
     config = default_run(preset or "small")
     found = local_data()
@@ -111,20 +133,26 @@ def default_recipe(preset: str | None, as_text: bool = False) -> RunConfig:
 
 def is_packaged(paths: tuple[str, ...]) -> bool:
     """Whether these are the files that come with cgpt, or copies of them."""
-    from cgpt.data import packaged_data
+    from cgpt.corpus.batches import packaged_data
 
     known = {path.name: path for path in packaged_data()}
-    return all(os.path.isfile(path) and os.path.basename(path) in known
-               and filecmp.cmp(path, known[os.path.basename(path)], shallow=False)
-               for path in paths)
+    return all(
+        os.path.isfile(path)
+        and os.path.basename(path) in known
+        and filecmp.cmp(path, known[os.path.basename(path)], shallow=False)
+        for path in paths
+    )
 
 
 def with_own_warmup(config: RunConfig) -> RunConfig:
     """The recipe; for other data than it was tuned on, its warm-up follows from their steps."""
     if is_packaged(config.pretrain + config.chat):
         return config
-    return replace(config, pretrain_train=replace(config.pretrain_train, warmup=None),
-                   finetune_train=replace(config.finetune_train, warmup=None))
+    return replace(
+        config,
+        pretrain_train=replace(config.pretrain_train, warmup=None),
+        finetune_train=replace(config.finetune_train, warmup=None),
+    )
 
 
 def shape_of(path: str | None) -> dict[str, int] | None:
@@ -138,8 +166,10 @@ def check_init(values: dict[str, Any]) -> None:
     """Raises ConfigError for an option of the model beside the model that --init names."""
     for name in OF_THE_MODEL if values.get("init") else ():
         if values.get(name) is not None:
-            raise ConfigError(f"--init {values['init']} brings its own shape and vocabulary; leave "
-                              f"out --{name.replace('_', '-')}")
+            raise ConfigError(
+                f"--init {values['init']} brings its own shape and vocabulary; leave "
+                f"out --{name.replace('_', '-')}"
+            )
 
 
 def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> RunConfig:
@@ -150,32 +180,39 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
     """
     check_init(values)
     shape = shape_of(values.get("init"))
-    pretrain, chat, validation = (tuple(values.get(name) or ())
-                                  for name in ("pretrain", "chat", "validation"))
+    pretrain, chat, validation = (
+        tuple(values.get(name) or ()) for name in ("pretrain", "chat", "validation")
+    )
     as_text = bool(values.get("as_text"))
     if values.get("data"):
         more = split_by_kind(values["data"], as_text)
         pretrain, chat = pretrain + more[0], chat + more[1]
     if pretrain or chat:
-        from cgpt.run_config import default_run
+        from cgpt.training.run_config import default_run
 
         config = replace(default_run(values.get("preset") or "small"), pretrain=pretrain, chat=chat)
     else:
         config = default_recipe(values.get("preset"), as_text)
-    changes = {key: values[key] for key in ("init", *SHAPE, "vocab_size", "seed", "tokenizer")
-               if values.get(key) is not None}
-    changes.update({key: values[key] for key in ("keep_duplicates", "skip_invalid", "mix")
-                    if values.get(key)})
+    changes = {
+        key: values[key]
+        for key in ("init", *SHAPE, "vocab_size", "seed", "tokenizer")
+        if values.get(key) is not None
+    }
+    changes.update(
+        {key: values[key] for key in ("keep_duplicates", "skip_invalid", "mix") if values.get(key)}
+    )
     config = with_fields(with_own_warmup(config), {**(fields or {}), "validation": validation})
-    if as_text:     # --chat is for dialogues, whatever they are written as
+    if as_text:  # --chat is for dialogues, whatever they are written as
         named = {*(values.get("chat") or ())}
-        changes["plain_text"] = tuple(path for path in (*config.pretrain, *validation)
-                                      if path not in named)
+        changes["plain_text"] = tuple(
+            path for path in (*config.pretrain, *validation) if path not in named
+        )
     config = replace(config, **changes)
     both = {key: values[key] for key in TRAIN_FIELDS if values.get(key) is not None}
     if values.get("batch_size"):
         both["batch_tokens"] = values["batch_size"] * (
-            shape["block_size"] if shape else config.shape().block_size)
+            shape["block_size"] if shape else config.shape().block_size
+        )
 
     def phase(train: Any, epochs: int | None, **more: Any) -> Any:
         if epochs is not None:
@@ -183,13 +220,18 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
         return replace(train, **both, **more)
 
     names = (*(ATTENTION if values.get("freeze_attn") else ()), *(values.get("freeze") or ()))
-    tuned = {key: values[key] for key in ("lora_rank", "lora_alpha", "lora_layers")
-             if values.get(key) not in (None, ())}
+    tuned = {
+        key: values[key]
+        for key in ("lora_rank", "lora_alpha", "lora_layers")
+        if values.get(key) not in (None, ())
+    }
     if names:
         tuned["freeze"] = names
     config = replace(
-        config, pretrain_train=phase(config.pretrain_train, values.get("pretrain_epochs")),
-        finetune_train=phase(config.finetune_train, values.get("finetune_epochs"), **tuned))
+        config,
+        pretrain_train=phase(config.pretrain_train, values.get("pretrain_epochs")),
+        finetune_train=phase(config.finetune_train, values.get("finetune_epochs"), **tuned),
+    )
     _check_schedules(config, both)
     return config
 
@@ -199,9 +241,11 @@ def _check_schedules(config: RunConfig, given: dict[str, Any]) -> None:
     found = (config.pretrain_train.schedule, config.finetune_train.schedule)
     for name, schedules in SCHEDULES_OF.items():
         if name in given and not set(schedules) & set(found):
-            raise ConfigError(f"--{name.replace('_', '-')} is of the schedules "
-                              f"{', '.join(schedules)}, found {found[-1]}; leave it out, or name "
-                              "one of them by --schedule")
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is of the schedules "
+                f"{', '.join(schedules)}, found {found[-1]}; leave it out, or name "
+                "one of them by --schedule"
+            )
 
 
 def continued_chat(given: tuple[str, ...], run: dict[str, Any]) -> tuple[str, ...] | None:
@@ -222,15 +266,20 @@ def too_long_line(phase: str, found: TooLong) -> str:
     """What is said of documents longer than the context; "" where there are none."""
     if not found:
         return ""
-    values = {name: f"{getattr(found, name):,}" for name in (
-        "documents", "dialogues", "of", "longest", "parts", "without_loss")}
-    return t("too_long_drop" if found.rule == "drop" else "too_long_cut",
-             phase=t(f"phase_{phase}"), **values)
+    values = {
+        name: f"{getattr(found, name):,}"
+        for name in ("documents", "dialogues", "of", "longest", "parts", "without_loss")
+    }
+    return t(
+        "too_long_drop" if found.rule == "drop" else "too_long_cut",
+        phase=t(f"phase_{phase}"),
+        **values,
+    )
 
 
 def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
     """What was read and what was made of it."""
-    from cgpt.cli.data_command import describe_sources
+    from cgpt.cli.commands.data import describe_sources
 
     describe_sources([*run.sources.values()], say)
     for line in (too_long_line(name, run.too_long(name)) for name in run.phases):
@@ -238,10 +287,20 @@ def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
             say(line)
     if run.validation is not None:
         counts = {name: len(run.validation_documents(name) or ()) for name in run.phases}
-        say(t("validation_data", n=", ".join(f"{t(f'phase_{name}')} {count:,}"
-                                             for name, count in counts.items())))
+        say(
+            t(
+                "validation_data",
+                n=", ".join(f"{t(f'phase_{name}')} {count:,}" for name, count in counts.items()),
+            )
+        )
     tokens = [f"{t(f'phase_{name}')} {run.epoch_tokens(name):,}" for name in run.phases]
     say(t("data_epoch", n=", ".join(tokens)))
     llm = run.llm
-    say(t("model_made", parameters=f"{llm.gpt.n_parameters:,}",
-          vocabulary=f"{len(llm.tokenizer):,}", context=llm.gpt.config.block_size))
+    say(
+        t(
+            "model_made",
+            parameters=f"{llm.gpt.n_parameters:,}",
+            vocabulary=f"{len(llm.tokenizer):,}",
+            context=llm.gpt.config.block_size,
+        )
+    )

@@ -9,16 +9,25 @@ import click
 from cgpt.cli import options
 from cgpt.cli.app import LazyGroup, Option, option
 from cgpt.cli.messages import t
-from cgpt.cli.streams import echo
+from cgpt.cli.ui.streams import echo
 
-MODULES = {"train": "cgpt.cli.training", "resume": "cgpt.cli.training",
-           "chat": "cgpt.cli.talk", "generate": "cgpt.cli.talk", "eval": "cgpt.cli.evaluating",
-           "export": "cgpt.cli.models", "merge": "cgpt.cli.adapting",
-           "import": "cgpt.cli.models", "info": "cgpt.cli.models",
-           "plot": "cgpt.cli.plotting", "inspect": "cgpt.cli.looking",
-           "diff": "cgpt.cli.diff", "tokenizer": "cgpt.cli.tokenizer_commands",
-           "data": "cgpt.cli.data_command",
-           "bench": "cgpt.cli.bench_command"}
+MODULES = {
+    "train": "cgpt.cli.commands.train",
+    "resume": "cgpt.cli.commands.train",
+    "chat": "cgpt.cli.commands.chat",
+    "generate": "cgpt.cli.commands.chat",
+    "eval": "cgpt.cli.commands.eval",
+    "export": "cgpt.cli.commands.models",
+    "merge": "cgpt.cli.commands.merge",
+    "import": "cgpt.cli.commands.models",
+    "info": "cgpt.cli.commands.models",
+    "plot": "cgpt.cli.commands.plot",
+    "inspect": "cgpt.cli.commands.inspect",
+    "diff": "cgpt.cli.commands.diff",
+    "tokenizer": "cgpt.cli.commands.tokenizer",
+    "data": "cgpt.cli.commands.data",
+    "bench": "cgpt.cli.commands.bench",
+}
 
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -45,7 +54,7 @@ def cgpt(ctx: click.Context, /, **values: Any) -> int:
         refuse_guided_options(ctx, ctx.invoked_subcommand)
         return 0
     from cgpt.cli.guided import GuidedOptions, GuidedRun
-    from cgpt.cli.terminal import Terminal
+    from cgpt.cli.ui.terminal import Terminal
 
     chosen = {name: value for name, value in values.items() if value not in (None, ())}
     return GuidedRun(Terminal(), GuidedOptions(**chosen)).run()

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from cgpt.cli.messages import t
-from cgpt.cli.terminal import Terminal
-from cgpt.data_files import walk
+from cgpt.cli.ui.terminal import Terminal
+from cgpt.corpus.files import walk
 from cgpt.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -34,8 +34,11 @@ class Target:
         self._before = stamp(path)
         empty = self._before is None or self._before[-1] == 0
         if not (empty or overwrite or (own is not None and own(path)) or may_replace(path)):
-            raise CheckpointError(f"{path}: the file exists, expected a new one; name another "
-                                  "file, or replace it by --overwrite", code="write")
+            raise CheckpointError(
+                f"{path}: the file exists, expected a new one; name another "
+                "file, or replace it by --overwrite",
+                code="write",
+            )
 
     def is_free(self, own: Own) -> bool:
         """Whether no other program has put something else there meanwhile."""
@@ -57,11 +60,17 @@ def check_apart(targets: Mapping[str, str | None], read: Iterable[str] = ()) -> 
             continue
         other = named.setdefault(os.path.realpath(path), option)
         if other != option:
-            raise CheckpointError(f"{path}: both {other} and {option} name this file, expected a "
-                                  "file for each; name another one", code="write")
+            raise CheckpointError(
+                f"{path}: both {other} and {option} name this file, expected a "
+                "file for each; name another one",
+                code="write",
+            )
         if stamp(path) is not None and any(_is_of(path, one) for one in data):
-            raise CheckpointError(f"{path}: {option} would replace a file of the data that is read;"
-                                  " name another file", code="write")
+            raise CheckpointError(
+                f"{path}: {option} would replace a file of the data that is read;"
+                " name another file",
+                code="write",
+            )
 
 
 def _is_of(path: str, data: str) -> bool:

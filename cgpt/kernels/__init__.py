@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cgpt.config import _check_int
 from cgpt.errors import ConfigError
-from cgpt.processors import available
+from cgpt.runtime.processors import available
 
 # How long a thread that has finished its part spins before it sleeps, in libgomp's own unit;
 # read when the library is loaded, so it is set before the first kernel module is. By default it
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from cgpt._kernels import *  # noqa: F403
 
 INSTRUCTION_SETS = ("generic", "avx2", "avx512")
-MOST_THREADS = 1024     # more would exhaust the system before it helped
+MOST_THREADS = 1024  # more would exhaust the system before it helped
 
 
 def runnable() -> list[str]:
     """Instruction sets that are compiled and that this processor has, slowest first."""
     names = []
-    for level, name in enumerate(INSTRUCTION_SETS[:_generic.cpu_level() + 1]):
+    for level, name in enumerate(INSTRUCTION_SETS[: _generic.cpu_level() + 1]):
         try:
             load(name)
         except ImportError:
@@ -53,17 +53,22 @@ def _choose() -> tuple[str, ModuleType]:
     level = _generic.cpu_level()
     if wanted:
         if wanted not in INSTRUCTION_SETS:
-            raise ConfigError(f"CGPT_ISA: unknown instruction set '{wanted}'; "
-                              f"known: {', '.join(INSTRUCTION_SETS)}")
+            raise ConfigError(
+                f"CGPT_ISA: unknown instruction set '{wanted}'; "
+                f"known: {', '.join(INSTRUCTION_SETS)}"
+            )
         if INSTRUCTION_SETS.index(wanted) > level:
-            raise ConfigError(f"CGPT_ISA: this processor has no {wanted}; "
-                              f"use {INSTRUCTION_SETS[level]} or leave CGPT_ISA unset")
+            raise ConfigError(
+                f"CGPT_ISA: this processor has no {wanted}; "
+                f"use {INSTRUCTION_SETS[level]} or leave CGPT_ISA unset"
+            )
         try:
             return wanted, load(wanted)
         except ImportError:
-            raise ConfigError(f"CGPT_ISA: {wanted} was not built into this installation; "
-                              "leave CGPT_ISA unset") from None
-    for name in reversed(INSTRUCTION_SETS[:level + 1]):
+            raise ConfigError(
+                f"CGPT_ISA: {wanted} was not built into this installation; leave CGPT_ISA unset"
+            ) from None
+    for name in reversed(INSTRUCTION_SETS[: level + 1]):
         try:
             return name, load(name)
         except ImportError:
@@ -77,9 +82,11 @@ def _threads_wanted() -> int:
         value = os.environ.get(variable, "").strip()
         if value.isdecimal() and 0 < int(value) <= MOST_THREADS:
             return int(value)
-        if value and variable == "CGPT_THREADS":    # the other one is not ours and may be a list
-            raise ConfigError(f"CGPT_THREADS: found '{value}', expected 1 to {MOST_THREADS}; "
-                              "correct it or leave CGPT_THREADS unset")
+        if value and variable == "CGPT_THREADS":  # the other one is not ours and may be a list
+            raise ConfigError(
+                f"CGPT_THREADS: found '{value}', expected 1 to {MOST_THREADS}; "
+                "correct it or leave CGPT_THREADS unset"
+            )
     return min(available(), MOST_THREADS)
 
 

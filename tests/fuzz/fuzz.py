@@ -40,7 +40,7 @@ def main() -> None:
         (folder / f"seed-{number}").write_bytes(seed)
     if not folders:
         sys.argv.append(str(folder))
-    sys.argv.insert(1, "-max_len=50000")    # as long as the seeds; a later option counts
+    sys.argv.insert(1, "-max_len=50000")  # as long as the seeds; a later option counts
     atheris.Setup(sys.argv, TARGETS[name], custom_mutator=partial(mutated, name))
     atheris.Fuzz()
 

@@ -28,16 +28,59 @@ from cgpt.checkpoint.format import (
 )
 from cgpt.errors import CheckpointError
 
-VALUES = (None, True, False, 0, 1, -1, 7, 1 << 31, 1 << 63, 10**30, 0.5, -0.0, 1e-40, 1e39, 1e308,
-          "", "x", "\ud800", [], [[]], {}, {"": 0})
+VALUES = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    7,
+    1 << 31,
+    1 << 63,
+    10**30,
+    0.5,
+    -0.0,
+    1e-40,
+    1e39,
+    1e308,
+    "",
+    "x",
+    "\ud800",
+    [],
+    [[]],
+    {},
+    {"": 0},
+)
 Pairs = list[tuple[Record, bytes]]
 _KINDS = (0, 8, 15, 22, 255, 65535, *map(int, Kind))
-_NUMBERS = (0, 1, 2, 31, 32, 63, 64, 65, 255, 262, 263, 1 << 15, (1 << 16) - 1, 1 << 31,
-            (1 << 32) - 1, 1 << 32, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+_NUMBERS = (
+    0,
+    1,
+    2,
+    31,
+    32,
+    63,
+    64,
+    65,
+    255,
+    262,
+    263,
+    1 << 15,
+    (1 << 16) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 32,
+    1 << 62,
+    (1 << 63) - 1,
+    1 << 63,
+    (1 << 64) - 1,
+)
 _FLOATS = (0.0, -0.0, 1.0, -1e-300, 1e300, float("inf"), float("-inf"), float("nan"))
 
 
 # JSON
+
 
 def changed_value(data: bytes, seed: int) -> bytes | None:
     """One value replaced, removed or put twice, or another in its place; None where it cannot be.
@@ -54,8 +97,8 @@ def changed_value(data: bytes, seed: int) -> bytes | None:
             lines = data.split(b"\n")
             at = draw.randrange(len(lines))
             line = _changed_text(lines[at], draw)
-            return None if line is None else b"\n".join([*lines[:at], line, *lines[at + 1:]])
-    except (ValueError, RecursionError):    # no JSON, half a surrogate, a value within itself
+            return None if line is None else b"\n".join([*lines[:at], line, *lines[at + 1 :]])
+    except (ValueError, RecursionError):  # no JSON, half a surrogate, a value within itself
         return None
 
 
@@ -96,6 +139,7 @@ def _change(owner: Any, key: Any, value: Any, draw: random.Random) -> None:
 
 # Binary files
 
+
 def signed(data: bytes) -> bytes:
     """The bytes with a right signature and with right checksums of header, table and payloads."""
     changed = bytearray(data)
@@ -105,9 +149,9 @@ def signed(data: bytes) -> bytes:
     while at + 32 <= end:
         _, _, dims, _, name, _, _, offset, size = struct.unpack_from("<HBBHHIIQQ", changed, at)
         if offset + size <= len(changed):
-            struct.pack_into("<I", changed, at + 8, zlib.crc32(changed[offset:offset + size]))
+            struct.pack_into("<I", changed, at + 8, zlib.crc32(changed[offset : offset + size]))
         at += -(-(32 + 8 * dims + name) // 8) * 8
-    changed[48:52] = zlib.crc32(changed[HEADER_SIZE:HEADER_SIZE + length]).to_bytes(4, "little")
+    changed[48:52] = zlib.crc32(changed[HEADER_SIZE : HEADER_SIZE + length]).to_bytes(4, "little")
     changed[60:64] = zlib.crc32(changed[:60]).to_bytes(4, "little")
     return bytes(changed)
 
@@ -116,11 +160,11 @@ def changed_record(data: bytes, seed: int) -> bytes | None:
     """A file with one record changed and all else right; None for what is no file."""
     try:
         header = parse_header("", data[:HEADER_SIZE], len(data))
-        table = data[HEADER_SIZE:HEADER_SIZE + header.table_length]
+        table = data[HEADER_SIZE : HEADER_SIZE + header.table_length]
         records = parse_table("", header, table)
     except CheckpointError:
         return None
-    pairs = [(one, data[one.offset:one.end]) for one in records]
+    pairs = [(one, data[one.offset : one.end]) for one in records]
     draw = random.Random(seed)
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
         _change_records(pairs, draw)
@@ -137,8 +181,9 @@ def _change_records(pairs: Pairs, draw: random.Random) -> None:
     if action == 0:
         del pairs[at]
     elif action == 1:
-        name = draw.choice((record.name, record.name + "x", pairs[draw.randrange(len(pairs))][0]
-                            .name))
+        name = draw.choice(
+            (record.name, record.name + "x", pairs[draw.randrange(len(pairs))][0].name)
+        )
         pairs.insert(at, (replace(record, name=name), payload))
     elif action == 2:
         pairs[at] = (_changed_entry(record, draw), payload)
@@ -155,7 +200,8 @@ def _changed_entry(record: Record, draw: random.Random) -> Record:
         "dtype": lambda: draw.choice((*map(int, DType), 9, 255)),
         "flags": lambda: draw.choice((0, 1, 2, 3, 65535)),
         "name": lambda: draw.choice(("x", "..", "a/b", "é", "wte.weight", "config", "\x7f")),
-        "shape": lambda: tuple(draw.choice(_NUMBERS) for _ in range(draw.randrange(9)))}
+        "shape": lambda: tuple(draw.choice(_NUMBERS) for _ in range(draw.randrange(9))),
+    }
     field = draw.choice(list(fields))
     return replace(record, **{field: fields[field]()})
 
@@ -172,8 +218,7 @@ def _reshaped(record: Record, payload: bytes, draw: random.Random) -> tuple[Reco
     for one in shape[:8]:
         size *= one
     size = min(size, 1 << 15)
-    return (replace(record, shape=tuple(shape[:8]), dtype=dtype),
-            payload[:size].ljust(size, b"\0"))
+    return (replace(record, shape=tuple(shape[:8]), dtype=dtype), payload[:size].ljust(size, b"\0"))
 
 
 def _changed_payload(record: Record, payload: bytes, draw: random.Random) -> bytes:
@@ -184,9 +229,9 @@ def _changed_payload(record: Record, payload: bytes, draw: random.Random) -> byt
         return found
     changed = bytearray(payload or b"\0")
     at = draw.randrange(len(changed))
-    changed[at:at + draw.choice((1, 1, 4, 8))] = draw.randbytes(draw.choice((0, 1, 4, 8)))
-    if record.kind >= Kind.TENSOR:      # a number, and as many as before
-        return bytes(changed[:len(payload)].ljust(len(payload), b"\xff"))
+    changed[at : at + draw.choice((1, 1, 4, 8))] = draw.randbytes(draw.choice((0, 1, 4, 8)))
+    if record.kind >= Kind.TENSOR:  # a number, and as many as before
+        return bytes(changed[: len(payload)].ljust(len(payload), b"\xff"))
     return bytes(changed)
 
 
@@ -198,7 +243,7 @@ def _changed_vocabulary(payload: bytes, draw: random.Random) -> bytes:
         return draw.randbytes(40)
     scores = [*struct.unpack_from(f"<{n - first}d", payload, 16)]
     starts = [*struct.unpack_from(f"<{n + 1}I", payload, 16 + 8 * (n - first))]
-    words = [payload[words_at + a:words_at + b] for a, b in pairwise(starts)]
+    words = [payload[words_at + a : words_at + b] for a, b in pairwise(starts)]
     action, at = draw.randrange(8), draw.randrange(len(words) + 1)
     other = draw.choice(words or [b""])
     if action == 0:
@@ -208,8 +253,19 @@ def _changed_vocabulary(payload: bytes, draw: random.Random) -> bytes:
         words.pop(at % len(words))
         del scores[-1:]
     elif action < 4 and words:
-        words[at % len(words)] = draw.choice((b"", b"\xff", b"a" * 64, b"a" * 65, other,
-                                              "好".encode() * 64, b"\xed\xa0\x80", b"<pad>", b" "))
+        words[at % len(words)] = draw.choice(
+            (
+                b"",
+                b"\xff",
+                b"a" * 64,
+                b"a" * 65,
+                other,
+                "好".encode() * 64,
+                b"\xed\xa0\x80",
+                b"<pad>",
+                b" ",
+            )
+        )
     elif action < 6 and scores:
         scores[at % len(scores)] = draw.choice(_FLOATS)
     starts = [0]
@@ -219,9 +275,14 @@ def _changed_vocabulary(payload: bytes, draw: random.Random) -> bytes:
     if action == 6:
         starts[at % len(starts)] = draw.choice(_NUMBERS) % (1 << 32)
     if action == 7:
-        n, first, total = (draw.choice((one, draw.choice(_NUMBERS) % (1 << 32)))
-                           for one in (n, first, total))
+        n, first, total = (
+            draw.choice((one, draw.choice(_NUMBERS) % (1 << 32))) for one in (n, first, total)
+        )
     else:
         n = len(words)
-    return (struct.pack("<IIQ", n, first, total) + struct.pack(f"<{len(scores)}d", *scores)
-            + struct.pack(f"<{len(starts)}I", *starts) + b"".join(words))
+    return (
+        struct.pack("<IIQ", n, first, total)
+        + struct.pack(f"<{len(scores)}d", *scores)
+        + struct.pack(f"<{len(starts)}I", *starts)
+        + b"".join(words)
+    )

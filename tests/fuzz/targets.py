@@ -17,7 +17,7 @@ import numpy as np
 from mutate import changed_record, changed_value, signed
 from rustgpt_reference import make_export
 
-from cgpt import large_files, prepare, rust_tokenizer, shards
+from cgpt.chat.session_file import read_session, write_session
 from cgpt.checkpoint import (
     describe,
     import_model,
@@ -26,19 +26,22 @@ from cgpt.checkpoint import (
     load_stored_weights,
     load_tokenizer,
     load_with_adapter,
-    rustgpt_import,
     save_model_binary,
 )
 from cgpt.checkpoint.adapter import carries_base
 from cgpt.checkpoint.format import HEADER_SIZE
 from cgpt.checkpoint.reader import BinaryFile
+from cgpt.corpus import row_streams as large_files
+from cgpt.corpus import shards
+from cgpt.corpus import token_cache as prepare
+from cgpt.corpus.reader import Reading
 from cgpt.errors import CheckpointError, DataError
+from cgpt.interop import rustgpt as rustgpt_import
 from cgpt.llm import LLM
-from cgpt.readers import Reading
-from cgpt.session_file import read_session, write_session
-from cgpt.tokenizer import Tokenizer
+from cgpt.tokenizers import rustgpt as rust_tokenizer
+from cgpt.tokenizers.tokenizer import Tokenizer
 
-LATE = (rustgpt_import,)        # imported here, so that it is instrumented
+LATE = (rustgpt_import,)  # imported here, so that it is instrumented
 DATA = Path(__file__).parent.parent / "data"
 ADAPTER = "tiny_v1_lora.bin"
 CARRIES = "tiny_v1_lora_carries.bin"
@@ -47,12 +50,15 @@ BYTES = Tokenizer([], [])
 # An entry of a text of two tokens and a dialogue of three.
 INDEX, SHARD = "index.json", "000000.shard"
 _SHARD = np.array([2], "<i8").tobytes() + np.array([2, -3], "<i4").tobytes() + bytes(10)
-_INDEX = json.dumps({
-    "digests": ["00"],
-    "files": [{"path": "a.txt", "documents": 1, "dialogues": 1}],
-    "first_dialogue": [["user", "你好"], ["assistant", "好"]]}).encode()
-rust_tokenizer._jieba_cut = cache(rust_tokenizer._jieba_cut)    # reading it takes a second
-large_files._CHUNK = 7          # so that values lie on borders of what is read at a time
+_INDEX = json.dumps(
+    {
+        "digests": ["00"],
+        "files": [{"path": "a.txt", "documents": 1, "dialogues": 1}],
+        "first_dialogue": [["user", "你好"], ["assistant", "好"]],
+    }
+).encode()
+rust_tokenizer._jieba_cut = cache(rust_tokenizer._jieba_cut)  # reading it takes a second
+large_files._CHUNK = 7  # so that values lie on borders of what is read at a time
 
 
 def accepted(read: Callable[[], Any]) -> Any:
@@ -80,9 +86,11 @@ def model(data: bytes) -> bool:
     Returns whether it is taken.
     """
     with held(data) as path:
-        found = [accepted(partial(load_model_auto, path, training=False)),
-                 accepted(partial(describe, path, verify=True)),
-                 accepted(partial(load_tokenizer, path))]
+        found = [
+            accepted(partial(load_model_auto, path, training=False)),
+            accepted(partial(describe, path, verify=True)),
+            accepted(partial(load_tokenizer, path)),
+        ]
         llm = accepted(partial(load_model_auto, path))
         if llm is not None:
             assert None not in found, "a file for training alone"
@@ -118,8 +126,9 @@ def adapter(data: bytes) -> None:
     for one in as_signed(data):
         with held(one) as path:
             llm = accepted(partial(load_with_adapter, DATA / "tiny_v1.bin", path))
-            merged = accepted(partial(load_with_adapter, DATA / "tiny_v1.bin", path,
-                                      training=False))
+            merged = accepted(
+                partial(load_with_adapter, DATA / "tiny_v1.bin", path, training=False)
+            )
             described = accepted(partial(describe, path, verify=True))
             if with_its_model(path) is not None:
                 assert with_its_model(path, training=False) is not None
@@ -128,7 +137,7 @@ def adapter(data: bytes) -> None:
                 assert merged is not None, "an adapter for training alone"
                 with BinaryFile(path) as file:
                     carries = carries_base(file)
-                if not carries:         # else the model in the file may be another, and is not read
+                if not carries:  # else the model in the file may be another, and is not read
                     assert described is not None, "an adapter that cannot be described"
                     independent_reader.parse(one)
 
@@ -202,10 +211,12 @@ def cached(data: bytes) -> None:
     """
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
         shard = Path(folder, SHARD)
-        for index, content in ((data, _signed_shard(shard, _SHARD)),
-                               (_signed_index(data), _signed_shard(shard, _SHARD)),
-                               (_signed_index(_INDEX), data),
-                               (_signed_index(_INDEX), _signed_shard(shard, data))):
+        for index, content in (
+            (data, _signed_shard(shard, _SHARD)),
+            (_signed_index(data), _signed_shard(shard, _SHARD)),
+            (_signed_index(_INDEX), data),
+            (_signed_index(_INDEX), _signed_shard(shard, data)),
+        ):
             shard.write_bytes(content)
             Path(folder, INDEX).write_bytes(index)
             damaged: set[str] = set()
@@ -223,8 +234,9 @@ def _signed_index(text: bytes) -> bytes:
     """Behind a right checksum where it is JSON."""
     try:
         values = json.loads(text)
-        return json.dumps({"index": values, "crc32": zlib.crc32(json.dumps(values).encode())}
-                          ).encode()
+        return json.dumps(
+            {"index": values, "crc32": zlib.crc32(json.dumps(values).encode())}
+        ).encode()
     except (ValueError, RecursionError):
         return text
 
@@ -242,6 +254,7 @@ def _small_json() -> bytes:
 
 def _small_export(**form: bool) -> bytes:
     """An export of one block as narrow as can be, with short numbers."""
+
     def short(value: object) -> object:
         if isinstance(value, dict):
             return {name: short(one) for name, one in value.items()}
@@ -255,31 +268,62 @@ def _small_export(**form: bool) -> bytes:
 
 
 def _vocabularies() -> list[bytes]:
-    return [json.dumps({"format": "cgpt-tokenizer", "version": 1, "kind": kind,
-                        "words": words, "scores": scores}).encode()
-            for kind, words, scores in (("words", ["你好", "世界", "a"], [-1.0, -2.5, -3.0]),
-                                        ("chars", ["你", "好"], [-1.0, -2.0]),
-                                        ("bpe", ["ab", "abab"], [0.0, 0.0]))]
+    return [
+        json.dumps(
+            {
+                "format": "cgpt-tokenizer",
+                "version": 1,
+                "kind": kind,
+                "words": words,
+                "scores": scores,
+            }
+        ).encode()
+        for kind, words, scores in (
+            ("words", ["你好", "世界", "a"], [-1.0, -2.5, -3.0]),
+            ("chars", ["你", "好"], [-1.0, -2.0]),
+            ("bpe", ["ab", "abab"], [0.0, 0.0]),
+        )
+    ]
 
 
 def _session() -> bytes:
-    return json.dumps({
-        "format": "cgpt-session", "version": 1, "system": None, "drawn": 3,
-        "sampling": {"temperature": 0.8, "top_k": 40, "stop": ["x"]},
-        "messages": [{"role": "user", "content": "你好"},
-                     {"role": "assistant", "content": "好"}]}).encode()
+    return json.dumps(
+        {
+            "format": "cgpt-session",
+            "version": 1,
+            "system": None,
+            "drawn": 3,
+            "sampling": {"temperature": 0.8, "top_k": 40, "stop": ["x"]},
+            "messages": [
+                {"role": "user", "content": "你好"},
+                {"role": "assistant", "content": "好"},
+            ],
+        }
+    ).encode()
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "binary": binary, "adapter": adapter, "json": text, "data": documents, "import": export,
-    "cache": cached, "tokenizer": vocabulary, "session": session}
+    "binary": binary,
+    "adapter": adapter,
+    "json": text,
+    "data": documents,
+    "import": export,
+    "cache": cached,
+    "tokenizer": vocabulary,
+    "session": session,
+}
 # How an input is changed where not byte by byte.
 CHANGES: dict[str, Callable[[bytes, int], bytes | None]] = {
-    "binary": changed_record, "adapter": changed_record, **dict.fromkeys(
-        ("json", "data", "import", "cache", "tokenizer", "session"), changed_value)}
+    "binary": changed_record,
+    "adapter": changed_record,
+    **dict.fromkeys(("json", "data", "import", "cache", "tokenizer", "session"), changed_value),
+}
 SEEDS: dict[str, Callable[[], list[bytes]]] = {
-    "binary": lambda: [path.read_bytes() for path in sorted(DATA.glob("tiny_v1*.bin"))
-                       if path.name not in (ADAPTER, CARRIES)],
+    "binary": lambda: [
+        path.read_bytes()
+        for path in sorted(DATA.glob("tiny_v1*.bin"))
+        if path.name not in (ADAPTER, CARRIES)
+    ],
     "adapter": lambda: [(DATA / name).read_bytes() for name in (ADAPTER, CARRIES)],
     "json": lambda: [_small_json(), *(path.read_bytes() for path in DATA.glob("tiny_v1*.json"))],
     "cache": lambda: [_INDEX, _SHARD],
@@ -292,5 +336,6 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
         ' {"role": "assistant", "content": "好"}]}]'.encode(),
         '{"text": "一"}\n{"instruction": "问", "input": "", "output": "答"}\n'.encode(),
         b'[{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]',
-        '用户：你好助手：你好\n\n第二篇'.encode()],
+        "用户：你好助手：你好\n\n第二篇".encode(),
+    ],
 }

@@ -1,0 +1,135 @@
+"""What this machine can do at the most: multiply-adds in registers, sgemm, reading memory.
+
+A side like any other, so that its figures come from the same minutes as those of the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from cgpt import kernels
+from cgpt.bench.measure import repeated, seconds_of
+from cgpt.bench.shapes import operands
+
+TRIAL = 0.05  # seconds a trial of one instruction set
+AS_FAST = 0.95  # of the fastest: where two sets are equal, a trial may favour either
+PEAK_SECONDS = 0.05  # of one look at what the machine can do, beside what is measured
+READ = 512 << 20  # bytes that the memory's bandwidth is measured over
+SQUARE = 1024  # side of the matrices of a product beside the model's own
+
+
+def multiply_adds(module: ModuleType, threads: int, seconds: float) -> float:
+    """GFLOP/s of independent multiply-adds in registers, for about so many seconds."""
+    module.set_num_threads(threads)
+    ends = np.empty(threads, np.float32)
+    rounds, spent, work = 64, 0.0, 0.0
+    while spent < seconds:
+        start = time.perf_counter()
+        work = module.probe_multiply_add(ends, rounds)
+        spent = time.perf_counter() - start
+        rounds *= 2 if spent < seconds / 4 else 1 + int(seconds / spent)
+    return work / spent / 1e9
+
+
+@cache
+def best_set(threads: int) -> tuple[str, ModuleType]:
+    """The instruction set, of those compiled, that multiplies and adds fastest; tried once.
+
+    It is the one in use where that is as fast as any, so that bench names what info names.
+    """
+    found = {name: kernels.load(name) for name in kernels.runnable()}
+    rates = {name: multiply_adds(module, threads, TRIAL) for name, module in found.items()}
+    name = fastest(rates, kernels.instruction_set())
+    return name, found[name]
+
+
+def fastest(rates: Mapping[str, float], used: str) -> str:
+    """The name with the highest rate; `used` where its rate is hardly lower."""
+    best = max(rates, key=rates.__getitem__)
+    return used if rates.get(used, 0.0) >= AS_FAST * rates[best] else best
+
+
+def sgemm(products: list[list[int]], seconds: float) -> Callable[[], float]:
+    """GFLOP/s of NumPy's float32 product: the best of (N, K) x (K, M) for each [N, K, M]."""
+    runs = []
+    for n, k, m in products:
+        a, b = np.ones((n, k), np.float32), np.ones((k, m), np.float32)
+        out = np.empty((n, m), np.float32)
+        measure = repeated(partial(np.matmul, a, b, out=out), seconds)
+        runs.append((2.0 * n * k * m, measure))
+    return lambda: max(work / measure() / 1e9 for work, measure in runs)
+
+
+def read_bandwidth(module: ModuleType, threads: int, size: int) -> Callable[[], float]:
+    """GB/s of reading `size` bytes once, the best of three passes."""
+    x, sums = np.ones(size // 4, np.float32), np.empty(8 * threads, np.float32)
+
+    def measure() -> float:
+        module.set_num_threads(threads)
+        return (
+            x.nbytes / min(seconds_of(lambda: module.probe_read(x, sums)) for _ in range(3)) / 1e9
+        )
+
+    measure()
+    return measure
+
+
+def peaks(
+    threads: int, seconds: float, products: list[list[int]], reads: dict[str, int]
+) -> Callable[[], dict[str, Any]]:
+    """Task: {"isa", "fma" and "sgemm" in GFLOP/s, "read": {name: GB/s}}.
+
+    products  [N, K, M] to try with sgemm, beside a square one; without any there is no sgemm
+    reads     bytes to read, by name
+    """
+    isa, module = best_set(threads)
+    product = sgemm([[SQUARE] * 3, *products], seconds / 4) if products else None
+    bandwidths = {name: read_bandwidth(module, threads, size) for name, size in reads.items()}
+
+    def measure() -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "isa": isa,
+            "fma": multiply_adds(module, threads, seconds),
+            "read": {name: read() for name, read in bandwidths.items()},
+        }
+        if product:  # last: the threads of its BLAS spin into whatever comes behind it
+            found["sgemm"] = product()
+        return found
+
+    return measure
+
+
+def product(
+    name: str, rows: int, depth: int, columns: int, seconds: float, parts: int = 1
+) -> Callable[[], float]:
+    """Task: GFLOP/s of NumPy's BLAS on one product of a linear layer, as `parts` slices at once.
+
+    dW is written where cgpt and PyTorch add to it: NumPy has no product that adds.
+    """
+    x, weight, y = operands(rows, depth, columns)
+    left, right, out = {
+        "forward": (x, weight.T, y),
+        "backward_input": (y, weight, x),
+        "backward_weight": (y.T, x, weight),
+    }[name]
+    size = -(-len(out) // parts)
+    slices = [slice(start, start + size) for start in range(0, len(out), size)]
+    pool = ThreadPoolExecutor(parts)
+
+    def multiply(part: slice) -> None:
+        np.matmul(left[part], right, out=out[part])
+
+    measure = repeated(
+        lambda: list(pool.map(multiply, slices)) if parts > 1 else multiply(slices[0]), seconds
+    )
+    return lambda: 2e-9 * rows * depth * columns / measure()
+
+
+TASKS = {"peaks": peaks, "product": product}

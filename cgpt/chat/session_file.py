@@ -1,0 +1,146 @@
+"""A dialogue as a JSON file: written whole, checked when it is read.
+
+    {"format": "cgpt-session", "version": 1, "system": null, "sampling": {...}, "drawn": 0,
+     "messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
+`drawn` counts the random numbers that were used, so that a conversation with a seed goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgpt.corpus.items import Message, turn_fault
+from cgpt.errors import ConfigError, DataError
+from cgpt.fileio.atomic import Output, write_file
+from cgpt.fileio.text import utf8
+from cgpt.generation.sampling import SamplingConfig
+
+FORMAT, VERSION = "cgpt-session", 1
+_KEYS = ("format", "version", "system", "sampling", "drawn", "messages")
+_MOST_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a file holds; messages are user and assistant in turn."""
+
+    system: str | None
+    sampling: SamplingConfig
+    drawn: int
+    messages: list[Message]
+
+
+def values_of(saved: Saved) -> dict[str, Any]:
+    """What the file holds, JSON-ready."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "system": saved.system,
+        "sampling": saved.sampling.to_dict(),
+        "drawn": saved.drawn,
+        "messages": [{"role": one.role, "content": str(one.content)} for one in saved.messages],
+    }
+
+
+def saved_of(values: Mapping[str, Any]) -> Saved:
+    """The reverse of `values_of`. Raises DataError with what is wrong."""
+    try:
+        return _checked(values)
+    except (ValueError, ConfigError) as error:
+        raise DataError(
+            f"ChatSession.from_dict: not a session as to_dict gives it ({error}); give what it gave"
+        ) from None
+
+
+def write_session(path: str | os.PathLike[str], saved: Saved) -> Path:
+    """Returns the path. Raises CheckpointError (code "write") with the reason."""
+    text = json.dumps(values_of(saved), ensure_ascii=False, indent=1) + "\n"
+    data = utf8(text)
+
+    def write(out: Output) -> None:
+        out.write(data)
+
+    return write_file(path, len(data), write)
+
+
+def read_session(path: str | os.PathLike[str]) -> Saved:
+    """Raises DataError with what is wrong."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); check path and permissions"
+        ) from None
+    except ValueError:  # a name that no file can have
+        raise DataError(
+            f"{path!a}: cannot be read ({os.strerror(errno.ENOENT)}); check path and permissions"
+        ) from None
+    try:
+        return _parse(data)
+    except (ValueError, RecursionError, ConfigError) as error:
+        raise _no_session(path, error) from None
+
+
+def _no_session(path: str | os.PathLike[str], error: Exception) -> DataError:
+    reason = str(error)
+    if isinstance(error, RecursionError):
+        reason = "too deep nesting"
+    elif isinstance(error, json.JSONDecodeError):
+        reason = f"broken JSON at line {error.lineno}, column {error.colno}"
+    elif isinstance(error, UnicodeDecodeError):
+        reason = f"byte {error.start} is not UTF-8"
+    return DataError(f"{path}: not a session that cgpt saved ({reason}); choose another file")
+
+
+def _parse(data: bytes) -> Saved:
+    """Raises ValueError with the reason, or ConfigError for the sampling."""
+    if len(data) > _MOST_BYTES:
+        raise ValueError(f"more than {_MOST_BYTES} bytes")
+    return _checked(json.loads(data.decode("utf-8-sig", "surrogatepass")))
+
+
+def _checked(values: Any) -> Saved:
+    """Raises ValueError with the reason, or ConfigError for the sampling."""
+    if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+        raise ValueError(f'no "format": "{FORMAT}" in it')
+    if values.get("version") != VERSION:
+        raise ValueError(
+            f"its version is {values.get('version')!r:.40}, this release reads {VERSION}"
+        )
+    if set(values) != set(_KEYS):
+        raise ValueError(f"its keys must be {', '.join(_KEYS)}")
+    system, drawn, sampling = values["system"], values["drawn"], values["sampling"]
+    if system is not None and not isinstance(system, str):
+        raise ValueError("system must be a string or null")
+    if isinstance(drawn, bool) or not isinstance(drawn, int) or not 0 <= drawn < 1 << 63:
+        raise ValueError(f"drawn must be a whole number from 0 on, found {drawn!r:.40}")
+    if not isinstance(sampling, Mapping):
+        raise ValueError("sampling must be an object")
+    return Saved(system, SamplingConfig.from_dict(sampling), drawn, _messages(values["messages"]))
+
+
+def _messages(values: Any) -> list[Message]:
+    if not isinstance(values, list):
+        raise ValueError("messages must be a list")
+    found = []
+    for number, one in enumerate(values, 1):
+        if (
+            not isinstance(one, dict)
+            or set(one) != {"role", "content"}
+            or not all(isinstance(text, str) for text in one.values())
+        ):
+            raise ValueError(f"message {number} must have role and content, both strings")
+        found.append(Message(one["role"], one["content"]))
+    if found and found[0].role == "system":
+        raise ValueError("its first message is from the system, which has a key of its own")
+    fault = turn_fault(found, "assistant") if found else None
+    if fault:
+        raise ValueError(str(fault))
+    return found

@@ -1,0 +1,232 @@
+"""`cgpt chat` and `cgpt generate`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command, Number, option
+from cgpt.cli.messages import t
+from cgpt.cli.ui.chat_loop import tell_dropped
+from cgpt.cli.ui.save_dialog import CHECKPOINTS, EXPORTS, FINAL, Keeper
+from cgpt.cli.ui.streams import echo, print_json, read_stdin, whole
+from cgpt.cli.ui.terminal import Terminal, termination_raises
+from cgpt.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from cgpt.chat.session import ChatSession
+    from cgpt.generation.results import Generation
+    from cgpt.generation.sampling import SamplingConfig
+    from cgpt.llm import LLM, Continuation
+
+
+class ReloadingKeeper(Keeper):
+    """Saves the model of the file with its optimizer, which the chat itself does not load."""
+
+    def __init__(self, terminal: Terminal, path: str) -> None:
+        super().__init__(terminal)
+        self.path = path
+
+    def model(self) -> LLM:
+        if self.llm is None:
+            from cgpt.checkpoint import load_model_auto
+
+            self.llm = load_model_auto(self.path)
+        return self.llm
+
+
+@click.command("chat", cls=Command)
+@click.argument("model", required=False, metavar="[MODEL]")
+@option("-p", "--prompt", type=options.Text(empty=True), metavar="TEXT")
+@options.sampling
+@option("--system", type=options.Text(empty=True), metavar="TEXT")
+@option("--session", metavar="FILE.json")
+@options.weights
+@options.threads
+@options.as_json
+def chat(
+    model: str | None,
+    prompt: str | None,
+    system: str | None,
+    session: str | None,
+    weights: str | None,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Talk to a model; answers once with -p or where stdin is a pipe."""
+    from cgpt.checkpoint import load_model_auto
+
+    sampling = options.sampling_config(values)
+    model = model or default_model()
+    once = prompt is not None or sys.stdin is None or not sys.stdin.isatty()
+    if as_json and not once:
+        raise click.UsageError(t("json_asks_once"), ctx=click.get_current_context())
+    llm = load_model_auto(model, training=False, weights=weights)
+    talk = open_session(llm, sampling, system or None, session)
+    if once:
+        asked = question(prompt or "", read_stdin())
+        return answer_once(talk, asked, session, {"model": model} if as_json else None)
+    return converse(talk, model, session)
+
+
+def default_model() -> str:
+    """The model meant where none is named. Raises CheckpointError saying which there are."""
+    if os.path.lexists(FINAL):
+        return FINAL
+    from cgpt.checkpoint import find_models
+
+    found = [path.as_posix() for path in find_models(CHECKPOINTS, EXPORTS)]
+    if not found:
+        raise CheckpointError(
+            f"{FINAL} does not exist and there is no other model here; train one "
+            "first (cgpt), or name a file",
+            code="missing",
+        )
+    raise CheckpointError(
+        f"{FINAL} does not exist; name one of the models that do: {', '.join(found)}",
+        code="missing",
+    )
+
+
+def question(prompt: str, piped: str) -> str:
+    """What is asked: the prompt, an empty line, and the text of the pipe; or one of the two."""
+    parts = (prompt.strip(), piped.strip("\r\n").rstrip())
+    return "\n\n".join(part for part in parts if part).strip()
+
+
+def open_session(
+    llm: LLM, sampling: SamplingConfig, system: str | None, path: str | None
+) -> ChatSession:
+    """A new session, or the one in the file with the sampling of this run."""
+    from cgpt.chat.session import ChatSession
+
+    if path is None or not os.path.lexists(path):
+        return ChatSession(llm, sampling, system=system)
+    found = ChatSession.load(llm, path, sampling)
+    if system and system != found.system:
+        raise click.UsageError(t("session_system", path=path), ctx=click.get_current_context())
+    return found
+
+
+def answer_once(
+    session: ChatSession, text: str, path: str | None = None, json: dict[str, Any] | None = None
+) -> int:
+    """The answer to one question on stdout; the session is saved where it has a file.
+
+    json  what is said of the answer in a JSON object; None to stream the answer as it is
+    """
+    if not text:
+        raise click.UsageError(t("empty_question"), ctx=click.get_current_context())
+    found = session.stream(text)
+    said = False
+    for one in found:
+        piece = whole(one.text if said else one.text.lstrip())
+        said = said or bool(piece)
+        if json is None:
+            echo(piece, end="")
+    if json is None:
+        echo()
+    else:
+        print_json(
+            {
+                **json,
+                "prompt": text,
+                "sampling": session.sampling.to_dict(),
+                **found.result.to_dict(),
+                "text": whole(found.result).lstrip(),
+            }
+        )
+    tell_dropped(found.result.dropped)
+    if path is not None:
+        session.save(path)
+    return 0
+
+
+def converse(session: ChatSession, model: str, path: str | None = None) -> int:
+    """The same chat as the guided run's."""
+    from cgpt.cli.ui.chat_loop import chat_loop
+
+    terminal = Terminal()
+    keeper = ReloadingKeeper(terminal, model)
+    with suppress(EOFError), termination_raises():  # which leaves the terminal as it was
+        chat_loop(terminal, session, partial(keeper.dialog, in_chat=True), path)
+    return 0
+
+
+@click.command("generate", cls=Command)
+@click.argument("model")
+@options.text
+@options.sampling
+@option("--num", type=Number(1, 10000, whole=True), default=1, metavar="N", note="1")
+@options.weights
+@options.threads
+@options.as_json
+def generate(
+    model: str, text: str | None, num: int, weights: str | None, as_json: bool, **values: Any
+) -> int:
+    """Continue a text, `--num` times; seeds count up from --seed."""
+    from cgpt.checkpoint import load_model_auto
+
+    sampling = options.sampling_config(values)
+    text = options.text_or_stdin(text)
+    if sampling.beam > 1 and num > sampling.beam:
+        raise click.UsageError(
+            t("num_above_beam", num=num, beam=sampling.beam), ctx=click.get_current_context()
+        )
+    llm = load_model_auto(model, training=False, weights=weights)
+    found = (
+        best(llm, text, sampling, num, as_json)
+        if sampling.beam > 1
+        else [drawn(llm, text, sampling, i, as_json) for i in range(num)]
+    )
+    if as_json:
+        texts = [
+            {"continuation": whole(one), "text": text + whole(one), **described(one)}
+            for one in found
+        ]
+        print_json({"model": model, "prompt": text, "sampling": sampling.to_dict(), "texts": texts})
+    tell_dropped(max((one.dropped for one in found), key=lambda one: one.later))
+    return 0
+
+
+def described(found: Generation) -> dict[str, Any]:
+    """What JSON says of a continuation but for its text."""
+    values = found.to_dict()
+    del values["text"]
+    return values
+
+
+def drawn(llm: LLM, text: str, sampling: SamplingConfig, i: int, quiet: bool) -> Generation:
+    """The i-th continuation, shown as it is made unless `quiet`."""
+    seed = None if sampling.seed is None else (sampling.seed + i) % (1 << 63)
+    found = llm.continuation(text, replace(sampling, seed=seed), logprobs=quiet)
+    if quiet:
+        return found.read()
+    echo(text, end="")
+    for piece in found:
+        echo(whole(piece.text), end="")
+    echo()
+    return found.result
+
+
+def best(
+    llm: LLM, text: str, sampling: SamplingConfig, num: int, quiet: bool
+) -> list[Continuation]:
+    """The best of a beam search: one as a continued text, several as lines of score and text."""
+    found = llm.beam_search(text, sampling)[:num]
+    if not quiet:
+        for one in found:
+            continued = whole(one.text)
+            echo(
+                text + continued
+                if num == 1
+                else f"{one.score:.4f}\t" + continued.replace("\n", "\\n")
+            )
+    return found

@@ -1,0 +1,306 @@
+"""`cgpt data`: what files hold and what would be trained on, without training."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command, option, screen_width
+from cgpt.cli.messages import t
+from cgpt.cli.ui.invalid_listing import FIRST, change_lines, listing, total_changes
+from cgpt.cli.ui.layout import aligned, wrap
+from cgpt.cli.ui.streams import echo, print_json
+from cgpt.cli.ui.terminal import tell
+from cgpt.errors import CgptError
+
+if TYPE_CHECKING:
+    from cgpt.corpus.batches import Corpus, FileReport
+    from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows
+    from cgpt.corpus.sources import Source
+    from cgpt.tokenizers.tokenizer import Tokenizer
+
+# key of the report: message; a column of nothing but zeros is left out
+COUNTS = {
+    "documents": "data_documents",
+    "dialogues": "data_dialogues",
+    "characters": "data_characters",
+    "tokens": "data_tokens_column",
+    "dropped": "data_blank",
+    "duplicates": "data_duplicates",
+    "invalid": "data_invalid",
+    "too_long": "data_long",
+}
+EVERY = 5.0  # seconds between lines about a long preparation
+
+
+@click.command("data", cls=Command)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@option("--tokenizer", metavar="words|chars|bpe|FILE", default="words", note="words")
+@option("--vocab-size", type=options.VOCAB_SIZE, metavar="N", default=8192, note="8192")
+@option("--block-size", type=options.POSITIVE, metavar="N", note="256")
+@options.corpus
+@options.threads
+@options.as_json
+def data(
+    paths: tuple[str, ...],
+    tokenizer: str,
+    vocab_size: int,
+    keep_duplicates: bool,
+    skip_invalid: bool,
+    as_text: bool,
+    too_long: str | None,
+    block_size: int | None,
+    mix: tuple[tuple[str, float], ...],
+    cache: str | None,
+    as_json: bool,
+) -> int:
+    """Read files as a training would, and say what is in them.
+
+    1 where rows cannot be used, unless they are to be left out.
+    """
+    from cgpt.config import TOO_LONG
+    from cgpt.corpus.invalid_rows import InvalidRowsError
+    from cgpt.training.run import find_vocabulary, read_sources
+    from cgpt.training.run_config import RunConfig
+
+    tell(t("reading"))
+    config = RunConfig(
+        pretrain=paths,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        keep_duplicates=keep_duplicates,
+        skip_invalid=True,
+        mix=mix,
+        plain_text=paths if as_text else (),
+    )
+    folder = Path(cache) if cache else None
+    try:
+        sources = read_sources(config, folder, Preparing())
+    except InvalidRowsError as error:  # and nothing else
+        if as_json:
+            print_json({"files": [], **report_of_invalid(error.rows, error.counts)})
+        for line in () if as_json else listing(error.rows, error.counts, None):
+            echo(line)
+        return 1
+    report = report_of(
+        sources["pretrain"],
+        find_vocabulary(config, sources, folder),
+        block_size or context_of(tokenizer),
+        too_long or TOO_LONG[0],
+    )
+    if as_json:
+        print_json(report)
+    else:
+        for line in lines(report, screen_width()):
+            echo(line)
+        invalid = sources["pretrain"].invalid
+        for line in listing(invalid.rows, invalid.counts, None) if invalid else ():
+            echo(line)
+    return 1 if report["invalid"] and not skip_invalid else 0
+
+
+class Preparing:
+    """Called with the characters read so far: a line on stderr every few seconds."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def __call__(self, characters: int) -> None:
+        if time.monotonic() - self._said >= EVERY:
+            self._said = time.monotonic()
+            tell(t("preparing", n=f"{characters:,}"))
+
+
+def context_of(tokenizer: str) -> int:
+    """Tokens of the context of the model whose vocabulary it is, else of the default model."""
+    from cgpt.checkpoint import describe
+    from cgpt.config import GPTConfig
+
+    try:
+        if tokenizer.lower().endswith((".bin", ".json")):
+            return int(describe(tokenizer)["config"]["block_size"])
+    except (CgptError, KeyError, TypeError):
+        pass  # a vocabulary by itself
+    return GPTConfig.preset("small").block_size
+
+
+def report_of(source: Source, tokenizer: Tokenizer, context: int, rule: str) -> dict[str, Any]:
+    """What was read: each file, all together, and what an epoch takes of it.
+
+    context  tokens of it;  rule  of what is longer, of whose dialogues the answers carry loss
+    """
+    from cgpt.config import TrainConfig
+    from cgpt.training.epochs import too_long
+
+    found = too_long(
+        source.documents(tokenizer), context, TrainConfig(too_long=rule, loss_on="answers"), "data"
+    )
+    tokens, long = (source.tokens_by_file(tokenizer), source.long_by_file(tokenizer, context))
+    files = [
+        {**asdict(file), "tokens": count, "weight": weight, "too_long": longer}
+        for file, count, weight, longer in zip(
+            source.files, tokens, source.weights(), long, strict=True
+        )
+    ]
+    totals = {key: sum(file[key] for file in files) for key in (*COUNTS, "bytes")}
+    return {
+        "files": files,
+        **totals,
+        **report_of_invalid(source.invalid.rows, source.invalid.counts),
+        "lengths": asdict(found),
+        "changes": total_changes(file.changes for file in source.files),
+        "epoch_tokens": source.documents(tokenizer).n_tokens,
+        "vocabulary": len(tokenizer),
+        "tokenizer": tokenizer.kind,
+        "fingerprint": source.fingerprint,
+        "cache": str(source.entry) if source.entry else "",
+        "cached": source.cached,
+        "mended": list(source.mended),
+    }
+
+
+def report_of_invalid(rows: Sequence[InvalidRow], counts: Mapping[str, int]) -> dict[str, Any]:
+    """Rows that cannot be used as `--json` has them."""
+    return {
+        "invalid": sum(counts.values()),
+        "invalid_by_kind": dict(counts),
+        "invalid_rows": [asdict(row) for row in rows],
+    }
+
+
+def report_of_phase(source: Source) -> dict[str, Any]:
+    """What a training read for a phase, as its `--json` has it."""
+    return {
+        "documents": source.n_documents,
+        "dialogues": source.n_dialogues,
+        "duplicates": sum(file.duplicates for file in source.files),
+        "changes": total_changes(file.changes for file in source.files),
+        **report_of_invalid(source.invalid.rows[:FIRST], source.invalid.counts),
+    }
+
+
+def lines(report: dict[str, Any], width: int) -> list[str]:
+    """For people: a row a file, the sum, and why files were skipped."""
+    from cgpt.cli.recipe import too_long_line
+    from cgpt.corpus.cutting import TooLong
+
+    read = [file for file in report["files"] if not file["skipped"]]
+    mixed = any(file["weight"] != 1 for file in read)
+    counts = {key: label for key, label in COUNTS.items() if report[key]}
+    names, folder = short_names([file["path"] for file in read])
+    rows = [[folder, *(t(label) for label in counts.values()), *[t("data_weight")] * mixed]]
+    rows += [
+        [name, *(f"{file[key]:,}" for key in counts), *[f"{file['weight']:g}"] * mixed]
+        for name, file in zip(names, read, strict=True)
+    ]
+    if len(read) > 1:
+        rows.append([t("eval_all"), *(f"{report[key]:,}" for key in counts), *[""] * mixed])
+    shown = aligned(rows, width)
+    for file in read:
+        for change in change_lines(file["changes"]):
+            shown += wrap(t("data_changed_in", path=file["path"], what=change), width)
+    for file in report["files"]:
+        if file["skipped"]:
+            shown += wrap(
+                t("data_skipped", path=file["path"], reason=skip_reason(file["skipped"])), width
+            )
+    if report["too_long"]:
+        shown += wrap(too_long_line("data", TooLong(**report["lengths"])), width)
+    if mixed:
+        shown.append(t("data_epoch", n=f"{report['epoch_tokens']:,}"))
+    shown.append(t("data_vocabulary", n=f"{report['vocabulary']:,}", kind=report["tokenizer"]))
+    if report["cache"]:
+        shown.append(
+            t("data_cached" if report["cached"] else "data_prepared", path=report["cache"])
+        )
+    if report["mended"]:
+        shown.append(mended(report["cache"], report["mended"]))
+    return shown
+
+
+def mended(entry: object, names: Sequence[str]) -> str:
+    """What was found damaged in a cache entry: a few of its files by name."""
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return t("data_mended", path=str(entry), files=some)
+
+
+def short_names(paths: Sequence[str]) -> tuple[list[str], str]:
+    """The paths without the folder that they share, and that folder ("" for none)."""
+    try:
+        folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:  # some are absolute and some are not
+        folder = ""
+    if not folder:
+        return [*paths], ""
+    return [os.path.relpath(path, folder) for path in paths], os.path.join(folder, "")
+
+
+def skip_reason(reason: str) -> str:
+    """Why a file was skipped, in the language of this run."""
+    known = {"not training data": "skip_aside", "not of the kinds": "skip_earlier"}
+    return t(
+        next((key for begins, key in known.items() if reason.startswith(begins)), "skip_suffix")
+    )
+
+
+def left_out(files: Iterable[FileReport], invalid: Iterable[InvalidRows]) -> list[str]:
+    """The lines about rows that are changed, and about those left out and the first of them."""
+    from cgpt.corpus.invalid_rows import merged
+
+    said = [
+        "  " + t("data_changed_in", path=file.path, what=change)
+        for file in files
+        for change in change_lines(file.changes)
+    ]
+    errors = [one.error() for one in invalid if one]
+    if errors:
+        both = merged(errors)
+        first, *rest = listing(both.rows, both.counts)
+        said += [t("invalid_skipped", what=first), *rest]
+    return said
+
+
+def read_files(paths: Sequence[str], skip_invalid: bool, as_text: bool) -> Corpus:
+    """The data of files; what was left out of them goes to stderr."""
+    from cgpt.corpus.batches import read_corpus
+
+    corpus = read_corpus(paths, skip_invalid=skip_invalid, as_text=as_text)
+    for line in left_out(corpus.files, [corpus.invalid]):
+        tell(line)
+    return corpus
+
+
+def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) -> None:
+    """What a training is about to read from: totals, and whatever was left out."""
+    files = [file for source in sources for file in source.files]
+    used = {os.path.realpath(file.path) for file in files if file.documents or file.dialogues}
+    say(
+        t(
+            "data_read",
+            documents=f"{sum(source.n_documents for source in sources):,}",
+            dialogues=f"{sum(source.n_dialogues for source in sources):,}",
+            files=len(used),
+        )
+    )
+    for file in files:
+        if file.dropped:
+            say(t("data_dropped", path=file.path, n=file.dropped))
+        if file.duplicates:
+            say(t("data_repeated", path=file.path, n=f"{file.duplicates:,}"))
+    for line in left_out(files, [source.invalid for source in sources]):
+        say(line)
+    for source in sources:
+        if source.mended:
+            say(mended(source.entry, source.mended))
+        elif source.entry and not source.cached:
+            say(t("data_prepared", path=source.entry))
+    for file in files:
+        if file.skipped:
+            say("  " + t("data_skipped", path=file.path, reason=skip_reason(file.skipped)))

@@ -1,0 +1,300 @@
+"""`cgpt eval`: models on files, side by side; differences; accuracy of answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command, Number, option, output_width
+from cgpt.cli.commands.data import read_files
+from cgpt.cli.messages import t
+from cgpt.cli.targets import Target, check_apart
+from cgpt.cli.ui.layout import aligned, columns, wrap
+from cgpt.cli.ui.streams import echo, print_json
+from cgpt.cli.ui.terminal import plain_number, tell
+from cgpt.config import FORMS
+from cgpt.errors import DataError
+from cgpt.fileio.text import JsonLines
+
+if TYPE_CHECKING:
+    from cgpt.corpus.batches import Corpus
+    from cgpt.evaluation.answers import Accuracy
+    from cgpt.evaluation.perplexity import Difference, DocumentScore, EvalResult
+    from cgpt.llm import LLM
+
+SECONDS = 5.0  # between lines of progress
+NEW_TOKENS = 128  # of an answer
+
+
+@dataclass
+class Measured:
+    """One model on all files."""
+
+    name: str
+    whole: EvalResult
+    files: list[tuple[str, EvalResult]]
+    scores: list[DocumentScore] = field(repr=False)
+    stride: int
+    accuracy: Accuracy | None = None
+
+    def to_dict(self, paths: Sequence[str]) -> dict[str, Any]:
+        """As `--json` has it."""
+        found = {
+            "model": self.name,
+            "paths": list(paths),
+            **self.whole.to_dict(),
+            "stride": self.stride,
+            "files": [{"path": path, **part.to_dict()} for path, part in self.files],
+        }
+        if self.accuracy is not None:
+            found["accuracy"] = asdict(self.accuracy)
+        return found
+
+
+@click.command("eval", cls=Command)
+@click.argument("model")
+@click.argument("paths", nargs=-1, required=True, metavar="[MODEL...] PATH...")
+@option("--compare", multiple=True, metavar="MODEL|" + "|".join(FORMS))
+@option("--stride", type=Number(1, 1 << 31, whole=True), metavar="N")
+@option("--accuracy", is_flag=True)
+@option("--max-questions", type=options.COUNT, default=0, metavar="N", note="0")
+@option("--max-new-tokens", type=Number(1, 1 << 31, whole=True), metavar="N", note="128")
+@option("--answers", metavar="FILE.jsonl")
+@options.rows
+@options.overwrite
+@options.weights
+@options.threads
+@options.as_json
+def eval(
+    model: str,
+    paths: tuple[str, ...],
+    compare: tuple[str, ...],
+    stride: int | None,
+    skip_invalid: bool,
+    as_text: bool,
+    weights: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Measure models on text or dialogue files."""
+    models, paths = split_models(model, paths)
+    corpora = [(path, read_files([path], skip_invalid, as_text)) for path in paths]
+    asked = Asked(**values)
+    if asked.answers is not None:
+        check_apart({"--answers": asked.answers}, paths)
+        Target(asked.answers, overwrite=overwrite)
+        answers_file(asked.answers, append=False).close()  # said before the work if not so
+    found = [measure(name, load(name, weights), corpora, asked, stride) for name in models]
+    for other in compare:
+        name, llm = (
+            (f"{model} {other}", load(model, other))
+            if other in FORMS
+            else (other, load(other, weights))
+        )
+        found.append(measure(name, llm, corpora, asked, stride))
+    pairs = compared(found) if compare else []
+    if as_json:
+        shown = [one.to_dict(paths) for one in found]
+        values = shown[0] if len(found) == 1 else {"models": shown}
+        if pairs:
+            values["compared"] = [
+                {"base": model, "model": one.name, **asdict(change)} for one, change in pairs
+            ]
+        print_json(values)
+        return 0
+    width = output_width(1000)
+    for line in report(found, width):
+        echo(line)
+    names = short_names([one.name for one in found])
+    for name, (_, change) in zip(names[1:], pairs, strict=False):
+        title = f"{name} · {t('eval_difference', base=names[0])}"
+        for line in [*wrap(title, width), *columns(difference_rows(change), width)]:
+            echo(line)
+    return 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Whether and how questions are answered; any of the options asks for it."""
+
+    accuracy: bool
+    max_questions: int
+    max_new_tokens: int | None
+    answers: str | None
+
+    def __bool__(self) -> bool:
+        return any((self.accuracy, self.max_questions, self.max_new_tokens, self.answers))
+
+
+def split_models(model: str, paths: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """(models, data): behind the first model, what is a .bin or a model as JSON is one too.
+
+    Raises click.UsageError where no data is left.
+    """
+    from cgpt.checkpoint.info import is_model
+
+    models, data = [model], list[str]()
+    for path in paths:
+        low = path.lower()
+        (
+            models if low.endswith(".bin") or (low.endswith(".json") and is_model(path)) else data
+        ).append(path)
+    if not data:
+        raise click.UsageError(
+            t("missing_argument", name="PATH..."), ctx=click.get_current_context()
+        )
+    return models, tuple(data)
+
+
+def load(path: str, weights: str | None = None) -> LLM:
+    """A model as it is measured: its weights as in the file, or in another form."""
+    from cgpt.checkpoint import load_model_auto
+
+    return load_model_auto(path, training=False, weights=weights)
+
+
+def measure(
+    name: str,
+    llm: LLM,
+    corpora: Sequence[tuple[str, Corpus]],
+    asked: Asked,
+    stride: int | None = None,
+) -> Measured:
+    """Everything that is asked of one model; stride of the windows, half the context if None."""
+    from cgpt.evaluation.perplexity import score_documents, total_of
+    from cgpt.evaluation.scoring import stride_of
+
+    stride = stride_of("eval", llm.config, stride)
+    parts = [
+        (path, score_documents(llm, [*corpus.documents, *corpus.dialogues], stride))
+        for path, corpus in corpora
+    ]
+    scores = [one for _, part in parts for one in part]
+    whole = total_of(scores)
+    files = [(path, total_of(part)) for path, part in parts] if len(parts) > 1 else []
+    found = Measured(name, whole, files, scores, stride)
+    if asked:
+        found.accuracy = answered(name, llm, corpora, asked)
+    return found
+
+
+def answered(name: str, llm: LLM, corpora: Sequence[tuple[str, Corpus]], asked: Asked) -> Accuracy:
+    """Let the model answer the dialogues; the answers go to a file where one is named."""
+    from cgpt.evaluation.answers import accuracy, answer, questions_of
+
+    dialogues = [one for _, corpus in corpora for one in corpus.dialogues]
+    count = sum(1 for _ in questions_of(dialogues))
+    count = min(count, asked.max_questions or count)
+    found = []
+    shown = time.monotonic()
+    file = None if asked.answers is None else answers_file(asked.answers, append=True)
+    with nullcontext() if file is None else closing(file):
+        for one in answer(llm, dialogues, asked.max_new_tokens or NEW_TOKENS, asked.max_questions):
+            found.append(one)
+            if file is not None:
+                file.write({"model": name, **asdict(one)})
+            if time.monotonic() - shown >= SECONDS:
+                shown = time.monotonic()
+                tell(t("answering", done=len(found), all=count))
+    total = accuracy(found)
+    if total.shortened:
+        tell(t("answers_shortened", n=total.shortened, all=count))
+    return total
+
+
+def answers_file(path: str, *, append: bool) -> JsonLines:
+    """The file of --answers. Raises DataError where it cannot be written, now or later."""
+    return JsonLines(
+        path,
+        lambda reason: DataError(
+            f"{path}: the answers cannot be written ({reason}); "
+            "free some space or name another file",
+            code="write",
+        ),
+        append=append,
+    )
+
+
+def compared(found: Sequence[Measured]) -> list[tuple[Measured, Difference]]:
+    """Every model behind the first with its difference from it."""
+    from cgpt.evaluation.perplexity import difference
+
+    return [(one, difference(found[0].scores, one.scores)) for one in found[1:]]
+
+
+def report(found: Sequence[Measured], width: int) -> list[str]:
+    """One model: its rows, by file and in all. Several: a table by file, then one of all."""
+    if len(found) == 1:
+        one = found[0]
+        lines = [
+            line
+            for path, part in one.files
+            for line in [path, *columns(evaluation_rows(part), width)]
+        ]
+        lines += [t("eval_all")] if one.files else []
+        return lines + columns([*evaluation_rows(one.whole), *accuracy_rows(one.accuracy)], width)
+    lines = []
+    names = short_names([one.name for one in found])
+    if found[0].files:
+        lines += [t("eval_by_file")]
+        rows = [[t("col_file"), *names]]
+        for i, (path, _) in enumerate(found[0].files):
+            rows.append([path, *(f"{one.files[i][1].bits_per_character:.4f}" for one in found)])
+        rows.append([t("eval_all"), *(f"{one.whole.bits_per_character:.4f}" for one in found)])
+        lines += [*aligned(rows, width), ""]
+    cells = [[*evaluation_rows(one.whole), *accuracy_rows(one.accuracy)] for one in found]
+    rows = [[t("col_measure"), *names]]
+    rows += [[label, *(column[i][1] for column in cells)] for i, (label, _) in enumerate(cells[0])]
+    return lines + aligned(rows, width)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The models without their folders, where that tells them apart."""
+    short = [Path(name).name for name in names]
+    return short if len(set(short)) == len(short) else list(names)
+
+
+def evaluation_rows(result: EvalResult) -> list[tuple[str, str]]:
+    """The lines of `cgpt eval`."""
+    return [
+        (t("row_loss"), f"{result.loss:.4f}"),
+        (
+            t("row_perplexity"),
+            plain_number(float(f"{result.perplexity:.5g}"))
+            if result.perplexity < float("inf")
+            else "inf",
+        ),
+        (t("row_bpc"), f"{result.bits_per_character:.4f}"),
+        (t("row_bpb"), f"{result.bits_per_byte:.4f}"),
+        (t("row_tokens"), f"{result.tokens:,}"),
+        (t("row_characters"), f"{result.characters:,}"),
+        (t("row_bytes"), f"{result.bytes:,}"),
+    ]
+
+
+def accuracy_rows(found: Accuracy | None) -> list[tuple[str, str]]:
+    """The lines of the answers, none where none were asked for."""
+    if found is None:
+        return []
+    return [
+        (t("row_exact"), f"{found.exact:.1%}"),
+        (t("row_contains"), f"{found.contains:.1%}"),
+        (t("row_questions"), f"{found.questions:,}"),
+    ]
+
+
+def difference_rows(found: Difference) -> list[tuple[str, str]]:
+    """The lines of a comparison."""
+    rows = [(t("row_difference"), f"{found.bits_per_character:+.4f} ({found.relative:+.2%})")]
+    if found.low is not None:
+        rows.append((t("row_interval"), f"{found.low:+.4f} … {found.high:+.4f}"))
+    rows.append((t("row_better"), f"{found.better:,} / {found.documents:,}"))
+    return rows

@@ -1,0 +1,203 @@
+"""`cgpt inspect`: token by token what a model expected, and where its attention went."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from cgpt.cli import options
+from cgpt.cli.app import Command, Number, option, output_width
+from cgpt.cli.messages import language, pick, t
+from cgpt.cli.ui.layout import cut, text_width, wrap
+from cgpt.cli.ui.streams import echo, print_json
+from cgpt.cli.ui.terminal import plain_number, tell
+from cgpt.cli.view_text import ATTENTION
+from cgpt.errors import DataError
+
+if TYPE_CHECKING:
+    from cgpt.llm import LLM
+    from cgpt.models.inspection import Prediction
+
+TOKEN_CELLS = 12
+VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", " ": "␣", "\r": "⏎"})
+
+
+@click.command("inspect", cls=Command)
+@click.argument("model")
+@options.text
+@option("-o", "--output", metavar="FILE", callback=options.picture_path)
+@option("--layer", type=options.POSITIVE, metavar="N")
+@option("--head", type=options.POSITIVE, metavar="N")
+@option("--top", type=Number(1, 100, whole=True), default=5, metavar="N", note="5")
+@option("--font", metavar="FILE")
+@options.threads
+@options.as_json
+def inspect(
+    model: str,
+    text: str | None,
+    output: str | None,
+    layer: int | None,
+    head: int | None,
+    top: int,
+    font: str | None,
+    as_json: bool,
+) -> int:
+    """Look at what a model expects in a text and where it looks."""
+    from cgpt.checkpoint import load_model_auto
+    from cgpt.models.inspection import predictions
+
+    check_places(output, layer, head)
+    text = options.text_or_stdin(text)
+    llm = load_model_auto(model, training=False)
+    ids = [llm.tokenizer.bos_id, *llm.tokenizer.encode(text)]
+    if len(ids) < 2 or len(ids) > llm.config.block_size:
+        raise DataError(
+            f"inspect: the text has {len(ids) - 1} tokens, expected 1 to "
+            f"{llm.config.block_size - 1}, as many as the context holds; change it"
+        )
+    found = predictions(llm.gpt, ids, top)
+    if as_json:
+        print_json({"model": model, "text": text, **as_values(llm, found)})
+    else:
+        width = output_width(99)
+        for line in [*table(llm, found, width), *wrap(total(text, found), width)]:
+            echo(line)
+    if output is not None:
+        draw(llm, ids, output, layer, head, font)
+    return 0
+
+
+def check_places(output: str | None, layer: int | None, head: int | None) -> None:
+    """Options of the picture need one, and a head needs its layer."""
+    ctx = click.get_current_context()
+    if output is None and (layer or head):
+        raise click.UsageError(t("needs_picture"), ctx=ctx)
+    if head and not layer:
+        raise click.UsageError(t("head_needs_layer"), ctx=ctx)
+
+
+def shown(word: str) -> str:
+    """A token as a cell: blanks and line ends are visible."""
+    return "".join(char if char.isprintable() else "·" for char in word.translate(VISIBLE))
+
+
+def as_values(llm: LLM, found: Sequence[Prediction]) -> dict[str, Any]:
+    """tokens [{token, id, probability, logprob, rank, alternatives}], next [alternatives]."""
+    words = llm.tokenizer.words
+
+    def name(token: int) -> str:
+        return words[token] if token < len(words) else ""
+
+    def options_of(one: Prediction) -> list[dict[str, Any]]:
+        return [{"token": name(i), "id": i, "probability": p} for i, p in one.alternatives]
+
+    tokens = [
+        {
+            "token": name(one.id),
+            "id": one.id,
+            "probability": one.probability,
+            "logprob": math.log(max(one.probability, 1e-300)),
+            "rank": one.rank,
+            "alternatives": options_of(one),
+        }
+        for one in found[:-1]
+    ]
+    return {"tokens": tokens, "next": options_of(found[-1])}
+
+
+def table(llm: LLM, found: Sequence[Prediction], width: int) -> list[str]:
+    """A line a token; as many alternatives as fit."""
+    words = llm.tokenizer.words
+    heads = [t("col_token"), t("col_probability"), t("col_rank"), t("col_alternatives")]
+    rows = []
+    for one in found:
+        last = one.id < 0
+        token = t("next_token") if last else shown(words[one.id])
+        if text_width(token) > TOKEN_CELLS:
+            token = cut(token, TOKEN_CELLS - 1)[0] + "…"
+        options_ = [
+            f"{shown(words[i] if i < len(words) else '')} {p:.1%}" for i, p in one.alternatives
+        ]
+        rows.append(
+            (
+                [token, "" if last else percent(one.probability), "" if last else str(one.rank)],
+                options_,
+            )
+        )
+    sizes = [
+        max(text_width(row[i]) for row in [heads, *(cells for cells, _ in rows)]) for i in range(3)
+    ]
+    lines = [cut(_cells(heads[:3], sizes) + "  " + heads[3], width)[0]]
+    for cells, options_ in rows:
+        line = _cells(cells, sizes)
+        for one_option in options_:
+            if text_width(line) + 2 + text_width(one_option) > width:
+                break
+            line += "  " + one_option
+        lines.append(line.rstrip())
+    return lines
+
+
+def _cells(cells: Sequence[str], sizes: Sequence[int]) -> str:
+    line = cells[0] + " " * (sizes[0] - text_width(cells[0]))
+    for cell, size in zip(cells[1:], sizes[1:], strict=True):
+        line += " " * (2 + size - text_width(cell)) + cell
+    return line
+
+
+def percent(probability: float) -> str:
+    """A probability with as many digits as tell it from nothing, without an exponent."""
+    if probability >= 0.001:
+        return f"{probability:.1%}"
+    if probability < 1e-7:
+        return "<0.00001%"
+    return f"{plain_number(float(f'{100 * probability:.2g}'))}%"
+
+
+def total(text: str, found: Sequence[Prediction]) -> str:
+    """How well the whole text was expected."""
+    nats = -sum(math.log(max(one.probability, 1e-300)) for one in found[:-1])
+    return t(
+        "inspect_total",
+        tokens=len(found) - 1,
+        characters=len(text),
+        bits=f"{nats / math.log(2) / max(len(text), 1):.3f}",
+    )
+
+
+def draw(
+    llm: LLM, ids: Sequence[int], output: str, layer: int | None, head: int | None, font: str | None
+) -> None:
+    """The attention maps: a panel a layer, or the heads of one layer, or one head."""
+    from cgpt.cli.commands.plot import readable, say_no_font
+    from cgpt.cli.ui.figures import attention_figure, require_matplotlib, save
+    from cgpt.cli.ui.fonts import letters_for
+
+    require_matplotlib()
+    config = llm.config
+    for name, value, most in (("--layer", layer, config.n_layer), ("--head", head, config.n_head)):
+        if value is not None and value > most:
+            raise DataError(
+                f"inspect: {name} {value} is beyond the model, which has {most}; count from 1"
+            )
+    attention = llm.gpt.inspect(np.array(ids)).attention
+    names = [shown(llm.tokenizer.words[i]) for i in ids]
+    words = {key: pick(pair) for key, pair in ATTENTION.items()}
+    letters = letters_for([*words.values(), *names], font)
+    if language() != "en" and not all(map(letters.shows, words.values())):
+        say_no_font()
+        words = {key: pair[1] for key, pair in ATTENTION.items()}
+    if layer is None:
+        maps = attention.mean(axis=1)
+        titles = [words["layer"].format(layer=i) for i in range(1, config.n_layer + 1)]
+    else:
+        heads = range(config.n_head) if head is None else [head - 1]
+        maps = attention[layer - 1, list(heads)]
+        titles = [words["head"].format(layer=layer, head=i + 1) for i in heads]
+    figure = attention_figure(maps, titles, readable(names, letters), words, letters)
+    save(figure, output, letters)
+    tell(t("picture_saved", path=output))

@@ -1,0 +1,192 @@
+"""`cgpt plot`: the curves of runs, in the terminal or as a picture."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command, option, output_width
+from cgpt.cli.messages import language, pick, t
+from cgpt.cli.ui.layout import aligned, cut, text_width
+from cgpt.cli.ui.panel import number, phase_name
+from cgpt.cli.ui.sketch import Points, chart
+from cgpt.cli.ui.streams import echo, print_json, printable
+from cgpt.cli.ui.terminal import tell
+from cgpt.cli.view_text import FIGURE
+from cgpt.errors import DataError
+from cgpt.training.step_log import Curve, Run, read_log
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from cgpt.cli.ui.fonts import Letters
+
+CHART_HEIGHT = 14
+PALETTE = ("blue", "red", "green", "magenta", "yellow", "cyan")
+LAST_SHARE = 20  # the loss at the end is the mean of the last twentieth of the steps
+
+
+@click.command("plot", cls=Command)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@option("-o", "--output", metavar="FILE", callback=options.picture_path)
+@option("--font", metavar="FILE")
+@options.as_json
+def plot(runs: tuple[str, ...], output: str | None, font: str | None, as_json: bool) -> int:
+    """Draw the losses of runs."""
+    found = [read_run(path) for path in runs]
+    name_apart(found, runs)
+    if output is not None:
+        draw_picture(found, output, font)
+    if as_json:
+        print_json(
+            {
+                "runs": [
+                    {"name": run.name, "curves": [vars(one) for one in run.curves]} for run in found
+                ]
+            }
+        )
+    elif output is None:
+        draw_on_terminal(found)
+    return 0
+
+
+def read_run(path: str) -> Run:
+    """The curves of a log, or of the history that a model file carries.
+
+    Raises DataError where there is none, CheckpointError for a damaged model.
+    """
+    from cgpt.checkpoint import describe
+    from cgpt.checkpoint.info import is_model
+
+    if not (path.lower().endswith(".bin") or (path.lower().endswith(".json") and is_model(path))):
+        return read_log(path)
+    run = Run(Path(path).stem)
+    for phase, step, loss, held_out in describe(path)["training_state"]["history"]:
+        run.curve(phase).add(step, loss, held_out)
+    if not run.curves:
+        raise DataError(f"{path}: the model has no history of losses; it was not trained yet")
+    return run
+
+
+def name_apart(runs: Sequence[Run], paths: Sequence[str]) -> None:
+    """Runs of the same name are called by their paths."""
+    names = [run.name for run in runs]
+    for run, path in zip(runs, paths, strict=True):
+        if names.count(run.name) > 1:
+            run.name = path
+
+
+def last_loss(curve: Curve) -> float:
+    """The loss at the end: the mean over the last twentieth of the steps."""
+    part = curve.losses[-max(len(curve.losses) // LAST_SHARE, 1) :]
+    return sum(part) / len(part)
+
+
+def draw_on_terminal(runs: Sequence[Run]) -> None:
+    """A chart a phase with all runs in colours; without colours a chart a run."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    coloured = console.color_system is not None and not console.no_color
+    width = output_width(79)
+    for phase in dict.fromkeys(curve.phase for run in runs for curve in run.curves):
+        found = [
+            (printable(run.name), run.curve(phase))
+            for run in runs
+            if any(curve.phase == phase for curve in run.curves)
+        ]
+        groups = [found] if coloured or len(found) == 1 else [[one] for one in found]
+        for group in groups:
+            for row in picture_lines(phase, group, width, coloured=coloured):
+                console.print(row)
+        for line in summary(found, width, coloured=coloured and len(found) > 1):
+            console.print(line)
+        echo()
+
+
+def picture_lines(
+    phase: str, group: Sequence[tuple[str, Curve]], width: int, *, coloured: bool
+) -> list[Text]:
+    """Title and chart of the runs of one chart; a run alone shows its held-out losses too."""
+    from rich.text import Text
+
+    series: list[Points] = [list(zip(curve.steps, curve.losses, strict=True)) for _, curve in group]
+    title = f"{phase_name(phase)} · {t('row_loss')}"
+    marks: list[tuple[str, str]] = []
+    if len(group) == 1:
+        name, curve = group[0]
+        title += f" · {name}"
+        if coloured and curve.held_out:
+            series.append(list(curve.held_out))
+            marks = [(f"{t('f_loss')} ", PALETTE[0]), (t("f_val"), PALETTE[1])]
+    room = width - sum(text_width(mark) + 1 for mark, _ in marks)
+    lines = [Text.assemble(cut(title, room)[0], " " if marks else "", *marks, no_wrap=True)]
+    for row in chart(series, width, CHART_HEIGHT):
+        text = Text(no_wrap=True, overflow="ignore", end="")
+        for piece, owner in row:
+            text.append(piece, PALETTE[owner % len(PALETTE)] if owner >= 0 else "")
+        text.rstrip()
+        lines.append(text)
+    return lines
+
+
+def summary(found: Sequence[tuple[str, Curve]], width: int, *, coloured: bool) -> list[object]:
+    """A straight table of the runs: steps, first and last loss, lowest held-out one."""
+    from rich.text import Text
+
+    rows = [[t("col_run"), t("f_step"), t("col_first"), t("col_last"), t("col_held_out")]]
+    for name, curve in found:
+        held_out = min((loss for _, loss in curve.held_out), default=None)
+        rows.append(
+            [
+                name,
+                f"{curve.steps[-1]}",
+                number(curve.losses[0]),
+                number(last_loss(curve)),
+                number(held_out),
+            ]
+        )
+    lines = [Text(line, no_wrap=True) for line in aligned(rows, width)]
+    if coloured:  # one run a line, or where it is narrow one run a block of lines
+        heads = len(lines) % len(found) if len(lines) != len(rows) else 1
+        step = (len(lines) - heads) // len(found)
+        for i, line in enumerate(lines[heads::step]):
+            line.stylize(PALETTE[i % len(PALETTE)])
+    return list(lines)
+
+
+def draw_picture(runs: Sequence[Run], output: str, font: str | None) -> None:
+    """Write the picture and say so, and what could not be written in it."""
+    from cgpt.cli.ui.figures import curves_figure, require_matplotlib, save
+    from cgpt.cli.ui.fonts import letters_for
+
+    require_matplotlib()
+    words = {key: pick(pair) for key, pair in FIGURE.items()}
+    letters = letters_for([*words.values(), *(run.name for run in runs)], font)
+    if language() != "en" and not all(map(letters.shows, words.values())):
+        say_no_font()
+        words = {key: pair[1] for key, pair in FIGURE.items()}
+    names = readable([run.name for run in runs], letters)
+    save(curves_figure(runs, names, words, letters), output, letters)
+    tell(t("picture_saved", path=output))
+
+
+def say_no_font() -> None:
+    """Say why the labels of a picture are English."""
+    from cgpt.cli.ui.fonts import ADVICE
+
+    tell(t("no_font", font=ADVICE))
+
+
+def readable(names: Sequence[str], letters: Letters) -> list[str]:
+    """The names; one that the font cannot show becomes a number, which is said."""
+    shown = [name if letters.shows(name) else f"#{i}" for i, name in enumerate(names, 1)]
+    told = [f"{new} = {name}" for name, new in zip(names, shown, strict=True) if name != new]
+    if told:
+        tell(t("shown_as", names=", ".join(told)))
+    return shown

@@ -1,0 +1,181 @@
+"""The interactive chat: used by the guided run and by `cgpt chat`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from cgpt.cli.error_text import localized
+from cgpt.cli.messages import t
+from cgpt.cli.ui.streams import whole
+from cgpt.cli.ui.terminal import Terminal, fold, handling, tell
+from cgpt.errors import CgptError
+
+if TYPE_CHECKING:
+    from cgpt.chat.session import ChatSession
+    from cgpt.generation.results import Dropped
+
+
+class AnswerStop:
+    """Ctrl-C while the model answers ends the answer after its token.
+
+    At once where nothing was said yet (a long prompt, a beam search) or for a second Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.said = False
+        self._handlers = handling({"SIGINT": self._on_signal})
+
+    def _on_signal(self, *_: object) -> None:
+        at_once = self.asked or not self.said
+        self.asked = True
+        if at_once:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> AnswerStop:
+        self._handlers.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._handlers.__exit__(kind, error, trace)
+
+
+HINTS = ("hint_ask", "hint_exit", "hint_clear", "hint_save")
+WORDS = {"exit": "exit", "quit": "exit", "save": "save", "clear": "clear", "help": "help"}
+
+
+def show_hints(terminal: Terminal) -> None:
+    """The box and what can be typed."""
+    terminal.box(t("box_chat"), left=20)
+    terminal.say()
+    for hint in HINTS:
+        terminal.note(t(hint))
+    terminal.say()
+
+
+def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
+    """One streamed answer; Ctrl-C ends it."""
+    terminal.write(t("model"))
+    stop, before = AnswerStop(), session.dropped
+    pieces = session.reply(text)
+    try:
+        with stop:
+            for piece in pieces:
+                piece = whole(piece if stop.said else piece.lstrip())
+                terminal.write(piece)
+                stop.said = stop.said or bool(piece)
+                if stop.asked:
+                    break
+    except KeyboardInterrupt:
+        stop.asked = True
+    except CgptError as error:
+        terminal.write(t("label_error") + localized(error))
+        stop.said = True
+    finally:
+        pieces.close()
+    if stop.asked:
+        terminal.write((" " if stop.said else "") + t("answer_stopped"))
+    elif not stop.said:
+        terminal.write(t("no_answer"))
+    terminal.say()
+    tell_dropped(pieces.result.dropped, before.tokens)
+    terminal.say()
+
+
+def tell_dropped(dropped: Dropped, before: int = 0) -> None:
+    """Say on stderr what of a text, a dialogue or its answer did not fit the context, if anything.
+
+    before  tokens of the dialogue that were left out, and reported, earlier
+    """
+    if dropped.tokens > before:
+        key = "dropped_turns" if dropped.turns else "dropped_text"
+        tell(t(key, turns=dropped.turns, n=dropped.tokens))
+    if dropped.later:
+        tell(t("dropped_later", n=dropped.later))
+
+
+def show_help(terminal: Terminal) -> None:
+    """Everything that can be typed, with what the first hints leave out."""
+    terminal.say()
+    for hint in (*HINTS, "hint_quit", "hint_help", "hint_paste", "hint_ctrl_c", "hint_cancel"):
+        terminal.note(t(hint))
+    terminal.say()
+
+
+def chat_loop(
+    terminal: Terminal, session: ChatSession, save: Callable[[], None], path: str | None = None
+) -> None:
+    """Ask and answer until `exit`. `save` opens the save dialog; with a path the session is kept
+    there after every turn.
+
+    Raises EOFError at the end of input, KeyboardInterrupt at a second Ctrl-C in a row.
+    """
+    show_hints(terminal)
+    if path is not None and session.turns:
+        terminal.note(t("session_goes_on", n=session.turns))
+        tell_dropped(session.dropped)
+        terminal.say()
+    warned = False
+    while True:
+        try:
+            word = turn(terminal, session)
+            warned = False
+            if path is not None and not word:
+                keep(terminal, session, path)
+        except KeyboardInterrupt:
+            if warned or not terminal.interactive:
+                raise
+            warned = True
+            terminal.note(t("ctrl_c_hint"))
+            terminal.say()
+            continue
+        if word == "exit":
+            terminal.say(t("goodbye"))
+            return
+        if word == "save":
+            terminal.say()
+            save_from_chat(terminal, save)
+            terminal.say()
+
+
+def save_from_chat(terminal: Terminal, save: Callable[[], None]) -> None:
+    """The save dialog, which Ctrl-C and Ctrl-D leave for the chat. In a pipe they are raised."""
+    try:
+        save()
+    except (KeyboardInterrupt, EOFError):
+        if not terminal.interactive:
+            raise
+        terminal.say(t("save_cancelled"))
+
+
+def keep(terminal: Terminal, session: ChatSession, path: str) -> None:
+    """Save the session; a failure is told and the chat goes on."""
+    try:
+        session.save(path)
+    except CgptError as error:
+        terminal.say(t("label_error") + localized(error))
+        terminal.say()
+
+
+def turn(terminal: Terminal, session: ChatSession) -> str:
+    """One line of the user's: answered, or a command that is done or given back."""
+    text = terminal.ask(t("user"), remember=True).strip()
+    word = WORDS.get(fold(text), "")
+    if word in ("exit", "save"):
+        return word
+    if word == "clear":
+        session.clear()
+        terminal.say(t("cleared"))
+        terminal.say()
+    elif word == "help":
+        show_help(terminal)
+    elif text:
+        answer(terminal, session, text)
+    return ""

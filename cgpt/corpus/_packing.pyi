@@ -1,0 +1,6 @@
+import numpy as np
+
+def batch_borders(lengths: np.ndarray, most: int, borders: np.ndarray) -> int: ...
+def group_borders(
+    joinable: np.ndarray, drawn: np.ndarray, lengths: np.ndarray, longest: int, borders: np.ndarray
+) -> int: ...

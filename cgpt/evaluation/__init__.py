@@ -1,0 +1,4 @@
+"""How good a model is: perplexity, answers, scores of continuations.
+
+It may import `generation`, `corpus` and what lies below them. Begin with `perplexity.py`.
+"""

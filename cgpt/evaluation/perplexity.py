@@ -1,0 +1,199 @@
+"""How well a model predicts text: nats a token, bits a character, bits a byte."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from cgpt.corpus.batches import Sample
+from cgpt.corpus.inputs import Document, as_documents
+from cgpt.errors import DataError, expect, list_of
+from cgpt.evaluation.scoring import packed_windows, sample_of, stride_of, windows
+from cgpt.llm import LLM
+from cgpt.tokenizers.tokenizer import Tokenizer
+
+_NO_TEXT = (
+    "evaluate: no text to predict; give at least one document with text, or a dialogue "
+    "with an answer"
+)
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Totals over everything that carries loss; eos is a token but no character.
+
+    loss                mean, nats a token
+    tokens              counted tokens; characters and bytes (UTF-8) of their text
+    perplexity          exp(loss), infinite where that is too large
+    bits_per_character  total bits / characters: compares models of different vocabularies
+    bits_per_byte       total bits / bytes
+    """
+
+    loss: float
+    tokens: int
+    characters: int
+    bytes: int
+    perplexity: float
+    bits_per_character: float
+    bits_per_byte: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+def evaluate(
+    llm: LLM, samples: Iterable[Sample | Document], *, stride: int | None = None
+) -> EvalResult:
+    """Loss of the model on texts, dialogues or samples of `llm.samples`.
+
+    stride  of the windows in which what is longer than the context is measured, as of `LLM.score`;
+            samples are taken as they were cut
+    Raises DataError where there is no character to predict, or one of them is nothing of these;
+    ConfigError for a stride out of range.
+    """
+    expect("evaluate", llm, LLM, "an LLM")
+    stride, found = stride_of("evaluate", llm.config, stride), list[Sample]()
+    for one in as_documents("evaluate", samples, Sample):
+        found += (
+            [one]
+            if isinstance(one, Sample)
+            else windows(sample_of(llm.tokenizer, one), llm.config.block_size, stride)
+        )
+    total, tokens = llm.summed_loss(found)
+    characters, size = _measure(llm.tokenizer, found)
+    if not characters:
+        raise DataError(_NO_TEXT)
+    return _result(total, tokens, characters, size)
+
+
+def _result(total: float, tokens: int, characters: int, size: int) -> EvalResult:
+    """Totals (nats, counts) as means."""
+    loss, bits = total / tokens, total / math.log(2)
+    return EvalResult(
+        loss=loss,
+        tokens=tokens,
+        characters=characters,
+        bytes=size,
+        perplexity=math.exp(loss) if loss < 700 else math.inf,
+        bits_per_character=bits / characters,
+        bits_per_byte=bits / size,
+    )
+
+
+@dataclass(frozen=True)
+class DocumentScore:
+    """What one document cost: total loss in nats, counted tokens, characters, UTF-8 bytes."""
+
+    nats: float
+    tokens: int
+    characters: int
+    bytes: int
+
+
+def score_documents(
+    llm: LLM, documents: Iterable[Document], stride: int | None = None
+) -> list[DocumentScore]:
+    """The cost of each document or dialogue by itself, in order; stride as of `evaluate`."""
+    expect("score_documents", llm, LLM, "an LLM")
+    stride = stride_of("score_documents", llm.config, stride)
+    samples = [sample_of(llm.tokenizer, one) for one in as_documents("score_documents", documents)]
+    totals = np.zeros((len(samples), 4))
+    sizes = _sizes(llm.tokenizer)
+    for batch, owners in packed_windows(samples, llm.config.block_size, stride):
+        losses = llm.gpt.losses(batch.ids, batch.targets, offsets=batch.offsets)
+        losses = losses.astype(np.float64)
+        for owner, (start, end) in zip(owners, pairwise(batch.offsets), strict=True):
+            targets = batch.targets[start:end]
+            learnt = targets[targets >= 0]
+            totals[owner] += (losses[start:end].sum(), len(learnt), *sizes[:, learnt].sum(axis=1))
+    return [
+        DocumentScore(float(nats), int(tokens), int(characters), int(size))
+        for nats, tokens, characters, size in totals
+    ]
+
+
+def total_of(scores: Iterable[DocumentScore]) -> EvalResult:
+    """The totals of documents. Raises DataError where there is no character to predict."""
+    scores = list_of("total_of", scores, DocumentScore, "scores")
+    rows = np.array([(one.nats, one.tokens, one.characters, one.bytes) for one in scores])
+    if not len(rows) or not rows[:, 2].sum():
+        raise DataError(_NO_TEXT)
+    nats, tokens, characters, size = rows.sum(axis=0)
+    return _result(float(nats), int(tokens), int(characters), int(size))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better or worse one model predicts the same documents than another.
+
+    bits_per_character  of the second less those of the first: below 0 the second is better
+    relative            that over the first's
+    low, high           95 % interval of bits_per_character, over the choice of documents; None
+                        for a single document
+    better              documents that the second predicts better; documents: all of them
+    """
+
+    bits_per_character: float
+    relative: float
+    low: float | None
+    high: float | None
+    better: int
+    documents: int
+
+
+def difference(first: Sequence[DocumentScore], second: Sequence[DocumentScore]) -> Difference:
+    """Of two models on the same documents, document by document.
+
+    The interval is that of a ratio of sums: Cochran 1977, "Sampling Techniques", section 6.4.
+    Raises DataError where the documents are not the same or have no character.
+    """
+    first, second = (
+        list_of("difference", scores, DocumentScore, "scores") for scores in (first, second)
+    )
+    if [one.characters for one in first] != [one.characters for one in second]:
+        raise DataError(
+            "difference: the scores are of other documents; score both models on the same ones"
+        )
+    before = total_of(first)
+    characters = np.array([one.characters for one in first], np.float64)
+    bits = np.array(
+        [other.nats - one.nats for one, other in zip(first, second, strict=True)]
+    ) / math.log(2)
+    n, ratio = len(bits), float(bits.sum() / characters.sum())
+    low = high = None
+    if n > 1:
+        spread = float(np.square(bits - ratio * characters).sum())
+        half = 1.96 * math.sqrt(n / (n - 1) * spread) / float(characters.sum())
+        low, high = ratio - half, ratio + half
+    return Difference(
+        ratio, ratio / before.bits_per_character, low, high, int(np.count_nonzero(bits < 0)), n
+    )
+
+
+def _sizes(tokenizer: Tokenizer) -> np.ndarray:
+    """(2, V): characters and UTF-8 bytes of each token."""
+    # A byte counts as a character unless it continues one.
+    return np.array(
+        [
+            [sum(byte & 0xC0 != 0x80 for byte in token), len(token)]
+            for token in tokenizer.token_bytes()
+        ],
+        dtype=np.int64,
+    ).T
+
+
+def _measure(tokenizer: Tokenizer, samples: Iterable[Sample]) -> tuple[int, int]:
+    """Characters and UTF-8 bytes of the targets that carry loss."""
+    sizes = _sizes(tokenizer)
+    characters = size = 0
+    for sample in samples:
+        counted = sizes[:, sample.targets[sample.targets >= 0]].sum(axis=1)
+        characters += int(counted[0])
+        size += int(counted[1])
+    return characters, size

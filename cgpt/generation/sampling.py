@@ -1,0 +1,415 @@
+"""How the next token is chosen from logits: the options, their order, the random stream.
+
+The order in which the options act:
+ 0. logits_processors of the call, one after the other
+ 1. repetition_penalty, then presence_penalty and frequency_penalty, on tokens of the context
+ 2. logit_bias is added
+ 3. banned tokens and those that no_repeat_ngram rules out become impossible
+ 4. temperature 0: the likeliest token, the lowest id at a tie. Otherwise temperature divides
+ 5. top_k, then top_p of what top_k left, then min_p; one of what remains is drawn
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgpt import kernels as K
+from cgpt.config import MAX_NEW_TOKENS, TEMPERATURE, TOP_P, _check_float, _check_int, _Config
+from cgpt.errors import CgptError, ConfigError
+from cgpt.generation.results import Noted, Token, TopLogprob
+from cgpt.nn.arena import Floats
+
+Ints = NDArray[np.int32]
+# Called with the tokens of the context (n,) and a copy of the logits (V,) behind them, which it may
+# change; it may return others instead.
+LogitsProcessor = Callable[[NDArray[np.int32], NDArray[np.float32]], NDArray[np.float32] | None]
+
+MOST_BEAMS = 256
+MOST_DRAFT = 64
+_MOST = 1 << 31  # of any count of tokens
+_MASK = (1 << 64) - 1
+_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd
+
+
+@dataclass(frozen=True)
+class SamplingConfig(_Config):
+    """How the next token is chosen; the module's head gives the order in which options act.
+
+    The defaults here are those of everything that generates text: LLM.generate, stream, chat and
+    beam_search, ChatSession, `cgpt chat` and `cgpt generate`. One thing differs: LLM.generate and
+    LLM.stream have temperature 0, so that a plain continuation is the same each time.
+    (GPT.generate and GPT.stream, which know tokens only, have what their signature says.)
+
+    temperature         divides the logits; 0 takes the likeliest token (greedy)
+    top_k               only the k likeliest tokens; 0 for all
+    top_p               only the likeliest tokens that together have this probability; 1 for all
+    repetition_penalty  logits of tokens in the context are divided (positive) or multiplied
+                        (negative) by this; 1 for none
+    max_new_tokens      at most so many
+    seed                the same seed gives the same tokens; None for a fresh one
+    beam                hypotheses of a beam search; 1 samples. A beam search is not random: it
+                        has no use for temperature, top_k, top_p, min_p and seed
+    min_p               only tokens at least this likely, relative to the likeliest; 0 for all
+    presence_penalty    subtracted from the logits of tokens in the context; 0 for none
+    frequency_penalty   the same, times the number of occurrences
+    no_repeat_ngram     no n tokens in a row occur twice in the context; 0 for no such rule
+    logit_bias          {token id: what is added to its logit}; kept as pairs
+    stop                texts that end the answer where they would begin; no part of one is shown
+    length_penalty      a beam's score is its log-probability / length ** this: 1 is the mean, 0
+                        the sum (favours short ones), above 1 favours long ones
+    speculate           up to so many tokens a step are guessed from the context and checked in
+                        one pass; neither the tokens nor their probabilities change. 0 for none
+    Penalties and no_repeat_ngram leave tokens that end the answer alone.
+    Raises ConfigError naming the field, the value found and the range expected.
+    """
+
+    temperature: float = TEMPERATURE
+    top_k: int = 0
+    top_p: float = TOP_P
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = MAX_NEW_TOKENS
+    seed: int | None = None
+    beam: int = 1
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram: int = 0
+    logit_bias: Mapping[int, float] | Sequence[tuple[int, float]] = ()
+    stop: Sequence[str] = ()
+    length_penalty: float = 1.0
+    speculate: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        owner = "SamplingConfig"
+        _check_float(owner, "temperature", self.temperature, 0.0)
+        _check_int(owner, "top_k", self.top_k, 0, _MOST)
+        _check_float(owner, "top_p", self.top_p, 0.0, 1.0, open_below=True)
+        _check_float(owner, "min_p", self.min_p, 0.0, 1.0)
+        _check_float(owner, "repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
+        _check_float(owner, "presence_penalty", self.presence_penalty, -1e3, 1e3)
+        _check_float(owner, "frequency_penalty", self.frequency_penalty, -1e3, 1e3)
+        _check_int(owner, "no_repeat_ngram", self.no_repeat_ngram, 0, _MOST)
+        _check_int(owner, "max_new_tokens", self.max_new_tokens, 0, _MOST)
+        if self.seed is not None:
+            _check_int(owner, "seed", self.seed, 0)
+        _check_int(owner, "beam", self.beam, 1, MOST_BEAMS)
+        _check_float(owner, "length_penalty", self.length_penalty, -10.0, 10.0)
+        _check_int(owner, "speculate", self.speculate, 0, MOST_DRAFT)
+        object.__setattr__(self, "logit_bias", _bias_pairs(owner, self.logit_bias))
+        object.__setattr__(self, "stop", _stop_texts(owner, self.stop))
+        if self.beam > 1 and self.speculate:
+            raise ConfigError(
+                f"{owner}: speculate={self.speculate} guesses for one continuation "
+                f"and cannot go with beam={self.beam}; set one of them to its "
+                "default"
+            )
+
+
+def _bias_pairs(owner: str, value: Any) -> tuple[tuple[int, float], ...]:
+    """Pairs of token id and bias, by id. Raises ConfigError for anything else."""
+    pairs = list(value.items()) if isinstance(value, Mapping) else value
+    if not isinstance(pairs, (list, tuple)) or not all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
+    ):
+        raise ConfigError(f"{owner}: logit_bias must be {{token id: number}}, found {value!r:.100}")
+    pairs = [
+        (
+            _check_int(owner, "logit_bias", token, 0),
+            _check_float(owner, "logit_bias", bias, -1e6, 1e6),
+        )
+        for token, bias in pairs
+    ]
+    if len({token for token, _ in pairs}) < len(pairs):
+        raise ConfigError(f"{owner}: logit_bias names a token id twice; name it once")
+    return tuple(sorted((token, float(bias)) for token, bias in pairs))
+
+
+def _stop_texts(owner: str, value: Any) -> tuple[str, ...]:
+    """Texts that are not empty; None for none. Raises ConfigError for anything else."""
+    texts = (value,) if isinstance(value, str) else () if value is None else value
+    if not isinstance(texts, (list, tuple)) or not all(
+        isinstance(text, str) and text for text in texts
+    ):
+        raise ConfigError(
+            f"{owner}: stop must be a list of texts that are not empty, found {value!r:.100}"
+        )
+    return tuple(texts)
+
+
+DEFAULTS = SamplingConfig()
+GREEDY = SamplingConfig(temperature=0.0)  # of a plain continuation
+
+
+class Uniforms:
+    """Numbers spread evenly over [0, 1); the n-th is made of the seed and n alone.
+
+    drawn  how many were drawn; set it to go on from there
+    Source: Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators",
+    section 4 (SplitMix64).
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        """seed None takes one from the system."""
+        seed = int.from_bytes(os.urandom(8), "little") if seed is None else seed
+        self.drawn = 0
+        self._key = 0
+        while True:
+            self._key = _mix((self._key + _STEP) ^ (seed & _MASK))
+            seed >>= 64
+            if not seed:
+                break
+
+    def draw(self) -> float:
+        """The next number, in steps of 2 ** -53."""
+        self.drawn += 1
+        return self.ahead(0)
+
+    def ahead(self, n: int) -> float:
+        """What the n-th draw from here on will give; 0 for what the last one gave."""
+        return (_mix(self._key + (self.drawn + n) * _STEP) >> 11) * 2.0**-53
+
+
+def _mix(z: int) -> int:
+    """Every bit of z (its low 64) reaches every bit of the result."""
+    z &= _MASK
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
+    return z ^ (z >> 31)
+
+
+class Picks(NamedTuple):
+    """Tokens that a decoder picks itself, in the call that makes their logits.
+
+    picking  how
+    u        (n,) float64: the random numbers, or None for the likeliest tokens
+    tokens   (n,) int32: what is picked, once the call is over; -1 where there is nothing
+    """
+
+    picking: K.Picking
+    u: NDArray[np.float64] | None
+    tokens: Ints
+
+
+class Sampler:
+    """Picks tokens from logits as a SamplingConfig says.
+
+    uniforms  the random stream; a pick with a temperature draws one number
+    banned    ids that are never picked, rising
+    changes   whether other options change scores before temperature does
+    """
+
+    def __init__(
+        self,
+        sampling: SamplingConfig,
+        vocab_size: int,
+        banned: Iterable[int] = (),
+        stop: Iterable[int] = (),
+        processors: Sequence[LogitsProcessor] = (),
+    ) -> None:
+        """banned: ids that are never picked; stop: ids that end, which are never penalised;
+        processors: what changes the logits before all else.
+
+        Raises ConfigError where all are banned or one is out of range.
+        """
+        self.sampling = sampling
+        self.uniforms = Uniforms(sampling.seed)
+        self.banned = _check_named("banned", banned, vocab_size)
+        self._stop = _check_named("stop", stop, vocab_size)
+        biased = dict(sampling.logit_bias)
+        _check_named("logit_bias", biased, vocab_size)
+        self._biased = np.fromiter(biased, np.int64, len(biased))
+        self._bias = np.fromiter(biased.values(), np.float32, len(biased))
+        if self.banned.size >= vocab_size:
+            raise ConfigError(f"all {vocab_size} tokens are banned; leave at least one")
+        penalties = (
+            sampling.repetition_penalty,
+            sampling.presence_penalty,
+            sampling.frequency_penalty,
+        )
+        self._penalties = penalties if penalties != (1.0, 0.0, 0.0) else None
+        self._processors = tuple(processors)
+        self.changes = bool(
+            self._penalties or self._biased.size or sampling.no_repeat_ngram or self._processors
+        )
+        self._scores = np.empty(vocab_size, np.float32)
+        self._counts = np.zeros(vocab_size, np.int32)
+        self.picking = K.Picking(
+            vocab_size,
+            sampling.temperature,
+            sampling.top_k,
+            sampling.top_p,
+            sampling.min_p,
+            self.banned.astype(np.int32),
+        )
+
+    def scores(self, logits: Floats, seen: Sequence[int] | Ints) -> Floats:
+        """(V,) what the options before temperature make of logits (V,) behind the tokens `seen`.
+
+        The array is used again by the next call, or is `logits` where nothing changes.
+        """
+        sampling, scores = self.sampling, self._scores
+        seen = np.asarray(seen, np.int32)
+        if not (self.changes or self.banned.size):
+            return logits
+        np.copyto(scores, logits)
+        for processor in self._processors:
+            _process(processor, seen.copy(), scores)
+        if self._penalties and seen.size:
+            ending = scores[self._stop]
+            K.penalise(scores, seen, self._counts, *self._penalties)
+            scores[self._stop] = ending
+        if self._biased.size:
+            scores[self._biased] += self._bias
+        if sampling.no_repeat_ngram:
+            ending = scores[self._stop]
+            scores[_completions(seen, sampling.no_repeat_ngram)] = -np.inf
+            scores[self._stop] = ending
+        scores[self.banned] = -np.inf
+        return scores
+
+    def ahead(self, n: int) -> Picks | None:
+        """For a decoder: the next n picks, should they follow each other. None where other
+        options look at the tokens in between."""
+        if self.changes:
+            return None
+        u = None
+        if self.sampling.temperature:
+            u = np.array([self.uniforms.ahead(i) for i in range(1, n + 1)])
+        return Picks(self.picking, u, np.empty(n, np.int32))
+
+    def pick(
+        self, logits: Floats, seen: Sequence[int] | Ints, picks: Picks | None = None, row: int = 0
+    ) -> int:
+        """The next token for (V,) logits after the context `seen`.
+
+        picks  from `ahead`, where a decoder has made these logits with it as its row `row`, all
+               rows before that having been picked
+        Raises CgptError where the logits are not finite or every token is ruled out.
+        """
+        sampling = self.sampling
+        if picks is not None:
+            token = int(picks.tokens[row])
+            self.uniforms.drawn += picks.u is not None
+            if token < 0:
+                raise self.nothing_left(logits)
+            return token
+        scores = self.scores(logits, seen)
+        if sampling.temperature == 0:
+            token = K.argmax(scores)
+        else:
+            token = K.draw(
+                scores,
+                sampling.temperature,
+                sampling.top_k,
+                sampling.top_p,
+                sampling.min_p,
+                self.uniforms.draw(),
+            )
+        if token < 0:
+            raise self.nothing_left(logits)
+        return token
+
+    def nothing_left(self, logits: Floats) -> CgptError:
+        """Why none of (V,) logits could be picked."""
+        if self._processors and np.isfinite(logits).all():
+            return CgptError(
+                "the logits_processors leave no token that could follow, or make NaN "
+                "or infinity; leave a finite logit for at least one token"
+            )
+        if np.isfinite(logits).all():
+            return CgptError(
+                f"no_repeat_ngram={self.sampling.no_repeat_ngram} leaves no token "
+                "that could follow; set it higher or to 0"
+            )
+        return CgptError(
+            "the model's logits are not finite: its weights hold NaN or infinity; "
+            "load or train another model"
+        )
+
+
+def _process(processor: LogitsProcessor, seen: Ints, scores: Floats) -> None:
+    """scores (V,) become what the processor makes of them behind the tokens `seen`."""
+    found = processor(seen, scores)
+    if found is None or found is scores:
+        return
+    try:
+        values = np.asarray(found)
+    except ValueError:  # rows of unlike length
+        values = np.empty(0, object)
+    if values.shape != scores.shape or values.dtype.kind not in "biuf":
+        kind = f"{values.dtype} ndarray" if isinstance(found, np.ndarray) else type(found).__name__
+        raise ConfigError(
+            f"logits_processors: {getattr(processor, '__name__', 'one')} returned "
+            f"{kind} of shape {values.shape}, expected "
+            f"{scores.shape} numbers, or None where it changes them in place"
+        )
+    with np.errstate(over="ignore"):  # infinity is refused where it is picked from
+        np.copyto(scores, values, casting="unsafe")
+
+
+def picks_of(samplers: Sequence[Sampler]) -> Picks:
+    """The next pick of each; the samplers have the same options but for the seed."""
+    first = samplers[0]
+    u = np.array([one.uniforms.draw() for one in samplers]) if first.sampling.temperature else None
+    return Picks(first.picking, u, np.empty(len(samplers), np.int32))
+
+
+def pick_changed(
+    samplers: Sequence[Sampler], logits: Floats, seen: Sequence[Ints], picks: Picks
+) -> None:
+    """Picks (R,) from logits (R, V) behind the contexts `seen`, which change the scores."""
+    scores = np.stack(
+        [one.scores(row, context) for one, row, context in zip(samplers, logits, seen, strict=True)]
+    )
+    picks.picking.pick(scores, picks.u, picks.tokens)
+
+
+def _completions(seen: Ints, n: int) -> Ints:
+    """The tokens that would complete n tokens in a row that `seen` holds already."""
+    places = len(seen) - n + 1
+    if places < 1:
+        return seen[:0]
+    same = np.ones(places, np.bool_)
+    for i in range(n - 1):
+        same &= seen[i : i + places] == seen[places + i]
+    return seen[n - 1 :][same]
+
+
+def logprob(logits: Floats, token: int) -> float:
+    """log softmax(logits)[token], natural, of float32 logits (V,)."""
+    loss = np.empty(1, np.float32)
+    K.cross_entropy(logits.reshape(1, -1), np.array([token], np.int32), loss, 1.0, False)
+    return -float(loss[0])
+
+
+def likeliest(logits: Floats, n: int) -> tuple[TopLogprob, ...]:
+    """The n likeliest tokens by float32 logits (V,), likeliest first, the lower id at a tie."""
+    n = min(n, len(logits))
+    ids, logprobs = np.empty(n, np.int32), np.empty(n, np.float32)
+    found = K.largest(logits, ids, logprobs)
+    return tuple(map(TopLogprob, ids[:found].tolist(), logprobs[:found].tolist()))
+
+
+def noted_token(token: int, logits: Floats, noted: Noted) -> Token:
+    """A token picked from float32 logits (V,), with what is to be noted of it."""
+    if not noted:
+        return Token(token)
+    return Token(token, logprob(logits, token), likeliest(logits, noted.top) if noted.top else ())
+
+
+def _check_named(what: str, ids: Iterable[int], vocab_size: int) -> NDArray[np.int64]:
+    """Distinct ids in rising order. Raises ConfigError where one is out of range."""
+    found = np.array(sorted(set(ids)), np.int64)  # np.unique would import all of numpy.ma
+    if found.size and not 0 <= found[0] <= found[-1] < vocab_size:
+        raise ConfigError(
+            f"{what} token ids must be between 0 and {vocab_size - 1}, found "
+            f"{found[0]} to {found[-1]}"
+        )
+    return found

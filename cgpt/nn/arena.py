@@ -1,0 +1,239 @@
+"""Flat memory: one array for all parameters and each kind of state, one place for activations.
+
+A parameter is a name, a shape and a view into the arena. Because weights, gradients and both
+Adam moments are four flat arrays with one table, an AdamW step, a gradient norm, a save and an
+all-reduce are one call each, and the weights may be an array that the caller brings along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from weakref import ref
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgpt.errors import ConfigError, expect
+
+Floats = NDArray[np.float32]
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+_STEP = ALIGNMENT // 4  # the same in float32 elements
+_NOTHING = np.zeros((), np.float32)
+
+
+def aligned(size: int, *, zero: bool = False) -> Floats:
+    """A float32 array of `size` elements that starts on a 64-byte border."""
+    raw = (np.zeros if zero else np.empty)(size + _STEP, np.float32)
+    start = (-raw.ctypes.data % ALIGNMENT) // 4
+    return raw[start : start + size]
+
+
+def aligned_copy(array: Floats) -> Floats:
+    """The same elements (size,) in memory of their own that starts on a 64-byte border."""
+    found = aligned(array.size)
+    np.copyto(found, array)
+    return found
+
+
+def read_only(array: Floats) -> Floats:
+    """A view through which `array` cannot be changed."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one parameter lies: `offset` and `size` count float32 elements of the arena."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+    decay: bool
+
+
+_MARK_COLUMNS = 1024
+
+
+class Parameter:
+    """A learned array: declared with its shape, `data` and `grad` are bound to an arena later.
+
+    std      standard deviation of the initial normal distribution; 0 fills with `fill`
+    decay    whether weight decay applies: to matrices, not to biases and norms
+    trained  whether its gradient is wanted: products for others are left out of the backward pass
+    adapter  of a Linear's weight: called as adapter(dy, x) in place of the weight's gradient
+    """
+
+    def __init__(self, *shape: int, std: float = 0.0, fill: float = 0.0) -> None:
+        self.shape = shape
+        self.std = std
+        self.fill = fill
+        self.decay = len(shape) > 1
+        self.trained = True
+        self.adapter: Callable[[Floats, Floats], object] | None = None
+        self.data: Floats
+        self.grad: Floats
+
+    def initial(self, rng: np.random.Generator) -> Floats:
+        """Fresh values of this parameter's shape."""
+        if self.std == 0:
+            return np.full(self.shape, self.fill, np.float32)
+        values = rng.standard_normal(self.shape, dtype=np.float32)
+        values *= np.float32(self.std)
+        return values
+
+
+def layout(parameters: Iterable[tuple[str, Parameter]]) -> list[Entry]:
+    """Place every parameter, matrices before vectors, each on a 64-byte border."""
+    pairs = list(parameters)
+    entries, offset = [], 0
+    for decay in (True, False):
+        for name, parameter in pairs:
+            if parameter.decay == decay:
+                size = 1
+                for n in parameter.shape:
+                    size *= n
+                entries.append(Entry(name, parameter.shape, offset, size, decay))
+                offset += -(-size // _STEP) * _STEP
+    return entries
+
+
+def arena_size(entries: list[Entry]) -> int:
+    """Elements of an arena with these entries, the last one padded to 64 bytes too."""
+    return -(-(entries[-1].offset + entries[-1].size) // _STEP) * _STEP if entries else 0
+
+
+class ParameterArena:
+    """The four flat arrays of a model; gradients and moments are made when first needed.
+
+    data   (size,) float32 weights, aligned to 64 bytes; may be read-only
+    grad   (size,) or None; m, v (size,) or None: Adam's moments
+    clean  whether the gradients are known to be zeros
+    owner  the optimizer that trains these weights and has the moments, while it lives
+    Gaps between entries are zeros in all of them.
+    """
+
+    def __init__(self, entries: list[Entry], data: Floats | None = None) -> None:
+        self.entries = entries
+        self.size = arena_size(entries)
+        self.decay_end = next((e.offset for e in entries if not e.decay), self.size)
+        if data is None:
+            data = aligned(self.size, zero=True)
+        expect("arena", data, np.ndarray, "a NumPy array")
+        if data.dtype != np.float32 or data.shape != (self.size,) or not data.flags.c_contiguous:
+            raise ConfigError(
+                f"arena: weights have dtype {data.dtype} and shape {data.shape}, "
+                f"expected contiguous float32 ({self.size},)"
+            )
+        self.data = data
+        self.grad: Floats | None = None
+        self.clean = True
+        self.m: Floats | None = None
+        self.v: Floats | None = None
+        self.owner: ref[Any] | None = None
+        self._by_name = {entry.name: entry for entry in entries}
+
+    def view(self, name: str, array: Floats | None = None) -> Floats:
+        """The named parameter's part of `array` (default: the weights), in its own shape."""
+        entry = self._by_name[name]
+        flat = self.data if array is None else array
+        return flat[entry.offset : entry.offset + entry.size].reshape(entry.shape)
+
+    def mark(self) -> bytes:
+        """What is another one when the weights are others; b"" where they are read-only.
+
+        The sums of the rows and of the columns of the weights' bits, modulo 2**64: whatever two
+        values change places, at least one sum of each kind is another.
+        """
+        if not self.data.flags.writeable:
+            return b""
+        words = self.data.view(np.uint64)
+        n = len(words) // _MARK_COLUMNS * _MARK_COLUMNS
+        table = words[:n].reshape(-1, _MARK_COLUMNS)
+        return b"".join(
+            (
+                table.sum(axis=1, dtype=np.uint64).tobytes(),
+                table.sum(axis=0, dtype=np.uint64).tobytes(),
+                words[n:].tobytes(),
+            )
+        )
+
+    def require_writable(self, owner: str = "arena") -> None:
+        """Raises ConfigError where the weights are read-only, as chat loads them."""
+        if not self.data.flags.writeable:
+            raise ConfigError(
+                f"{owner}: these weights are read-only; load the model with "
+                "training=True to change them"
+            )
+
+    def require_grad(self) -> Floats:
+        """The gradients, made of zeros at the first call."""
+        if self.grad is None:
+            self.require_writable()
+            self.grad = aligned(self.size, zero=True)
+        return self.grad
+
+    def require_moments(self) -> tuple[Floats, Floats]:
+        """Adam's moments (m, v), made of zeros at the first call."""
+        if self.m is None or self.v is None:
+            self.require_writable()
+            self.m, self.v = aligned(self.size, zero=True), aligned(self.size, zero=True)
+        return self.m, self.v
+
+
+class Workspace:
+    """Activations of up to `rows` rows, placed once and used again by every step.
+
+    With keep=True (training) every layer has buffers of its own, which the backward pass reads;
+    with keep=False (inference) buffers of the same role are one, whatever the number of layers.
+    With recompute=True blocks share theirs too, all but their outputs: backward makes what lay in
+    them again.
+    Buffers are asked for twice: until `place` is called their sizes are only noted (no memory is
+    touched), then they are parts of one block, so that the system can give it large pages.
+    """
+
+    def __init__(self, rows: int, *, keep: bool, recompute: bool = False) -> None:
+        self.rows = rows
+        self.keep = keep
+        self.recompute = recompute
+        self.block = ""  # name of the block that is being planned and will be recomputed
+        self._sizes: dict[str, int] = {}
+        self._buffers: dict[str, Floats] = {}
+
+    def place(self) -> None:
+        """Take the memory for all buffers asked for so far."""
+        sizes = {role: -(-size // _STEP) * _STEP for role, size in self._sizes.items()}
+        block, start = aligned(sum(sizes.values())), 0
+        for role, size in sizes.items():
+            self._buffers[role] = block[start : start + size]
+            start += size
+
+    def saved(self, layer: str, role: str, width: int, *, always: bool = False) -> Floats:
+        """(rows, width) that stays until the layer's backward pass; shared when not kept.
+
+        With recompute the same layers of all blocks share it, unless it is to stay `always`.
+        """
+        if not self.keep:
+            return self.shared(role, width)
+        return self.shared(f"{layer if always else layer.removeprefix(self.block)}.{role}", width)
+
+    def shared(self, role: str, width: int, rows: int | None = None) -> Floats:
+        """(rows, width) that only lives until another layer asks for the same role."""
+        rows = self.rows if rows is None else rows
+        size = rows * width
+        if not self._buffers:
+            self._sizes[role] = max(size, self._sizes.get(role, 0))
+            return np.broadcast_to(_NOTHING, (rows, width))
+        return self._buffers[role][:size].reshape(rows, width)
+
+    def backward(self, role: str, width: int) -> Floats:
+        """(rows, width) as `shared`, for training; (0, width) where no backward pass comes."""
+        return self.shared(role, width, None if self.keep else 0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        return sum(buffer.nbytes for buffer in self._buffers.values())

@@ -1,0 +1,91 @@
+"""Checks of the arrays and the texts that callers hand over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cgpt.config import plain
+from cgpt.errors import DataError, is_list_like, shown
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+def int32(what: str, values: ArrayLike, least: int, end: int) -> Ints:
+    """C-contiguous int32. Raises DataError for all but whole numbers from least to end - 1."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise DataError(
+            f"{what}: found rows of unlike length, expected a rectangular array; "
+            "lay them end to end with offsets, or pass them one by one"
+        ) from None
+    if array.size and array.dtype.kind not in "iu":
+        raise DataError(f"{what}: found {array.dtype}, expected whole numbers")
+    if array.size and (array.min() < least or array.max() >= end):
+        bad = array[(array < least) | (array >= end)][0]
+        raise DataError(f"{what}: found {bad}, expected {least} to {end - 1}")
+    return np.ascontiguousarray(array, np.int32)
+
+
+def float32(what: str, values: ArrayLike) -> Floats:
+    """C-contiguous float32, the same array where it is that already.
+
+    Raises DataError for all but real numbers that are finite as float32.
+    """
+    found = real(what, values)
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(found, np.float32)
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = np.broadcast_to(found, array.shape)[~finite].flat[0]
+        raise DataError(f"{what}: found {bad}, expected finite numbers that float32 can hold")
+    return array
+
+
+def real(what: str, values: ArrayLike) -> NDArray[np.generic]:
+    """An array of real numbers of any type. Raises DataError for anything else."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise DataError(
+            f"{what}: found rows of unlike length, expected a rectangular array"
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{what}: found {array.dtype}, expected real numbers")
+    return array
+
+
+def expect_shape(what: str, array: NDArray[Any], shape: tuple[int, ...], like: str = "ids") -> None:
+    """Raises DataError for another shape than the one that `like` have."""
+    if array.shape != shape:
+        raise DataError(f"{what}: found shape {array.shape}, expected {shape} as the {like} have")
+
+
+def one_text(owner: str, text: Any) -> str:
+    """The text as plain str. Raises DataError for anything else."""
+    text = plain(text)
+    if not isinstance(text, str):
+        raise DataError(f"{owner}: expected a text, found {shown(text)}")
+    return text
+
+
+def text_list(owner: str, texts: Any) -> list[str]:
+    """The texts as plain str, one by itself as a list of one.
+
+    Raises DataError naming the first that is no text.
+    """
+    if isinstance(texts, str):
+        return [plain(texts)]
+    if not is_list_like(texts):
+        raise DataError(f"{owner}: expected a text or a list of texts, found {shown(texts)}")
+    found = list(texts)
+    if set(map(type, found)) <= {str}:
+        return found
+    for number, text in enumerate(found):
+        if not isinstance(text, str):
+            raise DataError(f"{owner}: expected a text at texts[{number}], found {shown(text)}")
+    return list(map(plain, found))

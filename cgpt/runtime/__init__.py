@@ -1,0 +1,5 @@
+"""The process that cgpt runs in: processors, memory, forks, interrupts and cancellation.
+
+Nothing here knows of models. It may import `errors` alone. Begin with `processors.py`, and with
+`interrupts.py` for updates that nothing may leave half done.
+"""

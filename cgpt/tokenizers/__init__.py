@@ -1,0 +1,5 @@
+"""Text to token ids and back: words, characters, byte pairs, chat templates.
+
+It may import `fileio`, `config` and what lies below them, no model. Begin with `tokenizer.py`;
+`vocabulary.py` learns what it holds.
+"""
