@@ -88,7 +88,7 @@ assert not failed, failed
 
 # Half of the layers have the buffers of inference, the others those of training.
 PLANNING = """
-from cgpt.nn.layers import LayerNorm
+from cgpt.nn.norms import LayerNorm
 llm = small_llm(n_embd=48)
 gpt = llm.gpt
 short, long = np.zeros((1, 8), np.int32), np.zeros((6, 64), np.int32)

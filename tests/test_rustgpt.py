@@ -164,7 +164,7 @@ def test_any_number_of_threads_gives_the_same_bits(path):
 
 
 def test_positions_have_the_halved_exponent():
-    from cgpt.models.rustgpt import sinusoids
+    from cgpt.nn.embedding import sinusoids
 
     table = sinusoids(128, 256)
     assert table[3, 10] == pytest.approx(np.sin(3 / 10000 ** (5 / 256)), abs=1e-7)

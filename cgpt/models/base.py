@@ -20,21 +20,15 @@ from cgpt.config import GPTConfig, _check_bool, _check_float, _check_int
 from cgpt.errors import ConfigError, DataError, expect, expect_function
 from cgpt.models.decoder import Inference
 from cgpt.models.gpt2 import Block
-from cgpt.nn.arena import (
-    Entry,
-    Floats,
-    Parameter,
-    ParameterArena,
-    Workspace,
-    aligned_copy,
-    layout,
-    read_only,
-)
+from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout, read_only
 from cgpt.nn.arrays import Ints, expect_shape, float32, int32, real
+from cgpt.nn.embedding import Embedding, InputLayer
 from cgpt.nn.heads import Head, TiedHead, total_weight, weighted_sum
 from cgpt.nn.kv_cache import KVCache
-from cgpt.nn.layers import Embedding, InputLayer, Layer, LayerNorm, Step
+from cgpt.nn.layer import Layer, Step
+from cgpt.nn.norms import LayerNorm
 from cgpt.nn.quantized import StoredTensor
+from cgpt.nn.workspace import Workspace
 from cgpt.runtime.forking import ForkLock, renew_after_fork
 
 if TYPE_CHECKING:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 
 from cgpt.config import GPTConfig
-from cgpt.nn.arena import Floats, Workspace
+from cgpt.nn.activations import GELU
+from cgpt.nn.arena import Floats
 from cgpt.nn.arrays import Ints
-from cgpt.nn.layers import GELU, CausalAttention, Layer, LayerNorm, Linear, Residual, Step
+from cgpt.nn.attention import CausalAttention
+from cgpt.nn.layer import Layer, Step
+from cgpt.nn.linear import Linear
+from cgpt.nn.norms import LayerNorm
+from cgpt.nn.residual import Residual
+from cgpt.nn.workspace import Workspace
 
 
 class Block(Layer):

@@ -15,7 +15,7 @@ from cgpt.models.base import GPT
 from cgpt.nn.arena import Floats, ParameterArena, aligned, arena_size, read_only
 from cgpt.nn.arrays import Ints
 from cgpt.nn.kv_cache import new_caches
-from cgpt.nn.layers import Step
+from cgpt.nn.layer import Step
 from cgpt.nn.quantized import GROUPS, StoredTensor, form_of, own_copy, rounded
 
 _ROWS = 256  # whose logits are held at once

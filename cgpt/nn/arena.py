@@ -1,4 +1,4 @@
-"""Flat memory: one array for all parameters and each kind of state, one place for activations.
+"""Flat memory: one array for all parameters, and one for each kind of state.
 
 A parameter is a name, a shape and a view into the arena. Because weights, gradients and both
 Adam moments are four flat arrays with one table, an AdamW step, a gradient norm, a save and an
@@ -19,13 +19,12 @@ from cgpt.errors import ConfigError, expect
 
 Floats = NDArray[np.float32]
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
-_STEP = ALIGNMENT // 4  # the same in float32 elements
-_NOTHING = np.zeros((), np.float32)
+STEP = ALIGNMENT // 4  # the same in float32 elements
 
 
 def aligned(size: int, *, zero: bool = False) -> Floats:
     """A float32 array of `size` elements that starts on a 64-byte border."""
-    raw = (np.zeros if zero else np.empty)(size + _STEP, np.float32)
+    raw = (np.zeros if zero else np.empty)(size + STEP, np.float32)
     start = (-raw.ctypes.data % ALIGNMENT) // 4
     return raw[start : start + size]
 
@@ -97,13 +96,13 @@ def layout(parameters: Iterable[tuple[str, Parameter]]) -> list[Entry]:
                 for n in parameter.shape:
                     size *= n
                 entries.append(Entry(name, parameter.shape, offset, size, decay))
-                offset += -(-size // _STEP) * _STEP
+                offset += -(-size // STEP) * STEP
     return entries
 
 
 def arena_size(entries: list[Entry]) -> int:
     """Elements of an arena with these entries, the last one padded to 64 bytes too."""
-    return -(-(entries[-1].offset + entries[-1].size) // _STEP) * _STEP if entries else 0
+    return -(-(entries[-1].offset + entries[-1].size) // STEP) * STEP if entries else 0
 
 
 class ParameterArena:
@@ -182,58 +181,3 @@ class ParameterArena:
             self.require_writable()
             self.m, self.v = aligned(self.size, zero=True), aligned(self.size, zero=True)
         return self.m, self.v
-
-
-class Workspace:
-    """Activations of up to `rows` rows, placed once and used again by every step.
-
-    With keep=True (training) every layer has buffers of its own, which the backward pass reads;
-    with keep=False (inference) buffers of the same role are one, whatever the number of layers.
-    With recompute=True blocks share theirs too, all but their outputs: backward makes what lay in
-    them again.
-    Buffers are asked for twice: until `place` is called their sizes are only noted (no memory is
-    touched), then they are parts of one block, so that the system can give it large pages.
-    """
-
-    def __init__(self, rows: int, *, keep: bool, recompute: bool = False) -> None:
-        self.rows = rows
-        self.keep = keep
-        self.recompute = recompute
-        self.block = ""  # name of the block that is being planned and will be recomputed
-        self._sizes: dict[str, int] = {}
-        self._buffers: dict[str, Floats] = {}
-
-    def place(self) -> None:
-        """Take the memory for all buffers asked for so far."""
-        sizes = {role: -(-size // _STEP) * _STEP for role, size in self._sizes.items()}
-        block, start = aligned(sum(sizes.values())), 0
-        for role, size in sizes.items():
-            self._buffers[role] = block[start : start + size]
-            start += size
-
-    def saved(self, layer: str, role: str, width: int, *, always: bool = False) -> Floats:
-        """(rows, width) that stays until the layer's backward pass; shared when not kept.
-
-        With recompute the same layers of all blocks share it, unless it is to stay `always`.
-        """
-        if not self.keep:
-            return self.shared(role, width)
-        return self.shared(f"{layer if always else layer.removeprefix(self.block)}.{role}", width)
-
-    def shared(self, role: str, width: int, rows: int | None = None) -> Floats:
-        """(rows, width) that only lives until another layer asks for the same role."""
-        rows = self.rows if rows is None else rows
-        size = rows * width
-        if not self._buffers:
-            self._sizes[role] = max(size, self._sizes.get(role, 0))
-            return np.broadcast_to(_NOTHING, (rows, width))
-        return self._buffers[role][:size].reshape(rows, width)
-
-    def backward(self, role: str, width: int) -> Floats:
-        """(rows, width) as `shared`, for training; (0, width) where no backward pass comes."""
-        return self.shared(role, width, None if self.keep else 0)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all buffers."""
-        return sum(buffer.nbytes for buffer in self._buffers.values())

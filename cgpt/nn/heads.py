@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.nn.arena import Floats, Parameter, Workspace
+from cgpt.nn.arena import Floats, Parameter
 from cgpt.nn.arrays import Ints
-from cgpt.nn.layers import InputLayer, Layer
+from cgpt.nn.embedding import InputLayer
+from cgpt.nn.layer import Layer
+from cgpt.nn.workspace import Workspace
 
 _LOGITS = 1 << 23  # logits that are held at once in training (32 MB), or
 _LEAST_ROWS = 512  # those of so many rows: each block reads the whole table again
