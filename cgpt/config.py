@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cgpt.errors import ConfigError, expect, is_list_like, shown
+from cgpt.errors import ConfigError, shown
+from cgpt.validation import (
+    check_bool,
+    check_choice,
+    check_float,
+    check_int,
+    check_names,
+    expect,
+    plain,
+    unknown_name,
+)
 
 # Shapes by name. vocab_size is the most the tokenizer may learn; a small corpus gives fewer.
 PRESETS: dict[str, dict[str, int]] = {
@@ -50,33 +58,6 @@ MOST = {
 Config = TypeVar("Config", bound="_Config")
 
 
-_PLAIN: tuple[type, ...] = (bool, int, float, str)
-
-
-def plain(value: Any) -> Any:
-    """NumPy's scalars and subclasses of str, int and float as plain values, also inside lists,
-    tuples and dictionaries; anything else as it is.
-
-    So a field says the same in JSON and in an error, whatever it was computed with.
-    """
-    kind = type(value)
-    if kind in _PLAIN:
-        return value
-    if kind in (list, tuple):
-        return kind(map(plain, value))
-    if kind is dict:
-        return {plain(key): plain(one) for key, one in value.items()}
-    if kind.__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = float(value) if value.dtype.kind == "f" else value.item()
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    return str.__str__(value) if isinstance(value, str) else value  # not the name of an Enum
-
-
 @dataclass(frozen=True)
 class _Config:
     """What the configurations share: plain values, and a round trip through a dictionary that
@@ -113,79 +94,6 @@ def _check_fields(cls: type, named: Mapping[str, Any]) -> None:
             raise ConfigError(f"{cls.__name__}: " + unknown_name("field", name, known))
 
 
-def unknown_name(kind: str, name: str, known: Sequence[str], meant: str | None = None) -> str:
-    """The end of a sentence about a name that nothing has: the nearest one, or all that there are.
-
-    kind   of name: "field", "option";  meant  the one that is surely meant
-    """
-    if meant is None:
-        import difflib
-
-        meant = next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.65)), None)
-    guess = f"did you mean '{meant}'?" if meant else f"known: {', '.join(known)}"
-    return f"unknown {kind} '{name}'; {guess}"
-
-
-def _check_int(owner: str, name: str, value: Any, least: int, most: int | None = None) -> int:
-    """The value as a plain int. Raises ConfigError for all but whole numbers in the range."""
-    value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{owner}: {name} must be a whole number, found {shown(value)}")
-    if value < least or (most is not None and value > most):
-        span = f"at least {least}" if most is None else f"between {least} and {most}"
-        raise ConfigError(f"{owner}: {name} must be {span}, found {shown(value)}")
-    return value
-
-
-def _check_float(
-    owner: str,
-    name: str,
-    value: Any,
-    least: float,
-    most: float = math.inf,
-    *,
-    open_below: bool = False,
-    open_above: bool = False,
-) -> float:
-    """The value as a plain number. Raises ConfigError for all but finite ones in the range."""
-    value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{owner}: {name} must be a number, found {shown(value)}")
-    low = value <= least if open_below else value < least
-    high = value >= most if open_above else value > most
-    if low or high or not -sys.float_info.max <= value <= sys.float_info.max:
-        left, right = "(" if open_below else "[", ")" if open_above else "]"
-        raise ConfigError(
-            f"{owner}: {name} must be a finite number in {left}{least}, {most}{right}, "
-            f"found {shown(value)}"
-        )
-    return value
-
-
-def _check_bool(owner: str, name: str, value: Any) -> bool:
-    """The value as a plain bool. Raises ConfigError for anything else."""
-    value = plain(value)
-    if not isinstance(value, bool):
-        raise ConfigError(f"{owner}: {name} must be true or false, found {shown(value)}")
-    return value
-
-
-def _check_names(owner: str, name: str, value: Any) -> tuple[str, ...]:
-    """The value as a tuple of plain str. Raises ConfigError for anything else."""
-    names: tuple[Any, ...] = tuple(map(plain, value)) if is_list_like(value) else (None,)
-    if not all(isinstance(one, str) for one in names):
-        raise ConfigError(f"{owner}: {name} must be a list of names, found {shown(value)}")
-    return names
-
-
-def _check_choice(owner: str, name: str, value: Any, known: Collection[str]) -> str:
-    """The value as a plain str. Raises ConfigError for all but the known ones."""
-    value = plain(value)
-    if not isinstance(value, str) or value not in known:
-        raise ConfigError(f"{owner}: unknown {name} {shown(value)}; known: {', '.join(known)}")
-    return value
-
-
 @dataclass(frozen=True)
 class GPTConfig(_Config):
     """Shape of a GPT-2 graph.
@@ -208,11 +116,11 @@ class GPTConfig(_Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_int("GPTConfig", "n_embd", self.n_embd, 1, MOST["n_embd"])
+        check_int("GPTConfig", "n_embd", self.n_embd, 1, MOST["n_embd"])
         if type(self.n_ff) is int and self.n_ff == 0:
             object.__setattr__(self, "n_ff", 4 * self.n_embd)
         for name, most in MOST.items():
-            _check_int("GPTConfig", name, getattr(self, name), 1, most)
+            check_int("GPTConfig", name, getattr(self, name), 1, most)
         if self.n_embd % self.n_head:
             raise ConfigError(
                 f"GPTConfig: n_head must divide n_embd, found n_head={self.n_head} and n_embd="
@@ -234,7 +142,7 @@ class GPTConfig(_Config):
     @classmethod
     def preset(cls, name: str, **changes: int) -> GPTConfig:
         """The named shape ("tiny", "small", "base", "gpt2") with fields changed by keyword."""
-        name = _check_choice("GPTConfig", "preset", name, PRESETS)
+        name = check_choice("GPTConfig", "preset", name, PRESETS)
         return cls.from_dict({**PRESETS[name], **changes})
 
 
@@ -341,12 +249,12 @@ class TrainConfig(_Config):
             ("eval_every", 0),
         ):
             if name != "warmup" or self.warmup is not None:
-                _check_int(owner, name, getattr(self, name), least, (1 << 63) - 1)
+                check_int(owner, name, getattr(self, name), least, (1 << 63) - 1)
         for name in ("lr", "eps", "embedding_lr", "lora_alpha"):
             if getattr(self, name) is not None or name not in ("lr", "embedding_lr"):
-                _check_float(owner, name, getattr(self, name), 0.0, open_below=True)
+                check_float(owner, name, getattr(self, name), 0.0, open_below=True)
         for name in ("weight_decay", "clip", "max_minutes"):
-            _check_float(owner, name, getattr(self, name), 0.0)
+            check_float(owner, name, getattr(self, name), 0.0)
         for name in (
             "beta1",
             "beta2",
@@ -356,18 +264,18 @@ class TrainConfig(_Config):
             "label_smoothing",
             "ema",
         ):
-            _check_float(owner, name, getattr(self, name), 0.0, 1.0, open_above=True)
-        _check_float(owner, "min_lr_ratio", self.min_lr_ratio, 0.0, 1.0)
-        _check_bool(owner, "recompute", self.recompute)
-        _check_float(owner, "decay_share", self.decay_share, 0.0, 1.0, open_below=True)
+            check_float(owner, name, getattr(self, name), 0.0, 1.0, open_above=True)
+        check_float(owner, "min_lr_ratio", self.min_lr_ratio, 0.0, 1.0)
+        check_bool(owner, "recompute", self.recompute)
+        check_float(owner, "decay_share", self.decay_share, 0.0, 1.0, open_below=True)
         if self.optimizer is not None:
-            _check_choice(owner, "optimizer", self.optimizer, OPTIMIZERS)
-        _check_choice(owner, "schedule", self.schedule, SCHEDULES)
-        _check_choice(owner, "too_long", self.too_long, (*TOO_LONG, WINDOWS))
+            check_choice(owner, "optimizer", self.optimizer, OPTIMIZERS)
+        check_choice(owner, "schedule", self.schedule, SCHEDULES)
+        check_choice(owner, "too_long", self.too_long, (*TOO_LONG, WINDOWS))
         if self.loss_on is not None:
-            _check_choice(owner, "loss_on", self.loss_on, LOSS_ON)
+            check_choice(owner, "loss_on", self.loss_on, LOSS_ON)
         for name in ("freeze", "lora_layers"):
-            object.__setattr__(self, name, _check_names(owner, name, getattr(self, name)))
+            object.__setattr__(self, name, check_names(owner, name, getattr(self, name)))
         if self.lora_rank and self.optimizer not in (None, "adamw"):
             raise ConfigError(
                 f"{owner}: lora_rank={self.lora_rank} is trained by adamw, found "
@@ -409,10 +317,10 @@ class TrainConfig(_Config):
         begun  optimizer, embedding_lr and warmup with which the phase was begun, where it was
         steps  in which the rate rises and falls; 0 where that is not known yet
         """
-        width = _check_int("TrainConfig.settled", "width", width, 1)
+        width = check_int("TrainConfig.settled", "width", width, 1)
         if begun is not None:
             expect("TrainConfig.settled", begun, Mapping, "settings by name")
-        steps = _check_int("TrainConfig.settled", "steps", steps, 0, (1 << 63) - 1)
+        steps = check_int("TrainConfig.settled", "steps", steps, 0, (1 << 63) - 1)
         begun = begun or {}
         optimizer = self.optimizer or (
             "adamw" if self.lora_rank else begun.get("optimizer", "muon")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from cgpt.config import MOST, GPTConfig, _check_bool, _check_choice, _check_int
+from cgpt.config import MOST, GPTConfig
 from cgpt.corpus.batches import (
     Message,
     Sample,
@@ -23,7 +23,7 @@ from cgpt.corpus.batches import (
     split_samples,
 )
 from cgpt.corpus.inputs import Document, as_documents, as_messages
-from cgpt.errors import ConfigError, DataError, expect, shown
+from cgpt.errors import ConfigError, DataError, shown
 from cgpt.evaluation.scoring import (
     BATCH_TOKENS,
     POOLINGS,
@@ -66,6 +66,7 @@ from cgpt.runtime.interrupts import Operation
 from cgpt.tokenizers.chat_template import template_of
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.data_parallel import ALONE, Alone, summed_loss
+from cgpt.validation import check_bool, check_choice, check_int, expect
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -364,7 +365,7 @@ class LLM:
         """
         from cgpt.checkpoint.copies import to_bytes
 
-        optimizer = _check_bool("LLM.to_bytes", "optimizer", optimizer)
+        optimizer = check_bool("LLM.to_bytes", "optimizer", optimizer)
         return to_bytes(self, optimizer=optimizer, weights=weights, group=group)
 
     @classmethod
@@ -663,7 +664,7 @@ class LLM:
         limit = limit_of("LLM.score", options)
         texts, prompts, one = _texts_and_prompts(text, prompt)
         stride = stride_of("LLM.score", self.config, stride)
-        end = _check_bool("LLM.score", "end", end)
+        end = check_bool("LLM.score", "end", end)
         tokens = [
             self._scored(*pair, number, end)
             for number, pair in enumerate(zip(texts, prompts, strict=True))
@@ -716,8 +717,8 @@ class LLM:
         """
         limit = limit_of("LLM.embed", options)
         stride = stride_of("LLM.embed", self.config, stride)
-        pooling = _check_choice("LLM.embed", "pooling", pooling, POOLINGS)
-        normalize = _check_bool("LLM.embed", "normalize", normalize)
+        pooling = check_choice("LLM.embed", "pooling", pooling, POOLINGS)
+        normalize = check_bool("LLM.embed", "normalize", normalize)
         start, tokens = list(template_of(self.tokenizer).opening), []
         for number, text in enumerate(text_list("LLM.embed", texts)):
             ids = self.tokenizer.encode(text)
@@ -738,7 +739,7 @@ class LLM:
 
         longest  a smaller bound on their tokens; 0 for none
         """
-        longest = _check_int("LLM.samples", "longest", longest, 0, MOST["block_size"])
+        longest = check_int("LLM.samples", "longest", longest, 0, MOST["block_size"])
         longest = min(longest or self.config.block_size, self.config.block_size)
         return split_samples(
             (sample_of(self.tokenizer, one) for one in as_documents("LLM.samples", documents)),

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cgpt.config import GPTConfig, TrainConfig, plain
+from cgpt.config import GPTConfig, TrainConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.generation.sampling import SamplingConfig
 from cgpt.models.base import GPT
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.schedules import schedule
+from cgpt.validation import plain
 
 
 class Text(str):

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cgpt.chat.history import History, Turn, read_turns
 from cgpt.chat.session_file import Saved, read_session, saved_of, values_of, write_session
-from cgpt.config import _check_int
 from cgpt.corpus.batches import Message
-from cgpt.errors import CgptError, ConfigError, expect, path_text
+from cgpt.errors import CgptError, ConfigError
 from cgpt.generation.beam import search
 from cgpt.generation.context import Context
 from cgpt.generation.generate import follow, tokens_of
@@ -27,6 +26,7 @@ from cgpt.llm import LLM
 from cgpt.nn.arrays import one_text
 from cgpt.runtime.cancellation import Cancelled
 from cgpt.runtime.forking import ForkLock
+from cgpt.validation import check_int, expect, path_text
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -346,7 +346,7 @@ class ChatSession:
 
     def _number(self, turn: int) -> int:
         """The number of a turn from 0. Raises ConfigError where there is no such turn."""
-        turn = _check_int("ChatSession", "turn", turn, -1 << 63, 1 << 63)
+        turn = check_int("ChatSession", "turn", turn, -1 << 63, 1 << 63)
         self._end_answer()
         n = self.turns
         if not -n <= turn < n:

@@ -40,13 +40,13 @@ from cgpt.checkpoint.streams import (
     write_all,
 )
 from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
-from cgpt.config import _check_bool, plain
-from cgpt.errors import ConfigError, expect, expect_function, shown
+from cgpt.errors import ConfigError, shown
 from cgpt.llm import LLM
 from cgpt.models.base import GPT
 from cgpt.models.quantized import form_in_use, with_weights
 from cgpt.nn.arena import aligned
 from cgpt.nn.quantized import StoredTensor
+from cgpt.validation import check_bool, expect, expect_function, plain
 
 __all__ = [
     "CheckpointManager",
@@ -110,7 +110,7 @@ def save_model_binary(
     Returns the path, None for a file object. Raises CheckpointError (code "write") with the reason.
     """
     _expect_llm("save_model_binary", llm)
-    optimizer = _check_bool("save_model_binary", "optimizer", optimizer)
+    optimizer = check_bool("save_model_binary", "optimizer", optimizer)
     if is_stream(path):
         stream = cast(Writable, path)
         packed = packing.packed_model(
@@ -157,7 +157,7 @@ def save_model_json(llm: LLM, path: PathLike | Writable, *, optimizer: bool = Tr
     Arguments, promises and errors as `save_model_binary`; NaN and infinity cannot be saved.
     """
     _expect_llm("save_model_json", llm)
-    optimizer = _check_bool("save_model_json", "optimizer", optimizer)
+    optimizer = check_bool("save_model_json", "optimizer", optimizer)
     if is_stream(path):
         out = StreamOutput(cast(Writable, path))
         json_save.prepared(llm, out.name, optimizer)[1](out.write)
@@ -227,7 +227,7 @@ def load_model_binary(
 
 def _check_loading(training: object, progress: object) -> None:
     """Raises ConfigError for a flag that is none, or a progress that cannot be called."""
-    _check_bool("load", "training", training)
+    check_bool("load", "training", training)
     expect_function("load", "progress", progress, optional=True)
 
 
@@ -347,7 +347,7 @@ def describe(path: Loadable, verify: bool = False) -> dict[str, Any]:
     adapter: its own parameters and settings, the configuration of its model; without that no
     layers, words None. Raises CheckpointError as the loaders do.
     """
-    verify = _check_bool("describe", "verify", verify)
+    verify = check_bool("describe", "verify", verify)
     location = located(path)
     of_kind = {
         "binary": info.describe_binary,

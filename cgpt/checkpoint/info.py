@@ -22,10 +22,11 @@ from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import kind_of
 from cgpt.checkpoint.streams import Location
 from cgpt.config import GPTConfig
-from cgpt.errors import CheckpointError, path_text
+from cgpt.errors import CheckpointError
 from cgpt.llm import TrainingState
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import aligned, arena_size
+from cgpt.validation import path_text
 
 _FIRST = ("model_final.bin", "model_pretrained.bin")
 

@@ -30,10 +30,10 @@ from cgpt.checkpoint.background import BackgroundWriter
 from cgpt.checkpoint.latest import Found
 from cgpt.checkpoint.packing import Packed
 from cgpt.checkpoint.storage import Storage
-from cgpt.config import _check_choice, _check_float, _check_int
-from cgpt.errors import CheckpointError, expect, expect_function, path_text
+from cgpt.errors import CheckpointError
 from cgpt.fileio.atomic import PREFIX, SUFFIX, folder_lock, write_file
 from cgpt.llm import LLM, TrainingState
+from cgpt.validation import check_choice, check_float, check_int, expect, expect_function, path_text
 
 STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")
 _BEST, _EPOCH = "checkpoint_best_epoch_", "checkpoint_epoch_"
@@ -77,12 +77,12 @@ class CheckpointManager:
     ) -> None:
         owner, most = "CheckpointManager", (1 << 63) - 1
         if strategy is not None:
-            strategy = _check_choice(owner, "strategy", strategy, STRATEGIES)
+            strategy = check_choice(owner, "strategy", strategy, STRATEGIES)
         self.folder = Path(path_text(owner, folder))
         self.strategy = strategy
-        self.keep = _check_int(owner, "keep", keep, 1, most)
-        self.every = _check_int(owner, "every", every, 0, most)
-        self.minutes = _check_float(owner, "minutes", minutes, 0.0)
+        self.keep = check_int(owner, "keep", keep, 1, most)
+        self.every = check_int(owner, "every", every, 0, most)
+        self.minutes = check_float(owner, "minutes", minutes, 0.0)
         self._last_at: float | None = None  # when the last state was saved
         self._kinds = strategy.split("+") if strategy else []
         self._epoch_step = 0  # of the last end of an epoch that was seen
@@ -363,7 +363,7 @@ def _check(llm: object, learning_rate: float | None = None) -> None:
     """Raises ConfigError for what is no LLM, or a learning rate that cannot be."""
     expect("CheckpointManager", llm, LLM, "an LLM")
     if learning_rate is not None:
-        _check_float("CheckpointManager", "learning_rate", learning_rate, 0.0)
+        check_float("CheckpointManager", "learning_rate", learning_rate, 0.0)
 
 
 def epoch_loss(state: TrainingState) -> float | None:

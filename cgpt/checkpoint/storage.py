@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgpt.config import FORMS, plain
+from cgpt.config import FORMS
 from cgpt.errors import ConfigError, shown
 from cgpt.nn.arena import Entry
 from cgpt.nn.quantized import GROUPS, form_of
+from cgpt.validation import plain
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from cgpt.checkpoint.json_file import JsonFile
 from cgpt.checkpoint.parts import check_text_size, parse_json, parsed_size
 from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import format_of
-from cgpt.errors import DataError, expect, path_text
+from cgpt.errors import DataError
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.failures import damaged, other_version
 from cgpt.tokenizers.rustgpt import RustTokenizer
 from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.validation import expect, path_text
 
 FORMAT, VERSION = "cgpt-tokenizer", 1
 _OPENING = f'{{"format": "{FORMAT}"'.encode()

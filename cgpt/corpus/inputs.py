@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cgpt.config import plain
 from cgpt.corpus.items import (
     CHANGES,
     Dialogue,
@@ -16,7 +15,8 @@ from cgpt.corpus.items import (
     read_message,
     turn_fault,
 )
-from cgpt.errors import CgptWarning, DataError, is_list_like, shown
+from cgpt.errors import CgptWarning, DataError, shown
+from cgpt.validation import is_list_like, plain
 
 # What callers hand over as one document: a text, a dialogue, or a row as a file of data has it.
 Document = str | Sequence[Message | Mapping[str, Any]] | Mapping[str, Any]

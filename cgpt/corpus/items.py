@@ -19,8 +19,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cgpt.config import plain
 from cgpt.errors import DataError, shown
+from cgpt.validation import plain
 
 ROLES = ("system", "user", "assistant")
 FORMS = "a string, {text}, {messages}, {conversations} or {instruction, output}"

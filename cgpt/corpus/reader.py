@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cgpt.config import _check_bool, _check_names, plain
 from cgpt.corpus._seen import Seen
 from cgpt.corpus.files import (
     NAMES,
@@ -56,7 +55,8 @@ from cgpt.corpus.row_streams import (
     unreadable_json,
 )
 from cgpt.corpus.tables import csv_rows, parquet_rows, parquet_size
-from cgpt.errors import DataError, path_list
+from cgpt.errors import DataError
+from cgpt.validation import check_bool, check_names, path_list, plain
 
 LARGE = 1 << 24  # bytes of a .json file that is not read at once
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -140,10 +140,10 @@ class Reading:
         suffixes: Sequence[str] = (),
     ) -> None:
         self._paths = _listed_paths(paths)
-        self._suffixes = _check_names("read_corpus", "suffixes", suffixes)
+        self._suffixes = check_names("read_corpus", "suffixes", suffixes)
         self._large = large
-        self._unique = _check_bool("read_corpus", "unique", unique)
-        self._skip_invalid = _check_bool("read_corpus", "skip_invalid", skip_invalid)
+        self._unique = check_bool("read_corpus", "unique", unique)
+        self._skip_invalid = check_bool("read_corpus", "skip_invalid", skip_invalid)
         as_text = plain(as_text)
         self._as_text: bool | list[str] = (
             as_text

@@ -17,9 +17,10 @@ from cgpt.corpus.files import find_files, lies_in
 from cgpt.corpus.invalid_rows import InvalidRows
 from cgpt.corpus.items import Dialogue
 from cgpt.corpus.reader import Corpus, FileReport, Reading, data_size, fingerprint_of, read_corpus
-from cgpt.errors import CgptError, ConfigError, DataError, path_list
+from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.kernels import get_num_threads
 from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.validation import path_list
 
 SAMPLE_BYTES = 1 << 24  # about so much of a large corpus is what a vocabulary is learnt from
 Mix = Sequence[tuple[str, float]]

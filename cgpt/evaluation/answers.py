@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from cgpt.config import _check_int
 from cgpt.corpus.batches import Dialogue, Message, encode_prompt
 from cgpt.corpus.inputs import as_documents
-from cgpt.errors import DataError, expect, list_of
+from cgpt.errors import DataError
 from cgpt.generation.generate import generate_batch
 from cgpt.generation.results import Recorder
 from cgpt.generation.sampling import SamplingConfig
 from cgpt.llm import LLM
+from cgpt.validation import check_int, expect, list_of
 
 TOGETHER = 32  # questions that are answered at once
 
@@ -63,7 +63,7 @@ def answer(
     Raises ConfigError for a number out of range, and DataError with the first that is no dialogue.
     """
     expect("answer", llm, LLM, "an LLM")
-    most = _check_int("answer", "most", most, 0, (1 << 63) - 1)
+    most = check_int("answer", "most", most, 0, (1 << 63) - 1)
     sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
     questions = questions_of(as_documents("answer", dialogues))
     if most:

@@ -12,10 +12,11 @@ import numpy as np
 
 from cgpt.corpus.batches import Sample
 from cgpt.corpus.inputs import Document, as_documents
-from cgpt.errors import DataError, expect, list_of
+from cgpt.errors import DataError
 from cgpt.evaluation.scoring import packed_windows, sample_of, stride_of, windows
 from cgpt.llm import LLM
 from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.validation import expect, list_of
 
 _NO_TEXT = (
     "evaluate: no text to predict; give at least one document with text, or a dialogue "

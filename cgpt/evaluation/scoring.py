@@ -15,7 +15,7 @@ from itertools import chain, pairwise
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.config import GPTConfig, _check_int
+from cgpt.config import GPTConfig
 from cgpt.corpus.batches import (
     IGNORED,
     Batch,
@@ -31,6 +31,7 @@ from cgpt.nn.arrays import Ints
 from cgpt.nn.kv_cache import new_caches
 from cgpt.runtime.cancellation import Limit, check
 from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.validation import check_int
 
 BATCH_TOKENS = 4096  # of one batch where nothing is learnt
 POOLINGS = ("mean", "last")
@@ -52,7 +53,7 @@ def stride_of(owner: str, config: GPTConfig, stride: int | None) -> int:
     """The stride, half the context where it is None. Raises ConfigError out of range."""
     if stride is None:
         return max(1, config.block_size // 2)
-    return _check_int(owner, "stride", stride, 1, config.block_size)
+    return check_int(owner, "stride", stride, 1, config.block_size)
 
 
 def spans(n: int, longest: int, stride: int) -> Iterator[tuple[int, int, int]]:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from cgpt.config import _check_int
-from cgpt.errors import ConfigError, DataError, expect, shown
+from cgpt.errors import ConfigError, DataError, shown
 from cgpt.generation.batch import steps
 from cgpt.generation.beam import Hypothesis, search
 from cgpt.generation.context import Context
@@ -31,6 +30,7 @@ from cgpt.models.decoder import Inference
 from cgpt.nn.arena import Floats
 from cgpt.nn.kv_cache import KVCache
 from cgpt.runtime.cancellation import Cancelled, Limit
+from cgpt.validation import check_int, expect
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -120,7 +120,7 @@ def token_ids(owner: str, name: str, ids: Iterable[int]) -> list[int]:
     """Token ids as plain int. Raises ConfigError for what are none."""
     if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
         raise ConfigError(f"{owner}: expected a list of token ids for {name}, found {shown(ids)}")
-    return [_check_int(owner, name, one, -1 << 62, 1 << 62) for one in ids]  # see Sampler
+    return [check_int(owner, name, one, -1 << 62, 1 << 62) for one in ids]  # see Sampler
 
 
 def token_options(

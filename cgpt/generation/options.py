@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
-from cgpt.config import _check_int, plain, unknown_name
-from cgpt.errors import ConfigError, expect, shown
+from cgpt.errors import ConfigError, shown
 from cgpt.generation.results import Noted, Recorder
 from cgpt.generation.sampling import LogitsProcessor, SamplingConfig
 from cgpt.runtime.cancellation import CancelToken, Limit
+from cgpt.validation import check_int, expect, plain, unknown_name
 
 MOST_ALTERNATIVES = 1000
 
@@ -141,7 +141,7 @@ def read_options(owner: str, options: Mapping[str, Any], base: SamplingConfig) -
             f"{owner}: logprobs must be true or false, found {shown(logprobs)}; give "
             "the number of alternatives by top_logprobs"
         )
-    top = _check_int(owner, "top_logprobs", options.get("top_logprobs", 0), 0, MOST_ALTERNATIVES)
+    top = check_int(owner, "top_logprobs", options.get("top_logprobs", 0), 0, MOST_ALTERNATIVES)
     if top and sampling.beam > 1:
         raise ConfigError(
             f"{owner}: a beam search has no top_logprobs, found top_logprobs={top} "

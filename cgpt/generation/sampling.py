@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgpt import kernels as K
-from cgpt.config import MAX_NEW_TOKENS, TEMPERATURE, TOP_P, _check_float, _check_int, _Config
+from cgpt.config import MAX_NEW_TOKENS, TEMPERATURE, TOP_P, _Config
 from cgpt.errors import CgptError, ConfigError
 from cgpt.generation.results import Noted, Token, TopLogprob
 from cgpt.nn.arena import Floats
+from cgpt.validation import check_float, check_int
 
 Ints = NDArray[np.int32]
 # Called with the tokens of the context (n,) and a copy of the logits (V,) behind them, which it may
@@ -88,20 +89,20 @@ class SamplingConfig(_Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         owner = "SamplingConfig"
-        _check_float(owner, "temperature", self.temperature, 0.0)
-        _check_int(owner, "top_k", self.top_k, 0, _MOST)
-        _check_float(owner, "top_p", self.top_p, 0.0, 1.0, open_below=True)
-        _check_float(owner, "min_p", self.min_p, 0.0, 1.0)
-        _check_float(owner, "repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
-        _check_float(owner, "presence_penalty", self.presence_penalty, -1e3, 1e3)
-        _check_float(owner, "frequency_penalty", self.frequency_penalty, -1e3, 1e3)
-        _check_int(owner, "no_repeat_ngram", self.no_repeat_ngram, 0, _MOST)
-        _check_int(owner, "max_new_tokens", self.max_new_tokens, 0, _MOST)
+        check_float(owner, "temperature", self.temperature, 0.0)
+        check_int(owner, "top_k", self.top_k, 0, _MOST)
+        check_float(owner, "top_p", self.top_p, 0.0, 1.0, open_below=True)
+        check_float(owner, "min_p", self.min_p, 0.0, 1.0)
+        check_float(owner, "repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
+        check_float(owner, "presence_penalty", self.presence_penalty, -1e3, 1e3)
+        check_float(owner, "frequency_penalty", self.frequency_penalty, -1e3, 1e3)
+        check_int(owner, "no_repeat_ngram", self.no_repeat_ngram, 0, _MOST)
+        check_int(owner, "max_new_tokens", self.max_new_tokens, 0, _MOST)
         if self.seed is not None:
-            _check_int(owner, "seed", self.seed, 0)
-        _check_int(owner, "beam", self.beam, 1, MOST_BEAMS)
-        _check_float(owner, "length_penalty", self.length_penalty, -10.0, 10.0)
-        _check_int(owner, "speculate", self.speculate, 0, MOST_DRAFT)
+            check_int(owner, "seed", self.seed, 0)
+        check_int(owner, "beam", self.beam, 1, MOST_BEAMS)
+        check_float(owner, "length_penalty", self.length_penalty, -10.0, 10.0)
+        check_int(owner, "speculate", self.speculate, 0, MOST_DRAFT)
         object.__setattr__(self, "logit_bias", _bias_pairs(owner, self.logit_bias))
         object.__setattr__(self, "stop", _stop_texts(owner, self.stop))
         if self.beam > 1 and self.speculate:
@@ -121,8 +122,8 @@ def _bias_pairs(owner: str, value: Any) -> tuple[tuple[int, float], ...]:
         raise ConfigError(f"{owner}: logit_bias must be {{token id: number}}, found {value!r:.100}")
     pairs = [
         (
-            _check_int(owner, "logit_bias", token, 0),
-            _check_float(owner, "logit_bias", bias, -1e6, 1e6),
+            check_int(owner, "logit_bias", token, 0),
+            check_float(owner, "logit_bias", bias, -1e6, 1e6),
         )
         for token, bias in pairs
     ]

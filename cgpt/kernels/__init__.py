@@ -11,9 +11,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from cgpt.config import _check_int
 from cgpt.errors import ConfigError
 from cgpt.runtime.processors import available
+from cgpt.validation import check_int
 
 # How long a thread that has finished its part spins before it sleeps, in libgomp's own unit;
 # read when the library is loaded, so it is set before the first kernel module is. By default it
@@ -102,7 +102,7 @@ def set_num_threads(n: int) -> None:  # type: ignore[no-redef]  # the compiled o
     parent's threads are not there, and GNU's OpenMP would wait for them for ever.
     Raises ConfigError for anything else.
     """
-    n = _check_int("set_num_threads", "n", n, 1, MOST_THREADS)
+    n = check_int("set_num_threads", "n", n, 1, MOST_THREADS)
     _module.set_num_threads(n if os.getpid() == _PROCESS else 1)
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cgpt import kernels as K
-from cgpt.config import GPTConfig, _check_bool, _check_float, _check_int
-from cgpt.errors import ConfigError, DataError, expect, expect_function
+from cgpt.config import GPTConfig
+from cgpt.errors import ConfigError, DataError
 from cgpt.models.decoder import Inference
 from cgpt.models.gpt2 import Block
 from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout, read_only
@@ -30,6 +30,7 @@ from cgpt.nn.norms import LayerNorm
 from cgpt.nn.quantized import StoredTensor
 from cgpt.nn.workspace import Workspace
 from cgpt.runtime.forking import ForkLock, renew_after_fork
+from cgpt.validation import check_bool, check_float, check_int, expect, expect_function
 
 if TYPE_CHECKING:
     from cgpt.models.inspection import Inspection
@@ -73,9 +74,9 @@ class GPT(Inference):
         recompute: bool = False,
     ) -> None:
         expect("GPT", config, GPTConfig, "a GPTConfig")
-        seed = _check_int("GPT", "seed", seed, 0)
+        seed = check_int("GPT", "seed", seed, 0)
         self.config = config
-        self.recompute = _check_bool("GPT", "recompute", recompute)
+        self.recompute = check_bool("GPT", "recompute", recompute)
         self._declare()
         self.blocks[-1].attn.narrows = True
         named = dict(self._named_parameters())
@@ -242,8 +243,8 @@ class GPT(Inference):
 
     def reserve(self, rows: int, *, training: bool = True) -> None:
         """Place every activation buffer for batches of up to `rows` tokens."""
-        rows = _check_int("GPT.reserve", "rows", rows, 1, (1 << 31) - 1)
-        training = _check_bool("GPT.reserve", "training", training)
+        rows = check_int("GPT.reserve", "rows", rows, 1, (1 << 31) - 1)
+        training = check_bool("GPT.reserve", "training", training)
         workspace = self._training if training else self._inference
         recompute = training and self.recompute
         if workspace is None or workspace.rows < rows or workspace.recompute != recompute:
@@ -357,15 +358,15 @@ class GPT(Inference):
         flat, step = self._prepare(ids, offsets, positions)
         wanted = self._targets(targets, ids)
         counted, weight = self._counted(wanted, weights, ids)
-        if not _check_bool("GPT", "backward", backward):
+        if not check_bool("GPT", "backward", backward):
             losses = self._losses(flat, wanted, step)
             total = weighted_sum(losses if weight is None else losses[counted], weight)
             return total / total_weight(len(counted), weight)
         step.dropout = _share("dropout", dropout)
-        step.key = _check_int("GPT", "dropout_key", dropout_key, 0, (1 << 63) - 1)
+        step.key = check_int("GPT", "dropout_key", dropout_key, 0, (1 << 63) - 1)
         smoothing = _share("label_smoothing", label_smoothing)
         if scale is not None:
-            scale = _check_float("GPT", "scale", scale, -math.inf)
+            scale = check_float("GPT", "scale", scale, -math.inf)
         with self._turn:
             x = self._normed(flat, step, counted, training=True)
             if self.arena.data.flags.writeable:  # read-only weights have no backward()
@@ -485,8 +486,8 @@ class GPT(Inference):
         found = np.empty((len(flat), self.config.vocab_size), np.float32)
         rows, shape = np.arange(len(flat), dtype=np.int32), (*np.shape(ids), found.shape[1])
         step.dropout = _share("dropout", dropout)
-        step.key = _check_int("GPT", "dropout_key", dropout_key, 0, (1 << 63) - 1)
-        if not _check_bool("GPT", "keep", keep):
+        step.key = check_int("GPT", "dropout_key", dropout_key, 0, (1 << 63) - 1)
+        if not check_bool("GPT", "keep", keep):
             if dropout:
                 raise ConfigError("logits: dropout is for training; pass keep=True too")
             for some, logits in self._logits_of(flat, rows, step):
@@ -539,7 +540,7 @@ class GPT(Inference):
 
 def _share(name: str, value: float) -> float:
     """The value where it is at least 0 and below 1. Raises ConfigError elsewhere."""
-    return _check_float("GPT", name, value, 0.0, 1.0, open_above=True)
+    return check_float("GPT", name, value, 0.0, 1.0, open_above=True)
 
 
 def _dlogits(values: ArrayLike, shape: tuple[int, ...]) -> Floats:

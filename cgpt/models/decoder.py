@@ -10,12 +10,13 @@ from numpy.typing import ArrayLike
 
 from cgpt import kernels as K
 from cgpt.config import GPTConfig
-from cgpt.errors import DataError, expect
+from cgpt.errors import DataError
 from cgpt.nn.arena import Floats
 from cgpt.nn.arrays import Ints, int32
 from cgpt.nn.kv_cache import KVCache
 from cgpt.nn.quantized import StoredTensor
 from cgpt.runtime.forking import cached_property
+from cgpt.validation import expect
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

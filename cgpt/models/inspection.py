@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cgpt.config import _check_int
-from cgpt.errors import DataError, expect
+from cgpt.errors import DataError
 from cgpt.models.decoder import Inference
 from cgpt.nn.arena import Floats
+from cgpt.validation import check_int, expect
 
 if TYPE_CHECKING:
     from cgpt.models.base import GPT
@@ -59,7 +59,7 @@ def predictions(gpt: GPT, ids: ArrayLike, top: int = 5) -> list[Prediction]:
     Raises DataError for ids out of range or of a wrong shape, or more than block_size of them.
     """
     expect("predictions", gpt, Inference, "a GPT")
-    top = _check_int("predictions", "top", top, 0, (1 << 31) - 1)
+    top = check_int("predictions", "top", top, 0, (1 << 31) - 1)
     flat = _check_ids(gpt, ids)
     logits = gpt.logits(flat[None].astype(np.int32))[0].astype(np.float64)
     found = []

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgpt.config import FORMS, GPTConfig, plain
-from cgpt.errors import ConfigError, expect, shown
+from cgpt.config import FORMS, GPTConfig
+from cgpt.errors import ConfigError, shown
 from cgpt.models.base import GPT
 from cgpt.nn.arena import Floats, ParameterArena, aligned, arena_size, read_only
 from cgpt.nn.arrays import Ints
 from cgpt.nn.kv_cache import new_caches
 from cgpt.nn.layer import Step
 from cgpt.nn.quantized import GROUPS, StoredTensor, form_of, own_copy, rounded
+from cgpt.validation import expect, plain
 
 _ROWS = 256  # whose logits are held at once
 _TOGETHER = 16  # documents whose caches are held at once

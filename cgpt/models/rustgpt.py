@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgpt.config import GPTConfig, _check_float, _check_int
+from cgpt.config import GPTConfig
 from cgpt.models.base import _TOP, GPT
 from cgpt.models.gpt2 import Block
 from cgpt.nn.activations import ReLU
@@ -25,6 +25,7 @@ from cgpt.nn.linear import Linear
 from cgpt.nn.norms import Identity, LayerNorm
 from cgpt.nn.residual import Residual
 from cgpt.nn.workspace import Workspace
+from cgpt.validation import check_float, check_int
 
 if TYPE_CHECKING:
     from cgpt.models.inspection import Inspection
@@ -44,8 +45,8 @@ class RustGPTConfig(GPTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_int("RustGPTConfig", "block_size", self.block_size, 1, _LONGEST)
-        _check_float("RustGPTConfig", "norm_eps", self.norm_eps, 0.0, 1.0, open_below=True)
+        check_int("RustGPTConfig", "block_size", self.block_size, 1, _LONGEST)
+        check_float("RustGPTConfig", "norm_eps", self.norm_eps, 0.0, 1.0, open_below=True)
 
     @property
     def _other_rows(self) -> int:

@@ -15,7 +15,8 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from cgpt.errors import ConfigError, expect
+from cgpt.errors import ConfigError
+from cgpt.validation import expect
 
 Floats = NDArray[np.float32]
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cgpt.config import plain
-from cgpt.errors import DataError, is_list_like, shown
+from cgpt.errors import DataError, shown
+from cgpt.validation import is_list_like, plain
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]

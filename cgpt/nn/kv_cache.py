@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.config import GPTConfig, _check_int
-from cgpt.errors import expect
+from cgpt.config import GPTConfig
 from cgpt.nn.arena import Floats
 from cgpt.nn.arrays import Ints
+from cgpt.validation import check_int, expect
 
 
 class KVCache:
@@ -53,7 +53,7 @@ class KVCache:
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from position `length` on; what is before it is used again."""
-        self.length = _check_int("KVCache.truncate", "length", length, 0, self.length)
+        self.length = check_int("KVCache.truncate", "length", length, 0, self.length)
 
     @property
     def nbytes(self) -> int:

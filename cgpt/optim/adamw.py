@@ -11,11 +11,11 @@ from typing import Any
 from weakref import ref
 
 from cgpt import kernels as K
-from cgpt.config import _check_bool, _check_float, _check_int, _check_names
-from cgpt.errors import ConfigError, expect, shown
+from cgpt.errors import ConfigError, shown
 from cgpt.models.base import GPT
 from cgpt.nn.arena import Entry, Floats, ParameterArena
 from cgpt.runtime.interrupts import Operation, uninterrupted
+from cgpt.validation import check_bool, check_float, check_int, check_names, expect
 
 EMBEDDINGS = ("wte.weight", "wpe.weight")  # first in the arena
 LEAST_EPS = 1e-37  # about the smallest normal float32; 0 / 0 would be NaN
@@ -57,12 +57,12 @@ class AdamW:
         expect(type(self).__name__, gpt, GPT, "a GPT")
         self.gpt = gpt
         expect("AdamW", replaces, (AdamW, type(None)), "an optimizer")
-        fresh = _check_bool("AdamW", "fresh", fresh)
-        waits = _check_bool("AdamW", "waits", waits)
+        fresh = check_bool("AdamW", "fresh", fresh)
+        waits = check_bool("AdamW", "waits", waits)
         self._configure(betas, eps, weight_decay)
-        self.freeze = _check_names("AdamW", "freeze", freeze)
+        self.freeze = check_names("AdamW", "freeze", freeze)
         self.embedding_lr = float(
-            _check_float("AdamW", "embedding_lr", embedding_lr, 0.0, open_below=True)
+            check_float("AdamW", "embedding_lr", embedding_lr, 0.0, open_below=True)
         )
         self.step_count = 0
         self._check_patterns()
@@ -85,8 +85,8 @@ class AdamW:
 
     def _configure(self, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
         self.betas = _check_betas(betas)
-        self.eps = float(_check_float("AdamW", "eps", eps, LEAST_EPS))
-        self.weight_decay = float(_check_float("AdamW", "weight_decay", weight_decay, 0.0))
+        self.eps = float(check_float("AdamW", "eps", eps, LEAST_EPS))
+        self.weight_decay = float(check_float("AdamW", "weight_decay", weight_decay, 0.0))
 
     def _require_free(self, replaces: AdamW | None) -> None:
         """Raises ConfigError where an LLM has another optimizer, but for that one."""
@@ -217,9 +217,9 @@ class AdamW:
         A norm that is not finite changes nothing, gradients included: the caller decides.
         Raises ConfigError for an lr or clip that is negative or no finite number.
         """
-        lr = _check_float("AdamW.step", "lr", lr, 0.0)
+        lr = check_float("AdamW.step", "lr", lr, 0.0)
         if clip is not math.inf:
-            clip = _check_float("AdamW.step", "clip", clip, 0.0)
+            clip = check_float("AdamW.step", "clip", clip, 0.0)
         norm, update = self.prepared(lr, clip)
         uninterrupted(update)
         return norm
@@ -295,7 +295,7 @@ class AdamW:
                 f"{shown(values, 200)}"
             ) from None
         optimizer = cls(gpt, **arguments, fresh=False)
-        optimizer.step_count = _check_int(cls.__name__, "step_count", steps, 0)
+        optimizer.step_count = check_int(cls.__name__, "step_count", steps, 0)
         return optimizer
 
     def __copy__(self) -> AdamW:
@@ -323,7 +323,7 @@ def _check_betas(betas: tuple[float, float]) -> tuple[float, float]:
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise ConfigError(f"AdamW: betas must be two numbers, found {shown(betas)}")
     first, second = (
-        float(_check_float("AdamW", f"beta{i}", beta, 0.0, 1.0, open_above=True))
+        float(check_float("AdamW", f"beta{i}", beta, 0.0, 1.0, open_above=True))
         for i, beta in enumerate(betas, 1)
     )
     return first, second

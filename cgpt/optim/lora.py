@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.config import _check_float, _check_int, _check_names
-from cgpt.errors import ConfigError, expect, path_text, shown
+from cgpt.errors import ConfigError, shown
 from cgpt.models.base import GPT
 from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout
 from cgpt.optim.adamw import AdamW
 from cgpt.runtime.interrupts import Operation
+from cgpt.validation import check_float, check_int, check_names, expect, path_text
 
 A, B = ".lora_a", ".lora_b"  # behind the name of a matrix
 
@@ -63,13 +63,13 @@ class Lora(AdamW):
         waits: bool = False,
     ) -> None:
         expect("LoRA", gpt, GPT, "a GPT")
-        self.layers = _check_names("LoRA", "lora_layers", layers)
-        self.base, seed = path_text("LoRA: base", base), _check_int("LoRA", "seed", seed, 0)
+        self.layers = check_names("LoRA", "lora_layers", layers)
+        self.base, seed = path_text("LoRA: base", base), check_int("LoRA", "seed", seed, 0)
         self._matrices = self._adapted(gpt)
-        self.rank = rank = _check_int(
+        self.rank = rank = check_int(
             "LoRA", "lora_rank", rank, 1, min(min(one.shape) for one in self._matrices)
         )
-        self.alpha = float(_check_float("LoRA", "lora_alpha", alpha, 0.0, open_below=True))
+        self.alpha = float(check_float("LoRA", "lora_alpha", alpha, 0.0, open_below=True))
         self._scale = np.float32(self.alpha / rank)
         self._arena = self._make_arena(seed)
         self._rows = np.empty((0, rank), np.float32)
@@ -237,7 +237,7 @@ class Lora(AdamW):
         if kind != cls.kind:
             raise ConfigError(f"optimizer: unknown kind {shown(kind)}; known: {cls.kind}")
         found = cls(gpt, **arguments)
-        found.step_count = _check_int("Lora", "step_count", steps, 0)
+        found.step_count = check_int("Lora", "step_count", steps, 0)
         return found
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.config import _check_float
 from cgpt.models.base import GPT
 from cgpt.nn.arena import Entry
 from cgpt.optim.adamw import AdamW
 from cgpt.runtime.interrupts import Operation
+from cgpt.validation import check_float
 
 
 class Muon(AdamW):
@@ -42,7 +42,7 @@ class Muon(AdamW):
         replaces: AdamW | None = None,
         waits: bool = False,
     ) -> None:
-        self.momentum = float(_check_float("Muon", "momentum", momentum, 0.0, 1.0, open_above=True))
+        self.momentum = float(check_float("Muon", "momentum", momentum, 0.0, 1.0, open_above=True))
         super().__init__(
             gpt,
             betas,

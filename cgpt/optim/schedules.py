@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from cgpt.config import SCHEDULES, _check_choice, _check_float, _check_int
+from cgpt.config import SCHEDULES
+from cgpt.validation import check_choice, check_float, check_int
 
 
 def _cosine(progress: float, decay: float) -> float:
@@ -54,13 +55,13 @@ def schedule(
     """
     owner = "schedule"
     step, warmup, total = (
-        _check_int(owner, name, value, 0, (1 << 63) - 1)
+        check_int(owner, name, value, 0, (1 << 63) - 1)
         for name, value in (("step", step), ("warmup", warmup), ("total", total))
     )
-    lr = _check_float(owner, "lr", lr, 0.0)
-    min_lr_ratio = _check_float(owner, "min_lr_ratio", min_lr_ratio, 0.0, 1.0)
-    decay = _check_float(owner, "decay", decay, 0.0, 1.0, open_below=True)
-    kind = _check_choice(owner, "kind", kind, SCHEDULES)
+    lr = check_float(owner, "lr", lr, 0.0)
+    min_lr_ratio = check_float(owner, "min_lr_ratio", min_lr_ratio, 0.0, 1.0)
+    decay = check_float(owner, "decay", decay, 0.0, 1.0, open_below=True)
+    kind = check_choice(owner, "kind", kind, SCHEDULES)
     if step < warmup:
         return lr * (step + 1) / (warmup + 1)
     progress = min(1.0, (step - warmup) / max(1, total - 1 - warmup))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any, Protocol
 
-from cgpt.config import _check_float
 from cgpt.errors import CgptError, ConfigError
+from cgpt.validation import check_float
 
 
 class CancelToken(Protocol):
@@ -43,7 +43,7 @@ class Limit:
                 f"found {type(cancel).__name__}"
             )
         if timeout is not None:
-            _check_float(owner, "timeout", timeout, 0.0)
+            check_float(owner, "timeout", timeout, 0.0)
         self._is_set, self._timeout = is_set, timeout
         self._deadline: float | None = None
         self._ended = False

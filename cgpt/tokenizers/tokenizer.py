@@ -25,13 +25,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cgpt.config import KINDS, MOST, _check_bool, _check_choice, _check_int, plain
-from cgpt.errors import ConfigError, DataError, is_list_like, shown
+from cgpt.config import KINDS, MOST
+from cgpt.errors import ConfigError, DataError, shown
 from cgpt.nn.arrays import Ints, text_list
 from cgpt.runtime.forking import cached_property
 from cgpt.tokenizers import bpe, vocabulary
 from cgpt.tokenizers._bpe import BytePairs
 from cgpt.tokenizers._lattice import Lattice
+from cgpt.validation import check_bool, check_choice, check_int, is_list_like, plain
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>")
 FIRST_BYTE = len(SPECIAL_TOKENS)
@@ -100,7 +101,7 @@ class Tokenizer:
         Raises DataError for what is no text.
         """
         text = self._text(text)
-        if specials is False or not _check_bool("Tokenizer.encode", "specials", specials):
+        if specials is False or not check_bool("Tokenizer.encode", "specials", specials):
             return self._encode(text)
         names = "|".join(re.escape(self._names[id]) for id in self.special_ids)
         parts = re.split(f"({names})", text)
@@ -162,7 +163,7 @@ class Tokenizer:
 
     def _shown(self, specials: bool) -> list[str | bytes]:
         """What each token is decoded to."""
-        if not _check_bool("Tokenizer.decode", "specials", specials):
+        if not check_bool("Tokenizer.decode", "specials", specials):
             return self._pieces
         return self._named
 
@@ -336,7 +337,7 @@ def _decode_utf8(data: bytes, final: bool) -> tuple[str, bytes]:
 
 
 def _check_size(vocab_size: int) -> int:
-    vocab_size = _check_int("Tokenizer.train", "vocab_size", vocab_size, 0, MOST["vocab_size"])
+    vocab_size = check_int("Tokenizer.train", "vocab_size", vocab_size, 0, MOST["vocab_size"])
     if vocab_size <= FIRST_WORD:
         raise ConfigError(
             f"vocab_size must be at least {FIRST_WORD + 1} ({FIRST_BYTE} special tokens, 256 bytes "
@@ -346,7 +347,7 @@ def _check_size(vocab_size: int) -> int:
 
 
 def _check_kind(kind: object) -> str:
-    return _check_choice("tokenizer", "kind", kind, KINDS)
+    return check_choice("tokenizer", "kind", kind, KINDS)
 
 
 def _check_state(state: Mapping[str, Any]) -> tuple[list[str], list[float], str]:

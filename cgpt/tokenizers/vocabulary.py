@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 
-from cgpt.config import plain
-from cgpt.errors import DataError, is_list_like, shown
+from cgpt.errors import DataError, shown
 from cgpt.tokenizers._lattice import Lattice
+from cgpt.validation import is_list_like, plain
 
 LONGEST_WORD = 16  # characters of a learnt word
 BYTE_PENALTY = 16.0  # a byte costs this much (nats) more than the least likely word

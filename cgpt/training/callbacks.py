@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cgpt.corpus.cutting import TooLong
-from cgpt.errors import ConfigError, expect_function, shown
+from cgpt.errors import ConfigError, shown
+from cgpt.validation import expect_function
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint import load_tokenizer, load_weights
-from cgpt.config import KINDS, _check_bool, _check_int
+from cgpt.config import KINDS
 from cgpt.corpus.batches import Dialogue, packaged_data
 from cgpt.corpus.cutting import TooLong
 from cgpt.corpus.documents import Documents
@@ -23,15 +23,7 @@ from cgpt.corpus.inputs import Document
 from cgpt.corpus.invalid_rows import InvalidRowsError, merged
 from cgpt.corpus.sources import Source, check_paths, learn_vocabulary
 from cgpt.corpus.token_cache import Progress as Progressing
-from cgpt.errors import (
-    CgptError,
-    ConfigError,
-    DataError,
-    expect,
-    expect_function,
-    path_list,
-    path_text,
-)
+from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.llm import LLM, PHASES
 from cgpt.optim.lora import fingerprint
 from cgpt.optim.registry import begun_with, settings_of
@@ -41,6 +33,7 @@ from cgpt.training.data_parallel import ALONE
 from cgpt.training.epochs import too_long
 from cgpt.training.run_config import FINETUNE, RunConfig, recorded
 from cgpt.training.trainer import FitResult, Progress, Trainer
+from cgpt.validation import check_bool, check_int, expect, expect_function, path_list, path_text
 
 CONTINUE_WARMUP = 10
 _RESUMPTIONS = 20  # the last so many that changed anything are kept
@@ -137,7 +130,7 @@ class TrainingRun:
         needs the optimizer's state and the file it came from held none.
         """
         expect("TrainingRun.resume", llm, LLM, "an LLM")
-        new_data = _check_bool("TrainingRun.resume", "new_data", new_data)
+        new_data = check_bool("TrainingRun.resume", "new_data", new_data)
         cache = _cache_of("TrainingRun.resume", cache, progress)
         state, config = llm.training_state, _override(_recorded_config(llm), llm, epochs, lr)
         config = _with_budgets(config, _phases(config, llm), max_steps, max_minutes)
@@ -306,9 +299,9 @@ def continue_training(
     """
     expect("continue_training", llm, LLM, "an LLM")
     if skip_invalid is not None:
-        skip_invalid = _check_bool("continue_training", "skip_invalid", skip_invalid)
+        skip_invalid = check_bool("continue_training", "skip_invalid", skip_invalid)
     expect_function("continue_training", "on_data", on_data, optional=True)
-    epochs = _check_int("continue_training", "epochs", epochs, 1)
+    epochs = check_int("continue_training", "epochs", epochs, 1)
     config = replace(
         FINETUNE,
         epochs=epochs,
@@ -483,7 +476,7 @@ def _override(config: RunConfig, llm: LLM, epochs: int | None, lr: float | None)
     changes: dict[str, Any] = {} if lr is None else {"lr": lr}
     if epochs is not None:
         done = state.epoch if name == state.phase else 0
-        _check_int("resume", "epochs", epochs, 1)
+        check_int("resume", "epochs", epochs, 1)
         if epochs <= done:
             raise ConfigError(
                 f"resume: {name} has already had {done} epochs of {old.epochs}; "

@@ -10,20 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cgpt.config import (
-    KINDS,
-    SHAPE,
-    WINDOWS,
-    GPTConfig,
-    TrainConfig,
-    _check_bool,
-    _check_int,
-    _check_names,
-    _Config,
-)
+from cgpt.config import KINDS, SHAPE, WINDOWS, GPTConfig, TrainConfig, _Config
 from cgpt.corpus.batches import packaged_data
 from cgpt.corpus.files import EARLIER
-from cgpt.errors import ConfigError, path_list, path_text, shown
+from cgpt.errors import ConfigError, shown
+from cgpt.validation import check_bool, check_int, check_names, path_list, path_text
 
 # The recipe of the guided run, tuned on the packaged data with the `small` preset
 # (benchmarks/bench_chat_quality.py). Joining up to eight dialogues fills the context, so that a
@@ -83,15 +74,15 @@ class RunConfig(_Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "suffixes", _check_names("RunConfig", "suffixes", self.suffixes))
+        object.__setattr__(self, "suffixes", check_names("RunConfig", "suffixes", self.suffixes))
         for name in ("pretrain", "chat", "validation", "plain_text"):
             paths = path_list(f"RunConfig: {name}", getattr(self, name))
             object.__setattr__(self, name, tuple(paths))
         object.__setattr__(self, "mix", _mix_pairs(self.mix))
         for name in ("keep_duplicates", "skip_invalid"):
-            _check_bool("RunConfig", name, getattr(self, name))
+            check_bool("RunConfig", name, getattr(self, name))
         object.__setattr__(self, "init", path_text("RunConfig: init", self.init))
-        _check_int("RunConfig", "seed", self.seed, 0, (1 << 63) - 1)
+        check_int("RunConfig", "seed", self.seed, 0, (1 << 63) - 1)
         if not isinstance(self.tokenizer, str) or not (
             self.tokenizer in KINDS or self.tokenizer.lower().endswith((".json", ".bin"))
         ):

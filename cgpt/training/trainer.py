@@ -20,12 +20,12 @@ from typing import cast
 
 import numpy as np
 
-from cgpt.config import EARLIER_WARMUP, TOO_LONG, WINDOWS, TrainConfig, _check_choice
+from cgpt.config import EARLIER_WARMUP, TOO_LONG, WINDOWS, TrainConfig
 from cgpt.corpus.batches import Batch
 from cgpt.corpus.cutting import both
 from cgpt.corpus.documents import Documents, Samples, encoded
 from cgpt.corpus.inputs import Document
-from cgpt.errors import CgptError, CgptWarning, DataError, expect
+from cgpt.errors import CgptError, CgptWarning, DataError
 from cgpt.evaluation.perplexity import EvalResult, evaluate
 from cgpt.llm import LLM, PHASES
 from cgpt.nn.arena import Floats
@@ -44,6 +44,7 @@ from cgpt.training.callbacks import (
 )
 from cgpt.training.data_parallel import ALONE, Alone, GradientSum, share
 from cgpt.training.epochs import Epochs, bits, cut, digest, held_out_documents
+from cgpt.validation import check_choice, expect
 
 __all__ = ["Callback", "EvalResult", "FitResult", "Progress", "StopTraining", "Trainer", "evaluate"]
 
@@ -74,7 +75,7 @@ class Trainer:
         self.llm = llm
         self.config = TrainConfig() if config is None else config
         expect("Trainer", self.config, TrainConfig, "a TrainConfig")
-        self.phase = _check_choice("Trainer", "phase", phase, PHASES)
+        self.phase = check_choice("Trainer", "phase", phase, PHASES)
         self.parallel = parallel
 
     def __repr__(self) -> str:

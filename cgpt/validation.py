@@ -1,0 +1,166 @@
+"""Checks of what callers hand over, each written once: numbers, choices, names, lists, paths."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeGuard, TypeVar
+
+from cgpt.errors import ConfigError, shown
+
+Item = TypeVar("Item")
+
+_PLAIN: tuple[type, ...] = (bool, int, float, str)
+
+
+def plain(value: Any) -> Any:
+    """NumPy's scalars and subclasses of str, int and float as plain values, also inside lists,
+    tuples and dictionaries; anything else as it is.
+
+    So a field says the same in JSON and in an error, whatever it was computed with.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind in (list, tuple):
+        return kind(map(plain, value))
+    if kind is dict:
+        return {plain(key): plain(one) for key, one in value.items()}
+    if kind.__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = float(value) if value.dtype.kind == "f" else value.item()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    return str.__str__(value) if isinstance(value, str) else value  # not the name of an Enum
+
+
+def check_int(owner: str, name: str, value: Any, least: int, most: int | None = None) -> int:
+    """The value as a plain int. Raises ConfigError for all but whole numbers in the range."""
+    value = plain(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{owner}: {name} must be a whole number, found {shown(value)}")
+    if value < least or (most is not None and value > most):
+        span = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise ConfigError(f"{owner}: {name} must be {span}, found {shown(value)}")
+    return value
+
+
+def check_float(
+    owner: str,
+    name: str,
+    value: Any,
+    least: float,
+    most: float = math.inf,
+    *,
+    open_below: bool = False,
+    open_above: bool = False,
+) -> float:
+    """The value as a plain number. Raises ConfigError for all but finite ones in the range."""
+    value = plain(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{owner}: {name} must be a number, found {shown(value)}")
+    low = value <= least if open_below else value < least
+    high = value >= most if open_above else value > most
+    if low or high or not -sys.float_info.max <= value <= sys.float_info.max:
+        left, right = "(" if open_below else "[", ")" if open_above else "]"
+        raise ConfigError(
+            f"{owner}: {name} must be a finite number in {left}{least}, {most}{right}, "
+            f"found {shown(value)}"
+        )
+    return value
+
+
+def check_bool(owner: str, name: str, value: Any) -> bool:
+    """The value as a plain bool. Raises ConfigError for anything else."""
+    value = plain(value)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{owner}: {name} must be true or false, found {shown(value)}")
+    return value
+
+
+def check_names(owner: str, name: str, value: Any) -> tuple[str, ...]:
+    """The value as a tuple of plain str. Raises ConfigError for anything else."""
+    names: tuple[Any, ...] = tuple(map(plain, value)) if is_list_like(value) else (None,)
+    if not all(isinstance(one, str) for one in names):
+        raise ConfigError(f"{owner}: {name} must be a list of names, found {shown(value)}")
+    return names
+
+
+def check_choice(owner: str, name: str, value: Any, known: Collection[str]) -> str:
+    """The value as a plain str. Raises ConfigError for all but the known ones."""
+    value = plain(value)
+    if not isinstance(value, str) or value not in known:
+        raise ConfigError(f"{owner}: unknown {name} {shown(value)}; known: {', '.join(known)}")
+    return value
+
+
+def unknown_name(kind: str, name: str, known: Sequence[str], meant: str | None = None) -> str:
+    """The end of a sentence about a name that nothing has: the nearest one, or all that there are.
+
+    kind   of name: "field", "option";  meant  the one that is surely meant
+    """
+    if meant is None:
+        import difflib
+
+        meant = next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.65)), None)
+    guess = f"did you mean '{meant}'?" if meant else f"known: {', '.join(known)}"
+    return f"unknown {kind} '{name}'; {guess}"
+
+
+def expect(owner: str, value: object, kind: type | tuple[type, ...], name: str) -> None:
+    """Raises ConfigError where an argument is of another type.
+
+    name  what is expected, with its article: "a GPT"
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{owner}: expected {name}, found {shown(value)}")
+
+
+def expect_function(owner: str, name: str, value: object, *, optional: bool = False) -> None:
+    """Raises ConfigError where an argument cannot be called; None may be `optional`."""
+    if not callable(value) and not (optional and value is None):
+        raise ConfigError(f"{owner}: {name} must be a function, found {shown(value)}")
+
+
+def is_list_like(value: object) -> TypeGuard[Iterable[Any]]:
+    """Whether a value can be read as a list of values: no text, no bytes, no dictionary and no
+    array of no dimension, which says that it can and then cannot."""
+    return (
+        isinstance(value, Iterable)
+        and getattr(value, "ndim", 1) != 0
+        and not isinstance(value, (str, bytes, bytearray, Mapping))
+    )
+
+
+def list_of(owner: str, values: object, kind: type[Item], name: str) -> list[Item]:
+    """The values as a list. Raises ConfigError where one is of another type, or it is no list.
+
+    name  what is expected, in the plural: "scores"
+    """
+    found = list(values) if is_list_like(values) else None
+    wrong = [values] if found is None else [one for one in found if not isinstance(one, kind)]
+    if found is None or wrong:
+        raise ConfigError(f"{owner}: expected a list of {name}, found {shown(wrong[0])}")
+    return found
+
+
+def path_text(owner: str, value: object) -> str:
+    """A path as plain str. Raises ConfigError for what is none, bytes among them."""
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
+    if not isinstance(text, str):
+        raise ConfigError(f"{owner}: expected a path, found {shown(value)}")
+    return str.__str__(text)
+
+
+def path_list(owner: str, values: object) -> list[str]:
+    """A path, or a list of paths, as plain str. Raises ConfigError for anything else."""
+    if isinstance(values, (str, os.PathLike)):
+        values = [values]
+    if not is_list_like(values):
+        raise ConfigError(f"{owner}: expected a path or a list of paths, found {shown(values)}")
+    return [path_text(owner, value) for value in values]
