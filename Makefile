@@ -1,7 +1,7 @@
 # `make run`: the guided run in a virtual environment of its own; `make test`: all tests;
 # `make sanitized`: those of the compiled parts under gcc's address and undefined-behaviour sanitizers;
-# `make lint`: ruff, and mypy on package, examples and the code of the documents; `make pyright`: a
-# second reader of the types, which needs Node.js and is no part of the others.
+# `make lint`: ruff, import-linter, and mypy on package, examples and the code of the documents;
+# `make pyright`: a second reader of the types, which needs Node.js and is no part of the others.
 # PYTHON chooses the interpreter, ARGS goes to cgpt: make run ARGS="--lang en"
 # WORKERS is the number of processes that tests run in, by default one a core.
 PYTHON ?= python3
@@ -24,6 +24,7 @@ sanitized: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict cgpt examples
+	$(BIN)/lint-imports
 	$(BIN)/python tests/doc_code.py
 
 pyright: $(VENV)/.installed-dev

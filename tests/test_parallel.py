@@ -346,8 +346,8 @@ def test_a_failure_of_one_ends_all_and_is_said_once(tmp_path: Path, data: str) -
 @needs_mpi
 def test_processes_that_are_not_alike_are_refused(tmp_path: Path, data: str) -> None:
     code = (
-        "import os, sys, cgpt, cgpt.cli\n"
-        "if os.environ.get('PMI_RANK') == '1': cgpt.__version__ = '0.0.9'\n"
+        "import os, sys, cgpt.cli, cgpt.version\n"
+        "if os.environ.get('PMI_RANK') == '1': cgpt.version.__version__ = '0.0.9'\n"
         "sys.exit(cgpt.cli.main(sys.argv[1:]))"
     )
     done = subprocess.run(

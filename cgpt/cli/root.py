@@ -10,6 +10,7 @@ from cgpt.cli import options
 from cgpt.cli.app import LazyGroup, Option, option
 from cgpt.cli.messages import t
 from cgpt.cli.ui.streams import echo
+from cgpt.version import __version__
 
 MODULES = {
     "train": "cgpt.cli.commands.train",
@@ -32,9 +33,7 @@ MODULES = {
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        import cgpt
-
-        echo(f"cgpt {cgpt.__version__}")
+        echo(f"cgpt {__version__}")
         ctx.exit()
 
 

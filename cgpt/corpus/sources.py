@@ -21,6 +21,7 @@ from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.kernels import get_num_threads
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.validation import path_list
+from cgpt.version import __version__
 
 SAMPLE_BYTES = 1 << 24  # about so much of a large corpus is what a vocabulary is learnt from
 Mix = Sequence[tuple[str, float]]
@@ -223,9 +224,7 @@ def learn_vocabulary(
 
     if not any(source.large for source in sources):
         return Tokenizer.train(texts(), vocab_size, kind)
-    import cgpt
-
-    parts = [cgpt.__version__, kind, str(vocab_size), str(SAMPLE_BYTES)]
+    parts = [__version__, kind, str(vocab_size), str(SAMPLE_BYTES)]
     parts += [f"{source.fingerprint} {source.unique} {source.manner}" for source in sources]
     name = blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
     path = prepare.cache_folder(cache) / f"{name}.json"

@@ -46,6 +46,7 @@ from cgpt.corpus.shards import (
 from cgpt.errors import DataError
 from cgpt.fileio.atomic import folder_lock
 from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.version import __version__
 
 # Bytes of files from which on a corpus is prepared on disk. What a checkpoint says of its data
 # differs on both sides, so a training that was begun on one cannot go on on the other.
@@ -118,10 +119,8 @@ def prepare(
     Raises DataError as `reading` does, where a file changes meanwhile, or where the folder cannot
     be used; CheckpointError (code "write") where a shard cannot be written.
     """
-    import cgpt  # another version may read the same files as other documents
-
     parts = (
-        cgpt.__version__,
+        __version__,  # another one may read the same files as other documents
         _LAYOUT,
         fingerprint,
         tokenizer.fingerprint(),

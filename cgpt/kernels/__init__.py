@@ -22,7 +22,7 @@ from cgpt.validation import check_int
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = "5000"
 
-from cgpt import _kernels as _generic
+import cgpt._kernels as _generic
 
 if TYPE_CHECKING:
     from cgpt._kernels import *  # noqa: F403

@@ -21,8 +21,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-import cgpt
-from cgpt import kernels
+from cgpt import kernels, version
 from cgpt.errors import ConfigError
 from cgpt.nn.arena import Floats
 from cgpt.runtime.processors import available
@@ -54,7 +53,7 @@ class Ranks(Alone):
         self._peers: list[dict[str, Any]] = []
         self._peers = self._exchange(
             {
-                "cgpt": cgpt.__version__,
+                "cgpt": version.__version__,
                 "instruction_set": kernels.instruction_set(),
                 "host": self.host,
                 "pid": os.getpid(),

@@ -34,6 +34,7 @@ from cgpt.training.epochs import too_long
 from cgpt.training.run_config import FINETUNE, RunConfig, recorded
 from cgpt.training.trainer import FitResult, Progress, Trainer
 from cgpt.validation import check_bool, check_int, expect, expect_function, path_list, path_text
+from cgpt.version import __version__
 
 CONTINUE_WARMUP = 10
 _RESUMPTIONS = 20  # the last so many that changed anything are kept
@@ -244,11 +245,10 @@ class TrainingRun:
 
 def made_with() -> dict[str, Any]:
     """Versions and instruction set that the bits of a training follow from."""
-    import cgpt
     from cgpt import kernels
 
     return {
-        "cgpt": cgpt.__version__,
+        "cgpt": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "instruction_set": kernels.instruction_set(),

@@ -20,6 +20,7 @@ from cgpt.cli.ui.progress import duration
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.config import FORMS
 from cgpt.errors import ConfigError
+from cgpt.version import __version__
 
 if TYPE_CHECKING:
     from cgpt.bench.measure import Measurement, Skip
@@ -103,7 +104,6 @@ def measure(
     **more: Any,
 ) -> dict[str, Any]:
     """Run the measurements and describe machine and results; prints them unless `quiet`."""
-    import cgpt
     from cgpt import kernels
     from cgpt.bench.shapes import REPEATS, SHAPES
 
@@ -126,7 +126,7 @@ def measure(
             if not quiet:
                 show(found)
     return {
-        "version": cgpt.__version__,
+        "version": __version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processor": processor(),

@@ -23,6 +23,7 @@ from cgpt.cli.ui.terminal import plain_number, tell
 from cgpt.config import FORMS
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.runtime.memory import human_size
+from cgpt.version import __version__
 
 DETAILS = ("crc32", "offset", "elements")  # columns that a narrow screen goes without, in order
 
@@ -223,12 +224,11 @@ def installation() -> dict[str, Any]:
     usable_cpus are those that the affinity mask and the cgroups' quota (in processors, None for
     none) leave this process.
     """
-    import cgpt
     from cgpt import kernels
     from cgpt.runtime.processors import available, quota
 
     return {
-        "version": cgpt.__version__,
+        "version": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "instruction_set": kernels.instruction_set(),
