@@ -21,7 +21,7 @@ from cgpt.generation import beam
 from cgpt.generation.branches import Branches, ByThemselves, branches
 from cgpt.generation.context import Context
 from cgpt.generation.generate import beam_search
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 
 
 def by_themselves(context: Context, most: int, left: int) -> Branches:

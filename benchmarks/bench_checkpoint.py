@@ -34,7 +34,7 @@ from cgpt.checkpoint import (
 )
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 from cgpt.tokenizers.tokenizer import FIRST_WORD, Tokenizer
 

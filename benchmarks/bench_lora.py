@@ -28,7 +28,7 @@ def work(side: str, preset: str, tokens: int, rank: int, folder: Path) -> None:
     import numpy as np
 
     import cgpt
-    from cgpt.models.base import GPT
+    from cgpt.models.gpt2 import GPT
     from cgpt.optim.lora import Lora
     from cgpt.runtime.memory import resident
     from cgpt.tokenizers.tokenizer import FIRST_WORD

@@ -26,7 +26,7 @@ def measure(preset: str, steps: int, processes: int) -> dict[str, Any]:
 
     from cgpt import GPTConfig, TrainConfig
     from cgpt.corpus.batches import Batch
-    from cgpt.models.base import GPT
+    from cgpt.models.gpt2 import GPT
     from cgpt.optim.adamw import AdamW
     from cgpt.training.data_parallel import ALONE, GradientSum
     from cgpt.training.mpi import connect

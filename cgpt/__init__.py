@@ -25,7 +25,8 @@ _PUBLIC = {
     "cgpt.corpus.cutting": ("TooLong",),
     "cgpt.config": ("GPTConfig", "TrainConfig"),
     "cgpt.kernels": ("get_num_threads", "instruction_set", "set_num_threads"),
-    "cgpt.models.base": ("GPT",),
+    "cgpt.models.base": ("Model",),
+    "cgpt.models.gpt2": ("GPT",),
     "cgpt.nn.kv_cache": ("KVCache",),
     "cgpt.optim.muon": ("Muon",),
     "cgpt.optim.adamw": ("AdamW",),
@@ -100,6 +101,7 @@ __all__ = [
     "LogitsProcessor",
     "Lora",
     "Message",
+    "Model",
     "Muon",
     "Piece",
     "PieceStream",
@@ -165,7 +167,8 @@ if TYPE_CHECKING:
     from cgpt.generation.streaming import Piece, PieceStream, TextStream
     from cgpt.kernels import get_num_threads, instruction_set, set_num_threads
     from cgpt.llm import LLM, Continuation, Score, TrainingState
-    from cgpt.models.base import GPT
+    from cgpt.models.base import Model
+    from cgpt.models.gpt2 import GPT
     from cgpt.models.inspection import Inspection, Prediction
     from cgpt.nn.kv_cache import KVCache
     from cgpt.optim.adamw import AdamW

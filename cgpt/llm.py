@@ -57,7 +57,8 @@ from cgpt.generation.streaming import (
     stop_of,
     text_of,
 )
-from cgpt.models.base import GPT
+from cgpt.models.base import Model
+from cgpt.models.registry import family_of
 from cgpt.nn.arena import Floats
 from cgpt.nn.arrays import text_list
 from cgpt.optim.adamw import AdamW
@@ -267,7 +268,7 @@ class LLM:
     """A tokenizer and a GPT that belong together, and how far they are trained.
 
     tokenizer       Tokenizer
-    gpt             GPT; its vocab_size is at least len(tokenizer)
+    gpt             Model; its vocab_size is at least len(tokenizer)
     optimizer       AdamW or None; its m and v lie in gpt.arena
     training_state  TrainingState
     metadata        free JSON-ready dict that is saved along
@@ -282,7 +283,7 @@ class LLM:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        gpt: GPT,
+        gpt: Model,
         optimizer: AdamW | None = None,
         training_state: TrainingState | None = None,
         metadata: dict[str, Any] | None = None,
@@ -290,7 +291,7 @@ class LLM:
         """Raises ConfigError where the vocabulary is larger than the embedding, or an argument is
         of another type."""
         expect("LLM", tokenizer, Tokenizer, "a Tokenizer")
-        expect("LLM", gpt, GPT, "a GPT")
+        expect("LLM", gpt, Model, "a GPT")
         expect("LLM", optimizer, (AdamW, type(None)), "an optimizer")
         expect("LLM", training_state, (TrainingState, type(None)), "a TrainingState")
         expect("LLM", metadata, (dict, type(None)), "a dictionary")
@@ -338,7 +339,10 @@ class LLM:
         """Fresh weights for a vocabulary; the model's vocab_size becomes that of the tokenizer."""
         expect("LLM.fresh", tokenizer, Tokenizer, "a Tokenizer")
         expect("LLM.fresh", config, GPTConfig, "a GPTConfig")
-        return cls(tokenizer, GPT(replace(config, vocab_size=len(tokenizer)), seed=seed))
+        return cls(
+            tokenizer,
+            family_of(config).model(replace(config, vocab_size=len(tokenizer)), seed=seed),
+        )
 
     @property
     def optimizer(self) -> AdamW | None:

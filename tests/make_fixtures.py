@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cgpt.checkpoint import save_model_binary, save_model_json
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM, TrainingState
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.nn.arena import aligned
 from cgpt.optim.adamw import AdamW

@@ -8,7 +8,7 @@ from functools import cache
 from cgpt.config import GPTConfig, TrainConfig
 from cgpt.corpus.batches import Message
 from cgpt.llm import LLM
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.epochs import held_out_documents
 from cgpt.training.trainer import Trainer

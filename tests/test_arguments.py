@@ -859,6 +859,7 @@ RESULTS = {
     "FurtherOptions",
     "Generation",
     "Inspection",
+    "Model",  # its methods are tried as those of GPT
     "InvalidRow",
     "InvalidRows",
     "LimitOptions",

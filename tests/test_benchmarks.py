@@ -24,7 +24,7 @@ from cgpt.bench.shapes import SHAPES, Shape
 from cgpt.bench.table import BENCHES, Settings
 from cgpt.cli.commands import bench as bench_command
 from cgpt.errors import CgptError, ConfigError
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SHORT = {

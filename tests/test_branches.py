@@ -10,7 +10,7 @@ from cgpt.generation.branches import ByThemselves, SideBySide
 from cgpt.generation.context import Context
 from cgpt.generation.generate import beam_search
 from cgpt.generation.sampling import SamplingConfig
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.models.quantized import with_weights
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=40, n_ff=70, vocab_size=90, block_size=24)

@@ -28,7 +28,7 @@ from cgpt.checkpoint import (
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError
 from cgpt.llm import LLM
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.trainer import Trainer
 

@@ -460,7 +460,7 @@ import numpy as np
 from cgpt.checkpoint import load_model_json, save_model_json
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 from cgpt.tokenizers.tokenizer import Tokenizer
 if sys.argv[1] == "save":

@@ -36,7 +36,7 @@ from cgpt.checkpoint import (
 )
 from cgpt.corpus.invalid_rows import InvalidRow, InvalidRowsError
 from cgpt.generation.sampling import SamplingConfig
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.models.quantized import StoredGPT, with_weights
 from cgpt.nn.kv_cache import KVCache
 from cgpt.optim.lora import Lora

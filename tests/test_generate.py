@@ -14,7 +14,7 @@ from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.generation.context import Context
 from cgpt.generation.generate import beam_search, generate_tokens
 from cgpt.generation.sampling import Sampler, SamplingConfig
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 
 PROMPT = [1, 270, 265, 281]
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=20)

@@ -80,6 +80,7 @@ def test_public_names_exist() -> None:
 # Types in public signatures that are parts of the inside: of a graph, of files, of processes.
 INSIDE = {
     "Alone",
+    "Block",
     "Entry",
     "Head",
     "InMemory",

@@ -12,7 +12,7 @@ from cgpt.config import GPTConfig, TrainConfig
 from cgpt.corpus.batches import encode_document
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import LLM, TrainingState
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.training.trainer import Trainer
 
 

@@ -10,8 +10,8 @@ import pytest
 from cgpt import kernels as K
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.models.base import GPT
-from cgpt.models.registry import FAMILIES
+from cgpt.models.gpt2 import GPT
+from cgpt.models.registry import family_named
 from cgpt.nn.arena import ALIGNMENT, arena_size
 from cgpt.optim.adamw import AdamW
 
@@ -92,8 +92,8 @@ def test_rows_without_target_leave_the_last_block_early(
     counted: slice, recompute: bool, kind: str
 ) -> None:
     """Some rows and then the others give what all give at once, which pass the block whole."""
-    family, batch = FAMILIES[kind], packed()
-    gpt = family.graph(family.config.from_dict(CONFIG.to_dict()), seed=1)
+    family, batch = family_named(kind), packed()
+    gpt = family.model(family.config.from_dict(CONFIG.to_dict()), seed=1)
     gpt.recompute = recompute
     targets, left = batch["ids"], np.array(batch["ids"])
     left[counted] = -1

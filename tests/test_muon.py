@@ -16,7 +16,7 @@ from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
 from cgpt.config import GPTConfig, TrainConfig
 from cgpt.errors import CheckpointError, ConfigError
 from cgpt.llm import LLM
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.muon import Muon
 from cgpt.optim.registry import make_optimizer, restore_optimizer

@@ -10,7 +10,7 @@ import pytest
 from cgpt import kernels as K
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 
 CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=16, n_ff=20, vocab_size=30, block_size=10)

@@ -12,7 +12,7 @@ from small_llm import DIALOGUES, TEXTS, small_llm
 from cgpt import AdamW, CheckpointError, ConfigError, Muon, TrainConfig, Trainer
 from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
 from cgpt.llm import LLM
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.optim.lora import Lora
 
 CONFIG = TrainConfig(epochs=1, batch_tokens=64, warmup=1, lr=1e-2)

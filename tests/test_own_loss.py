@@ -13,9 +13,9 @@ from test_model import CONFIG, packed
 from cgpt import get_num_threads, set_num_threads
 from cgpt import kernels as K
 from cgpt.errors import ConfigError, DataError
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.models.quantized import with_weights
-from cgpt.models.registry import FAMILIES
+from cgpt.models.registry import family_named
 from cgpt.optim.lora import Lora
 
 KINDS = ("gpt2", "rustgpt")
@@ -23,8 +23,8 @@ KINDS = ("gpt2", "rustgpt")
 
 def model(kind: str = "gpt2", **shape: int) -> GPT:
     """A model none of whose parameters is zero or one."""
-    family = FAMILIES[kind]
-    gpt = family.graph(family.config.from_dict({**CONFIG.to_dict(), **shape}), seed=1)
+    family = family_named(kind)
+    gpt = family.model(family.config.from_dict({**CONFIG.to_dict(), **shape}), seed=1)
     rng = np.random.default_rng(1)
     for array in gpt.parameters().values():
         array += 0.1 * rng.standard_normal(array.shape, dtype=np.float32)

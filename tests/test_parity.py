@@ -10,7 +10,7 @@ import peers
 import pytest
 
 from cgpt.config import GPTConfig
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 
 FIXTURE = Path(__file__).parent / "data" / "gpt2_parity.npz"

@@ -14,7 +14,7 @@ from test_kernels import module  # noqa: F401
 
 from cgpt.generation.generate import generate_tokens
 from cgpt.generation.sampling import SamplingConfig
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 
 LIMITS = [
     {},

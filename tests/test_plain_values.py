@@ -12,7 +12,7 @@ import pytest
 from cgpt.config import GPTConfig, TrainConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.generation.sampling import SamplingConfig
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.schedules import schedule
 from cgpt.validation import plain

@@ -18,7 +18,7 @@ from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.llm import LLM
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.tokenizers import bpe
 from cgpt.tokenizers._bpe import BytePairs, pieces
 from cgpt.tokenizers._lattice import Lattice

@@ -14,7 +14,7 @@ from cgpt.bench.shapes import SHAPES, random_batch
 
 def train_cgpt() -> None:
     """One step, as a program of a user makes it."""
-    from cgpt.models.base import GPT
+    from cgpt.models.gpt2 import GPT
     from cgpt.optim.adamw import AdamW
 
     shape = SHAPES["S"]

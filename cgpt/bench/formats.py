@@ -16,7 +16,7 @@ from cgpt.checkpoint import save_model_binary
 from cgpt.config import GPTConfig
 from cgpt.corpus.batches import packaged_data, read_corpus
 from cgpt.llm import LLM
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.tokenizers.tokenizer import Tokenizer
 
 # Names of a layer in a GGUF file of the architecture gpt2.

@@ -12,7 +12,7 @@ from cgpt.bench.clock import Calls, KernelClock
 from cgpt.bench.measure import Decoded, decoding, repeated, seconds_of
 from cgpt.bench.shapes import NEW, Shape, operands, random_batch, random_prompts
 from cgpt.checkpoint import load_model_binary
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 
 

@@ -12,7 +12,7 @@ from cgpt.bench.shapes import SHAPES
 from cgpt.bench.table import Settings
 from cgpt.checkpoint import load_model_binary, save_model_binary
 from cgpt.llm import LLM
-from cgpt.models.base import GPT
+from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 from cgpt.tokenizers.tokenizer import Tokenizer
 

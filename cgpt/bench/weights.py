@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from cgpt.models.base import GPT
+    from cgpt.models.gpt2 import GPT
 
 VALUES, TABLE = "weights.f32", "weights.json"
 

@@ -42,7 +42,7 @@ from cgpt.checkpoint.streams import (
 from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.errors import ConfigError, shown
 from cgpt.llm import LLM
-from cgpt.models.base import GPT
+from cgpt.models.base import Model
 from cgpt.models.quantized import form_in_use, with_weights
 from cgpt.nn.arena import aligned
 from cgpt.nn.quantized import StoredTensor
@@ -129,7 +129,7 @@ def save_model_binary(
 
 def _expect_llm(owner: str, llm: object) -> None:
     """Raises ConfigError for what cannot be saved, a GPT among it."""
-    if isinstance(llm, GPT):
+    if isinstance(llm, Model):
         raise ConfigError(
             f"{owner}: expected an LLM, found a GPT; a file holds its tokenizer too: "
             "save cgpt.LLM(tokenizer, gpt)"

@@ -25,7 +25,7 @@ from cgpt.checkpoint.streams import Location
 from cgpt.config import GPTConfig
 from cgpt.fileio.failures import damaged, other_version
 from cgpt.llm import LLM
-from cgpt.models.base import GPT, LayerRecord
+from cgpt.models.base import LayerRecord, Model
 from cgpt.models.quantized import StoredGPT
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, Floats, aligned, arena_size, read_only
@@ -62,7 +62,7 @@ def _load_floats(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
     weights = aligned(arena_size(entries), zero=True)
     reading = Running(_fills(file, Kind.TENSOR, weights, entries))  # while the rest is built
     try:
-        found = _build(file, family_of(config).graph(config, weights=read_only(weights)))
+        found = _build(file, family_of(config).model(config, weights=read_only(weights)))
     except BaseException:
         reading.cancel()
         raise
@@ -75,7 +75,7 @@ def _load_to_train(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
     config, entries = read_shape(file)
     file.check_rounded()
     weights = aligned(arena_size(entries), zero=True)
-    llm, layers = _build(file, family_of(config).graph(config, weights=weights))
+    llm, layers = _build(file, family_of(config).model(config, weights=weights))
     kind = Kind.TENSOR
     jobs = _prepare_training(file, llm, entries)
     if file.of(Kind.LIVE_TENSOR):
@@ -92,7 +92,7 @@ def _load_stored(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
     return _build(file, StoredGPT(config, _stored_tensors(file, entries), form))
 
 
-def _build(file: BinaryFile, gpt: GPT) -> tuple[LLM, list[LayerRecord]]:
+def _build(file: BinaryFile, gpt: Model) -> tuple[LLM, list[LayerRecord]]:
     """The model with what else the file holds, and its layers; the numbers may still be missing."""
     tokenizer = read_tokenizer(file, gpt.config)
     state = read_state(file)
@@ -107,7 +107,7 @@ def load_base(file: BinaryFile) -> LLM:
     entries = check_fits(file.path, config, file.size)
     check_kind(file, Kind.BASE_TENSOR, entries, (DType.FLOAT32,))
     weights = aligned(arena_size(entries), zero=True)
-    llm, _ = _build(file, family_of(config).graph(config, weights=weights))
+    llm, _ = _build(file, family_of(config).model(config, weights=weights))
     in_parallel(_fills(file, Kind.BASE_TENSOR, weights, entries))
     return llm
 

@@ -252,7 +252,7 @@ def load(path: Location, *, training: bool = True, progress: Progress | None = N
         state = file.training_state()
         tokenizer = file.tokenizer(file.config)
         weights = aligned(arena_size(entries), zero=True)
-        gpt = family_of(file.config).graph(
+        gpt = family_of(file.config).model(
             file.config, weights=weights if training else read_only(weights)
         )
         layers = check_layers(path, file.layers(), gpt)

@@ -20,9 +20,9 @@ from cgpt.config import KINDS, GPTConfig
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.fileio.failures import damaged, not_saved, other_version
 from cgpt.llm import LLM, TrainingState
-from cgpt.models.base import GPT, LayerRecord
+from cgpt.models.base import LayerRecord, Model
 from cgpt.models.quantized import form_in_use, with_weights
-from cgpt.models.registry import FAMILIES, family_of
+from cgpt.models.registry import FAMILIES, family_named, family_of
 from cgpt.nn.arena import Entry, Floats
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.lora import Lora
@@ -206,13 +206,14 @@ def weights_to_save(llm: LLM) -> Floats:
 
 def build_config(path: object, graph: Any, values: Any) -> GPTConfig:
     """The configuration of a graph that this version knows."""
-    if not isinstance(graph, str) or graph not in FAMILIES:
-        known = " or ".join(f"'{name}'" for name in FAMILIES)
+    family = family_named(graph)
+    if family is None:
+        known = " or ".join(f"'{one.name}'" for one in FAMILIES)
         raise other_version(path, f"the graph {graph!r:.60}", known)
     if not isinstance(values, dict):
         raise damaged(path, "a configuration that is no object", "an object")
     try:
-        return FAMILIES[graph].config.from_dict(values)
+        return family.config.from_dict(values)
     except (ConfigError, TypeError) as error:
         raise damaged(path, f"a configuration that cannot be ({error})", "a valid one") from None
 
@@ -309,7 +310,7 @@ def build_training_state(path: object, values: Any, run: Any = None) -> Training
 
 
 def build_optimizer(
-    path: object, gpt: GPT, values: Any, restore: Callable[[GPT, dict[str, Any]], Optimizer]
+    path: object, gpt: Model, values: Any, restore: Callable[[Model, dict[str, Any]], Optimizer]
 ) -> Optimizer:
     """The optimizer that `restore` makes of its settings; its moments are still to be read."""
     try:
@@ -350,7 +351,7 @@ def check_listed(path: object, found: Any) -> list[dict[str, Any]]:
     return found
 
 
-def check_layers(path: object, found: list[Any], gpt: GPT) -> list[LayerRecord]:
+def check_layers(path: object, found: list[Any], gpt: Model) -> list[LayerRecord]:
     """The layers of the file are those of the model, in order. Returns them."""
     expected = gpt.layer_records()
     for number, layer in enumerate(expected, 1):
@@ -372,4 +373,4 @@ def check_fits(path: object, config: GPTConfig, available: int) -> list[Entry]:
             f"a configuration of at least {least} parameters",
             f"at most {available}, which is all that the file can hold",
         )
-    return family_of(config).graph.layout(config)
+    return family_of(config).model.layout(config)

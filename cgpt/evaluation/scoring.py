@@ -25,7 +25,7 @@ from cgpt.corpus.batches import (
     encode_document,
     packed,
 )
-from cgpt.models.base import GPT
+from cgpt.models.base import Model
 from cgpt.nn.arena import Floats
 from cgpt.nn.arrays import Ints
 from cgpt.nn.kv_cache import new_caches
@@ -100,7 +100,7 @@ def packed_windows(
 
 
 def logprobs(
-    gpt: GPT, sequences: Sequence[Scored], stride: int, limit: Limit | None = None
+    gpt: Model, sequences: Sequence[Scored], stride: int, limit: Limit | None = None
 ) -> list[Floats]:
     """For each (ids, first), first at least 1: log-probabilities (len(ids) - first,) float32, in
     nats, of ids[first:], each behind the tokens before it.
@@ -143,7 +143,7 @@ def _sample(ids: Sequence[int], first: int) -> Sample:
     return Sample(tokens[:-1], targets)
 
 
-def _groups(gpt: GPT, sequences: Sequence[Scored]) -> list[list[int]]:
+def _groups(gpt: Model, sequences: Sequence[Scored]) -> list[list[int]]:
     """Numbers of sequences that are computed together since they share a prompt; others alone."""
     found: dict[object, list[int]] = {}
     for number, (ids, first) in enumerate(sequences):
@@ -154,7 +154,7 @@ def _groups(gpt: GPT, sequences: Sequence[Scored]) -> list[list[int]]:
     return list(found.values())
 
 
-def _behind_one_prompt(gpt: GPT, sequences: Sequence[Scored]) -> list[Floats]:
+def _behind_one_prompt(gpt: Model, sequences: Sequence[Scored]) -> list[Floats]:
     """The log-probabilities of sequences with the same ids[:first], which are inferred once."""
     decoder, config, n = gpt.decoder, gpt.config, len(sequences)
     assert decoder is not None
@@ -196,7 +196,7 @@ def _losses(logits: Floats, targets: Ints) -> Floats:
 
 
 def embeddings(
-    gpt: GPT, sequences: Sequence[Scored], pooling: str, stride: int, limit: Limit | None = None
+    gpt: Model, sequences: Sequence[Scored], pooling: str, stride: int, limit: Limit | None = None
 ) -> Floats:
     """(n, C) float32: the final norm's output of ids[first:] of each (ids, first), its mean over
     them ("mean") or that of the last of them ("last").

@@ -1,14 +1,12 @@
-"""GPT: the graph, declared once; forward, backward and inference follow from it.
+"""Model: the passes that every family has: forward, backward, logits, inference.
 
-Exactly GPT-2: learned positions, layer norm before each branch, fused queries, keys and values,
-GELU (tanh), a final layer norm and a head tied to the token embedding.
-Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+A family declares its layers (`_declare`; gpt2.py is the example), all else follows from them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +17,14 @@ from cgpt import kernels as K
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
 from cgpt.models.decoder import Inference
-from cgpt.models.gpt2 import Block
 from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout, read_only
 from cgpt.nn.arrays import Ints, expect_shape, float32, int32, real
-from cgpt.nn.embedding import Embedding, InputLayer
-from cgpt.nn.heads import Head, TiedHead, total_weight, weighted_sum
+from cgpt.nn.embedding import InputLayer
+from cgpt.nn.heads import Head, total_weight, weighted_sum
 from cgpt.nn.kv_cache import KVCache
 from cgpt.nn.layer import Layer, Step
-from cgpt.nn.norms import LayerNorm
 from cgpt.nn.quantized import StoredTensor
+from cgpt.nn.residual import Residual
 from cgpt.nn.workspace import Workspace
 from cgpt.runtime.forking import ForkLock, renew_after_fork
 from cgpt.validation import check_bool, check_float, check_int, expect, expect_function
@@ -41,19 +38,51 @@ _TOP = 4  # gradient slot of layers outside a branch (a branch has slots 0 to 3)
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """A layer as checkpoints list it: its name, its class and its parameters' names."""
+    """A layer as checkpoints list it: its name, its kind and its parameters' names."""
 
     name: str
     type: str
     parameters: tuple[str, ...]
 
 
-class GPT(Inference):
-    """A GPT-2 graph with its parameters. `_declare` and `_layers` are the graph, all else follows.
+class Block(Layer):
+    """Residual branches in a row, declared as attributes: first attention, if there is any."""
+
+    branches: list[Residual]
+
+    def plan(self, workspace: Workspace, slot: int = 0) -> None:
+        self.branches = [layer for _, layer in self.children() if isinstance(layer, Residual)]
+        self.branches[-1].always = True
+        workspace.block = self.name if workspace.recompute else ""
+        super().plan(workspace)
+        workspace.block = ""
+
+    def forward(self, x: Floats, step: Step, rows: Ints | None = None) -> Floats:
+        """y (N, C); of the last block, whose rows no other will see, (R, C) for rows (R,)."""
+        self.x = x
+        for branch in self.branches:
+            x, rows = branch.forward(x, step, rows), None
+        return x
+
+    def again(self, step: Step) -> None:
+        """Make what backward reads again, after other blocks have used the same buffers."""
+        x = self.x
+        for branch in self.branches[:-1]:
+            x = branch.forward(x, step)
+        self.branches[-1].enter(x, step)
+
+    def backward(self, dy: Floats, step: Step) -> Floats:
+        for branch in reversed(self.branches):
+            dy = branch.backward(dy, step)
+        return dy
+
+
+class Model(Inference):
+    """A graph of layers with its parameters. `_declare` and `_layers` are the graph.
 
     config     shape of the graph
     seed       of the initial weights: normal(0, 0.02), residual projections 1/sqrt(2L) of it
-    weights    a flat float32 array laid out as `GPT.layout(config)`, used without copying and
+    weights    a flat float32 array laid out as `layout(config)`, used without copying and
                possibly read-only, instead of fresh weights
     recompute  of each block keep only the output for the backward pass, which then computes the
                block again: less memory, more time, the same bits; may be set between steps
@@ -62,6 +91,7 @@ class GPT(Inference):
     """
 
     embedding: InputLayer
+    blocks: Sequence[Block]
     ln_f: Layer
     head: Head
 
@@ -78,7 +108,9 @@ class GPT(Inference):
         self.config = config
         self.recompute = check_bool("GPT", "recompute", recompute)
         self._declare()
-        self.blocks[-1].attn.narrows = True
+        next(
+            one for _, one in self.blocks[-1].children() if isinstance(one, Residual)
+        ).narrows = True
         named = dict(self._named_parameters())
         self._arena = ParameterArena(layout(named.items()), weights)
         self._parameters = named
@@ -131,11 +163,8 @@ class GPT(Inference):
     # The graph
 
     def _declare(self) -> None:
-        config = self.config
-        self.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)
-        self.blocks = [Block(config, i) for i in range(config.n_layer)]
-        self.ln_f = LayerNorm(config.n_embd)
-        self.head = TiedHead(self.embedding)
+        """Make the layers of `config`: embedding, blocks, ln_f and head."""
+        raise NotImplementedError
 
     def _layers(self) -> list[tuple[str, Layer]]:
         blocks = [(f"h.{i}", block) for i, block in enumerate(self.blocks)]
@@ -157,9 +186,7 @@ class GPT(Inference):
     def layer_records(self) -> list[LayerRecord]:
         """The layers in order, as checkpoints and `cgpt info` list them."""
         return [
-            LayerRecord(
-                name, type(layer).__name__, tuple(n for n, _ in layer.named_parameters(name))
-            )
+            LayerRecord(name, layer.kind, tuple(n for n, _ in layer.named_parameters(name)))
             for name, layer in self._layers()
         ]
 
@@ -552,8 +579,8 @@ def _dlogits(values: ArrayLike, shape: tuple[int, ...]) -> Floats:
     return float32("dlogits", array).reshape(-1, shape[-1])
 
 
-def _restored(kind: type[GPT], config: GPTConfig, data: Floats, state: dict[str, Any]) -> GPT:
-    """The model that GPT.__reduce__ took apart, in memory of its own."""
+def _restored(kind: type[Model], config: GPTConfig, data: Floats, state: dict[str, Any]) -> Model:
+    """The model that Model.__reduce__ took apart, in memory of its own."""
     weights = aligned_copy(data)
     gpt = kind(
         config,

@@ -1,23 +1,29 @@
-"""Block: what a GPT is a stack of; with recompute it makes its activations twice."""
+"""GPT-2: its block and its graph.
+
+Learned positions, layer norm before each branch, fused queries, keys and values, GELU (tanh), a
+final layer norm and a head tied to the token embedding.
+Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+"""
 
 from __future__ import annotations
 
 import math
 
 from cgpt.config import GPTConfig
+from cgpt.models.base import Block, Model
 from cgpt.nn.activations import GELU
-from cgpt.nn.arena import Floats
-from cgpt.nn.arrays import Ints
 from cgpt.nn.attention import CausalAttention
-from cgpt.nn.layer import Layer, Step
+from cgpt.nn.embedding import Embedding
+from cgpt.nn.heads import TiedHead
 from cgpt.nn.linear import Linear
 from cgpt.nn.norms import LayerNorm
 from cgpt.nn.residual import Residual
-from cgpt.nn.workspace import Workspace
 
 
-class Block(Layer):
+class GPT2Block(Block):
     """One transformer block: attention, then MLP, each added to the residual stream."""
+
+    kind = "Block"
 
     def __init__(self, config: GPTConfig, index: int) -> None:
         C, F = config.n_embd, config.n_ff
@@ -39,21 +45,17 @@ class Block(Layer):
             gelu=GELU(F),
             c_proj=Linear(F, C, std=out),
         )
-        self.mlp.always = True
 
-    def plan(self, workspace: Workspace, slot: int = 0) -> None:
-        workspace.block = self.name if workspace.recompute else ""
-        super().plan(workspace)
-        workspace.block = ""
 
-    def forward(self, x: Floats, step: Step, rows: Ints | None = None) -> Floats:
-        """y (N, C); of the last block, whose rows no other will see, (R, C) for rows (R,)."""
-        self.x = x
-        return self.mlp.forward(self.attn.forward(x, step, rows), step)
+class GPT(Model):
+    """A GPT-2 graph with its parameters; arguments, passes and promises are Model's.
 
-    def again(self, step: Step) -> None:
-        """Make what backward reads again, after other blocks have used the same buffers."""
-        self.mlp.enter(self.attn.forward(self.x, step), step)
+    config  GPTConfig
+    """
 
-    def backward(self, dy: Floats, step: Step) -> Floats:
-        return self.attn.backward(self.mlp.backward(dy, step), step)
+    def _declare(self) -> None:
+        config = self.config
+        self.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)
+        self.blocks = [GPT2Block(config, i) for i in range(config.n_layer)]
+        self.ln_f = LayerNorm(config.n_embd)
+        self.head = TiedHead(self.embedding)

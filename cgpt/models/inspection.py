@@ -18,7 +18,7 @@ from cgpt.nn.arena import Floats
 from cgpt.validation import check_int, expect
 
 if TYPE_CHECKING:
-    from cgpt.models.base import GPT
+    from cgpt.models.base import Model
 
 Array = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class Prediction:
     alternatives: list[tuple[int, float]]
 
 
-def predictions(gpt: GPT, ids: ArrayLike, top: int = 5) -> list[Prediction]:
+def predictions(gpt: Model, ids: ArrayLike, top: int = 5) -> list[Prediction]:
     """What gpt expected at ids[1], ids[2], ... and behind the last of ids (n,): n in all.
 
     Raises DataError for ids out of range or of a wrong shape, or more than block_size of them.
@@ -96,7 +96,7 @@ class Parts:
 _GPT2 = Parts()
 
 
-def inspect(gpt: GPT, ids: ArrayLike, parts: Parts = _GPT2) -> Inspection:
+def inspect(gpt: Model, ids: ArrayLike, parts: Parts = _GPT2) -> Inspection:
     """hidden, attention and logits for ids (T,), computed in float64 and given in float32.
 
     Raises DataError for ids out of range or of a wrong shape, or more than block_size of them.
@@ -120,7 +120,7 @@ def inspect(gpt: GPT, ids: ArrayLike, parts: Parts = _GPT2) -> Inspection:
     )
 
 
-def _check_ids(gpt: GPT, ids: ArrayLike) -> NDArray[Any]:
+def _check_ids(gpt: Model, ids: ArrayLike) -> NDArray[Any]:
     """ids (T,) as whole numbers of the vocabulary, at most a context of them; else DataError."""
     flat = np.asarray(ids)
     config = gpt.config

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from cgpt.config import FORMS, GPTConfig
 from cgpt.errors import ConfigError, shown
-from cgpt.models.base import GPT
+from cgpt.models.base import Model
+from cgpt.models.gpt2 import GPT
 from cgpt.nn.arena import Floats, ParameterArena, aligned, arena_size, read_only
 from cgpt.nn.arrays import Ints
 from cgpt.nn.kv_cache import new_caches
@@ -146,13 +147,13 @@ class StoredGPT(GPT):
                 yield wanted, block[wanted - start]
 
 
-def with_weights(gpt: GPT, form: str, group: int = 64) -> GPT:
+def with_weights(gpt: Model, form: str, group: int = 64) -> Model:
     """The same model with its matrices in another form, for inference; `gpt` where it has it.
 
     form   "float32", "float16" or "int8"; group (32 or 64) int8 weights share a scale
     Raises ConfigError for another form or group, or where the weights do not fit the form.
     """
-    expect("weights", gpt, GPT, "a GPT")
+    expect("weights", gpt, Model, "a GPT")
     form, group = plain(form), plain(group)
     if (
         not isinstance(form, str)
@@ -186,7 +187,7 @@ def with_weights(gpt: GPT, form: str, group: int = 64) -> GPT:
     return StoredGPT(gpt.config, stored, form)
 
 
-def form_in_use(gpt: GPT) -> str:
+def form_in_use(gpt: Model) -> str:
     """The form of a model's matrices."""
     return gpt.form if isinstance(gpt, StoredGPT) else "float32"
 

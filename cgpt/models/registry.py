@@ -1,11 +1,13 @@
-"""The graphs that files can hold, by name, each with its configuration and its tokenizer."""
+"""The model families, by the name that files have for them: a line for each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from cgpt.config import GPTConfig
-from cgpt.models.base import GPT
+from cgpt.errors import ConfigError
+from cgpt.models.base import Model
+from cgpt.models.gpt2 import GPT
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.tokenizers.rustgpt import RustTokenizer
 from cgpt.tokenizers.tokenizer import FIRST_WORD, Tokenizer
@@ -15,28 +17,33 @@ from cgpt.tokenizers.tokenizer import FIRST_WORD, Tokenizer
 class Family:
     """What belongs together.
 
-    name       the graph's, as files say it
+    name       as files have it
     unscored   words at the beginning of a vocabulary that have no score
     stays      whether float16 and int8 weights are computed with as they are stored
     """
 
     name: str
     config: type[GPTConfig]
-    graph: type[GPT]
-    tokenizer: type[Tokenizer]
-    unscored: int
-    stays: bool
+    model: type[Model]
+    tokenizer: type[Tokenizer] = Tokenizer
+    unscored: int = FIRST_WORD
+    stays: bool = False
 
 
-FAMILIES = {
-    family.name: family
-    for family in (
-        Family("gpt2", GPTConfig, GPT, Tokenizer, FIRST_WORD, stays=True),
-        Family("rustgpt", RustGPTConfig, RustGPT, RustTokenizer, 0, stays=False),
-    )
-}
+FAMILIES = (
+    Family("gpt2", GPTConfig, GPT, stays=True),
+    Family("rustgpt", RustGPTConfig, RustGPT, RustTokenizer, 0),
+)
 
 
 def family_of(config: GPTConfig) -> Family:
-    """The family of a configuration."""
-    return next(family for family in FAMILIES.values() if type(config) is family.config)
+    """The family of a configuration. Raises ConfigError where none has its type."""
+    for family in FAMILIES:
+        if type(config) is family.config:
+            return family
+    raise ConfigError(f"models: {type(config).__name__} is the configuration of no family")
+
+
+def family_named(name: object) -> Family | None:
+    """The family of a name, None where there is none."""
+    return next((family for family in FAMILIES if family.name == name), None)

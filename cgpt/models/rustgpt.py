@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cgpt.config import GPTConfig
-from cgpt.models.base import _TOP, GPT
-from cgpt.models.gpt2 import Block
+from cgpt.models.base import _TOP, Block, Model
 from cgpt.nn.activations import ReLU
 from cgpt.nn.attention import CausalAttention
 from cgpt.nn.embedding import SinusoidalEmbedding, sinusoids
@@ -57,6 +56,8 @@ class RustGPTConfig(GPTConfig):
 class RustBlock(Block):
     """One transformer block: attention, then MLP, each added to the residual stream."""
 
+    kind = "RustBlock"
+
     def __init__(self, config: RustGPTConfig, index: int) -> None:
         C, F, eps = config.n_embd, config.n_ff, config.norm_eps
         out = 0.02 / math.sqrt(2 * config.n_layer)
@@ -77,11 +78,10 @@ class RustBlock(Block):
             relu=ReLU(F),
             c_proj=Linear(F, C, std=out),
         )
-        self.mlp.always = True
 
 
-class RustGPT(GPT):
-    """A RustGPT graph with its parameters; arguments, passes and promises as GPT's.
+class RustGPT(Model):
+    """A RustGPT graph with its parameters; arguments, passes and promises are Model's.
 
     config  RustGPTConfig
     """

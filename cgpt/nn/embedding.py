@@ -27,6 +27,8 @@ class InputLayer(Layer):
 class Embedding(InputLayer):
     """y[n] = wte[ids[n]] + wpe[positions[n]], then dropout.  wte (V, C), wpe (T, C), y (N, C)."""
 
+    kind = "Embedding"
+
     def __init__(self, V: int, T: int, C: int, std: float = 0.02) -> None:
         self.wte = Parameter(V, C, std=std)
         self.wpe = Parameter(T, C, std=std)
@@ -71,6 +73,8 @@ def sinusoids(T: int, C: int) -> Floats:
 
 class SinusoidalEmbedding(InputLayer):
     """y[n] = wte[ids[n]] + sinusoids[positions[n]].  wte (V, C), y (N, C)."""
+
+    kind = "SinusoidalEmbedding"
 
     def __init__(self, V: int, T: int, C: int, std: float = 0.02) -> None:
         self.wte = Parameter(V, C, std=std)

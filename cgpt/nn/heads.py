@@ -159,6 +159,8 @@ def weighted_sum(losses: Floats, weights: Floats | None) -> float:
 class TiedHead(Head):
     """A head whose table is the token embedding: logits (R, V) = x (R, C) wte^T."""
 
+    kind = "TiedHead"
+
     def __init__(self, embedding: InputLayer) -> None:
         super().__init__(embedding.wte)
 
@@ -170,6 +172,8 @@ class TiedHead(Head):
 
 class LinearHead(Head):
     """A head with a table and a bias of its own: logits (R, V) = x (R, C) W^T + b."""
+
+    kind = "LinearHead"
 
     def __init__(self, C: int, V: int, std: float = 0.02) -> None:
         super().__init__(Parameter(V, C, std=std), Parameter(V))

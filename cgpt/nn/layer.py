@@ -37,6 +37,7 @@ class Layer:
     """What every layer has: parameters and sub-layers by attribute, and three passes."""
 
     name = ""
+    kind: str  # what files call a layer of a graph; a name of the format, never changed
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         """Sub-layers with their attribute names, in order of declaration."""

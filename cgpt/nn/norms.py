@@ -14,6 +14,8 @@ class LayerNorm(Layer):
     In a Residual branch y is not kept: `again` makes it for the backward pass of its reader.
     """
 
+    kind = "LayerNorm"
+
     def __init__(self, C: int, eps: float = 1e-5) -> None:
         self.eps = eps
         self.weight = Parameter(C, fill=1.0)

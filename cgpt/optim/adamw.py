@@ -12,7 +12,7 @@ from weakref import ref
 
 from cgpt import kernels as K
 from cgpt.errors import ConfigError, shown
-from cgpt.models.base import GPT
+from cgpt.models.base import Model
 from cgpt.nn.arena import Entry, Floats, ParameterArena
 from cgpt.runtime.interrupts import Operation, uninterrupted
 from cgpt.validation import check_bool, check_float, check_int, check_names, expect
@@ -43,7 +43,7 @@ class AdamW:
 
     def __init__(
         self,
-        gpt: GPT,
+        gpt: Model,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.1,
@@ -54,7 +54,7 @@ class AdamW:
         replaces: AdamW | None = None,
         waits: bool = False,
     ) -> None:
-        expect(type(self).__name__, gpt, GPT, "a GPT")
+        expect(type(self).__name__, gpt, Model, "a GPT")
         self.gpt = gpt
         expect("AdamW", replaces, (AdamW, type(None)), "an optimizer")
         fresh = check_bool("AdamW", "fresh", fresh)
@@ -282,7 +282,7 @@ class AdamW:
         }
 
     @classmethod
-    def from_dict(cls, gpt: GPT, values: dict[str, Any]) -> AdamW:
+    def from_dict(cls, gpt: Model, values: dict[str, Any]) -> AdamW:
         """The optimizer that to_dict() described; the moments stay as the arena has them.
 
         Raises ConfigError for what to_dict() cannot have given.
@@ -329,6 +329,6 @@ def _check_betas(betas: tuple[float, float]) -> tuple[float, float]:
     return first, second
 
 
-def _restored(kind: type[AdamW], gpt: GPT, values: dict[str, Any]) -> AdamW:
+def _restored(kind: type[AdamW], gpt: Model, values: dict[str, Any]) -> AdamW:
     """The optimizer that AdamW.__reduce__ took apart."""
     return kind.from_dict(gpt, values)

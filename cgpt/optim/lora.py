@@ -12,7 +12,7 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.errors import ConfigError, shown
-from cgpt.models.base import GPT
+from cgpt.models.base import Model
 from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout
 from cgpt.optim.adamw import AdamW
 from cgpt.runtime.interrupts import Operation
@@ -21,7 +21,7 @@ from cgpt.validation import check_float, check_int, check_names, expect, path_te
 A, B = ".lora_a", ".lora_b"  # behind the name of a matrix
 
 
-def fingerprint(gpt: GPT) -> str:
+def fingerprint(gpt: Model) -> str:
     """Hexadecimal digest of all weights: an adapter fits only those that it was trained on."""
     data = gpt.arena.data.astype("<f4", copy=False)
     return blake2b(data.data.cast("B"), digest_size=16).hexdigest()
@@ -49,7 +49,7 @@ class Lora(AdamW):
 
     def __init__(
         self,
-        gpt: GPT,
+        gpt: Model,
         rank: int,
         alpha: float,
         layers: Iterable[str] = ("h.*",),
@@ -62,7 +62,7 @@ class Lora(AdamW):
         replaces: AdamW | None = None,
         waits: bool = False,
     ) -> None:
-        expect("LoRA", gpt, GPT, "a GPT")
+        expect("LoRA", gpt, Model, "a GPT")
         self.layers = check_names("LoRA", "lora_layers", layers)
         self.base, seed = path_text("LoRA: base", base), check_int("LoRA", "seed", seed, 0)
         self._matrices = self._adapted(gpt)
@@ -83,7 +83,7 @@ class Lora(AdamW):
             f"{sum(one.size for one in self._arena.entries):,} parameters, "
         )
 
-    def _adapted(self, gpt: GPT) -> list[Entry]:
+    def _adapted(self, gpt: Model) -> list[Entry]:
         """The matrices that the patterns name."""
         matrices = [
             entry for entry in gpt.arena.entries if entry.decay and entry.name.startswith("h.")
@@ -219,7 +219,7 @@ class Lora(AdamW):
         )
 
     @classmethod
-    def from_dict(cls, gpt: GPT, values: dict[str, Any]) -> Lora:
+    def from_dict(cls, gpt: Model, values: dict[str, Any]) -> Lora:
         """The adapter that to_dict() described, on its model; A, B and moments are to be read.
 
         Raises ConfigError for what to_dict() cannot have given.
@@ -243,7 +243,7 @@ class Lora(AdamW):
 
 def _restored(
     kind: type[Lora],
-    gpt: GPT,
+    gpt: Model,
     values: dict[str, Any],
     first: dict[str, Floats],
     seen: tuple[tuple[int, int, int], bool] | None,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.models.base import GPT
+from cgpt.models.base import Model
 from cgpt.nn.arena import Entry
 from cgpt.optim.adamw import AdamW
 from cgpt.runtime.interrupts import Operation
@@ -30,7 +30,7 @@ class Muon(AdamW):
 
     def __init__(
         self,
-        gpt: GPT,
+        gpt: Model,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.1,

@@ -6,14 +6,14 @@ from typing import Any
 
 from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError
-from cgpt.models.base import GPT
+from cgpt.models.base import Model
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.lora import Lora
 from cgpt.optim.muon import Muon
 
 
 def make_optimizer(
-    gpt: GPT,
+    gpt: Model,
     config: TrainConfig,
     current: AdamW | None = None,
     *,
@@ -105,7 +105,7 @@ def settings_of(optimizer: AdamW) -> dict[str, Any]:
     return {**found, "momentum": optimizer.momentum} if isinstance(optimizer, Muon) else found
 
 
-def restore_optimizer(gpt: GPT, values: dict[str, Any]) -> AdamW:
+def restore_optimizer(gpt: Model, values: dict[str, Any]) -> AdamW:
     """What `to_dict` described; files without a kind are of AdamW. Moments stay as they are.
 
     Raises ConfigError for an unknown kind or a setting out of range, KeyError for a missing one.

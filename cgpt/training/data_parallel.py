@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cgpt.corpus.batches import Batch
 from cgpt.errors import CgptError
-from cgpt.models.base import GPT
+from cgpt.models.base import Model
 from cgpt.nn.arena import Floats, ParameterArena, aligned
 
 _BUCKET = 1 << 19  # least float32 elements of an all-reduce (2 MB): latency no longer shows
@@ -110,7 +110,7 @@ class GradientSum:
     are summed over the processes while earlier layers are still computed: see `buckets`.
     """
 
-    def __init__(self, gpt: GPT, parallel: Alone, arena: ParameterArena | None = None) -> None:
+    def __init__(self, gpt: Model, parallel: Alone, arena: ParameterArena | None = None) -> None:
         """arena  the one with what is trained; the model's where it is not given."""
         self._gpt = gpt
         self._parallel = parallel
