@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+DATA = Path(__file__).parent.parent / "data"
 FILES = 4
 FEW = 300  # documents of "small"
 ROWS = 52_002  # of --invalid, as many as the Alpaca data set has
@@ -100,7 +100,8 @@ def make_rows(path: Path, texts: list[str], rows: int) -> None:
 
 def measure_invalid(what: str, path: Path, args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: read the rows, or train a few steps without the invalid ones."""
-    from cgpt.bench.worker import memory
+    from cgpt.bench.workers import memory
+
     from cgpt.corpus.batches import read_corpus
     from cgpt.corpus.invalid_rows import InvalidRowsError
     from cgpt.training.run import TrainingRun
@@ -157,7 +158,8 @@ def run_invalid(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: train a few steps, and say what that took."""
-    from cgpt.bench.worker import memory
+    from cgpt.bench.workers import memory
+
     from cgpt.corpus import token_cache as prepare
     from cgpt.training.run import TrainingRun
     from cgpt.training.run_config import RunConfig, default_run
@@ -270,7 +272,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=("texts", "dialogues"), default="texts")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--data", type=Path, default=SHARED, help="folder of pretraining_*.json")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of pretraining_*.json")
     parser.add_argument("--folder", type=Path, help="keep corpus and cache here")
     parser.add_argument("--only", nargs="+", choices=("prepare", "start", "small"))
     parser.add_argument("--json", action="store_true")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 import time
@@ -16,17 +17,18 @@ import numpy as np
 import pytest
 
 from cgpt import kernels
-from cgpt.bench import grids, inside, machine, measure, ours, workers
-from cgpt.bench.clock import KernelClock
+from cgpt.bench import machine, measure, tasks, train, workers
 from cgpt.bench.machine import fastest
 from cgpt.bench.measure import Skip
 from cgpt.bench.shapes import SHAPES, Shape
 from cgpt.bench.table import BENCHES, Settings
+from cgpt.bench.tasks import KernelClock
 from cgpt.cli.commands import bench as bench_command
 from cgpt.errors import CgptError, ConfigError
 from cgpt.models.gpt2 import GPT
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
 SHORT = {
     "bench_chat_quality.py": [
         "--preset",
@@ -50,10 +52,8 @@ SHORT = {
         "--data",
         str(BENCHMARKS.parent / "data"),
     ],
-    "bench_decode.py": ["--config", "S", "--repeats", "1"],
     "bench_interrupt.py": ["--interrupts", "2"],
-    "bench_kernels.py": ["--config", "S", "--repeats", "1"],
-    "bench_learning.py": [
+    "peers/learning.py": [
         "--data",
         str(BENCHMARKS.parent / "tests" / "data" / "learning"),
         "--steps",
@@ -75,7 +75,7 @@ SHORT = {
     "bench_sampling.py": ["--repeats", "1"],
     "bench_session.py": ["--turns", "20"],
     "bench_startup.py": ["--repeats", "1"],
-    "bench_tokenizer.py": [
+    "peers/tokenizer.py": [
         "--data",
         str(Path(__file__).parent.parent / "data"),
         "--repeats",
@@ -83,12 +83,10 @@ SHORT = {
         "--vocab-size",
         "600",
     ],
-    "bench_train.py": ["--config", "S", "--repeats", "1"],
 }
 
 
 # What a report must say in numbers above 0; * is every entry of a list or an object.
-MEASURED = ("results.*.median", "results.*.values.*", "threads")
 REPORTS = {
     "bench_chat_quality.py": (
         "pretrain_loss",
@@ -106,10 +104,8 @@ REPORTS = {
         "prepare_mb_per_second",
         "first_step_seconds",
     ),
-    "bench_decode.py": MEASURED,
     "bench_interrupt.py": ("interrupts", "forms.*.trainings"),
-    "bench_kernels.py": MEASURED,
-    "bench_learning.py": ("*.average", "*.law", "*.seconds", "cgpt.tokens", "cgpt.training_loss"),
+    "peers/learning.py": ("*.average", "*.law", "*.seconds", "cgpt.tokens", "cgpt.training_loss"),
     "bench_builds.py": ("ratios.*.median", "ratios.*.tokens_per_second"),
     "bench_beam.py": ("tokens_per_second.*.median",),
     "bench_kill.py": ("kills", "rounds", "resumed", "finished", "instants.*", "seconds"),
@@ -118,8 +114,7 @@ REPORTS = {
     "bench_sampling.py": ("context", "times.*.us"),
     "bench_session.py": ("answered", "points.*.ms_per_turn", "points.*.context_tokens"),
     "bench_startup.py": ("seconds.*.median",),
-    "bench_tokenizer.py": ("bytes", "learn_seconds.*", "mb_per_second.*.median"),
-    "bench_train.py": MEASURED,
+    "peers/tokenizer.py": ("bytes", "learn_seconds.*", "mb_per_second.*.median"),
 }
 
 
@@ -182,7 +177,9 @@ def run(
 
 
 def test_every_benchmark_is_run() -> None:
-    assert {path.name for path in BENCHMARKS.glob("*.py")} == set(SHORT) == set(REPORTS)
+    scripts = [path for path in BENCHMARKS.rglob("*.py") if "argparse" in path.read_text("utf-8")]
+    names = {path.relative_to(BENCHMARKS).as_posix() for path in scripts}
+    assert names - {"peers/__main__.py"} == set(SHORT) == set(REPORTS)
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -219,6 +216,20 @@ def test_both_ways_of_a_beam_search_find_the_same(run: Callable[..., Any]) -> No
 def test_import_brings_in_nothing_heavy(run: Callable[..., Any]) -> None:
     """`import cgpt` brings in nothing heavy, whatever public name is used."""
     assert run("bench_startup.py")["heavy_imports"] == []
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch, brief: None) -> Callable[..., list[dict[str, Any]]]:
+    """peers(what, *words): what `python -m benchmarks.peers` measures, in this process."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.peers import __main__ as table
+
+    def results(what: str, *words: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = table.measure([what, "--repeats", "1", *words])["results"]
+        assert all(one["bench"] == what and one["values"] for one in found)
+        return found
+
+    return results
 
 
 # ---- what the machine can do ---------------------------------------------------------------
@@ -296,35 +307,39 @@ def test_a_side_that_cannot_is_left_out_and_one_that_fails_is_told(
         "TASKS = {'skips': skips, 'refuses': refuses, 'works': works, 'fails': lambda: 1 / 0}\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setitem(workers.SIDES, "odd", workers.Side("odd_side"))
-    monkeypatch.setitem(workers.SIDES, "odder", workers.Side("odd_side"))
-    monkeypatch.setattr(workers, "PLACE", "")
+    sides = dict.fromkeys(("odd", "odder"), workers.Side("odd_side"))
     told: list[tuple[str, CgptError]] = []
-    with workers.Crew(["odd", "odder"], 1, lambda *what: told.append(what)) as crew:
-        found = crew.measure({"odd": ("works", {}), "odder": ("skips", {})}, 3)
+    with workers.WorkerPool(sides, 1, lambda *what: told.append(what)) as pool:
+        found = pool.measure({"odd": ("works", {}), "odder": ("skips", {})}, 3)
         assert found.values == {"odd": [2.5] * 3}
         assert [(name, str(why)) for name, why in told] == [("odder", "no such thing here")]
         assert 1e6 < found.memory["odd"]["resident"] <= found.memory["odd"]["peak"] < 1e9
         with pytest.raises(ConfigError, match="no"):
-            crew.measure({"odd": ("refuses", {})}, 1)
+            pool.measure({"odd": ("refuses", {})}, 1)
         with pytest.raises(CgptError, match="side odd ended"):
-            crew.measure({"odd": ("fails", {})}, 1)
+            pool.measure({"odd": ("fails", {})}, 1)
 
 
-def test_what_a_side_is_told_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_in_the_environment_of_a_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """How many; one where its name says so; and of cgpt's own way of waiting, nothing."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.peers.__main__ import COMPARISONS
+    from benchmarks.peers.sides import SIDES
+
     monkeypatch.setenv("GOMP_SPINCOUNT", "5000")
-    for side in workers.SIDES:
-        environment = workers.environment_of(side, 3)
-        expected = "1" if side.endswith("-1") else "3"
+    for name, side in SIDES.items():
+        environment = side.process_environment(3)
+        expected = "1" if name.endswith("-1") else "3"
         assert {environment[name] for name in workers.THREAD_VARIABLES} == {expected}
-        assert ("GOMP_SPINCOUNT" in environment) == (not workers.SIDES[side].package)
-    assert not any(peer.endswith("-1") for one in BENCHES.values() for peer in one.peers)
+        assert ("GOMP_SPINCOUNT" in environment) == (not side.package)
+    assert {peer for one in COMPARISONS.values() for peer in one.peers} <= SIDES.keys()
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
-def test_peers_decode_the_same_model(tmp_path: Path, weights: str) -> None:
+def test_peers_decode_the_same_model(
+    tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every peer that is installed says the tokens that cgpt says with float32."""
     sides = {
         "torch": "torch",
@@ -335,19 +350,19 @@ def test_peers_decode_the_same_model(tmp_path: Path, weights: str) -> None:
     sides = {side: package for side, package in sides.items() if find_spec(package)}
     if not sides or ("llama-cpp" in sides and not find_spec("gguf")):
         pytest.skip("no peer is installed")
-    details = {"shape": vars(TINY), "folder": str(tmp_path)}
-    with workers.Worker("maker", 1) as maker:
-        maker.prepare("make", {**details, "peers": list(sides), "weights": weights})
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.peers.sides import SIDES
+
+    made = {"shape": vars(TINY), "folder": str(tmp_path), "weights": weights}
     found = {}
     for side in ("cgpt", *sides):
-        task = "decode" if side in ("cgpt", "torch") else side
         stored = "float32" if side == "cgpt" else weights
-        with workers.Worker(side, 1) as worker:
+        details = {**made, "weights": stored, "batch": 3, "seconds": 0.0, "threads": 1}
+        with workers.Worker(side, SIDES[side], 1) as worker:
             try:
-                worker.prepare(
-                    task, {**details, "weights": stored, "batch": 3, "seconds": 0.0, "threads": 1}
-                )
-                found[side] = worker.measure()["tokens"]
+                worker.prepare("make", {**made, "weights": stored})
+                worker.prepare("decode", details)
+                found[side] = worker.ask(do="measure")["tokens"]
             except Skip:
                 assert weights != "float32"
     agreeing = 100 if weights == "float32" else 5  # rounding turns a close choice some day
@@ -367,7 +382,7 @@ def measured(what: str, **more: Any) -> list[dict[str, Any]]:
 def test_grids_leave_out_what_takes_too_long(
     brief: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(grids, "MOST_FLOPS", 3e9)
+    monkeypatch.setattr(train, "MOST_FLOPS", 3e9)
     small = measured("small")
     assert "C256 L2 B1 T16" in [one["name"] for one in small]
     assert "C512 L4 B4 T64" in capsys.readouterr().err and len(small) < 36
@@ -375,23 +390,22 @@ def test_grids_leave_out_what_takes_too_long(
 
 
 @pytest.mark.parametrize(
-    ("what", "peers", "said"),
+    ("what", "said"),
     [
-        ("small", (), "正在测量 small: 36 种形状，各 2 次，至少需要 00:36..."),
-        ("sweep", ("torch",), "正在测量 sweep: 12 种形状，各 2 次，至少需要 00:24..."),
-        ("train", (), "正在测量 train S..."),
+        ("small", "正在测量 small: 36 种形状，各 2 次，至少需要 00:36..."),
+        ("sweep", "正在测量 sweep: 12 种形状，各 2 次，至少需要 00:12..."),
+        ("train", "正在测量 train S..."),
     ],
 )
-def test_a_grid_says_how_long_it_takes(what: str, peers: tuple[str, ...], said: str) -> None:
-    settings = Settings("S", peers, 2, 1, lambda *_: None)
-    assert bench_command.announced(what, settings) == said
+def test_a_grid_says_how_long_it_takes(what: str, said: str) -> None:
+    assert bench_command.announced(what, BENCHES[what], "S", 2) == said
 
 
 @pytest.mark.parametrize("what", ["small", "sweep"])
 def test_the_announced_grid_is_the_grid(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     seen: list[Shape] = []
-    monkeypatch.setattr(grids, "over", lambda shapes, run_: seen.extend(shapes) or [])
-    list(BENCHES[what].run(Settings("S", (), 1, 1, lambda *_: None)))
+    monkeypatch.setattr(train, "bench_grid", lambda shapes, run_: seen.extend(shapes) or [])
+    list(BENCHES[what].run(Settings("S", 1, 1, lambda *_: None)))
     assert len(seen) == BENCHES[what].shapes
 
 
@@ -403,19 +417,40 @@ def test_the_peak_is_named_after_the_set_in_use_where_that_is_as_fast() -> None:
 
 def test_a_grid_tells_its_least_ratio(brief: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """cgpt beside itself with one thread: a ratio at each shape, the least one at the end."""
-    monkeypatch.setattr(grids, "MOST_FLOPS", 1.2e9)
-    run_ = Settings("S", ("cgpt-1",), 1, 2, lambda *what: None)
-    *found, least = grids.bench_sweep(run_)
-    ratios = [one for one in found if one.to == "cgpt-1"]
-    assert ratios and least.median == min(one.median for one in ratios)
-    assert least.note in [one.name for one in ratios]
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.peers.compare import BEST, compared, with_least
+
+    monkeypatch.setattr(train, "MOST_FLOPS", 1.2e9)
+    alone = workers.Side(workers.CGPT.module, environment=workers.ONE_THREAD)
+    run_ = Settings("S", 1, 2, lambda *what: None, peers={"one": alone})
+    *found, least, best = with_least(compared(train.bench_sweep(run_)))
+    ratios = [one for one in found if one.to == "one"]
+    assert ratios and least.median == best.median == min(one.median for one in ratios)
+    assert least.note in [one.name for one in ratios] and best.to == BEST
+
+
+def test_a_ratio_of_seconds_is_that_of_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.peers.compare import compared
+
+    times = [measure.Measurement("start", "s", [2.0], "cgpt", higher=False)]
+    times += [
+        measure.Measurement("start", "s", [v], s, higher=False) for s, v in (("a", 3.0), ("b", 5.0))
+    ]
+    *_, to_a, to_b, best = compared(times)
+    assert [(one.name, one.to, one.values) for one in (to_a, to_b, best)] == [
+        ("start, speed", "a", [1.5]),
+        ("start, speed", "b", [2.5]),
+        ("start, speed", "best peer", [1.5]),
+    ]
+    assert (best.note, best.side, best.higher) == ("a", "cgpt", True)
 
 
 def test_memory_that_is_not_there_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grids, "MOST_FLOPS", 1e30)
+    monkeypatch.setattr(train, "MOST_FLOPS", 1e30)
     with pytest.raises(Skip, match="GB"):
-        grids.require_room(Shape(1, 1, 8, 32, 1 << 24, 1 << 10, 1 << 10))
-    grids.require_room(TINY)
+        train.require_room(Shape(1, 1, 8, 32, 1 << 24, 1 << 10, 1 << 10))
+    train.require_room(TINY)
 
 
 def test_cgpt_against_itself(brief: None) -> None:
@@ -431,15 +466,17 @@ def test_recompute_reaches_the_side_that_is_measured(
     brief: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = []
-    monkeypatch.setattr(ours, "GPT", lambda *what, **more: built.append(more) or GPT(*what, **more))
+    monkeypatch.setattr(
+        tasks, "GPT", lambda *what, **more: built.append(more) or GPT(*what, **more)
+    )
     form = vars(TINY)
-    assert ours.train(form, 0.001, recompute=True)() > 0 and ours.train(form, 0.001)() > 0
+    assert tasks.train(form, 0.001, recompute=True)() > 0 and tasks.train(form, 0.001)() > 0
     assert [one["recompute"] for one in built] == [True, False]
     assert measured("train", recompute=True)
 
 
 def test_other_bits_are_noticed(brief: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside, "alone", lambda *what: [["a", "a", "b", "a"]])
+    monkeypatch.setattr(train, "cgpt_alone", lambda *what: [["a", "a", "b", "a"]])
     (same,) = measured("bits")
     assert same["median"] == 0.0
 
@@ -464,7 +501,7 @@ def test_operations_of_kernels_are_those_of_a_step(monkeypatch: pytest.MonkeyPat
     for name, value in vars(kernels).items():
         if callable(value):
             monkeypatch.setattr(kernels, name, value)
-    calls = ours.clocked(TINY, 0.001)()[1]
+    calls = tasks.clocked(TINY, 0.001)()[1]
     products = sum(one.work for name, one in calls.items() if name.startswith("linear"))
     assert products == 6.0 * TINY.matmul_parameters * TINY.tokens
     pairs = TINY.B * TINY.T * (TINY.T + 1) / 2
@@ -472,20 +509,23 @@ def test_operations_of_kernels_are_those_of_a_step(monkeypatch: pytest.MonkeyPat
     assert calls["attention_backward"].work == 10 * TINY.n_layer * TINY.n_embd * pairs
 
 
-def test_products_and_roofline(brief: None) -> None:
-    found = measured("products")
+def test_roofline(brief: None) -> None:
+    kernels_of_a_step = {"linear_forward", "attention_backward", "adamw", "all kernels"}
+    assert {one["name"] for one in measured("roofline")} > kernels_of_a_step
+
+
+def test_startup(brief: None) -> None:
+    assert [one["name"] for one in measured("startup")] == ["first training step", "first token"]
+
+
+def test_products_beside_blas(peers: Callable[..., list[dict[str, Any]]]) -> None:
+    found = peers("products")
     assert {one["side"] for one in found} == {"cgpt", "blas", "blas-slices-1"}
     assert len({one["name"] for one in found}) == 15
-    assert {one["name"] for one in measured("roofline")} > {
-        "linear_forward",
-        "attention_backward",
-        "adamw",
-        "all kernels",
-    }
+    assert {one.get("to") for one in found} > {"blas", "best peer", "multiply-add peak"}
 
 
-def test_startup_and_packing(brief: None, tmp_path: Path) -> None:
-    assert [one["name"] for one in measured("startup")] == ["first training step", "first token"]
+def test_packing(peers: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
     path = tmp_path / "chat.json"
     dialogue = {
         "messages": [
@@ -494,17 +534,44 @@ def test_startup_and_packing(brief: None, tmp_path: Path) -> None:
         ]
     }
     path.write_text(json.dumps([dialogue] * 5), "utf-8")
-    (epoch,) = measured("packing", data=(str(path),))
+    (epoch,) = peers("packing", "--data", str(path))
     assert epoch["note"].startswith("1 steps, ")
     path.write_text(json.dumps(["一段文字。"]), "utf-8")
     with pytest.raises(ConfigError, match="needs dialogues"):
-        measured("packing", data=(str(path),))
+        peers("packing", "--data", str(path))
+
+
+@pytest.mark.parametrize("what", ["train", "decode", "startup"])
+def test_without_peers_cgpt_alone_is_measured(
+    peers: Callable[..., list[dict[str, Any]]], what: str
+) -> None:
+    assert {one["side"] for one in peers(what)} <= {"cgpt", "machine"}
 
 
 @pytest.mark.peer
-def test_padded_batches_hold_the_same_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["train", "packing", "startup"])
+def test_beside_torch(peers: Callable[..., list[dict[str, Any]]], what: str) -> None:
     pytest.importorskip("torch")
-    from cgpt.bench.torch_side import padded_batches
+    assert {one["to"] for one in peers(what, "--peer", "torch") if "to" in one} >= {"torch"}
+
+
+def test_a_missing_peer_names_the_extra(
+    peers: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgpt.bench.workers.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=re.escape("cgpt[peers]")):
+        peers("train", "--peer", "torch")
+    with pytest.raises(SystemExit, match="2"):
+        peers("train", "--peer", "torch,nobody")
+
+
+@pytest.mark.peer
+def test_padded_batches_hold_the_same_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.peers.torch_side import padded_batches
 
     lengths = np.arange(1, 41)
     ids = np.arange(lengths.sum(), dtype=np.int32)

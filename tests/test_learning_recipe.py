@@ -1,4 +1,4 @@
-"""The recipe of benchmarks/bench_learning.py is the command that docs/learning.md prints."""
+"""The recipe of benchmarks/peers/learning.py is the command that docs/learning.md prints."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_printed_command_trains_as_the_benchmark(
     assert main([*words, "--max-steps", "3"]) == 0
     llm = load_model_auto("checkpoints/model_final.bin")
 
-    shape, train = runpy.run_path(str(ROOT / "benchmarks" / "bench_learning.py"))["recipe"]({})
+    shape, train = runpy.run_path(str(ROOT / "benchmarks" / "peers" / "learning.py"))["recipe"]({})
     run = llm.training_state.run
     ours = asdict(train)
     assert {

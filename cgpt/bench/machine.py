@@ -6,8 +6,7 @@ A side like any other, so that its figures come from the same minutes as those o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from types import ModuleType
 from typing import Any
@@ -16,7 +15,6 @@ import numpy as np
 
 from cgpt import kernels
 from cgpt.bench.measure import repeated, seconds_of
-from cgpt.bench.shapes import operands
 
 TRIAL = 0.05  # seconds a trial of one instruction set
 AS_FAST = 0.95  # of the fastest: where two sets are equal, a trial may favour either
@@ -73,9 +71,8 @@ def read_bandwidth(module: ModuleType, threads: int, size: int) -> Callable[[], 
 
     def measure() -> float:
         module.set_num_threads(threads)
-        return (
-            x.nbytes / min(seconds_of(lambda: module.probe_read(x, sums)) for _ in range(3)) / 1e9
-        )
+        seconds = min(seconds_of(lambda: module.probe_read(x, sums)) for _ in range(3))
+        return x.nbytes / seconds / 1e9
 
     measure()
     return measure
@@ -106,30 +103,15 @@ def peaks(
     return measure
 
 
-def product(
-    name: str, rows: int, depth: int, columns: int, seconds: float, parts: int = 1
-) -> Callable[[], float]:
-    """Task: GFLOP/s of NumPy's BLAS on one product of a linear layer, as `parts` slices at once.
-
-    dW is written where cgpt and PyTorch add to it: NumPy has no product that adds.
-    """
-    x, weight, y = operands(rows, depth, columns)
-    left, right, out = {
-        "forward": (x, weight.T, y),
-        "backward_input": (y, weight, x),
-        "backward_weight": (y.T, x, weight),
-    }[name]
-    size = -(-len(out) // parts)
-    slices = [slice(start, start + size) for start in range(0, len(out), size)]
-    pool = ThreadPoolExecutor(parts)
-
-    def multiply(part: slice) -> None:
-        np.matmul(left[part], right, out=out[part])
-
-    measure = repeated(
-        lambda: list(pool.map(multiply, slices)) if parts > 1 else multiply(slices[0]), seconds
-    )
-    return lambda: 2e-9 * rows * depth * columns / measure()
+def peaks_task(
+    threads: int,
+    seconds: float,
+    products: Sequence[list[int]] = (),
+    reads: Mapping[str, int] | None = None,
+) -> tuple[str, dict[str, Any]]:
+    """The task `peaks` and its details; it reads READ bytes of "memory" where nothing is named."""
+    reads = {"memory": READ} if reads is None else reads
+    return "peaks", {"threads": threads, "seconds": seconds, "products": products, "reads": reads}
 
 
-TASKS = {"peaks": peaks, "product": product}
+TASKS = {"peaks": peaks}

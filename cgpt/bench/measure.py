@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -57,29 +57,13 @@ class Measurement:
             "values": self.values,
             "higher_is_better": self.higher,
         }
-        return found | {
-            key: value for key, value in (("to", self.to), ("note", self.note)) if value
-        }
+        return found | {key: getattr(self, key) for key in ("to", "note") if getattr(self, key)}
 
 
 def ratio(ours: Measurement, theirs: Sequence[float], to: str) -> Measurement:
     """Ours over theirs, repeat by repeat: both were measured in turn, so drift cancels."""
-    pairs = zip(ours.values, theirs, strict=True)
-    return Measurement(
-        ours.name,
-        "x",
-        [mine / other for mine, other in pairs],
-        ours.side,
-        ours.config,
-        ours.higher,
-        to,
-    )
-
-
-def best(values: Mapping[str, Sequence[float]], names: Iterable[str]) -> str:
-    """The name with the highest median among those that were measured, or ""."""
-    found = [name for name in names if name in values]
-    return max(found, key=lambda name: statistics.median(values[name]), default="")
+    values = [mine / other for mine, other in zip(ours.values, theirs, strict=True)]
+    return replace(ours, unit="x", values=values, to=to, note="")
 
 
 def seconds_of(action: Callable[[], Any]) -> float:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from cgpt.bench.decode import bench_folder
 from cgpt.bench.measure import Measurement, ratio, seconds_of
 from cgpt.bench.shapes import SHAPES
 from cgpt.bench.table import Settings
@@ -21,8 +22,7 @@ def bench_save(run: Settings) -> Iterator[Measurement]:
     """Saving with optimizer state against writing the same bytes with fsync; loading."""
     gpt = GPT(SHAPES[run.config].config(), seed=0)
     llm = LLM(Tokenizer.train(["山高水长，天地之间。"] * 4, 300), gpt, AdamW(gpt))
-    folder = os.environ.get("CGPT_BENCH_DIR") or tempfile.gettempdir()
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with tempfile.TemporaryDirectory(dir=bench_folder()) as place:
         path, other = Path(place) / "model.bin", Path(place) / "plain"
         save_model_binary(llm, path)
         content = path.read_bytes()
@@ -46,10 +46,5 @@ def bench_save(run: Settings) -> Iterator[Measurement]:
                 for _ in range(run.repeats + 1)
             ][1:]
             yield Measurement(label, "s", values, config=run.config, higher=False)
-        yield Measurement(
-            "bytes a parameter",
-            "B",
-            [len(content) / gpt.n_parameters],
-            config=run.config,
-            higher=False,
-        )
+        size = [len(content) / gpt.n_parameters]
+        yield Measurement("bytes a parameter", "B", size, config=run.config, higher=False)

@@ -77,16 +77,6 @@ SHAPES = {
 REPEATS = {"S": 7, "M": 5, "L": 3, "L64": 3}
 
 
-def operands(rows: int, depth: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x (rows, depth), weight (columns, depth) and y (rows, columns) of a linear layer."""
-    rng = np.random.default_rng(3)
-    x, weight, y = (
-        rng.standard_normal(sizes, dtype=np.float32)
-        for sizes in ((rows, depth), (columns, depth), (rows, columns))
-    )
-    return x, weight, y
-
-
 def random_batch(shape: Shape, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(ids, targets), (B, T) int32 each."""
     rng = np.random.default_rng(seed)

@@ -1,4 +1,14 @@
-"""The command's end of the workers: one process a side, measured in turn."""
+"""Both ends of the processes that measure: `WorkerPool` starts one for each side and measures them
+in turn; `python -m cgpt.bench.workers MODULE` is such a process.
+
+It reads one JSON object a line on stdin and answers each with one on stdout, until stdin ends:
+    {"do": "prepare", "task": ..., details}  MODULE.TASKS[task](**details) builds, warms up and
+                                             returns the function that "measure" calls
+    {"do": "measure"}                        what that function returns
+    {"do": "memory"}                         {"peak", "resident"} in bytes
+An answer is {"value": ...}, {"skip": why this side cannot} or {"error": the user's mistake}.
+What libraries print on stdout goes to stderr.
+"""
 
 from __future__ import annotations
 
@@ -7,95 +17,65 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from typing import IO, Any, cast
 
 from cgpt.bench.measure import Skip
 from cgpt.errors import CgptError, ConfigError
+from cgpt.runtime.memory import resident
 
-# glibc then neither maps large blocks one by one nor gives memory back: no page faults after the
-# first step.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
-    "MALLOC_TOP_PAD_": str(1 << 28),
-}
 # Seconds between two turns. The threads of a BLAS spin for up to 2**26 cycles after their last
 # product; without a rest the side whose turn comes next pays for them.
 REST = 0.1
-PLACE = "cgpt.bench."  # where the modules of the sides are
 THREAD_VARIABLES = ("CGPT_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ONE_THREAD: dict[str, str] = dict.fromkeys(THREAD_VARIABLES, "1")
+
+Tasks = Mapping[str, tuple[str, Mapping[str, Any]]]  # (task, its details) of each side
 
 
 @dataclass(frozen=True)
 class Side:
-    """Where a side's tasks are, what it needs, what it is told and its environment."""
+    """Who is measured: the module with its TASKS, the package that these need, details for every
+    task and variables of its environment."""
 
     module: str
     package: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def process_environment(self, threads: int) -> dict[str, str]:
+        """The environment of a process of this side. Another library's does not learn how long
+        the threads of cgpt spin (GOMP_SPINCOUNT)."""
+        found = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **self.environment}
+        if self.package:
+            found.pop("GOMP_SPINCOUNT", None)
+        return found
 
 
-SIDES = {
-    "cgpt": Side("ours"),
-    "cgpt-1": Side("ours", environment=ONE_THREAD),
-    "machine": Side("machine"),
-    "blas": Side("machine"),
-    "blas-slices-1": Side("machine", environment=ONE_THREAD),
-    "torch": Side("torch_side", "torch"),
-    "torch-malloc": Side("torch_side", "torch", {}, KEEP_MEMORY),
-    "torch-compile": Side("torch_side", "torch", {"compiled": True}),
-    "maker": Side("formats"),
-    "dialogues": Side("dialogues"),
-    "transformers": Side("decoders", "transformers"),
-    "llama-cpp": Side("decoders", "llama_cpp"),
-    "llama-cpp-1": Side("decoders", "llama_cpp", {}, ONE_THREAD),
-    # Its own threads and those of its MKL get in each other's way: with several, oneDNN. With
-    # one, MKL has to be told so too, or it starts several.
-    "ctranslate2": Side("decoders", "ctranslate2", {}, {"CT2_USE_MKL": "0"}),
-    "ctranslate2-1": Side("decoders", "ctranslate2", {}, ONE_THREAD),
-}
-
-
-def require_package(side: str) -> None:
-    """Raises ConfigError where the package of a peer is not installed."""
-    package = SIDES[side].package
-    if package and find_spec(package) is None:
-        raise ConfigError(f"bench: the peer {side} is not installed; pip install 'cgpt[peers]'")
-
-
-def environment_of(side: str, threads: int) -> dict[str, str]:
-    """The environment of a side's process."""
-    found = {
-        **os.environ,
-        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
-        **SIDES[side].environment,
-    }
-    if SIDES[side].package:
-        found.pop("GOMP_SPINCOUNT", None)  # cgpt's own; a peer keeps its default
-    return found
+CGPT = Side("cgpt.bench.tasks")
+MACHINE = Side("cgpt.bench.machine")
 
 
 class Worker:
     """One side in a process of its own; a context manager.
 
-    Raises ConfigError where the package of a peer is not installed.
+    Raises ConfigError where the package that the side needs is not installed.
     """
 
-    def __init__(self, name: str, threads: int) -> None:
-        require_package(name)
-        self.name, self.side = name, SIDES[name]
+    def __init__(self, name: str, side: Side, threads: int) -> None:
+        if side.package and find_spec(side.package) is None:
+            raise ConfigError(f"bench: the peer {name} is not installed; pip install 'cgpt[peers]'")
+        self.name, self.side = name, side
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cgpt.bench.worker", PLACE + self.side.module],
+            [sys.executable, "-m", "cgpt.bench.workers", side.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment_of(name, threads),
+            env=side.process_environment(threads),
         )
 
     def __enter__(self) -> Worker:
@@ -126,63 +106,95 @@ class Worker:
             raise ConfigError(answer["error"])
         return answer["value"]
 
-    def prepare(self, task: str, details: dict[str, Any]) -> None:
+    def prepare(self, task: str, details: Mapping[str, Any]) -> None:
         """Build what is measured and warm up."""
         self.ask(do="prepare", task=task, **details, **self.side.details)
-
-    def measure(self) -> Any:
-        """One repeat, in the unit of the task."""
-        return self.ask(do="measure")
-
-    def memory(self) -> dict[str, float]:
-        """Bytes: "peak" and "resident" now."""
-        return cast("dict[str, float]", self.ask(do="memory"))
 
 
 @dataclass
 class Rounds:
-    """What a crew measured: values a side, in the order of the repeats; memory a side."""
+    """What was measured: values of each side, in the order of the repeats; its memory in bytes."""
 
     values: dict[str, list[Any]] = field(default_factory=dict)
     memory: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-class Crew:
-    """Sides that are measured in turn; a context manager.
+class WorkerPool:
+    """A worker for each side, measured in turn; a context manager.
 
-    tell  is given the name of a side that cannot do a task, and why
+    on_skip  is given the name of a side that cannot do a task, and why
     """
 
     def __init__(
-        self, names: Iterable[str], threads: int, tell: Callable[[str, Skip], object]
+        self, sides: Mapping[str, Side], threads: int, on_skip: Callable[[str, Skip], object]
     ) -> None:
-        self.names, self.threads, self.tell = list(names), threads, tell
+        self.sides, self.threads, self.on_skip = sides, threads, on_skip
         self.workers: dict[str, Worker] = {}
 
-    def __enter__(self) -> Crew:
-        self._stack = ExitStack()
+    def __enter__(self) -> WorkerPool:
         with ExitStack() as stack:
-            for name in self.names:
-                self.workers[name] = stack.enter_context(Worker(name, self.threads))
+            for name, side in self.sides.items():
+                self.workers[name] = stack.enter_context(Worker(name, side, self.threads))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def measure(self, tasks: dict[str, tuple[str, dict[str, Any]]], repeats: int) -> Rounds:
-        """Prepare (task, details) of each side, then measure all in turn, `repeats` times,
-        with a rest before each turn."""
+    def measure(self, tasks: Tasks, repeats: int) -> Rounds:
+        """Prepare the task of each side, then measure all in turn, `repeats` times, with a rest
+        before each turn."""
         found = Rounds()
-        for name, (task, details) in tasks.items():
+        for name, task in tasks.items():
             try:
-                self.workers[name].prepare(task, details)
+                self.workers[name].prepare(*task)
                 found.values[name] = []
             except Skip as reason:
-                self.tell(name, reason)
+                self.on_skip(name, reason)
         for _ in range(repeats):
             for name, values in found.values.items():
                 time.sleep(REST)
-                values.append(self.workers[name].measure())
-        found.memory = {name: self.workers[name].memory() for name in found.values}
+                values.append(self.workers[name].ask(do="measure"))
+        found.memory = {name: self.workers[name].ask(do="memory") for name in found.values}
         return found
+
+
+def memory() -> dict[str, float]:
+    """Most bytes of this process that were in memory at once, and those that are now.
+
+    Where the system does not tell them apart, both are what `resident` says.
+    """
+    with suppress(OSError):
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        keys = {"peak": "VmHWM", "resident": "VmRSS"}
+        return {name: 1024.0 * int(lines[key].split()[0]) for name, key in keys.items()}
+    return dict.fromkeys(("peak", "resident"), float(resident()))
+
+
+def serve(module: str) -> None:
+    """Answer lines until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    measure: Callable[[], Any] | None = None
+    for line in sys.stdin:
+        details = json.loads(line)
+        do = details.pop("do")
+        answer: dict[str, Any] = {"value": None}
+        try:
+            if do == "prepare":
+                measure = None  # frees what it holds before the next is built
+                measure = import_module(module).TASKS[details.pop("task")](**details)
+            elif do == "memory":
+                answer["value"] = memory()
+            elif measure is not None:
+                answer["value"] = measure()
+        except Skip as reason:
+            answer = {"skip": str(reason)}
+        except CgptError as error:
+            answer = {"error": str(error)}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

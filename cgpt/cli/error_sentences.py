@@ -110,28 +110,12 @@ SENTENCES: dict[str, str] = {
     "bench: --{option} is for {takers}, not for {benches}; name one of them or leave --{left} "
     "out":
         "bench: --{option} 用于 {takers}，不能用于 {benches}；请换成其中之一，或去掉 --{left}",
-    "bench: {benches} cannot be measured beside {peer}; possible: {known}":
-        "bench: {benches} 不能与 {peer} 对照测量；可用的对照: {known}",
-    "bench: packing needs dialogues, found none in the files of --data; name a file of dialogues":
-        "bench: packing 需要对话，而 --data 的文件中没有；请给出对话文件",
     "bench: threads compares several threads with one; use --threads 2":
         "bench: threads 比较多个线程与一个线程；请用 --threads 2",
     "a step of {size} TFLOP takes too long":
         "一步需要 {size} TFLOP，耗时过长",
     "a step may need {needed} GB, of which {free} are free":
         "一步可能需要 {needed} GB 内存，而空闲内存只有 {free} GB",
-    "PyTorch is not measured with int8 weights":
-        "PyTorch 不测量 int8 权重",
-    "CTranslate2 does not compute with {weights} on this processor":
-        "CTranslate2 在这个处理器上不支持 {weights}",
-    "llama.cpp could not load the model":
-        "llama.cpp 无法加载模型",
-    "llama.cpp could not decode the batch":
-        "llama.cpp 无法解码这一批",
-    "torch.compile failed ({error})":
-        "torch.compile 失败（{error}）",
-    "the package {name} is missing; pip install 'cgpt[peers]'":
-        "缺少软件包 {name}；请运行 pip install 'cgpt[peers]'",
     "bench: the peer {peer} is not installed; pip install 'cgpt[peers]'":
         "bench: 没有安装对照库 {peer}；请运行 pip install 'cgpt[peers]'",
     "bench: the side {side} ended with an error (shown above)":

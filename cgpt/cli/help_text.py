@@ -91,16 +91,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": (
         "测量本机速度 (默认: kernels、train、decode、save)。\n"
         "train 训练 · decode 解码 · kernels 各计算核 · save 保存与加载 · small 小步训练 · "
-        "sweep 各种 T 与 B · packing 对话拼接与填充 · startup 从启动到第一步、第一个词 · "
+        "sweep 各种 T 与 B · startup 从启动到第一步、第一个词 · "
         "threads 多线程与单线程 · bits 各线程数结果是否逐位相同 · share Python 占一步的比例 · "
-        "products 各矩阵乘积与 BLAS、PyTorch · roofline 各计算核离机器极限多远。\n"
+        "roofline 各计算核离机器极限多远。\n"
         "每一方各在自己的进程里，轮流测量；倍数只在同一次测量之内计算。",
         "Measure this machine (default: kernels, train, decode, save).\n"
         "train, decode · kernels: each on its own · save: saving and loading · small: small steps "
-        "· sweep: over T and B · packing: packed against padded dialogues · startup: from start "
+        "· sweep: over T and B · startup: from start "
         "to first step, first token · threads: all against one · bits: the same with any number "
-        "of threads · share: Python's share of a step · products: each matrix product beside BLAS "
-        "and PyTorch · roofline: each kernel beside what the machine can do.\n"
+        "of threads · share: Python's share of a step "
+        "· roofline: each kernel beside what the machine can do.\n"
         "Every side runs in a process of its own, in turn; ratios are made within one run only."),
 }
 
@@ -272,14 +272,6 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "verify": ("校验每个字节", "check every byte"),
     "shape": ("模型大小: S、M、L 或 L64 (L，每条 64 词)",
               "shape of the model: S, M, L or L64 (L with 64 tokens a sequence)"),
-    "peer": ("轮流测量的对照 (要安装 cgpt[peers]): train 可用 torch、torch-malloc、torch-compile；"
-             "decode 可用 torch、transformers、llama-cpp、ctranslate2；"
-             "startup 可用 torch、llama-cpp",
-             "measure these in turn (install cgpt[peers]): train takes torch, torch-malloc, "
-             "torch-compile; decode takes torch, transformers, llama-cpp, ctranslate2; startup "
-             "takes torch, llama-cpp"),
     "batch": ("一起解码的条数", "sequences that are decoded together"),
-    "rows": ("products 的行数，默认为一批训练数据的词数",
-             "rows of a product, by default the tokens of a training batch"),
     "repeats": ("测量次数", "how often to measure"),
 }

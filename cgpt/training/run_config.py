@@ -19,7 +19,7 @@ from cgpt.validation import check_bool, check_int, check_names, path_list, path_
 # The recipe of the guided run, tuned on the packaged data with the `small` preset
 # (benchmarks/bench_chat_quality.py). Joining up to eight dialogues fills the context, so that a
 # chat's later turns look like what was trained. The schedule is that of the texts of
-# benchmarks/bench_learning.py.
+# benchmarks/peers/learning.py.
 PRETRAIN = TrainConfig(
     epochs=8, batch_tokens=2048, warmup=20, schedule="wsd", decay_share=0.6, min_lr_ratio=0.0
 )

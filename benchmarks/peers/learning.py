@@ -1,8 +1,8 @@
 """How well a model predicts held-out Chinese after a few minutes of training, against two peers.
 
-    python benchmarks/bench_learning.py                    10 minutes a side, in turn
-    python benchmarks/bench_learning.py --minutes 1        the same for a minute
-    python benchmarks/bench_learning.py --steps 500        so many steps a side, whatever they take
+    python -m benchmarks.peers.learning --data FOLDER   10 minutes a side, in turn
+    ... --minutes 1      the same for a minute
+    ... --steps 500      so many steps a side, whatever they take
     ... --sides cgpt torch trigram   --set n_embd=384 lr=0.002   --json
 
 Data: pretraining_*.json of --data less a held-out tenth of each file's texts; a text that occurs in
@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+ROOT = Path(__file__).parents[2]
 SCORED = ("law", "stories", "officehelp", "songci")
 UNKNOWN_BITS = 16.0
 END, UNKNOWN = "\0", "\1"  # symbols of the peers: the end of a text, a rare character
@@ -180,7 +180,7 @@ def train_torch(train: list[str], held_out: dict[str, list[str]], options: Any) 
     """The PyTorch model for the budget; the figures of the better way to score it."""
     import torch
 
-    from cgpt.bench.torch_side import build
+    from benchmarks.peers.torch_side import build
     from cgpt.config import GPTConfig
 
     start = time.perf_counter()
@@ -295,7 +295,9 @@ SIDES = {"cgpt": train_cgpt, "torch": train_torch, "trigram": train_trigram}
 
 def measure(side: str, arguments: Sequence[str]) -> dict[str, Any]:
     """One side in a process of its own, so that no library's threads meet another's."""
-    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
+    environment.pop("GOMP_SPINCOUNT", None)
     done = subprocess.run(
         [sys.executable, __file__, *arguments, "--only", side],
         stdout=subprocess.PIPE,
@@ -308,7 +310,7 @@ def measure(side: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--minutes", type=float, default=10.0, help="of each side")
     parser.add_argument("--steps", type=int, default=0, help="of each side, instead of minutes")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))

@@ -1,6 +1,6 @@
 """The tokenizer in MB of UTF-8 a second, and how long a vocabulary takes to learn; one thread.
 
-    python benchmarks/bench_tokenizer.py [--data PATH...] [--vocab-size 8192] [--repeats 5] [--json]
+    python -m benchmarks.peers.tokenizer [--data PATH...] [--vocab-size 8192] [--repeats 5] [--json]
 
 The bars: `encode` of words at 20 MB a second of processor time; a vocabulary of a 10 MB corpus in
 60 s. Peers where they are installed: jieba and rjieba cut the same text into words (and find no
@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -27,17 +26,9 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")
 from cgpt.corpus.batches import packaged_data, read_corpus
 from cgpt.tokenizers.tokenizer import KINDS, Tokenizer
 
-SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data"
 SLOW_BYTES = 300_000  # as much text is enough for a side of half a megabyte a second
 
 Encode = Callable[[str], object]
-
-
-def texts_of(paths: Sequence[str]) -> list[str]:
-    """The texts of the files named, of the sample data, or of the packaged data."""
-    if not paths:
-        paths = [os.fspath(SAMPLES)] if SAMPLES.is_dir() else [*map(os.fspath, packaged_data())]
-    return read_corpus(paths).texts()
 
 
 def size_of(texts: Sequence[str]) -> int:
@@ -111,7 +102,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    texts = texts_of(options.data)
+    texts = read_corpus(options.data or packaged_data()).texts()
     ours, seconds = learn(texts, options.vocab_size)
     sides: dict[str, Encode] = {f"cgpt {kind} encode": one.encode for kind, one in ours.items()}
     sides.update((f"cgpt {kind} encode_bytes", one.encode_bytes) for kind, one in ours.items())

@@ -1,56 +1,83 @@
-"""Peers that decode: transformers, llama.cpp and CTranslate2, each through its Python package."""
+"""llama.cpp through llama-cpp-python, on a GGUF file."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.peers.weights import random_model
 from cgpt.bench.measure import Decoded, Skip, decoding
 from cgpt.bench.shapes import NEW, PROMPT, Shape, random_prompts
-from cgpt.bench.weights import IN_TRANSFORMERS, Stored
+
+if TYPE_CHECKING:
+    from cgpt.models.gpt2 import GPT
+
+# Names of a layer in a GGUF file of the architecture gpt2.
+IN_GGUF = {
+    "attn.ln": "attn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "mlp.ln": "ffn_norm",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+}
+OUTSIDE_GGUF = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
 
 
-def transformers(
-    shape: dict[str, int], folder: str, weights: str, batch: int, seconds: float, threads: int
-) -> Callable[[], Decoded]:
-    """Task: `generate` of GPT2LMHeadModel, greedy."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+def make(shape: dict[str, int], folder: str, weights: str) -> Callable[[], None]:
+    """Task: write model.gguf. Raises Skip where the package gguf is missing."""
+    try:
+        write_gguf(random_model(shape), Path(folder) / "model.gguf", weights)
+    except ImportError as error:
+        raise Skip(f"the package {error.name} is missing; pip install 'cgpt[peers]'") from error
+    return lambda: None
 
-    if weights == "int8":
-        raise Skip("PyTorch is not measured with int8 weights")
-    form = Shape(**shape)
-    config = form.config()
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.block_size,
-            n_embd=config.n_embd,
-            n_layer=config.n_layer,
-            n_head=config.n_head,
-            n_inner=config.n_ff,
-            eos_token_id=None,
-            bos_token_id=None,
-        )
-    ).eval()
-    Stored(folder).fill_torch(model, IN_TRANSFORMERS, "transformer.", "h", turned=True)
-    model = model.to(getattr(torch, weights))
-    torch.set_num_threads(threads)
-    prompts = torch.from_numpy(random_prompts(form, batch)).long()
-    mask = torch.ones_like(prompts)
 
-    def generate() -> np.ndarray:
-        with torch.inference_mode():
-            found = model.generate(
-                prompts, attention_mask=mask, max_new_tokens=NEW, do_sample=False, pad_token_id=0
-            )
-        return np.asarray(found[:, PROMPT:])
+def gguf_name(name: str) -> str:
+    """The name of one of our parameters in a GGUF file."""
+    layer, _, kind = name.rpartition(".")
+    if not layer.startswith("h."):
+        return f"{OUTSIDE_GGUF[layer]}.{kind}"
+    _, i, part = layer.split(".", 2)
+    return f"blk.{i}.{IN_GGUF[part]}.{kind}"
 
-    return decoding(generate, seconds)
+
+def write_gguf(gpt: GPT, path: Path, weights: str) -> None:
+    """A GGUF file without a vocabulary; matrices but the positions as float32, float16 or q8_0.
+
+    Source: github.com/ggml-org/ggml, docs/gguf.md.
+    """
+    import gguf
+
+    kinds = {
+        "float32": gguf.GGMLQuantizationType.F32,
+        "float16": gguf.GGMLQuantizationType.F16,
+        "int8": gguf.GGMLQuantizationType.Q8_0,
+    }
+    config, kind = gpt.config, kinds[weights]
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_context_length(config.block_size)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_feed_forward_length(config.n_ff)
+    writer.add_block_count(config.n_layer)
+    writer.add_head_count(config.n_head)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("none")
+    for name, values in gpt.parameters().items():
+        if values.ndim < 2 or name == "wpe.weight" or weights == "float32":
+            writer.add_tensor(gguf_name(name), np.ascontiguousarray(values))
+        else:
+            writer.add_tensor(gguf_name(name), gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 class Llama:
@@ -113,7 +140,7 @@ class Llama:
         return np.stack(found, axis=1)
 
 
-def llama_cpp(
+def decode(
     shape: dict[str, int], folder: str, weights: str, batch: int, seconds: float, threads: int
 ) -> Callable[[], Decoded]:
     """Task: llama.cpp on a GGUF file whose matrices are float32, float16 or q8_0."""
@@ -134,32 +161,7 @@ def first_token(folder: str, threads: int) -> None:
     Llama(Path(folder) / "model.gguf", prompts, 1, 2 * PROMPT, threads).decode(prompts, 0)
 
 
-def ctranslate2(
-    shape: dict[str, int], folder: str, weights: str, batch: int, seconds: float, threads: int
-) -> Callable[[], Decoded]:
-    """Task: Generator.generate_batch of CTranslate2, greedy, with its own quantisation to int8."""
-    import ctranslate2 as library
+TASKS = {"make": make, "decode": decode}
 
-    if weights not in library.get_supported_compute_types("cpu"):
-        raise Skip(f"CTranslate2 does not compute with {weights} on this processor")
-    generator = library.Generator(
-        str(Path(folder) / "ctranslate2"),
-        device="cpu",
-        compute_type=weights,
-        inter_threads=1,
-        intra_threads=threads,
-    )
-    prompts = [
-        [str(token) for token in row] for row in random_prompts(Shape(**shape), batch).tolist()
-    ]
-
-    def generate() -> np.ndarray:
-        results: Any = generator.generate_batch(
-            prompts, max_length=NEW, min_length=NEW, sampling_topk=1, include_prompt_in_result=False
-        )
-        return np.array([result.sequences_ids[0] for result in results])
-
-    return decoding(generate, seconds)
-
-
-TASKS = {"transformers": transformers, "llama-cpp": llama_cpp, "ctranslate2": ctranslate2}
+if __name__ == "__main__":
+    first_token(sys.argv[1], int(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""cgpt's side of the packing measurement, and the tokens that both sides train on."""
+"""cgpt's tasks beside those of `cgpt bench`: products, and packed dialogues."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers.products import operands
+from cgpt import kernels
+from cgpt.bench import tasks
+from cgpt.bench.measure import repeated
 from cgpt.checkpoint import load_model_binary, save_model_binary
 from cgpt.config import GPTConfig, TrainConfig
 from cgpt.corpus.batches import packaged_data, read_corpus
@@ -32,7 +36,7 @@ def dialogues_in(paths: list[str]) -> list[Dialogue]:
     return found
 
 
-def make(folder: str, paths: list[str]) -> Callable[[], None]:
+def make_dialogues(folder: str, paths: list[str]) -> Callable[[], None]:
     """Task: a fresh `small` model with a vocabulary of its own, and the encoded dialogues.
 
     model.bin; samples.npz with ids, targets (all samples end to end) and lengths; config.json.
@@ -76,4 +80,16 @@ def packed(folder: str, paths: list[str]) -> Callable[[], dict[str, Any]]:
     return lambda: epoch(0)
 
 
-TASKS = {"make": make, "packed": packed}
+def product(name: str, rows: int, depth: int, columns: int, seconds: float) -> Callable[[], float]:
+    """Task: GFLOP/s of one product of a linear layer (rows, depth) -> (rows, columns)."""
+    x, weight, y = operands(rows, depth, columns)
+    actions: dict[str, Callable[[], Any]] = {
+        "forward": lambda: kernels.linear_forward(x, weight, None, y),
+        "backward_input": lambda: kernels.linear_backward_input(y, weight, x),
+        "backward_weight": lambda: kernels.linear_backward_weight(y, x, weight, None),
+    }
+    measure = repeated(actions[name], seconds)
+    return lambda: 2e-9 * rows * depth * columns / measure()
+
+
+TASKS = {**tasks.TASKS, "make_dialogues": make_dialogues, "packed": packed, "product": product}

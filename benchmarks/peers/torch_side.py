@@ -8,15 +8,17 @@ plain one whichever is faster here. `compiled` runs model and loss through torch
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.peers.products import operands
+from benchmarks.peers.weights import IN_TORCH, Stored, make
 from cgpt.bench.measure import Decoded, Skip, decoding, repeated, seconds_of
-from cgpt.bench.shapes import NEW, Shape, operands, random_batch, random_prompts
-from cgpt.bench.weights import IN_TORCH, Stored
+from cgpt.bench.shapes import NEW, SHAPES, Shape, random_batch, random_prompts
 from cgpt.config import GPTConfig
 
 DIALOGUES = 16  # of a padded batch
@@ -233,4 +235,21 @@ def product(name: str, rows: int, depth: int, columns: int, seconds: float) -> C
     return lambda: 2e-9 * rows * depth * columns / measure()
 
 
-TASKS = {"train": train, "decode": decode, "padded": padded, "product": product}
+def first_step(compiled: bool = False) -> None:
+    """One training step at S with the default AdamW, as a program of a user makes it."""
+    import torch
+
+    shape = SHAPES["S"]
+    model = build(shape.config())
+    loss = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    ids, targets = (torch.from_numpy(part).long() for part in random_batch(shape))
+    loss(ids, targets).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+TASKS = {"make": make, "train": train, "decode": decode, "padded": padded, "product": product}
+
+if __name__ == "__main__":
+    first_step(compiled="compiled" in sys.argv)

@@ -6,6 +6,7 @@ FOLDER/weights.f32 is the arena of a cgpt model; FOLDER/weights.json says where 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,18 +36,17 @@ IN_TRANSFORMERS = {
 }
 
 
-def randomise(gpt: GPT) -> None:
-    """Weights for which a side that mixes any of them up says other tokens.
+def random_model(shape: dict[str, int]) -> GPT:
+    """The same model for every side, none of its weights 0 or 1 throughout."""
+    from cgpt.bench.tasks import randomised
 
-    Biases and norms move off 0 and 1; the matrices of the blocks grow until the blocks decide
-    what comes next, and not the token alone.
-    """
-    rng = np.random.default_rng(1)
-    for name, values in gpt.parameters().items():
-        if values.ndim == 1:
-            values += 0.02 * rng.standard_normal(values.shape, dtype=np.float32)
-        elif name.startswith("h."):
-            values *= 4
+    return randomised(shape)
+
+
+def make(shape: dict[str, int], folder: str, weights: str) -> Callable[[], None]:
+    """Task: write both files."""
+    store(random_model(shape), Path(folder))
+    return lambda: None
 
 
 def store(gpt: GPT, folder: Path) -> None:
