@@ -101,7 +101,6 @@ def make_rows(path: Path, texts: list[str], rows: int) -> None:
 def measure_invalid(what: str, path: Path, args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: read the rows, or train a few steps without the invalid ones."""
     from cgpt.bench.workers import memory
-
     from cgpt.corpus.batches import read_corpus
     from cgpt.corpus.invalid_rows import InvalidRowsError
     from cgpt.training.run import TrainingRun
@@ -159,7 +158,6 @@ def run_invalid(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: train a few steps, and say what that took."""
     from cgpt.bench.workers import memory
-
     from cgpt.corpus import token_cache as prepare
     from cgpt.training.run import TrainingRun
     from cgpt.training.run_config import RunConfig, default_run

@@ -96,7 +96,6 @@ def measure(
 
 def machine_report(results: list[dict[str, Any]]) -> dict[str, Any]:
     """The results with the version, the machine and the shapes that they are of."""
-    import cgpt
     from cgpt import kernels
     from cgpt.bench.shapes import SHAPES
 
