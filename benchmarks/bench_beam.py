@@ -13,20 +13,38 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 import cgpt
 from cgpt.bench.shapes import NEW, SHAPES, random_prompts
 from cgpt.generation import beam
-from cgpt.generation.branches import Branches, ByThemselves, branches
+from cgpt.generation.beam import BatchedBeams
 from cgpt.generation.context import Context
 from cgpt.generation.generate import beam_search
 from cgpt.models.gpt2 import GPT
 
 
-def by_themselves(context: Context, most: int, left: int) -> Branches:
-    """As cgpt.generation.branches.branches, but beam by beam."""
-    return ByThemselves(context)
+class SeparateBeams:
+    """What BatchedBeams does, by a context for each sequence."""
+
+    def __init__(self, context: Context, *_: int) -> None:
+        self._contexts = [context]
+
+    def seen(self, i: int) -> np.ndarray:
+        return self._contexts[i].seen(len(self._contexts[i]))
+
+    def grow(self, parents: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
+        last = {parent: i for i, parent in enumerate(parents)}
+        self._contexts = [
+            self._contexts[parent] if last[parent] == i else self._contexts[parent].copy()
+            for i, parent in enumerate(parents)
+        ]
+        return np.stack(
+            [context.push(token) for context, token in zip(self._contexts, tokens, strict=True)]
+        )
 
 
 def measure(config: str, width: int, new: int, repeats: int) -> dict[str, Any]:
@@ -34,16 +52,16 @@ def measure(config: str, width: int, new: int, repeats: int) -> dict[str, Any]:
     shape = SHAPES[config]
     gpt, prompt = GPT(shape.config(), seed=0), random_prompts(shape, 1)[0]
     sampling = cgpt.SamplingConfig(beam=width, max_new_tokens=new)
-    ways = {"one pass": branches, "beam by beam": by_themselves}
+    ways = {"one pass": BatchedBeams, "beam by beam": SeparateBeams}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     found = []
     for _ in range(repeats + 1):  # the first is to warm up
         for name, way in ways.items():
-            beam.branches = way
+            beam.BatchedBeams = way
             start = time.perf_counter()
             found.append(beam_search(gpt, prompt, sampling))
             rates[name].append(new / (time.perf_counter() - start))
-    beam.branches = branches
+    beam.BatchedBeams = BatchedBeams
     return {
         "config": config,
         "beam": width,

@@ -243,14 +243,14 @@ CASES: dict[str, Case] = {
     "GPT.infer": Case(
         lambda: gpt().infer,
         lambda: {"ids": IDS[0], "cache": gpt().new_cache()},
-        {"ids": {"0", "(3,)"}, "picks": OPTIONAL},
-        {"picks": "made by the sampler"},
+        {"ids": {"0", "(3,)"}, "request": OPTIONAL},
+        {"request": "made by the sampler"},
     ),
     "GPT.infer_all": Case(
         lambda: gpt().infer_all,
         lambda: {"ids": IDS[0], "cache": gpt().new_cache()},
-        {"ids": {"0", "(3,)"}, "picks": OPTIONAL},
-        {"picks": "made by the sampler"},
+        {"ids": {"0", "(3,)"}, "request": OPTIONAL},
+        {"request": "made by the sampler"},
     ),
     "GPT.load_parameters": Case(
         lambda: gpt().load_parameters, lambda: {"values": gpt().parameters()}
@@ -879,7 +879,7 @@ RESULTS = {
 }
 # Not tried, and why.
 EXEMPT = {
-    "GPT.go_on": "arrays and picks that the decoding loop makes",
+    "GPT.decode_n": "arrays and picks that the decoding loop makes",
     "GPT.prefill": "as GPT.infer, for the decoding loop",
     **dict.fromkeys(
         (

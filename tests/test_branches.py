@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from cgpt.config import GPTConfig
-from cgpt.generation.branches import ByThemselves, SideBySide
+from cgpt.generation.beam import BatchedBeams
 from cgpt.generation.context import Context
 from cgpt.generation.generate import beam_search
 from cgpt.generation.sampling import SamplingConfig
@@ -15,6 +17,26 @@ from cgpt.models.quantized import with_weights
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=40, n_ff=70, vocab_size=90, block_size=24)
 PROMPT = [5, 17, 80, 3, 3, 41]
+
+
+class SeparateBeams:
+    """What BatchedBeams does, by a context for each sequence."""
+
+    def __init__(self, context: Context, *_: int) -> None:
+        self._contexts = [context]
+
+    def seen(self, i: int) -> np.ndarray:
+        return self._contexts[i].seen(len(self._contexts[i]))
+
+    def grow(self, parents: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
+        last = {parent: i for i, parent in enumerate(parents)}
+        self._contexts = [
+            self._contexts[parent] if last[parent] == i else self._contexts[parent].copy()
+            for i, parent in enumerate(parents)
+        ]
+        return np.stack(
+            [context.push(token) for context, token in zip(self._contexts, tokens, strict=True)]
+        )
 
 
 @pytest.fixture(params=["float32", "int8"])
@@ -36,7 +58,7 @@ def filled(gpt: GPT) -> Context:
 def test_any_growth_has_the_same_bits(gpt, most):
     """Random parents, some with several children and some with none, past a full context."""
     rng, left = np.random.default_rng(most), 60
-    one, other, n = SideBySide(filled(gpt), most, left), ByThemselves(filled(gpt)), 1
+    one, other, n = BatchedBeams(filled(gpt), most, left), SeparateBeams(filled(gpt)), 1
     for _ in range(left):
         parents = rng.integers(0, n, rng.integers(1, most + 1)).tolist()
         tokens = rng.integers(0, 4, len(parents)).tolist()  # few: beginnings are often alike
@@ -46,7 +68,7 @@ def test_any_growth_has_the_same_bits(gpt, most):
 
 
 def test_only_what_differs_is_copied(gpt, monkeypatch):
-    grown, copied = SideBySide(filled(gpt), 2, 10), []
+    grown, copied = BatchedBeams(filled(gpt), 2, 10), []
     copy = grown._copy
 
     def watched(source: int, target: int) -> None:
@@ -75,7 +97,7 @@ def test_only_what_differs_is_copied(gpt, monkeypatch):
 def test_a_search_finds_the_same(gpt, monkeypatch, options):
     sampling = SamplingConfig(**{"max_new_tokens": 15, **options})
     together = beam_search(gpt, PROMPT, sampling, [7], [2])
-    monkeypatch.setattr("cgpt.generation.beam.branches", lambda context, *_: ByThemselves(context))
+    monkeypatch.setattr("cgpt.generation.beam.BatchedBeams", SeparateBeams)
     assert beam_search(gpt, PROMPT, sampling, [7], [2]) == together
     assert len({tuple(one.ids) for one in together}) == len(together) > 1
 

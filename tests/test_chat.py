@@ -199,8 +199,8 @@ def test_ctrl_c_inside_the_model_leaves_a_consistent_session(llm, monkeypatch, c
 
         return call
 
-    monkeypatch.setattr(llm.gpt, "run_length", at_once)
-    for name in ("infer", "go_on"):
+    monkeypatch.setattr(llm.gpt.decoder, "run_length", at_once)
+    for name in ("infer", "decode_n"):
         monkeypatch.setattr(llm.gpt, name, interrupted(getattr(llm.gpt, name)))
     given = []
     with pytest.raises(KeyboardInterrupt):

@@ -17,6 +17,7 @@ from test_kernels import ISAS, module  # noqa: F401
 import cgpt
 from cgpt import kernels
 from cgpt.config import FORMS, GPTConfig
+from cgpt.generation.generate import generate_tokens
 from cgpt.models.decoder import bind
 from cgpt.models.gpt2 import GPT
 from cgpt.nn.quantized import StoredTensor, dequantize, form_of, rounded
@@ -370,7 +371,7 @@ def test_weights_that_do_not_fit_are_refused(module):
 class Layered(GPT):
     """The same graph, taken layer by layer."""
 
-    decoder = None
+    fused = False
 
 
 def test_layer_by_layer_gives_the_same():
@@ -381,6 +382,18 @@ def test_layer_by_layer_gives_the_same():
         np.testing.assert_allclose(gpt.infer(part, cache), other.infer(part, also), atol=1e-5)
     np.testing.assert_allclose(cache.keys[:, :, :30], also.keys[:, :, :30], atol=1e-5)
     assert (other.generate(ids[None, :5].repeat(2, 0), 9) == gpt.generate(ids[:5], 9)).all()
+    prompts = [ids[:4].tolist(), ids[7:19].tolist(), [3]]
+    for options in ({"temperature": 0}, {"temperature": 1.2, "seed": 3}, {"beam": 3}):
+        sampling = cgpt.SamplingConfig(max_new_tokens=100, **options)  # past a full context
+        assert generate_tokens(other, prompts, sampling) == generate_tokens(gpt, prompts, sampling)
+
+
+def test_layer_by_layer_several_tokens_are_sampled_in_a_call(monkeypatch):
+    gpt = Layered(WIDE, seed=1)
+    sampling = cgpt.SamplingConfig(temperature=0.9, seed=2, max_new_tokens=20)
+    found = list(generate_tokens(gpt, [4, 5], sampling))
+    monkeypatch.setattr(gpt.decoder, "run_length", 7)
+    assert list(generate_tokens(gpt, [4, 5], sampling)) == found
 
 
 def test_dequantized_weights_are_what_is_multiplied():

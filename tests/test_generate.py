@@ -85,7 +85,7 @@ def test_tokens_are_the_same_however_many_are_picked_in_a_call(monkeypatch, temp
     gpt, sampling = sharp_gpt(), SamplingConfig(temperature=temperature, max_new_tokens=45, seed=4)
     whole = list(generate_tokens(gpt, PROMPT, sampling))
     stop = whole[5]
-    monkeypatch.setattr(gpt, "run_length", at_once)
+    monkeypatch.setattr(gpt.decoder, "run_length", at_once)
     assert list(generate_tokens(gpt, PROMPT, sampling)) == whole
     cache = gpt.new_cache()
     found = list(generate_tokens(gpt, PROMPT, sampling, cache=cache, stop=[stop]))

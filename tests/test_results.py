@@ -308,7 +308,7 @@ def test_a_long_prompt_is_cancelled_between_its_parts_and_has_the_same_bits(monk
     ids = np.arange(100, 130)
     cache, parts = gpt.new_cache(), gpt.new_cache()
     whole = gpt.infer(ids, cache)
-    monkeypatch.setattr(gpt, "prefill_length", piece)
+    monkeypatch.setattr(gpt.decoder, "prefill_length", piece)
     calls, prefill = [], gpt.prefill
     monkeypatch.setattr(
         gpt, "prefill", lambda one, cache: (calls.append(len(one)), prefill(one, cache))[1]

@@ -16,10 +16,10 @@ from cgpt.generation.context import Context
 from cgpt.generation.generate import (
     beam_search,
     decode,
-    follow,
+    decode_stream,
     generate_batch,
     generate_tokens,
-    look_up,
+    prompt_lookup_draft,
 )
 from cgpt.generation.results import Noted, Recorder
 from cgpt.generation.sampling import Sampler, SamplingConfig
@@ -62,13 +62,13 @@ def passes(llm, monkeypatch):
     ],
 )
 def test_drafts_are_what_followed_the_same_words(seen, token, expected):
-    assert look_up(np.array(seen, np.int32), token, 3) == expected
+    assert prompt_lookup_draft(np.array(seen, np.int32), token, 3) == expected
 
 
 def test_a_match_across_the_bytes_of_numbers_is_none():
     """1, 0 in bytes lies in 256, 0 as well, one byte further on."""
-    assert look_up(np.array([256, 0, 9, 1], np.int32), 0, 2) == []
-    assert look_up(np.array([1, 0, 256, 0, 9, 1], np.int32), 0, 2) == [256, 0]
+    assert prompt_lookup_draft(np.array([256, 0, 9, 1], np.int32), 0, 2) == []
+    assert prompt_lookup_draft(np.array([1, 0, 256, 0, 9, 1], np.int32), 0, 2) == [256, 0]
 
 
 SETTINGS = [
@@ -124,7 +124,7 @@ def test_a_context_holds_no_guess_when_generation_is_left(llm, after):
     sampler = Sampler(
         SamplingConfig(temperature=0, speculate=8), llm.config.vocab_size, llm.banned_ids
     )
-    tokens = follow(context, ids, sampler, frozenset())
+    tokens = decode_stream(context, ids, sampler, frozenset())
     said = [next(tokens)[0] for _ in range(after)]
     tokens.close()
     assert context.ids == ids + said[: len(context) - len(ids)]

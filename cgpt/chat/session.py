@@ -16,7 +16,7 @@ from cgpt.corpus.batches import Message
 from cgpt.errors import CgptError, ConfigError
 from cgpt.generation.beam import search
 from cgpt.generation.context import Context
-from cgpt.generation.generate import follow, tokens_of
+from cgpt.generation.generate import decode_stream, tokens_of
 from cgpt.generation.options import Request, SamplingOptions, read_options, tokens_only
 from cgpt.generation.prefix_cache import Prefixes
 from cgpt.generation.results import Dropped, Recorder, Token
@@ -388,7 +388,7 @@ def answer(
     if sampler.sampling.beam > 1:
         tokens = _best_of_beams(llm, context, prompt, sampler, recorder)
     else:
-        tokens = follow(
+        tokens = decode_stream(
             context,
             prompt,
             sampler,

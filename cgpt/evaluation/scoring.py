@@ -147,9 +147,7 @@ def _groups(gpt: Model, sequences: Sequence[Scored]) -> list[list[int]]:
     """Numbers of sequences that are computed together since they share a prompt; others alone."""
     found: dict[object, list[int]] = {}
     for number, (ids, first) in enumerate(sequences):
-        shares = (
-            gpt.decoder is not None and first >= _SHARED and len(ids) - 1 <= gpt.config.block_size
-        )
+        shares = first >= _SHARED and len(ids) - 1 <= gpt.config.block_size
         found.setdefault(tuple(ids[:first]) if shares else number, []).append(number)
     return list(found.values())
 
@@ -157,7 +155,6 @@ def _groups(gpt: Model, sequences: Sequence[Scored]) -> list[list[int]]:
 def _behind_one_prompt(gpt: Model, sequences: Sequence[Scored]) -> list[Floats]:
     """The log-probabilities of sequences with the same ids[:first], which are inferred once."""
     decoder, config, n = gpt.decoder, gpt.config, len(sequences)
-    assert decoder is not None
     ids, first = sequences[0]
     keys, values = new_caches(config, n, max(len(one) for one, _ in sequences) - 1)
     logits: Floats = np.empty((1, config.vocab_size), np.float32)
@@ -179,12 +176,12 @@ def _behind_one_prompt(gpt: Model, sequences: Sequence[Scored]) -> list[Floats]:
     losses[some] = _losses(np.repeat(logits, len(some), axis=0), wanted[some])
     # Every token but a sequence's last is fed; the one that follows it stands right behind it.
     fed = np.delete(np.arange(len(wanted)), (begins + sizes - 1)[sizes > 0])
-    slots = np.repeat(np.arange(n, dtype=np.int32), np.maximum(sizes - 1, 0))
-    places = (first + fed - begins[slots]).astype(np.int32)
+    rows = np.repeat(np.arange(n, dtype=np.int32), np.maximum(sizes - 1, 0))
+    positions = (first + fed - begins[rows]).astype(np.int32)
     for start in range(0, len(fed), _ROWS):
         part = slice(start, start + _ROWS)
         logits = np.empty((len(fed[part]), config.vocab_size), np.float32)
-        decoder.run(wanted[fed[part]], places[part], slots[part], keys, values, logits)
+        decoder.run(wanted[fed[part]], positions[part], rows[part], keys, values, logits)
         losses[fed[part] + 1] = _losses(logits, wanted[fed[part] + 1])
     return [-losses[start : start + size] for start, size in zip(begins, sizes, strict=True)]
 

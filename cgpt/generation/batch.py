@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgpt.generation.results import Dropped, FinishReason, Recorder
-from cgpt.generation.sampling import Ints, Picks, Sampler, noted_token, pick_changed, picks_of
+from cgpt.generation.sampling import Ints, Sampler, batch_request, noted_token, sample_processed
+from cgpt.models.decoder import SampleRequest
 from cgpt.nn.arena import Floats
 from cgpt.nn.kv_cache import new_caches
 from cgpt.runtime.cancellation import Cancelled, Limit
 
 if TYPE_CHECKING:
-    from cgpt.models.decoder import Inference
+    from cgpt.models.inference import Inference
 
 
 class Rows:
@@ -30,9 +31,7 @@ class Rows:
     """
 
     def __init__(self, gpt: Inference, n: int, capacity: int) -> None:
-        assert gpt.decoder is not None
         self.decoder, self.capacity = gpt.decoder, capacity
-        self._prefill_length = gpt.prefill_length
         self.keys, self.values = new_caches(gpt.config, n, capacity)
         self.logits: Floats = np.empty((n, gpt.config.vocab_size), np.float32)
         self.tokens: Ints = np.empty((n, capacity), np.int32)
@@ -43,10 +42,10 @@ class Rows:
         """What is in the cache of each of these rows."""
         return [self.tokens[row, : self.lengths[row]] for row in rows]
 
-    def append(self, rows: Ints, tokens: Ints, picks: Picks | None = None) -> Floats:
+    def append(self, rows: Ints, tokens: Ints, request: SampleRequest | None = None) -> Floats:
         """One token for each of these rows; logits (n, V) behind them, until the next call.
 
-        picks  n tokens that are picked from them in the same call
+        request  n tokens that are picked from them in the same call
         A full row first keeps its last half.
         """
         full = self.lengths[rows] == self.capacity
@@ -60,19 +59,19 @@ class Rows:
                     for row, token, over in zip(rows, tokens.tolist(), full, strict=True)
                 ],
                 full,
-                picks,
+                request,
             )
-        places = self.lengths[rows]
-        self.tokens[rows, places] = tokens
+        positions = self.lengths[rows]
+        self.tokens[rows, positions] = tokens
         self.lengths[rows] += 1
-        return self._run(tokens, places, rows, len(rows), picks)
+        return self._run(tokens, positions, rows, len(rows), request)
 
     def feed(
         self,
         rows: Ints,
         fresh: Sequence[Sequence[int]],
         anew: np.ndarray,
-        picks: Picks | None = None,
+        request: SampleRequest | None = None,
         limit: Limit | None = None,
     ) -> Floats:
         """Several tokens for each of these rows, from the start where `anew`; as append.
@@ -82,32 +81,37 @@ class Rows:
         self.lengths[rows[anew]] = 0
         sizes = np.array([len(ids) for ids in fresh])
         ids = np.fromiter(chain.from_iterable(fresh), np.int32)
-        slots = np.repeat(rows, sizes)
+        sequences = np.repeat(rows, sizes)
         first = np.repeat(np.cumsum(sizes) - sizes, sizes)
-        places = np.repeat(self.lengths[rows], sizes) + np.arange(len(ids), dtype=np.int32) - first
-        self.tokens[slots, places] = ids
+        positions = (
+            np.repeat(self.lengths[rows], sizes) + np.arange(len(ids), dtype=np.int32) - first
+        )
+        self.tokens[sequences, positions] = ids
         self.lengths[rows] += sizes.astype(np.int32)
         # The last tokens of all rows come last, for those are the ones that have logits.
         last = np.cumsum(sizes) - 1
         order = np.concatenate([np.delete(np.arange(len(ids)), last), last])
-        ids, places, slots = ids[order], places[order].astype(np.int32), slots[order]
+        ids, positions, sequences = ids[order], positions[order].astype(np.int32), sequences[order]
         if limit is not None:
-            length, first_run = self._prefill_length, 0
+            length, first_run = self.decoder.prefill_length, 0
             limit.check("prompts")
             while len(ids) - first_run - len(rows) > length:
                 part = slice(first_run, first_run + length)
-                self._run(ids[part], places[part], slots[part], 0, None)
+                self._run(ids[part], positions[part], sequences[part], 0, None)
                 first_run += length
                 limit.check("prompts")
-            ids, places, slots = ids[first_run:], places[first_run:], slots[first_run:]
-        return self._run(ids, places, slots, len(rows), picks)
+            ids, positions, sequences = (
+                ids[first_run:],
+                positions[first_run:],
+                sequences[first_run:],
+            )
+        return self._run(ids, positions, sequences, len(rows), request)
 
-    def _run(self, ids: Ints, places: Ints, slots: Ints, n: int, picks: Picks | None) -> Floats:
+    def _run(
+        self, ids: Ints, positions: Ints, sequences: Ints, n: int, request: SampleRequest | None
+    ) -> Floats:
         logits = self.logits[:n]
-        picking, u, tokens = picks or (None, None, None)
-        self.decoder.run(
-            ids, places, slots, self.keys, self.values, logits, None, picking, u, tokens
-        )
+        self.decoder.run(ids, positions, sequences, self.keys, self.values, logits, request)
         return logits
 
 
@@ -142,8 +146,8 @@ def steps(
     tokens: Ints | None = None
     while limit is None or not limit.reached():
         own = [samplers[row] for row in live]
-        picks = picks_of(own)
-        inside = None if own[0].changes else picks
+        request = batch_request(own)
+        inside = None if own[0].has_logit_processors else request
         try:
             logits = (
                 rows.feed(live, kept, live >= 0, inside, limit)
@@ -153,14 +157,14 @@ def steps(
         except Cancelled:
             return
         if inside is None:
-            pick_changed(own, logits, rows.seen(live), picks)
-        found = picks.tokens.tolist()
+            sample_processed(own, logits, rows.seen(live), request)
+        found = request.tokens.tolist()
         if min(found) < 0:
-            row = int(picks.tokens.argmin())
+            row = int(request.tokens.argmin())
             raise own[row].nothing_left(logits[row])
         if recorders:
             _note(recorders, live.tolist(), found, ends, logits, rows.forgotten)
-        tokens = picks.tokens
+        tokens = request.tokens
         if not ends.isdisjoint(found):
             live, tokens = _only(live, tokens, [token not in ends for token in found])
         yield list(zip(live.tolist(), tokens.tolist(), strict=True))

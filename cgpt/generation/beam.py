@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.generation.branches import Branches, branches
+from cgpt.generation.batch import Rows
 from cgpt.generation.context import Context
 from cgpt.generation.results import Dropped, FinishReason, Recorder
-from cgpt.generation.sampling import Sampler
+from cgpt.generation.sampling import Ints, Sampler
 from cgpt.nn.arena import Floats
 from cgpt.runtime.cancellation import Cancelled
 
 if TYPE_CHECKING:
-    from cgpt.models.decoder import Inference
+    from cgpt.models.inference import Inference
     from cgpt.nn.kv_cache import KVCache
 
 
@@ -37,6 +38,51 @@ class _Beam:
     ids: list[int]
     logprobs: list[float]
     total: float
+
+
+class BatchedBeams:
+    """What is in `context`, to be followed by up to `left` tokens in up to `most` ways.
+
+    All sequences go through the layers in one call; at first there is one.
+    Where several have the same parent, one goes on in its cache and the others in caches that are
+    no longer needed: those hold the same beginning, and only what differs is copied.
+    """
+
+    def __init__(self, context: Context, most: int, left: int) -> None:
+        n, cache = len(context), context.cache
+        self._rows = Rows(context.gpt, most, min(context.capacity, n + left))
+        self._rows.keys[0, :, :, :n] = cache.keys[:, :, :n]
+        self._rows.values[0, :, :, :n] = cache.values[:, :, :n]
+        self._rows.tokens[0, :n], self._rows.lengths[0] = context.ids, n
+        self._most, self._live = most, [0]
+
+    def seen(self, i: int) -> Ints:
+        """What is in the cache of sequence i, until the next call of `grow`."""
+        return self._rows.seen([self._live[i]])[0]
+
+    def grow(self, parents: Sequence[int], tokens: Sequence[int]) -> Floats:
+        """The sequences become those of `parents`, each with a token behind it; logits (n, V)."""
+        going = {self._live[parent] for parent in parents}
+        free = [one for one in range(self._most) if one not in going]
+        sequences = list[int]()
+        for parent in parents:
+            one = self._live[parent]
+            if one in sequences:
+                self._copy(one, free[-1])
+                one = free.pop()
+            sequences.append(one)
+        self._live = sequences
+        return self._rows.append(np.array(sequences, np.int32), np.array(tokens, np.int32))
+
+    def _copy(self, source: int, target: int) -> None:
+        rows, n = self._rows, int(self._rows.lengths[source])
+        most = min(n, int(rows.lengths[target]))
+        unlike = np.flatnonzero(rows.tokens[source, :most] != rows.tokens[target, :most])
+        part = slice(int(unlike[0]) if unlike.size else most, n)
+        rows.tokens[target, part] = rows.tokens[source, part]
+        rows.keys[target, :, :, part] = rows.keys[source, :, :, part]
+        rows.values[target, :, :, part] = rows.values[source, :, :, part]
+        rows.lengths[target] = n
 
 
 class _Child(NamedTuple):
@@ -74,7 +120,8 @@ def search(
         logits = _feed(context, prompt, recorder)[None]
     except Cancelled:
         return [Hypothesis([], 0.0, [], "cancelled")]
-    beams, grown = [_Beam([], [], 0.0)], branches(context, sampling.beam, sampling.max_new_tokens)
+    beams = [_Beam([], [], 0.0)]
+    grown = BatchedBeams(context, sampling.beam, sampling.max_new_tokens)
     done: list[Hypothesis] = []
     for length in range(1, sampling.max_new_tokens + 1):
         norm, cancelled = length**sampling.length_penalty, recorder.reached()
@@ -135,7 +182,9 @@ def _finished(beam: _Beam, child: _Child, norm: float, reason: FinishReason) -> 
     )
 
 
-def _expand(beams: list[_Beam], logits: Floats, grown: Branches, sampler: Sampler) -> list[_Child]:
+def _expand(
+    beams: list[_Beam], logits: Floats, grown: BatchedBeams, sampler: Sampler
+) -> list[_Child]:
     """The 2 * beam likeliest that extend the beams, by logits (n, V) behind them; equal ones by
     beam, then by token."""
     found, width = [], min(2 * sampler.sampling.beam, logits.shape[1])

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgpt.generation.sampling import Ints, Picks
+from cgpt.generation.sampling import Ints
+from cgpt.models.decoder import SampleRequest
 from cgpt.nn.arena import Floats
 
 if TYPE_CHECKING:
-    from cgpt.models.decoder import Inference
+    from cgpt.models.inference import Inference
     from cgpt.nn.kv_cache import KVCache
     from cgpt.runtime.cancellation import Limit
 
@@ -59,11 +60,14 @@ class Context:
         return int(unlike[0]) if unlike.size else most
 
     def feed(
-        self, ids: Sequence[int] | Ints, picks: Picks | None = None, limit: Limit | None = None
+        self,
+        ids: Sequence[int] | Ints,
+        request: SampleRequest | None = None,
+        limit: Limit | None = None,
     ) -> Floats:
         """Make the context hold exactly `ids` (1 to capacity); (V,) logits after the last one.
 
-        picks  one token that is picked from these logits in the same call
+        request  one token that is picked from these logits in the same call
         limit  is looked at between parts of a long prompt; Cancelled is raised where it is reached,
                and the context keeps what it has
         Only what is new behind the same beginning is inferred. The logits are used again by the
@@ -73,11 +77,11 @@ class Context:
         self.truncate(self.common(wanted))
         if limit is not None:
             limit.check("prompt")
-            length = self.gpt.prefill_length
+            length = self.gpt.decoder.prefill_length
             while len(wanted) - self._length > length:
                 self._append(wanted[self._length : self._length + length])
                 limit.check("prompt")
-        return self._run(self.gpt.infer, wanted[self._length :], picks)
+        return self._run(self.gpt.infer, wanted[self._length :], request)
 
     def _append(self, ids: Ints) -> None:
         end = self._length + len(ids)
@@ -85,25 +89,25 @@ class Context:
         self.gpt.prefill(ids, self.cache)
         self._length = end
 
-    def extend(self, ids: Sequence[int], picks: Picks | None = None) -> Floats:
+    def extend(self, ids: Sequence[int], request: SampleRequest | None = None) -> Floats:
         """Append 1 to capacity - len(self) tokens; (n, V) logits after each.
 
-        picks  n tokens that are picked from them in the same call
+        request  n tokens that are picked from them in the same call
         The logits are used again by the next call.
         """
         if len(ids) == 1:
-            return self._run(self.gpt.infer, ids, picks)[None]
-        return self._run(self.gpt.infer_all, ids, picks)
+            return self._run(self.gpt.infer, ids, request)[None]
+        return self._run(self.gpt.infer_all, ids, request)
 
-    def go_on(self, token: int, picks: Picks) -> Floats:
+    def decode_n(self, token: int, request: SampleRequest) -> Floats:
         """Append `token`, and all but the last of the tokens that are picked one behind the other:
-        picks.tokens (n,), which is filled, -1 where nothing can be picked; n <= capacity -
+        request.tokens (n,), which is filled, -1 where nothing can be picked; n <= capacity -
         len(self). (V,) logits behind the last that was appended, used again by the next call.
         """
-        ids = np.empty(len(picks.tokens) + 1, np.int32)
+        ids = np.empty(len(request.tokens) + 1, np.int32)
         ids[0], ids[1:] = token, -1
-        logits = self.gpt.go_on(ids, self.cache, picks)
-        picks.tokens[...] = ids[1:]
+        logits = self.gpt.decode_n(ids, self.cache, request)
+        request.tokens[...] = ids[1:]
         end = self.cache.length
         self._ids[self._length : end] = ids[: end - self._length]
         self._length = end
@@ -122,15 +126,15 @@ class Context:
 
     def _run(
         self,
-        infer: Callable[[Ints, KVCache, Picks | None], Floats],
+        infer: Callable[[Ints, KVCache, SampleRequest | None], Floats],
         ids: Sequence[int] | Ints,
-        picks: Picks | None,
+        request: SampleRequest | None,
     ) -> Floats:
         """Broken off inside, it leaves at most a cache that has grown, which truncate() mends."""
         end = self._length + len(ids)
         fresh = self._ids[self._length : end]
         fresh[...] = ids
-        logits = infer(fresh, self.cache, picks)
+        logits = infer(fresh, self.cache, request)
         self._length = end
         return logits
 

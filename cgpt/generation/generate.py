@@ -18,15 +18,9 @@ from cgpt.generation.beam import Hypothesis, search
 from cgpt.generation.context import Context
 from cgpt.generation.options import TOKENS, TokenOptions, limit_of, read_processors
 from cgpt.generation.results import Dropped, Noted, Recorder, Token
-from cgpt.generation.sampling import (
-    Ints,
-    LogitsProcessor,
-    Picks,
-    Sampler,
-    SamplingConfig,
-    noted_token,
-)
-from cgpt.models.decoder import Inference
+from cgpt.generation.sampling import Ints, LogitsProcessor, Sampler, SamplingConfig, noted_token
+from cgpt.models.decoder import SampleRequest
+from cgpt.models.inference import Inference
 from cgpt.nn.arena import Floats
 from cgpt.nn.kv_cache import KVCache
 from cgpt.runtime.cancellation import Cancelled, Limit
@@ -168,7 +162,7 @@ def generate_batch(
     Errors as generate_tokens, for all prompts before the first token.
     """
     recorders = recorders or [Recorder() for _ in prompts]
-    if gpt.decoder is None or sampling.beam > 1 or sampling.speculate:
+    if sampling.beam > 1 or sampling.speculate:
         streams = _streams(
             gpt,
             prompts,
@@ -228,10 +222,6 @@ def stream_rows(
     """
     if prompts.ndim != 2 or not len(prompts):
         return _ids_of(decode(gpt, prompts, sampling, Recorder(limit), processors=processors))
-    if gpt.decoder is None:
-        recorders = [Recorder(limit) for _ in prompts]
-        rows = map(_ids_of, _streams(gpt, prompts, sampling, recorders, processors=processors))
-        return (np.array(tokens, np.int32) for tokens in zip(*rows, strict=False))
     rows_of = _rows(gpt, prompts, sampling, processors=processors)
     found = steps(gpt, *rows_of, set(), limit=limit)
     return (np.array([token for _, token in step], np.int32) for step in found)
@@ -302,7 +292,7 @@ def decode(
     context = Context(gpt, cache, prompt)
     kept = prompt[-context.capacity :]
     recorder.dropped = Dropped(len(prompt) - len(kept))
-    return follow(context, kept, sampler, ends, recorder)
+    return decode_stream(context, kept, sampler, ends, recorder)
 
 
 def _best(
@@ -326,7 +316,7 @@ def tokens_of(best: Hypothesis, recorder: Recorder) -> Generator[Token, None, No
     recorder.end(best.finish_reason)
 
 
-def follow(
+def decode_stream(
     context: Context,
     prompt: Sequence[int],
     sampler: Sampler,
@@ -353,11 +343,11 @@ def follow(
     if not most:
         return recorder.end("length")
     # known: what of the context is picked, not guessed
-    known, picks, row, draft = len(prompt), sampler.ahead(1), 0, list[int]()
+    known, request, row, draft = len(prompt), sampler.request(1), 0, list[int]()
     try:  # rows: the logits behind the last pick, and behind each token of the draft
-        rows: Rows = context.feed(prompt, picks, limit)[None]
+        rows: Rows = context.feed(prompt, request, limit)[None]
         while limit is None or not limit.reached():
-            if (token := sampler.pick(rows[row], context.seen(known), picks, row)) in ends:
+            if (token := sampler.pick(rows[row], context.seen(known), request, row)) in ends:
                 return recorder.end("stop")
             answer.append(token)
             yield Token(token) if noted is None else noted_token(token, rows[row], noted)
@@ -370,13 +360,13 @@ def follow(
             context.truncate(known)
             if known < context.capacity:
                 room = min(left, context.capacity - known)
-                rows, draft, picks = _extended(context, token, sampler, room, noted)
+                rows, draft, request = _extended(context, token, sampler, room, noted)
                 row, known = 0, known + 1
             else:
                 kept = make_room(answer) if make_room else context.last_half(token)
                 recorder.later += known + 1 - len(kept)
-                picks, known = sampler.ahead(1), len(kept)
-                rows, row, draft = context.feed(kept, picks, limit)[None], 0, []
+                request, known = sampler.request(1), len(kept)
+                rows, row, draft = context.feed(kept, request, limit)[None], 0, []
     except Cancelled:
         pass
     finally:
@@ -385,24 +375,24 @@ def follow(
 
 def _extended(
     context: Context, token: int, sampler: Sampler, room: int, noted: Noted | None
-) -> tuple[Rows, list[int], Picks | None]:
+) -> tuple[Rows, list[int], SampleRequest | None]:
     """Append `token` and, as far as they are picked or guessed, those that follow: `room` at most.
 
     (logits behind each, the tokens that follow, what was picked behind each). Where nothing needs
     to be looked at in between, several are picked in one call, and the logits are the last one's.
     """
-    sampling, n = sampler.sampling, min(room, context.gpt.run_length)
-    if n > 1 and not (sampling.speculate or sampler.changes or noted):
-        picks = sampler.ahead(n)
-        assert picks is not None
-        return [context.go_on(token, picks)] * n, picks.tokens[:-1].tolist(), picks
+    sampling, n = sampler.sampling, min(room, context.gpt.decoder.run_length)
+    if n > 1 and not (sampling.speculate or sampler.has_logit_processors or noted):
+        request = sampler.request(n)
+        assert request is not None
+        return [context.decode_n(token, request)] * n, request.tokens[:-1].tolist(), request
     guesses = min(sampling.speculate, room - 1)
-    draft = look_up(context.seen(len(context)), token, guesses) if guesses else []
-    picks = sampler.ahead(1 + len(draft))
-    return context.extend([token, *draft], picks), draft, picks
+    draft = prompt_lookup_draft(context.seen(len(context)), token, guesses) if guesses else []
+    request = sampler.request(1 + len(draft))
+    return context.extend([token, *draft], request), draft, request
 
 
-def look_up(seen: Ints, token: int, most: int) -> list[int]:
+def prompt_lookup_draft(seen: Ints, token: int, most: int) -> list[int]:
     """Up to `most` tokens that may follow `seen` and `token`: what followed their end before.
 
     The latest earlier place of the last three tokens is taken, else of the last two; where what

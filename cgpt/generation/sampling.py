@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from cgpt import kernels as K
 from cgpt.config import MAX_NEW_TOKENS, TEMPERATURE, TOP_P, _Config
 from cgpt.errors import CgptError, ConfigError
 from cgpt.generation.results import Noted, Token, TopLogprob
+from cgpt.models.decoder import SampleRequest
 from cgpt.nn.arena import Floats
 from cgpt.validation import check_float, check_int
 
@@ -185,25 +186,12 @@ def _mix(z: int) -> int:
     return z ^ (z >> 31)
 
 
-class Picks(NamedTuple):
-    """Tokens that a decoder picks itself, in the call that makes their logits.
-
-    picking  how
-    u        (n,) float64: the random numbers, or None for the likeliest tokens
-    tokens   (n,) int32: what is picked, once the call is over; -1 where there is nothing
-    """
-
-    picking: K.Picking
-    u: NDArray[np.float64] | None
-    tokens: Ints
-
-
 class Sampler:
     """Picks tokens from logits as a SamplingConfig says.
 
     uniforms  the random stream; a pick with a temperature draws one number
     banned    ids that are never picked, rising
-    changes   whether other options change scores before temperature does
+    has_logit_processors  whether other options change scores before temperature does
     """
 
     def __init__(
@@ -236,7 +224,7 @@ class Sampler:
         )
         self._penalties = penalties if penalties != (1.0, 0.0, 0.0) else None
         self._processors = tuple(processors)
-        self.changes = bool(
+        self.has_logit_processors = bool(
             self._penalties or self._biased.size or sampling.no_repeat_ngram or self._processors
         )
         self._scores = np.empty(vocab_size, np.float32)
@@ -257,7 +245,7 @@ class Sampler:
         """
         sampling, scores = self.sampling, self._scores
         seen = np.asarray(seen, np.int32)
-        if not (self.changes or self.banned.size):
+        if not (self.has_logit_processors or self.banned.size):
             return logits
         np.copyto(scores, logits)
         for processor in self._processors:
@@ -275,29 +263,33 @@ class Sampler:
         scores[self.banned] = -np.inf
         return scores
 
-    def ahead(self, n: int) -> Picks | None:
-        """For a decoder: the next n picks, should they follow each other. None where other
+    def request(self, n: int) -> SampleRequest | None:
+        """For a decoder: the next n tokens, should they follow each other. None where other
         options look at the tokens in between."""
-        if self.changes:
+        if self.has_logit_processors:
             return None
         u = None
         if self.sampling.temperature:
             u = np.array([self.uniforms.ahead(i) for i in range(1, n + 1)])
-        return Picks(self.picking, u, np.empty(n, np.int32))
+        return SampleRequest(self.picking, u, np.empty(n, np.int32))
 
     def pick(
-        self, logits: Floats, seen: Sequence[int] | Ints, picks: Picks | None = None, row: int = 0
+        self,
+        logits: Floats,
+        seen: Sequence[int] | Ints,
+        request: SampleRequest | None = None,
+        row: int = 0,
     ) -> int:
         """The next token for (V,) logits after the context `seen`.
 
-        picks  from `ahead`, where a decoder has made these logits with it as its row `row`, all
-               rows before that having been picked
+        request  from `request`, where a decoder has made these logits with it as its row `row`,
+                 all rows before that having been picked
         Raises CgptError where the logits are not finite or every token is ruled out.
         """
         sampling = self.sampling
-        if picks is not None:
-            token = int(picks.tokens[row])
-            self.uniforms.drawn += picks.u is not None
+        if request is not None:
+            token = int(request.tokens[row])
+            self.uniforms.drawn += request.u is not None
             if token < 0:
                 raise self.nothing_left(logits)
             return token
@@ -355,21 +347,21 @@ def _process(processor: LogitsProcessor, seen: Ints, scores: Floats) -> None:
         np.copyto(scores, values, casting="unsafe")
 
 
-def picks_of(samplers: Sequence[Sampler]) -> Picks:
-    """The next pick of each; the samplers have the same options but for the seed."""
+def batch_request(samplers: Sequence[Sampler]) -> SampleRequest:
+    """The next token of each; the samplers have the same options but for the seed."""
     first = samplers[0]
     u = np.array([one.uniforms.draw() for one in samplers]) if first.sampling.temperature else None
-    return Picks(first.picking, u, np.empty(len(samplers), np.int32))
+    return SampleRequest(first.picking, u, np.empty(len(samplers), np.int32))
 
 
-def pick_changed(
-    samplers: Sequence[Sampler], logits: Floats, seen: Sequence[Ints], picks: Picks
+def sample_processed(
+    samplers: Sequence[Sampler], logits: Floats, seen: Sequence[Ints], request: SampleRequest
 ) -> None:
-    """Picks (R,) from logits (R, V) behind the contexts `seen`, which change the scores."""
+    """Tokens (R,) from logits (R, V) behind the contexts `seen`, which change the scores."""
     scores = np.stack(
         [one.scores(row, context) for one, row, context in zip(samplers, logits, seen, strict=True)]
     )
-    picks.picking.pick(scores, picks.u, picks.tokens)
+    request.picking.pick(scores, request.u, request.tokens)
 
 
 def _completions(seen: Ints, n: int) -> Ints:

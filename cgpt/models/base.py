@@ -16,17 +16,17 @@ from numpy.typing import ArrayLike
 from cgpt import kernels as K
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.models.decoder import Inference
+from cgpt.models.decoder import Decoder, FusedDecoder, LayerDecoder
+from cgpt.models.inference import Inference
 from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout, read_only
 from cgpt.nn.arrays import Ints, expect_shape, float32, int32, real
 from cgpt.nn.embedding import InputLayer
 from cgpt.nn.heads import Head, total_weight, weighted_sum
-from cgpt.nn.kv_cache import KVCache
 from cgpt.nn.layer import Layer, Step
 from cgpt.nn.quantized import StoredTensor
 from cgpt.nn.residual import Residual
 from cgpt.nn.workspace import Workspace
-from cgpt.runtime.forking import ForkLock, renew_after_fork
+from cgpt.runtime.forking import ForkLock, cached_property, renew_after_fork
 from cgpt.validation import check_bool, check_float, check_int, expect, expect_function
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class Model(Inference):
     take turns); training is for one thread that has the model to itself.
     """
 
+    fused = False  # whether the kernel's decoder knows the graph
     embedding: InputLayer
     blocks: Sequence[Block]
     ln_f: Layer
@@ -558,9 +559,14 @@ class Model(Inference):
         """Every parameter by name, as views into the arena."""
         return {name: StoredTensor(value) for name, value in self.parameters().items()}
 
-    def _append_by_layers(self, ids: Ints, places: Ints, cache: KVCache, logits: Floats) -> None:
-        step = Step(np.array([0, len(ids)], np.int32), places, cache=cache)
-        rows = np.arange(len(ids) - len(logits), len(ids), dtype=np.int32)
+    @cached_property
+    def decoder(self) -> Decoder:
+        """What appends tokens to caches, with the weights as they are at that time."""
+        if self.fused:
+            return FusedDecoder(self.config, self.stored())
+        return LayerDecoder(self._write_logits)
+
+    def _write_logits(self, ids: Ints, step: Step, rows: Ints, logits: Floats) -> None:
         with self._turn:
             self.head.project(self._normed(ids, step, rows), logits)
 

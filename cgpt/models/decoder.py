@@ -1,200 +1,184 @@
-"""Inference: tokens appended to a cache, and what is generated from there."""
+"""Decoding: tokens appended to the caches of sequences, by one of two implementations.
+
+`FusedDecoder` takes all rows through all layers in one call of a kernel; `LayerDecoder` takes one
+sequence after another through the layers, for a graph that the kernel does not know. A model
+chooses once; who decodes need not know which it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from cgpt import kernels as K
 from cgpt.config import GPTConfig
-from cgpt.errors import DataError
 from cgpt.nn.arena import Floats
-from cgpt.nn.arrays import Ints, int32
-from cgpt.nn.kv_cache import KVCache
+from cgpt.nn.arrays import Ints
+from cgpt.nn.kv_cache import CacheView
+from cgpt.nn.layer import Step
 from cgpt.nn.quantized import StoredTensor
-from cgpt.runtime.forking import cached_property
-from cgpt.validation import expect
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from cgpt.generation.options import TokenOptions
-    from cgpt.generation.sampling import Picks
-
-_RUN = 1 << 24  # multiply-adds of a call that picks several tokens
+_RUN = 1 << 24  # multiply-adds of a call that samples several tokens
 _PREFILL = 1 << 30  # multiply-adds of a call for a part of a prompt
-_PASS = 64  # rows that the decoder takes through the layers at once
+_PASS = 64  # rows that the kernel takes through the layers at once
 
 
-class Inference:
-    """What a model does without learning. Any number of Python threads may use it at once.
+class SampleRequest(NamedTuple):
+    """Tokens that a decoder samples in the call that makes their logits.
 
-    config  shape of the graph
+    picking  how
+    u        (n,) float64: the random numbers, or None for the likeliest tokens
+    tokens   (n,) int32: what is sampled, once the call is over; -1 where there is nothing
     """
 
-    config: GPTConfig
+    picking: K.Picking
+    u: NDArray[np.float64] | None
+    tokens: Ints
 
-    def stored(self) -> Mapping[str, StoredTensor]:
-        """Every parameter by name, as it lies in memory."""
-        raise NotImplementedError
 
-    @cached_property
-    def decoder(self) -> K.Decoder | None:
-        """All layers in one call, over the weights as they are at that time; None for a graph
-        that it does not know, which goes layer by layer."""
-        return bind(self.config, self.stored())
+class Decoder(Protocol):
+    """Appends tokens to S sequences, whose caches are keys and values (S, L, H, T, D).
 
-    def new_cache(self) -> KVCache:
-        """An empty cache for one sequence of up to block_size tokens."""
-        return KVCache(self.config)
+    run_length      most tokens that one decode_n is to sample: a few milliseconds' work
+    prefill_length  most tokens of a prompt in one call of a caller that may stop between two:
+                    some ten milliseconds' work
+    """
 
-    def infer(self, ids: ArrayLike, cache: KVCache, picks: Picks | None = None) -> Floats:
-        """Logits (V,) after the last of ids (n,), which are appended to the cache.
+    run_length: int
+    prefill_length: int
 
-        picks  a token that is picked from them in the same call
-        The array is the cache's and used again by the next call with it. Raises DataError where
-        the cache is too full.
-        """
-        self._append(self._fresh(ids, cache), cache, cache.logits, picks)
-        return cache.last
-
-    def infer_all(self, ids: ArrayLike, cache: KVCache, picks: Picks | None = None) -> Floats:
-        """Logits (n, V) after each of ids (n,), which are appended; the rest as infer."""
-        flat = self._fresh(ids, cache)
-        logits = np.empty((len(flat), self.config.vocab_size), np.float32)
-        self._append(flat, cache, logits, picks)
-        return logits
-
-    def prefill(self, ids: ArrayLike, cache: KVCache) -> None:
-        """Append ids (n,) to the cache without any logits; DataError as infer."""
-        self._append(self._fresh(ids, cache), cache, cache.logits[:0], None)
-
-    @cached_property
-    def run_length(self) -> int:
-        """Tokens that are picked in one call: a few milliseconds' work; 1 for an unknown graph."""
-        return 1 if self.decoder is None else max(1, _RUN // self._stored_size)
-
-    @cached_property
-    def prefill_length(self) -> int:
-        """Tokens of a prompt that one call takes where a caller may end it in between: some ten
-        milliseconds' work, a multiple of what passes through the layers at once. All of them for
-        a graph whose bits depend on how many there are."""
-        if self.decoder is None:
-            return self.config.block_size
-        return _PASS * max(1, _PREFILL // (_PASS * self._stored_size))
-
-    @cached_property
-    def _stored_size(self) -> int:
-        return sum(one.data.size for one in self.stored().values())
-
-    def go_on(self, ids: Ints, cache: KVCache, picks: Picks) -> Floats:
-        """Append ids[0], pick what follows, append that, and so on; logits (V,) behind the last.
-
-        ids  (n + 1,) int32, filled behind the first; -1 behind the last that could be picked
-        The decoder's graphs only. The array is the cache's, as of infer. Raises DataError as that.
-        """
-        assert self.decoder is not None
-        places = cache.places[cache.length : cache.length + len(ids) - 1]
-        if len(places) < len(ids) - 1:
-            raise _too_full(len(ids) - 1, cache)
-        cache.length += self.decoder.go_on(
-            ids, places, cache.all_keys, cache.all_values, cache.logits, picks.picking, picks.u
-        )
-        return cache.last
-
-    def _append(self, ids: Ints, cache: KVCache, logits: Floats, picks: Picks | None) -> None:
-        """Append ids (n,); the logits (m, V) behind the last m of them are written."""
-        places, end = cache.places, cache.length + len(ids)
-        if self.decoder is None:
-            self._append_by_layers(ids, places[cache.length : end], cache, logits)
-            if picks is not None:
-                picks.picking.pick(logits, picks.u, picks.tokens)
-        else:
-            picking, u, tokens = picks or (None, None, None)
-            self.decoder.run(
-                ids,
-                places[cache.length : end],
-                cache.slots[: len(ids)],
-                cache.all_keys,
-                cache.all_values,
-                logits,
-                None,
-                picking,
-                u,
-                tokens,
-            )
-        cache.length = end
-
-    def _append_by_layers(self, ids: Ints, places: Ints, cache: KVCache, logits: Floats) -> None:
-        """The same for a graph of which `decoder` is None."""
-        raise NotImplementedError
-
-    def _fresh(self, ids: ArrayLike, cache: KVCache) -> Ints:
-        """ids (n,) as int32; checks their range and that the cache has room."""
-        expect("infer", cache, KVCache, "a KVCache")
-        flat = self._tokens("ids", ids, 0).reshape(-1)
-        n = len(flat)
-        if n == 0 or cache.length + n > cache.capacity:
-            raise _too_full(n, cache)
-        return flat
-
-    def _tokens(self, what: str, values: ArrayLike, least: int) -> Ints:
-        return int32(what, values, least, self.config.vocab_size)
-
-    def weights_mark(self) -> bytes:
-        """What is another one when the weights are others; b"" where they cannot change."""
-        return b""
-
-    def generate(
+    def run(
         self,
-        ids: ArrayLike,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = 0,
-        **options: Unpack[TokenOptions],
-    ) -> Ints:
-        """The new tokens that follow ids: (n,) int32 for ids (T,), (B, n) for ids (B, T).
+        ids: Ints,
+        positions: Ints,
+        sequences: Ints,
+        keys: Floats,
+        values: Floats,
+        logits: Floats,
+        request: SampleRequest | None = None,
+        position_ids: Ints | None = None,
+    ) -> None:
+        """Append ids (R,) at positions (R,) of sequences (R,); the last n rows have logits.
 
-        temperature 0 is greedy; row i of a batch is drawn with seed + i, all afresh with None.
-        options  cancel and timeout, which end it early with the tokens so far, and
-                 logits_processors (see TokenOptions)
-        Raises ConfigError or DataError for options or ids out of range.
+        Rows of one sequence stand in rising order of position; its cache holds what is before.
+        logits        (n, V), written;  request: n tokens that are sampled from them
+        position_ids  (R,) rows of the table of positions, by default `positions`
         """
-        tokens = list(self.stream(ids, max_new_tokens, temperature, top_k, top_p, seed, **options))
-        found = np.array(tokens, np.int32).reshape(len(tokens), *np.shape(ids)[:-1])
-        return np.ascontiguousarray(found.T)
 
-    def stream(
+    def decode_n(
         self,
-        ids: ArrayLike,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = 0,
-        **options: Unpack[TokenOptions],
-    ) -> Generator[int | Ints, None, None]:
-        """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
-        from cgpt.generation.generate import stream_rows, token_options
-        from cgpt.generation.sampling import SamplingConfig
+        ids: Ints,
+        positions: Ints,
+        keys: Floats,
+        values: Floats,
+        logits: Floats,
+        request: SampleRequest,
+    ) -> int:
+        """Append ids[0] to the one sequence, sample the next, append that; how many were appended.
 
-        return stream_rows(
-            self,
-            self._tokens("ids", ids, 0),
-            SamplingConfig(temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed),
-            *token_options("GPT.generate", options),
+        ids     (n + 1,): filled behind the first. Fewer than n where nothing can be sampled (-1)
+        logits  (1, V): behind the token appended last
+        """
+
+
+class FusedDecoder:
+    """The kernel's decoder over weights that stay where they are."""
+
+    def __init__(
+        self, config: GPTConfig, weights: Mapping[str, StoredTensor], module: Any = K
+    ) -> None:
+        self._kernel: K.Decoder = bind(config, weights, module)
+        size = sum(one.data.size for one in weights.values())
+        self.run_length = max(1, _RUN // size)
+        self.prefill_length = _PASS * max(1, _PREFILL // (_PASS * size))
+
+    def run(
+        self,
+        ids: Ints,
+        positions: Ints,
+        sequences: Ints,
+        keys: Floats,
+        values: Floats,
+        logits: Floats,
+        request: SampleRequest | None = None,
+        position_ids: Ints | None = None,
+    ) -> None:
+        picking, u, tokens = request or (None, None, None)
+        self._kernel.run(
+            ids, positions, sequences, keys, values, logits, position_ids, picking, u, tokens
         )
 
+    def decode_n(
+        self,
+        ids: Ints,
+        positions: Ints,
+        keys: Floats,
+        values: Floats,
+        logits: Floats,
+        request: SampleRequest,
+    ) -> int:
+        return self._kernel.go_on(ids, positions, keys, values, logits, request.picking, request.u)
 
-def _too_full(n: int, cache: KVCache) -> DataError:
-    return DataError(
-        f"infer: {n} tokens do not fit a cache that holds {cache.length} of {cache.capacity}"
-    )
+
+class LayerDecoder:
+    """The layers' own forward pass, for one sequence at a time.
+
+    write_logits  called as write_logits(ids, step, rows, logits): logits (n, V) of the rows (n,)
+    Its bits depend on how many tokens of a sequence come in one call, so a prompt stays whole.
+    """
+
+    run_length = 1
+    prefill_length = 1 << 31
+
+    def __init__(self, write_logits: Callable[[Ints, Step, Ints, Floats], object]) -> None:
+        self._write_logits = write_logits
+
+    def run(
+        self,
+        ids: Ints,
+        positions: Ints,
+        sequences: Ints,
+        keys: Floats,
+        values: Floats,
+        logits: Floats,
+        request: SampleRequest | None = None,
+        position_ids: Ints | None = None,
+    ) -> None:
+        first = len(ids) - len(logits)  # of the rows that have logits
+        table = positions if position_ids is None else position_ids
+        for sequence in dict.fromkeys(sequences.tolist()):
+            rows = np.flatnonzero(sequences == sequence)
+            wanted = np.flatnonzero(rows >= first).astype(np.int32)
+            cache = CacheView(keys[sequence], values[sequence], int(positions[rows[0]]))
+            step = Step(np.array([0, len(rows)], np.int32), table[rows], cache=cache)
+            whole = len(wanted) == len(logits)  # then no other sequence has any
+            found = logits if whole else np.empty((len(wanted), logits.shape[1]), np.float32)
+            self._write_logits(ids[rows], step, wanted, found)
+            if not whole:
+                logits[rows[wanted] - first] = found
+        if request is not None:
+            request.picking.pick(logits, request.u, request.tokens)
+
+    def decode_n(
+        self,
+        ids: Ints,
+        positions: Ints,
+        keys: Floats,
+        values: Floats,
+        logits: Floats,
+        request: SampleRequest,
+    ) -> int:
+        sequence = np.zeros(1, np.int32)
+        for i in range(len(positions)):
+            one, u = slice(i, i + 1), request.u
+            part = SampleRequest(request.picking, None if u is None else u[one], ids[i + 1 : i + 2])
+            self.run(ids[one], positions[one], sequence, keys, values, logits, part)
+            if ids[i + 1] < 0:
+                return i + 1
+        return len(positions)
 
 
 def bind(config: GPTConfig, weights: Mapping[str, StoredTensor], module: Any = K) -> K.Decoder:

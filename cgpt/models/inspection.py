@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgpt.errors import DataError
-from cgpt.models.decoder import Inference
+from cgpt.models.inference import Inference
 from cgpt.nn.arena import Floats
 from cgpt.validation import check_int, expect
 

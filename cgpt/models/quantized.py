@@ -128,20 +128,26 @@ class StoredGPT(GPT):
     ) -> Iterator[tuple[Ints, Floats]]:
         """Those of a few documents, whose borders are given."""
         decoder, lengths = self.decoder, np.diff(borders)
-        assert decoder is not None  # with_weights() takes no other graph
         keys, values = new_caches(self.config, len(lengths), int(lengths.max()))
-        slots = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        places = np.arange(borders[0], borders[-1], dtype=np.int32) - np.repeat(
+        sequences = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        positions = np.arange(borders[0], borders[-1], dtype=np.int32) - np.repeat(
             borders[:-1], lengths
         )
-        logits = np.empty((min(_ROWS, len(slots)), self.config.vocab_size), np.float32)
+        logits = np.empty((min(_ROWS, len(sequences)), self.config.vocab_size), np.float32)
         for start in range(borders[0], borders[-1], _ROWS):
             part = slice(start, min(start + _ROWS, borders[-1]))
             own = slice(part.start - borders[0], part.stop - borders[0])
             wanted = rows[np.searchsorted(rows, part.start) : np.searchsorted(rows, part.stop)]
             block = logits[: part.stop - part.start if len(wanted) else 0]
             decoder.run(
-                ids[part], places[own], slots[own], keys, values, block, step.positions[part]
+                ids[part],
+                positions[own],
+                sequences[own],
+                keys,
+                values,
+                block,
+                None,
+                step.positions[part],
             )
             if len(wanted):
                 yield wanted, block[wanted - start]
@@ -167,7 +173,7 @@ def with_weights(gpt: Model, form: str, group: int = 64) -> Model:
         )
     if form == form_in_use(gpt):
         return gpt
-    if type(gpt).decoder is None:
+    if not gpt.fused:
         raise ConfigError(
             f"weights: this model's graph computes with float32 weights only, found "
             f"form {form!r}; leave the form out"

@@ -87,7 +87,6 @@ class RustGPT(Model):
     """
 
     config: RustGPTConfig
-    decoder: None = None  # its cached tokens go layer by layer
 
     def _declare(self) -> None:
         config = self.config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,20 +12,28 @@ from cgpt.nn.arrays import Ints
 from cgpt.validation import check_int, expect
 
 
+class CacheView(NamedTuple):
+    """One sequence's keys and values (L, H, T, D), of which the first `length` are filled."""
+
+    keys: Floats
+    values: Floats
+    length: int
+
+
 class KVCache:
     """Keys and values of one sequence, for every block, up to the model's context.
 
-    keys, values  (L, H, T, D) float32; the first `length` places of each head are filled
+    keys, values  (L, H, T, D) float32; the first `length` positions of each head are filled
     logits        (1, V) float32 of the token inferred last
-    all_keys, all_values, places, slots  the same as (1, L, H, T, D), the places 0 to T - 1 and the
-                  number of the one sequence for each, as a decoder wants them
+    all_keys, all_values, positions, sequences  the same as (1, L, H, T, D), 0 to T - 1 and the
+                  index of the one sequence for each, as a decoder wants them
     """
 
     def __init__(self, config: GPTConfig) -> None:
         expect("KVCache", config, GPTConfig, "a GPTConfig")
         self.all_keys, self.all_values = new_caches(config, 1, config.block_size)
         self.logits: Floats = np.empty((1, config.vocab_size), np.float32)
-        self.places, self.slots = _places(self.capacity)
+        self.positions, self.sequences = _positions(self.capacity)
         self.length = 0
 
     @property
@@ -63,7 +71,7 @@ class KVCache:
     def copy(self, length: int | None = None) -> KVCache:
         """An independent cache with the same tokens, or the first `length` of them.
 
-        Only the places that they fill are copied.
+        Only the positions that they fill are copied.
         """
         other = object.__new__(type(self))
         other.__setstate__(self._state(self.length if length is None else length))
@@ -73,11 +81,11 @@ class KVCache:
         return f"KVCache({self.length} of {self.capacity} tokens, {self.nbytes} bytes)"
 
     def __getstate__(self) -> dict[str, Any]:
-        """The filled places, as views: what pickle and copy take."""
+        """The filled positions, as views: what pickle and copy take."""
         return self._state(self.length)
 
     def _state(self, length: int) -> dict[str, Any]:
-        """The first `length` places likewise."""
+        """The first `length` positions likewise."""
         filled = np.s_[..., :length, :]
         return {
             "shape": self.all_keys.shape,
@@ -92,18 +100,18 @@ class KVCache:
         filled = np.s_[..., : self.length, :]
         self.keys[filled], self.values[filled] = state["keys"], state["values"]
         self.logits = state["logits"].copy()
-        self.places, self.slots = _places(self.capacity)
+        self.positions, self.sequences = _positions(self.capacity)
 
 
-def _places(capacity: int) -> tuple[Ints, Ints]:
-    """The places of one sequence, and the number 0 for each."""
+def _positions(capacity: int) -> tuple[Ints, Ints]:
+    """The positions of one sequence, and the index 0 for each."""
     return np.arange(capacity, dtype=np.int32), np.zeros(capacity, np.int32)
 
 
 def new_caches(config: GPTConfig, sequences: int, capacity: int) -> Floats:
     """Keys and values (2, S, L, H, T, D) of S sequences of up to `capacity` = T tokens, unfilled.
 
-    The system gives memory to those places only that are written.
+    The system gives memory to those positions only that are written.
     """
     H = config.n_head
     return np.empty((2, sequences, config.n_layer, H, capacity, config.n_embd // H), np.float32)

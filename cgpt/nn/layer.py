@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cgpt.nn.arena import Floats, Parameter
 from cgpt.nn.arrays import Ints
-from cgpt.nn.kv_cache import KVCache
+from cgpt.nn.kv_cache import CacheView
 from cgpt.nn.workspace import Workspace
 
 
@@ -30,7 +30,7 @@ class Step:
     positions: Ints
     dropout: float = 0.0
     key: int = 0
-    cache: KVCache | None = None
+    cache: CacheView | None = None
 
 
 class Layer:
