@@ -460,3 +460,16 @@ def test_a_run_with_a_mix_is_repeated_from_toml(
 
 def weights(path: str) -> bytes:
     return load_model_auto(path).gpt.arena.data.tobytes()
+
+
+def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prepare.cache_folder("given") == Path("given")
+    monkeypatch.setenv("CGPT_CACHE", "chosen")
+    assert prepare.cache_folder() == Path("chosen")
+    monkeypatch.setenv("CGPT_CACHE", "")
+    if sys.platform == "linux":
+        monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+        assert prepare.cache_folder() == Path("/somewhere/cgpt")
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setenv("HOME", "/home/anyone")
+        assert prepare.cache_folder() == Path("/home/anyone/.cache/cgpt")

@@ -8,8 +8,6 @@ epochs = 8
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -152,36 +150,14 @@ def to_toml(values: dict[str, Any], comments: dict[str, str]) -> str:
 
     comments  lines put before everything, as "# key: value"
     """
-    lines = [f"# {key}: {text}" for key, text in comments.items()]
-    lines += [
-        f"{key} = {_value(one)}"
-        for key, one in values.items()
-        if one is not None and not isinstance(one, dict)
-    ]
-    for key, table in values.items():
-        if isinstance(table, dict):
-            lines += [
-                "",
-                f"[{key}]",
-                *(f"{name} = {_value(one)}" for name, one in table.items() if one is not None),
-            ]
-    return "\n".join(lines) + "\n"
+    import tomli_w
 
+    def without_none(table: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: without_none(one) if isinstance(one, dict) else one
+            for key, one in table.items()
+            if one is not None
+        }
 
-def _value(value: Any) -> str:
-    """One value as TOML has it; a JSON string is a TOML string too."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else str(value)
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    if isinstance(value, dict):
-        return (
-            "{"
-            + ", ".join(f"{json.dumps(key)} = {_value(one)}" for key, one in value.items())
-            + "}"
-        )
-    return str(value)
+    head = "".join(f"# {key}: {text}\n" for key, text in comments.items())
+    return head + tomli_w.dumps(without_none(values))

@@ -78,12 +78,13 @@ class Prepared:
 
 
 def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
-    """Where caches lie: `given`, else $CGPT_CACHE, else cgpt in the user's cache folder."""
+    """Where caches lie: `given`, else $CGPT_CACHE, else the user's cache folder of cgpt."""
     chosen = given or os.environ.get("CGPT_CACHE")
     if chosen:
         return Path(chosen)
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home, "cgpt")
+    from platformdirs import user_cache_path
+
+    return user_cache_path("cgpt", appauthor=False)
 
 
 def sampled(reading: Reading, share: float, progress: Progress | None = None) -> Iterator[str]:
