@@ -471,5 +471,5 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
         assert prepare.cache_folder() == Path("/somewhere/cgpt")
         monkeypatch.delenv("XDG_CACHE_HOME")
-        monkeypatch.setenv("HOME", "/home/anyone")
-        assert prepare.cache_folder() == Path("/home/anyone/.cache/cgpt")
+        monkeypatch.setenv("HOME", "/somebody")
+        assert prepare.cache_folder() == Path("/somebody/.cache/cgpt")
