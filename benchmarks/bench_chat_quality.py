@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cgpt
-from cgpt.checkpoint import load_model_auto
 from cgpt.cli.config_file import with_fields
 from cgpt.corpus.batches import packaged_data, read_corpus
-from cgpt.llm import PHASES
+from cgpt.language_model import PHASES
+from cgpt.llm import load_model_auto
 from cgpt.training.run import TrainingRun
 from cgpt.training.run_config import RunConfig, default_run
 

@@ -25,15 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.checkpoint import (
-    describe,
-    load_model_binary,
-    load_model_json,
-    save_model_binary,
-    save_model_json,
-)
+from cgpt.checkpoint.info import describe
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.config import GPTConfig
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_binary, load_model_json
 from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 from cgpt.tokenizers.tokenizer import FIRST_WORD, Tokenizer

@@ -31,8 +31,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cgpt import TrainConfig, kernels, load_model_auto, save_model_binary
-from cgpt.checkpoint import CheckpointManager, compare_models, describe
+from cgpt.checkpoint.compare import compare_models
+from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.latest import found_in, unfinished
+from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.errors import CheckpointError
 from cgpt.fileio.atomic import PREFIX
 from cgpt.training.run import TrainingRun

@@ -28,10 +28,11 @@ def measure(preset: str, steps: int, processes: int) -> dict[str, Any]:
     from cgpt.corpus.batches import Batch
     from cgpt.models.gpt2 import GPT
     from cgpt.optim.adamw import AdamW
-    from cgpt.training.data_parallel import ALONE, GradientSum
+    from cgpt.runtime.process_group import SINGLE_PROCESS
+    from cgpt.training.data_parallel import GradientSum
     from cgpt.training.mpi import connect
 
-    ranks = connect() if processes > 1 else ALONE
+    ranks = connect() if processes > 1 else SINGLE_PROCESS
     config = GPTConfig.preset(preset)
     gpt, tokens = GPT(config), TrainConfig().batch_tokens
     optimizer, gradient = AdamW(gpt), GradientSum(gpt, ranks)

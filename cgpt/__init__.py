@@ -33,21 +33,23 @@ _PUBLIC = {
     "cgpt.optim.schedules": ("schedule",),
     "cgpt.tokenizers.tokenizer": ("StreamDecoder", "Tokenizer"),
     "cgpt.corpus.batches": ("Corpus", "Dialogue", "FileReport", "Message", "read_corpus"),
-    "cgpt.llm": ("Continuation", "LLM", "Score", "TrainingState"),
-    "cgpt.training.callbacks": ("Callback", "FitResult", "Progress", "StopTraining"),
-    "cgpt.training.trainer": ("Trainer",),
-    "cgpt.generation.sampling": ("LogitsProcessor", "SamplingConfig"),
-    "cgpt.chat.session": ("ChatSession",),
-    "cgpt.checkpoint": (
-        "CheckpointManager",
+    "cgpt.language_model": ("TrainingState",),
+    "cgpt.llm": (
+        "Continuation",
+        "LLM",
+        "Score",
         "load",
         "load_model_auto",
         "load_model_binary",
         "load_model_json",
         "load_with_adapter",
-        "save_model_binary",
-        "save_model_json",
     ),
+    "cgpt.training.callbacks": ("Callback", "FitResult", "Progress", "StopTraining"),
+    "cgpt.training.trainer": ("Trainer",),
+    "cgpt.generation.sampling": ("LogitsProcessor", "SamplingConfig"),
+    "cgpt.chat.session": ("ChatSession",),
+    "cgpt.checkpoint.manager": ("CheckpointManager",),
+    "cgpt.checkpoint.saving": ("save_model_binary", "save_model_json"),
     "cgpt.corpus.documents": ("Documents",),
     "cgpt.corpus.sources": ("Source",),
     "cgpt.evaluation.perplexity": ("EvalResult", "evaluate"),
@@ -143,16 +145,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from cgpt.chat.session import ChatSession
-    from cgpt.checkpoint import (
-        CheckpointManager,
-        load,
-        load_model_auto,
-        load_model_binary,
-        load_model_json,
-        load_with_adapter,
-        save_model_binary,
-        save_model_json,
-    )
+    from cgpt.checkpoint.manager import CheckpointManager
+    from cgpt.checkpoint.saving import save_model_binary, save_model_json
     from cgpt.config import GPTConfig, TrainConfig
     from cgpt.corpus.batches import Corpus, Dialogue, FileReport, Message, read_corpus
     from cgpt.corpus.cutting import TooLong
@@ -166,7 +160,17 @@ if TYPE_CHECKING:
     from cgpt.generation.sampling import LogitsProcessor, SamplingConfig
     from cgpt.generation.streaming import Piece, PieceStream, TextStream
     from cgpt.kernels import get_num_threads, instruction_set, set_num_threads
-    from cgpt.llm import LLM, Continuation, Score, TrainingState
+    from cgpt.language_model import TrainingState
+    from cgpt.llm import (
+        LLM,
+        Continuation,
+        Score,
+        load,
+        load_model_auto,
+        load_model_binary,
+        load_model_json,
+        load_with_adapter,
+    )
     from cgpt.models.base import Model
     from cgpt.models.gpt2 import GPT
     from cgpt.models.inspection import Inspection, Prediction

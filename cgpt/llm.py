@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from cgpt.chat.session import chat_stream
+from cgpt.checkpoint import loading
+from cgpt.checkpoint.copies import reduced, restored, to_bytes
+from cgpt.checkpoint.loading import Loadable
+from cgpt.checkpoint.parts import Progress as LayerProgress
 from cgpt.config import MOST, GPTConfig
 from cgpt.corpus.batches import (
     Message,
     Sample,
     encode_prompt,
     packaged_data,
-    packed,
     read_corpus,
     split_samples,
 )
 from cgpt.corpus.inputs import Document, as_documents, as_messages
 from cgpt.errors import ConfigError, DataError, shown
 from cgpt.evaluation.scoring import (
-    BATCH_TOKENS,
     POOLINGS,
     embeddings,
     logprobs,
     sample_of,
     stride_of,
+    summed_loss,
     windows,
 )
 from cgpt.generation.beam import Hypothesis
@@ -57,165 +59,22 @@ from cgpt.generation.streaming import (
     stop_of,
     text_of,
 )
-from cgpt.models.base import Model
+from cgpt.language_model import LanguageModel
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Floats
 from cgpt.nn.arrays import text_list
-from cgpt.optim.adamw import AdamW
 from cgpt.runtime.cancellation import Limit
-from cgpt.runtime.interrupts import Operation
+from cgpt.runtime.forking import cached_property
+from cgpt.runtime.process_group import SINGLE_PROCESS, SingleProcess
 from cgpt.tokenizers.chat_template import template_of
 from cgpt.tokenizers.tokenizer import Tokenizer
-from cgpt.training.data_parallel import ALONE, Alone, summed_loss
 from cgpt.validation import check_bool, check_choice, check_int, expect
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-PHASES = ("pretrain", "finetune")
 DEFAULT_PRESET = "small"
 Prompt = str | Sequence[Message | Mapping[str, str]]  # text, or a dialogue's messages
-
-
-@dataclass
-class TrainingState:
-    """Where training stands; with weights, m and v enough to go on to the bit.
-
-    phase         the phase begun last: "", "pretrain" or "finetune"
-    done          phases that are finished
-    epoch, batch  passes finished, micro-batches of the next one that are used up
-    step          optimizer steps of the phase; total_steps: those of all its epochs
-    tokens        tokens seen in the phase (those without loss included)
-    seconds       spent on the phase's steps and evaluations
-    loss_sum, loss_tokens  of the epoch under way (nats, counted tokens)
-    best_loss     lowest held-out loss of the phase (nats a token), reached at best_step;
-                  bad_evals: evaluations since then
-    history       [phase, step, loss, held-out loss or None]; at most about 5000 a phase
-    documents     digest of the phase's training tokens; resuming with others is refused
-    moving_cuts   whether texts longer than the context are cut elsewhere in each epoch; a phase
-                  that was begun without goes on without
-    warmup        steps of warm-up that the phase was begun with; None: by a version that kept none
-    run           the RunConfig that started it ({} where there was none)
-    data_fingerprint  of the files of that run
-    run_id        random name of the training, made by its first step and kept by all that goes on
-                  from it; "" before that and in files of earlier versions. It says nothing about
-                  the model, so states that differ in it alone are equal.
-    """
-
-    phase: str = ""
-    done: list[str] = field(default_factory=list)
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    total_steps: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    loss_sum: float = 0.0
-    loss_tokens: int = 0
-    best_loss: float | None = None
-    best_step: int = 0
-    bad_evals: int = 0
-    history: list[list[Any]] = field(default_factory=list, repr=False)
-    documents: str = ""
-    moving_cuts: bool = False
-    warmup: int | None = None
-    run: dict[str, Any] = field(default_factory=dict, repr=False)
-    data_fingerprint: str = ""
-    run_id: str = field(default="", compare=False)
-
-    def identify(self) -> str:
-        """The run's identity, made now where it has none yet."""
-        if not self.run_id:
-            self.run_id = os.urandom(8).hex()
-        return self.run_id
-
-    @property
-    def unfinished(self) -> bool:
-        """True in the middle of a phase: training goes on there to the bit."""
-        return bool(self.phase) and self.phase not in self.done
-
-    def begin(self, phase: str) -> None:
-        """Start `phase` from its first step; an unfinished earlier phase counts as done."""
-        vars(self).update(self.begun(phase))
-
-    def begun(self, phase: str) -> dict[str, Any]:
-        """The fields as `begin` leaves them."""
-        done = [*self.done, *[self.phase] * (self.unfinished and self.phase != phase)]
-        return vars(
-            TrainingState(
-                phase=phase,
-                done=[name for name in done if name != phase],
-                history=self.history,
-                run=self.run,
-                data_fingerprint=self.data_fingerprint,
-                run_id=self.run_id,
-            )
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, JSON-ready, without run_id: two runs of the same training agree.
-
-        moving_cuts and warmup are left out where they are not set, as by earlier versions.
-        """
-        values = asdict(self)
-        del values["run_id"]
-        if not self.moving_cuts:
-            del values["moving_cuts"]
-        if self.warmup is None:
-            del values["warmup"]
-        return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainingState:
-        """The state that `to_dict` described; missing fields take their defaults.
-
-        Raises DataError naming an unknown field or one of a wrong type.
-        """
-        if not isinstance(values, dict):
-            raise DataError(f"training state: expected an object, found {type(values).__name__}")
-        known = {one.name: one.type for one in fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise DataError(
-                    f"training state: unknown field '{name}'; known: {', '.join(sorted(known))}"
-                )
-            if not _fits(value, str(known[name])):
-                raise DataError(
-                    f"training state: {name} must be {known[name]}, found {value!r:.100}"
-                )
-        state = cls(**values)
-        if not all(_fits_history(entry) for entry in state.history):
-            raise DataError(
-                "training state: history must be a list of [phase, step, loss, "
-                "held-out loss or null]"
-            )
-        return state
-
-
-def _fits(value: Any, kind: str) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind == "int | None":
-        return value is None or _fits(value, "int")
-    if kind == "int":
-        return number and isinstance(value, int) and value >= 0
-    if kind == "bool":
-        return isinstance(value, bool)
-    if kind.startswith("float"):
-        return (number and math.isfinite(value)) or (value is None and "None" in kind)
-    if kind == "list[str]":
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    return isinstance(value, {"str": str, "dict[str, Any]": dict}.get(kind, list))
-
-
-def _fits_history(entry: Any) -> bool:
-    return (
-        isinstance(entry, list)
-        and len(entry) == 4
-        and isinstance(entry[0], str)
-        and _fits(entry[1], "int")
-        and _fits(entry[2], "float")
-        and _fits(entry[3], "float | None")
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,56 +123,23 @@ class Continuation(Generation):
         return {**super().to_dict(), "score": self.score}
 
 
-class LLM:
+class LLM(LanguageModel):
     """A tokenizer and a GPT that belong together, and how far they are trained.
 
-    tokenizer       Tokenizer
-    gpt             Model; its vocab_size is at least len(tokenizer)
-    optimizer       AdamW or None; its m and v lie in gpt.arena
-    training_state  TrainingState
-    metadata        free JSON-ready dict that is saved along
-    best_weights    (arena.size,) float32 or None: the best so far inside an unfinished phase with
-                    a held-out split
-    average         (arena.size,) float32 or None: the moving average of the weights inside an
-                    unfinished phase that keeps one; files hold it as the weights
-    base            the file that holds these weights, "" where none does: an adapter that is
-                    trained on them names it
+    Its attributes are those of LanguageModel: tokenizer, gpt, optimizer, training_state, metadata,
+    best_weights, average and base.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        gpt: Model,
-        optimizer: AdamW | None = None,
-        training_state: TrainingState | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        """Raises ConfigError where the vocabulary is larger than the embedding, or an argument is
-        of another type."""
-        expect("LLM", tokenizer, Tokenizer, "a Tokenizer")
-        expect("LLM", gpt, Model, "a GPT")
-        expect("LLM", optimizer, (AdamW, type(None)), "an optimizer")
-        expect("LLM", training_state, (TrainingState, type(None)), "a TrainingState")
-        expect("LLM", metadata, (dict, type(None)), "a dictionary")
-        if len(tokenizer) > gpt.config.vocab_size:
-            raise ConfigError(
-                f"the tokenizer has {len(tokenizer)} tokens and the model only "
-                f"{gpt.config.vocab_size} embeddings; they do not belong together"
-            )
-        self.tokenizer = tokenizer
-        self.gpt = gpt
-        self.optimizer = optimizer
-        self.training_state = TrainingState() if training_state is None else training_state
-        self.metadata: dict[str, Any] = {} if metadata is None else metadata
-        self.best_weights: np.ndarray | None = None
-        self.average: np.ndarray | None = None
-        self.base = ""
-        self._prefixes = Prefixes()
+    @cached_property
+    def _prefixes(self) -> Prefixes:
+        return Prefixes()
 
-    def __repr__(self) -> str:
-        state = self.training_state
-        trained = f", {state.phase} step {state.step}" if state.phase else ", untrained"
-        return f"LLM({self.tokenizer!r}, {self.gpt!r}{trained})"
+    @classmethod
+    def of(cls, model: LanguageModel) -> LLM:
+        """`model` as an LLM, which takes its place: they share all that it has."""
+        llm = cls(model.tokenizer, model.gpt, model.optimizer, model.training_state, model.metadata)
+        llm.best_weights, llm.average, llm.base = model.best_weights, model.average, model.base
+        return llm
 
     @classmethod
     def default(cls, seed: int = 0) -> LLM:
@@ -344,22 +170,6 @@ class LLM:
             family_of(config).model(replace(config, vocab_size=len(tokenizer)), seed=seed),
         )
 
-    @property
-    def optimizer(self) -> AdamW | None:
-        """What trains `gpt` and is saved with it. To set one that does not raises ConfigError."""
-        return self._optimizer
-
-    @optimizer.setter
-    def optimizer(self, optimizer: AdamW | None) -> None:
-        if optimizer is not None:
-            expect("LLM.optimizer", optimizer, AdamW, "an optimizer (cgpt.AdamW, cgpt.Muon)")
-            optimizer.keep(self)
-        self._optimizer = optimizer
-
-    def changing_optimizer(self, optimizer: AdamW) -> list[Operation]:
-        """The operations by which one that was made for this model takes the other's place."""
-        return [*optimizer.taking_over(self), partial(setattr, self, "_optimizer", optimizer)]
-
     def to_bytes(
         self, *, optimizer: bool = True, weights: str | None = None, group: int = 64
     ) -> bytes:
@@ -367,8 +177,6 @@ class LLM:
 
         Of an adapter's training it holds the model too. Raises as save_model_binary.
         """
-        from cgpt.checkpoint.copies import to_bytes
-
         optimizer = check_bool("LLM.to_bytes", "optimizer", optimizer)
         return to_bytes(self, optimizer=optimizer, weights=weights, group=group)
 
@@ -381,11 +189,9 @@ class LLM:
         weights: str | None = None,
     ) -> LLM:
         """The model in the bytes of a model file of any kind; arguments and errors as cgpt.load."""
-        from cgpt.checkpoint import load
-
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise ConfigError(f"LLM.from_bytes: expected bytes, found {shown(data)}")
-        return load(data, training=training, weights=weights)
+        return cls.of(loading.load(data, training=training, weights=weights))
 
     def clone(self) -> LLM:
         """A copy that shares nothing with this one and trains on to the same bits.
@@ -397,25 +203,7 @@ class LLM:
         return deepcopy(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from cgpt.checkpoint.copies import reduced, restored
-
-        return restored, reduced(self)
-
-    @property
-    def config(self) -> GPTConfig:
-        """Shape of the model."""
-        return self.gpt.config
-
-    @property
-    def n_parameters(self) -> int:
-        """Trainable numbers of the model."""
-        return self.gpt.n_parameters
-
-    @property
-    def banned_ids(self) -> list[int]:
-        """Ids that are never generated: special tokens except eos, and ids without a token."""
-        specials = [i for i in self.tokenizer.special_ids if i != self.tokenizer.eos_id]
-        return [*specials, *range(len(self.tokenizer), self.config.vocab_size)]
+        return _restored, reduced(self)
 
     def stream(
         self,
@@ -556,8 +344,6 @@ class LLM:
         self, messages: Sequence[Message | Mapping[str, Any]], **options: Unpack[SamplingOptions]
     ) -> TextStream:
         """The same answer as it is generated; see TextStream for `result`, `read` and `close`."""
-        from cgpt.chat.session import chat_stream
-
         return chat_stream(self, messages, options, self._prefixes)
 
     def beam_search(
@@ -750,20 +536,11 @@ class LLM:
             longest,
         )
 
-    def summed_loss(self, samples: Sequence[Sample], parallel: Alone = ALONE) -> tuple[float, int]:
+    def summed_loss(
+        self, samples: Sequence[Sample], processes: SingleProcess = SINGLE_PROCESS
+    ) -> tuple[float, int]:
         """(sum of the loss in nats, counted tokens) of the samples, which processes share."""
-        batches = packed(samples, max(BATCH_TOKENS, self.config.block_size))
-        return summed_loss(
-            lambda batch: self.gpt.forward(
-                batch.ids,
-                batch.targets,
-                offsets=batch.offsets,
-                positions=batch.positions,
-                backward=False,
-            ),
-            batches,
-            parallel,
-        )
+        return summed_loss(self.gpt, samples, processes)
 
     def loss(self, texts: Iterable[Document], *, stride: int | None = None) -> float:
         """Mean loss (nats a token, eos included) over all tokens of the texts that carry loss.
@@ -784,6 +561,90 @@ class LLM:
         if not counted:
             raise DataError("LLM.loss: no text with a token to predict; give at least one")
         return total / counted
+
+
+def load(
+    source: Loadable,
+    *,
+    training: bool = True,
+    progress: LayerProgress | None = None,
+    weights: str | None = None,
+) -> LLM:
+    """Load whatever can be loaded, told by its content and not by its name.
+
+    source    a path, bytes, or a binary file object, which is read from where it stands: a cgpt
+              model in either format, a LoRA adapter, or a JSON export of RustGPT-Chinese
+    training  True: weights may be written, optimizer and best weights are loaded where they were
+              saved. False, for chat: weights are read-only, and the rest of the training's arrays
+              is left alone
+    weights   the form that the model's matrices are to have: "float32", "float16" or "int8". By
+              default that of the file; a model that is loaded for training has float32 only
+    progress  called once a layer as progress(i, n, LayerRecord), i from 1 to n
+    Everything that is read is checked before it is used.
+    Raises CheckpointError with code missing, damaged, version or foreign.
+    """
+    return LLM.of(loading.load(source, training=training, progress=progress, weights=weights))
+
+
+def load_model_auto(
+    path: Loadable,
+    *,
+    training: bool = True,
+    progress: LayerProgress | None = None,
+    weights: str | None = None,
+) -> LLM:
+    """The same as `load`."""
+    return load(path, training=training, progress=progress, weights=weights)
+
+
+def load_model_binary(
+    path: Loadable,
+    *,
+    training: bool = True,
+    progress: LayerProgress | None = None,
+    weights: str | None = None,
+) -> LLM:
+    """Load a model in the binary format; arguments, promises and errors as `load`."""
+    return LLM.of(
+        loading.load(path, training=training, progress=progress, weights=weights, kind="binary")
+    )
+
+
+def load_model_json(
+    path: Loadable,
+    *,
+    training: bool = True,
+    progress: LayerProgress | None = None,
+    weights: str | None = None,
+) -> LLM:
+    """Load a model in JSON; arguments, promises and errors as `load`."""
+    return LLM.of(
+        loading.load(path, training=training, progress=progress, weights=weights, kind="json")
+    )
+
+
+def load_weights(path: Loadable) -> LLM:
+    """A whole model to begin a training with: its vocabulary, and weights that may be written.
+
+    Of the training that it had, and of its metadata, nothing is left.
+    Raises CheckpointError as `load` does, and where the file holds an adapter.
+    """
+    return LLM.of(loading.load_weights(path))
+
+
+def load_with_adapter(model: Loadable, adapter: Loadable, *, training: bool = True) -> LLM:
+    """The model of one file with the LoRA adapter of another, which may name another place.
+
+    training  False merges the adapter into the weights
+    Raises CheckpointError where one of the files cannot be read, or the adapter was trained on
+    another model.
+    """
+    return LLM.of(loading.load_with_adapter(model, adapter, training=training))
+
+
+def _restored(data: bytes, state: dict[str, Any]) -> LLM:
+    """For pickle and copy."""
+    return LLM.of(restored(data, state))
 
 
 def _score(text: str, ids: list[int], values: Floats) -> Score:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cgpt.checkpoint import load_model_auto
 from cgpt.checkpoint.format import Record, pack_front, place
 from cgpt.errors import CheckpointError
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_auto
 
 
 def same_bits(a: np.ndarray | None, b: np.ndarray | None) -> bool:

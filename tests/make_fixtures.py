@@ -18,9 +18,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cgpt.checkpoint import save_model_binary, save_model_json
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.config import GPTConfig
-from cgpt.llm import LLM, TrainingState
+from cgpt.language_model import TrainingState
+from cgpt.llm import LLM
 from cgpt.models.gpt2 import GPT
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.nn.arena import aligned

@@ -21,7 +21,7 @@ import pytest
 from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 
 import cgpt
-from cgpt.checkpoint import save_model_binary, save_model_json
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.errors import CgptError
 from cgpt.evaluation.answers import Answer, accuracy, answer
 from cgpt.evaluation.perplexity import difference, evaluate, score_documents, total_of

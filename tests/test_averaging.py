@@ -9,9 +9,9 @@ import pytest
 from checkpoint_helpers import assert_same, same_bits
 from small_llm import TEXTS, small_llm, split
 
-from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.config import TrainConfig
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_auto
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.moving_average import averaging, with_average
 from cgpt.training.trainer import Trainer

@@ -18,16 +18,11 @@ from make_fixtures import DATA, WORDS, tiny_llm
 from small_llm import DIALOGUES, TEXTS, small_llm
 
 from cgpt import kernels
-from cgpt.checkpoint import (
-    describe,
-    load_model_auto,
-    load_model_binary,
-    save_model_binary,
-    save_model_json,
-)
+from cgpt.checkpoint.info import describe
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_auto, load_model_binary
 from cgpt.models.gpt2 import GPT
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.trainer import Trainer

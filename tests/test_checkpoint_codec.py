@@ -11,9 +11,11 @@ import pytest
 from checkpoint_helpers import code_of
 from make_fixtures import DATA
 
-from cgpt.checkpoint import describe, load_model_binary, reader
+from cgpt.checkpoint import reader
+from cgpt.checkpoint.info import describe
 from cgpt.errors import CheckpointError
 from cgpt.fileio._codec import READS, crc32, read_checked
+from cgpt.llm import load_model_binary
 
 
 @pytest.mark.parametrize("fold", [True, False])

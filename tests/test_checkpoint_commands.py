@@ -17,8 +17,9 @@ import pytest
 from screen import environment
 from small_llm import FACTS, TEXTS
 
-from cgpt.checkpoint import describe, load_model_auto
+from cgpt.checkpoint.info import describe
 from cgpt.cli import main
+from cgpt.llm import load_model_auto
 
 TRAIN = (
     "train",
@@ -151,7 +152,7 @@ def test_diff(run: Run, tmp_path: Path) -> None:
     llm.gpt.parameters()["ln_f.bias"][3] += np.float32(0.5)
     llm.gpt.arena.require_moments()[1][0] = -0.0
     llm.metadata["note"] = "x"
-    from cgpt.checkpoint import save_model_binary
+    from cgpt.checkpoint.saving import save_model_binary
 
     save_model_binary(llm, "b.bin")
     code, out, _ = run("diff", "a.bin", "b.bin", "--json")

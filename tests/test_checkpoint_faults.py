@@ -18,16 +18,12 @@ import pytest
 from make_fixtures import tiny_llm
 from small_llm import small_llm
 
-from cgpt.checkpoint import (
-    describe,
-    load_model_auto,
-    load_model_binary,
-    save_model_binary,
-    save_model_json,
-)
+from cgpt.checkpoint.info import describe
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.errors import CheckpointError
 from cgpt.fileio import atomic
 from cgpt.fileio.atomic import PREFIX, SUFFIX, write_file
+from cgpt.llm import load_model_auto, load_model_binary
 
 SAVES = [save_model_binary, save_model_json]
 Save = Callable[..., Path]
@@ -145,7 +141,7 @@ LIMITED = """
 import resource, sys
 sys.path.insert(0, {tests!r})
 from make_fixtures import tiny_llm
-from cgpt.checkpoint import save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 llm = tiny_llm()
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 save_model_binary(llm, {path!r})
@@ -274,7 +270,7 @@ SAVING = """
 import sys
 sys.path.insert(0, {tests!r})
 from small_llm import small_llm
-from cgpt.checkpoint import save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 models = [small_llm(seed=seed, n_embd=128) for seed in (1, 2)]
 print("ready", flush=True)
 while True:

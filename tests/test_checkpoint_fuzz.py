@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_fixtures import DATA
 
-from cgpt.checkpoint import load_model_auto, load_model_binary
 from cgpt.checkpoint.format import Kind, Record
 from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError
 from cgpt.fileio._codec import crc32
+from cgpt.llm import load_model_auto, load_model_binary
 
 FILES = ("tiny_v1.bin", "tiny_v1.json", "tiny_v1_int8.bin", "tiny_v1_float16.bin")
 FUZZ = Path(__file__).parent / "fuzz"

@@ -21,18 +21,12 @@ from conftest import Counted
 from make_fixtures import DATA, WORDS, tiny_llm
 from small_llm import small_llm
 
-from cgpt.checkpoint import (
-    describe,
-    floats,
-    load_model_auto,
-    load_model_binary,
-    load_model_json,
-    save_model_binary,
-    save_model_json,
-    scan,
-)
+from cgpt.checkpoint import floats, scan
 from cgpt.checkpoint.floats import PIECE, format_floats, parse_floats, read_floats
+from cgpt.checkpoint.info import describe
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.errors import CheckpointError
+from cgpt.llm import load_model_auto, load_model_binary, load_model_json
 
 
 @pytest.fixture
@@ -457,7 +451,7 @@ def test_writing_and_reading_take_little_memory(tmp_path: Path) -> None:
 BASE = """
 import sys
 import numpy as np
-from cgpt.checkpoint import load_model_json, save_model_json
+from cgpt import load_model_json, save_model_json
 from cgpt.config import GPTConfig
 from cgpt.llm import LLM
 from cgpt.models.gpt2 import GPT

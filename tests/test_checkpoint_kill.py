@@ -23,17 +23,13 @@ from conftest import Counted
 from make_fixtures import tiny_llm
 from small_llm import small_llm
 
-from cgpt.checkpoint import (
-    CheckpointManager,
-    describe,
-    load_model_binary,
-    save_model_binary,
-    save_model_json,
-)
+from cgpt.checkpoint.info import describe
+from cgpt.checkpoint.manager import CheckpointManager
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.errors import CheckpointError
 from cgpt.fileio.atomic import SUFFIX
 from cgpt.kernels import get_num_threads, set_num_threads
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_binary
 
 KILLS = 200
 MANAGED_KILLS = 60
@@ -328,7 +324,7 @@ SAVE = """
 import os, sys
 sys.path.insert(0, {tests!r})
 from make_fixtures import tiny_llm
-from cgpt.checkpoint import save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.errors import CheckpointError
 from cgpt.kernels import get_num_threads, set_num_threads
 if os.geteuid() == 0:

@@ -16,17 +16,11 @@ import numpy as np
 import pytest
 from make_fixtures import tiny_llm
 
-from cgpt.checkpoint import (
-    CheckpointManager,
-    describe,
-    find_models,
-    load_model_auto,
-    load_model_binary,
-    load_model_json,
-    save_model_binary,
-    save_model_json,
-)
+from cgpt.checkpoint.info import describe, find_models
+from cgpt.checkpoint.manager import CheckpointManager
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.errors import CheckpointError
+from cgpt.llm import load_model_auto, load_model_binary, load_model_json
 
 
 def torch_zip(path: Path) -> None:

@@ -12,17 +12,13 @@ import pytest
 from checkpoint_helpers import assert_same
 from small_llm import TEXTS, small_llm
 
-from cgpt.checkpoint import (
-    CheckpointManager,
-    load_model_auto,
-    load_model_binary,
-    save_model_binary,
-    save_model_json,
-)
 from cgpt.checkpoint.latest import Found, read
+from cgpt.checkpoint.manager import CheckpointManager
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError
-from cgpt.llm import LLM, TrainingState
+from cgpt.language_model import TrainingState
+from cgpt.llm import LLM, load_model_auto, load_model_binary
 from cgpt.training.run_config import RunConfig
 from cgpt.training.trainer import Trainer
 

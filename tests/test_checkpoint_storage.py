@@ -12,14 +12,11 @@ from checkpoint_helpers import code_of, same_bits
 from make_fixtures import DATA, rounded_llm, tiny_llm
 from small_llm import small_llm
 
-from cgpt.checkpoint import (
-    describe,
-    load_model_binary,
-    load_stored_weights,
-    save_model_binary,
-    save_model_json,
-)
+from cgpt.checkpoint.info import describe
+from cgpt.checkpoint.loading import load_stored_weights
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.errors import CheckpointError, ConfigError
+from cgpt.llm import load_model_binary
 from cgpt.nn.quantized import GROUPS, dequantize, quantize
 
 FORMS = ("float16", "int8")

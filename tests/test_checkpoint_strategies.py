@@ -14,12 +14,13 @@ import pytest
 from checkpoint_helpers import assert_same
 from small_llm import DIALOGUES, TEXTS, small_llm
 
-from cgpt.checkpoint import CheckpointManager, load_model_binary, packing, save_model_binary
+from cgpt.checkpoint import packing
 from cgpt.checkpoint.latest import read
-from cgpt.checkpoint.manager import STRATEGIES, epoch_loss
+from cgpt.checkpoint.manager import STRATEGIES, CheckpointManager, epoch_loss
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError, ConfigError
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_binary
 from cgpt.training.trainer import Trainer
 
 CONFIG = TrainConfig(epochs=6, batch_tokens=40, lr=1e-2, warmup=2, val_fraction=0.2)

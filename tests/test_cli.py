@@ -21,11 +21,12 @@ from screen import CGPT, Screen, environment
 from small_llm import FACTS, TEXTS
 
 from cgpt.bench.measure import Measurement, ratio
-from cgpt.checkpoint import CheckpointManager, load_model_auto
+from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.cli import main
 from cgpt.cli.app import spread_values
 from cgpt.cli.commands.models import how_it_ended, one_line
 from cgpt.cli.root import MODULES
+from cgpt.llm import load_model_auto
 
 MODEL = "checkpoints/model_final.bin"
 TRAIN = ("train", "--pretrain", "texts.json", "--chat", "chats.jsonl", "--preset", "tiny")

@@ -11,8 +11,8 @@ import pytest
 from screen import Screen
 from test_cli import MODEL, Run, clean_environment, place, run, trained
 
-from cgpt.checkpoint import load_model_auto
 from cgpt.generation.sampling import SamplingConfig
+from cgpt.llm import load_model_auto
 
 SHORT = ("--max-new-tokens", "9")
 

@@ -25,17 +25,11 @@ from small_llm import DIALOGUES, TEXTS, small_llm
 import cgpt
 from cgpt import LLM, AdamW, CgptError, CheckpointError, ConfigError, Muon, TrainConfig, Trainer
 from cgpt.chat.session import ChatSession
-from cgpt.checkpoint import (
-    describe,
-    load,
-    load_model_auto,
-    load_model_binary,
-    load_model_json,
-    save_model_binary,
-    save_model_json,
-)
+from cgpt.checkpoint.info import describe
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.corpus.invalid_rows import InvalidRow, InvalidRowsError
 from cgpt.generation.sampling import SamplingConfig
+from cgpt.llm import load, load_model_auto, load_model_binary, load_model_json
 from cgpt.models.gpt2 import GPT
 from cgpt.models.quantized import StoredGPT, with_weights
 from cgpt.nn.kv_cache import KVCache

@@ -15,7 +15,7 @@ from checkpoint_helpers import assert_same
 from screen import environment
 from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
 
-from cgpt.checkpoint import load_model_auto, save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
 from cgpt.cli.commands import train as training
 from cgpt.cli.guided import GuidedOptions, GuidedRun
@@ -25,7 +25,7 @@ from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import TrainConfig
 from cgpt.errors import CgptError, CheckpointError, DataError
 from cgpt.fileio.text import JsonLines, json_text, utf8
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_auto
 from cgpt.training.data_parallel import GradientSum
 from cgpt.training.step_log import StepLog, read_log
 from cgpt.training.trainer import Trainer

@@ -146,7 +146,7 @@ import os, signal, sys, threading, time
 sys.path.insert(0, {tests!r})
 from small_llm import small_llm
 import cgpt.checkpoint.manager as manager
-from cgpt.checkpoint import CheckpointManager, load_model_binary
+from cgpt import CheckpointManager, load_model_binary
 from cgpt.optim.adamw import AdamW
 
 llm = small_llm()

@@ -18,9 +18,9 @@ from said import Speaker
 from screen import Screen, piped
 from small_llm import FACTS
 
-from cgpt.checkpoint import load_model_auto
 from cgpt.cli import main
 from cgpt.cli.ui.layout import text_width
+from cgpt.llm import load_model_auto
 
 QUICK = ("--preset", "tiny", "--max-steps", "3")
 

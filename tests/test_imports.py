@@ -16,7 +16,7 @@ import typing_extensions
 from small_llm import small_llm
 
 import cgpt
-from cgpt.checkpoint import save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cgpt"
@@ -88,12 +88,13 @@ def test_public_names_exist() -> None:
 
 # Types in public signatures that are parts of the inside: of a graph, of files, of processes.
 INSIDE = {
-    "Alone",
+    "SingleProcess",
     "Block",
     "Entry",
     "Head",
     "InMemory",
     "InputLayer",
+    "LanguageModel",
     "Layer",
     "LayerRecord",
     "ParameterArena",

@@ -20,9 +20,9 @@ import pytest
 from small_llm import DIALOGUES, TEXTS, small_llm
 
 import cgpt
-from cgpt.checkpoint import load_model_binary, save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import TrainConfig
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_binary
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.lora import Lora
 from cgpt.optim.moving_average import with_average

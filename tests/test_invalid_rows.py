@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from small_llm import small_llm
 
-from cgpt.checkpoint import load_model_auto, save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
 from cgpt.corpus import invalid_rows
 from cgpt.corpus import token_cache as prepare
 from cgpt.corpus.batches import read_corpus
 from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError, merged
 from cgpt.corpus.reader import Reading, fingerprint_of
+from cgpt.llm import load_model_auto
 from cgpt.training.run import TrainingRun
 
 GOOD = {"instruction": "问", "output": "答"}

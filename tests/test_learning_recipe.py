@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cgpt import LLM, Trainer
-from cgpt.checkpoint import load_model_auto
 from cgpt.cli import main
+from cgpt.llm import load_model_auto
 
 ROOT = Path(__file__).parent.parent
 TEXTS = ROOT / "tests" / "data" / "learning"

@@ -11,7 +11,8 @@ from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 from cgpt.config import GPTConfig, TrainConfig
 from cgpt.corpus.batches import encode_document
 from cgpt.errors import ConfigError, DataError
-from cgpt.llm import LLM, TrainingState
+from cgpt.language_model import TrainingState
+from cgpt.llm import LLM
 from cgpt.models.gpt2 import GPT
 from cgpt.training.trainer import Trainer
 

@@ -19,7 +19,8 @@ from test_cli import Run, clean_environment, run
 
 import cgpt
 from cgpt import LLM, CheckpointError, ConfigError, TrainConfig, Trainer
-from cgpt.checkpoint import describe, find_models, import_model, load_weights, weights_form
+from cgpt.checkpoint.info import describe, find_models, weights_form
+from cgpt.llm import load, load_weights
 from cgpt.models.rustgpt import RustGPT
 from cgpt.optim.lora import Lora
 from cgpt.tokenizers import rustgpt as rust_tokenizer
@@ -88,7 +89,7 @@ def test_everything_is_loaded_by_its_content(files: dict[str, Path], kind: str) 
         if kind == "adapter" and not isinstance(source, io.BufferedReader):
             continue  # its model is found from where its file lies
         assert same_bits(cgpt.load(source).gpt.arena.data, llm.gpt.arena.data)
-    for same in (cgpt.load_model_auto, import_model):
+    for same in (cgpt.load_model_auto, load):
         assert same_bits(same(path).gpt.arena.data, llm.gpt.arena.data)
     found = describe(path, verify=True)
     assert found["path"] == str(path) and found["config"] == llm.config.to_dict()

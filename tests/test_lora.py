@@ -15,25 +15,17 @@ from make_fixtures import DATA, adapter_llm, rustgpt_llm
 from small_llm import DIALOGUES, TEXTS, small_llm
 
 from cgpt import get_num_threads, set_num_threads
-from cgpt.checkpoint import (
-    CheckpointManager,
-    base_file,
-    compare_models,
-    describe,
-    load_model_auto,
-    load_tokenizer,
-    load_weights,
-    load_with_adapter,
-    packing,
-    parts,
-    save_model_binary,
-    save_model_json,
-)
+from cgpt.checkpoint import loading, packing, parts
 from cgpt.checkpoint.adapter import settings_to_save
+from cgpt.checkpoint.compare import compare_models
 from cgpt.checkpoint.format import place as placed
+from cgpt.checkpoint.info import describe
+from cgpt.checkpoint.manager import CheckpointManager
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
+from cgpt.checkpoint.tokenizer_file import load_tokenizer
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError, ConfigError
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_auto, load_weights, load_with_adapter
 from cgpt.models.rustgpt import RustGPT
 from cgpt.optim.lora import Lora
 from cgpt.optim.registry import make_optimizer
@@ -279,8 +271,8 @@ def test_a_model_that_has_changed_is_read_once(
     """Not again by every checkpoint of a long training."""
     llm, path = trained(tmp_path, epochs=1)
     save_model_binary(small_llm(seed=3), tmp_path / "base.bin")
-    reads, read = [], base_file.read_whole
-    monkeypatch.setattr(base_file, "read_whole", lambda path: reads.append(path) or read(path))
+    reads, read = [], loading.load_whole
+    monkeypatch.setattr(loading, "load_whole", lambda path: reads.append(path) or read(path))
     for _ in range(3):
         save_model_binary(llm, path)
     assert len(reads) == 1

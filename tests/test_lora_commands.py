@@ -12,7 +12,7 @@ import pytest
 from checkpoint_helpers import same_bits
 from test_cli import Run, clean_environment, run, write_data
 
-from cgpt.checkpoint import load_model_auto
+from cgpt.llm import load_model_auto
 
 ARGS = ("--chat", "chats.jsonl", "--finetune-epochs", "2", "--batch-size", "1", "--warmup", "1")
 

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 
 import cgpt.training.trainer
-from cgpt.checkpoint import load_model_auto, save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import TrainConfig
 from cgpt.corpus import documents as encoded
 from cgpt.corpus import token_cache as prepare
 from cgpt.corpus.batches import IGNORED
 from cgpt.corpus.documents import Documents, Samples, stored
 from cgpt.corpus.sources import Source
-from cgpt.llm import LLM, TrainingState
+from cgpt.language_model import TrainingState
+from cgpt.llm import LLM, load_model_auto
 from cgpt.training.epochs import Epochs
 from cgpt.training.trainer import Trainer
 

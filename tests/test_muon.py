@@ -12,10 +12,10 @@ from checkpoint_helpers import assert_same
 from small_llm import TEXTS, small_llm
 
 from cgpt import kernels
-from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.config import GPTConfig, TrainConfig
 from cgpt.errors import CheckpointError, ConfigError
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_auto
 from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.muon import Muon

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from small_llm import FACTS, TEXTS, small_llm
 
-from cgpt.checkpoint import load_model_auto, save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
 from cgpt.config import EMBEDDING_RATES, OPTIMIZERS, TrainConfig, default_lr
 from cgpt.errors import ConfigError
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_auto
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.lora import Lora
 from cgpt.optim.muon import Muon

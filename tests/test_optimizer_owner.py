@@ -10,8 +10,8 @@ from checkpoint_helpers import same_bits
 from small_llm import DIALOGUES, TEXTS, small_llm
 
 from cgpt import AdamW, CheckpointError, ConfigError, Muon, TrainConfig, Trainer
-from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
-from cgpt.llm import LLM
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
+from cgpt.llm import LLM, load_model_auto
 from cgpt.models.gpt2 import GPT
 from cgpt.optim.lora import Lora
 

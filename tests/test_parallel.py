@@ -23,8 +23,9 @@ from cgpt import ConfigError, TrainConfig, Trainer, load_model_auto
 from cgpt.cli import ranks
 from cgpt.cli.messages import set_language
 from cgpt.corpus.batches import pack
+from cgpt.runtime.process_group import SINGLE_PROCESS
 from cgpt.training import mpi
-from cgpt.training.data_parallel import ALONE, GradientSum, buckets, share
+from cgpt.training.data_parallel import GradientSum, buckets, share
 
 BIN = Path(sys.executable).parent
 MPIEXEC = BIN / "mpiexec"
@@ -416,7 +417,7 @@ def test_a_gradient_of_micro_batches_is_their_sum() -> None:
     counted = sum(batch.counted for batch in batches)
     separate = []
     for last in (False, True):
-        gradient = GradientSum(llm.gpt, ALONE)
+        gradient = GradientSum(llm.gpt, SINGLE_PROCESS)
         for i, batch in enumerate(batches):
             llm.gpt.forward(
                 batch.ids,
@@ -446,7 +447,7 @@ def test_buckets_cover_the_arena_once() -> None:
 def test_a_stop_of_any_process_is_taken_up() -> None:
     """The training asks the others after each step and takes their word."""
 
-    class Other(type(ALONE)):  # type: ignore[misc]
+    class Other(type(SINGLE_PROCESS)):  # type: ignore[misc]
         calls = 0
 
         def gather(self, values: Any) -> Any:

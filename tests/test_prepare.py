@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 
-from cgpt.checkpoint import load_model_auto
 from cgpt.cli import main
 from cgpt.cli.recipe import run_config, split_by_kind
 from cgpt.config import TrainConfig
@@ -28,6 +27,7 @@ from cgpt.corpus.items import Message
 from cgpt.corpus.reader import Reading
 from cgpt.corpus.sources import Source
 from cgpt.errors import ConfigError, DataError
+from cgpt.llm import load_model_auto
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.epochs import Epochs
 from cgpt.training.run import TrainingRun

@@ -11,16 +11,11 @@ import independent_reader
 import pytest
 from small_llm import DIALOGUES, TEXTS, small_llm
 
-from cgpt.checkpoint import (
-    describe,
-    load_model_auto,
-    load_with_adapter,
-    save_model_binary,
-    save_model_json,
-)
+from cgpt.checkpoint.info import describe
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.config import TrainConfig
 from cgpt.kernels import get_num_threads, set_num_threads
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_auto, load_with_adapter
 from cgpt.optim.lora import Lora
 from cgpt.training.trainer import Trainer
 

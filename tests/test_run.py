@@ -12,7 +12,8 @@ from small_llm import FACTS, TEXTS, small_llm, small_tokenizer
 
 from cgpt.config import TrainConfig
 from cgpt.errors import CgptError, ConfigError, DataError
-from cgpt.llm import LLM, TrainingState
+from cgpt.language_model import TrainingState
+from cgpt.llm import LLM
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.run import TrainingRun, continue_training
 from cgpt.training.run_config import RunConfig, default_run

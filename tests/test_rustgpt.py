@@ -22,13 +22,14 @@ from checkpoint_helpers import assert_same, same_bits
 
 import cgpt
 from cgpt import kernels
-from cgpt.checkpoint import describe, import_model, load_model_auto, load_tokenizer, save_tokenizer
+from cgpt.checkpoint.info import describe
+from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.cli import main
 from cgpt.config import TrainConfig
 from cgpt.corpus.batches import Message, encode_dialogue, encode_document
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.evaluation.perplexity import evaluate
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load, load_model_auto
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.tokenizers import rustgpt as rust_tokenizer
 from cgpt.tokenizers.rustgpt import SPECIAL, RustTokenizer
@@ -61,7 +62,7 @@ def path(export: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def llm(path: Path) -> LLM:
-    return import_model(path)
+    return load(path)
 
 
 def some_ids(llm: LLM, n: int = 9) -> list[int]:
@@ -116,7 +117,7 @@ def test_gradients_are_those_of_central_differences(llm, export):
 def test_a_block_that_is_computed_again_gives_the_same_bits(path):
     grads = []
     for recompute in (False, True):
-        gpt = import_model(path).gpt
+        gpt = load(path).gpt
         gpt.recompute = recompute
         ids = np.array([np.arange(7, 19)] * 2)
         gpt.forward(ids, np.roll(ids, -1, axis=1), dropout=0.2, dropout_key=1)
@@ -152,7 +153,7 @@ def test_any_number_of_threads_gives_the_same_bits(path):
     try:
         for n in (1, 2, 3):
             cgpt.set_num_threads(n)
-            llm = import_model(path)
+            llm = load(path)
             ids = np.array([some_ids(llm, 64)] * 8)
             loss = llm.gpt.forward(ids, np.roll(ids, -1, axis=1), dropout=0.1, dropout_key=3)
             llm.gpt.backward()
@@ -199,7 +200,7 @@ def test_words_and_shape_are_those_of_the_export(llm, export):
 
 
 def test_a_pretty_export_is_the_same(llm, export, tmp_path):
-    pretty = import_model(second.write_export(tmp_path / "pretty.json", export, pretty=True))
+    pretty = load(second.write_export(tmp_path / "pretty.json", export, pretty=True))
     assert_same(llm, pretty)
 
 
@@ -230,13 +231,13 @@ def test_adam_goes_on_exactly(llm, export):
 
 def test_a_training_goes_on_with_the_imported_moments(path):
     config = TrainConfig(epochs=1, lr=1e-3, warmup=0, min_lr_ratio=1.0, clip=0.0, **EXACT)
-    kept = import_model(path)
+    kept = load(path)
     Trainer(kept, config, "finetune").fit(["太阳从东方升起。"])
     assert kept.optimizer is not None and kept.optimizer.step_count == 8
-    other = import_model(path)
+    other = load(path)
     Trainer(other, replace(config, beta2=0.95), "finetune").fit(["太阳从东方升起。"])
     assert other.optimizer is not None and other.optimizer.step_count == 1
-    again = import_model(path)
+    again = load(path)
     continue_training(again, 1, 1e-3, ["太阳从东方升起。"])
     assert again.optimizer is not None and again.optimizer.step_count == 8
     assert again.optimizer.betas == (0.9, 0.999)
@@ -245,9 +246,9 @@ def test_a_training_goes_on_with_the_imported_moments(path):
 def test_a_stopped_training_is_resumed_to_the_bit(path, tmp_path):
     config = TrainConfig(epochs=4, lr=1e-3, batch_tokens=16, **EXACT)
     texts = ["太阳从东方升起。", "水流向低处。", "你好！"]
-    whole = import_model(path)
+    whole = load(path)
     Trainer(whole, config).fit(texts)
-    half = import_model(path)
+    half = load(path)
     Trainer(half, config).fit(texts, should_stop=lambda: half.training_state.step >= 3)
     file = cgpt.save_model_binary(half, tmp_path / "half.bin")
     half = load_model_auto(file)
@@ -259,7 +260,7 @@ def test_a_stopped_training_is_resumed_to_the_bit(path, tmp_path):
 def test_moments_that_do_not_agree_are_left_out(export, tmp_path):
     changed = json.loads(json.dumps(export))
     changed["layers"][-1]["OutputProjection"]["optimizer"]["timestep"] = 8
-    assert import_model(second.write_export(tmp_path / "m.json", changed)).optimizer is None
+    assert load(second.write_export(tmp_path / "m.json", changed)).optimizer is None
 
 
 def test_moments_of_settings_that_adamw_does_not_take_are_left_out(export, tmp_path):
@@ -270,7 +271,7 @@ def test_moments_of_settings_that_adamw_does_not_take_are_left_out(export, tmp_p
         )
     )
     assert "1e-40" in file.read_text("utf-8")
-    assert import_model(file).optimizer is None
+    assert load(file).optimizer is None
 
 
 # Saving and the commands
@@ -361,7 +362,7 @@ BLOCK = ("layers", 1, "TransformerBlock")
 def test_an_export_that_cannot_be_is_refused(keys, to, counted, tmp_path):
     file = second.write_export(tmp_path / "m.json", changed(second.make_export(), *keys, to=to))
     with pytest.raises(CheckpointError) as caught:
-        import_model(file)
+        load(file)
     assert caught.value.code == ("version" if keys == ("version",) else "damaged")
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
     counted("lies in exports of RustGPT-Chinese")
@@ -372,14 +373,14 @@ def test_every_truncation_is_refused(tmp_path):
     for end in range(200, len(data), len(data) // 60):
         (tmp_path / "cut.json").write_bytes(data[:end])
         with pytest.raises(CheckpointError):
-            import_model(tmp_path / "cut.json")
+            load(tmp_path / "cut.json")
 
 
 def test_import_of_other_files(tmp_path):
     other = tmp_path / "x.json"
     other.write_text('{"a": 1}', "utf-8")
     with pytest.raises(CheckpointError) as caught:
-        import_model(other)
+        load(other)
     assert caught.value.code == "foreign"
 
 
@@ -462,7 +463,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_real_export_answers_as_its_program_did(real, tmp_path):
-    llm = import_model(real)
+    llm = load(real)
     weights = second.weights_of(json.loads(real.read_text("utf-8")))
     for case in json.loads((SHARED / "greedy.json").read_text("utf-8")):
         ids = llm.tokenizer.encode("用户：" + case["text"])
@@ -482,7 +483,7 @@ def test_its_bincode_file_is_told_what_to_do():
     if not (SHARED / "model_final.bin").exists():
         pytest.skip("../shared/rustgpt-export is not here")
     with pytest.raises(CheckpointError, match=r"RustGPT-Chinese \(bincode\).*JSON.*cgpt\.load"):
-        import_model(SHARED / "model_final.bin")
+        load(SHARED / "model_final.bin")
 
 
 # The files that every later version must read

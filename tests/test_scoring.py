@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_llm import DIALOGUES, FACTS, TEXTS, small_llm, trained_llm
 
-from cgpt.checkpoint import save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
 from cgpt.config import TrainConfig
 from cgpt.corpus.batches import Message, Sample, encode_dialogue

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from test_cli import Run, clean_environment, run, write_data
 
-from cgpt.checkpoint import load_model_auto
 from cgpt.config import SHAPE, GPTConfig
 from cgpt.errors import ConfigError
+from cgpt.llm import load_model_auto
 from cgpt.training.run_config import RunConfig
 
 TRAIN = (

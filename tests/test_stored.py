@@ -11,7 +11,7 @@ from small_llm import DIALOGUES, FACTS, small_llm
 
 from cgpt import ConfigError, TrainConfig, Trainer, load_model_auto, save_model_binary
 from cgpt.chat.session import ChatSession
-from cgpt.checkpoint import save_model_json
+from cgpt.checkpoint.saving import save_model_json
 from cgpt.evaluation.perplexity import evaluate
 from cgpt.generation.batch import steps
 from cgpt.generation.generate import generate_batch, generate_tokens

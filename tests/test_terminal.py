@@ -314,7 +314,8 @@ def test_names_and_texts_cannot_command_the_terminal(place: Path, command: tuple
 
 
 def test_samples_and_metadata_cannot_command_the_terminal(place: Path) -> None:
-    from cgpt.checkpoint import load_model_auto, save_model_binary
+    from cgpt.checkpoint.saving import save_model_binary
+    from cgpt.llm import load_model_auto
 
     class Screenlike(io.StringIO):
         def isatty(self) -> bool:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from small_llm import TEXTS, small_llm, small_tokenizer
 
-from cgpt.checkpoint import save_model_binary, save_tokenizer
+from cgpt.checkpoint.saving import save_model_binary
+from cgpt.checkpoint.tokenizer_file import save_tokenizer
 from cgpt.errors import CgptError, CheckpointError, ConfigError, DataError
 from cgpt.tokenizers.rustgpt import SPECIAL, RustTokenizer
 from cgpt.tokenizers.tokenizer import FIRST_WORD, SPECIAL_TOKENS, Tokenizer

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import Counted
 
-from cgpt.checkpoint import load_model_auto, load_tokenizer, save_tokenizer
+from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.cli import main
 from cgpt.errors import CheckpointError
+from cgpt.llm import load_model_auto
 from cgpt.tokenizers.tokenizer import Tokenizer
 
 TEXTS = [

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tokenizer_reference import encode_pairs, encode_words
 from tokenizer_reference import pieces as reference_pieces
 
-from cgpt.checkpoint import load_model_auto, save_model_binary, save_model_json
+from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError, ConfigError, DataError
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_auto
 from cgpt.models.gpt2 import GPT
 from cgpt.tokenizers import bpe
 from cgpt.tokenizers._bpe import BytePairs, pieces

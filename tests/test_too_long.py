@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from small_llm import CHARACTERS, DIALOGUES, TEXTS, small_llm, small_tokenizer
 
-from cgpt.checkpoint import load_model_auto
 from cgpt.cli import main
 from cgpt.config import TrainConfig
 from cgpt.corpus import documents as encoded
@@ -22,6 +21,7 @@ from cgpt.corpus.documents import Samples, stored
 from cgpt.corpus.items import Dialogue, Message
 from cgpt.corpus.sources import Source
 from cgpt.errors import ConfigError, DataError
+from cgpt.llm import load_model_auto
 from cgpt.training.epochs import Epochs, cut, too_long
 from cgpt.training.run import TrainingRun
 from cgpt.training.run_config import RunConfig

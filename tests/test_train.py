@@ -119,7 +119,7 @@ def test_stopping_after_any_step_changes_nothing(phase):
 
 RESUME = """
 import sys
-from cgpt.checkpoint import load_model_binary, save_model_binary
+from cgpt import load_model_binary, save_model_binary
 from cgpt.training.trainer import Trainer
 from test_train import CONFIG, DOCUMENTS, after
 phase, path, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -131,7 +131,8 @@ save_model_binary(llm, path)
 
 @pytest.mark.parametrize("phase", ["pretrain", "finetune"])
 def test_resume_in_new_processes_is_exact(phase, tmp_path):
-    from cgpt.checkpoint import load_model_binary, save_model_binary
+    from cgpt.checkpoint.saving import save_model_binary
+    from cgpt.llm import load_model_binary
 
     whole, llm, path = small_llm(), small_llm(), tmp_path / "model.bin"
     for one in (whole, llm):  # a finished earlier phase, whose moments must not leak

@@ -12,12 +12,13 @@ import pytest
 from small_llm import DIALOGUES, TEXTS, small_llm
 
 import cgpt
-from cgpt.checkpoint import CheckpointManager, load_model_auto, save_model_binary
+from cgpt.checkpoint.manager import CheckpointManager
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import TrainConfig
 from cgpt.corpus.documents import stored
 from cgpt.errors import ConfigError, DataError
 from cgpt.evaluation.perplexity import evaluate
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_auto
 from cgpt.training.callbacks import Callback, Progress, StopTraining
 from cgpt.training.trainer import FitResult, Trainer
 

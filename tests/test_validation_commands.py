@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from small_llm import DIALOGUES, TEXTS
 
-from cgpt.checkpoint import load_model_auto
 from cgpt.cli import main
 from cgpt.errors import ConfigError, DataError
+from cgpt.llm import load_model_auto
 from cgpt.training.run import TrainingRun
 from cgpt.training.run_config import RunConfig
 from cgpt.training.trainer import FitResult, Trainer

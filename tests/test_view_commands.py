@@ -29,7 +29,7 @@ from test_cli import (
     write_data,
 )
 
-from cgpt.checkpoint import load_model_auto, save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli.commands import inspect as looking
 from cgpt.cli.commands.plot import picture_lines
 from cgpt.cli.config_file import check_fingerprint, repeated, to_toml
@@ -44,6 +44,7 @@ from cgpt.evaluation.perplexity import (
     score_documents,
     total_of,
 )
+from cgpt.llm import load_model_auto
 from cgpt.models.inspection import predictions
 from cgpt.training.run import continue_training
 from cgpt.training.run_config import RunConfig

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from small_llm import TEXTS, small_llm
 
-from cgpt.checkpoint import load_model_auto, save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
 from cgpt.cli.recipe import run_config
 from cgpt.config import EARLIER_WARMUP, MOST_WARMUP, TrainConfig, default_warmup
 from cgpt.corpus.batches import packaged_data
 from cgpt.errors import CgptWarning, ConfigError
-from cgpt.llm import TrainingState
+from cgpt.language_model import TrainingState
+from cgpt.llm import load_model_auto
 from cgpt.training.run_config import PRETRAIN, default_run
 from cgpt.training.trainer import Trainer
 

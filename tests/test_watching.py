@@ -19,7 +19,7 @@ import pytest
 from screen import Screen, environment, plain
 from test_cli import MODEL, TRAIN, Run, clean_environment, run, same_model, stop_at, write_data
 
-from cgpt.checkpoint import CheckpointManager, load_model_auto
+from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.cli.messages import set_language
 from cgpt.cli.ui.layout import aligned, text_width
 from cgpt.cli.ui.panel import Losses, View, panel
@@ -27,6 +27,7 @@ from cgpt.cli.ui.progress import ProgressDisplay, progress_line
 from cgpt.cli.ui.sketch import chart, means, sparkline
 from cgpt.cli.ui.terminal import StopRequest, Terminated
 from cgpt.errors import ConfigError, DataError
+from cgpt.llm import load_model_auto
 from cgpt.runtime.memory import resident
 from cgpt.training.run_config import FINETUNE
 from cgpt.training.step_log import read_log

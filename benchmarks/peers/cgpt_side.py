@@ -13,12 +13,12 @@ from benchmarks.peers.products import operands
 from cgpt import kernels
 from cgpt.bench import tasks
 from cgpt.bench.measure import repeated
-from cgpt.checkpoint import load_model_binary, save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import GPTConfig, TrainConfig
 from cgpt.corpus.batches import packaged_data, read_corpus
 from cgpt.corpus.items import Dialogue
 from cgpt.errors import DataError
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_binary
 from cgpt.training.trainer import Trainer
 
 BATCH_TOKENS = 2048  # of a packed step: the recipe of `cgpt train`

@@ -11,8 +11,8 @@ from cgpt.bench.decode import bench_folder
 from cgpt.bench.measure import Measurement, ratio, seconds_of
 from cgpt.bench.shapes import SHAPES
 from cgpt.bench.table import Settings
-from cgpt.checkpoint import load_model_binary, save_model_binary
-from cgpt.llm import LLM
+from cgpt.checkpoint.saving import save_model_binary
+from cgpt.llm import LLM, load_model_binary
 from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 from cgpt.tokenizers.tokenizer import Tokenizer

@@ -15,10 +15,10 @@ import numpy as np
 from cgpt import _kernels, kernels
 from cgpt.bench.measure import Decoded, decoding, repeated, seconds_of
 from cgpt.bench.shapes import NEW, Shape, random_batch, random_prompts
-from cgpt.checkpoint import load_model_binary, save_model_binary
+from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import GPTConfig
 from cgpt.corpus.batches import packaged_data, read_corpus
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load_model_binary
 from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 from cgpt.tokenizers.tokenizer import Tokenizer

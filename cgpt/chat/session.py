@@ -22,7 +22,7 @@ from cgpt.generation.prefix_cache import Prefixes
 from cgpt.generation.results import Dropped, Recorder, Token
 from cgpt.generation.sampling import DEFAULTS, LogitsProcessor, Sampler, SamplingConfig
 from cgpt.generation.streaming import Piece, PieceStream, TextStream, pieces
-from cgpt.llm import LLM
+from cgpt.language_model import LanguageModel
 from cgpt.nn.arrays import one_text
 from cgpt.runtime.cancellation import Cancelled
 from cgpt.runtime.forking import ForkLock
@@ -61,9 +61,9 @@ class ChatSession:
     """
 
     def __init__(
-        self, llm: LLM, sampling: SamplingConfig | None = None, system: str | None = None
+        self, llm: LanguageModel, sampling: SamplingConfig | None = None, system: str | None = None
     ) -> None:
-        expect("ChatSession", llm, LLM, "an LLM")
+        expect("ChatSession", llm, LanguageModel, "an LLM")
         self._llm = llm
         self._sampling = DEFAULTS if sampling is None else sampling
         expect("ChatSession", self._sampling, SamplingConfig, "a SamplingConfig")
@@ -204,7 +204,7 @@ class ChatSession:
 
     @classmethod
     def from_dict(
-        cls, llm: LLM, values: Mapping[str, Any], sampling: SamplingConfig | None = None
+        cls, llm: LanguageModel, values: Mapping[str, Any], sampling: SamplingConfig | None = None
     ) -> ChatSession:
         """The session that `to_dict` described; arguments and errors as `load`."""
         return cls._of(llm, saved_of(values), sampling)
@@ -212,7 +212,7 @@ class ChatSession:
     @classmethod
     def from_messages(
         cls,
-        llm: LLM,
+        llm: LanguageModel,
         messages: Sequence[Message | Mapping[str, Any]],
         sampling: SamplingConfig | None = None,
     ) -> ChatSession:
@@ -236,7 +236,10 @@ class ChatSession:
 
     @classmethod
     def load(
-        cls, llm: LLM, path: str | os.PathLike[str], sampling: SamplingConfig | None = None
+        cls,
+        llm: LanguageModel,
+        path: str | os.PathLike[str],
+        sampling: SamplingConfig | None = None,
     ) -> ChatSession:
         """The session that `save` wrote, ready to go on; with a seed it goes on to the token.
 
@@ -250,7 +253,7 @@ class ChatSession:
         return Saved(self.system, self._sampling, self._sampler.uniforms.drawn, self.history)
 
     @classmethod
-    def _of(cls, llm: LLM, saved: Saved, sampling: SamplingConfig | None) -> ChatSession:
+    def _of(cls, llm: LanguageModel, saved: Saved, sampling: SamplingConfig | None) -> ChatSession:
         session = cls(llm, saved.sampling if sampling is None else sampling, saved.system)
         session._set_turns(read_turns("ChatSession.load", saved.messages, asked=False)[1])
         session._sampler.uniforms.drawn = saved.drawn
@@ -355,7 +358,7 @@ class ChatSession:
 
 
 def sampler_of(
-    llm: LLM, sampling: SamplingConfig, processors: Sequence[LogitsProcessor] = ()
+    llm: LanguageModel, sampling: SamplingConfig, processors: Sequence[LogitsProcessor] = ()
 ) -> Sampler:
     """What picks the tokens of an answer."""
     return Sampler(
@@ -368,7 +371,7 @@ def sampler_of(
 
 
 def answer(
-    llm: LLM,
+    llm: LanguageModel,
     take: Callable[[list[int]], Context],
     history: History,
     text: str,
@@ -400,7 +403,7 @@ def answer(
 
 
 def _best_of_beams(
-    llm: LLM, context: Context, prompt: list[int], sampler: Sampler, recorder: Recorder
+    llm: LanguageModel, context: Context, prompt: list[int], sampler: Sampler, recorder: Recorder
 ) -> Generator[Token, None, None]:
     """The tokens of the best hypothesis; the context then holds the prompt."""
     cached = context.common(prompt)
@@ -421,7 +424,7 @@ def _best_of_beams(
 
 
 def chat_stream(
-    llm: LLM,
+    llm: LanguageModel,
     messages: Sequence[Message | Mapping[str, Any]],
     options: Mapping[str, Any],
     kept: Prefixes,

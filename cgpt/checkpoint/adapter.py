@@ -24,23 +24,23 @@ from cgpt.checkpoint.streams import folder_of
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError, ConfigError
 from cgpt.fileio.failures import damaged, not_saved, other_base
-from cgpt.llm import LLM, TrainingState
+from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.nn.arena import Floats, ParameterArena
 from cgpt.optim.lora import Lora
 
 
-def adapter_of(llm: LLM) -> Lora | None:
+def adapter_of(llm: LanguageModel) -> Lora | None:
     """The adapter that a model is being trained by."""
     return llm.optimizer if isinstance(llm.optimizer, Lora) else None
 
 
-def trained_arena(llm: LLM) -> ParameterArena:
+def trained_arena(llm: LanguageModel) -> ParameterArena:
     """What a training changes and a checkpoint holds: the weights, or an adapter's A and B."""
     lora = adapter_of(llm)
     return llm.gpt.arena if lora is None else lora.arena
 
 
-def check_optimizer(llm: LLM, path: object, optimizer: bool) -> None:
+def check_optimizer(llm: LanguageModel, path: object, optimizer: bool) -> None:
     """Raises CheckpointError (code "write") for an optimizer to be saved that lost its moments."""
     if optimizer and llm.optimizer is not None:
         try:
@@ -146,7 +146,7 @@ def read_state(file: BinaryFile) -> TrainingState:
     return build_training_state(file.path, file.json(file.one(Kind.TRAINING_STATE)), run)
 
 
-def apply(file: BinaryFile, llm: LLM, *, training: bool) -> None:
+def apply(file: BinaryFile, llm: LanguageModel, *, training: bool) -> None:
     """Give a model the adapter of an open file, and the training state and metadata of that.
 
     llm       as read from a file, with weights that may be written
@@ -186,7 +186,9 @@ def apply(file: BinaryFile, llm: LLM, *, training: bool) -> None:
         lora.release()
 
 
-def _training_arrays(file: BinaryFile, llm: LLM, arena: ParameterArena) -> dict[Kind, Floats]:
+def _training_arrays(
+    file: BinaryFile, llm: LanguageModel, arena: ParameterArena
+) -> dict[Kind, Floats]:
     """Where the tensors of each kind go when training goes on; makes what `llm` needs for it."""
     m, v = arena.require_moments()
     targets = {Kind.TENSOR: arena.data, Kind.ADAM_M: m, Kind.ADAM_V: v}

@@ -11,7 +11,7 @@ import numpy as np
 from cgpt.checkpoint.format import Kind
 from cgpt.checkpoint.packing import Packed, arrays_of, pack
 from cgpt.checkpoint.storage import Storage
-from cgpt.llm import LLM
+from cgpt.language_model import LanguageModel
 from cgpt.nn.arena import Floats, aligned
 from cgpt.runtime.forking import renew_after_fork
 
@@ -33,7 +33,7 @@ class BackgroundWriter:
         self._copies: dict[Kind, Floats] = {}
 
     def submit(
-        self, llm: LLM, path: str | os.PathLike[str], write: Callable[[Packed], object]
+        self, llm: LanguageModel, path: str | os.PathLike[str], write: Callable[[Packed], object]
     ) -> None:
         """Copy `llm` as it is now and let the thread call `write` with the file made of it.
 

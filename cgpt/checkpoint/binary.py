@@ -12,7 +12,6 @@ import numpy as np
 from cgpt.checkpoint.adapter import carries_base, model_config, read_state, require_whole
 from cgpt.checkpoint.format import VOCABULARY, WHOLE, DType, Kind, Record
 from cgpt.checkpoint.parts import (
-    Progress,
     build_optimizer,
     build_tokenizer,
     check_fits,
@@ -24,8 +23,8 @@ from cgpt.checkpoint.reader import BinaryFile, Job, Running, in_parallel
 from cgpt.checkpoint.streams import Location
 from cgpt.config import GPTConfig
 from cgpt.fileio.failures import damaged, other_version
-from cgpt.llm import LLM
-from cgpt.models.base import LayerRecord, Model
+from cgpt.language_model import LanguageModel
+from cgpt.models.base import Model
 from cgpt.models.quantized import StoredGPT
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, Floats, aligned, arena_size, read_only
@@ -36,21 +35,16 @@ from cgpt.tokenizers.tokenizer import Tokenizer
 _FORMS: dict[int, Any] = {DType.FLOAT32: "<f4", DType.FLOAT16: "<f2", DType.INT8: "i1"}
 
 
-def load(file: BinaryFile, *, training: bool = True, progress: Progress | None = None) -> LLM:
-    """Read a whole model; see `cgpt.checkpoint.load_model_binary`."""
+def load(file: BinaryFile, *, training: bool = True) -> LanguageModel:
+    """Read a whole model; see `cgpt.load_model_binary`."""
     if training:
-        llm, layers = _load_to_train(file)
-    elif not file.all_float32 and family_of(model_config(file)).stays:
-        llm, layers = _load_stored(file)
-    else:
-        llm, layers = _load_floats(file)
-    for number, layer in enumerate(layers, 1):
-        if progress is not None:
-            progress(number, len(layers), layer)
-    return llm
+        return _load_to_train(file)
+    if not file.all_float32 and family_of(model_config(file)).stays:
+        return _load_stored(file)
+    return _load_floats(file)
 
 
-def _load_floats(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
+def _load_floats(file: BinaryFile) -> LanguageModel:
     """A model for chat with float32 weights, whatever those of the file are, in memory of its own.
 
     A map of the file would be there sooner by a few milliseconds, but lies on small pages, and
@@ -70,44 +64,44 @@ def _load_floats(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
     return found
 
 
-def _load_to_train(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
+def _load_to_train(file: BinaryFile) -> LanguageModel:
     """A model with all that its training goes on with."""
     config, entries = read_shape(file)
     file.check_rounded()
     weights = aligned(arena_size(entries), zero=True)
-    llm, layers = _build(file, family_of(config).model(config, weights=weights))
+    llm = _build(file, family_of(config).model(config, weights=weights))
     kind = Kind.TENSOR
     jobs = _prepare_training(file, llm, entries)
     if file.of(Kind.LIVE_TENSOR):
         kind, llm.average = Kind.LIVE_TENSOR, aligned(arena_size(entries), zero=True)
         jobs += _fills(file, Kind.TENSOR, llm.average, entries)
     in_parallel(jobs + _fills(file, kind, weights, entries))
-    return llm, layers
+    return llm
 
 
-def _load_stored(file: BinaryFile) -> tuple[LLM, list[LayerRecord]]:
+def _load_stored(file: BinaryFile) -> LanguageModel:
     """A model whose weights stay float16 or int8."""
     config, entries = read_shape(file)
     form = "int8" if file.of(Kind.SCALE) else "float16"
     return _build(file, StoredGPT(config, _stored_tensors(file, entries), form))
 
 
-def _build(file: BinaryFile, gpt: Model) -> tuple[LLM, list[LayerRecord]]:
-    """The model with what else the file holds, and its layers; the numbers may still be missing."""
+def _build(file: BinaryFile, gpt: Model) -> LanguageModel:
+    """The model with what else the file holds; the numbers may still be missing."""
     tokenizer = read_tokenizer(file, gpt.config)
     state = read_state(file)
     metadata = check_object(file.path, "metadata", file.json(file.one(Kind.METADATA)))
-    layers = check_layers(file.path, file.layers(), gpt)
-    return LLM(tokenizer, gpt, training_state=state, metadata=metadata), layers
+    check_layers(file.path, file.layers(), gpt)
+    return LanguageModel(tokenizer, gpt, training_state=state, metadata=metadata)
 
 
-def load_base(file: BinaryFile) -> LLM:
+def load_base(file: BinaryFile) -> LanguageModel:
     """The model that an adapter's file carries, with weights that may be written."""
     config = model_config(file)
     entries = check_fits(file.path, config, file.size)
     check_kind(file, Kind.BASE_TENSOR, entries, (DType.FLOAT32,))
     weights = aligned(arena_size(entries), zero=True)
-    llm, _ = _build(file, family_of(config).model(config, weights=weights))
+    llm = _build(file, family_of(config).model(config, weights=weights))
     in_parallel(_fills(file, Kind.BASE_TENSOR, weights, entries))
     return llm
 
@@ -319,7 +313,7 @@ def _restore(
         dequantize(stored, scales, group, target)
 
 
-def _prepare_training(file: BinaryFile, llm: LLM, entries: list[Entry]) -> list[Job]:
+def _prepare_training(file: BinaryFile, llm: LanguageModel, entries: list[Entry]) -> list[Job]:
     """Give `llm` its optimizer and best weights; the jobs that read their arrays."""
     jobs: list[Job] = []
     settings = file.maybe(Kind.OPTIMIZER)

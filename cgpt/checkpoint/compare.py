@@ -7,11 +7,21 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint.adapter import trained_arena
-from cgpt.llm import LLM
+from cgpt.checkpoint.loading import Loadable, load
+from cgpt.language_model import LanguageModel
 from cgpt.nn.arena import Floats, ParameterArena
 
 
-def compare(a: LLM, b: LLM) -> dict[str, Any]:
+def compare_models(a: Loadable, b: Loadable) -> dict[str, Any]:
+    """What differs between two models, whatever `load` takes; see `compare`.
+
+    Rounded weights are compared as the float32 that they stand for. Raises CheckpointError as
+    `load` does.
+    """
+    return compare(load(a), load(b))
+
+
+def compare(a: LanguageModel, b: LanguageModel) -> dict[str, Any]:
     """What differs, JSON-ready.
 
     same      whether nothing does
@@ -54,7 +64,7 @@ def _members(a: dict[str, Any], b: dict[str, Any]) -> dict[str, list[Any]]:
     }
 
 
-def _vocabulary(a: LLM, b: LLM) -> dict[str, Any]:
+def _vocabulary(a: LanguageModel, b: LanguageModel) -> dict[str, Any]:
     words = [one.tokenizer.words for one in (a, b)]
     scores = [one.tokenizer.to_state()["scores"] for one in (a, b)]
     found: dict[str, Any] = {}
@@ -66,7 +76,7 @@ def _vocabulary(a: LLM, b: LLM) -> dict[str, Any]:
     return found
 
 
-def _tensors(llm: LLM) -> dict[tuple[str, str], Floats]:
+def _tensors(llm: LanguageModel) -> dict[tuple[str, str], Floats]:
     """Every tensor that is saved, by kind and name."""
     weights, arena = llm.gpt.arena, trained_arena(llm)
     arrays: list[tuple[str, ParameterArena, Floats | None]] = [

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.checkpoint import load, packing
+from cgpt.checkpoint import packing
 from cgpt.checkpoint.adapter import adapter_of, trained_arena
+from cgpt.checkpoint.loading import load
 from cgpt.checkpoint.streams import BYTES
-from cgpt.llm import LLM
+from cgpt.language_model import LanguageModel
 from cgpt.models.quantized import StoredGPT
 
 
 def to_bytes(
-    llm: LLM, *, optimizer: bool = True, weights: str | None = None, group: int = 64
+    llm: LanguageModel, *, optimizer: bool = True, weights: str | None = None, group: int = 64
 ) -> bytes:
     """See LLM.to_bytes."""
     packed = packing.packed_model(
@@ -23,7 +24,7 @@ def to_bytes(
     return b"".join(packed.parts())
 
 
-def reduced(llm: LLM) -> tuple[bytes, dict[str, Any]]:
+def reduced(llm: LanguageModel) -> tuple[bytes, dict[str, Any]]:
     """All of a model as bytes of a file, and what a file does not hold."""
     state: dict[str, Any] = {"base": llm.base}
     if isinstance(llm.gpt, StoredGPT):
@@ -37,7 +38,7 @@ def reduced(llm: LLM) -> tuple[bytes, dict[str, Any]]:
     return to_bytes(llm), state
 
 
-def restored(data: bytes, state: dict[str, Any]) -> LLM:
+def restored(data: bytes, state: dict[str, Any]) -> LanguageModel:
     """The model that `reduced` took apart, which shares nothing with it."""
     llm = load(data, training=state["training"])
     llm.base = state["base"]

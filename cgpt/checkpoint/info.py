@@ -20,19 +20,37 @@ from cgpt.checkpoint.json_file import JsonFile, quick_check
 from cgpt.checkpoint.parts import check_fits, check_object
 from cgpt.checkpoint.reader import BinaryFile, Source
 from cgpt.checkpoint.sniff import kind_of
-from cgpt.checkpoint.streams import Location
+from cgpt.checkpoint.streams import Data, InMemory, Location, PathLike, Readable, located
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError
-from cgpt.llm import TrainingState
+from cgpt.language_model import TrainingState
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import aligned, arena_size
-from cgpt.validation import path_text
+from cgpt.validation import check_bool, path_text
 
+Loadable = PathLike | Data | Readable | InMemory
 _FIRST = ("model_final.bin", "model_pretrained.bin")
 
 
+def describe(path: Loadable, verify: bool = False) -> dict[str, Any]:
+    """What a model file holds, JSON-ready, without loading it.
+
+    verify  also check every byte
+    Keys: path, format ("binary", "json" or "rustgpt"), version, bytes, graph, config, layers
+    [{name, type, parameters}], parameters (their number), words, optimizer (settings or None),
+    best_weights (bool), run_id (which training it is of, "" for none), training_state, metadata,
+    records [{kind, name, dtype, shape, offset, bytes, crc32}] (empty for JSON), verified. Of an
+    adapter: its own parameters and settings, the configuration of its model; without that no
+    layers, words None. Raises CheckpointError as the loaders do.
+    """
+    verify = check_bool("describe", "verify", verify)
+    location = located(path)
+    of_kind = {"binary": describe_binary, "json": describe_json, "rustgpt": describe_rustgpt}
+    return of_kind[kind_of_file(location)](location, verify)
+
+
 def describe_binary(path: Location, verify: bool = False) -> dict[str, Any]:
-    """`cgpt.checkpoint.describe` of a binary file.
+    """`describe` of a binary file.
 
     An adapter has no layers and no words; its settings, among them where its model is, are the
     optimizer's, and config is that of the model.
@@ -85,7 +103,7 @@ def _describe_record(record: Record) -> dict[str, Any]:
 
 
 def describe_json(path: Location, verify: bool = False) -> dict[str, Any]:
-    """`cgpt.checkpoint.describe` of a JSON file."""
+    """`describe` of a JSON file."""
     with JsonFile(path) as file:
         entries = check_fits(path, file.config, file.size // 2)
         state = file.training_state()
@@ -123,13 +141,13 @@ def describe_json(path: Location, verify: bool = False) -> dict[str, Any]:
 
 
 def describe_rustgpt(path: Location, verify: bool = False) -> dict[str, Any]:
-    """`cgpt.checkpoint.describe` of a JSON export of RustGPT-Chinese.
+    """`describe` of a JSON export of RustGPT-Chinese.
 
     It is loaded for that, so everything in it is checked whatever `verify` says.
     """
-    from cgpt.interop import rustgpt as rustgpt_import
+    from cgpt.interop import rustgpt
 
-    llm = rustgpt_import.load(path)
+    llm = rustgpt.load(path)
     with Source(path) as source:
         size = source.size
     layers = [
@@ -139,7 +157,7 @@ def describe_rustgpt(path: Location, verify: bool = False) -> dict[str, Any]:
     return {
         "path": str(path),
         "format": "rustgpt",
-        "version": rustgpt_import.VERSION,
+        "version": rustgpt.VERSION,
         "bytes": size,
         "graph": family_of(llm.config).name,
         "config": llm.config.to_dict(),
@@ -171,9 +189,15 @@ def read_json_progress(
         return file.config, state, check_object(path, "metadata", file.plain("metadata"))
 
 
-def weights_form(path: Location) -> str:
-    """`cgpt.checkpoint.weights_form` of a binary file."""
-    with BinaryFile(path) as file:
+def weights_form(path: Loadable) -> str:
+    """The form of a file's matrices: "float32", "float16" or "int8" (JSON has float32 only).
+
+    Raises CheckpointError as the loaders do.
+    """
+    location = located(path)
+    if not is_binary(location):
+        return "float32"
+    with BinaryFile(location) as file:
         types = {record.dtype for record in file.of(Kind.TENSOR)} - {DType.FLOAT32}
         return DType(min(types)).name.lower() if types else "float32"
 

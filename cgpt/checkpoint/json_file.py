@@ -16,7 +16,6 @@ from cgpt.checkpoint.format import VERSION
 from cgpt.checkpoint.json_save import checksum
 from cgpt.checkpoint.parts import (
     Pairs,
-    Progress,
     build_config,
     build_optimizer,
     build_tokenizer,
@@ -33,7 +32,7 @@ from cgpt.checkpoint.sniff import JSON_FORMAT, JSON_OPENING, format_of
 from cgpt.checkpoint.streams import Location
 from cgpt.config import GPTConfig
 from cgpt.fileio.failures import damaged, foreign, other_version
-from cgpt.llm import LLM, TrainingState
+from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, Floats, aligned, arena_size, read_only
 from cgpt.optim.registry import restore_optimizer
@@ -244,8 +243,8 @@ def quick_check(source: Source) -> bool:
     return tail.rstrip().endswith(b"}")
 
 
-def load(path: Location, *, training: bool = True, progress: Progress | None = None) -> LLM:
-    """Read an LLM; see `cgpt.checkpoint.load_model_json`."""
+def load(path: Location, *, training: bool = True) -> LanguageModel:
+    """Read an LLM; see `cgpt.load_model_json`."""
     with JsonFile(path) as file:
         # The shortest number and its comma are two characters.
         entries = check_fits(path, file.config, file.size // 2)
@@ -255,18 +254,15 @@ def load(path: Location, *, training: bool = True, progress: Progress | None = N
         gpt = family_of(file.config).model(
             file.config, weights=weights if training else read_only(weights)
         )
-        layers = check_layers(path, file.layers(), gpt)
+        check_layers(path, file.layers(), gpt)
         file.fill(file.weights(), entries, weights)
-        llm = LLM(tokenizer, gpt, training_state=state, metadata=file.plain("metadata"))
+        llm = LanguageModel(tokenizer, gpt, training_state=state, metadata=file.plain("metadata"))
         if training:
             _read_training(file, llm, entries)
-    for number, layer in enumerate(layers, 1):
-        if progress is not None:
-            progress(number, len(layers), layer)
     return llm
 
 
-def _read_training(file: JsonFile, llm: LLM, entries: list[Entry]) -> None:
+def _read_training(file: JsonFile, llm: LanguageModel, entries: list[Entry]) -> None:
     """Give `llm` the optimizer and the best weights of the file, where it has them."""
     if file.root["optimizer"] is not None:
         settings = check_object(file.path, "optimizer", file.root["optimizer"])

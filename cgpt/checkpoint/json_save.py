@@ -27,7 +27,7 @@ from cgpt.config import KINDS
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import write_file
 from cgpt.fileio.failures import not_saved
-from cgpt.llm import LLM
+from cgpt.language_model import LanguageModel
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, Floats
 from cgpt.tokenizers.tokenizer import Tokenizer
@@ -35,14 +35,14 @@ from cgpt.tokenizers.tokenizer import Tokenizer
 _AHEAD = 8  # pieces of numbers that are formatted before their turn
 
 
-def save(llm: LLM, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
+def save(llm: LanguageModel, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
     """Write `llm` to `path`; see `cgpt.checkpoint.save_model_json`."""
     size, write = prepared(llm, path, optimizer)
     return write_file(path, size, lambda out: write(out.write))
 
 
 def prepared(
-    llm: LLM, path: object, optimizer: bool
+    llm: LanguageModel, path: object, optimizer: bool
 ) -> tuple[int, Callable[[Callable[[bytes], object]], None]]:
     """About how many bytes `llm` has as JSON, and what hands them on piece by piece.
 
@@ -122,7 +122,11 @@ def _formatted(pieces: Iterator[str | Floats]) -> Iterator[tuple[bytes, bool]]:
 
 
 def _pieces(
-    llm: LLM, path: object, weights: Floats, optimizer: bool, extras: dict[str, Floats | None]
+    llm: LanguageModel,
+    path: object,
+    weights: Floats,
+    optimizer: bool,
+    extras: dict[str, Floats | None],
 ) -> Iterator[str | Floats]:
     """The file in order, up to text_crc32: text, and numbers that are still to be formatted."""
 

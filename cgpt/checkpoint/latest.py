@@ -18,8 +18,7 @@ from typing import Any
 from cgpt.checkpoint import info
 from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError
-from cgpt.llm import LLM, PHASES, TrainingState
-from cgpt.training.run_config import phases_left
+from cgpt.language_model import PHASES, LanguageModel, TrainingState
 
 LAST = "checkpoint_last.bin"
 PREVIOUS = "checkpoint_previous.bin"
@@ -78,7 +77,7 @@ class Found:
         """Whether nothing is left of its training, as far as the file says."""
         state = self.state
         if state.run:
-            return not phases_left(state.run, state.done)
+            return not state.phases_left()
         return not state.unfinished or 0 < state.total_steps <= state.step
 
     def is_kept_elsewhere(self) -> bool:
@@ -108,7 +107,7 @@ def _noted(metadata: dict[str, Any]) -> list[str]:
     return [one if isinstance(one, str) else "" for one in values]
 
 
-def of_llm(llm: LLM, path: Path = Path(LAST)) -> Found:
+def of_llm(llm: LanguageModel, path: Path = Path(LAST)) -> Found:
     """What a checkpoint of `llm` at this path says of its training; a copy."""
     state = llm.training_state
     copy = TrainingState.from_dict(json.loads(json.dumps(state.to_dict())))

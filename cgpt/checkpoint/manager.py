@@ -32,7 +32,7 @@ from cgpt.checkpoint.packing import Packed
 from cgpt.checkpoint.storage import Storage
 from cgpt.errors import CheckpointError
 from cgpt.fileio.atomic import PREFIX, SUFFIX, folder_lock, write_file
-from cgpt.llm import LLM, TrainingState
+from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.validation import check_choice, check_float, check_int, expect, expect_function, path_text
 
 STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")
@@ -91,7 +91,7 @@ class CheckpointManager:
         self._run_id: str | None = None  # of the training that it is called for
         self._tag = ""  # behind the names of its last state
 
-    def save_last(self, llm: LLM, learning_rate: float | None = None) -> Path:
+    def save_last(self, llm: LanguageModel, learning_rate: float | None = None) -> Path:
         """Save everything as checkpoint_last.bin, now; gives the path, which may have the tag.
 
         Raises CheckpointError (code "write"), ConfigError for an argument of another type.
@@ -102,7 +102,7 @@ class CheckpointManager:
         packed = packing.pack(llm, path, packing.arrays_of(llm), Storage())
         return self._write(packed, [_LAST], summary(llm, learning_rate), run)[0]
 
-    def holds_last(self, llm: LLM) -> bool:
+    def holds_last(self, llm: LanguageModel) -> bool:
         """Whether the folder has a last state of the training that this is a later state of."""
         _check(llm)
         run = self._of(llm)
@@ -111,7 +111,7 @@ class CheckpointManager:
             for found in latest.found_in(self.folder, lambda error: None)
         )
 
-    def step_done(self, llm: LLM, learning_rate: float | None = None) -> list[Path]:
+    def step_done(self, llm: LanguageModel, learning_rate: float | None = None) -> list[Path]:
         """Call after each step: saves what is due, in a thread, from a copy of `llm`.
 
         Returns the paths that are being written. Waits where the checkpoint before is still being
@@ -173,7 +173,7 @@ class CheckpointManager:
         whole = latest.first_whole(mine, warn)
         return None if whole is None else whole.path
 
-    def _of(self, llm: LLM) -> Found:
+    def _of(self, llm: LanguageModel) -> Found:
         """What a checkpoint of `llm` will say of its training: a copy, which is compared later."""
         state = llm.training_state
         if not state.run_id and self._run is not None:  # not trained by Trainer.fit
@@ -181,7 +181,7 @@ class CheckpointManager:
         state.identify()
         return latest.of_llm(llm, self.folder / f"{_LAST}.bin")
 
-    def _due(self, llm: LLM) -> list[str]:
+    def _due(self, llm: LanguageModel) -> list[str]:
         """Names of what is to be saved after this step, without what tells trainings apart."""
         state = llm.training_state
         ended = state.step > 0 and state.batch == 0
@@ -360,8 +360,8 @@ def held_out_loss(state: TrainingState) -> float | None:
 
 
 def _check(llm: object, learning_rate: float | None = None) -> None:
-    """Raises ConfigError for what is no LLM, or a learning rate that cannot be."""
-    expect("CheckpointManager", llm, LLM, "an LLM")
+    """Raises ConfigError for what is no LanguageModel, or a learning rate that cannot be."""
+    expect("CheckpointManager", llm, LanguageModel, "an LLM")
     if learning_rate is not None:
         check_float("CheckpointManager", "learning_rate", learning_rate, 0.0)
 
@@ -379,7 +379,7 @@ def _loss(found: Found) -> float:
     return float("inf") if loss is None else loss
 
 
-def summary(llm: LLM, learning_rate: float | None) -> dict[str, Any]:
+def summary(llm: LanguageModel, learning_rate: float | None) -> dict[str, Any]:
     """What the .json beside a checkpoint says."""
     state = llm.training_state
     mean = state.loss_sum / state.loss_tokens if state.loss_tokens else None

@@ -1,4 +1,4 @@
-"""An LLM as records of format v1, and a file of them."""
+"""An LanguageModel as records of format v1, and a file of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint.adapter import adapter_of, check_optimizer, settings_to_save, trained_arena
-from cgpt.checkpoint.base_file import is_intact
 from cgpt.checkpoint.format import (
     OPTIONAL,
     VOCABULARY,
@@ -25,6 +24,7 @@ from cgpt.checkpoint.format import (
     pack_front,
     place,
 )
+from cgpt.checkpoint.loading import is_intact
 from cgpt.checkpoint.parts import (
     ADAPTED,
     check_part_size,
@@ -43,7 +43,7 @@ from cgpt.errors import ConfigError
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.failures import not_saved
-from cgpt.llm import LLM
+from cgpt.language_model import LanguageModel
 from cgpt.models.quantized import form_in_use
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, Floats
@@ -99,7 +99,7 @@ def _checksums(group: list[Job]) -> list[int]:
 
 
 def packed_model(
-    llm: LLM,
+    llm: LanguageModel,
     path: PathLike,
     *,
     optimizer: bool = True,
@@ -125,7 +125,7 @@ def packed_model(
     return pack(llm, path, arrays_of(llm, optimizer=optimizer), storage, alone=alone)
 
 
-def _pack_stored(llm: LLM, path: PathLike) -> Packed:
+def _pack_stored(llm: LanguageModel, path: PathLike) -> Packed:
     """The file of a model whose weights are rounded: they go in as they are."""
     tensors = llm.gpt.stored()
     storage = Storage(form_in_use(llm.gpt), max(one.group for one in tensors.values()) or 64)
@@ -142,7 +142,7 @@ def _pack_stored(llm: LLM, path: PathLike) -> Packed:
     return _placed(llm, path, pairs + scales)
 
 
-def _placed(llm: LLM, path: PathLike, pairs: list[Pair], *, words: bool = True) -> Packed:
+def _placed(llm: LanguageModel, path: PathLike, pairs: list[Pair], *, words: bool = True) -> Packed:
     """A file of these records; words: whether it has the vocabulary."""
     records, size = place([record for record, _ in pairs])
     if words:
@@ -150,7 +150,7 @@ def _placed(llm: LLM, path: PathLike, pairs: list[Pair], *, words: bool = True) 
     return Packed(records, [payload for _, payload in pairs], size)
 
 
-def arrays_of(llm: LLM, *, optimizer: bool = True) -> Arrays:
+def arrays_of(llm: LanguageModel, *, optimizer: bool = True) -> Arrays:
     """The flat arrays that a file of `llm` holds, in its order."""
     if not optimizer:
         return [(Kind.TENSOR, weights_to_save(llm))]
@@ -167,7 +167,7 @@ def arrays_of(llm: LLM, *, optimizer: bool = True) -> Arrays:
 
 
 def pack(
-    llm: LLM,
+    llm: LanguageModel,
     path: PathLike,
     arrays: Arrays,
     storage: Storage,
@@ -223,7 +223,7 @@ def pack(
     return _placed(llm, path, pairs, words=lora is None or carried)
 
 
-def _config(llm: LLM, storage: Storage, *, adapted: bool) -> dict[str, Any]:
+def _config(llm: LanguageModel, storage: Storage, *, adapted: bool) -> dict[str, Any]:
     """The configuration record."""
     config: dict[str, Any] = {
         "graph": family_of(llm.config).name + ADAPTED * adapted,
@@ -236,7 +236,7 @@ def _config(llm: LLM, storage: Storage, *, adapted: bool) -> dict[str, Any]:
 
 
 def _parts(
-    llm: LLM, path: object, config: dict[str, Any], settings: Any, *, whole: bool
+    llm: LanguageModel, path: object, config: dict[str, Any], settings: Any, *, whole: bool
 ) -> Iterator[Pair]:
     """The records that are not tensors, in order.
 
@@ -265,7 +265,7 @@ def _parts(
             yield part(Kind.RUN, value, flags=OPTIONAL)
 
 
-def run_of(llm: LLM) -> dict[str, dict[str, str]]:
+def run_of(llm: LanguageModel) -> dict[str, dict[str, str]]:
     """{"run": which training it is}, {} where there was none."""
     run_id = llm.training_state.run_id
     return {"run": {"id": run_id}} if run_id else {}
@@ -279,7 +279,7 @@ def _part(path: object, kind: Kind, value: Any, name: str = "", flags: int = 0) 
     return _text(kind, what, text, flags)
 
 
-def _metadata(path: object, llm: LLM) -> Pair:
+def _metadata(path: object, llm: LanguageModel) -> Pair:
     return _text(Kind.METADATA, "metadata", dump_metadata(path, llm.metadata))
 
 

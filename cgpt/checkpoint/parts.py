@@ -19,7 +19,7 @@ import numpy as np
 from cgpt.config import KINDS, GPTConfig
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.fileio.failures import damaged, not_saved, other_version
-from cgpt.llm import LLM, TrainingState
+from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.models.base import LayerRecord, Model
 from cgpt.models.quantized import form_in_use, with_weights
 from cgpt.models.registry import FAMILIES, family_named, family_of
@@ -179,11 +179,11 @@ def _too_deep(value: Any) -> bool:
     return True
 
 
-def with_floats(llm: LLM) -> LLM:
+def with_floats(llm: LanguageModel) -> LanguageModel:
     """The same model with float32 weights: those that rounded ones stand for."""
     if form_in_use(llm.gpt) == "float32":
         return llm
-    return LLM(
+    return LanguageModel(
         llm.tokenizer,
         with_weights(llm.gpt, "float32"),
         training_state=llm.training_state,
@@ -191,7 +191,7 @@ def with_floats(llm: LLM) -> LLM:
     )
 
 
-def weights_to_save(llm: LLM) -> Floats:
+def weights_to_save(llm: LanguageModel) -> Floats:
     """What a whole model's file holds as the weights: their average where training keeps one."""
     data = llm.gpt.arena.data
     if llm.average is None:
@@ -351,8 +351,8 @@ def check_listed(path: object, found: Any) -> list[dict[str, Any]]:
     return found
 
 
-def check_layers(path: object, found: list[Any], gpt: Model) -> list[LayerRecord]:
-    """The layers of the file are those of the model, in order. Returns them."""
+def check_layers(path: object, found: list[Any], gpt: Model) -> None:
+    """Check that the layers of the file are those of the model, in order."""
     expected = gpt.layer_records()
     for number, layer in enumerate(expected, 1):
         one = found[number - 1] if number <= len(found) else None
@@ -361,7 +361,6 @@ def check_layers(path: object, found: list[Any], gpt: Model) -> list[LayerRecord
             raise damaged(path, f"layer {number} as {one!r:.200}", f"{plain!r:.200}")
     if len(found) != len(expected):
         raise damaged(path, f"{len(found)} layers", f"{len(expected)}")
-    return expected
 
 
 def check_fits(path: object, config: GPTConfig, available: int) -> list[Entry]:

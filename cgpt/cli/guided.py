@@ -106,7 +106,7 @@ class GuidedRun:
 
         True without a model where none can be loaded and none is to be trained.
         """
-        from cgpt.checkpoint import find_models
+        from cgpt.checkpoint.info import find_models
 
         terminal = self.terminal
         models = [Path(path).as_posix() for path in find_models(CHECKPOINTS, EXPORTS)]
@@ -156,7 +156,7 @@ class GuidedRun:
                 terminal.say()
 
     def _load(self, path: str) -> LLM:
-        from cgpt.checkpoint import load_model_auto
+        from cgpt.llm import load_model_auto
 
         terminal = self.terminal
         count = 0
@@ -319,7 +319,7 @@ def make_folder(folder: str) -> None:
 
 def unusable(models: list[str]) -> list[tuple[str, str]]:
     """(path, why) of files that look like models but are not among the loadable ones."""
-    from cgpt.checkpoint import describe
+    from cgpt.checkpoint.info import describe
 
     found = []
     for folder in (CHECKPOINTS, EXPORTS):

@@ -133,7 +133,7 @@ def together(team: Team, ranks: Ranks, work: Callable[[], int]) -> int:
 def end_all(team: Team, ranks: Ranks, error: BaseException) -> NoReturn:
     """Tell the others, save what was reached, leave without waiting for anybody."""
     from cgpt.cli import sentence_of
-    from cgpt.training.data_parallel import PeerError
+    from cgpt.runtime.process_group import PeerError
 
     if ranks.orphaned:
         print_nowhere()

@@ -157,7 +157,7 @@ def with_own_warmup(config: RunConfig) -> RunConfig:
 
 def shape_of(path: str | None) -> dict[str, int] | None:
     """The shape of the model in a file, None without a path."""
-    from cgpt.checkpoint import describe
+    from cgpt.checkpoint.info import describe
 
     return describe(path)["config"] if path else None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.checkpoint import load_tokenizer, save_tokenizer
+from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.corpus import token_cache as prepare
 from cgpt.corpus.documents import Documents, stored
 from cgpt.corpus.files import find_files, lies_in

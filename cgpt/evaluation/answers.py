@@ -13,7 +13,7 @@ from cgpt.errors import DataError
 from cgpt.generation.generate import generate_batch
 from cgpt.generation.results import Recorder
 from cgpt.generation.sampling import SamplingConfig
-from cgpt.llm import LLM
+from cgpt.language_model import LanguageModel
 from cgpt.validation import check_int, expect, list_of
 
 TOGETHER = 32  # questions that are answered at once
@@ -55,14 +55,14 @@ def questions_of(dialogues: Iterable[Dialogue]) -> Iterator[tuple[list[Message],
 
 
 def answer(
-    llm: LLM, dialogues: Iterable[Dialogue], max_new_tokens: int = 128, most: int = 0
+    llm: LanguageModel, dialogues: Iterable[Dialogue], max_new_tokens: int = 128, most: int = 0
 ) -> Iterator[Answer]:
     """The model's most likely answer (greedy) to each question, behind the turns as they are.
 
     most  questions at the most, 0 for all
     Raises ConfigError for a number out of range, and DataError with the first that is no dialogue.
     """
-    expect("answer", llm, LLM, "an LLM")
+    expect("answer", llm, LanguageModel, "an LLM")
     most = check_int("answer", "most", most, 0, (1 << 63) - 1)
     sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
     questions = questions_of(as_documents("answer", dialogues))
@@ -72,7 +72,7 @@ def answer(
 
 
 def _answers(
-    llm: LLM, questions: Iterator[tuple[list[Message], str]], sampling: SamplingConfig
+    llm: LanguageModel, questions: Iterator[tuple[list[Message], str]], sampling: SamplingConfig
 ) -> Iterator[Answer]:
     while group := list(islice(questions, TOGETHER)):
         prompts = [encode_prompt(llm.tokenizer, before) for before, _ in group]

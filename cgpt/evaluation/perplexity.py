@@ -13,8 +13,8 @@ import numpy as np
 from cgpt.corpus.batches import Sample
 from cgpt.corpus.inputs import Document, as_documents
 from cgpt.errors import DataError
-from cgpt.evaluation.scoring import packed_windows, sample_of, stride_of, windows
-from cgpt.llm import LLM
+from cgpt.evaluation.scoring import packed_windows, sample_of, stride_of, summed_loss, windows
+from cgpt.language_model import LanguageModel
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.validation import expect, list_of
 
@@ -49,7 +49,7 @@ class EvalResult:
 
 
 def evaluate(
-    llm: LLM, samples: Iterable[Sample | Document], *, stride: int | None = None
+    llm: LanguageModel, samples: Iterable[Sample | Document], *, stride: int | None = None
 ) -> EvalResult:
     """Loss of the model on texts, dialogues or samples of `llm.samples`.
 
@@ -58,7 +58,7 @@ def evaluate(
     Raises DataError where there is no character to predict, or one of them is nothing of these;
     ConfigError for a stride out of range.
     """
-    expect("evaluate", llm, LLM, "an LLM")
+    expect("evaluate", llm, LanguageModel, "an LLM")
     stride, found = stride_of("evaluate", llm.config, stride), list[Sample]()
     for one in as_documents("evaluate", samples, Sample):
         found += (
@@ -66,7 +66,7 @@ def evaluate(
             if isinstance(one, Sample)
             else windows(sample_of(llm.tokenizer, one), llm.config.block_size, stride)
         )
-    total, tokens = llm.summed_loss(found)
+    total, tokens = summed_loss(llm.gpt, found)
     characters, size = _measure(llm.tokenizer, found)
     if not characters:
         raise DataError(_NO_TEXT)
@@ -98,10 +98,10 @@ class DocumentScore:
 
 
 def score_documents(
-    llm: LLM, documents: Iterable[Document], stride: int | None = None
+    llm: LanguageModel, documents: Iterable[Document], stride: int | None = None
 ) -> list[DocumentScore]:
     """The cost of each document or dialogue by itself, in order; stride as of `evaluate`."""
-    expect("score_documents", llm, LLM, "an LLM")
+    expect("score_documents", llm, LanguageModel, "an LLM")
     stride = stride_of("score_documents", llm.config, stride)
     samples = [sample_of(llm.tokenizer, one) for one in as_documents("score_documents", documents)]
     totals = np.zeros((len(samples), 4))

@@ -30,6 +30,7 @@ from cgpt.nn.arena import Floats
 from cgpt.nn.arrays import Ints
 from cgpt.nn.kv_cache import new_caches
 from cgpt.runtime.cancellation import Limit, check
+from cgpt.runtime.process_group import SINGLE_PROCESS, SingleProcess
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.validation import check_int
 
@@ -218,3 +219,32 @@ def embeddings(
                 totals[owner] += rows.sum(axis=0, dtype=np.float64)
                 counts[owner] += len(rows)
     return (totals / counts[:, None]).astype(np.float32)
+
+
+def summed_loss(
+    gpt: Model, samples: Sequence[Sample], processes: SingleProcess = SINGLE_PROCESS
+) -> tuple[float, int]:
+    """(sum of the loss in nats, counted tokens) of the samples, which the processes share.
+
+    The sum is made in the order of the batches: the same bits for any number of processes.
+    """
+    found, counted = [], 0
+    for i, batch in enumerate(packed(samples, max(BATCH_TOKENS, gpt.config.block_size))):
+        mine = i % processes.size == processes.rank
+        loss = (
+            gpt.forward(
+                batch.ids,
+                batch.targets,
+                offsets=batch.offsets,
+                positions=batch.positions,
+                backward=False,
+            )
+            if mine
+            else 0.0
+        )
+        found.append(loss * batch.counted)
+        counted += batch.counted
+    total = 0.0
+    for one in processes.summed(np.array(found)).tolist():
+        total += one
+    return total, counted

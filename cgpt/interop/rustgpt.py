@@ -21,7 +21,7 @@ from cgpt.checkpoint.sniff import is_rustgpt_json
 from cgpt.checkpoint.streams import Location
 from cgpt.errors import ConfigError, DataError
 from cgpt.fileio.failures import damaged, foreign, other_version
-from cgpt.llm import LLM
+from cgpt.language_model import LanguageModel
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.nn.arena import Floats
 from cgpt.optim.adamw import LEAST_EPS, AdamW
@@ -48,8 +48,13 @@ class Tensor(NamedTuple):
     rows: slice
 
 
-def load(path: Location) -> LLM:
-    """Read an export; see `cgpt.checkpoint.import_model`."""
+def load(path: Location) -> LanguageModel:
+    """The model of an export, with its words.
+
+    Both generations of the format become the graph RustGPT. Adam's state comes along where it can
+    go on exactly: where all arrays have the same settings and number of steps; else `optimizer` is
+    None.
+    """
     with Source(path) as source:
         if not is_rustgpt_json(source.head):
             raise foreign(path, "no JSON export of RustGPT-Chinese", "name one, or a cgpt model")
@@ -84,7 +89,7 @@ class _Export:
                 f"version {VERSION}",
             )
 
-    def build(self) -> LLM:
+    def build(self) -> LanguageModel:
         """The model with vocabulary, weights and, where it can be exact, Adam's state."""
         words = self._words()
         tensors = list(self._tensors())
@@ -105,7 +110,7 @@ class _Export:
                 for name, array in arrays.items()
             ]
         )
-        llm = LLM(self._tokenizer(words, tensors[0], gpt), gpt, metadata=self._metadata())
+        llm = LanguageModel(self._tokenizer(words, tensors[0], gpt), gpt, metadata=self._metadata())
         if steps is not None:
             first = tensors[0].adam
             llm.optimizer = AdamW(

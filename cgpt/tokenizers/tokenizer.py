@@ -232,7 +232,7 @@ class Tokenizer:
 
         Returns the path. Raises CheckpointError (code "write") with the reason.
         """
-        from cgpt.checkpoint import save_tokenizer
+        from cgpt.checkpoint.tokenizer_file import save_tokenizer
 
         return save_tokenizer(self, path)
 
@@ -242,7 +242,7 @@ class Tokenizer:
 
         Raises CheckpointError with code missing, damaged, version or foreign.
         """
-        from cgpt.checkpoint import load_tokenizer
+        from cgpt.checkpoint.tokenizer_file import load_tokenizer
 
         return load_tokenizer(path)
 

@@ -1,7 +1,7 @@
 """Data-parallel training: each process takes a share of a step's documents, gradients are added.
 
-What a process needs of the others is the few methods of `Alone`, which is one process without
-any others; `cgpt.training.mpi.Ranks` is the same over MPI. A step's global batch is that of its
+What a process asks of the others are the methods of `runtime.process_group.SingleProcess`;
+`training.mpi.Ranks` has them over MPI. A step's global batch is that of its
 settings (batch_tokens * grad_accum), whatever the number of processes, so a training may
 go on with another number of them. Every process holds the whole model and applies the same update
 to it.
@@ -9,60 +9,16 @@ to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cgpt.corpus.batches import Batch
-from cgpt.errors import CgptError
 from cgpt.models.base import Model
 from cgpt.nn.arena import Floats, ParameterArena, aligned
+from cgpt.runtime.process_group import SingleProcess
 
 _BUCKET = 1 << 19  # least float32 elements of an all-reduce (2 MB): latency no longer shows
-
-
-class PeerError(CgptError):
-    """Another process of a parallel training failed or is gone. code: peer."""
-
-    code = "peer"
-
-
-class Alone:
-    """One process, and what a training asks of the others: here nothing.
-
-    rank, size  which process of how many; rank 0 writes and prints
-    """
-
-    rank = 0
-    size = 1
-
-    def begin_sum(self, part: Floats) -> None:
-        """Begin to replace `part` by its sum over all processes; finish_sums() ends it."""
-
-    def poke(self) -> None:
-        """Let sums that were begun get on; called now and then while there is other work."""
-
-    def finish_sums(self) -> None:
-        """Return when all sums that were begun are there. Raises PeerError."""
-
-    def gather(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """(size, len(values)): what each process gave. Raises PeerError."""
-        return np.array([values], np.float64)
-
-    def summed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sum over all processes. Raises PeerError."""
-        return values
-
-    def any(self, value: object) -> bool:
-        """Whether it is true in any process. Raises PeerError."""
-        return bool(self.gather([float(bool(value))]).any())
-
-    def require_same(self, values: dict[str, object], weights: Floats) -> None:
-        """Raises ConfigError in every process where one of them has others than process 0."""
-
-
-ALONE = Alone()
 
 
 def share(
@@ -110,7 +66,9 @@ class GradientSum:
     are summed over the processes while earlier layers are still computed: see `buckets`.
     """
 
-    def __init__(self, gpt: Model, parallel: Alone, arena: ParameterArena | None = None) -> None:
+    def __init__(
+        self, gpt: Model, parallel: SingleProcess, arena: ParameterArena | None = None
+    ) -> None:
         """arena  the one with what is trained; the model's where it is not given."""
         self._gpt = gpt
         self._parallel = parallel
@@ -154,7 +112,7 @@ class GradientSum:
     def _layer_done(self, name: str) -> None:
         while self._begun < len(self._buckets) and self._buckets[self._begun][0] == name:
             self._begin()
-        self._parallel.poke()
+        self._parallel.progress()
 
     def _begin(self) -> None:
         _, start, stop = self._buckets[self._begun]
@@ -193,22 +151,3 @@ def buckets(
             stop = start
     rest = [("", arena.decay_end, arena.size), ("", 0, stop)]
     return found + [(name, begin, end) for name, begin, end in rest if begin < end]
-
-
-def summed_loss(
-    loss: Callable[[Batch], float], batches: Iterable[Batch], parallel: Alone = ALONE
-) -> tuple[float, int]:
-    """(sum of the loss, counted tokens) of batches, each computed by one process.
-
-    loss  gives the mean loss of a batch
-    The sum is made in the order of the batches: the same bits for any number of processes.
-    """
-    found, counted = [], 0
-    for i, batch in enumerate(batches):
-        mine = i % parallel.size == parallel.rank
-        found.append(loss(batch) * batch.counted if mine else 0.0)
-        counted += batch.counted
-    total = 0.0
-    for one in parallel.summed(np.array(found)).tolist():
-        total += one
-    return total, counted

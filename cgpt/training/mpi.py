@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from cgpt import kernels, version
 from cgpt.errors import ConfigError
 from cgpt.nn.arena import Floats
+from cgpt.runtime.process_group import PeerError, SingleProcess
 from cgpt.runtime.processors import available
-from cgpt.training.data_parallel import Alone, PeerError
 from cgpt.training.mpi_environment import launched, started_as
 
 PATIENCE = 3600.0  # seconds without an answer where others are not on this machine
@@ -35,7 +35,7 @@ _LOOK = 0.5  # between two looks at whether the others still live
 _FAILED, _RELEASED = 1, 2  # tags of messages between processes
 
 
-class Ranks(Alone):
+class Ranks(SingleProcess):
     """All processes that mpiexec started. Raises ConfigError where they are not alike.
 
     host, threads  of this process; threads is its share of the processors it may run on
@@ -82,7 +82,7 @@ class Ranks(Alone):
         """Begin to replace `part` by its sum over all processes; finish_sums() ends it."""
         self._sums.append(self._comm.Iallreduce(self._mpi.IN_PLACE, part, self._mpi.SUM))
 
-    def poke(self) -> None:
+    def progress(self) -> None:
         """Let sums that were begun get on: MPI works while it is called."""
         if self._sums:
             self._mpi.Request.Testall(self._sums)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.checkpoint import load_tokenizer, load_weights
+from cgpt.checkpoint.tokenizer_file import load_tokenizer
 from cgpt.config import KINDS
 from cgpt.corpus.batches import Dialogue, packaged_data
 from cgpt.corpus.cutting import TooLong
@@ -24,12 +24,13 @@ from cgpt.corpus.invalid_rows import InvalidRowsError, merged
 from cgpt.corpus.sources import Source, check_paths, learn_vocabulary
 from cgpt.corpus.token_cache import Progress as Progressing
 from cgpt.errors import CgptError, ConfigError, DataError
-from cgpt.llm import LLM, PHASES
+from cgpt.language_model import PHASES
+from cgpt.llm import LLM, load_weights
 from cgpt.optim.lora import fingerprint
 from cgpt.optim.registry import begun_with, settings_of
+from cgpt.runtime.process_group import SINGLE_PROCESS
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.callbacks import AnyCallback
-from cgpt.training.data_parallel import ALONE
 from cgpt.training.epochs import too_long
 from cgpt.training.run_config import FINETUNE, RunConfig, recorded
 from cgpt.training.trainer import FitResult, Progress, Trainer
@@ -64,7 +65,7 @@ class TrainingRun:
         self.sources = sources
         self.validation = validation
         self.changed: list[str] = []
-        self.parallel = ALONE
+        self.parallel = SINGLE_PROCESS
         for name in self.phases:  # so that what cannot be is told now
             self.validation_documents(name)
 

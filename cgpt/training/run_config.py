@@ -6,7 +6,7 @@ A training state keeps it as a dictionary, so that a checkpoint alone says how t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -171,20 +171,6 @@ def recorded(run: dict[str, Any]) -> dict[str, Any]:
     phases = {name: {**before, **run[name]} for name in names}
     known = () if "skip_invalid" in run else EARLIER
     return {"keep_duplicates": True, "suffixes": known, **run, **phases}
-
-
-def phases_left(run: dict[str, Any], done: Sequence[str]) -> list[str]:
-    """The phases of a recorded run that have data and epochs and are not done yet."""
-    paths = {"pretrain": "pretrain", "finetune": "chat"}
-    trains = {phase: run.get(f"{phase}_train") for phase in paths}
-    epochs = {
-        phase: one.get("epochs") if isinstance(one, dict) else None for phase, one in trains.items()
-    }
-    return [
-        phase
-        for phase, key in paths.items()
-        if phase not in done and run.get(key) and epochs[phase] != 0
-    ]
 
 
 def default_run(preset: str = "small") -> RunConfig:

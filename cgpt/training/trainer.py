@@ -27,13 +27,15 @@ from cgpt.corpus.documents import Documents, Samples, encoded
 from cgpt.corpus.inputs import Document
 from cgpt.errors import CgptError, CgptWarning, DataError
 from cgpt.evaluation.perplexity import EvalResult, evaluate
-from cgpt.llm import LLM, PHASES
+from cgpt.language_model import PHASES
+from cgpt.llm import LLM
 from cgpt.nn.arena import Floats
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.moving_average import averaging, with_average
 from cgpt.optim.registry import begun_with, make_optimizer, settings_of
 from cgpt.optim.schedules import schedule
 from cgpt.runtime.interrupts import Interrupts, Operation, uninterrupted
+from cgpt.runtime.process_group import SINGLE_PROCESS, SingleProcess
 from cgpt.training.callbacks import (
     AnyCallback,
     Callback,
@@ -42,7 +44,7 @@ from cgpt.training.callbacks import (
     Progress,
     StopTraining,
 )
-from cgpt.training.data_parallel import ALONE, Alone, GradientSum, share
+from cgpt.training.data_parallel import GradientSum, share
 from cgpt.training.epochs import Epochs, bits, cut, digest, held_out_documents
 from cgpt.validation import check_choice, expect
 
@@ -69,7 +71,7 @@ class Trainer:
         llm: LLM,
         config: TrainConfig | None = None,
         phase: str = "pretrain",
-        parallel: Alone = ALONE,
+        parallel: SingleProcess = SINGLE_PROCESS,
     ) -> None:
         expect("Trainer", llm, LLM, "an LLM")
         self.llm = llm
@@ -166,7 +168,12 @@ class _Run:
     gradient: GradientSum
 
     def __init__(
-        self, llm: LLM, config: TrainConfig, phase: str, parallel: Alone, interrupts: Interrupts
+        self,
+        llm: LLM,
+        config: TrainConfig,
+        phase: str,
+        parallel: SingleProcess,
+        interrupts: Interrupts,
     ) -> None:
         self.llm, self.config, self.phase, self.parallel = llm, config, phase, parallel
         self.interrupts = interrupts

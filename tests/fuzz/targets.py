@@ -18,26 +18,20 @@ from mutate import changed_record, changed_value, signed
 from rustgpt_reference import make_export
 
 from cgpt.chat.session_file import read_session, write_session
-from cgpt.checkpoint import (
-    describe,
-    import_model,
-    load,
-    load_model_auto,
-    load_stored_weights,
-    load_tokenizer,
-    load_with_adapter,
-    save_model_binary,
-)
 from cgpt.checkpoint.adapter import carries_base
 from cgpt.checkpoint.format import HEADER_SIZE
+from cgpt.checkpoint.info import describe
+from cgpt.checkpoint.loading import load_stored_weights
 from cgpt.checkpoint.reader import BinaryFile
+from cgpt.checkpoint.saving import save_model_binary
+from cgpt.checkpoint.tokenizer_file import load_tokenizer
 from cgpt.corpus import row_streams as large_files
 from cgpt.corpus import shards
 from cgpt.corpus import token_cache as prepare
 from cgpt.corpus.reader import Reading
 from cgpt.errors import CheckpointError, DataError
 from cgpt.interop import rustgpt as rustgpt_import
-from cgpt.llm import LLM
+from cgpt.llm import LLM, load, load_model_auto, load_with_adapter
 from cgpt.tokenizers import rustgpt as rust_tokenizer
 from cgpt.tokenizers.tokenizer import Tokenizer
 
@@ -162,7 +156,7 @@ def export(data: bytes) -> None:
     """An export of RustGPT-Chinese as it is, and behind the opening that lets it in."""
     for one in data, b'{"encode": "vocab", ' + data.removeprefix(b"{"):
         with held(one) as path:
-            llm = accepted(partial(import_model, path))
+            llm = accepted(partial(load, path))
             if llm is not None:
                 kept(llm)
 

@@ -36,7 +36,7 @@ class ReloadingKeeper(Keeper):
 
     def model(self) -> LLM:
         if self.llm is None:
-            from cgpt.checkpoint import load_model_auto
+            from cgpt.llm import load_model_auto
 
             self.llm = load_model_auto(self.path)
         return self.llm
@@ -61,7 +61,7 @@ def chat(
     **values: Any,
 ) -> int:
     """Talk to a model; answers once with -p or where stdin is a pipe."""
-    from cgpt.checkpoint import load_model_auto
+    from cgpt.llm import load_model_auto
 
     sampling = options.sampling_config(values)
     model = model or default_model()
@@ -80,7 +80,7 @@ def default_model() -> str:
     """The model meant where none is named. Raises CheckpointError saying which there are."""
     if os.path.lexists(FINAL):
         return FINAL
-    from cgpt.checkpoint import find_models
+    from cgpt.checkpoint.info import find_models
 
     found = [path.as_posix() for path in find_models(CHECKPOINTS, EXPORTS)]
     if not found:
@@ -172,7 +172,7 @@ def generate(
     model: str, text: str | None, num: int, weights: str | None, as_json: bool, **values: Any
 ) -> int:
     """Continue a text, `--num` times; seeds count up from --seed."""
-    from cgpt.checkpoint import load_model_auto
+    from cgpt.llm import load_model_auto
 
     sampling = options.sampling_config(values)
     text = options.text_or_stdin(text)

@@ -120,7 +120,7 @@ class Preparing:
 
 def context_of(tokenizer: str) -> int:
     """Tokens of the context of the model whose vocabulary it is, else of the default model."""
-    from cgpt.checkpoint import describe
+    from cgpt.checkpoint.info import describe
     from cgpt.config import GPTConfig
 
     try:

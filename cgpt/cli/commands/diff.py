@@ -21,7 +21,7 @@ from cgpt.cli.ui.streams import echo, print_json
 @options.as_json
 def diff(a: str, b: str, as_json: bool) -> int:
     """Compare two models; exit code 1 where they differ."""
-    from cgpt.checkpoint import compare_models
+    from cgpt.checkpoint.compare import compare_models
 
     found = compare_models(a, b)
     if as_json:

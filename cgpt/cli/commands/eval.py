@@ -156,7 +156,7 @@ def split_models(model: str, paths: Sequence[str]) -> tuple[list[str], tuple[str
 
 def load(path: str, weights: str | None = None) -> LLM:
     """A model as it is measured: its weights as in the file, or in another form."""
-    from cgpt.checkpoint import load_model_auto
+    from cgpt.llm import load_model_auto
 
     return load_model_auto(path, training=False, weights=weights)
 

@@ -47,7 +47,7 @@ def inspect(
     as_json: bool,
 ) -> int:
     """Look at what a model expects in a text and where it looks."""
-    from cgpt.checkpoint import load_model_auto
+    from cgpt.llm import load_model_auto
     from cgpt.models.inspection import predictions
 
     check_places(output, layer, head)

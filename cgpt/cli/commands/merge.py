@@ -77,7 +77,7 @@ def say_how_to_merge(
     run: TrainingRun, out: str, say: Callable[[str], object], say_command: Callable[[str], object]
 ) -> None:
     """What a saved adapter needs, and the command that makes one model of both."""
-    from cgpt.checkpoint.base_file import is_intact
+    from cgpt.checkpoint.loading import is_intact
     from cgpt.optim.lora import Lora
 
     lora = run.llm.optimizer
@@ -100,7 +100,7 @@ def say_how_to_merge(
 @options.overwrite
 def merge(model: str, adapter: str, out: str, overwrite: bool) -> int:
     """Merge a LoRA adapter into its model."""
-    from cgpt.checkpoint import load_with_adapter
+    from cgpt.llm import load_with_adapter
 
     Target(out, overwrite=overwrite)
     save_model(load_with_adapter(model, adapter, training=False), out)

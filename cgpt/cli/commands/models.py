@@ -36,7 +36,8 @@ DETAILS = ("crc32", "offset", "elements")  # columns that a narrow screen goes w
 @options.overwrite
 def export(model: str, out: str, weights_only: bool, weights: str, overwrite: bool) -> int:
     """Save a model in the format of the suffix."""
-    from cgpt.checkpoint import load_model_auto, save_model_binary
+    from cgpt.checkpoint.saving import save_model_binary
+    from cgpt.llm import load_model_auto
 
     rounded = weights != "float32"
     if rounded and not out.lower().endswith(".bin"):
@@ -59,7 +60,7 @@ def export(model: str, out: str, weights_only: bool, weights: str, overwrite: bo
 @options.overwrite
 def import_(source: str, out: str, overwrite: bool) -> int:
     """Read a model from elsewhere and save it."""
-    from cgpt.checkpoint import import_model
+    from cgpt.llm import load
 
     if Path(source).is_dir():
         raise CheckpointError(
@@ -69,7 +70,7 @@ def import_(source: str, out: str, overwrite: bool) -> int:
             code="foreign",
         )
     Target(out, overwrite=overwrite)
-    llm = import_model(source)
+    llm = load(source)
     if "imported_from" in llm.metadata:
         tell(
             t(
@@ -100,7 +101,7 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
     if model is None:
         found = installation()
     else:
-        from cgpt.checkpoint import describe
+        from cgpt.checkpoint.info import describe
 
         found = describe(model, verify=verify)
         found["training_state"] = how_it_ended(
@@ -175,7 +176,7 @@ def print_recipe(model: str | None, *, as_json: bool) -> int:
 
     Raises DataError where the model does not know its training.
     """
-    from cgpt.checkpoint import describe
+    from cgpt.checkpoint.info import describe
     from cgpt.cli.config_file import FINGERPRINT, repeated, to_toml
     from cgpt.training.run_config import recorded
 

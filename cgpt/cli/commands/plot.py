@@ -60,8 +60,7 @@ def read_run(path: str) -> Run:
 
     Raises DataError where there is none, CheckpointError for a damaged model.
     """
-    from cgpt.checkpoint import describe
-    from cgpt.checkpoint.info import is_model
+    from cgpt.checkpoint.info import describe, is_model
 
     if not (path.lower().endswith(".bin") or (path.lower().endswith(".json") and is_model(path))):
         return read_log(path)

@@ -52,7 +52,7 @@ def train(
     as_json: bool,
 ) -> int:
     """Learn a vocabulary from files and save it."""
-    from cgpt.checkpoint import save_tokenizer
+    from cgpt.checkpoint.tokenizer_file import save_tokenizer
     from cgpt.tokenizers.tokenizer import Tokenizer
 
     check_apart({"--out": out}, paths)
@@ -74,7 +74,7 @@ def train(
 @options.as_json
 def encode(file: str, text: str | None, as_json: bool) -> int:
     """The tokens of a text (or of stdin) with a vocabulary or a model's."""
-    from cgpt.checkpoint import load_tokenizer
+    from cgpt.checkpoint.tokenizer_file import load_tokenizer
 
     found = load_tokenizer(file)
     text = read_stdin(typed=True) if text is None else text
@@ -105,7 +105,7 @@ def inspect(
     file: str, paths: tuple[str, ...], skip_invalid: bool, as_text: bool, as_json: bool
 ) -> int:
     """What is in a vocabulary, and how short it makes the text of files."""
-    from cgpt.checkpoint import load_tokenizer
+    from cgpt.checkpoint.tokenizer_file import load_tokenizer
 
     found = load_tokenizer(file)
     result = {"path": file, **described(found)}

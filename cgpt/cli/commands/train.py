@@ -29,7 +29,7 @@ from cgpt.runtime.memory import resident
 from cgpt.training.step_log import StepLog, is_log
 
 if TYPE_CHECKING:
-    from cgpt.checkpoint import CheckpointManager
+    from cgpt.checkpoint.manager import CheckpointManager
     from cgpt.llm import LLM
     from cgpt.training.run import TrainingRun
     from cgpt.training.run_config import RunConfig
@@ -104,8 +104,9 @@ def resume(
     checkpoint: str | None, epochs: int | None, lr: float | None, new_data: bool, **values: Any
 ) -> int:
     """Go on exactly where a checkpoint stopped."""
-    from cgpt.checkpoint import load_model_auto, weights_form
+    from cgpt.checkpoint.info import weights_form
     from cgpt.cli.recipe import describe_run
+    from cgpt.llm import load_model_auto
     from cgpt.training.run import TrainingRun
 
     path = checkpoint or find(values["checkpoint_dir"])
@@ -171,7 +172,7 @@ class Session:
         self.trained = False
         self.resumable = True  # whether what was saved can be gone on with exactly
         self.targets: dict[str, Target] = {}
-        from cgpt.checkpoint import CheckpointManager
+        from cgpt.checkpoint.manager import CheckpointManager
 
         strategy = values["strategy"] or ("last" if values["save_every"] else None)
         minutes = values["save_minutes"]
@@ -281,7 +282,7 @@ class Session:
         or it is no failure but a second signal, which ends at once. With several processes
         `ranks.end_all` saves.
         """
-        from cgpt.training.data_parallel import PeerError
+        from cgpt.runtime.process_group import PeerError
 
         alone = self.team.ranks is None or (
             isinstance(error, CgptError) and not isinstance(error, PeerError)
@@ -371,7 +372,7 @@ class Session:
 
     def manager(self) -> CheckpointManager:
         """Of the checkpoint folder, also where nothing is saved there on the way."""
-        from cgpt.checkpoint import CheckpointManager
+        from cgpt.checkpoint.manager import CheckpointManager
 
         return self.on_the_way or CheckpointManager(self.values["checkpoint_dir"])
 

@@ -30,7 +30,7 @@ def save_model(
 
     Raises CheckpointError with the reason when it cannot be written.
     """
-    from cgpt.checkpoint import save_model_binary, save_model_json
+    from cgpt.checkpoint.saving import save_model_binary, save_model_json
 
     if json is None:
         json = Path(path).suffix.lower() == ".json"

@@ -1,0 +1,172 @@
+"""Loading a model of any kind of file, told by its content and not by its name.
+
+cgpt.llm offers these functions with an LLM as their result, and describes the arguments.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from cgpt.checkpoint import binary, json_file
+from cgpt.checkpoint.adapter import (
+    apply,
+    base_of,
+    carries_base,
+    is_adapter,
+    require_adapter,
+    require_whole,
+)
+from cgpt.checkpoint.info import kind_of_file
+from cgpt.checkpoint.parts import Progress
+from cgpt.checkpoint.reader import BinaryFile
+from cgpt.checkpoint.streams import Data, InMemory, Location, PathLike, Readable, located
+from cgpt.errors import CgptError, ConfigError, shown
+from cgpt.language_model import LanguageModel
+from cgpt.models.quantized import with_weights
+from cgpt.nn.arena import aligned, read_only
+from cgpt.nn.quantized import StoredTensor
+from cgpt.optim.lora import Lora, fingerprint
+from cgpt.validation import check_bool, expect_function, plain
+
+Loadable = PathLike | Data | Readable | InMemory
+
+
+def load(
+    source: Loadable,
+    *,
+    training: bool = True,
+    progress: Progress | None = None,
+    weights: str | None = None,
+    kind: str | None = None,
+) -> LanguageModel:
+    """See `cgpt.load`.
+
+    kind  "binary" or "json" where no other is taken
+    """
+    check_bool("load", "training", training)
+    expect_function("load", "progress", progress, optional=True)
+    location = located(source)
+    kind = kind or kind_of_file(location)
+    if kind == "binary":
+        model = _load_binary(location, training)
+    elif kind == "json":
+        model = json_file.load(location, training=training)
+        note_base(model, location)
+    else:
+        model = _imported(location)
+    if progress is not None:
+        layers = model.gpt.layer_records()
+        for number, layer in enumerate(layers, 1):
+            progress(number, len(layers), layer)
+    if kind == "rustgpt" and not training:
+        model = _read_only(model)
+    weights = plain(weights)
+    if training and weights is not None and not (isinstance(weights, str) and weights == "float32"):
+        raise ConfigError(
+            f"load: training needs float32 weights, found weights={shown(weights)}; "
+            "pass training=False"
+        )
+    if weights is not None:
+        model.gpt = with_weights(model.gpt, weights)
+    return model
+
+
+def _load_binary(path: Location, training: bool) -> LanguageModel:
+    with BinaryFile(path) as file:
+        if not is_adapter(file):
+            model = binary.load(file, training=training)
+            note_base(model, path)
+            return model
+        model = binary.load_base(file) if carries_base(file) else load_weights(base_of(file))
+        apply(file, model, training=training)
+        return model
+
+
+def _imported(path: Location) -> LanguageModel:
+    from cgpt.interop import rustgpt
+
+    return rustgpt.load(path)
+
+
+def _read_only(model: LanguageModel) -> LanguageModel:
+    """The same model with weights that are read-only, and without its optimizer."""
+    gpt = type(model.gpt)(model.config, weights=read_only(model.gpt.arena.data))
+    return LanguageModel(
+        model.tokenizer, gpt, training_state=model.training_state, metadata=model.metadata
+    )
+
+
+def note_base(model: LanguageModel, path: Location) -> None:
+    """Remember a file with the weights that `model` has now: not with the average of them."""
+    if model.average is None:
+        model.base = "" if isinstance(path, InMemory) else os.path.abspath(path)
+
+
+def load_whole(path: Location) -> LanguageModel:
+    """A whole model with float32 weights that are read-only, whatever the file has.
+
+    Raises CheckpointError as `load` does, and where the file holds an adapter.
+    """
+    kind = kind_of_file(path)
+    if kind == "binary":
+        with BinaryFile(path) as file:
+            require_whole(file)
+            model = binary.load(file, training=False)
+    elif kind == "json":
+        model = json_file.load(path, training=False)
+    else:
+        model = _read_only(_imported(path))
+    model.gpt = with_weights(model.gpt, "float32")
+    return model
+
+
+def load_weights(path: Loadable) -> LanguageModel:
+    """See `cgpt.llm.load_weights`."""
+    path = located(path)
+    model = load_whole(path)
+    weights = aligned(model.gpt.arena.size)
+    np.copyto(weights, model.gpt.arena.data)
+    found = LanguageModel(model.tokenizer, type(model.gpt)(model.config, weights=weights))
+    note_base(found, path)
+    return found
+
+
+def load_with_adapter(
+    model: Loadable, adapter: Loadable, *, training: bool = True
+) -> LanguageModel:
+    """See `cgpt.load_with_adapter`."""
+    check_bool("load", "training", training)
+    with BinaryFile(located(adapter)) as file:
+        require_adapter(file)
+        found = load_weights(model)
+        apply(file, found, training=training)
+    return found
+
+
+def load_stored_weights(path: Loadable) -> dict[str, StoredTensor]:
+    """The weights of a binary file as they are stored, by name: float32, float16 or int8.
+
+    They are read-only, and every checksum was compared. Raises CheckpointError as `load` does.
+    """
+    return binary.load_stored(located(path))
+
+
+def is_intact(lora: Lora) -> bool:
+    """Whether the file that the adapter names as its model's holds the weights it began with.
+
+    Read whole, but once only for as long as size, time and inode of the file stay.
+    """
+    try:
+        status = os.stat(lora.base)
+    except OSError:
+        return False
+    mark = status.st_size, status.st_mtime_ns, status.st_ino
+    if lora.base_seen is None or lora.base_seen[0] != mark:
+        try:
+            found = fingerprint(load_whole(lora.base).gpt)
+        except CgptError:
+            found = ""
+        lora.base_seen = mark, found == lora.fingerprint
+    return lora.base_seen[1]
