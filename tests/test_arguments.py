@@ -915,6 +915,7 @@ EXEMPT = {
     ),
     "KVCache.copy": "called by a context",
     "LLM.default": "reads the packaged data, a second each time; its seed is that of LLM.fresh",
+    "LLM.of": "called by what loads",
     "LLM.summed_loss": "takes the processes of a training",
     "TrainConfig.learns_all": "asked by the trainer",
 }
