@@ -101,10 +101,11 @@ def make_rows(path: Path, texts: list[str], rows: int) -> None:
 def measure_invalid(what: str, path: Path, args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: read the rows, or train a few steps without the invalid ones."""
     from cgpt.bench.workers import memory
+    from cgpt.config import RunConfig
     from cgpt.corpus.batches import read_corpus
     from cgpt.corpus.invalid_rows import InvalidRowsError
     from cgpt.training.run import TrainingRun
-    from cgpt.training.run_config import RunConfig, default_run
+    from cgpt.training.run_config import default_run
 
     if what == "found":
         try:
@@ -158,9 +159,10 @@ def run_invalid(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """In a process of its own: train a few steps, and say what that took."""
     from cgpt.bench.workers import memory
+    from cgpt.config import RunConfig
     from cgpt.corpus import token_cache as prepare
     from cgpt.training.run import TrainingRun
-    from cgpt.training.run_config import RunConfig, default_run
+    from cgpt.training.run_config import default_run
 
     prepare.LARGE_CORPUS = min(prepare.LARGE_CORPUS, args.megabytes * 500_000)
     names = ["small.jsonl"] if what == "small" else [f"{n}.jsonl" for n in range(FILES)]

@@ -35,10 +35,10 @@ from cgpt.checkpoint.compare import compare_models
 from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.latest import found_in, unfinished
 from cgpt.checkpoint.manager import CheckpointManager
+from cgpt.config import RunConfig
 from cgpt.errors import CheckpointError
 from cgpt.fileio.atomic import PREFIX
 from cgpt.training.run import TrainingRun
-from cgpt.training.run_config import RunConfig
 
 FACTS = (
     ("长江有多长", "长江全长约六千公里。"),

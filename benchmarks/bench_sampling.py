@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.generation.sampling import Sampler, SamplingConfig
+from cgpt.config import SamplingConfig
+from cgpt.generation.sampling import Sampler
 from cgpt.kernels import instruction_set
 
 SIZES = (3000, 50257)

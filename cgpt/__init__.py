@@ -23,7 +23,7 @@ _PUBLIC = {
     "cgpt.errors": ("CgptError", "CgptWarning", "CheckpointError", "ConfigError", "DataError"),
     "cgpt.corpus.invalid_rows": ("InvalidRow", "InvalidRows", "InvalidRowsError"),
     "cgpt.corpus.cutting": ("TooLong",),
-    "cgpt.config": ("GPTConfig", "TrainConfig"),
+    "cgpt.config": ("GPTConfig", "RunConfig", "SamplingConfig", "TrainConfig"),
     "cgpt.kernels": ("get_num_threads", "instruction_set", "set_num_threads"),
     "cgpt.models.base": ("Model",),
     "cgpt.models.gpt2": ("GPT",),
@@ -46,7 +46,7 @@ _PUBLIC = {
     ),
     "cgpt.training.callbacks": ("Callback", "FitResult", "Progress", "StopTraining"),
     "cgpt.training.trainer": ("Trainer",),
-    "cgpt.generation.sampling": ("LogitsProcessor", "SamplingConfig"),
+    "cgpt.generation.sampling": ("LogitsProcessor",),
     "cgpt.chat.session": ("ChatSession",),
     "cgpt.checkpoint.manager": ("CheckpointManager",),
     "cgpt.checkpoint.saving": ("save_model_binary", "save_model_json"),
@@ -54,7 +54,6 @@ _PUBLIC = {
     "cgpt.corpus.sources": ("Source",),
     "cgpt.evaluation.perplexity": ("EvalResult", "evaluate"),
     "cgpt.training.run": ("continue_training", "TrainingRun"),
-    "cgpt.training.run_config": ("RunConfig",),
     "cgpt.optim.lora": ("Lora",),
     "cgpt.generation.streaming": ("Piece", "PieceStream", "TextStream"),
     "cgpt.models.inspection": ("Inspection", "Prediction"),
@@ -147,7 +146,7 @@ if TYPE_CHECKING:
     from cgpt.chat.session import ChatSession
     from cgpt.checkpoint.manager import CheckpointManager
     from cgpt.checkpoint.saving import save_model_binary, save_model_json
-    from cgpt.config import GPTConfig, TrainConfig
+    from cgpt.config import GPTConfig, RunConfig, SamplingConfig, TrainConfig
     from cgpt.corpus.batches import Corpus, Dialogue, FileReport, Message, read_corpus
     from cgpt.corpus.cutting import TooLong
     from cgpt.corpus.documents import Documents
@@ -157,7 +156,7 @@ if TYPE_CHECKING:
     from cgpt.evaluation.perplexity import EvalResult, evaluate
     from cgpt.generation.options import FurtherOptions, LimitOptions, SamplingOptions, TokenOptions
     from cgpt.generation.results import Dropped, Generation, TopLogprob, Usage
-    from cgpt.generation.sampling import LogitsProcessor, SamplingConfig
+    from cgpt.generation.sampling import LogitsProcessor
     from cgpt.generation.streaming import Piece, PieceStream, TextStream
     from cgpt.kernels import get_num_threads, instruction_set, set_num_threads
     from cgpt.language_model import TrainingState
@@ -183,7 +182,6 @@ if TYPE_CHECKING:
     from cgpt.tokenizers.tokenizer import StreamDecoder, Tokenizer
     from cgpt.training.callbacks import Callback, FitResult, Progress, StopTraining
     from cgpt.training.run import TrainingRun, continue_training
-    from cgpt.training.run_config import RunConfig
     from cgpt.training.trainer import Trainer
 
 

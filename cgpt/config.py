@@ -1,22 +1,19 @@
-"""GPTConfig and TrainConfig: frozen, validated once when they are made; presets."""
+"""The configurations of models, training, sampling and runs: frozen, validated once; presets.
+
+Every option is declared here and nowhere else (see cgpt/options.py). The order of the fields is
+that of files; the order of flags on a help page is in cgpt/cli/options.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from cgpt.errors import ConfigError, shown
-from cgpt.validation import (
-    check_bool,
-    check_choice,
-    check_float,
-    check_int,
-    check_names,
-    expect,
-    plain,
-    unknown_name,
-)
+from cgpt.options import Options, documented, option, options_of
+from cgpt.validation import check_choice, check_float, check_int, expect, path_list, path_text
 
 # Shapes by name. vocab_size is the most the tokenizer may learn; a small corpus gives fewer.
 PRESETS: dict[str, dict[str, int]] = {
@@ -25,9 +22,6 @@ PRESETS: dict[str, dict[str, int]] = {
     "base": dict(n_layer=4, n_head=8, n_embd=512, n_ff=768, vocab_size=3000, block_size=256),
     "gpt2": dict(n_layer=12, n_head=12, n_embd=768, n_ff=3072, vocab_size=50257, block_size=1024),
 }
-
-# What is drawn where nothing else is asked for; SamplingConfig has the rest, which does nothing.
-TEMPERATURE, TOP_P, MAX_NEW_TOKENS = 0.8, 0.9, 256
 
 OPTIMIZERS = ("adamw", "muon")
 # Tuned up to this width, see docs/learning.md: the rate, and that of the embeddings beside it.
@@ -39,88 +33,81 @@ EARLIER_WARMUP = 50  # of a phase begun by a version that did not record it and 
 KINDS = ("words", "chars", "bpe")  # of a vocabulary
 FORMS = ("float32", "float16", "int8")  # of a model's matrices, in memory and in files
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
+STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")  # of CheckpointManager
 TOO_LONG = ("cut", "drop", "error")  # what to do with documents longer than the context
 WINDOWS = "windows"  # what was done before dialogues were cut between turns
 LOSS_ON = ("all", "answers")  # which tokens of a dialogue carry loss
 
-SHAPE = ("n_layer", "n_head", "n_embd", "n_ff", "block_size")  # fields that shape the graph
-
 # Generous limits that keep every size product far inside 63 bits.
-MOST = {
-    "n_layer": 1024,
-    "n_head": 1024,
-    "n_embd": 65536,
-    "n_ff": 1 << 18,
-    "vocab_size": 1 << 24,
-    "block_size": 1 << 20,
-}
-
-Config = TypeVar("Config", bound="_Config")
+MAX_VOCAB_SIZE = 1 << 24
+MAX_BLOCK_SIZE = 1 << 20
+_COUNT: dict[str, Any] = {"minimum": 0, "maximum": (1 << 63) - 1}
+_POSITIVE: dict[str, Any] = {**_COUNT, "minimum": 1}
+_TOKENS: dict[str, Any] = {"minimum": 0, "maximum": 1 << 31}  # a count of them, in sampling
+_SHARE: dict[str, Any] = {"minimum": 0.0, "maximum": 1.0}
+_BELOW_1: dict[str, Any] = {**_SHARE, "open_above": True}
+_ABOVE_0: dict[str, Any] = {"minimum": 0.0, "open_below": True}
 
 
+@documented
 @dataclass(frozen=True)
-class _Config:
-    """What the configurations share: plain values, and a round trip through a dictionary that
-    refuses unknown names."""
+class GPTConfig(Options):
+    """Shape of a GPT-2 graph. Raises ConfigError naming the field, the value and the range."""
 
-    def __post_init__(self) -> None:
-        for one in fields(self):
-            object.__setattr__(self, one.name, plain(getattr(self, one.name)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, JSON-ready."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
-        """Build from a mapping. Raises ConfigError naming an unknown field or a bad value."""
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"{cls.__name__}: expected the fields by name, found {shown(values)}")
-        _check_fields(cls, values)
-        return cls(**values)
-
-    if not TYPE_CHECKING:  # type checkers know the fields themselves
-
-        def __new__(cls, *values: Any, **named: Any) -> Any:
-            """Raises ConfigError, before __init__ would raise TypeError, for an unknown name."""
-            _check_fields(cls, named)
-            return super().__new__(cls)
-
-
-def _check_fields(cls: type, named: Mapping[str, Any]) -> None:
-    known = sorted(field.name for field in fields(cls))
-    for name in named:
-        if name not in known:
-            raise ConfigError(f"{cls.__name__}: " + unknown_name("field", name, known))
-
-
-@dataclass(frozen=True)
-class GPTConfig(_Config):
-    """Shape of a GPT-2 graph.
-
-    n_layer     L  transformer blocks
-    n_head      H  attention heads; must divide n_embd
-    n_embd      C  width of the residual stream
-    n_ff        F  width of the MLP, 0 for 4 * n_embd
-    vocab_size  V  rows of the (tied) token embedding
-    block_size  T  longest context, rows of the position embedding
-    Raises ConfigError naming the field, the value found and the range expected.
-    """
-
-    n_layer: int = 2
-    n_head: int = 8
-    n_embd: int = 256
-    n_ff: int = 0
-    vocab_size: int = 3000
-    block_size: int = 128
+    n_layer: int = option(
+        2,
+        minimum=1,
+        maximum=1024,
+        group="shape",
+        help="transformer layers (by default the preset's, as the next four)",
+        doc="L: transformer blocks",
+    )
+    n_head: int = option(
+        8,
+        minimum=1,
+        maximum=1024,
+        group="shape",
+        help="attention heads; must divide --n-embd",
+        doc="H: attention heads; must divide n_embd",
+    )
+    n_embd: int = option(
+        256,
+        minimum=1,
+        maximum=65536,
+        group="shape",
+        help="width of the model",
+        doc="C: width of the residual stream",
+    )
+    n_ff: int = option(
+        0,
+        minimum=0,
+        maximum=1 << 18,
+        group="shape",
+        help="width of the MLP, 0 for 4 times --n-embd",
+        doc="F: width of the MLP, 0 for 4 * n_embd",
+    )
+    vocab_size: int = option(
+        3000,
+        minimum=1,
+        maximum=MAX_VOCAB_SIZE,
+        flag_minimum=262,
+        group="recipe",
+        help="most entries of the vocabulary",
+        doc="V: rows of the (tied) token embedding",
+    )
+    block_size: int = option(
+        128,
+        minimum=1,
+        maximum=MAX_BLOCK_SIZE,
+        group="shape",
+        help="tokens of the context",
+        doc="T: longest context, rows of the position embedding",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_int("GPTConfig", "n_embd", self.n_embd, 1, MOST["n_embd"])
-        if type(self.n_ff) is int and self.n_ff == 0:
+        if self.n_ff == 0:
             object.__setattr__(self, "n_ff", 4 * self.n_embd)
-        for name, most in MOST.items():
-            check_int("GPTConfig", name, getattr(self, name), 1, most)
         if self.n_embd % self.n_head:
             raise ConfigError(
                 f"GPTConfig: n_head must divide n_embd, found n_head={self.n_head} and n_embd="
@@ -142,140 +129,210 @@ class GPTConfig(_Config):
     @classmethod
     def preset(cls, name: str, **changes: int) -> GPTConfig:
         """The named shape ("tiny", "small", "base", "gpt2") with fields changed by keyword."""
-        name = check_choice("GPTConfig", "preset", name, PRESETS)
-        return cls.from_dict({**PRESETS[name], **changes})
+        return cls.from_dict({**PRESETS[_preset(name)], **changes})
 
 
+def _preset(name: Any) -> str:
+    return check_choice("GPTConfig", "preset", name, PRESETS)
+
+
+# The fields that shape the graph.
+SHAPE = tuple(name for name, one in options_of(GPTConfig).items() if one.group == "shape")
+
+
+@documented
 @dataclass(frozen=True)
-class TrainConfig(_Config):
-    """How one phase is trained.
+class TrainConfig(Options):
+    """How one phase is trained. Raises ConfigError naming the field, the value and the range."""
 
-    epochs         passes over the documents; 0 trains nothing
-    batch_tokens   most tokens of one packed micro-batch
-    grad_accum     micro-batches of one optimizer step
-    lr             peak learning rate, None for `default_lr`; warmed up over `warmup` steps, then
-                   down to lr * min_lr_ratio at the phase's last step as `schedule` says
-    warmup         None for `default_warmup` of the steps in which the rate rises and falls, or as
-                   the phase was begun
-    schedule       "cosine", "linear", "constant" (which stays at lr) or "wsd": warm-up, stay at
-                   lr, fall linearly over the last part `decay_share` of the steps
-    schedule_steps steps in which the rate falls; 0 for those of all epochs. For a run that a
-                   budget will end: the rate is then at its lowest when it does.
-    optimizer      "muon": orthogonal updates of the blocks' matrices with `momentum`, AdamW for
-                   the rest; "adamw": AdamW for all; None: the one with which the phase was begun,
-                   of a new one muon, or adamw where lora_rank is given
-    embedding_lr   learning rate of the embeddings as a multiple of lr; None for 3 with muon and 1
-                   with adamw, or as the phase was begun
-    clip           global gradient norm is scaled down to this; 0 never clips
-    dropout        probability, on the embeddings and on each residual branch
-    val_fraction   share of the documents held out for evaluation; 0 trains on all
-    eval_every     steps between two evaluations on the held-out documents; 0 for one after each
-                   epoch
-    patience       evaluations without improvement before the phase stops; 0 never stops early.
-                   Both need held-out documents, which also restore the best weights.
-    max_steps      optimizer steps of the phase at the most, 0 for no bound
-    max_minutes    minutes of the phase at the most, 0 for no bound; neither budget changes the
-                   schedule, so a phase can go on after it as if there had been none
-    freeze         parameter-name patterns (fnmatch) that are not trained
-    join_dialogues dialogues joined at random into one document, up to this many (1 never joins)
-    recompute      keep only the blocks' outputs and compute the rest again in the backward pass:
-                   about a third less memory for activations of a small model, far less for a deep
-                   one, a tenth to a fifth more time, the same bits
-    label_smoothing  share of a target's probability that is spread over all tokens; the losses of
-                   training are then of that, the held-out ones are not
-    ema            the moving average of the weights keeps this much of itself a step; it is what
-                   is evaluated and what the phase ends with. 0 keeps none.
-    too_long       what becomes of documents and dialogues longer than the context: "cut" cuts
-                   texts anywhere and dialogues between turns (see cgpt/corpus/cutting.py),
-                   "drop" leaves them out, "error" refuses them. "windows" cuts dialogues anywhere
-                   too, as runs did that were recorded before there was a choice.
-    loss_on        which tokens of dialogues carry loss: "all", "answers" (with their <eos>), None
-                   for all in pre-training and the answers in fine-tuning; of texts all do
-    lora_rank      rank of the two matrices by which each matrix that `lora_layers` (patterns)
-                   names is changed, lora_alpha / lora_rank times their product, while all weights
-                   stay; they are trained by AdamW. 0 trains the weights themselves.
-    Raises ConfigError naming the field, the value found and the range expected.
-    """
-
-    epochs: int = 10
-    batch_tokens: int = 4096
-    grad_accum: int = 1
-    lr: float | None = None
-    min_lr_ratio: float = 0.1
-    warmup: int | None = None
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    clip: float = 1.0
-    dropout: float = 0.0
-    val_fraction: float = 0.0
-    patience: int = 0
-    seed: int = 0
-    max_steps: int = 0
-    max_minutes: float = 0.0
-    freeze: tuple[str, ...] = ()
-    join_dialogues: int = 1
-    recompute: bool = False
-    optimizer: str | None = None
-    momentum: float = 0.95
-    embedding_lr: float | None = None
-    schedule: str = "cosine"
-    schedule_steps: int = 0
-    decay_share: float = 0.2
-    label_smoothing: float = 0.0
-    ema: float = 0.0
-    too_long: str = "cut"
-    loss_on: str | None = None
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
-    lora_layers: tuple[str, ...] = ("h.*",)
-    eval_every: int = 0
+    epochs: int = option(10, **_COUNT, doc="passes over the documents; 0 trains nothing")
+    batch_tokens: int = option(4096, **_POSITIVE, doc="most tokens of one packed micro-batch")
+    grad_accum: int = option(1, **_POSITIVE, group="recipe", help="batches added up in a step")
+    lr: float | None = option(
+        None,
+        **_ABOVE_0,
+        flag_maximum=1,
+        group="recipe",
+        help="peak learning rate (of a new training that of the optimizer at the model's width)",
+        doc="peak learning rate, None for `default_lr`; warmed up over `warmup` steps, then down to"
+        " lr * min_lr_ratio at the phase's last step as `schedule` says",
+    )
+    min_lr_ratio: float = option(
+        0.1, **_SHARE, group="recipe", help="share of the peak that the learning rate falls to"
+    )
+    warmup: int | None = option(
+        None,
+        **_COUNT,
+        group="recipe",
+        help="steps of learning-rate warm-up (own data: by default a tenth of all, at least 1 and "
+        "at most 50)",
+        doc="steps of warm-up, None for `default_warmup` of the steps in which the rate rises and "
+        "falls, or as the phase was begun",
+    )
+    weight_decay: float = option(0.1, minimum=0.0, doc="decoupled weight decay of the matrices")
+    beta1: float = option(0.9, **_BELOW_1, doc="AdamW's decay of the mean gradient")
+    beta2: float = option(0.95, **_BELOW_1, doc="AdamW's decay of its square")
+    eps: float = option(1e-8, **_ABOVE_0, doc="AdamW's epsilon")
+    clip: float = option(
+        1.0, minimum=0.0, doc="global gradient norm is scaled down to this; 0 never clips"
+    )
+    dropout: float = option(0.0, **_BELOW_1, group="recipe", help="dropout probability")
+    val_fraction: float = option(
+        0.0, **_BELOW_1, group="recipe", help="share of the documents held out"
+    )
+    patience: int = option(
+        0,
+        **_COUNT,
+        group="recipe",
+        help="evaluations without a lower held-out loss before it stops, 0 never",
+        doc="evaluations without improvement before the phase stops; 0 never stops early. It needs "
+        "held-out documents, which also restore the best weights",
+    )
+    seed: int = option(0, **_COUNT, doc="seed of shuffling and dropout")
+    max_steps: int = option(
+        0,
+        **_COUNT,
+        group="budget",
+        help="most steps of a phase (in all, where it is resumed), 0 for no bound",
+    )
+    max_minutes: float = option(
+        0.0,
+        minimum=0.0,
+        group="budget",
+        help="most minutes of a phase (in all, where it is resumed), 0 for no bound",
+        doc="most minutes of the phase, 0 for no bound; neither budget changes the schedule, so a "
+        "phase can go on after it as if there had been none",
+    )
+    freeze: tuple[str, ...] = option(
+        (),
+        group="finetune",
+        metavar="PATTERN",
+        help="parameters left as they are while fine-tuning, such as 'h.0.*'; repeatable",
+        doc="parameter-name patterns (fnmatch) that are not trained",
+    )
+    join_dialogues: int = option(
+        1,
+        **_POSITIVE,
+        doc="dialogues joined at random into one document, up to this many (1 never joins)",
+    )
+    recompute: bool = option(
+        False,
+        group="recipe",
+        help="less memory: compute activations again in the backward pass, a tenth to a fifth "
+        "slower",
+        doc="keep only the blocks' outputs and compute the rest again in the backward pass: about "
+        "a third less memory for activations of a small model, far less for a deep one, the same "
+        "bits",
+    )
+    optimizer: str | None = option(
+        None,
+        choices=OPTIMIZERS,
+        group="recipe",
+        help="muon for the matrices of the layers and AdamW for the rest (the default); adamw for "
+        "all (that of LoRA)",
+        doc='"muon": orthogonal updates of the blocks\' matrices with `momentum`, AdamW for the '
+        'rest; "adamw": AdamW for all; None: the one with which the phase was begun, of a new one '
+        "muon, or adamw where lora_rank is given",
+    )
+    momentum: float = option(0.95, **_BELOW_1, doc="Muon's decay of the mean gradient")
+    embedding_lr: float | None = option(
+        None,
+        **_ABOVE_0,
+        flag_maximum=1e6,
+        group="recipe",
+        help="learning rate of the embeddings as a multiple of the others' (by default 3 with "
+        "muon, 1 with adamw)",
+        doc="learning rate of the embeddings as a multiple of lr; None for 3 with muon and 1 with "
+        "adamw, or as the phase was begun",
+    )
+    schedule: str = option(
+        "cosine",
+        choices=SCHEDULES,
+        group="recipe",
+        help="how the learning rate falls; wsd stays, then falls linearly",
+        doc='"cosine", "linear", "constant" (which stays at lr) or "wsd": warm-up, stay at lr, '
+        "fall linearly over the last part `decay_share` of the steps",
+    )
+    schedule_steps: int = option(
+        0,
+        **_COUNT,
+        group="recipe",
+        help="steps in which the learning rate falls, 0 for those of all epochs",
+    )
+    decay_share: float = option(
+        0.2,
+        **_SHARE,
+        open_below=True,
+        group="recipe",
+        help="share of the steps of wsd in which it falls",
+    )
+    label_smoothing: float = option(
+        0.0,
+        **_BELOW_1,
+        group="recipe",
+        help="share of each target spread over the vocabulary, 0 for none",
+        doc="share of a target's probability that is spread over all tokens; the losses of "
+        "training are then of that, the held-out ones are not",
+    )
+    ema: float = option(
+        0.0,
+        **_BELOW_1,
+        group="recipe",
+        help="keep a moving average of the weights, such as 0.999; 0 for none",
+        doc="the moving average of the weights keeps this much of itself a step; it is what is "
+        "evaluated and what the phase ends with. 0 keeps none",
+    )
+    too_long: str = option(
+        "cut",
+        choices=TOO_LONG,
+        recorded=(WINDOWS,),
+        group="corpus",
+        help="texts and dialogues longer than the context: cut them, leave them out, or end with "
+        "an error (by default cut)",
+        doc='what becomes of documents longer than the context: "cut" cuts texts anywhere and '
+        'dialogues between turns (see cgpt/corpus/cutting.py), "drop" leaves them out, "error" '
+        'refuses them; "windows" cuts dialogues anywhere too, as in runs of before there was a '
+        "choice",
+    )
+    loss_on: str | None = option(
+        None,
+        choices=LOSS_ON,
+        doc='which tokens of dialogues carry loss: "all", "answers" (with their <eos>), None for '
+        "all in pre-training and the answers in fine-tuning; of texts all do",
+    )
+    lora_rank: int = option(
+        0,
+        **_COUNT,
+        group="finetune",
+        help="fine-tune a LoRA adapter of rank N only, 0 for none; --out holds it alone",
+        doc="rank of the two matrices by which each matrix of `lora_layers` is changed, lora_alpha "
+        "/ lora_rank times their product, while all weights stay; AdamW trains them. 0 trains the "
+        "weights themselves",
+    )
+    lora_alpha: float = option(
+        16.0,
+        **_ABOVE_0,
+        flag_maximum=1e6,
+        group="finetune",
+        help="the adapter is multiplied by F / rank (16)",
+    )
+    lora_layers: tuple[str, ...] = option(
+        ("h.*",),
+        group="finetune",
+        metavar="PATTERN",
+        help="matrices that are adapted, repeatable ('h.*')",
+        doc="patterns (fnmatch) of the matrices that are adapted",
+    )
+    eval_every: int = option(
+        0,
+        **_COUNT,
+        group="recipe",
+        help="steps between two evaluations, 0 for one after each epoch",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         owner = "TrainConfig"
-        for name, least in (
-            ("epochs", 0),
-            ("batch_tokens", 1),
-            ("grad_accum", 1),
-            ("warmup", 0),
-            ("patience", 0),
-            ("seed", 0),
-            ("max_steps", 0),
-            ("join_dialogues", 1),
-            ("schedule_steps", 0),
-            ("lora_rank", 0),
-            ("eval_every", 0),
-        ):
-            if name != "warmup" or self.warmup is not None:
-                check_int(owner, name, getattr(self, name), least, (1 << 63) - 1)
-        for name in ("lr", "eps", "embedding_lr", "lora_alpha"):
-            if getattr(self, name) is not None or name not in ("lr", "embedding_lr"):
-                check_float(owner, name, getattr(self, name), 0.0, open_below=True)
-        for name in ("weight_decay", "clip", "max_minutes"):
-            check_float(owner, name, getattr(self, name), 0.0)
-        for name in (
-            "beta1",
-            "beta2",
-            "dropout",
-            "val_fraction",
-            "momentum",
-            "label_smoothing",
-            "ema",
-        ):
-            check_float(owner, name, getattr(self, name), 0.0, 1.0, open_above=True)
-        check_float(owner, "min_lr_ratio", self.min_lr_ratio, 0.0, 1.0)
-        check_bool(owner, "recompute", self.recompute)
-        check_float(owner, "decay_share", self.decay_share, 0.0, 1.0, open_below=True)
-        if self.optimizer is not None:
-            check_choice(owner, "optimizer", self.optimizer, OPTIMIZERS)
-        check_choice(owner, "schedule", self.schedule, SCHEDULES)
-        check_choice(owner, "too_long", self.too_long, (*TOO_LONG, WINDOWS))
-        if self.loss_on is not None:
-            check_choice(owner, "loss_on", self.loss_on, LOSS_ON)
-        for name in ("freeze", "lora_layers"):
-            object.__setattr__(self, name, check_names(owner, name, getattr(self, name)))
         if self.lora_rank and self.optimizer not in (None, "adamw"):
             raise ConfigError(
                 f"{owner}: lora_rank={self.lora_rank} is trained by adamw, found "
@@ -350,3 +407,388 @@ def default_lr(optimizer: str, width: int) -> float:
     table 8.
     """
     return LEARNING_RATES[optimizer] * min(1.0, TUNED_WIDTH / width)
+
+
+def _bias_pairs(owner: str, name: str, value: Any) -> tuple[tuple[int, float], ...]:
+    """Pairs of token id and bias, by id. Raises ConfigError for anything else."""
+    pairs = list(value.items()) if isinstance(value, Mapping) else value
+    if not isinstance(pairs, (list, tuple)) or not all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
+    ):
+        raise ConfigError(
+            f"SamplingConfig: logit_bias must be {{token id: number}}, found {value!r:.100}"
+        )
+    pairs = [
+        (check_int(owner, name, token, 0), check_float(owner, name, bias, -1e6, 1e6))
+        for token, bias in pairs
+    ]
+    if len({token for token, _ in pairs}) < len(pairs):
+        raise ConfigError("SamplingConfig: logit_bias names a token id twice; name it once")
+    return tuple(sorted((token, float(bias)) for token, bias in pairs))
+
+
+def _stop_texts(owner: str, name: str, value: Any) -> tuple[str, ...]:
+    """Texts that are not empty; None for none. Raises ConfigError for anything else."""
+    texts = (value,) if isinstance(value, str) else () if value is None else value
+    if not isinstance(texts, (list, tuple)) or not all(
+        isinstance(text, str) and text for text in texts
+    ):
+        raise ConfigError(
+            f"SamplingConfig: stop must be a list of texts that are not empty, found {value!r:.100}"
+        )
+    return tuple(texts)
+
+
+def _mix_pairs(owner: str, name: str, mix: Any) -> tuple[tuple[str, float], ...]:
+    """Pairs of a path and a weight, also of a mapping. Raises ConfigError for anything else."""
+    try:
+        pairs = tuple(
+            (os.fspath(path), float(weight))
+            for path, weight in (mix.items() if isinstance(mix, Mapping) else mix)
+        )
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"RunConfig: mix must be pairs of a path and a weight, found {mix!r:.200}"
+        ) from None
+    for path, weight in pairs:
+        if not 0 <= weight <= 1000:
+            raise ConfigError(
+                f"RunConfig: the weight of {path} in mix must be between 0 and 1000, "
+                f"found {weight!r}"
+            )
+    return pairs
+
+
+def _paths(owner: str, name: str, value: Any) -> tuple[str, ...]:
+    return tuple(path_list(f"{owner}: {name}", value))
+
+
+def _path(owner: str, name: str, value: Any) -> str:
+    return path_text(f"{owner}: {name}", value)
+
+
+def _vocabulary(owner: str, name: str, value: Any) -> str:
+    """A kind of vocabulary or the path of one. Raises ConfigError for anything else."""
+    if not isinstance(value, str) or not (
+        value in KINDS or value.lower().endswith((".json", ".bin"))
+    ):
+        raise ConfigError(
+            f"RunConfig: tokenizer must be {', '.join(KINDS)}, or a .json or "
+            f".bin file that holds a vocabulary, found {shown(value)}"
+        )
+    return value
+
+
+@documented
+@dataclass(frozen=True)
+class SamplingConfig(Options):
+    """How the next token is chosen; cgpt/generation/sampling.py has the order in which options act.
+
+    The defaults here are those of everything that generates text: LLM.generate, stream, chat and
+    beam_search, ChatSession, `cgpt chat` and `cgpt generate`. One thing differs: LLM.generate and
+    LLM.stream have temperature 0, so that a plain continuation is the same each time.
+    (GPT.generate and GPT.stream, which know tokens only, have what their signature says.)
+    Penalties and no_repeat_ngram leave tokens that end the answer alone.
+    Raises ConfigError naming the field, the value found and the range expected.
+    """
+
+    temperature: float = option(
+        0.8,
+        minimum=0.0,
+        flag_maximum=1000,
+        group="sampling",
+        help="temperature, 0 takes the most likely token",
+        doc="divides the logits; 0 takes the likeliest token (greedy)",
+    )
+    top_k: int = option(
+        0, **_TOKENS, group="sampling", help="sample from the K most likely, 0 for all"
+    )
+    top_p: float = option(
+        0.9,
+        **_SHARE,
+        open_below=True,
+        group="sampling",
+        help="sample inside this much probability",
+        doc="only the likeliest tokens that together have this probability; 1 for all",
+    )
+    repetition_penalty: float = option(
+        1.0,
+        minimum=1e-3,
+        maximum=1e3,
+        group="sampling",
+        aliases=("repeat_penalty", "penalty_repeat"),
+        help="divides or multiplies logits of tokens in the context, 1 for none",
+        doc="logits of tokens in the context are divided (positive) or multiplied (negative) by "
+        "this; 1 for none",
+    )
+    max_new_tokens: int = option(
+        256,
+        **_TOKENS,
+        flag_minimum=1,
+        group="sampling",
+        aliases=("max_tokens", "max_completion_tokens", "max_length", "n_predict", "num_predict"),
+        help="most new tokens",
+    )
+    seed: int | None = option(
+        None,
+        minimum=0,
+        flag_maximum=(1 << 63) - 1,
+        group="sampling",
+        aliases=("random_seed", "random_state"),
+        help="seed of all that is random",
+        doc="the same seed gives the same tokens; None for a fresh one",
+    )
+    beam: int = option(
+        1,
+        minimum=1,
+        maximum=256,
+        group="sampling",
+        aliases=("num_beams", "n_beams", "beam_size"),
+        help="width of beam search, 1 for none",
+        doc="hypotheses of a beam search; 1 samples. A beam search is not random: it has no use "
+        "for temperature, top_k, top_p, min_p and seed",
+    )
+    min_p: float = option(
+        0.0,
+        **_SHARE,
+        group="sampling",
+        help="only tokens at least F times as likely as the likeliest, 0 for all",
+    )
+    presence_penalty: float = option(
+        0.0,
+        minimum=-1e3,
+        maximum=1e3,
+        group="sampling",
+        help="subtracted from logits of tokens in the context, 0 for none",
+    )
+    frequency_penalty: float = option(
+        0.0,
+        minimum=-1e3,
+        maximum=1e3,
+        group="sampling",
+        help="the same, times the number of occurrences, 0 for none",
+        doc="as presence_penalty, times the number of occurrences",
+    )
+    no_repeat_ngram: int = option(
+        0,
+        **_TOKENS,
+        group="sampling",
+        aliases=("no_repeat_ngram_size",),
+        help="no N tokens in a row occur twice, 0 never",
+    )
+    logit_bias: Mapping[int, float] | Sequence[tuple[int, float]] = option(
+        (),
+        check=_bias_pairs,
+        group="sampling",
+        metavar="ID=F",
+        help="add F to the logit of token ID; repeatable (generate --json shows ids)",
+        doc="{token id: what is added to its logit}; kept as pairs",
+    )
+    stop: Sequence[str] = option(
+        (),
+        check=_stop_texts,
+        group="sampling",
+        metavar="TEXT",
+        aliases=("stop_sequences", "stop_strings", "stop_words"),
+        help="end before TEXT would appear; repeatable",
+        doc="texts that end the answer where they would begin; no part of one is shown",
+    )
+    length_penalty: float = option(
+        1.0,
+        minimum=-10.0,
+        maximum=10.0,
+        group="sampling",
+        help="a beam's score is divided by its length to the power F",
+        doc="a beam's score is its log-probability / length ** this: 1 is the mean, 0 the sum "
+        "(favours short ones), above 1 favours long ones",
+    )
+    speculate: int = option(
+        0,
+        minimum=0,
+        maximum=64,
+        group="sampling",
+        help="guess up to N tokens a step and check them at once, same result, 0 never",
+        doc="up to so many tokens a step are guessed from the context and checked in one pass; "
+        "neither the tokens nor their probabilities change. 0 for none",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beam > 1 and self.speculate:
+            raise ConfigError(
+                f"SamplingConfig: speculate={self.speculate} guesses for one continuation "
+                f"and cannot go with beam={self.beam}; set one of them to its "
+                "default"
+            )
+
+
+@documented
+@dataclass(frozen=True)
+class RunConfig(Options):
+    """What a run trains, and how.
+
+    n_layer, n_head, n_embd, n_ff and block_size change the preset's where they are not None, as
+    does vocab_size. pretrain_train and finetune_train say how the phases are trained; their seed
+    becomes `seed`. Raises ConfigError naming the field that is wrong.
+    """
+
+    pretrain: tuple[str, ...] = option(
+        (),
+        check=_paths,
+        metavar="PATH...",
+        help="texts: files or folders, several",
+        doc="files or folders of pre-training, as given; () skips the phase",
+    )
+    chat: tuple[str, ...] = option(
+        (),
+        check=_paths,
+        metavar="PATH...",
+        help="dialogues: files or folders, several",
+        doc="files or folders of fine-tuning, as given; () skips the phase",
+    )
+    validation: tuple[str, ...] = option(
+        (),
+        check=_paths,
+        metavar="PATH...",
+        help="documents to evaluate on and not to train on: files or folders, several",
+        doc="files or folders of documents that both phases are evaluated on and not trained on: "
+        "each on those of the kinds (texts, dialogues) that it trains on",
+    )
+    init: str = option(
+        "",
+        check=_path,
+        group="model",
+        metavar="MODEL",
+        help="begin with the weights and vocabulary of this model",
+        doc='file of a model whose weights, shape and vocabulary the run begins with; "" for fresh '
+        "ones, as preset, vocab_size and tokenizer say",
+    )
+    preset: str = option(
+        "small",
+        choices=tuple(PRESETS),
+        check=lambda owner, name, value: _preset(value),
+        group="shape",
+        help="size of the model",
+    )
+    n_layer: int | None = None
+    n_head: int | None = None
+    n_embd: int | None = None
+    n_ff: int | None = None
+    block_size: int | None = None
+    vocab_size: int | None = None
+    tokenizer: str = option(
+        "words",
+        check=_vocabulary,
+        group="model",
+        metavar="words|chars|bpe|FILE",
+        help="kind of vocabulary (words by default), or a .json or .bin that holds one",
+    )
+    keep_duplicates: bool = option(
+        False,
+        group="corpus",
+        help="keep exact duplicates (left out by default)",
+        doc="whether exact duplicates among a phase's documents are trained on too",
+    )
+    skip_invalid: bool = option(
+        False,
+        group="rows",
+        help="leave out rows that cannot be used (by default they are listed, and that is the end)",
+        doc="whether rows that cannot be used are left out instead of refused",
+    )
+    plain_text: tuple[str, ...] = option(
+        (),
+        check=_paths,
+        doc="files or folders whose strings are texts even where they look like dialogues",
+    )
+    suffixes: tuple[str, ...] = option(
+        (), doc="those of the files that folders are read for; () for all that are known"
+    )
+    mix: tuple[tuple[str, float], ...] = option(
+        (),
+        check=_mix_pairs,
+        group="corpus",
+        metavar="PATH=F",
+        help="take the data at PATH F times an epoch (a fraction takes a part, another one each "
+        "epoch); repeatable",
+        doc="(path, weight): how often an epoch takes what lies there, once where it is not named; "
+        "of a fraction another part each epoch",
+    )
+    seed: int = option(
+        0,
+        **_COUNT,
+        group="recipe",
+        help="seed of all that is random",
+        doc="of the weights, and of the shuffling and dropout of both phases",
+    )
+    pretrain_train: TrainConfig = field(default_factory=TrainConfig)
+    finetune_train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("pretrain_train", "finetune_train"):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                value = TrainConfig.from_dict(value)
+            if not isinstance(value, TrainConfig):
+                raise ConfigError(f"RunConfig: {name} must be a TrainConfig, found {shown(value)}")
+            object.__setattr__(self, name, replace(value, seed=self.seed))
+        self.shape()
+        for name in ("pretrain", "finetune"):
+            files, train = self.phase(name)
+            if files and train.epochs:
+                train.require_validation(name, bool(self.validation))
+        for name in SHAPE if self.init else ():
+            if getattr(self, name) is not None:
+                raise ConfigError(
+                    f"RunConfig: init names a model, which has its own shape, found "
+                    f"{name}={getattr(self, name)}; leave one of the two out"
+                )
+
+    def shape(self) -> GPTConfig:
+        """The model's shape, with the most tokens that its vocabulary may have."""
+        changes = {name: getattr(self, name) for name in (*SHAPE, "vocab_size")}
+        return GPTConfig.preset(
+            self.preset, **{name: value for name, value in changes.items() if value is not None}
+        )
+
+    def phase(self, name: str) -> tuple[tuple[str, ...], TrainConfig]:
+        """(paths, TrainConfig) of "pretrain" or "finetune"."""
+        return (
+            (self.pretrain, self.pretrain_train)
+            if name == "pretrain"
+            else (self.chat, self.finetune_train)
+        )
+
+    def data(self, name: str) -> tuple[str, ...]:
+        """The paths of "pretrain", "finetune" or "validation"."""
+        return self.validation if name == "validation" else self.phase(name)[0]
+
+    def settled(self, width: int) -> RunConfig:
+        """The same with all that is named that the phases leave open.
+
+        width  n_embd of the model
+        """
+        phases = {"pretrain": self.pretrain_train, "finetune": self.finetune_train}
+        return self.with_phases(
+            {
+                name: replace(
+                    train.settled(width), loss_on="all" if train.learns_all(name) else "answers"
+                )
+                for name, train in phases.items()
+            }
+        )
+
+    def with_phases(self, phases: Mapping[str, TrainConfig]) -> RunConfig:
+        """The same run with other settings for the phases that are named."""
+        return replace(
+            self,
+            pretrain_train=phases.get("pretrain", self.pretrain_train),
+            finetune_train=phases.get("finetune", self.finetune_train),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, JSON-ready."""
+        values = asdict(self)
+        for value in (values, values["pretrain_train"], values["finetune_train"]):
+            value.update((key, list(one)) for key, one in value.items() if isinstance(one, tuple))
+        return values

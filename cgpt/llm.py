@@ -15,7 +15,7 @@ from cgpt.checkpoint import loading
 from cgpt.checkpoint.copies import reduced, restored, to_bytes
 from cgpt.checkpoint.loading import Loadable
 from cgpt.checkpoint.parts import Progress as LayerProgress
-from cgpt.config import MOST, GPTConfig
+from cgpt.config import MAX_BLOCK_SIZE, GPTConfig, SamplingConfig
 from cgpt.corpus.batches import (
     Message,
     Sample,
@@ -49,7 +49,7 @@ from cgpt.generation.options import (
 )
 from cgpt.generation.prefix_cache import Prefixes
 from cgpt.generation.results import Generation, Recorder
-from cgpt.generation.sampling import GREEDY, SamplingConfig
+from cgpt.generation.sampling import GREEDY
 from cgpt.generation.streaming import (
     Assembler,
     Piece,
@@ -529,7 +529,7 @@ class LLM(LanguageModel):
 
         longest  a smaller bound on their tokens; 0 for none
         """
-        longest = check_int("LLM.samples", "longest", longest, 0, MOST["block_size"])
+        longest = check_int("LLM.samples", "longest", longest, 0, MAX_BLOCK_SIZE)
         longest = min(longest or self.config.block_size, self.config.block_size)
         return split_samples(
             (sample_of(self.tokenizer, one) for one in as_documents("LLM.samples", documents)),

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from cgpt.config import GPTConfig
+from cgpt.config import GPTConfig, SamplingConfig
 from cgpt.generation.beam import BatchedBeams
 from cgpt.generation.context import Context
 from cgpt.generation.generate import beam_search
-from cgpt.generation.sampling import SamplingConfig
 from cgpt.models.gpt2 import GPT
 from cgpt.models.quantized import with_weights
 

@@ -9,9 +9,10 @@ import pytest
 from small_llm import FACTS, small_llm, trained_llm
 
 from cgpt.chat.session import ChatSession
+from cgpt.config import SamplingConfig
 from cgpt.corpus.batches import Message, encode_prompt
 from cgpt.errors import ConfigError
-from cgpt.generation.generate import SamplingConfig, generate_tokens
+from cgpt.generation.generate import generate_tokens
 
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=24)
 

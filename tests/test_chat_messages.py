@@ -13,12 +13,11 @@ import pytest
 from small_llm import DIALOGUES, FACTS, small_llm, trained_llm
 
 from cgpt.chat.session import ChatSession
-from cgpt.config import TrainConfig
+from cgpt.config import SamplingConfig, TrainConfig
 from cgpt.corpus.batches import Message
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.generation.prefix_cache import MOST, Prefixes
 from cgpt.generation.results import Generation
-from cgpt.generation.sampling import SamplingConfig
 from cgpt.llm import LLM
 from cgpt.models.quantized import with_weights
 from cgpt.training.trainer import Trainer

@@ -15,11 +15,10 @@ from small_llm import TEXTS, small_llm
 from cgpt.checkpoint.latest import Found, read
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.saving import save_model_binary, save_model_json
-from cgpt.config import TrainConfig
+from cgpt.config import RunConfig, TrainConfig
 from cgpt.errors import CheckpointError
 from cgpt.language_model import TrainingState
 from cgpt.llm import LLM, load_model_auto, load_model_binary
-from cgpt.training.run_config import RunConfig
 from cgpt.training.trainer import Trainer
 
 CONFIG = TrainConfig(epochs=6, batch_tokens=40, lr=1e-2, warmup=2)

@@ -11,7 +11,7 @@ import pytest
 from screen import Screen
 from test_cli import MODEL, Run, clean_environment, place, run, trained
 
-from cgpt.generation.sampling import SamplingConfig
+from cgpt.config import SamplingConfig
 from cgpt.llm import load_model_auto
 
 SHORT = ("--max-new-tokens", "9")

@@ -27,8 +27,8 @@ from cgpt import LLM, AdamW, CgptError, CheckpointError, ConfigError, Muon, Trai
 from cgpt.chat.session import ChatSession
 from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.saving import save_model_binary, save_model_json
+from cgpt.config import SamplingConfig
 from cgpt.corpus.invalid_rows import InvalidRow, InvalidRowsError
-from cgpt.generation.sampling import SamplingConfig
 from cgpt.llm import load, load_model_auto, load_model_binary, load_model_json
 from cgpt.models.gpt2 import GPT
 from cgpt.models.quantized import StoredGPT, with_weights

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from small_llm import small_llm
 
-from cgpt.config import GPTConfig
+from cgpt.config import GPTConfig, SamplingConfig
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.generation.context import Context
 from cgpt.generation.generate import beam_search, generate_tokens
-from cgpt.generation.sampling import Sampler, SamplingConfig
+from cgpt.generation.sampling import Sampler
 from cgpt.models.gpt2 import GPT
 
 PROMPT = [1, 270, 265, 281]

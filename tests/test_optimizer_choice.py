@@ -12,7 +12,7 @@ from small_llm import FACTS, TEXTS, small_llm
 
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
-from cgpt.config import EMBEDDING_RATES, OPTIMIZERS, TrainConfig, default_lr
+from cgpt.config import EMBEDDING_RATES, OPTIMIZERS, RunConfig, TrainConfig, default_lr
 from cgpt.errors import ConfigError
 from cgpt.llm import LLM, load_model_auto
 from cgpt.optim.adamw import AdamW
@@ -20,7 +20,7 @@ from cgpt.optim.lora import Lora
 from cgpt.optim.muon import Muon
 from cgpt.optim.registry import make_optimizer
 from cgpt.training.run import TrainingRun, continue_training
-from cgpt.training.run_config import RunConfig, default_run, recorded
+from cgpt.training.run_config import default_run, recorded
 from cgpt.training.trainer import Trainer
 
 MODEL = "checkpoints/model_final.bin"

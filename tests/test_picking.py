@@ -12,8 +12,8 @@ import sampling_reference as ref
 from test_decoder import WIDE, caches, decoder, int32, tokens, weights
 from test_kernels import module  # noqa: F401
 
+from cgpt.config import SamplingConfig
 from cgpt.generation.generate import generate_tokens
-from cgpt.generation.sampling import SamplingConfig
 from cgpt.models.gpt2 import GPT
 
 LIMITS = [

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cgpt.config import GPTConfig, TrainConfig
+from cgpt.config import GPTConfig, SamplingConfig, TrainConfig
 from cgpt.errors import ConfigError, shown
-from cgpt.generation.sampling import SamplingConfig
 from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.schedules import schedule

@@ -17,7 +17,7 @@ from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 
 from cgpt.cli import main
 from cgpt.cli.recipe import run_config, split_by_kind
-from cgpt.config import TrainConfig
+from cgpt.config import RunConfig, TrainConfig
 from cgpt.corpus import documents as encoded
 from cgpt.corpus import sources
 from cgpt.corpus import token_cache as prepare
@@ -31,7 +31,6 @@ from cgpt.llm import load_model_auto
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.epochs import Epochs
 from cgpt.training.run import TrainingRun
-from cgpt.training.run_config import RunConfig
 from cgpt.training.trainer import Trainer
 
 LONG = (

@@ -9,9 +9,9 @@ from test_generate import sharp_gpt
 from test_results import asked
 
 from cgpt.chat.session import ChatSession
+from cgpt.config import SamplingConfig
 from cgpt.errors import CgptError, ConfigError
 from cgpt.generation.generate import generate_tokens
-from cgpt.generation.sampling import SamplingConfig
 from cgpt.llm import LLM
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 

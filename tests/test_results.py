@@ -15,12 +15,13 @@ from small_llm import FACTS, small_llm, trained_llm
 from test_generate import log_softmax, sharp_gpt
 
 from cgpt.chat.session import ChatSession
+from cgpt.config import SamplingConfig
 from cgpt.corpus.batches import Message
 from cgpt.errors import CgptError, ConfigError
 from cgpt.evaluation.answers import accuracy, answer
 from cgpt.generation.generate import generate_batch, generate_tokens
 from cgpt.generation.results import Generation, Recorder, Usage
-from cgpt.generation.sampling import DEFAULTS, GREEDY, SamplingConfig
+from cgpt.generation.sampling import DEFAULTS, GREEDY
 from cgpt.llm import LLM
 
 QUESTION, ANSWER = FACTS[0]

@@ -25,7 +25,7 @@ from cgpt import kernels
 from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.cli import main
-from cgpt.config import TrainConfig
+from cgpt.config import RunConfig, TrainConfig
 from cgpt.corpus.batches import Message, encode_dialogue, encode_document
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.evaluation.perplexity import evaluate
@@ -34,7 +34,6 @@ from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.tokenizers import rustgpt as rust_tokenizer
 from cgpt.tokenizers.rustgpt import SPECIAL, RustTokenizer
 from cgpt.training.run import TrainingRun, continue_training
-from cgpt.training.run_config import RunConfig
 from cgpt.training.trainer import Trainer
 
 DATA = Path(__file__).parent / "data"

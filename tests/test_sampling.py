@@ -18,8 +18,9 @@ import pytest
 import sampling_reference as ref
 
 from cgpt import kernels
+from cgpt.config import SamplingConfig
 from cgpt.errors import CgptError, ConfigError
-from cgpt.generation.sampling import Sampler, SamplingConfig, Uniforms, logprob
+from cgpt.generation.sampling import Sampler, Uniforms, logprob
 
 V, DRAWS = 60, 40000
 RNG = np.random.default_rng(11)

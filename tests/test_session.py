@@ -11,9 +11,9 @@ import pytest
 from small_llm import FACTS, TEXTS, small_llm, trained_llm
 
 from cgpt.chat.session import ChatSession
+from cgpt.config import SamplingConfig
 from cgpt.corpus.batches import Message, encode_prompt
 from cgpt.errors import CheckpointError, ConfigError, DataError
-from cgpt.generation.sampling import SamplingConfig
 
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=24)
 DRAWN = SamplingConfig(temperature=1.0, max_new_tokens=24, seed=9)

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from test_cli import Run, clean_environment, run, write_data
 
-from cgpt.config import SHAPE, GPTConfig
+from cgpt.config import SHAPE, GPTConfig, RunConfig
 from cgpt.errors import ConfigError
 from cgpt.llm import load_model_auto
-from cgpt.training.run_config import RunConfig
 
 TRAIN = (
     "train",

@@ -11,6 +11,7 @@ from small_llm import FACTS, TEXTS, trained_llm
 from test_generate import PROMPT, log_softmax, sharp_gpt
 
 from cgpt.chat.session import ChatSession
+from cgpt.config import SamplingConfig
 from cgpt.errors import ConfigError
 from cgpt.generation.context import Context
 from cgpt.generation.generate import (
@@ -22,7 +23,7 @@ from cgpt.generation.generate import (
     prompt_lookup_draft,
 )
 from cgpt.generation.results import Noted, Recorder
-from cgpt.generation.sampling import Sampler, SamplingConfig
+from cgpt.generation.sampling import Sampler
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,11 @@ from small_llm import DIALOGUES, FACTS, small_llm
 from cgpt import ConfigError, TrainConfig, Trainer, load_model_auto, save_model_binary
 from cgpt.chat.session import ChatSession
 from cgpt.checkpoint.saving import save_model_json
+from cgpt.config import SamplingConfig
 from cgpt.evaluation.perplexity import evaluate
 from cgpt.generation.batch import steps
 from cgpt.generation.generate import generate_batch, generate_tokens
-from cgpt.generation.sampling import Sampler, SamplingConfig
+from cgpt.generation.sampling import Sampler
 from cgpt.llm import LLM
 from cgpt.models.quantized import StoredGPT, form_in_use, with_weights
 

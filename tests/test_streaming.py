@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from small_llm import FACTS, small_llm, small_tokenizer, trained_llm
 
 from cgpt.chat.session import ChatSession
+from cgpt.config import SamplingConfig
 from cgpt.generation.results import Token
-from cgpt.generation.sampling import SamplingConfig
 from cgpt.generation.streaming import Assembler, Piece, StopFilter, pieces, stop_of, text_of
 from cgpt.tokenizers.tokenizer import FIRST_WORD, SPECIAL_TOKENS
 

@@ -12,7 +12,7 @@ import pytest
 from small_llm import CHARACTERS, DIALOGUES, TEXTS, small_llm, small_tokenizer
 
 from cgpt.cli import main
-from cgpt.config import TrainConfig
+from cgpt.config import RunConfig, TrainConfig
 from cgpt.corpus import documents as encoded
 from cgpt.corpus import token_cache as prepare
 from cgpt.corpus.batches import Sample
@@ -24,7 +24,6 @@ from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
 from cgpt.training.epochs import Epochs, cut, too_long
 from cgpt.training.run import TrainingRun
-from cgpt.training.run_config import RunConfig
 from cgpt.training.trainer import Trainer
 
 TOKENIZER = small_tokenizer()

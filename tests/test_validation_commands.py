@@ -11,10 +11,10 @@ import pytest
 from small_llm import DIALOGUES, TEXTS
 
 from cgpt.cli import main
+from cgpt.config import RunConfig
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
 from cgpt.training.run import TrainingRun
-from cgpt.training.run_config import RunConfig
 from cgpt.training.trainer import FitResult, Trainer
 
 Run = Callable[..., tuple[int, str, str]]

@@ -34,7 +34,7 @@ from cgpt.cli.commands import inspect as looking
 from cgpt.cli.commands.plot import picture_lines
 from cgpt.cli.config_file import check_fingerprint, repeated, to_toml
 from cgpt.cli.ui.layout import text_width
-from cgpt.config import TrainConfig
+from cgpt.config import RunConfig, TrainConfig
 from cgpt.errors import ConfigError, DataError
 from cgpt.evaluation.answers import accuracy, answer, plain
 from cgpt.evaluation.perplexity import (
@@ -47,7 +47,6 @@ from cgpt.evaluation.perplexity import (
 from cgpt.llm import load_model_auto
 from cgpt.models.inspection import predictions
 from cgpt.training.run import continue_training
-from cgpt.training.run_config import RunConfig
 from cgpt.training.step_log import Curve
 from cgpt.training.trainer import Trainer
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cgpt.chat.history import History, Turn, read_turns
 from cgpt.chat.session_file import Saved, read_session, saved_of, values_of, write_session
+from cgpt.config import SamplingConfig
 from cgpt.corpus.batches import Message
 from cgpt.errors import CgptError, ConfigError
 from cgpt.generation.beam import search
@@ -20,7 +21,7 @@ from cgpt.generation.generate import decode_stream, tokens_of
 from cgpt.generation.options import Request, SamplingOptions, read_options, tokens_only
 from cgpt.generation.prefix_cache import Prefixes
 from cgpt.generation.results import Dropped, Recorder, Token
-from cgpt.generation.sampling import DEFAULTS, LogitsProcessor, Sampler, SamplingConfig
+from cgpt.generation.sampling import DEFAULTS, LogitsProcessor, Sampler
 from cgpt.generation.streaming import Piece, PieceStream, TextStream, pieces
 from cgpt.language_model import LanguageModel
 from cgpt.nn.arrays import one_text

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cgpt.config import SamplingConfig
 from cgpt.corpus.items import Message, turn_fault
 from cgpt.errors import ConfigError, DataError
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.text import utf8
-from cgpt.generation.sampling import SamplingConfig
 
 FORMAT, VERSION = "cgpt-session", 1
 _KEYS = ("format", "version", "system", "sampling", "drawn", "messages")

@@ -30,12 +30,12 @@ from cgpt.checkpoint.background import BackgroundWriter
 from cgpt.checkpoint.latest import Found
 from cgpt.checkpoint.packing import Packed
 from cgpt.checkpoint.storage import Storage
+from cgpt.config import STRATEGIES
 from cgpt.errors import CheckpointError
 from cgpt.fileio.atomic import PREFIX, SUFFIX, folder_lock, write_file
 from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.validation import check_choice, check_float, check_int, expect, expect_function, path_text
 
-STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")
 _BEST, _EPOCH = "checkpoint_best_epoch_", "checkpoint_epoch_"
 _LAST, _PREVIOUS = "checkpoint_last", "checkpoint_previous"
 _TAG = 8  # digits of a run_id in a name

@@ -9,16 +9,13 @@ epochs = 8
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cgpt.cli.app import Option, nearest
-from cgpt.config import SHAPE
+from cgpt.config import SHAPE, RunConfig, TrainConfig
 from cgpt.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from cgpt.training.run_config import RunConfig
 
 TABLES = ("pretrain_train", "finetune_train")
 OF_THE_MODEL = ("preset", *SHAPE, "vocab_size", "tokenizer")  # what --init brings itself
@@ -36,10 +33,10 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
         }
         found: dict[str, Any] = {}
         rest: dict[str, Any] = {}
-        fields = {*run_fields(), FINGERPRINT}
+        of_the_run = {*(one.name for one in fields(RunConfig)), FINGERPRINT}
         for key, entry in load_toml(value).items():
             name = key.replace("-", "_")
-            if name in fields and (name not in known or isinstance(entry, dict)):
+            if name in of_the_run and (name not in known or isinstance(entry, dict)):
                 rest[name] = entry
                 continue
             if name not in known:
@@ -47,7 +44,7 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
                 guess = f"; did you mean '{near}'?" if near else ""
                 raise ConfigError(
                     f"{value}: unknown key '{key}'{guess}; "
-                    f"known: {', '.join(sorted({*known, *fields}))}"
+                    f"known: {', '.join(sorted({*known, *of_the_run}))}"
                 )
             if isinstance(entry, (dict, list)) and not (
                 isinstance(entry, list) and known[name].multiple
@@ -60,13 +57,6 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
         ctx.default_map = {**(ctx.default_map or {}), **found}
         ctx.meta[_META] = rest
     return value
-
-
-def run_fields() -> set[str]:
-    """Names of the fields of a RunConfig."""
-    from cgpt.training.run_config import RunConfig
-
-    return {one.name for one in fields(RunConfig)}
 
 
 def rest_of_config() -> dict[str, Any]:
@@ -83,8 +73,6 @@ def with_fields(config: RunConfig, values: dict[str, Any]) -> RunConfig:
 
     Raises ConfigError for a field that there is not, or a value that cannot be.
     """
-    from cgpt.config import TrainConfig
-
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name in TABLES and isinstance(value, dict):

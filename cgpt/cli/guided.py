@@ -26,10 +26,10 @@ from cgpt.cli.ui.terminal import (
 from cgpt.errors import CgptError, CheckpointError
 
 if TYPE_CHECKING:
+    from cgpt.config import RunConfig
     from cgpt.corpus.sources import Source
     from cgpt.llm import LLM
     from cgpt.training.run import TrainingRun
-    from cgpt.training.run_config import RunConfig
     from cgpt.training.trainer import FitResult, Progress
 
 DEFAULT_EPOCHS, DEFAULT_LR = 50, 0.0001
@@ -299,7 +299,7 @@ class GuidedRun:
 
     def _chat(self) -> None:
         from cgpt.chat.session import ChatSession
-        from cgpt.generation.sampling import SamplingConfig
+        from cgpt.config import SamplingConfig
 
         session = ChatSession(self.keeper.model(), SamplingConfig(temperature=0.0))
         chat_loop(self.terminal, session, partial(self.keeper.dialog, in_chat=True))

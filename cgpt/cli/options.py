@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,27 +15,11 @@ from cgpt.cli.ui.samples import EVERY
 from cgpt.cli.ui.save_dialog import CHECKPOINTS
 from cgpt.cli.ui.streams import as_utf8, read_stdin
 from cgpt.cli.view_text import FORMATS
-from cgpt.config import (
-    FORMS,
-    MAX_NEW_TOKENS,
-    MOST,
-    OPTIMIZERS,
-    PRESETS,
-    SCHEDULES,
-    SHAPE,
-    TEMPERATURE,
-    TOO_LONG,
-    TOP_P,
-)
+from cgpt.config import FORMS, STRATEGIES, GPTConfig, RunConfig, SamplingConfig, TrainConfig
+from cgpt.options import Option, Options, options_of
 
-if TYPE_CHECKING:
-    from cgpt.generation.sampling import SamplingConfig
-
-STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")
 COUNT = Number(0, 1 << 62, whole=True)
 POSITIVE = Number(1, 1 << 31, whole=True)
-RATE = Number(0, 1, open_low=True)
-VOCAB_SIZE = Number(262, 1 << 24, whole=True)
 
 
 def _group(*options: Decorator) -> Decorator:
@@ -45,54 +31,6 @@ def _group(*options: Decorator) -> Decorator:
         return function
 
     return add
-
-
-def model_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Callback: a path whose suffix says the format."""
-    if value is not None and not value.lower().endswith((".bin", ".json")):
-        raise click.BadParameter(t("bad_suffix", value=value), ctx=ctx, param=param)
-    return value
-
-
-def picture_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Callback: a path whose suffix is that of a picture."""
-    if value is not None and not value.lower().endswith(FORMATS):
-        raise click.BadParameter(t("bad_picture", value=value), ctx=ctx, param=param)
-    return value
-
-
-def _threads(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
-    if value is not None and not ctx.resilient_parsing:
-        from cgpt import kernels
-
-        kernels.set_num_threads(value)
-    return value
-
-
-threads = option(
-    "--threads",
-    type=Number(1, 1024, whole=True),
-    metavar="N",
-    expose_value=False,
-    callback=_threads,
-)
-parallel = option("--parallel", type=OneOf(("none", "mpi")), metavar="none|mpi")
-overwrite = option("--overwrite", is_flag=True)
-as_json = option("--json", "as_json", is_flag=True)
-seed = option("--seed", type=Number(0, (1 << 63) - 1, whole=True), metavar="N")
-weights = option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS))
-# A preset and what differs from it; 0 for n_ff is four times n_embd.
-shape = _group(
-    option("--preset", type=OneOf(tuple(PRESETS)), metavar="|".join(PRESETS)),
-    *(
-        option(
-            f"--{name.replace('_', '-')}",
-            type=Number(name != "n_ff", MOST[name], whole=True),
-            metavar="N",
-        )
-        for name in SHAPE
-    ),
-)
 
 
 class Bias(ParamType[tuple[int, float]]):
@@ -132,97 +70,6 @@ class Text(ParamType[str]):
         return [rv]
 
 
-text = click.argument("text", required=False, metavar="[TEXT]", type=Text(empty=True))
-
-
-def text_or_stdin(given: str | None) -> str:
-    """The text that was given, or that of a pipe without its last line end."""
-    found = read_stdin().rstrip("\r\n") if given is None else given
-    if given is None and not found:
-        raise click.UsageError(t("missing_argument", name="TEXT"), ctx=click.get_current_context())
-    return found
-
-
-sampling = _group(
-    option(
-        "--temperature",
-        type=Number(0, 1000),
-        default=TEMPERATURE,
-        metavar="F",
-        note=f"{TEMPERATURE:g}",
-    ),
-    option(
-        "--top-p", type=Number(0, 1, open_low=True), default=TOP_P, metavar="F", note=f"{TOP_P:g}"
-    ),
-    option("--top-k", type=COUNT, default=0, metavar="N", note="0"),
-    option("--min-p", type=Number(0, 1), default=0.0, metavar="F", note="0"),
-    option("--repetition-penalty", type=Number(0.001, 1000), default=1.0, metavar="F", note="1"),
-    option("--presence-penalty", type=Number(-1000, 1000), default=0.0, metavar="F", note="0"),
-    option("--frequency-penalty", type=Number(-1000, 1000), default=0.0, metavar="F", note="0"),
-    option("--no-repeat-ngram", type=COUNT, default=0, metavar="N", note="0"),
-    option("--logit-bias", type=Bias(), multiple=True, metavar="ID=F"),
-    option("--stop", type=Text(), multiple=True, metavar="TEXT"),
-    option(
-        "--max-new-tokens",
-        type=Number(1, 1 << 31, whole=True),
-        default=MAX_NEW_TOKENS,
-        metavar="N",
-        note=str(MAX_NEW_TOKENS),
-    ),
-    seed,
-    option("--speculate", type=Number(0, 64, whole=True), default=0, metavar="N", note="0"),
-    option("--beam", type=Number(1, 256, whole=True), default=1, metavar="N", note="1"),
-    option("--length-penalty", type=Number(-10, 10), default=1.0, metavar="F", note="1"),
-)
-
-checkpoints = _group(
-    option("--checkpoint-dir", metavar="DIR", default=CHECKPOINTS, note=CHECKPOINTS),
-    option("--save-every", type=COUNT, metavar="N", default=0, note="0"),
-    option("--strategy", type=OneOf(STRATEGIES), metavar="|".join(STRATEGIES)),
-    option("--keep", type=POSITIVE, metavar="N", default=3, note="3"),
-    option("--save-minutes", type=Number(0), metavar="F", default=10.0, note="10"),
-)
-
-viewing = _group(
-    option("--log", metavar="FILE.jsonl"),
-    option("--sample-every", type=COUNT, metavar="N", default=EVERY, note=str(EVERY)),
-    option("--sample-prompt", type=Text(), metavar="TEXT"),
-)
-
-budget = _group(
-    option("--max-steps", type=COUNT, metavar="N"),
-    option("--max-minutes", type=Number(0), metavar="F"),
-)
-
-phases = _group(
-    option("--pretrain-epochs", type=COUNT, metavar="N"),
-    option("--finetune-epochs", type=COUNT, metavar="N"),
-)
-
-recipe = _group(
-    option("--batch-size", type=POSITIVE, metavar="N"),
-    option("--grad-accum", type=POSITIVE, metavar="N"),
-    option("--lr", type=RATE, metavar="F"),
-    option("--warmup", type=COUNT, metavar="N"),
-    option("--val-fraction", type=Number(0, 1, open_high=True), metavar="F"),
-    option("--eval-every", type=COUNT, metavar="N"),
-    option("--patience", type=COUNT, metavar="N"),
-    option("--dropout", type=Number(0, 1, open_high=True), metavar="F"),
-    option("--label-smoothing", type=Number(0, 1, open_high=True), metavar="F"),
-    option("--ema", type=Number(0, 1, open_high=True), metavar="F"),
-    option("--optimizer", type=OneOf(OPTIMIZERS), metavar="|".join(OPTIMIZERS)),
-    option("--embedding-lr", type=Number(0, 1e6, open_low=True), metavar="F"),
-    option("--schedule", type=OneOf(SCHEDULES), metavar="|".join(SCHEDULES)),
-    option("--schedule-steps", type=COUNT, metavar="N"),
-    option("--decay-share", type=Number(0, 1, open_low=True), metavar="F"),
-    option("--min-lr-ratio", type=Number(0, 1), metavar="F"),
-    option("--vocab-size", type=VOCAB_SIZE, metavar="N"),
-    option("--recompute", is_flag=True),
-    seed,
-    threads,
-)
-
-
 class Mix(ParamType[tuple[str, float]]):
     """PATH=F: a file or folder of the data and how often an epoch takes it.
 
@@ -242,25 +89,159 @@ class Mix(ParamType[tuple[str, float]]):
         return path, float(Number(0, 1000).convert(weight, param, ctx))
 
 
-cache = option("--cache", metavar="DIR")
-rows = _group(option("--skip-invalid", is_flag=True), option("--as-text", is_flag=True))
-corpus = _group(
-    option("--keep-duplicates", is_flag=True),
-    rows,
-    option("--too-long", type=OneOf(TOO_LONG), metavar="|".join(TOO_LONG)),
-    option("--mix", type=Mix(), multiple=True, metavar="PATH=F"),
-    cache,
+CONFIGS: tuple[type[Options], ...] = (RunConfig, GPTConfig, TrainConfig, SamplingConfig)
+# The order on a help page, where it is not that of the declarations; what is not named comes last.
+ORDER = (
+    *("grad_accum", "lr", "warmup", "val_fraction", "eval_every", "patience", "dropout"),
+    *("label_smoothing", "ema", "optimizer", "embedding_lr", "schedule", "schedule_steps"),
+    *("decay_share", "min_lr_ratio", "vocab_size", "recompute"),
+    *("lora_rank", "lora_alpha", "lora_layers"),
+    *("keep_duplicates", "too_long"),
+    *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty"),
+    *("frequency_penalty", "no_repeat_ngram", "logit_bias", "stop", "max_new_tokens"),
+    *("seed", "speculate", "beam", "length_penalty"),
+)
+# The types of values that are given again and again: Click's type of one of them.
+REPEATED: dict[str, ParamType[Any] | None] = {
+    "tuple[str, ...]": None,
+    "Sequence[str]": Text(),
+    "tuple[tuple[str, float], ...]": Mix(),
+    "Mapping[int, float] | Sequence[tuple[int, float]]": Bias(),
+}
+
+
+def flag(config: type[Options], name: str, **attrs: Any) -> Decorator:
+    """The flag of a declared option. None where it is not given; a default comes by `attrs`."""
+    return _flag(options_of(config)[name], attrs)
+
+
+def flags(
+    group: str, *, defaults: bool = False, configs: Sequence[type[Options]] = CONFIGS
+) -> dict[str, Decorator]:
+    """The flags of all options that are declared with this group, by name.
+
+    defaults  whether one that is not given has the default of its declaration
+    """
+    found = [one for config in configs for one in options_of(config).values() if one.group == group]
+    found.sort(key=lambda one: ORDER.index(one.name) if one.name in ORDER else len(ORDER))
+    return {one.name: _flag(one, _default(one) if defaults else {}) for one in found}
+
+
+def _default(one: Option) -> dict[str, Any]:
+    if one.type not in ("int", "float") or one.default is None:
+        return {}
+    return {"default": one.default, "note": f"{one.default:g}"}
+
+
+def _flag(one: Option, attrs: dict[str, Any]) -> Decorator:
+    if one.type == "bool":
+        attrs = {"is_flag": True, **attrs}
+    elif one.choices:
+        attrs = {"type": OneOf(one.choices), "metavar": "|".join(one.choices), **attrs}
+    elif one.type in ("int", "float"):
+        whole = one.type == "int"
+        attrs = {"type": _number(one, whole=whole), "metavar": "N" if whole else "F", **attrs}
+    else:
+        repeated = {"multiple": True, "type": REPEATED[one.type]} if one.type in REPEATED else {}
+        attrs = {**repeated, "metavar": one.metavar or None, **attrs}
+    return option("--" + one.name.replace("_", "-"), help=one.help, **attrs)
+
+
+def _number(one: Option, *, whole: bool) -> Number:
+    """The range of what is typed in; a bound that nobody reaches is left to the configuration."""
+    low = one.minimum if one.flag_minimum is None else one.flag_minimum
+    high = one.maximum if one.flag_maximum is None else one.flag_maximum
+    if high is None or (one.flag_maximum is None and high >= 1 << 31):
+        high = math.inf
+    return Number(
+        -math.inf if low is None else low,
+        high,
+        whole=whole,
+        open_low=one.open_below,
+        open_high=one.open_above and one.flag_maximum is None,
+    )
+
+
+def model_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Callback: a path whose suffix says the format."""
+    if value is not None and not value.lower().endswith((".bin", ".json")):
+        raise click.BadParameter(t("bad_suffix", value=value), ctx=ctx, param=param)
+    return value
+
+
+def picture_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Callback: a path whose suffix is that of a picture."""
+    if value is not None and not value.lower().endswith(FORMATS):
+        raise click.BadParameter(t("bad_picture", value=value), ctx=ctx, param=param)
+    return value
+
+
+def _threads(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    if value is not None and not ctx.resilient_parsing:
+        from cgpt import kernels
+
+        kernels.set_num_threads(value)
+    return value
+
+
+threads = option(
+    "--threads",
+    type=Number(1, 1024, whole=True),
+    metavar="N",
+    expose_value=False,
+    callback=_threads,
+)
+parallel = option("--parallel", type=OneOf(("none", "mpi")), metavar="none|mpi")
+overwrite = option("--overwrite", is_flag=True)
+as_json = option("--json", "as_json", is_flag=True)
+weights = option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS))
+text = click.argument("text", required=False, metavar="[TEXT]", type=Text(empty=True))
+
+
+def text_or_stdin(given: str | None) -> str:
+    """The text that was given, or that of a pipe without its last line end."""
+    found = read_stdin().rstrip("\r\n") if given is None else given
+    if given is None and not found:
+        raise click.UsageError(t("missing_argument", name="TEXT"), ctx=click.get_current_context())
+    return found
+
+
+seed = flag(SamplingConfig, "seed")
+shape = _group(*flags("shape").values())  # a preset and what differs from it
+sampling = _group(*flags("sampling", defaults=True).values())
+
+checkpoints = _group(
+    option("--checkpoint-dir", metavar="DIR", default=CHECKPOINTS, note=CHECKPOINTS),
+    option("--save-every", type=COUNT, metavar="N", default=0, note="0"),
+    option("--strategy", type=OneOf(STRATEGIES), metavar="|".join(STRATEGIES)),
+    option("--keep", type=POSITIVE, metavar="N", default=3, note="3"),
+    option("--save-minutes", type=Number(0), metavar="F", default=10.0, note="10"),
 )
 
-lora = _group(
-    option("--lora-rank", type=COUNT, metavar="N"),
-    option("--lora-alpha", type=Number(0, 1e6, open_low=True), metavar="F"),
-    option("--lora-layers", metavar="PATTERN", multiple=True),
+viewing = _group(
+    option("--log", metavar="FILE.jsonl"),
+    option("--sample-every", type=COUNT, metavar="N", default=EVERY, note=str(EVERY)),
+    option("--sample-prompt", type=Text(), metavar="TEXT"),
 )
+
+budget = _group(*flags("budget").values())
+
+phases = _group(
+    option("--pretrain-epochs", type=COUNT, metavar="N"),
+    option("--finetune-epochs", type=COUNT, metavar="N"),
+)
+
+recipe = _group(
+    option("--batch-size", type=POSITIVE, metavar="N"), *flags("recipe").values(), threads
+)
+
+cache = option("--cache", metavar="DIR")
+rows = _group(*flags("rows").values(), option("--as-text", is_flag=True))
+_duplicates, *_corpus = flags("corpus").values()
+corpus = _group(_duplicates, rows, *_corpus, cache)
+fine_tuning = _group(*flags("finetune").values())
 
 
 def sampling_config(values: dict[str, Any]) -> SamplingConfig:
     """The sampling options taken out of a command's values."""
-    from cgpt.generation.sampling import SamplingConfig
-
     return SamplingConfig(**{one.name: values.pop(one.name) for one in fields(SamplingConfig)})

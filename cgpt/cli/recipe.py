@@ -11,41 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.config_file import OF_THE_MODEL, with_fields
 from cgpt.cli.messages import t
-from cgpt.config import SHAPE
+from cgpt.config import GPTConfig, RunConfig, TrainConfig
 from cgpt.errors import ConfigError
+from cgpt.options import Options, options_of
 
 if TYPE_CHECKING:
     from cgpt.corpus.cutting import TooLong
     from cgpt.training.run import TrainingRun
-    from cgpt.training.run_config import RunConfig
 
 DATA = "data"  # folder of the current directory
 MOST_NOTES = 10  # files of it that are named as not read
 BEGINNING = 1000  # items of a large file that say what it holds
 ATTENTION = ("h.*.attn.*",)  # parameters that --freeze-attn leaves as they are
 
-# option -> field of TrainConfig, the same in both phases
-TRAIN_FIELDS = (
-    "grad_accum",
-    "lr",
-    "warmup",
-    "val_fraction",
-    "eval_every",
-    "patience",
-    "dropout",
-    "max_steps",
-    "max_minutes",
-    "recompute",
-    "label_smoothing",
-    "ema",
-    "optimizer",
-    "embedding_lr",
-    "schedule",
-    "schedule_steps",
-    "decay_share",
-    "min_lr_ratio",
-    "too_long",
-)
 FALLING = ("cosine", "linear", "wsd")
 SCHEDULES_OF = {"decay_share": ("wsd",), "min_lr_ratio": FALLING, "schedule_steps": FALLING}
 
@@ -172,6 +150,15 @@ def check_init(values: dict[str, Any]) -> None:
             )
 
 
+def given(values: dict[str, Any], config: type[Options], *groups: str) -> dict[str, Any]:
+    """The options of these groups that have a value from flags, the environment or a file."""
+    return {
+        name: values[name]
+        for name, one in options_of(config).items()
+        if one.group in groups and values.get(name) not in (None, ()) and values[name] is not False
+    }
+
+
 def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> RunConfig:
     """The recipe with the options given; None leaves a field as the recipe has it.
 
@@ -194,13 +181,9 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
     else:
         config = default_recipe(values.get("preset"), as_text)
     changes = {
-        key: values[key]
-        for key in ("init", *SHAPE, "vocab_size", "seed", "tokenizer")
-        if values.get(key) is not None
+        **given(values, RunConfig, "model", "rows", "corpus", "recipe"),
+        **given(values, GPTConfig, "shape", "recipe"),
     }
-    changes.update(
-        {key: values[key] for key in ("keep_duplicates", "skip_invalid", "mix") if values.get(key)}
-    )
     config = with_fields(with_own_warmup(config), {**(fields or {}), "validation": validation})
     if as_text:  # --chat is for dialogues, whatever they are written as
         named = {*(values.get("chat") or ())}
@@ -208,7 +191,7 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
             path for path in (*config.pretrain, *validation) if path not in named
         )
     config = replace(config, **changes)
-    both = {key: values[key] for key in TRAIN_FIELDS if values.get(key) is not None}
+    both = given(values, TrainConfig, "recipe", "budget", "corpus")
     if values.get("batch_size"):
         both["batch_tokens"] = values["batch_size"] * (
             shape["block_size"] if shape else config.shape().block_size
@@ -220,11 +203,7 @@ def run_config(values: dict[str, Any], fields: dict[str, Any] | None = None) -> 
         return replace(train, **both, **more)
 
     names = (*(ATTENTION if values.get("freeze_attn") else ()), *(values.get("freeze") or ()))
-    tuned = {
-        key: values[key]
-        for key in ("lora_rank", "lora_alpha", "lora_layers")
-        if values.get(key) not in (None, ())
-    }
+    tuned = given(values, TrainConfig, "finetune")
     if names:
         tuned["freeze"] = names
     config = replace(

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from cgpt.config import SamplingConfig
 from cgpt.corpus.batches import Dialogue, Message, encode_prompt
 from cgpt.corpus.inputs import as_documents
 from cgpt.errors import DataError
 from cgpt.generation.generate import generate_batch
 from cgpt.generation.results import Recorder
-from cgpt.generation.sampling import SamplingConfig
 from cgpt.language_model import LanguageModel
 from cgpt.validation import check_int, expect, list_of
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from cgpt.config import SamplingConfig
 from cgpt.errors import ConfigError, DataError, shown
 from cgpt.generation.batch import steps
 from cgpt.generation.beam import Hypothesis, search
 from cgpt.generation.context import Context
 from cgpt.generation.options import TOKENS, TokenOptions, limit_of, read_processors
 from cgpt.generation.results import Dropped, Noted, Recorder, Token
-from cgpt.generation.sampling import Ints, LogitsProcessor, Sampler, SamplingConfig, noted_token
+from cgpt.generation.sampling import Ints, LogitsProcessor, Sampler, noted_token
 from cgpt.models.decoder import SampleRequest
 from cgpt.models.inference import Inference
 from cgpt.nn.arena import Floats

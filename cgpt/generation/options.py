@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
+from cgpt.config import SamplingConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.generation.results import Noted, Recorder
-from cgpt.generation.sampling import LogitsProcessor, SamplingConfig
+from cgpt.generation.sampling import LogitsProcessor
+from cgpt.options import options_of
 from cgpt.runtime.cancellation import CancelToken, Limit
 from cgpt.validation import check_int, expect, plain, unknown_name
 
 MOST_ALTERNATIVES = 1000
-
-# The names that other libraries have for these options.
-_ELSEWHERE = {
-    **dict.fromkeys(
-        ("max_tokens", "max_completion_tokens", "max_length", "n_predict", "num_predict"),
-        "max_new_tokens",
-    ),
-    **dict.fromkeys(("stop_sequences", "stop_strings", "stop_words"), "stop"),
-    **dict.fromkeys(("num_beams", "n_beams", "beam_size"), "beam"),
-    **dict.fromkeys(("repeat_penalty", "penalty_repeat"), "repetition_penalty"),
-    **dict.fromkeys(("no_repeat_ngram_size",), "no_repeat_ngram"),
-    **dict.fromkeys(("random_seed", "random_state"), "seed"),
-    **dict.fromkeys(("deadline", "time_limit"), "timeout"),
-    **dict.fromkeys(("n_probs", "num_logprobs"), "top_logprobs"),
-}
 
 
 class LimitOptions(TypedDict, total=False):
@@ -89,10 +76,14 @@ class SamplingOptions(FurtherOptions, total=False):
     temperature: float
 
 
-_SAMPLING = frozenset(one.name for one in fields(SamplingConfig))
+_SAMPLING = options_of(SamplingConfig)
 LIMITS = ("cancel", "timeout")
 TOKENS = (*LIMITS, "logits_processors")
-KNOWN = (*(one.name for one in fields(SamplingConfig)), *TOKENS, "logprobs", "top_logprobs")
+KNOWN = (*_SAMPLING, *TOKENS, "logprobs", "top_logprobs")
+# The names that other libraries have for these options.
+_ALIASES = {alias: name for name, one in _SAMPLING.items() for alias in one.aliases}
+_ALIASES |= dict.fromkeys(("deadline", "time_limit"), "timeout")
+_ALIASES |= dict.fromkeys(("n_probs", "num_logprobs"), "top_logprobs")
 
 
 @dataclass(frozen=True)
@@ -171,7 +162,7 @@ def check_names(owner: str, options: Mapping[str, Any], known: Sequence[str] = K
                     f"{owner}: there is no option 'stream'; the methods stream and "
                     "chat_stream give a text as it is generated"
                 )
-            meant = _ELSEWHERE.get(name)
+            meant = _ALIASES.get(name)
             raise ConfigError(
                 f"{owner}: "
                 + unknown_name("option", name, known, meant if meant in known else None)

@@ -12,137 +12,25 @@ The order in which the options act:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgpt import kernels as K
-from cgpt.config import MAX_NEW_TOKENS, TEMPERATURE, TOP_P, _Config
+from cgpt.config import SamplingConfig
 from cgpt.errors import CgptError, ConfigError
 from cgpt.generation.results import Noted, Token, TopLogprob
 from cgpt.models.decoder import SampleRequest
 from cgpt.nn.arena import Floats
-from cgpt.validation import check_float, check_int
 
 Ints = NDArray[np.int32]
 # Called with the tokens of the context (n,) and a copy of the logits (V,) behind them, which it may
 # change; it may return others instead.
 LogitsProcessor = Callable[[NDArray[np.int32], NDArray[np.float32]], NDArray[np.float32] | None]
 
-MOST_BEAMS = 256
-MOST_DRAFT = 64
-_MOST = 1 << 31  # of any count of tokens
 _MASK = (1 << 64) - 1
 _STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd
-
-
-@dataclass(frozen=True)
-class SamplingConfig(_Config):
-    """How the next token is chosen; the module's head gives the order in which options act.
-
-    The defaults here are those of everything that generates text: LLM.generate, stream, chat and
-    beam_search, ChatSession, `cgpt chat` and `cgpt generate`. One thing differs: LLM.generate and
-    LLM.stream have temperature 0, so that a plain continuation is the same each time.
-    (GPT.generate and GPT.stream, which know tokens only, have what their signature says.)
-
-    temperature         divides the logits; 0 takes the likeliest token (greedy)
-    top_k               only the k likeliest tokens; 0 for all
-    top_p               only the likeliest tokens that together have this probability; 1 for all
-    repetition_penalty  logits of tokens in the context are divided (positive) or multiplied
-                        (negative) by this; 1 for none
-    max_new_tokens      at most so many
-    seed                the same seed gives the same tokens; None for a fresh one
-    beam                hypotheses of a beam search; 1 samples. A beam search is not random: it
-                        has no use for temperature, top_k, top_p, min_p and seed
-    min_p               only tokens at least this likely, relative to the likeliest; 0 for all
-    presence_penalty    subtracted from the logits of tokens in the context; 0 for none
-    frequency_penalty   the same, times the number of occurrences
-    no_repeat_ngram     no n tokens in a row occur twice in the context; 0 for no such rule
-    logit_bias          {token id: what is added to its logit}; kept as pairs
-    stop                texts that end the answer where they would begin; no part of one is shown
-    length_penalty      a beam's score is its log-probability / length ** this: 1 is the mean, 0
-                        the sum (favours short ones), above 1 favours long ones
-    speculate           up to so many tokens a step are guessed from the context and checked in
-                        one pass; neither the tokens nor their probabilities change. 0 for none
-    Penalties and no_repeat_ngram leave tokens that end the answer alone.
-    Raises ConfigError naming the field, the value found and the range expected.
-    """
-
-    temperature: float = TEMPERATURE
-    top_k: int = 0
-    top_p: float = TOP_P
-    repetition_penalty: float = 1.0
-    max_new_tokens: int = MAX_NEW_TOKENS
-    seed: int | None = None
-    beam: int = 1
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    no_repeat_ngram: int = 0
-    logit_bias: Mapping[int, float] | Sequence[tuple[int, float]] = ()
-    stop: Sequence[str] = ()
-    length_penalty: float = 1.0
-    speculate: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        owner = "SamplingConfig"
-        check_float(owner, "temperature", self.temperature, 0.0)
-        check_int(owner, "top_k", self.top_k, 0, _MOST)
-        check_float(owner, "top_p", self.top_p, 0.0, 1.0, open_below=True)
-        check_float(owner, "min_p", self.min_p, 0.0, 1.0)
-        check_float(owner, "repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
-        check_float(owner, "presence_penalty", self.presence_penalty, -1e3, 1e3)
-        check_float(owner, "frequency_penalty", self.frequency_penalty, -1e3, 1e3)
-        check_int(owner, "no_repeat_ngram", self.no_repeat_ngram, 0, _MOST)
-        check_int(owner, "max_new_tokens", self.max_new_tokens, 0, _MOST)
-        if self.seed is not None:
-            check_int(owner, "seed", self.seed, 0)
-        check_int(owner, "beam", self.beam, 1, MOST_BEAMS)
-        check_float(owner, "length_penalty", self.length_penalty, -10.0, 10.0)
-        check_int(owner, "speculate", self.speculate, 0, MOST_DRAFT)
-        object.__setattr__(self, "logit_bias", _bias_pairs(owner, self.logit_bias))
-        object.__setattr__(self, "stop", _stop_texts(owner, self.stop))
-        if self.beam > 1 and self.speculate:
-            raise ConfigError(
-                f"{owner}: speculate={self.speculate} guesses for one continuation "
-                f"and cannot go with beam={self.beam}; set one of them to its "
-                "default"
-            )
-
-
-def _bias_pairs(owner: str, value: Any) -> tuple[tuple[int, float], ...]:
-    """Pairs of token id and bias, by id. Raises ConfigError for anything else."""
-    pairs = list(value.items()) if isinstance(value, Mapping) else value
-    if not isinstance(pairs, (list, tuple)) or not all(
-        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
-    ):
-        raise ConfigError(f"{owner}: logit_bias must be {{token id: number}}, found {value!r:.100}")
-    pairs = [
-        (
-            check_int(owner, "logit_bias", token, 0),
-            check_float(owner, "logit_bias", bias, -1e6, 1e6),
-        )
-        for token, bias in pairs
-    ]
-    if len({token for token, _ in pairs}) < len(pairs):
-        raise ConfigError(f"{owner}: logit_bias names a token id twice; name it once")
-    return tuple(sorted((token, float(bias)) for token, bias in pairs))
-
-
-def _stop_texts(owner: str, value: Any) -> tuple[str, ...]:
-    """Texts that are not empty; None for none. Raises ConfigError for anything else."""
-    texts = (value,) if isinstance(value, str) else () if value is None else value
-    if not isinstance(texts, (list, tuple)) or not all(
-        isinstance(text, str) and text for text in texts
-    ):
-        raise ConfigError(
-            f"{owner}: stop must be a list of texts that are not empty, found {value!r:.100}"
-        )
-    return tuple(texts)
 
 
 DEFAULTS = SamplingConfig()

@@ -146,8 +146,8 @@ class Inference:
         **options: Unpack[TokenOptions],
     ) -> Generator[int | Ints, None, None]:
         """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
+        from cgpt.config import SamplingConfig
         from cgpt.generation.generate import stream_rows, token_options
-        from cgpt.generation.sampling import SamplingConfig
 
         return stream_rows(
             self,

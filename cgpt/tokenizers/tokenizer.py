@@ -25,7 +25,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cgpt.config import KINDS, MOST
+from cgpt.config import KINDS, MAX_VOCAB_SIZE
 from cgpt.errors import ConfigError, DataError, shown
 from cgpt.nn.arrays import Ints, text_list
 from cgpt.runtime.forking import cached_property
@@ -337,7 +337,7 @@ def _decode_utf8(data: bytes, final: bool) -> tuple[str, bytes]:
 
 
 def _check_size(vocab_size: int) -> int:
-    vocab_size = check_int("Tokenizer.train", "vocab_size", vocab_size, 0, MOST["vocab_size"])
+    vocab_size = check_int("Tokenizer.train", "vocab_size", vocab_size, 0, MAX_VOCAB_SIZE)
     if vocab_size <= FIRST_WORD:
         raise ConfigError(
             f"vocab_size must be at least {FIRST_WORD + 1} ({FIRST_BYTE} special tokens, 256 bytes "

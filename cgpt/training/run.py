@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint.tokenizer_file import load_tokenizer
-from cgpt.config import KINDS
+from cgpt.config import KINDS, RunConfig
 from cgpt.corpus.batches import Dialogue, packaged_data
 from cgpt.corpus.cutting import TooLong
 from cgpt.corpus.documents import Documents
@@ -32,7 +32,7 @@ from cgpt.runtime.process_group import SINGLE_PROCESS
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.callbacks import AnyCallback
 from cgpt.training.epochs import too_long
-from cgpt.training.run_config import FINETUNE, RunConfig, recorded
+from cgpt.training.run_config import FINETUNE, recorded
 from cgpt.training.trainer import FitResult, Progress, Trainer
 from cgpt.validation import check_bool, check_int, expect, expect_function, path_list, path_text
 from cgpt.version import __version__

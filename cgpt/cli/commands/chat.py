@@ -22,8 +22,8 @@ from cgpt.errors import CheckpointError
 
 if TYPE_CHECKING:
     from cgpt.chat.session import ChatSession
+    from cgpt.config import SamplingConfig
     from cgpt.generation.results import Generation
-    from cgpt.generation.sampling import SamplingConfig
     from cgpt.llm import LLM, Continuation
 
 

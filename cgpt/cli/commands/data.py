@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, option, screen_width
+from cgpt.cli.app import Command, screen_width
 from cgpt.cli.messages import t
 from cgpt.cli.ui.invalid_listing import FIRST, change_lines, listing, total_changes
 from cgpt.cli.ui.layout import aligned, wrap
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import tell
+from cgpt.config import TOO_LONG, GPTConfig, RunConfig
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ EVERY = 5.0  # seconds between lines about a long preparation
 
 @click.command("data", cls=Command)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@option("--tokenizer", metavar="words|chars|bpe|FILE", default="words", note="words")
-@option("--vocab-size", type=options.VOCAB_SIZE, metavar="N", default=8192, note="8192")
-@option("--block-size", type=options.POSITIVE, metavar="N", note="256")
+@options.flag(RunConfig, "tokenizer", default="words", note="words")
+@options.flag(GPTConfig, "vocab_size", default=8192, note="8192")
+@options.flag(GPTConfig, "block_size", note="256")
 @options.corpus
 @options.threads
 @options.as_json
@@ -65,10 +66,8 @@ def data(
 
     1 where rows cannot be used, unless they are to be left out.
     """
-    from cgpt.config import TOO_LONG
     from cgpt.corpus.invalid_rows import InvalidRowsError
     from cgpt.training.run import find_vocabulary, read_sources
-    from cgpt.training.run_config import RunConfig
 
     tell(t("reading"))
     config = RunConfig(

@@ -19,7 +19,7 @@ from cgpt.cli.targets import Target, check_apart
 from cgpt.cli.ui.layout import aligned, columns, wrap
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import plain_number, tell
-from cgpt.config import FORMS
+from cgpt.config import FORMS, SamplingConfig
 from cgpt.errors import DataError
 from cgpt.fileio.text import JsonLines
 
@@ -65,7 +65,7 @@ class Measured:
 @option("--stride", type=Number(1, 1 << 31, whole=True), metavar="N")
 @option("--accuracy", is_flag=True)
 @option("--max-questions", type=options.COUNT, default=0, metavar="N", note="0")
-@option("--max-new-tokens", type=Number(1, 1 << 31, whole=True), metavar="N", note="128")
+@options.flag(SamplingConfig, "max_new_tokens", note="128")
 @option("--answers", metavar="FILE.jsonl")
 @options.rows
 @options.overwrite

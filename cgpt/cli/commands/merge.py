@@ -18,8 +18,8 @@ from cgpt.errors import ConfigError
 from cgpt.runtime.memory import human_size
 
 if TYPE_CHECKING:
+    from cgpt.config import RunConfig
     from cgpt.training.run import TrainingRun
-    from cgpt.training.run_config import RunConfig
 
 ADAPTER = ("lora_alpha", "lora_layers")
 

@@ -18,7 +18,7 @@ from cgpt.cli.targets import Target, check_apart
 from cgpt.cli.ui.layout import columns
 from cgpt.cli.ui.streams import echo, print_json, read_stdin
 from cgpt.cli.ui.terminal import tell
-from cgpt.config import KINDS
+from cgpt.config import KINDS, GPTConfig
 
 if TYPE_CHECKING:
     from cgpt.tokenizers.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ def tokenizer() -> None:
 @click.command("tokenizer train", cls=Command)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @option("--kind", type=OneOf(KINDS), metavar="|".join(KINDS), default="words", note="words")
-@option("--vocab-size", type=options.VOCAB_SIZE, metavar="N", default=8192, note="8192")
+@options.flag(GPTConfig, "vocab_size", default=8192, note="8192")
 @option("--out", metavar="PATH", default=DEFAULT_OUT, note=DEFAULT_OUT)
 @options.rows
 @options.overwrite

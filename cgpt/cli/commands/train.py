@@ -24,6 +24,7 @@ from cgpt.cli.ui.samples import Samples, first_question
 from cgpt.cli.ui.save_dialog import CHECKPOINTS, FINAL, Keeper, free_name, save_model
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import StopRequest, Terminal, as_argument
+from cgpt.config import RunConfig, TrainConfig
 from cgpt.errors import CgptError, CheckpointError, DataError
 from cgpt.runtime.memory import resident
 from cgpt.training.step_log import StepLog, is_log
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from cgpt.checkpoint.manager import CheckpointManager
     from cgpt.llm import LLM
     from cgpt.training.run import TrainingRun
-    from cgpt.training.run_config import RunConfig
     from cgpt.training.trainer import FitResult, Progress
 
 PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
@@ -41,11 +41,11 @@ WRITTEN = {"--out": "out", "--save-pretrained": "save_pretrained", "--log": "log
 
 @click.command("train", cls=Command, spread=("--data", "--pretrain", "--chat", "--validation"))
 @option("--data", metavar="PATH...", multiple=True, type=PATHS)
-@option("--pretrain", metavar="PATH...", multiple=True, type=PATHS)
-@option("--chat", metavar="PATH...", multiple=True, type=PATHS)
-@option("--validation", metavar="PATH...", multiple=True, type=PATHS)
+@options.flag(RunConfig, "pretrain", type=PATHS)
+@options.flag(RunConfig, "chat", type=PATHS)
+@options.flag(RunConfig, "validation", type=PATHS)
 @options.shape
-@option("--tokenizer", metavar="words|chars|bpe|FILE")
+@options.flag(RunConfig, "tokenizer")
 @option("--config", metavar="FILE.toml", is_eager=True, callback=read_config, expose_value=False)
 @option("--out", metavar="PATH", default=FINAL, note=FINAL, callback=options.model_path)
 @options.phases
@@ -54,9 +54,8 @@ WRITTEN = {"--out": "out", "--save-pretrained": "save_pretrained", "--log": "log
 @options.corpus
 @options.checkpoints
 @options.viewing
-@option("--init", metavar="MODEL")
-@options.lora
-@option("--freeze", metavar="PATTERN", multiple=True)
+@options.flag(RunConfig, "init")
+@options.fine_tuning
 @option("--freeze-attn", is_flag=True)
 @option("--save-pretrained", metavar="PATH", callback=options.model_path)
 @options.overwrite
@@ -87,7 +86,7 @@ def train(**values: Any) -> int:
 @click.command("resume", cls=Command)
 @click.argument("checkpoint", required=False, metavar="[CHECKPOINT]")
 @option("--epochs", type=options.POSITIVE, metavar="N")
-@option("--lr", type=options.RATE, metavar="F")
+@options.flag(TrainConfig, "lr")
 @options.budget
 @option("--out", metavar="PATH", callback=options.model_path)
 @option("--save-pretrained", metavar="PATH", callback=options.model_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cgpt.config import TEMPERATURE, TOP_P
+from cgpt.config import SamplingConfig
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
@@ -39,11 +39,10 @@ class Samples:
     def make(self, step: int) -> tuple[str, str]:
         """(prompt, what follows it)."""
         drawn: dict[str, Any] = dict(
-            max_new_tokens=NEW_TOKENS, temperature=TEMPERATURE, top_p=TOP_P, seed=step
+            max_new_tokens=NEW_TOKENS, temperature=SamplingConfig.temperature, seed=step
         )
         if self.chats:
             from cgpt.chat.session import ChatSession
-            from cgpt.generation.sampling import SamplingConfig
 
             try:
                 session = ChatSession(self.llm, SamplingConfig(**drawn))

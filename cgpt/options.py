@@ -1,0 +1,171 @@
+"""Options: each is declared once, as a dataclass field that `option` makes in a class of `Options`.
+
+    top_k: int = option(0, minimum=0, help="sample from the K most likely, 0 for all")
+
+The annotation is its type, `| None` included. What a value must be, its flag on the command line
+(cgpt/cli/options.py), its environment variable, its key in TOML and JSON and its line in the
+docstring of the class follow from the declaration.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from cgpt.errors import ConfigError, shown
+from cgpt.validation import (
+    check_bool,
+    check_choice,
+    check_float,
+    check_int,
+    check_names,
+    plain,
+    unknown_name,
+)
+
+Value = TypeVar("Value")
+Config = TypeVar("Config", bound="Options")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option, as it is declared.
+
+    name, type, default  of the field; type as annotated, without "| None"
+    optional      whether None is a value
+    minimum, maximum  bounds of a number, None for none; `open_below` and `open_above` where the
+                  bound itself is outside
+    choices       all values of a text, where these are few; `recorded` those that only files have
+    check         called as check(owner, name, value), gives the value where it can be; instead of
+                  the check that follows from the type
+    help          one line for the command line
+    doc           the same for Python, where there is more to say
+    group         of the command line's flags that has it, "" for none
+    metavar       what stands for the value on the command line, where the type does not say it
+    flag_minimum, flag_maximum  narrower bounds for what is typed in, where others are likely slips
+    aliases       what other libraries call it
+    """
+
+    default: Any = None
+    name: str = ""
+    type: str = ""
+    optional: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    open_below: bool = False
+    open_above: bool = False
+    choices: tuple[str, ...] = ()
+    recorded: tuple[str, ...] = ()
+    check: Callable[[str, str, Any], Any] | None = None
+    help: str = ""
+    doc: str = ""
+    group: str = ""
+    metavar: str = ""
+    flag_minimum: float | None = None
+    flag_maximum: float | None = None
+    aliases: tuple[str, ...] = ()
+
+    def checked(self, owner: str, value: Any) -> Any:
+        """The value as it is kept. Raises ConfigError naming the option where it cannot be."""
+        if value is None and self.optional:
+            return None
+        if self.check is not None:
+            return self.check(owner, self.name, value)
+        if self.choices:
+            return check_choice(owner, self.name, value, (*self.choices, *self.recorded))
+        if self.type == "int":
+            most = None if self.maximum is None else int(self.maximum)
+            return check_int(owner, self.name, value, int(self.minimum or 0), most)
+        if self.type == "float":
+            return check_float(
+                owner,
+                self.name,
+                value,
+                -float("inf") if self.minimum is None else self.minimum,
+                float("inf") if self.maximum is None else self.maximum,
+                open_below=self.open_below,
+                open_above=self.open_above,
+            )
+        return (check_bool if self.type == "bool" else check_names)(owner, self.name, value)
+
+
+def option(default: Value, **declared: Any) -> Value:
+    """A field of an `Options` class; the keywords are those of Option."""
+    found: Value = field(default=default, metadata={"option": Option(default, **declared)})
+    return found
+
+
+def options_of(config: type[Options]) -> Mapping[str, Option]:
+    """The options of a class by name, in the order in which they are declared."""
+    return _options_of(cast(Any, config))
+
+
+@cache
+def _options_of(config: type[Any]) -> dict[str, Option]:
+    return {one.name: _named(one) for one in fields(config) if "option" in one.metadata}
+
+
+def _named(one: Field[Any]) -> Option:
+    kind = str(one.type)
+    bare = kind.removesuffix(" | None")
+    declared: Option = one.metadata["option"]
+    return replace(declared, name=one.name, type=bare, optional=bare != kind)
+
+
+@dataclass(frozen=True)
+class Options:
+    """A frozen dataclass of options: values are checked and made plain when one is made, and go
+    through a dictionary and back; unknown names are refused with the nearest.
+
+    Raises ConfigError naming the option, the value found and the range expected.
+    """
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            object.__setattr__(self, one.name, plain(getattr(self, one.name)))
+        for name, declared in options_of(type(self)).items():
+            value = declared.checked(type(self).__name__, getattr(self, name))
+            object.__setattr__(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
+        """Build from a mapping. Raises ConfigError naming an unknown field or a bad value."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{cls.__name__}: expected the fields by name, found {shown(values)}")
+        _check_fields(cls, values)
+        return cls(**values)
+
+    if not TYPE_CHECKING:  # type checkers know the fields themselves
+
+        def __new__(cls, *values: Any, **named: Any) -> Any:
+            """Raises ConfigError, before __init__ would raise TypeError, for an unknown name."""
+            _check_fields(cls, named)
+            return super().__new__(cls)
+
+
+def _check_fields(cls: type[Options], named: Mapping[str, Any]) -> None:
+    known = sorted(field.name for field in fields(cls))
+    for name in named:
+        if name not in known:
+            raise ConfigError(f"{cls.__name__}: " + unknown_name("field", name, known))
+
+
+def documented(config: type[Config]) -> type[Config]:
+    """Decorator: adds a line for each declared option to the docstring."""
+    rows = [
+        f"    {one.name:<16} {re.sub('--[a-z-]+', _as_name, one.doc or one.help)}"
+        for one in options_of(config).values()
+    ]
+    config.__doc__ = "\n".join([(config.__doc__ or "").rstrip(), "", *rows])
+    return config
+
+
+def _as_name(flag: re.Match[str]) -> str:
+    return flag[0][2:].replace("-", "_")
