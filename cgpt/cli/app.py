@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from cgpt.cli.help_text import COMMANDS, OPTIONS
-from cgpt.cli.messages import pick, set_language, t
+from cgpt.cli.messages import N_, pick, set_language, t
 from cgpt.cli.ui.layout import columns, text_width, wrap
 from cgpt.cli.ui.streams import echo
 
@@ -78,12 +78,13 @@ class Number(ParamType[float]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | float:
         number: int | float
+        wrong = N_("not_whole") if self.whole else N_("not_number")
         if isinstance(value, bool) or (self.whole and isinstance(value, float)):
-            self.fail(t("not_whole" if self.whole else "not_number", value=value), param, ctx)
+            self.fail(t(wrong, value=value), param, ctx)
         try:
             number = int(value) if self.whole else float(value)
         except (TypeError, ValueError):
-            self.fail(t("not_whole" if self.whole else "not_number", value=value), param, ctx)
+            self.fail(t(wrong, value=value), param, ctx)
         if not self.whole and not math.isfinite(number):
             self.fail(t("not_number", value=value), param, ctx)
         below = number <= self.low if self.open_low else number < self.low
@@ -304,8 +305,9 @@ def usage_sentence(error: click.UsageError) -> str:
             return error.message  # it lists the choices itself
         return t("bad_value", name=_name_of(error), reason=error.message)
     if isinstance(error, click.BadOptionUsage):
-        key = "option_takes_no_value" if "not take" in error.message else "option_needs_value"
-        return t(key, name=error.option_name)
+        if "not take" in error.message:
+            return t("option_takes_no_value", name=error.option_name)
+        return t("option_needs_value", name=error.option_name)
     if error.message.startswith("Missing command"):
         return t("missing_argument", name="COMMAND")
     if error.message.startswith("Got unexpected extra argument"):

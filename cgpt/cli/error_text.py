@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from functools import cache
 
-from cgpt.cli.messages import language, t
+from cgpt.cli.messages import N_, language, t
 from cgpt.errors import CgptError, CgptWarning
 
 # Fields that hold a text of the library and not a value; they are translated in their turn.
@@ -23,6 +23,17 @@ NESTED = frozenset(("found", "expected", "advice", "reason", "what", "guess", "p
 WHOLE = "sentence"  # a nested text that is a sentence by itself, no part of one
 NUMBER = "n"    # a field of digits only
 
+HINTS = {
+    "merge": N_("hint_merge"),
+    "import": N_("hint_import"),
+    "guided": N_("hint_guided"),
+    "new_data": N_("hint_new_data"),
+    "skip_invalid": N_("hint_skip_invalid"),
+    "too_long": N_("hint_too_long"),
+    "mix": N_("hint_mix"),
+    "cache": N_("hint_cache"),
+    "mpi": N_("hint_mpi"),
+}
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _NARROW = re.compile("[!-~]")
 
@@ -31,7 +42,7 @@ def localized(error: CgptError | CgptWarning) -> str:
     """The error's sentence, in Chinese where that is the language and a template fits; what the
     library advises is followed by the command or option that does it."""
     text, hint = in_this_language(str(error)), getattr(error, "hint", "")
-    return text + t("hinted", hint=t(f"hint_{hint}")) if hint else text
+    return text + t("hinted", hint=t(HINTS[hint])) if hint else text
 
 
 def in_this_language(text: str) -> str:

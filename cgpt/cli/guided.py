@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.error_text import reason_of, what_failed
-from cgpt.cli.messages import t
+from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.chat_loop import chat_loop
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.samples import Samples, first_question
@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from cgpt.training.trainer import FitResult, Progress
 
 DEFAULT_EPOCHS, DEFAULT_LR = 50, 0.0001
-MARKS = {FINAL: "mark_final", PRETRAINED: "mark_pretrained"}
+KINDS = {
+    "damaged": N_("kind_damaged"),
+    "version": N_("kind_version"),
+    "foreign": N_("kind_foreign"),
+}
+MARKS = {FINAL: N_("mark_final"), PRETRAINED: N_("mark_pretrained")}
 
 
 @dataclass(frozen=True)
@@ -195,12 +200,12 @@ class GuidedRun:
         self.keeper.hold(run.llm, unsaved=False, default=PRETRAINED)
         finished = self._both_phases(run)
         self.keeper.default = FINAL
-        self._finish(finished, "trained")
+        self._finish(finished, t("trained"))
 
     def _finish(self, finished: bool, message: str) -> None:
         """Say how the training ended, offer to save it."""
         terminal, keeper = self.terminal, self.keeper
-        terminal.note(t(message if finished else "training_stopped"))
+        terminal.note(message if finished else t("training_stopped"))
         terminal.say()
         before = len(keeper.saved_paths)
         keeper.offer()
@@ -286,7 +291,7 @@ class GuidedRun:
             terminal.note(too_long_line("finetune", result.too_long))
             terminal.say()
         finished = result is not None and result.stopped != "interrupted"
-        self._finish(finished, "continue_done")
+        self._finish(finished, t("continue_done"))
 
     def _left_out(self, source: Source) -> None:
         """Say which rows of the data are changed or left out."""
@@ -339,5 +344,7 @@ def kind_of(error: BaseException) -> str:
     code = getattr(error, "code", "")
     if isinstance(error, FileNotFoundError):
         code = "missing"
-    known = isinstance(error, CheckpointError) and code in ("damaged", "version", "foreign")
-    return t(f"kind_{code if known or code == 'missing' else 'error'}")
+    if code == "missing":
+        return t("kind_missing")
+    known = KINDS.get(code) if isinstance(error, CheckpointError) else None
+    return t(known or N_("kind_error"))

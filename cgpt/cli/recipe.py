@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.config_file import OF_THE_MODEL, with_fields
-from cgpt.cli.messages import t
+from cgpt.cli.messages import N_, t
+from cgpt.cli.ui.panel import phase_name
 from cgpt.config import GPTConfig, RunConfig, TrainConfig
 from cgpt.errors import ConfigError
 from cgpt.options import Options, options_of
@@ -249,11 +250,8 @@ def too_long_line(phase: str, found: TooLong) -> str:
         name: f"{getattr(found, name):,}"
         for name in ("documents", "dialogues", "of", "longest", "parts", "without_loss")
     }
-    return t(
-        "too_long_drop" if found.rule == "drop" else "too_long_cut",
-        phase=t(f"phase_{phase}"),
-        **values,
-    )
+    text = N_("too_long_drop") if found.rule == "drop" else N_("too_long_cut")
+    return t(text, phase=phase_name(phase), **values)
 
 
 def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
@@ -269,10 +267,10 @@ def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
         say(
             t(
                 "validation_data",
-                n=", ".join(f"{t(f'phase_{name}')} {count:,}" for name, count in counts.items()),
+                n=", ".join(f"{phase_name(name)} {count:,}" for name, count in counts.items()),
             )
         )
-    tokens = [f"{t(f'phase_{name}')} {run.epoch_tokens(name):,}" for name in run.phases]
+    tokens = [f"{phase_name(name)} {run.epoch_tokens(name):,}" for name in run.phases]
     say(t("data_epoch", n=", ".join(tokens)))
     llm = run.llm
     say(

@@ -133,7 +133,7 @@ def show(found: Measurement) -> None:
     if found.to:
         text = t("bench_ratio", to=found.to, median=figure(found.median), low=low, high=high)
     elif found.unit == "yes":
-        text = t("yes" if found.median else "no")
+        text = t("yes") if found.median else t("no")
     elif len(found.values) == 1:
         text = f"{low} {found.unit}"
     else:

@@ -13,7 +13,7 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, screen_width
-from cgpt.cli.messages import t
+from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.invalid_listing import FIRST, change_lines, listing, total_changes
 from cgpt.cli.ui.layout import aligned, wrap
 from cgpt.cli.ui.streams import echo, print_json
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 # key of the report: message; a column of nothing but zeros is left out
 COUNTS = {
-    "documents": "data_documents",
-    "dialogues": "data_dialogues",
-    "characters": "data_characters",
-    "tokens": "data_tokens_column",
-    "dropped": "data_blank",
-    "duplicates": "data_duplicates",
-    "invalid": "data_invalid",
-    "too_long": "data_long",
+    "documents": N_("data_documents"),
+    "dialogues": N_("data_dialogues"),
+    "characters": N_("data_characters"),
+    "tokens": N_("data_tokens_column"),
+    "dropped": N_("data_blank"),
+    "duplicates": N_("data_duplicates"),
+    "invalid": N_("data_invalid"),
+    "too_long": N_("data_long"),
 }
 EVERY = 5.0  # seconds between lines about a long preparation
 
@@ -216,9 +216,8 @@ def lines(report: dict[str, Any], width: int) -> list[str]:
         shown.append(t("data_epoch", n=f"{report['epoch_tokens']:,}"))
     shown.append(t("data_vocabulary", n=f"{report['vocabulary']:,}", kind=report["tokenizer"]))
     if report["cache"]:
-        shown.append(
-            t("data_cached" if report["cached"] else "data_prepared", path=report["cache"])
-        )
+        known = N_("data_cached") if report["cached"] else N_("data_prepared")
+        shown.append(t(known, path=report["cache"]))
     if report["mended"]:
         shown.append(mended(report["cache"], report["mended"]))
     return shown
@@ -243,10 +242,11 @@ def short_names(paths: Sequence[str]) -> tuple[list[str], str]:
 
 def skip_reason(reason: str) -> str:
     """Why a file was skipped, in the language of this run."""
-    known = {"not training data": "skip_aside", "not of the kinds": "skip_earlier"}
-    return t(
-        next((key for begins, key in known.items() if reason.startswith(begins)), "skip_suffix")
-    )
+    if reason.startswith("not training data"):
+        return t("skip_aside")
+    if reason.startswith("not of the kinds"):
+        return t("skip_earlier")
+    return t("skip_suffix")
 
 
 def left_out(files: Iterable[FileReport], invalid: Iterable[InvalidRows]) -> list[str]:

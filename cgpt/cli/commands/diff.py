@@ -9,7 +9,7 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, output_width
-from cgpt.cli.commands.models import one_line, table
+from cgpt.cli.commands.models import LABELS, one_line, table
 from cgpt.cli.messages import t
 from cgpt.cli.ui.layout import wrap
 from cgpt.cli.ui.streams import echo, print_json
@@ -39,7 +39,7 @@ def lines(found: dict[str, Any], width: int) -> list[str]:
     shown = []
     for part in ("config", "vocabulary", "training_state", "optimizer", "metadata"):
         if found[part]:
-            shown.append(f"{t(f'info_{part}')}:")
+            shown.append(f"{t(LABELS[part])}:")
             for name, value in found[part].items():
                 pair = value if isinstance(value, list) else [value]
                 for text in _differences(name, pair):

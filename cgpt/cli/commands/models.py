@@ -12,7 +12,7 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import WIDE, Command, OneOf, option, output_width
-from cgpt.cli.messages import MESSAGES, t
+from cgpt.cli.messages import N_, t
 from cgpt.cli.targets import Target
 from cgpt.cli.ui.layout import columns, folded
 from cgpt.cli.ui.panel import phase_name
@@ -26,6 +26,52 @@ from cgpt.runtime.memory import human_size
 from cgpt.version import __version__
 
 DETAILS = ("crc32", "offset", "elements")  # columns that a narrow screen goes without, in order
+# what `cgpt info` and `cgpt diff` call the fields of their JSON
+LABELS = {
+    "path": N_("info_path"),
+    "format": N_("info_format"),
+    "version": N_("info_version"),
+    "bytes": N_("info_bytes"),
+    "graph": N_("info_graph"),
+    "parameters": N_("info_parameters"),
+    "words": N_("info_words"),
+    "best_weights": N_("info_best_weights"),
+    "verified": N_("info_verified"),
+    "config": N_("info_config"),
+    "layers": N_("info_layers"),
+    "optimizer": N_("info_optimizer"),
+    "run_id": N_("info_run_id"),
+    "training_state": N_("info_training_state"),
+    "metadata": N_("info_metadata"),
+    "records": N_("info_records"),
+    "python": N_("info_python"),
+    "platform": N_("info_platform"),
+    "instruction_set": N_("info_instruction_set"),
+    "instruction_sets": N_("info_instruction_sets"),
+    "openmp": N_("info_openmp"),
+    "threads": N_("info_threads"),
+    "cpus": N_("info_cpus"),
+    "usable_cpus": N_("info_usable_cpus"),
+    "cpu_quota": N_("info_cpu_quota"),
+    "vocabulary": N_("info_vocabulary"),
+}
+# names of columns of tables
+HEADS = {
+    "needs_layer": N_("head_needs_layer"),
+    "kind": N_("head_kind"),
+    "name": N_("head_name"),
+    "type": N_("head_type"),
+    "parameters": N_("head_parameters"),
+    "dtype": N_("head_dtype"),
+    "shape": N_("head_shape"),
+    "offset": N_("head_offset"),
+    "bytes": N_("head_bytes"),
+    "crc32": N_("head_crc32"),
+    "changed": N_("head_changed"),
+    "elements": N_("head_elements"),
+    "largest": N_("head_largest"),
+    "relative": N_("head_relative"),
+}
 
 
 @click.command("export", cls=Command)
@@ -111,12 +157,12 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
         print_json(found)
         return 0
     if model is None:
-        found["openmp"] = t("with_openmp" if found["openmp"] else "without_openmp")
+        found["openmp"] = t("with_openmp") if found["openmp"] else t("without_openmp")
     else:
         found["bytes"] = f"{found['bytes']} ({human_size(found['bytes'])})"
         found["training_state"] = for_people(found["training_state"])
     width = output_width()
-    for line in description({t(f"info_{key}"): value for key, value in found.items()}, width):
+    for line in description({t(LABELS[key]): value for key, value in found.items()}, width):
         echo(line)
     if model is not None and verify:
         tell(t("verified"))
@@ -272,7 +318,7 @@ def table(rows: list[dict[str, Any]], width: int, indent: int) -> list[str]:
     """Objects with like keys in straight columns; a narrow screen goes without DETAILS."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for left_out in (*DETAILS, None):
-        names = [t(f"head_{key}") if f"head_{key}" in MESSAGES else key for key in keys]
+        names = [t(HEADS[key]) if key in HEADS else key for key in keys]
         cells = [names] + [[short(row.get(key, "")) for key in keys] for row in rows]
         lines = folded(cells, width, indent)
         if len(lines) == len(cells):
@@ -293,7 +339,7 @@ def one_line(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
-        return t("yes" if value else "no")
+        return t("yes") if value else t("no")
     if isinstance(value, float):
         near = float(f"{value:.5g}") if abs(value) < 1e4 else round(value, 0)
         return plain_number(near) if abs(value) < 1e15 else str(value)

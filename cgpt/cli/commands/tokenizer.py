@@ -13,7 +13,7 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, LazyGroup, OneOf, option, output_width
 from cgpt.cli.commands.data import read_files
 from cgpt.cli.commands.models import one_line
-from cgpt.cli.messages import t
+from cgpt.cli.messages import N_, t
 from cgpt.cli.targets import Target, check_apart
 from cgpt.cli.ui.layout import columns
 from cgpt.cli.ui.streams import echo, print_json, read_stdin
@@ -26,6 +26,24 @@ if TYPE_CHECKING:
 DEFAULT_OUT = "exports/tokenizer.json"
 MODULES = dict.fromkeys(("train", "encode", "inspect"), __name__)
 _SHOWN = 12  # words in a row of examples
+LABELS = {
+    "out": N_("tok_out"),
+    "path": N_("tok_path"),
+    "kind": N_("tok_kind"),
+    "tokens": N_("tok_tokens"),
+    "words": N_("tok_words"),
+    "lengths": N_("tok_lengths"),
+    "first": N_("tok_first"),
+    "longest": N_("tok_longest"),
+    "text_characters": N_("tok_text_characters"),
+    "text_bytes": N_("tok_text_bytes"),
+    "text_tokens": N_("tok_text_tokens"),
+    "characters_per_token": N_("tok_characters_per_token"),
+    "bytes_per_token": N_("tok_bytes_per_token"),
+    "byte_tokens": N_("tok_byte_tokens"),
+    "unused": N_("tok_unused"),
+    "seconds": N_("tok_seconds"),
+}
 
 
 @click.group("tokenizer", cls=LazyGroup, modules=MODULES)
@@ -180,7 +198,7 @@ def show(result: dict[str, Any], as_json: bool) -> None:
             value = " ".join(visible(word) for word in value)
         elif isinstance(value, dict):
             value = ", ".join(f"{key}: {one:,}" for key, one in value.items())
-        rows.append((t(f"tok_{name}"), f"{value:,}" if isinstance(value, int) else one_line(value)))
+        rows.append((t(LABELS[name]), f"{value:,}" if isinstance(value, int) else one_line(value)))
     for line in columns(rows, output_width()):
         echo(line)
 

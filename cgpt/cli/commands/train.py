@@ -19,6 +19,7 @@ from cgpt.cli.error_text import reason_of, what_failed
 from cgpt.cli.messages import t
 from cgpt.cli.ranks import Team, in_parallel
 from cgpt.cli.targets import Own, Target, check_apart, state_of
+from cgpt.cli.ui.panel import phase_name
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.samples import Samples, first_question
 from cgpt.cli.ui.save_dialog import CHECKPOINTS, FINAL, Keeper, free_name, save_model
@@ -69,7 +70,7 @@ def train(**values: Any) -> int:
     from cgpt.training.run import TrainingRun
 
     session = Session(values)
-    session.say(t("reading_init" if values["init"] else "reading"))
+    session.say(t("reading_init") if values["init"] else t("reading"))
     rest = rest_of_config()
     if not any(values[name] or rest.get(name) for name in ("data", "pretrain", "chat")):
         for line in local_notes():
@@ -134,7 +135,7 @@ def resume(
         **preparation(values),
     )
     if run.changed:
-        session.say(t("data_changed", phases=", ".join(t(f"phase_{name}") for name in run.changed)))
+        session.say(t("data_changed", phases=", ".join(phase_name(name) for name in run.changed)))
     if not run.phases:
         session.say(t("nothing_to_resume", path=path))
         if values["as_json"]:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cgpt.cli.error_text import localized
-from cgpt.cli.messages import t
+from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.streams import whole
 from cgpt.cli.ui.terminal import Terminal, fold, handling, tell
 from cgpt.errors import CgptError
@@ -47,7 +47,14 @@ class AnswerStop:
         self._handlers.__exit__(kind, error, trace)
 
 
-HINTS = ("hint_ask", "hint_exit", "hint_clear", "hint_save")
+HINTS = (N_("hint_ask"), N_("hint_exit"), N_("hint_clear"), N_("hint_save"))
+MORE_HINTS = (
+    N_("hint_quit"),
+    N_("hint_help"),
+    N_("hint_paste"),
+    N_("hint_ctrl_c"),
+    N_("hint_cancel"),
+)
 WORDS = {"exit": "exit", "quit": "exit", "save": "save", "clear": "clear", "help": "help"}
 
 
@@ -95,8 +102,8 @@ def tell_dropped(dropped: Dropped, before: int = 0) -> None:
     before  tokens of the dialogue that were left out, and reported, earlier
     """
     if dropped.tokens > before:
-        key = "dropped_turns" if dropped.turns else "dropped_text"
-        tell(t(key, turns=dropped.turns, n=dropped.tokens))
+        text = N_("dropped_turns") if dropped.turns else N_("dropped_text")
+        tell(t(text, turns=dropped.turns, n=dropped.tokens))
     if dropped.later:
         tell(t("dropped_later", n=dropped.later))
 
@@ -104,7 +111,7 @@ def tell_dropped(dropped: Dropped, before: int = 0) -> None:
 def show_help(terminal: Terminal) -> None:
     """Everything that can be typed, with what the first hints leave out."""
     terminal.say()
-    for hint in (*HINTS, "hint_quit", "hint_help", "hint_paste", "hint_ctrl_c", "hint_cancel"):
+    for hint in HINTS + MORE_HINTS:
         terminal.note(t(hint))
     terminal.say()
 

@@ -6,13 +6,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cgpt.cli.error_text import in_this_language
-from cgpt.cli.messages import t
+from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.terminal import tell
 
 if TYPE_CHECKING:
     from cgpt.corpus.invalid_rows import InvalidRow, InvalidRowsError
 
 FIRST = 20  # rows that are shown where nobody asked for all of them
+KINDS = {
+    "json": N_("fault_json"),
+    "csv": N_("fault_csv"),
+    "encoding": N_("fault_encoding"),
+    "repeated_key": N_("fault_repeated_key"),
+    "too_large": N_("fault_too_large"),
+    "form": N_("fault_form"),
+    "type": N_("fault_type"),
+    "part": N_("fault_part"),
+    "role": N_("fault_role"),
+    "order": N_("fault_order"),
+    "empty": N_("fault_empty"),
+}
+CHANGED = {
+    "tool_turns": N_("change_tool_turns"),
+    "joined_answers": N_("change_joined_answers"),
+    "openings": N_("change_openings"),
+    "unanswered": N_("change_unanswered"),
+}
 
 
 def say_invalid(error: InvalidRowsError) -> None:
@@ -41,16 +60,14 @@ def by_kind(counts: Mapping[str, int]) -> str:
     """The kinds of faults with their counts, in one order."""
     from cgpt.corpus.items import FAULTS
 
-    return ", ".join(
-        f"{t(f'fault_{kind}')} {counts[kind]:,}" for kind in FAULTS if counts.get(kind)
-    )
+    return ", ".join(f"{t(KINDS[kind])} {counts[kind]:,}" for kind in FAULTS if counts.get(kind))
 
 
 def change_lines(changes: Mapping[str, int]) -> list[str]:
     """What reading left out or joined in items that are kept, with counts."""
     from cgpt.corpus.items import CHANGES
 
-    return [t(f"change_{name}", n=f"{changes[name]:,}") for name in CHANGES if changes.get(name)]
+    return [t(CHANGED[name], n=f"{changes[name]:,}") for name in CHANGES if changes.get(name)]
 
 
 def total_changes(files: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cgpt.cli.messages import t
+from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.layout import cut, text_width
 from cgpt.cli.ui.sketch import means, sparkline
 from cgpt.cli.ui.streams import printable, whole
@@ -73,9 +73,17 @@ def rate(lr: float) -> str:
     return plain_number(float(f"{lr:.3g}"))
 
 
+PHASES = {
+    "pretrain": N_("phase_pretrain"),
+    "finetune": N_("phase_finetune"),
+    "validation": N_("phase_validation"),
+    "data": N_("phase_data"),
+}
+
+
 def phase_name(phase: str) -> str:
     """The phase as users call it."""
-    return t(f"phase_{phase if phase in ('pretrain', 'finetune') else 'other'}")
+    return t(PHASES.get(phase, N_("phase_other")))
 
 
 def panel(p: Progress, view: View, width: int, height: int, left: str) -> list[Line]:

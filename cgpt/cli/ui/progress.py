@@ -10,7 +10,7 @@ from shutil import get_terminal_size
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cgpt.cli.messages import t
+from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.layout import cut, rows_of, text_width
 from cgpt.cli.ui.panel import Losses, View, number, one_row, panel, phase_name, rate
 from cgpt.cli.ui.streams import echo
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.2  # drawing takes about a millisecond
 NARROW = 60  # cells; below it fields stand closer together
+ENDINGS = {
+    "early": N_("phase_early"),
+    "budget": N_("phase_budget"),
+    "interrupted": N_("phase_interrupted"),
+}
 
 
 def duration(seconds: float | None) -> str:
@@ -67,10 +72,8 @@ def progress_line(p: Progress, width: int | None = None, memory: int = 0) -> str
 
 def result_line(phase: str, result: FitResult) -> str:
     """How a phase ended."""
-    known = ("early", "budget", "interrupted")
-    key = f"phase_{result.stopped if result.stopped in known else 'done'}"
     return t(
-        key,
+        ENDINGS.get(result.stopped, N_("phase_done")),
         phase=phase_name(phase),
         steps=result.steps,
         loss=number(result.loss),
@@ -150,7 +153,7 @@ class ProgressDisplay:
         asked = self.stop is not None and self.stop()
         self.view.urgent = asked
         self.view.notice = (
-            "" if ended or self.stop is None else t("stopping" if asked else "stop_hint")
+            "" if ended or self.stop is None else t("stopping") if asked else t("stop_hint")
         )
 
     def _clear_after_resize(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgpt.cli.messages import t
+from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.terminal import CANCEL, YES, Terminal, as_argument, fold
 from cgpt.errors import CgptError
 
@@ -116,8 +116,9 @@ class Keeper:
         """Whether it was saved. Raises Cancelled."""
         terminal = self.terminal
         terminal.say(t("which_format"))
-        for choice in (1, 2, 3):
-            terminal.note(t(f"format_{choice}"))
+        terminal.note(t("format_1"))
+        terminal.note(t("format_2"))
+        terminal.note(t("format_3"))
         terminal.say()
         chosen = terminal.choose(3, back=True)
         terminal.say()
@@ -126,20 +127,20 @@ class Keeper:
         if chosen == 3:
             return self._save_both()
         path = self._ask_path(FINAL if chosen == 1 else FINAL_JSON, in_chat=in_chat)
-        return self.try_save(path, "model_saved", json=chosen == 2)
+        return self.try_save(path, N_("model_saved"), json=chosen == 2)
 
     def _save_both(self) -> bool:
         binary, text = self._settle(FINAL), self._settle(FINAL_JSON)
         self.terminal.say(t("saving_binary"))
-        if not self.try_save(binary, "binary_saved", json=False):
+        if not self.try_save(binary, N_("binary_saved"), json=False):
             return False
         self.terminal.say(t("saving_json"))
-        return self.try_save(text, "json_saved", json=True)
+        return self.try_save(text, N_("json_saved"), json=True)
 
     def save_pretrained(self) -> None:
         """Save the checkpoint between the phases."""
         path = self._settle(PRETRAINED)
-        message = "pretrained_saved" if path == PRETRAINED else "pretrained_saved_as"
+        message = N_("pretrained_saved") if path == PRETRAINED else N_("pretrained_saved_as")
         if not self.try_save(path, message, json=False):
             self.terminal.say()
             if self.terminal.yes_no(t("ask_save_pretrained")):
@@ -214,7 +215,8 @@ class Keeper:
                     continue
                 self.unsaved, self.resumable = False, whole
                 self.saved_paths.append(path)
-                self._tell("\n" + t("rescued" if whole else "rescued_weights", path=path))
+                text = N_("rescued") if whole else N_("rescued_weights")
+                self._tell("\n" + t(text, path=path))
                 return True
         return False
 

@@ -17,7 +17,7 @@ from decimal import Decimal
 from types import FrameType
 from typing import Any, TextIO, TypeVar
 
-from cgpt.cli.messages import t
+from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.layout import box, cut, wrap
 from cgpt.cli.ui.streams import BYTE_ORDER_MARK, as_utf8, checked, echo, shown
 from cgpt.errors import DataError
@@ -179,7 +179,7 @@ class Terminal:
         return self.ask_until(
             t("ask_choice", numbers=numbers),
             parse,
-            t("need_choice_or_n" if back else "need_choice", numbers=numbers),
+            t(N_("need_choice_or_n") if back else N_("need_choice"), numbers=numbers),
         )
 
     def epochs(self, default: int) -> int:
