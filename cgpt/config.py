@@ -114,18 +114,6 @@ class GPTConfig(Options):
                 f"{self.n_embd} (remainder {self.n_embd % self.n_head}); choose another pair"
             )
 
-    @property
-    def matrix_elements(self) -> int:
-        """Elements of all matrices: of the blocks', and of the tables outside them."""
-        C = self.n_embd
-        blocks = self.n_layer * (4 * C * C + 2 * C * self.n_ff)
-        return blocks + C * (self.vocab_size + self._other_rows)
-
-    @property
-    def _other_rows(self) -> int:
-        """Rows of width n_embd that are not of the token embedding: here the positions."""
-        return self.block_size
-
     @classmethod
     def preset(cls, name: str, **changes: int) -> GPTConfig:
         """The named shape ("tiny", "small", "base", "gpt2") with fields changed by keyword."""

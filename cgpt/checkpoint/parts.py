@@ -365,11 +365,12 @@ def check_layers(path: object, found: list[Any], gpt: Model) -> None:
 
 def check_fits(path: object, config: GPTConfig, available: int) -> list[Entry]:
     """The layout of the configuration, once its weights can be in `available` bytes at all."""
-    least = config.matrix_elements
+    entries = family_of(config).model.layout(config)
+    least = sum(entry.size for entry in entries if entry.role.decays)
     if least > available:
         raise damaged(
             path,
             f"a configuration of at least {least} parameters",
             f"at most {available}, which is all that the file can hold",
         )
-    return family_of(config).model.layout(config)
+    return entries

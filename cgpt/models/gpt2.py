@@ -33,7 +33,7 @@ class GPT2Block(Block):
             C,
             2 * index + 1,
             ln=LayerNorm(C),
-            c_attn=Linear(C, 3 * C),
+            c_attn=Linear(C, 3 * C, parts=3),
             heads=CausalAttention(C, config.n_head, index),
             c_proj=Linear(C, C, std=out),
         )

@@ -7,8 +7,10 @@ all-reduce are one call each, and the weights may be an array that the caller br
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 from weakref import ref
 
@@ -44,6 +46,26 @@ def read_only(array: Floats) -> Floats:
     return view
 
 
+class Role(Enum):
+    """What a parameter is in its graph; by it optimizers, adapters and rounding choose theirs."""
+
+    VECTOR = "vector"  # a bias or a norm: does not decay and is never rounded
+    MATRIX = "matrix"  # of a layer inside the graph: Muon's and LoRA's
+    EMBEDDING = "embedding"  # a row for each token
+    POSITION = "position"  # a row for each position; no product reads it
+    HEAD = "head"  # makes the logits where the embedding does not
+
+    @property
+    def decays(self) -> bool:
+        """Whether weight decay applies."""
+        return self is not Role.VECTOR
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the embeddings' learning rate applies."""
+        return self in (Role.EMBEDDING, Role.POSITION)
+
+
 @dataclass(frozen=True)
 class Entry:
     """Where one parameter lies: `offset` and `size` count float32 elements of the arena."""
@@ -52,7 +74,8 @@ class Entry:
     shape: tuple[int, ...]
     offset: int
     size: int
-    decay: bool
+    role: Role
+    parts: int
 
 
 _MARK_COLUMNS = 1024
@@ -62,16 +85,25 @@ class Parameter:
     """A learned array: declared with its shape, `data` and `grad` are bound to an arena later.
 
     std      standard deviation of the initial normal distribution; 0 fills with `fill`
-    decay    whether weight decay applies: to matrices, not to biases and norms
+    role     by default that of a matrix, or of a vector where it has one dimension
+    parts    matrices that lie below each other in it
     trained  whether its gradient is wanted: products for others are left out of the backward pass
     adapter  of a Linear's weight: called as adapter(dy, x) in place of the weight's gradient
     """
 
-    def __init__(self, *shape: int, std: float = 0.0, fill: float = 0.0) -> None:
+    def __init__(
+        self,
+        *shape: int,
+        std: float = 0.0,
+        fill: float = 0.0,
+        role: Role | None = None,
+        parts: int = 1,
+    ) -> None:
         self.shape = shape
         self.std = std
         self.fill = fill
-        self.decay = len(shape) > 1
+        self.role = role or (Role.MATRIX if len(shape) > 1 else Role.VECTOR)
+        self.parts = parts
         self.trained = True
         self.adapter: Callable[[Floats, Floats], object] | None = None
         self.data: Floats
@@ -90,13 +122,11 @@ def layout(parameters: Iterable[tuple[str, Parameter]]) -> list[Entry]:
     """Place every parameter, matrices before vectors, each on a 64-byte border."""
     pairs = list(parameters)
     entries, offset = [], 0
-    for decay in (True, False):
-        for name, parameter in pairs:
-            if parameter.decay == decay:
-                size = 1
-                for n in parameter.shape:
-                    size *= n
-                entries.append(Entry(name, parameter.shape, offset, size, decay))
+    for decays in (True, False):
+        for name, one in pairs:
+            if one.role.decays == decays:
+                size = math.prod(one.shape)
+                entries.append(Entry(name, one.shape, offset, size, one.role, one.parts))
                 offset += -(-size // STEP) * STEP
     return entries
 
@@ -119,7 +149,7 @@ class ParameterArena:
     def __init__(self, entries: list[Entry], data: Floats | None = None) -> None:
         self.entries = entries
         self.size = arena_size(entries)
-        self.decay_end = next((e.offset for e in entries if not e.decay), self.size)
+        self.decay_end = next((e.offset for e in entries if not e.role.decays), self.size)
         if data is None:
             data = aligned(self.size, zero=True)
         expect("arena", data, np.ndarray, "a NumPy array")

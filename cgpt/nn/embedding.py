@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.nn.arena import Floats, Parameter
+from cgpt.nn.arena import Floats, Parameter, Role
 from cgpt.nn.arrays import Ints
 from cgpt.nn.dropout import Dropout
 from cgpt.nn.layer import Layer, Step
@@ -30,8 +30,8 @@ class Embedding(InputLayer):
     kind = "Embedding"
 
     def __init__(self, V: int, T: int, C: int, std: float = 0.02) -> None:
-        self.wte = Parameter(V, C, std=std)
-        self.wpe = Parameter(T, C, std=std)
+        self.wte = Parameter(V, C, std=std, role=Role.EMBEDDING)
+        self.wpe = Parameter(T, C, std=std, role=Role.POSITION)
         self.dropout = Dropout(C, 0)
 
     def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
@@ -77,7 +77,7 @@ class SinusoidalEmbedding(InputLayer):
     kind = "SinusoidalEmbedding"
 
     def __init__(self, V: int, T: int, C: int, std: float = 0.02) -> None:
-        self.wte = Parameter(V, C, std=std)
+        self.wte = Parameter(V, C, std=std, role=Role.EMBEDDING)
         self.T = T
 
     def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.nn.arena import Floats, Parameter
+from cgpt.nn.arena import Floats, Parameter, Role
 from cgpt.nn.arrays import Ints
 from cgpt.nn.embedding import InputLayer
 from cgpt.nn.layer import Layer
@@ -176,7 +176,7 @@ class LinearHead(Head):
     kind = "LinearHead"
 
     def __init__(self, C: int, V: int, std: float = 0.02) -> None:
-        super().__init__(Parameter(V, C, std=std), Parameter(V))
+        super().__init__(Parameter(V, C, std=std, role=Role.HEAD), Parameter(V))
 
     def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
         """weight (V, C) and bias (V,)."""

@@ -14,11 +14,14 @@ from cgpt.nn.workspace import Workspace
 class Linear(Layer):
     """y = x W^T + b.  x (N, K), W (M, K), b (M,) or none, y (N, M).
 
+    parts  matrices that lie below each other in W
     A GELU before or after it is computed in the same pass over the product.
     """
 
-    def __init__(self, fan_in: int, fan_out: int, std: float = 0.02, *, bias: bool = True) -> None:
-        self.weight = Parameter(fan_out, fan_in, std=std)
+    def __init__(
+        self, fan_in: int, fan_out: int, std: float = 0.02, *, bias: bool = True, parts: int = 1
+    ) -> None:
+        self.weight = Parameter(fan_out, fan_in, std=std, parts=parts)
         self.bias = Parameter(fan_out) if bias else None
         self.writes_elsewhere = False  # only ever called through `project`
         self.before: GELU | None = None

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgpt.errors import ConfigError
-from cgpt.nn.arena import Entry, Floats, aligned
+from cgpt.nn.arena import Entry, Floats, Role, aligned
 
 GROUPS = (32, 64)
 _LARGEST = 127
 _LARGEST_IN = {"float16": 65504.0, "int8": 3.4e38}  # a scale is a float32
-_POSITIONS = "wpe.weight"
 _ROWS = 1 << 20  # elements that are turned at a time, about
 
 
@@ -60,7 +59,7 @@ def form_of(entry: Entry, weights: str) -> str:
     Only matrices become smaller; vectors, and for int8 the position embedding (which no product
     reads), stay float32. They are a hundredth of the whole.
     """
-    if not entry.decay or (weights == "int8" and entry.name == _POSITIONS):
+    if not entry.role.decays or (weights == "int8" and entry.role is Role.POSITION):
         return "float32"
     return weights
 

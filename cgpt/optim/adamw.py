@@ -17,7 +17,6 @@ from cgpt.nn.arena import Entry, Floats, ParameterArena
 from cgpt.runtime.interrupts import Operation, uninterrupted
 from cgpt.validation import check_bool, check_float, check_int, check_names, expect
 
-EMBEDDINGS = ("wte.weight", "wpe.weight")  # first in the arena
 LEAST_EPS = 1e-37  # about the smallest normal float32; 0 / 0 would be NaN
 
 
@@ -67,7 +66,7 @@ class AdamW:
         self.step_count = 0
         self._check_patterns()
         self._trained = self._spans(lambda entry: True)
-        self._adams = self._spans(self._by_adam)
+        self._rates = self._rated_spans()
         self._require_free(replaces)
         self.arena.require_moments()
         if not waits:
@@ -189,19 +188,13 @@ class AdamW:
         size = self.arena.size
         return [*spans, (start, size)] if start < size else spans
 
-    def _rates(self) -> list[tuple[int, int, float]]:
+    def _rated_spans(self) -> list[tuple[int, int, float]]:
         """The spans of AdamW with the factor of the learning rate in each."""
-        end = next(
-            (entry.offset for entry in self.arena.entries if entry.name not in EMBEDDINGS), 0
-        )
         if self.embedding_lr == 1:
-            return [(a, b, 1.0) for a, b in self._adams]
-        return [
-            (max(a, low), min(b, high), rate)
-            for a, b in self._adams
-            for low, high, rate in ((0, end, self.embedding_lr), (end, self.arena.size, 1.0))
-            if max(a, low) < min(b, high)
-        ]
+            return [(a, b, 1.0) for a, b in self._spans(self._by_adam)]
+        tables = self._spans(lambda entry: self._by_adam(entry) and entry.role.embeds)
+        others = self._spans(lambda entry: self._by_adam(entry) and not entry.role.embeds)
+        return [*((a, b, self.embedding_lr) for a, b in tables), *((a, b, 1.0) for a, b in others)]
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
@@ -267,7 +260,7 @@ class AdamW:
                 factor,
                 arena.decay_end - a,
             )
-            for a, b, rate in self._rates()
+            for a, b, rate in self._rates
         ]
 
     def to_dict(self) -> dict[str, Any]:

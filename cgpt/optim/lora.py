@@ -13,7 +13,7 @@ import numpy as np
 from cgpt import kernels as K
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
-from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout
+from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, Role, aligned_copy, layout
 from cgpt.optim.adamw import AdamW
 from cgpt.runtime.interrupts import Operation
 from cgpt.validation import check_float, check_int, check_names, expect, path_text
@@ -85,9 +85,7 @@ class Lora(AdamW):
 
     def _adapted(self, gpt: Model) -> list[Entry]:
         """The matrices that the patterns name."""
-        matrices = [
-            entry for entry in gpt.arena.entries if entry.decay and entry.name.startswith("h.")
-        ]
+        matrices = [entry for entry in gpt.arena.entries if entry.role is Role.MATRIX]
         for pattern in self.layers:
             if not any(fnmatchcase(entry.name, pattern) for entry in matrices):
                 raise ConfigError(

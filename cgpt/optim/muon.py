@@ -10,7 +10,7 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.models.base import Model
-from cgpt.nn.arena import Entry
+from cgpt.nn.arena import Entry, Role
 from cgpt.optim.adamw import AdamW
 from cgpt.runtime.interrupts import Operation
 from cgpt.validation import check_float
@@ -65,13 +65,12 @@ class Muon(AdamW):
         """Offset, rows and columns of every matrix that is trained here."""
         for entry in self.arena.entries:
             if not self._by_adam(entry) and not self._frozen(entry.name):
-                parts = 3 if entry.name.endswith(".c_attn.weight") else 1
-                rows, columns = entry.shape[0] // parts, entry.shape[1]
-                for part in range(parts):
+                rows, columns = entry.shape[0] // entry.parts, entry.shape[1]
+                for part in range(entry.parts):
                     yield entry.offset + part * rows * columns, rows, columns
 
     def _by_adam(self, entry: Entry) -> bool:
-        return not (entry.decay and entry.name.startswith("h."))
+        return entry.role is not Role.MATRIX
 
     def _updates(self, lr: float, factor: float) -> list[Operation]:
         arena = self.arena

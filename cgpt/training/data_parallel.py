@@ -141,7 +141,7 @@ def buckets(
         spans = [
             (entry.offset, entry.offset + entry.size)
             for entry in arena.entries
-            if entry.decay and entry.name.startswith(f"{block}.")
+            if entry.role.decays and entry.name.startswith(f"{block}.")
         ]
         if not spans or max(end for _, end in spans) > start:
             break
