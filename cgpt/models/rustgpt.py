@@ -48,6 +48,33 @@ class RustGPTConfig(GPTConfig):
         check_float("RustGPTConfig", "norm_eps", self.norm_eps, 0.0, 1.0, open_below=True)
 
 
+class RustBlock(Block):
+    """One transformer block: attention, then MLP, each added to the residual stream."""
+
+    kind = "RustBlock"
+
+    def __init__(self, config: RustGPTConfig, index: int) -> None:
+        C, F, eps = config.n_embd, config.n_ff, config.norm_eps
+        out = 0.02 / math.sqrt(2 * config.n_layer)
+        # Queries, keys and values are three matrices below each other: one product.
+        self.attn = Residual(
+            C,
+            2 * index + 1,
+            ln=LayerNorm(C, eps),
+            c_attn=Linear(C, 3 * C, bias=False, parts=3),
+            heads=CausalAttention(C, config.n_head, index),
+            c_proj=Linear(C, C, std=out, bias=False),
+        )
+        self.mlp = Residual(
+            C,
+            2 * index + 2,
+            ln=LayerNorm(C, eps),
+            c_fc=Linear(C, F),
+            relu=ReLU(F),
+            c_proj=Linear(F, C, std=out),
+        )
+
+
 class RustGPT(Model):
     """A RustGPT graph with its parameters; arguments, passes and promises are Model's.
 
