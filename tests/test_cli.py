@@ -24,8 +24,9 @@ from cgpt.bench.measure import Measurement, ratio
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.cli import main
 from cgpt.cli.app import spread_values
-from cgpt.cli.commands.models import how_it_ended, one_line
+from cgpt.cli.commands.info import how_it_ended
 from cgpt.cli.root import MODULES
+from cgpt.cli.ui.description import one_line
 from cgpt.llm import load_model_auto
 
 MODEL = "checkpoints/model_final.bin"
@@ -382,7 +383,7 @@ def test_a_save_that_fails_after_training_goes_elsewhere(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_data(tmp_path)
-    monkeypatch.setattr("cgpt.cli.commands.train.check_writable", lambda path: None)
+    monkeypatch.setattr("cgpt.cli.training_session.check_writable", lambda path: None)
     (tmp_path / "file").write_text("")
     code, _, err = run(*TRAIN, "--max-steps", "2", "--out", "file/model.bin")
     assert code == 1 and f"已自动保存到: {MODEL}" in err

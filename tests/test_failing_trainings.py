@@ -17,7 +17,7 @@ from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
 
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
-from cgpt.cli.commands import train as training
+from cgpt.cli import training_session as training
 from cgpt.cli.guided import GuidedOptions, GuidedRun
 from cgpt.cli.messages import set_language
 from cgpt.cli.ui.samples import Samples
@@ -112,7 +112,7 @@ FAILURES: dict[str, tuple[str, BaseException, str]] = {
         "the loss is nan",
     ),
     "a hook": (
-        "cgpt.cli.commands.train.Session.step_done",
+        "cgpt.cli.training_session.Session.step_done",
         ZeroDivisionError("by zero"),
         "by zero",
     ),

@@ -17,7 +17,7 @@ from small_llm import FACTS, TEXTS, small_llm
 from cgpt.checkpoint.latest import read
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
-from cgpt.cli.commands import train as training
+from cgpt.cli import training_session as training
 from cgpt.llm import load_model_auto
 from cgpt.training.step_log import read_log
 

@@ -140,7 +140,7 @@ def guard(action: Callable[[], int]) -> int:
         return stop.code
     except CgptError as error:
         if isinstance(error, InvalidRowsError):
-            from cgpt.cli.ui.invalid_listing import say_invalid
+            from cgpt.cli.ui.data_report import say_invalid
 
             say_invalid(error)
         complain(sentence_of(error))

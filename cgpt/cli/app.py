@@ -6,6 +6,7 @@ A command module is imported when its command runs, not before, so that `cgpt --
 from __future__ import annotations
 
 import importlib
+import keyword
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -256,7 +257,7 @@ class LazyGroup(_Face, click.Group):
         if name not in self.modules:
             return None
         module = importlib.import_module(self.modules[name])
-        command: click.Command = getattr(module, name.replace("import", "import_"))
+        command: click.Command = getattr(module, function_name(name))
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -267,6 +268,11 @@ class LazyGroup(_Face, click.Group):
             raise click.UsageError(t("no_command", name=args[0]) + guess, ctx=ctx)
         _, command, rest = super().resolve_command(ctx, args)
         return args[0], command, rest
+
+
+def function_name(command: str) -> str:
+    """The name of a command's function and module: its own, and no keyword of Python."""
+    return f"{command}_" if keyword.iskeyword(command) else command
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

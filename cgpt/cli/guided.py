@@ -185,8 +185,7 @@ class GuidedRun:
     # ---- training ------------------------------------------------------------------------
 
     def _train_new(self) -> None:
-        from cgpt.cli.commands.data import Preparing
-        from cgpt.cli.recipe import describe_run, local_notes
+        from cgpt.cli.ui.data_report import Preparing, describe_run, local_notes
         from cgpt.training.run import TrainingRun
 
         terminal = self.terminal
@@ -261,7 +260,8 @@ class GuidedRun:
         return result
 
     def _offer_continue(self, llm: LLM) -> None:
-        from cgpt.cli.recipe import continued_chat, too_long_line
+        from cgpt.cli.recipe import continued_chat
+        from cgpt.cli.ui.data_report import too_long_line
         from cgpt.training.run import continue_training
 
         terminal = self.terminal
@@ -295,7 +295,7 @@ class GuidedRun:
 
     def _left_out(self, source: Source) -> None:
         """Say which rows of the data are changed or left out."""
-        from cgpt.cli.commands.data import left_out
+        from cgpt.cli.ui.data_report import left_out
 
         for line in left_out(source.files, [source.invalid]):
             self.terminal.note(line)

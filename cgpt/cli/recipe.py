@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cgpt.cli.config_file import OF_THE_MODEL, with_fields
-from cgpt.cli.messages import N_, t
-from cgpt.cli.ui.panel import phase_name
 from cgpt.config import GPTConfig, RunConfig, TrainConfig
 from cgpt.errors import ConfigError
 from cgpt.options import Options, options_of
 
-if TYPE_CHECKING:
-    from cgpt.corpus.cutting import TooLong
-    from cgpt.training.run import TrainingRun
-
 DATA = "data"  # folder of the current directory
-MOST_NOTES = 10  # files of it that are named as not read
+
+
 BEGINNING = 1000  # items of a large file that say what it holds
+
+
 ATTENTION = ("h.*.attn.*",)  # parameters that --freeze-attn leaves as they are
 
+
 FALLING = ("cosine", "linear", "wsd")
+
+
 SCHEDULES_OF = {"decay_share": ("wsd",), "min_lr_ratio": FALLING, "schedule_steps": FALLING}
 
 
@@ -33,22 +33,6 @@ def local_data() -> tuple[str, ...]:
     """data/*.json of the current directory, or where there is none all data files in data/."""
     found = tuple(path.as_posix() for path in sorted(Path(DATA).glob("*.json")) if path.is_file())
     return found or tuple(path for path, skipped in _in_data() if not skipped)
-
-
-def local_notes() -> list[str]:
-    """What is said of files in data/ that are not read; nothing where all are."""
-    from cgpt.cli.commands.data import skip_reason
-
-    used = {*local_data()}
-    others = [
-        (path, skip_reason(skipped) if skipped else t("skip_beside_json"))
-        for path, skipped in _in_data()
-        if path not in used
-    ]
-    lines = [t("data_skipped", path=path, reason=reason) for path, reason in others[:MOST_NOTES]]
-    if len(others) > MOST_NOTES:
-        lines.append(t("local_more", n=len(others) - MOST_NOTES))
-    return lines + [t("local_unused")] * bool(others and not used)
 
 
 def _in_data() -> list[tuple[str, str]]:
@@ -240,44 +224,3 @@ def continued_chat(given: tuple[str, ...], run: dict[str, Any]) -> tuple[str, ..
             return chat or None
     known: tuple[str, ...] = tuple(run.get("chat") or ())
     return known if known and all(os.path.exists(path) for path in known) else None
-
-
-def too_long_line(phase: str, found: TooLong) -> str:
-    """What is said of documents longer than the context; "" where there are none."""
-    if not found:
-        return ""
-    values = {
-        name: f"{getattr(found, name):,}"
-        for name in ("documents", "dialogues", "of", "longest", "parts", "without_loss")
-    }
-    text = N_("too_long_drop") if found.rule == "drop" else N_("too_long_cut")
-    return t(text, phase=phase_name(phase), **values)
-
-
-def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
-    """What was read and what was made of it."""
-    from cgpt.cli.commands.data import describe_sources
-
-    describe_sources([*run.sources.values()], say)
-    for line in (too_long_line(name, run.too_long(name)) for name in run.phases):
-        if line:
-            say(line)
-    if run.validation is not None:
-        counts = {name: len(run.validation_documents(name) or ()) for name in run.phases}
-        say(
-            t(
-                "validation_data",
-                n=", ".join(f"{phase_name(name)} {count:,}" for name, count in counts.items()),
-            )
-        )
-    tokens = [f"{phase_name(name)} {run.epoch_tokens(name):,}" for name in run.phases]
-    say(t("data_epoch", n=", ".join(tokens)))
-    llm = run.llm
-    say(
-        t(
-            "model_made",
-            parameters=f"{llm.gpt.n_parameters:,}",
-            vocabulary=f"{len(llm.tokenizer):,}",
-            context=llm.gpt.config.block_size,
-        )
-    )

@@ -7,28 +7,17 @@ from typing import Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import LazyGroup, Option, option
+from cgpt.cli.app import LazyGroup, Option, function_name, option
 from cgpt.cli.messages import t
 from cgpt.cli.ui.streams import echo
 from cgpt.version import __version__
 
-MODULES = {
-    "train": "cgpt.cli.commands.train",
-    "resume": "cgpt.cli.commands.train",
-    "chat": "cgpt.cli.commands.chat",
-    "generate": "cgpt.cli.commands.chat",
-    "eval": "cgpt.cli.commands.eval",
-    "export": "cgpt.cli.commands.models",
-    "merge": "cgpt.cli.commands.merge",
-    "import": "cgpt.cli.commands.models",
-    "info": "cgpt.cli.commands.models",
-    "plot": "cgpt.cli.commands.plot",
-    "inspect": "cgpt.cli.commands.inspect",
-    "diff": "cgpt.cli.commands.diff",
-    "tokenizer": "cgpt.cli.commands.tokenizer",
-    "data": "cgpt.cli.commands.data",
-    "bench": "cgpt.cli.commands.bench",
-}
+NAMES = (
+    "train resume chat generate eval export merge import info "
+    "plot inspect diff tokenizer data bench"
+)
+# Each is the function of its name in the module of its name.
+MODULES = {name: f"cgpt.cli.commands.{function_name(name)}" for name in NAMES.split()}
 
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

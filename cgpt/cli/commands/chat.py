@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, Number, option
+from cgpt.cli.app import Command, option
 from cgpt.cli.messages import t
 from cgpt.cli.ui.chat_loop import tell_dropped
 from cgpt.cli.ui.save_dialog import CHECKPOINTS, EXPORTS, FINAL, Keeper
@@ -23,8 +22,7 @@ from cgpt.errors import CheckpointError
 if TYPE_CHECKING:
     from cgpt.chat.session import ChatSession
     from cgpt.config import SamplingConfig
-    from cgpt.generation.results import Generation
-    from cgpt.llm import LLM, Continuation
+    from cgpt.llm import LLM
 
 
 class ReloadingKeeper(Keeper):
@@ -158,75 +156,3 @@ def converse(session: ChatSession, model: str, path: str | None = None) -> int:
     with suppress(EOFError), termination_raises():  # which leaves the terminal as it was
         chat_loop(terminal, session, partial(keeper.dialog, in_chat=True), path)
     return 0
-
-
-@click.command("generate", cls=Command)
-@click.argument("model")
-@options.text
-@options.sampling
-@option("--num", type=Number(1, 10000, whole=True), default=1, metavar="N", note="1")
-@options.weights
-@options.threads
-@options.as_json
-def generate(
-    model: str, text: str | None, num: int, weights: str | None, as_json: bool, **values: Any
-) -> int:
-    """Continue a text, `--num` times; seeds count up from --seed."""
-    from cgpt.llm import load_model_auto
-
-    sampling = options.sampling_config(values)
-    text = options.text_or_stdin(text)
-    if sampling.beam > 1 and num > sampling.beam:
-        raise click.UsageError(
-            t("num_above_beam", num=num, beam=sampling.beam), ctx=click.get_current_context()
-        )
-    llm = load_model_auto(model, training=False, weights=weights)
-    found = (
-        best(llm, text, sampling, num, as_json)
-        if sampling.beam > 1
-        else [drawn(llm, text, sampling, i, as_json) for i in range(num)]
-    )
-    if as_json:
-        texts = [
-            {"continuation": whole(one), "text": text + whole(one), **described(one)}
-            for one in found
-        ]
-        print_json({"model": model, "prompt": text, "sampling": sampling.to_dict(), "texts": texts})
-    tell_dropped(max((one.dropped for one in found), key=lambda one: one.later))
-    return 0
-
-
-def described(found: Generation) -> dict[str, Any]:
-    """What JSON says of a continuation but for its text."""
-    values = found.to_dict()
-    del values["text"]
-    return values
-
-
-def drawn(llm: LLM, text: str, sampling: SamplingConfig, i: int, quiet: bool) -> Generation:
-    """The i-th continuation, shown as it is made unless `quiet`."""
-    seed = None if sampling.seed is None else (sampling.seed + i) % (1 << 63)
-    found = llm.continuation(text, replace(sampling, seed=seed), logprobs=quiet)
-    if quiet:
-        return found.read()
-    echo(text, end="")
-    for piece in found:
-        echo(whole(piece.text), end="")
-    echo()
-    return found.result
-
-
-def best(
-    llm: LLM, text: str, sampling: SamplingConfig, num: int, quiet: bool
-) -> list[Continuation]:
-    """The best of a beam search: one as a continued text, several as lines of score and text."""
-    found = llm.beam_search(text, sampling)[:num]
-    if not quiet:
-        for one in found:
-            continued = whole(one.text)
-            echo(
-                text + continued
-                if num == 1
-                else f"{one.score:.4f}\t" + continued.replace("\n", "\\n")
-            )
-    return found

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,15 @@ import click
 from cgpt.cli import options
 from cgpt.cli.app import Command, screen_width
 from cgpt.cli.messages import N_, t
-from cgpt.cli.ui.invalid_listing import FIRST, change_lines, listing, total_changes
+from cgpt.cli.ui.data_report import (
+    Preparing,
+    change_lines,
+    listing,
+    mended,
+    report_of_invalid,
+    skip_reason,
+    total_changes,
+)
 from cgpt.cli.ui.layout import aligned, wrap
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import tell
@@ -22,10 +29,9 @@ from cgpt.config import TOO_LONG, GPTConfig, RunConfig
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
-    from cgpt.corpus.batches import Corpus, FileReport
-    from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows
     from cgpt.corpus.sources import Source
     from cgpt.tokenizers.tokenizer import Tokenizer
+
 
 # key of the report: message; a column of nothing but zeros is left out
 COUNTS = {
@@ -38,7 +44,6 @@ COUNTS = {
     "invalid": N_("data_invalid"),
     "too_long": N_("data_long"),
 }
-EVERY = 5.0  # seconds between lines about a long preparation
 
 
 @click.command("data", cls=Command)
@@ -105,18 +110,6 @@ def data(
     return 1 if report["invalid"] and not skip_invalid else 0
 
 
-class Preparing:
-    """Called with the characters read so far: a line on stderr every few seconds."""
-
-    def __init__(self) -> None:
-        self._said = time.monotonic()
-
-    def __call__(self, characters: int) -> None:
-        if time.monotonic() - self._said >= EVERY:
-            self._said = time.monotonic()
-            tell(t("preparing", n=f"{characters:,}"))
-
-
 def context_of(tokenizer: str) -> int:
     """Tokens of the context of the model whose vocabulary it is, else of the default model."""
     from cgpt.checkpoint.info import describe
@@ -165,29 +158,9 @@ def report_of(source: Source, tokenizer: Tokenizer, context: int, rule: str) -> 
     }
 
 
-def report_of_invalid(rows: Sequence[InvalidRow], counts: Mapping[str, int]) -> dict[str, Any]:
-    """Rows that cannot be used as `--json` has them."""
-    return {
-        "invalid": sum(counts.values()),
-        "invalid_by_kind": dict(counts),
-        "invalid_rows": [asdict(row) for row in rows],
-    }
-
-
-def report_of_phase(source: Source) -> dict[str, Any]:
-    """What a training read for a phase, as its `--json` has it."""
-    return {
-        "documents": source.n_documents,
-        "dialogues": source.n_dialogues,
-        "duplicates": sum(file.duplicates for file in source.files),
-        "changes": total_changes(file.changes for file in source.files),
-        **report_of_invalid(source.invalid.rows[:FIRST], source.invalid.counts),
-    }
-
-
 def lines(report: dict[str, Any], width: int) -> list[str]:
     """For people: a row a file, the sum, and why files were skipped."""
-    from cgpt.cli.recipe import too_long_line
+    from cgpt.cli.ui.data_report import too_long_line
     from cgpt.corpus.cutting import TooLong
 
     read = [file for file in report["files"] if not file["skipped"]]
@@ -223,12 +196,6 @@ def lines(report: dict[str, Any], width: int) -> list[str]:
     return shown
 
 
-def mended(entry: object, names: Sequence[str]) -> str:
-    """What was found damaged in a cache entry: a few of its files by name."""
-    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return t("data_mended", path=str(entry), files=some)
-
-
 def short_names(paths: Sequence[str]) -> tuple[list[str], str]:
     """The paths without the folder that they share, and that folder ("" for none)."""
     try:
@@ -238,68 +205,3 @@ def short_names(paths: Sequence[str]) -> tuple[list[str], str]:
     if not folder:
         return [*paths], ""
     return [os.path.relpath(path, folder) for path in paths], os.path.join(folder, "")
-
-
-def skip_reason(reason: str) -> str:
-    """Why a file was skipped, in the language of this run."""
-    if reason.startswith("not training data"):
-        return t("skip_aside")
-    if reason.startswith("not of the kinds"):
-        return t("skip_earlier")
-    return t("skip_suffix")
-
-
-def left_out(files: Iterable[FileReport], invalid: Iterable[InvalidRows]) -> list[str]:
-    """The lines about rows that are changed, and about those left out and the first of them."""
-    from cgpt.corpus.invalid_rows import merged
-
-    said = [
-        "  " + t("data_changed_in", path=file.path, what=change)
-        for file in files
-        for change in change_lines(file.changes)
-    ]
-    errors = [one.error() for one in invalid if one]
-    if errors:
-        both = merged(errors)
-        first, *rest = listing(both.rows, both.counts)
-        said += [t("invalid_skipped", what=first), *rest]
-    return said
-
-
-def read_files(paths: Sequence[str], skip_invalid: bool, as_text: bool) -> Corpus:
-    """The data of files; what was left out of them goes to stderr."""
-    from cgpt.corpus.batches import read_corpus
-
-    corpus = read_corpus(paths, skip_invalid=skip_invalid, as_text=as_text)
-    for line in left_out(corpus.files, [corpus.invalid]):
-        tell(line)
-    return corpus
-
-
-def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) -> None:
-    """What a training is about to read from: totals, and whatever was left out."""
-    files = [file for source in sources for file in source.files]
-    used = {os.path.realpath(file.path) for file in files if file.documents or file.dialogues}
-    say(
-        t(
-            "data_read",
-            documents=f"{sum(source.n_documents for source in sources):,}",
-            dialogues=f"{sum(source.n_dialogues for source in sources):,}",
-            files=len(used),
-        )
-    )
-    for file in files:
-        if file.dropped:
-            say(t("data_dropped", path=file.path, n=file.dropped))
-        if file.duplicates:
-            say(t("data_repeated", path=file.path, n=f"{file.duplicates:,}"))
-    for line in left_out(files, [source.invalid for source in sources]):
-        say(line)
-    for source in sources:
-        if source.mended:
-            say(mended(source.entry, source.mended))
-        elif source.entry and not source.cached:
-            say(t("data_prepared", path=source.entry))
-    for file in files:
-        if file.skipped:
-            say("  " + t("data_skipped", path=file.path, reason=skip_reason(file.skipped)))

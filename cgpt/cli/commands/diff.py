@@ -9,8 +9,8 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, output_width
-from cgpt.cli.commands.models import LABELS, one_line, table
 from cgpt.cli.messages import t
+from cgpt.cli.ui.description import LABELS, one_line, table
 from cgpt.cli.ui.layout import wrap
 from cgpt.cli.ui.streams import echo, print_json
 

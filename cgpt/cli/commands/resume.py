@@ -1,23 +1,96 @@
-"""What `cgpt resume` goes on with, and where that run writes."""
+"""`cgpt resume`: what it goes on with, and where that run writes."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command, option
 from cgpt.cli.error_text import reason_of
 from cgpt.cli.messages import t
+from cgpt.cli.ranks import in_parallel
+from cgpt.cli.targets import state_of
+from cgpt.cli.training_session import Session, preparation
 from cgpt.cli.ui.panel import number, phase_name
 from cgpt.cli.ui.streams import echo
 from cgpt.cli.ui.terminal import Terminal
-from cgpt.errors import CheckpointError
+from cgpt.config import TrainConfig
+from cgpt.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     from cgpt.checkpoint.latest import Found
     from cgpt.llm import LLM
+
+
+@click.command("resume", cls=Command)
+@click.argument("checkpoint", required=False, metavar="[CHECKPOINT]")
+@option("--epochs", type=options.POSITIVE, metavar="N")
+@options.flag(TrainConfig, "lr")
+@options.budget
+@option("--out", metavar="PATH", callback=options.model_path)
+@option("--save-pretrained", metavar="PATH", callback=options.model_path)
+@option("--new-data", is_flag=True)
+@options.checkpoints
+@options.viewing
+@options.cache
+@options.overwrite
+@options.threads
+@options.as_json
+@options.parallel
+@in_parallel
+def resume(
+    checkpoint: str | None, epochs: int | None, lr: float | None, new_data: bool, **values: Any
+) -> int:
+    """Go on exactly where a checkpoint stopped."""
+    from cgpt.checkpoint.info import weights_form
+    from cgpt.cli.ui.data_report import describe_run
+    from cgpt.llm import load_model_auto
+    from cgpt.training.run import TrainingRun
+
+    path = checkpoint or find(values["checkpoint_dir"])
+    llm = load_model_auto(path)
+    form = weights_form(path) if llm.optimizer is None else "float32"
+    if form != "float32":
+        raise DataError(
+            f"{path}: the file holds weights rounded to {form} without the optimizer's "
+            "state, so no training goes on from it; resume the file that it was "
+            "exported from, or train this one further in the guided run (cgpt)"
+        )
+    if not llm.training_state.run:
+        raise DataError(
+            f"{path}: the file does not say how it was trained, so there is nothing "
+            "to go on with; train it from the guided run instead (cgpt)"
+        )
+    settle_paths(values, llm, path, named=checkpoint is not None)
+    session, earlier = Session(values, resumed=True), state_of(llm)
+    run = TrainingRun.resume(
+        llm,
+        epochs,
+        lr,
+        new_data=new_data,
+        max_steps=values["max_steps"],
+        max_minutes=values["max_minutes"],
+        **preparation(values),
+    )
+    if run.changed:
+        session.say(t("data_changed", phases=", ".join(phase_name(name) for name in run.changed)))
+    if not run.phases:
+        session.say(t("nothing_to_resume", path=path))
+        if values["as_json"]:
+            session.report(run, {})
+        return 0
+    session.claim(
+        run.config,
+        lambda target: os.path.realpath(target) == os.path.realpath(path) or earlier(target),
+    )
+    session.say(t("resuming", path=path))
+    describe_run(run, session.say)
+    return session.go(run)
 
 
 def find(folder: str) -> str:
@@ -107,13 +180,3 @@ def _is_own(path: str, out: str) -> bool:
 def _is_checkpoint(path: str) -> bool:
     """Whether the name is one of those that checkpoints on the way have."""
     return os.path.basename(path).startswith("checkpoint_")
-
-
-def announced(values: dict[str, Any]) -> Sequence[str]:
-    """Sentences that say where the run will write."""
-    lines = [t("will_save", out=values["out"], folder=values["checkpoint_dir"])]
-    if values["save_pretrained"]:
-        lines.append(t("will_save_pretrained", path=values["save_pretrained"]))
-    if values["log"]:
-        lines.append(t("will_log", path=values["log"]))
-    return lines

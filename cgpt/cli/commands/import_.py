@@ -1,0 +1,52 @@
+"""`cgpt import`: a model of another program."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command
+from cgpt.cli.messages import t
+from cgpt.cli.targets import Target
+from cgpt.cli.ui.save_dialog import save_model
+from cgpt.cli.ui.terminal import tell
+from cgpt.errors import CheckpointError
+from cgpt.runtime.memory import human_size
+
+
+@click.command("import", cls=Command)
+@click.argument("source")
+@click.argument("out", metavar="OUT.bin", callback=options.model_path)
+@options.overwrite
+def import_(source: str, out: str, overwrite: bool) -> int:
+    """Read a model from elsewhere and save it."""
+    from cgpt.llm import load
+
+    if Path(source).is_dir():
+        raise CheckpointError(
+            f"{source}: a folder, expected a model file; this version imports "
+            "cgpt's own .bin and .json and the JSON exports of RustGPT-Chinese "
+            "(GPT-2 folders have another vocabulary)",
+            code="foreign",
+        )
+    Target(out, overwrite=overwrite)
+    llm = load(source)
+    if "imported_from" in llm.metadata:
+        tell(
+            t(
+                "imported",
+                graph=", ".join(layer.type for layer in llm.gpt.layer_records()),
+                words=len(llm.tokenizer),
+            )
+        )
+        tell(
+            t("imported_steps", n=llm.optimizer.step_count)
+            if llm.optimizer
+            else t("imported_no_steps")
+        )
+    save_model(llm, out)
+    tell(t("exported", path=out, size=human_size(os.path.getsize(out))))
+    return 0

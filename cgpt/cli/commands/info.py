@@ -1,0 +1,175 @@
+"""`cgpt info`: what a model file holds, or what this installation is."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from typing import Any
+
+import click
+
+from cgpt.cli import options
+from cgpt.cli.app import Command, option, output_width
+from cgpt.cli.messages import t
+from cgpt.cli.ui.description import LABELS, description
+from cgpt.cli.ui.panel import phase_name
+from cgpt.cli.ui.sketch import sparkline
+from cgpt.cli.ui.streams import echo, print_json
+from cgpt.cli.ui.terminal import tell
+from cgpt.errors import DataError
+from cgpt.runtime.memory import human_size
+from cgpt.version import __version__
+
+
+@click.command("info", cls=Command)
+@click.argument("model", required=False, metavar="[MODEL]")
+@option("--verify", is_flag=True)
+@option("--toml", is_flag=True)
+@options.as_json
+def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
+    """What a model file holds; without one, what this installation is."""
+    if toml:
+        return print_recipe(model, as_json=as_json)
+    if model is None:
+        found = installation()
+    else:
+        from cgpt.checkpoint.info import describe
+
+        found = describe(model, verify=verify)
+        found["training_state"] = how_it_ended(
+            found["training_state"], found["metadata"].get("phases")
+        )
+    if as_json:
+        print_json(found)
+        return 0
+    if model is None:
+        found["openmp"] = t("with_openmp") if found["openmp"] else t("without_openmp")
+    else:
+        found["bytes"] = f"{found['bytes']} ({human_size(found['bytes'])})"
+        found["training_state"] = for_people(found["training_state"])
+    width = output_width()
+    for line in description({t(LABELS[key]): value for key, value in found.items()}, width):
+        echo(line)
+    if model is not None and verify:
+        tell(t("verified"))
+    return 0
+
+
+def how_it_ended(state: dict[str, Any], results: Any) -> dict[str, Any]:
+    """A training state whose `done` names only phases that had all they were to have.
+
+    A phase that a budget or an interruption ended, or that is under way, is in `stopped`: phase ->
+    why, its step, and of how many where that is known.
+
+    results  phase -> its FitResult, as kept in a model's metadata
+    """
+    results = results if isinstance(results, dict) else {}
+    stopped: dict[str, dict[str, Any]] = {}
+    for phase in dict.fromkeys([*state["done"], *filter(None, [state["phase"]])]):
+        result = results.get(phase, {})
+        last = phase == state["phase"]
+        why = str(result.get("stopped", "budget" if last else "done"))
+        if last and phase not in state["done"]:
+            why = "unfinished"
+        elif last and state["step"] >= state["total_steps"]:
+            why = "done"
+        if why not in ("done", "early"):
+            step = state["step"] if last else result.get("steps")
+            stopped[phase] = {"by": why, "step": step}
+            if last:
+                stopped[phase]["of"] = state["total_steps"]
+    return {
+        key: [phase for phase in value if phase not in stopped] if key == "done" else value
+        for key, value in {
+            "phase": state["phase"],
+            "done": state["done"],
+            "stopped": stopped,
+            **state,
+        }.items()
+    }
+
+
+def for_people(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of `how_it_ended` as it is shown."""
+    stopped = [
+        f"{phase} ({one['by']}, step {one['step']}" + (f" of {one['of']})" if "of" in one else ")")
+        for phase, one in state["stopped"].items()
+    ]
+    return {
+        **state,
+        "done": state["done"] or None,
+        "stopped": stopped or None,
+        "history": histories(state["history"]),
+    }
+
+
+def print_recipe(model: str | None, *, as_json: bool) -> int:
+    """The TOML that repeats the training of a model, on stdout.
+
+    Raises DataError where the model does not know its training.
+    """
+    from cgpt.checkpoint.info import describe
+    from cgpt.cli.config_file import FINGERPRINT, repeated, to_toml
+    from cgpt.training.run_config import recorded
+
+    if model is None or as_json:
+        raise click.UsageError(t("toml_alone"), ctx=click.get_current_context())
+    found = describe(model)
+    state, about = found["training_state"], found["metadata"]
+    if not state["run"]:
+        raise DataError(
+            f"{model}: the file does not say how it was trained, so there is nothing "
+            "to repeat; train with cgpt train or the guided run"
+        )
+    if about.get("continued"):
+        raise DataError(
+            f"{model}: was trained further from the weights of an earlier model, which "
+            "the file does not hold, so no configuration repeats it; ask the model "
+            "that it was made from"
+        )
+    comments = {str(key): str(value) for key, value in about.get("made_with", {}).items()}
+    for one in about.get("resumed", []):
+        comments[f"resumed at {one['phase']} step {one['step']}"] = json.dumps(
+            {key: value for key, value in one.items() if key not in ("phase", "step")}
+        )
+    values = {
+        FINGERPRINT: state["data_fingerprint"],
+        **repeated(recorded(state["run"]), about.get("phases", {})),
+    }
+    echo(to_toml(values, comments), end="")
+    return 0
+
+
+def histories(history: list[list[Any]]) -> dict[str, str]:
+    """The losses of each phase as a sparkline between the first and the last of them."""
+    found: dict[str, list[float]] = {}
+    for phase, _, loss, _ in history:
+        found.setdefault(phase, []).append(loss)
+    return {
+        phase_name(phase): f"{losses[0]:.4f} {sparkline(losses, 32)} {losses[-1]:.4f}"
+        for phase, losses in found.items()
+    }
+
+
+def installation() -> dict[str, Any]:
+    """Version, instruction set, whether OpenMP is there, threads, and what they run on.
+
+    usable_cpus are those that the affinity mask and the cgroups' quota (in processors, None for
+    none) leave this process.
+    """
+    from cgpt import kernels
+    from cgpt.runtime.processors import available, quota
+
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "instruction_set": kernels.instruction_set(),
+        "instruction_sets": ", ".join(kernels.runnable()),
+        "openmp": kernels.has_openmp(),
+        "threads": kernels.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "usable_cpus": available(),
+        "cpu_quota": quota(),
+    }

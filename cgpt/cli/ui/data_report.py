@@ -1,0 +1,257 @@
+"""What is said of training data: what was read, changed, left out and cannot be used."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cgpt.cli.error_text import in_this_language
+from cgpt.cli.messages import N_, t
+from cgpt.cli.recipe import _in_data, local_data
+from cgpt.cli.ui.panel import phase_name
+from cgpt.cli.ui.terminal import tell
+
+if TYPE_CHECKING:
+    from cgpt.corpus.batches import Corpus, FileReport
+    from cgpt.corpus.cutting import TooLong
+    from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError
+    from cgpt.corpus.sources import Source
+    from cgpt.training.run import TrainingRun
+
+
+FIRST = 20  # rows that are shown where nobody asked for all of them
+
+
+KINDS = {
+    "json": N_("fault_json"),
+    "csv": N_("fault_csv"),
+    "encoding": N_("fault_encoding"),
+    "repeated_key": N_("fault_repeated_key"),
+    "too_large": N_("fault_too_large"),
+    "form": N_("fault_form"),
+    "type": N_("fault_type"),
+    "part": N_("fault_part"),
+    "role": N_("fault_role"),
+    "order": N_("fault_order"),
+    "empty": N_("fault_empty"),
+}
+
+
+CHANGED = {
+    "tool_turns": N_("change_tool_turns"),
+    "joined_answers": N_("change_joined_answers"),
+    "openings": N_("change_openings"),
+    "unanswered": N_("change_unanswered"),
+}
+
+
+def say_invalid(error: InvalidRowsError) -> None:
+    """On stderr: how many rows of which kinds, and the first of them; of one, what to do."""
+    if len(error.rows) == 1:
+        if not error.skipping:
+            tell(t("hint_skip_invalid"))
+        return
+    for line in listing(error.rows, error.counts):
+        tell(line)
+
+
+def listing(
+    rows: Sequence[InvalidRow], counts: Mapping[str, int], most: int | None = FIRST
+) -> list[str]:
+    """How many rows of which kinds, then a line for each: all of them where most is None."""
+    total = sum(counts.values())
+    shown = [t("invalid_rows", n=f"{total:,}", kinds=by_kind(counts))]
+    shown += ["  " + in_this_language(str(row)) for row in rows[:most]]
+    if len(shown) <= total:
+        shown.append("  " + t("invalid_more", n=f"{total - len(shown) + 1:,}"))
+    return shown
+
+
+def by_kind(counts: Mapping[str, int]) -> str:
+    """The kinds of faults with their counts, in one order."""
+    from cgpt.corpus.items import FAULTS
+
+    return ", ".join(f"{t(KINDS[kind])} {counts[kind]:,}" for kind in FAULTS if counts.get(kind))
+
+
+def change_lines(changes: Mapping[str, int]) -> list[str]:
+    """What reading left out or joined in items that are kept, with counts."""
+    from cgpt.corpus.items import CHANGES
+
+    return [t(CHANGED[name], n=f"{changes[name]:,}") for name in CHANGES if changes.get(name)]
+
+
+def total_changes(files: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sum of the changes of several files."""
+    found: dict[str, int] = {}
+    for changes in files:
+        for name, count in changes.items():
+            found[name] = found.get(name, 0) + count
+    return found
+
+
+EVERY = 5.0  # seconds between lines about a long preparation
+
+
+class Preparing:
+    """Called with the characters read so far: a line on stderr every few seconds."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def __call__(self, characters: int) -> None:
+        if time.monotonic() - self._said >= EVERY:
+            self._said = time.monotonic()
+            tell(t("preparing", n=f"{characters:,}"))
+
+
+def report_of_invalid(rows: Sequence[InvalidRow], counts: Mapping[str, int]) -> dict[str, Any]:
+    """Rows that cannot be used as `--json` has them."""
+    return {
+        "invalid": sum(counts.values()),
+        "invalid_by_kind": dict(counts),
+        "invalid_rows": [asdict(row) for row in rows],
+    }
+
+
+def report_of_phase(source: Source) -> dict[str, Any]:
+    """What a training read for a phase, as its `--json` has it."""
+    return {
+        "documents": source.n_documents,
+        "dialogues": source.n_dialogues,
+        "duplicates": sum(file.duplicates for file in source.files),
+        "changes": total_changes(file.changes for file in source.files),
+        **report_of_invalid(source.invalid.rows[:FIRST], source.invalid.counts),
+    }
+
+
+def mended(entry: object, names: Sequence[str]) -> str:
+    """What was found damaged in a cache entry: a few of its files by name."""
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return t("data_mended", path=str(entry), files=some)
+
+
+def skip_reason(reason: str) -> str:
+    """Why a file was skipped, in the language of this run."""
+    if reason.startswith("not training data"):
+        return t("skip_aside")
+    if reason.startswith("not of the kinds"):
+        return t("skip_earlier")
+    return t("skip_suffix")
+
+
+def left_out(files: Iterable[FileReport], invalid: Iterable[InvalidRows]) -> list[str]:
+    """The lines about rows that are changed, and about those left out and the first of them."""
+    from cgpt.corpus.invalid_rows import merged
+
+    said = [
+        "  " + t("data_changed_in", path=file.path, what=change)
+        for file in files
+        for change in change_lines(file.changes)
+    ]
+    errors = [one.error() for one in invalid if one]
+    if errors:
+        both = merged(errors)
+        first, *rest = listing(both.rows, both.counts)
+        said += [t("invalid_skipped", what=first), *rest]
+    return said
+
+
+def read_files(paths: Sequence[str], skip_invalid: bool, as_text: bool) -> Corpus:
+    """The data of files; what was left out of them goes to stderr."""
+    from cgpt.corpus.batches import read_corpus
+
+    corpus = read_corpus(paths, skip_invalid=skip_invalid, as_text=as_text)
+    for line in left_out(corpus.files, [corpus.invalid]):
+        tell(line)
+    return corpus
+
+
+def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) -> None:
+    """What a training is about to read from: totals, and whatever was left out."""
+    files = [file for source in sources for file in source.files]
+    used = {os.path.realpath(file.path) for file in files if file.documents or file.dialogues}
+    say(
+        t(
+            "data_read",
+            documents=f"{sum(source.n_documents for source in sources):,}",
+            dialogues=f"{sum(source.n_dialogues for source in sources):,}",
+            files=len(used),
+        )
+    )
+    for file in files:
+        if file.dropped:
+            say(t("data_dropped", path=file.path, n=file.dropped))
+        if file.duplicates:
+            say(t("data_repeated", path=file.path, n=f"{file.duplicates:,}"))
+    for line in left_out(files, [source.invalid for source in sources]):
+        say(line)
+    for source in sources:
+        if source.mended:
+            say(mended(source.entry, source.mended))
+        elif source.entry and not source.cached:
+            say(t("data_prepared", path=source.entry))
+    for file in files:
+        if file.skipped:
+            say("  " + t("data_skipped", path=file.path, reason=skip_reason(file.skipped)))
+
+
+MOST_NOTES = 10  # files of it that are named as not read
+
+
+def local_notes() -> list[str]:
+    """What is said of files in data/ that are not read; nothing where all are."""
+
+    used = {*local_data()}
+    others = [
+        (path, skip_reason(skipped) if skipped else t("skip_beside_json"))
+        for path, skipped in _in_data()
+        if path not in used
+    ]
+    lines = [t("data_skipped", path=path, reason=reason) for path, reason in others[:MOST_NOTES]]
+    if len(others) > MOST_NOTES:
+        lines.append(t("local_more", n=len(others) - MOST_NOTES))
+    return lines + [t("local_unused")] * bool(others and not used)
+
+
+def too_long_line(phase: str, found: TooLong) -> str:
+    """What is said of documents longer than the context; "" where there are none."""
+    if not found:
+        return ""
+    values = {
+        name: f"{getattr(found, name):,}"
+        for name in ("documents", "dialogues", "of", "longest", "parts", "without_loss")
+    }
+    text = N_("too_long_drop") if found.rule == "drop" else N_("too_long_cut")
+    return t(text, phase=phase_name(phase), **values)
+
+
+def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
+    """What was read and what was made of it."""
+
+    describe_sources([*run.sources.values()], say)
+    for line in (too_long_line(name, run.too_long(name)) for name in run.phases):
+        if line:
+            say(line)
+    if run.validation is not None:
+        counts = {name: len(run.validation_documents(name) or ()) for name in run.phases}
+        say(
+            t(
+                "validation_data",
+                n=", ".join(f"{phase_name(name)} {count:,}" for name, count in counts.items()),
+            )
+        )
+    tokens = [f"{phase_name(name)} {run.epoch_tokens(name):,}" for name in run.phases]
+    say(t("data_epoch", n=", ".join(tokens)))
+    llm = run.llm
+    say(
+        t(
+            "model_made",
+            parameters=f"{llm.gpt.n_parameters:,}",
+            vocabulary=f"{len(llm.tokenizer):,}",
+            context=llm.gpt.config.block_size,
+        )
+    )
