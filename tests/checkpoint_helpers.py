@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cgpt.checkpoint.format import Record, pack_front, place
 from cgpt.errors import CheckpointError
+from cgpt.fileio.format_v1 import Record, pack_front, place
 from cgpt.llm import LLM, load_model_auto
 
 

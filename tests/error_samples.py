@@ -17,8 +17,7 @@ from math import prod
 from pathlib import Path
 
 import cgpt
-from cgpt.checkpoint import sniff
-from cgpt.fileio import failures
+from cgpt.fileio import failures, sniff
 
 PACKAGE = Path(cgpt.__file__).parent
 ERRORS = {
@@ -61,7 +60,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "record.label": ("tensor 'h.0.attn.ln.weight'", "vocabulary"),
     "repr(MAGIC)": (repr(b"\x89CGPT\r\n"),),
     "repr(JSON_OPENING)": (repr(b'{"format": '),),
-    "checkpoint/sniff.py: name": tuple(name for _, name in sniff._SIGNATURES),
+    "fileio/sniff.py: name": tuple(name for _, name in sniff._SIGNATURES),
     "checkpoint/json_save.py: what": (
         "the weights",
         "Adam's m",
@@ -79,7 +78,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
         "something else than numbers",
         "a number that is too large for float32",
     ),
-    "checkpoint/parts.py: str(error)[:200]": ("a name that occurs twice in one object",),
+    "fileio/strict_json.py: str(error)[:200]": ("a name that occurs twice in one object",),
     "cli/config_file.py: error": (
         "Invalid value (at line 1, column 6)",
         "'utf-8' codec can't decode byte 0xb5 in position 3: invalid start byte",
@@ -122,7 +121,7 @@ SETTINGS = failures.damaged(
 REASONS = {
     "Unusable": "data/a.json, item 3 (line 7): {}",
     "checkpoint/parts.py: ValueError": str(SETTINGS),
-    "checkpoint/parts.py: TypeError": str(
+    "fileio/strict_json.py: TypeError": str(
         failures.not_saved(
             "m.bin",
             "metadata that JSON cannot hold ({})",
@@ -132,7 +131,7 @@ REASONS = {
     ),
     "session_file.py: ValueError": "a.json: not a session that cgpt saved ({}); choose another "
     "file",
-    "checkpoint/floats.py: ValueError": str(
+    "fileio/strict_json.py: ValueError": str(
         failures.damaged("m.json", "in the tensor 'wte.weight' {}", "8 numbers")
     ),
 }

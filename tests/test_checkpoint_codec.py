@@ -11,9 +11,9 @@ import pytest
 from checkpoint_helpers import code_of
 from make_fixtures import DATA
 
-from cgpt.checkpoint import reader
 from cgpt.checkpoint.info import describe
 from cgpt.errors import CheckpointError
+from cgpt.fileio import binary_file
 from cgpt.fileio._codec import READS, crc32, read_checked
 from cgpt.llm import load_model_binary
 
@@ -73,8 +73,8 @@ def test_reading_with_a_checksum(tmp_path: Path) -> None:
 def test_where_files_are_read_piece_by_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "READS", False)
-    monkeypatch.setattr(reader, "_PIECE", 100)
+    monkeypatch.setattr(binary_file, "READS", False)
+    monkeypatch.setattr(binary_file, "_PIECE", 100)
     load_model_binary(DATA / "tiny_v1.bin")
     assert describe(DATA / "tiny_v1.bin", verify=True)["verified"]
     data = bytearray((DATA / "tiny_v1.bin").read_bytes())
@@ -90,7 +90,7 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "m.bin"
     whole = (DATA / "tiny_v1.bin").read_bytes()
     path.write_bytes(whole)
-    with reader.BinaryFile(path) as file:
+    with binary_file.BinaryFile(path) as file:
         os.truncate(path, len(whole) - 200)
         with pytest.raises(CheckpointError, match="its end at byte"):
             file.verify()

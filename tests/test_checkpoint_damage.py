@@ -16,12 +16,12 @@ from checkpoint_helpers import code_of, write_signed
 from conftest import Counted
 from make_fixtures import DATA, tiny_llm
 
-from cgpt.checkpoint.format import Kind, Record, pack_front, parse_header, parse_table
 from cgpt.checkpoint.info import describe
-from cgpt.checkpoint.reader import BinaryFile
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.checkpoint.tokenizer_file import load_tokenizer
 from cgpt.errors import CheckpointError
+from cgpt.fileio.binary_file import BinaryFile
+from cgpt.fileio.format_v1 import Kind, Record, pack_front, parse_header, parse_table
 from cgpt.llm import load_model_binary
 
 

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_fixtures import DATA
 
-from cgpt.checkpoint.format import Kind, Record
-from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError
 from cgpt.fileio._codec import crc32
+from cgpt.fileio.binary_file import BinaryFile
+from cgpt.fileio.format_v1 import Kind, Record
 from cgpt.llm import load_model_auto, load_model_binary
 
 FILES = ("tiny_v1.bin", "tiny_v1.json", "tiny_v1_int8.bin", "tiny_v1_float16.bin")

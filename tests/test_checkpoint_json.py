@@ -21,11 +21,11 @@ from conftest import Counted
 from make_fixtures import DATA, WORDS, tiny_llm
 from small_llm import small_llm
 
-from cgpt.checkpoint import floats, scan
-from cgpt.checkpoint.floats import PIECE, format_floats, parse_floats, read_floats
 from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.errors import CheckpointError
+from cgpt.fileio import strict_json
+from cgpt.fileio.strict_json import PIECE, format_floats, parse_floats, read_floats
 from cgpt.llm import load_model_auto, load_model_binary, load_model_json
 
 
@@ -204,7 +204,7 @@ def test_long_lists_are_read_in_pieces() -> None:
 
 def test_numbers_are_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     text = b"1,2.5, -3e1 ,4,50000"
-    monkeypatch.setattr(floats, "_WINDOW", 8)
+    monkeypatch.setattr(strict_json, "_NUMBERS_WINDOW", 8)
     found = np.empty(5, np.float32)
     read_floats(lambda start, size: bytearray(text[start : start + size]), 0, len(text), found)
     assert found.tolist() == [1, 2.5, -30, 4, 50000]
@@ -245,8 +245,8 @@ def test_files_are_looked_through_in_windows(
     }
     path = save_model_json(llm, tmp_path / "m.json")
     found = json.loads(path.read_text(encoding="ascii"))
-    monkeypatch.setattr(scan, "_WINDOW", window)
-    monkeypatch.setattr(scan, "_LONGEST_OPEN", 40)
+    monkeypatch.setattr(strict_json, "_WINDOW", window)
+    monkeypatch.setattr(strict_json, "_LONGEST_OPEN", 40)
     assert_same(llm, load_model_json(path))
     path.write_text(json.dumps(found, indent=1), encoding="utf-8")
     assert_same(llm, load_model_json(path))

@@ -126,8 +126,8 @@ def test_messages_are_found_all_over_the_package() -> None:
         "readers.py",
         "items.py",
         "run.py",
-        "checkpoint/sniff.py",
-        "checkpoint/floats.py",
+        "fileio/sniff.py",
+        "fileio/strict_json.py",
         "cli/training.py",
         "kernels/__init__.py",
     } <= files

@@ -15,16 +15,17 @@ from make_fixtures import DATA, adapter_llm, rustgpt_llm
 from small_llm import DIALOGUES, TEXTS, small_llm
 
 from cgpt import get_num_threads, set_num_threads
-from cgpt.checkpoint import loading, packing, parts
+from cgpt.checkpoint import loading, packing
 from cgpt.checkpoint.adapter import settings_to_save
 from cgpt.checkpoint.compare import compare_models
-from cgpt.checkpoint.format import place as placed
 from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.checkpoint.tokenizer_file import load_tokenizer
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError, ConfigError
+from cgpt.fileio import strict_json
+from cgpt.fileio.format_v1 import place as placed
 from cgpt.llm import LLM, load_model_auto, load_weights, load_with_adapter
 from cgpt.models.rustgpt import RustGPT
 from cgpt.optim.lora import Lora
@@ -547,7 +548,7 @@ def test_an_adapter_has_one_model(
     monkeypatch.setattr(
         packing,
         "dump_json",
-        lambda path, what, value: parts.dump_json(
+        lambda path, what, value: strict_json.dump_json(
             path, what, {**value, "base": base} if what == "optimizer" else value
         ),
     )

@@ -11,19 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cgpt.checkpoint.format import DType, Kind
-from cgpt.checkpoint.parts import (
-    ADAPTED,
-    build_config,
-    build_optimizer,
-    build_training_state,
-    check_object,
-)
-from cgpt.checkpoint.reader import BinaryFile, Job, in_parallel
-from cgpt.checkpoint.streams import folder_of
+from cgpt.checkpoint.parts import build_config, build_optimizer, build_training_state
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError, ConfigError
+from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.failures import damaged, not_saved, other_base
+from cgpt.fileio.format_v1 import ADAPTED, DType, Kind
+from cgpt.fileio.source import Job, folder_of, in_parallel
+from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.nn.arena import Floats, ParameterArena
 from cgpt.optim.lora import Lora

@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from cgpt.checkpoint.format import Kind
 from cgpt.checkpoint.packing import Packed, arrays_of, pack
 from cgpt.checkpoint.storage import Storage
+from cgpt.fileio.format_v1 import Kind
 from cgpt.language_model import LanguageModel
 from cgpt.nn.arena import Floats, aligned
 from cgpt.runtime.forking import renew_after_fork

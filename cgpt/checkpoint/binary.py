@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint.adapter import carries_base, model_config, read_state, require_whole
-from cgpt.checkpoint.format import VOCABULARY, WHOLE, DType, Kind, Record
 from cgpt.checkpoint.parts import (
     build_optimizer,
     build_tokenizer,
     check_fits,
     check_layers,
-    check_object,
     check_words,
 )
-from cgpt.checkpoint.reader import BinaryFile, Job, Running, in_parallel
-from cgpt.checkpoint.streams import Location
 from cgpt.config import GPTConfig
+from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.failures import damaged, other_version
+from cgpt.fileio.format_v1 import VOCABULARY, WHOLE, DType, Kind, Record
+from cgpt.fileio.source import Job, Location, Running, in_parallel
+from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel
 from cgpt.models.base import Model
 from cgpt.models.quantized import StoredGPT

@@ -15,14 +15,16 @@ from cgpt.checkpoint.adapter import (
     read_state,
 )
 from cgpt.checkpoint.binary import read_shape, read_tokenizer
-from cgpt.checkpoint.format import VERSION, DType, Kind, Record
 from cgpt.checkpoint.json_file import JsonFile, quick_check
-from cgpt.checkpoint.parts import check_fits, check_object
-from cgpt.checkpoint.reader import BinaryFile, Source
-from cgpt.checkpoint.sniff import kind_of
-from cgpt.checkpoint.streams import Data, InMemory, Location, PathLike, Readable, located
+from cgpt.checkpoint.parts import check_fits
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError
+from cgpt.fileio.binary_file import BinaryFile
+from cgpt.fileio.format_v1 import VERSION, DType, Kind, Record
+from cgpt.fileio.sniff import kind_of
+from cgpt.fileio.source import Data, InMemory, Location, PathLike, Readable, Source
+from cgpt.fileio.streams import located
+from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import TrainingState
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import aligned, arena_size

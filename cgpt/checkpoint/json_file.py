@@ -11,27 +11,29 @@ import re
 from functools import partial
 from typing import Any
 
-from cgpt.checkpoint.floats import read_floats
-from cgpt.checkpoint.format import VERSION
 from cgpt.checkpoint.json_save import checksum
 from cgpt.checkpoint.parts import (
-    Pairs,
     build_config,
     build_optimizer,
     build_tokenizer,
     build_training_state,
     check_fits,
     check_layers,
+)
+from cgpt.config import GPTConfig
+from cgpt.fileio.failures import damaged, foreign, other_version
+from cgpt.fileio.format_v1 import VERSION
+from cgpt.fileio.sniff import JSON_FORMAT, JSON_OPENING, format_of
+from cgpt.fileio.source import Job, Location, Source, in_parallel
+from cgpt.fileio.strict_json import (
+    Pairs,
+    Scan,
+    Span,
     check_listed,
     check_object,
     parse_json,
+    read_floats,
 )
-from cgpt.checkpoint.reader import Job, Source, in_parallel
-from cgpt.checkpoint.scan import Scan, Span
-from cgpt.checkpoint.sniff import JSON_FORMAT, JSON_OPENING, format_of
-from cgpt.checkpoint.streams import Location
-from cgpt.config import GPTConfig
-from cgpt.fileio.failures import damaged, foreign, other_version
 from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, Floats, aligned, arena_size, read_only

@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint.adapter import adapter_of, check_optimizer
-from cgpt.checkpoint.floats import PIECE, format_floats
-from cgpt.checkpoint.format import VERSION
-from cgpt.checkpoint.parts import (
-    check_text_size,
-    dump_json,
-    dump_metadata,
-    parsed_size,
-    weights_to_save,
-    with_floats,
-)
-from cgpt.checkpoint.reader import THREADS
-from cgpt.checkpoint.sniff import JSON_OPENING
+from cgpt.checkpoint.parts import weights_to_save, with_floats
 from cgpt.config import KINDS
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import write_file
 from cgpt.fileio.failures import not_saved
+from cgpt.fileio.format_v1 import VERSION
+from cgpt.fileio.sniff import JSON_OPENING
+from cgpt.fileio.source import THREADS
+from cgpt.fileio.strict_json import (
+    PIECE,
+    check_text_size,
+    dump_json,
+    dump_metadata,
+    format_floats,
+    parsed_size,
+)
 from cgpt.language_model import LanguageModel
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, Floats

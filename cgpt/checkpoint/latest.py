@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.checkpoint import info
-from cgpt.checkpoint.reader import BinaryFile
 from cgpt.errors import CheckpointError
+from cgpt.fileio.binary_file import BinaryFile
 from cgpt.language_model import PHASES, LanguageModel, TrainingState
 
 LAST = "checkpoint_last.bin"

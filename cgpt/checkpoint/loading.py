@@ -20,9 +20,10 @@ from cgpt.checkpoint.adapter import (
 )
 from cgpt.checkpoint.info import kind_of_file
 from cgpt.checkpoint.parts import Progress
-from cgpt.checkpoint.reader import BinaryFile
-from cgpt.checkpoint.streams import Data, InMemory, Location, PathLike, Readable, located
 from cgpt.errors import CgptError, ConfigError, shown
+from cgpt.fileio.binary_file import BinaryFile
+from cgpt.fileio.source import Data, InMemory, Location, PathLike, Readable
+from cgpt.fileio.streams import located
 from cgpt.language_model import LanguageModel
 from cgpt.models.quantized import with_weights
 from cgpt.nn.arena import aligned, read_only

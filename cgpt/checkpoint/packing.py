@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint.adapter import adapter_of, check_optimizer, settings_to_save, trained_arena
-from cgpt.checkpoint.format import (
+from cgpt.checkpoint.loading import is_intact
+from cgpt.checkpoint.parts import check_read_again, most_words, weights_to_save, with_floats
+from cgpt.checkpoint.storage import Storage
+from cgpt.config import KINDS
+from cgpt.errors import ConfigError
+from cgpt.fileio._codec import crc32
+from cgpt.fileio.atomic import Output, write_file
+from cgpt.fileio.failures import not_saved
+from cgpt.fileio.format_v1 import (
+    ADAPTED,
     OPTIONAL,
     VOCABULARY,
     DType,
@@ -24,25 +33,8 @@ from cgpt.checkpoint.format import (
     pack_front,
     place,
 )
-from cgpt.checkpoint.loading import is_intact
-from cgpt.checkpoint.parts import (
-    ADAPTED,
-    check_part_size,
-    check_read_again,
-    dump_json,
-    dump_metadata,
-    most_words,
-    weights_to_save,
-    with_floats,
-)
-from cgpt.checkpoint.reader import Job, grouped
-from cgpt.checkpoint.storage import Storage
-from cgpt.checkpoint.streams import PathLike
-from cgpt.config import KINDS
-from cgpt.errors import ConfigError
-from cgpt.fileio._codec import crc32
-from cgpt.fileio.atomic import Output, write_file
-from cgpt.fileio.failures import not_saved
+from cgpt.fileio.source import Job, PathLike, grouped
+from cgpt.fileio.strict_json import check_part_size, dump_json, dump_metadata
 from cgpt.language_model import LanguageModel
 from cgpt.models.quantized import form_in_use
 from cgpt.models.registry import family_of

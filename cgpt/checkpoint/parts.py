@@ -7,18 +7,16 @@ turn whatever those refuse into a CheckpointError.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
-import numpy as np
-
 from cgpt.config import KINDS, GPTConfig
-from cgpt.errors import CheckpointError, ConfigError, DataError
+from cgpt.errors import ConfigError, DataError
 from cgpt.fileio.failures import damaged, not_saved, other_version
+from cgpt.fileio.strict_json import PARSED_ROOM, check_object
 from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.models.base import LayerRecord, Model
 from cgpt.models.quantized import form_in_use, with_weights
@@ -29,154 +27,11 @@ from cgpt.optim.lora import Lora
 from cgpt.optim.moving_average import with_average
 from cgpt.tokenizers.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, Tokenizer
 
-ADAPTED = "+lora"  # behind the graph's name: an adapter instead of weights
-_DEEPEST = 64  # nesting of a JSON part
-_LONGEST = 1 << 24  # bytes of a JSON part
-_ROOM = 40_000_000  # bytes that a part's Python objects may take, and more
-# only in a file that is itself as large
-
 _RUN_ID = re.compile("([0-9a-f]{16})?")
 _HALVES = re.compile("[\ud800-\udfff]")
 
 Progress = Callable[[int, int, LayerRecord], None]
-Pairs = list[tuple[str, Any]]
 Optimizer = TypeVar("Optimizer", bound=AdamW)
-
-
-# JSON
-
-
-def dump_metadata(path: object, value: Any) -> str:
-    """What the user wants to keep, as `dump_json` and so that `parse_json` takes it."""
-    text = dump_json(path, "metadata", value)
-    check_part_size(path, "metadata", text.encode("ascii"))
-    try:
-        parse_json(path, "metadata", f'{{"metadata": {text}}}'.encode("ascii"))
-    except CheckpointError:
-        raise not_saved(
-            path,
-            "metadata that could not be read again",
-            f"objects whose names are different strings, nested less than {_DEEPEST} deep",
-            "change metadata",
-        ) from None
-    return text
-
-
-def dump_json(path: object, what: str, value: Any) -> str:
-    """Plain ASCII JSON. Raises CheckpointError (write) naming what JSON cannot hold."""
-    try:
-        return json.dumps(value, ensure_ascii=True, allow_nan=False, default=_plain)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise not_saved(
-            path,
-            f"{what} that JSON cannot hold ({error})",
-            "strings, finite numbers, lists and objects",
-            f"change {what}",
-        ) from None
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's scalars and arrays as Python's."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"found {type(value).__name__}")
-
-
-def parse_json(
-    path: object,
-    what: str,
-    text: bytes | bytearray,
-    make_object: Callable[[Pairs], Any] | None = None,
-    *,
-    encoding: str = "ascii",
-    room: int = 0,
-) -> Any:
-    """Strict JSON: no NaN, no name twice in an object, bounded nesting, at most so many values.
-
-    room  bytes that the file's own size allows the values besides
-    Raises CheckpointError.
-    """
-    if parsed_size(text) > _ROOM + room:
-        raise damaged(path, f"{what} with more values than a model has", "fewer")
-
-    def build(pairs: Pairs) -> Any:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a name that occurs twice in one object")
-        return found if make_object is None else make_object(pairs)
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"the constant {constant}")
-
-    try:
-        value = json.loads(text.decode(encoding), object_pairs_hook=build, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise damaged(path, f"{what} with {_described(error)}", "strict JSON") from None
-    if _too_deep(value):
-        raise damaged(path, f"{what} nested more than {_DEEPEST} deep", f"at most {_DEEPEST}")
-    return value
-
-
-def check_part_length(path: object, what: str, length: int) -> None:
-    """Bound what a JSON part makes a reader hold in memory, before it is read."""
-    if length > _LONGEST:
-        raise damaged(path, f"{what} of {length} bytes", f"at most {_LONGEST}")
-
-
-def check_part_size(path: object, what: str, text: bytes) -> None:
-    """Refuse to save a part that is too long to be read again, or has too many values."""
-    if len(text) > _LONGEST or parsed_size(text) > _ROOM:
-        raise not_saved(
-            path,
-            f"{what} of {len(text)} bytes of JSON and {parsed_size(text)} in memory",
-            f"at most {_LONGEST} and {_ROOM}",
-            f"shorten {what}",
-        )
-
-
-def check_text_size(path: object, values: int, length: int) -> None:
-    """Refuse to save a JSON file of `length` bytes with too many values but its numbers.
-
-    values  the sum of `parsed_size` of its parts
-    """
-    if values > _ROOM + length:
-        raise not_saved(
-            path,
-            f"parts of {values} bytes in memory beside the numbers",
-            f"at most {_ROOM + length} in a file of this size",
-            "make the model wider or the vocabulary smaller",
-        )
-
-
-def parsed_size(text: bytes | bytearray) -> int:
-    """About the most bytes that the Python objects of a JSON text take while it is parsed."""
-    count = text.count
-    return (
-        2 * len(text) + 100 * count(b"[") + 350 * count(b"{") + 250 * count(b":") + 60 * count(b",")
-    )
-
-
-def _described(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"'{error.msg}' at character {error.pos}"
-    if isinstance(error, UnicodeDecodeError):
-        return f"bytes that are no text ({error.reason})"
-    return "too deep nesting" if isinstance(error, RecursionError) else str(error)[:200]
-
-
-def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            child
-            for one in level
-            if isinstance(one, (dict, list))
-            for child in (one.values() if isinstance(one, dict) else one)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
 
 
 def with_floats(llm: LanguageModel) -> LanguageModel:
@@ -223,7 +78,7 @@ def most_words(size: int) -> int:
 
     A tokenizer takes some 400 bytes a word, the file of a real model more than that.
     """
-    return (_ROOM + size) // 400
+    return (PARSED_ROOM + size) // 400
 
 
 def check_words(path: object, number: int, config: GPTConfig, size: int) -> None:
@@ -328,27 +183,6 @@ def build_optimizer(
             f"optimizer settings that cannot be ({error})",
             "betas, eps, weight_decay and step_count",
         ) from None
-
-
-def check_object(path: object, what: str, value: Any) -> dict[str, Any]:
-    """`value` where it is a JSON object."""
-    if not isinstance(value, dict):
-        raise damaged(path, f"{what} that is no JSON object", "an object")
-    return value
-
-
-def check_listed(path: object, found: Any) -> list[dict[str, Any]]:
-    """A file's layers where each says its name, type and parameters, whatever these are."""
-    if not isinstance(found, list):
-        raise damaged(path, "layers that are no list of objects", "a list of objects")
-    for number, one in enumerate(found, 1):
-        values = [one.get(key) for key in ("name", "type")] if isinstance(one, dict) else [None]
-        names = one.get("parameters") if isinstance(one, dict) else None
-        if not isinstance(names, list) or not all(
-            isinstance(text, str) for text in (*values, *names)
-        ):
-            raise damaged(path, f"layer {number} as {one!r:.200}", "name, type and parameters")
-    return found
 
 
 def check_layers(path: object, found: list[Any], gpt: Model) -> None:

@@ -8,8 +8,9 @@ from typing import cast, overload
 from cgpt.checkpoint import json_save, packing
 from cgpt.checkpoint.adapter import adapter_of
 from cgpt.checkpoint.loading import note_base
-from cgpt.checkpoint.streams import PathLike, StreamOutput, Writable, is_stream, name_of, write_all
 from cgpt.errors import ConfigError
+from cgpt.fileio.source import PathLike, Writable
+from cgpt.fileio.streams import StreamOutput, is_stream, name_of, write_all
 from cgpt.language_model import LanguageModel
 from cgpt.models.base import Model
 from cgpt.models.quantized import form_in_use

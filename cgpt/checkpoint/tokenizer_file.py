@@ -15,13 +15,14 @@ from pathlib import Path
 from cgpt.checkpoint.adapter import model_config
 from cgpt.checkpoint.binary import read_tokenizer
 from cgpt.checkpoint.json_file import JsonFile
-from cgpt.checkpoint.parts import check_text_size, parse_json, parsed_size
-from cgpt.checkpoint.reader import BinaryFile, Source
-from cgpt.checkpoint.sniff import format_of
 from cgpt.errors import DataError
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
+from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.failures import damaged, other_version
+from cgpt.fileio.sniff import format_of
+from cgpt.fileio.source import Source
+from cgpt.fileio.strict_json import check_text_size, parse_json, parsed_size
 from cgpt.tokenizers.rustgpt import RustTokenizer
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.validation import expect, path_text

@@ -13,14 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cgpt.checkpoint.floats import read_floats
-from cgpt.checkpoint.parts import check_object, parse_json
-from cgpt.checkpoint.reader import Job, Source, in_parallel
-from cgpt.checkpoint.scan import Scan, Span
-from cgpt.checkpoint.sniff import is_rustgpt_json
-from cgpt.checkpoint.streams import Location
 from cgpt.errors import ConfigError, DataError
 from cgpt.fileio.failures import damaged, foreign, other_version
+from cgpt.fileio.sniff import is_rustgpt_json
+from cgpt.fileio.source import Job, Location, Source, in_parallel
+from cgpt.fileio.strict_json import Scan, Span, check_object, parse_json, read_floats
 from cgpt.language_model import LanguageModel
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.nn.arena import Floats

@@ -16,7 +16,8 @@ from typing import Any
 
 from checkpoint_helpers import signed_file
 
-from cgpt.checkpoint.format import (
+from cgpt.errors import CheckpointError
+from cgpt.fileio.format_v1 import (
     HEADER_SIZE,
     ITEM_SIZE,
     MAGIC,
@@ -26,7 +27,6 @@ from cgpt.checkpoint.format import (
     parse_header,
     parse_table,
 )
-from cgpt.errors import CheckpointError
 
 VALUES = (
     None,

@@ -19,10 +19,8 @@ from rustgpt_reference import make_export
 
 from cgpt.chat.session_file import read_session, write_session
 from cgpt.checkpoint.adapter import carries_base
-from cgpt.checkpoint.format import HEADER_SIZE
 from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.loading import load_stored_weights
-from cgpt.checkpoint.reader import BinaryFile
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.checkpoint.tokenizer_file import load_tokenizer
 from cgpt.corpus import row_streams as large_files
@@ -30,6 +28,8 @@ from cgpt.corpus import shards
 from cgpt.corpus import token_cache as prepare
 from cgpt.corpus.reader import Reading
 from cgpt.errors import CheckpointError, DataError
+from cgpt.fileio.binary_file import BinaryFile
+from cgpt.fileio.format_v1 import HEADER_SIZE
 from cgpt.interop import rustgpt as rustgpt_import
 from cgpt.llm import LLM, load, load_model_auto, load_with_adapter
 from cgpt.tokenizers import rustgpt as rust_tokenizer

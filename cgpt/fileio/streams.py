@@ -11,53 +11,17 @@ import io
 import os
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
-from cgpt.checkpoint.sniff import HEAD, kind_of
 from cgpt.errors import CheckpointError, ConfigError, shown
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.failures import damaged, unreadable
+from cgpt.fileio.format_v1 import HEADER_SIZE, MAGIC
+from cgpt.fileio.sniff import kind_of
+from cgpt.fileio.source import HEAD, Data, InMemory, Location, PathLike, Readable, Writable
 
-BYTES = "<bytes>"  # how errors call bytes
 _PIECE = 1 << 20  # bytes asked of one read, or given to one write
 _LARGEST = 1 << 40  # bytes of a model, where the memory is not known
-
-
-class Readable(Protocol):
-    """What a model can be read from: read(n) gives at most n bytes, none at the end."""
-
-    def read(self, n: int, /) -> bytes:
-        """At most n bytes."""
-        ...
-
-
-class Writable(Protocol):
-    """What a model can be written to: write(data) takes some of the bytes or all."""
-
-    def write(self, data: Any, /) -> object:
-        """The number of bytes taken."""
-
-
-PathLike = str | os.PathLike[str]
-Data = bytes | bytearray | memoryview
-
-
-@dataclass(frozen=True, eq=False)
-class InMemory:
-    """A model's bytes; `name` is what errors call them, `folder` where paths in them begin."""
-
-    data: memoryview
-    name: str = BYTES
-    folder: Path = Path()
-
-    def __str__(self) -> str:
-        return self.name
-
-
-Location = PathLike | InMemory
 
 
 def located(source: PathLike | Data | Readable | InMemory) -> Location:
@@ -89,11 +53,6 @@ def name_of(stream: object) -> str:
         if isinstance(given, (str, os.PathLike)) and os.fspath(given)
         else (f"<{type(stream).__name__}>")
     )
-
-
-def folder_of(location: Location) -> Path:
-    """Where the paths in a file begin."""
-    return location.folder if isinstance(location, InMemory) else Path(location).parent
 
 
 def _read_model(stream: Readable, name: str) -> bytearray:

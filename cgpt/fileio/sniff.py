@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
-from cgpt.checkpoint.format import HEADER_SIZE, MAGIC
 from cgpt.errors import CheckpointError
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.failures import ANYTHING, OWN, damaged, foreign
+from cgpt.fileio.format_v1 import HEADER_SIZE, MAGIC
 
-HEAD = 1 << 16  # bytes of a file that are looked at
 JSON_FORMAT = "cgpt-json"
 # Other programs that write the file again put a space or nothing where the line ends.
 JSON_OPENING = f'{{"format": "{JSON_FORMAT}",\n'.encode()
