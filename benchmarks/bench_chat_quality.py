@@ -20,13 +20,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cgpt
-from cgpt.cli.config_file import with_fields
 from cgpt.config import RunConfig
 from cgpt.corpus.batches import packaged_data, read_corpus
 from cgpt.language_model import PHASES
 from cgpt.llm import load_model_auto
+from cgpt.training.config_file import with_fields
+from cgpt.training.recipe import default_run
 from cgpt.training.run import TrainingRun
-from cgpt.training.run_config import default_run
 
 REWORDINGS = Path(__file__).parent.parent / "tests" / "data" / "rewordings.json"
 GREEDY = cgpt.SamplingConfig(temperature=0.0, max_new_tokens=100)

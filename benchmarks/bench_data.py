@@ -104,8 +104,8 @@ def measure_invalid(what: str, path: Path, args: argparse.Namespace) -> dict[str
     from cgpt.config import RunConfig
     from cgpt.corpus.batches import read_corpus
     from cgpt.corpus.invalid_rows import InvalidRowsError
+    from cgpt.training.recipe import default_run
     from cgpt.training.run import TrainingRun
-    from cgpt.training.run_config import default_run
 
     if what == "found":
         try:
@@ -161,8 +161,8 @@ def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, floa
     from cgpt.bench.workers import memory
     from cgpt.config import RunConfig
     from cgpt.corpus import token_cache as prepare
+    from cgpt.training.recipe import default_run
     from cgpt.training.run import TrainingRun
-    from cgpt.training.run_config import default_run
 
     prepare.LARGE_CORPUS = min(prepare.LARGE_CORPUS, args.megabytes * 500_000)
     names = ["small.jsonl"] if what == "small" else [f"{n}.jsonl" for n in range(FILES)]

@@ -25,7 +25,7 @@ from cgpt.cli.messages import MESSAGES, set_language
 from cgpt.corpus.batches import read_corpus
 from cgpt.errors import CgptError, DataError
 from cgpt.fileio import failures
-from cgpt.training.run_config import default_run
+from cgpt.training.recipe import default_run
 
 TABLES = {**SENTENCES, **PARTS}
 ADVICE = "请恢复该文件的备份，或加载更早的 checkpoint"

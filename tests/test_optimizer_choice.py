@@ -19,8 +19,8 @@ from cgpt.optim.adamw import AdamW
 from cgpt.optim.lora import Lora
 from cgpt.optim.muon import Muon
 from cgpt.optim.registry import make_optimizer
+from cgpt.training.recipe import default_run, recorded
 from cgpt.training.run import TrainingRun, continue_training
-from cgpt.training.run_config import default_run, recorded
 from cgpt.training.trainer import Trainer
 
 MODEL = "checkpoints/model_final.bin"

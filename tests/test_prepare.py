@@ -16,7 +16,7 @@ import pytest
 from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 
 from cgpt.cli import main
-from cgpt.cli.recipe import run_config, split_by_kind
+from cgpt.cli.run_config import run_config
 from cgpt.config import RunConfig, TrainConfig
 from cgpt.corpus import documents as encoded
 from cgpt.corpus import sources
@@ -30,6 +30,7 @@ from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.epochs import Epochs
+from cgpt.training.recipe import split_by_kind
 from cgpt.training.run import TrainingRun
 from cgpt.training.trainer import Trainer
 
@@ -408,7 +409,7 @@ def test_data_goes_to_the_phases_by_what_it_is(
     config = run_config({"data": ("b.jsonl",), "pretrain": ("a.jsonl",)})
     assert (config.pretrain, config.chat) == (("a.jsonl",), ("b.jsonl",))
     monkeypatch.setattr("cgpt.corpus.reader.LARGE", 0)
-    monkeypatch.setattr("cgpt.cli.recipe.BEGINNING", 1)
+    monkeypatch.setattr("cgpt.training.recipe.BEGINNING", 1)
     assert split_by_kind(["c.jsonl"]) == (("c.jsonl",), ())  # its third item is not read
 
 

@@ -14,8 +14,6 @@ import pytest
 from conftest import asked_for
 
 from cgpt.cli import main
-from cgpt.cli.config_file import load_toml
-from cgpt.cli.recipe import split_by_kind
 from cgpt.config import RunConfig
 from cgpt.corpus import files as data_files
 from cgpt.corpus import reader as readers
@@ -28,6 +26,8 @@ from cgpt.corpus.items import CHANGES, FAULTS, Message, Unusable, read_item
 from cgpt.corpus.reader import Reading, data_size, read_corpus
 from cgpt.corpus.sources import Source
 from cgpt.errors import CgptWarning, DataError
+from cgpt.training.config_file import load_toml
+from cgpt.training.recipe import split_by_kind
 
 
 def turns(*contents: str, system: str = "") -> tuple[Message, ...]:

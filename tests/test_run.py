@@ -15,8 +15,8 @@ from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.language_model import TrainingState
 from cgpt.llm import LLM
 from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.training.recipe import default_run
 from cgpt.training.run import TrainingRun, continue_training
-from cgpt.training.run_config import default_run
 
 PRETRAIN = TrainConfig(epochs=2, batch_tokens=48, grad_accum=2, warmup=2, dropout=0.1)
 FINETUNE = TrainConfig(epochs=2, batch_tokens=48, warmup=2, val_fraction=0.2, join_dialogues=2)

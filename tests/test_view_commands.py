@@ -32,7 +32,6 @@ from test_cli import (
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli.commands import inspect as looking
 from cgpt.cli.commands.plot import picture_lines
-from cgpt.cli.config_file import check_fingerprint, repeated, to_toml
 from cgpt.cli.ui.layout import text_width
 from cgpt.config import RunConfig, TrainConfig
 from cgpt.errors import ConfigError, DataError
@@ -46,6 +45,7 @@ from cgpt.evaluation.perplexity import (
 )
 from cgpt.llm import load_model_auto
 from cgpt.models.inspection import predictions
+from cgpt.training.config_file import check_fingerprint, repeated, to_toml
 from cgpt.training.run import continue_training
 from cgpt.training.step_log import Curve
 from cgpt.training.trainer import Trainer
@@ -184,7 +184,7 @@ def test_plot_as_a_picture(run: Run, place: Path, font: Path) -> None:
 def test_without_chinese_letters_the_labels_are_english(
     run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cgpt.cli.ui.fonts.installed", lambda: [])
+    monkeypatch.setattr("cgpt.plots.fonts.installed", lambda: [])
     shutil.copy(MODEL, "运行.bin")
     with no_missing_letters():
         code, _, err = run("plot", MODEL, "运行.bin", "-o", "a.svg")
@@ -196,12 +196,12 @@ def test_without_chinese_letters_the_labels_are_english(
 
 
 def test_placeholders_are_no_letters(font: Path) -> None:
-    from cgpt.cli.ui.fonts import installed, letters_for
+    from cgpt.plots.fonts import find_font, installed
 
     assert not [one.name for one in installed() if "resort" in one.name.lower()]
-    letters = letters_for(["损失"], str(font))
-    assert letters.family[0] == "Test Song" and letters.shows("损失 a")
-    assert not letters.shows("\u4e02") and letters.missing(["损\u4e02"]) == "\u4e02"
+    found = find_font(["损失"], str(font))
+    assert found.family[0] == "Test Song" and found.covers("损失 a")
+    assert not found.covers("\u4e02")
 
 
 def test_pictures_without_matplotlib_name_the_extra(

@@ -14,13 +14,13 @@ from small_llm import TEXTS, small_llm
 
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
-from cgpt.cli.recipe import run_config
+from cgpt.cli.run_config import run_config
 from cgpt.config import EARLIER_WARMUP, MOST_WARMUP, TrainConfig, default_warmup
 from cgpt.corpus.batches import packaged_data
 from cgpt.errors import CgptWarning, ConfigError
 from cgpt.language_model import TrainingState
 from cgpt.llm import load_model_auto
-from cgpt.training.run_config import PRETRAIN, default_run
+from cgpt.training.recipe import PRETRAIN, default_run
 from cgpt.training.trainer import Trainer
 
 CONFIG = TrainConfig(epochs=10, batch_tokens=64, lr=1e-2)

@@ -29,7 +29,7 @@ from cgpt.cli.ui.terminal import StopRequest, Terminated
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
 from cgpt.runtime.memory import resident
-from cgpt.training.run_config import FINETUNE
+from cgpt.training.recipe import FINETUNE
 from cgpt.training.step_log import read_log
 from cgpt.training.trainer import Progress
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import keyword
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -16,7 +15,7 @@ import click
 
 from cgpt.cli.help_text import COMMANDS, OPTIONS
 from cgpt.cli.messages import N_, pick, set_language, t
-from cgpt.cli.ui.layout import columns, text_width, wrap
+from cgpt.cli.ui.layout import columns, screen_width, text_width, wrap
 from cgpt.cli.ui.streams import echo
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -37,22 +36,6 @@ else:
 
         def __class_getitem__(cls, result: Any) -> type[ParamType]:
             return cls
-
-
-SCREEN_LEAST, SCREEN_MOST = 40, 100
-WIDE = 10_000  # cells of a line that is not wrapped
-
-
-def screen_width() -> int:
-    """Cells of the terminal, at most 100 so that help stays readable."""
-    import shutil
-
-    return max(min(shutil.get_terminal_size().columns, SCREEN_MOST), SCREEN_LEAST) - 1
-
-
-def output_width(elsewhere: int = WIDE) -> int:
-    """Cells of a line of results: the terminal's, or `elsewhere` where they go to none."""
-    return screen_width() if sys.stdout.isatty() else elsewhere
 
 
 class Number(ParamType[float]):

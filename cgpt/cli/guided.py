@@ -61,7 +61,7 @@ class GuidedOptions:
 
 def guided_config(options: GuidedOptions) -> RunConfig:
     """The default recipe with the options of the command line."""
-    from cgpt.cli.recipe import run_config
+    from cgpt.cli.run_config import run_config
 
     return run_config(asdict(options))
 
@@ -260,8 +260,8 @@ class GuidedRun:
         return result
 
     def _offer_continue(self, llm: LLM) -> None:
-        from cgpt.cli.recipe import continued_chat
         from cgpt.cli.ui.data_report import too_long_line
+        from cgpt.training.recipe import continued_chat
         from cgpt.training.run import continue_training
 
         terminal = self.terminal

@@ -32,7 +32,7 @@ from cgpt.runtime.process_group import SINGLE_PROCESS
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.callbacks import AnyCallback
 from cgpt.training.epochs import too_long
-from cgpt.training.run_config import FINETUNE, recorded
+from cgpt.training.recipe import FINETUNE, recorded
 from cgpt.training.trainer import FitResult, Progress, Trainer
 from cgpt.validation import check_bool, check_int, expect, expect_function, path_list, path_text
 from cgpt.version import __version__

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, screen_width
+from cgpt.cli.app import Command
 from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.data_report import (
     Preparing,
@@ -22,7 +22,7 @@ from cgpt.cli.ui.data_report import (
     skip_reason,
     total_changes,
 )
-from cgpt.cli.ui.layout import aligned, wrap
+from cgpt.cli.ui.layout import aligned, screen_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import tell
 from cgpt.config import TOO_LONG, GPTConfig, RunConfig

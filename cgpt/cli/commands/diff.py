@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, output_width
+from cgpt.cli.app import Command
 from cgpt.cli.messages import t
 from cgpt.cli.ui.description import LABELS, one_line, table
-from cgpt.cli.ui.layout import wrap
+from cgpt.cli.ui.layout import output_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
 
 

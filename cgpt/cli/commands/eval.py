@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, Number, option, output_width
+from cgpt.cli.app import Command, Number, option
 from cgpt.cli.messages import t
 from cgpt.cli.targets import Target, check_apart
 from cgpt.cli.ui.data_report import read_files
-from cgpt.cli.ui.layout import aligned, columns, wrap
+from cgpt.cli.ui.layout import aligned, columns, output_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import plain_number, tell
 from cgpt.config import FORMS, SamplingConfig

@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, option, output_width
+from cgpt.cli.app import Command, option
 from cgpt.cli.messages import t
 from cgpt.cli.ui.description import LABELS, description
+from cgpt.cli.ui.layout import output_width
 from cgpt.cli.ui.panel import phase_name
 from cgpt.cli.ui.sketch import sparkline
 from cgpt.cli.ui.streams import echo, print_json
@@ -110,8 +111,8 @@ def print_recipe(model: str | None, *, as_json: bool) -> int:
     Raises DataError where the model does not know its training.
     """
     from cgpt.checkpoint.info import describe
-    from cgpt.cli.config_file import FINGERPRINT, repeated, to_toml
-    from cgpt.training.run_config import recorded
+    from cgpt.training.config_file import FINGERPRINT, repeated, to_toml
+    from cgpt.training.recipe import recorded
 
     if model is None or as_json:
         raise click.UsageError(t("toml_alone"), ctx=click.get_current_context())

@@ -10,9 +10,9 @@ import click
 import numpy as np
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, Number, option, output_width
+from cgpt.cli.app import Command, Number, option
 from cgpt.cli.messages import language, pick, t
-from cgpt.cli.ui.layout import cut, text_width, wrap
+from cgpt.cli.ui.layout import cut, output_width, text_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import plain_number, tell
 from cgpt.cli.view_text import ATTENTION
@@ -174,8 +174,8 @@ def draw(
 ) -> None:
     """The attention maps: a panel a layer, or the heads of one layer, or one head."""
     from cgpt.cli.commands.plot import readable, say_no_font
-    from cgpt.cli.ui.figures import attention_figure, require_matplotlib, save
-    from cgpt.cli.ui.fonts import letters_for
+    from cgpt.plots.figures import attention_figure, require_matplotlib, save
+    from cgpt.plots.fonts import find_font
 
     require_matplotlib()
     config = llm.config
@@ -187,8 +187,8 @@ def draw(
     attention = llm.gpt.inspect(np.array(ids)).attention
     names = [shown(llm.tokenizer.words[i]) for i in ids]
     words = {key: pick(pair) for key, pair in ATTENTION.items()}
-    letters = letters_for([*words.values(), *names], font)
-    if language() != "en" and not all(map(letters.shows, words.values())):
+    face = find_font([*words.values(), *names], font)
+    if language() != "en" and not all(map(face.covers, words.values())):
         say_no_font()
         words = {key: pair[1] for key, pair in ATTENTION.items()}
     if layer is None:
@@ -198,6 +198,6 @@ def draw(
         heads = range(config.n_head) if head is None else [head - 1]
         maps = attention[layer - 1, list(heads)]
         titles = [words["head"].format(layer=layer, head=i + 1) for i in heads]
-    figure = attention_figure(maps, titles, readable(names, letters), words, letters)
-    save(figure, output, letters)
+    figure = attention_figure(maps, titles, readable(names, face), words, face)
+    save(figure, output, face)
     tell(t("picture_saved", path=output))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, option, output_width
+from cgpt.cli.app import Command, option
 from cgpt.cli.messages import language, pick, t
-from cgpt.cli.ui.layout import aligned, cut, text_width
+from cgpt.cli.ui.layout import aligned, cut, output_width, text_width
 from cgpt.cli.ui.panel import number, phase_name
 from cgpt.cli.ui.sketch import Points, chart
 from cgpt.cli.ui.streams import echo, print_json, printable
@@ -24,7 +24,7 @@ from cgpt.training.step_log import Curve, Run, read_log
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from cgpt.cli.ui.fonts import Letters
+    from cgpt.plots.fonts import Font
 
 CHART_HEIGHT = 14
 PALETTE = ("blue", "red", "green", "magenta", "yellow", "cyan")
@@ -161,30 +161,30 @@ def summary(found: Sequence[tuple[str, Curve]], width: int, *, coloured: bool) -
 
 def draw_picture(runs: Sequence[Run], output: str, font: str | None) -> None:
     """Write the picture and say so, and what could not be written in it."""
-    from cgpt.cli.ui.figures import curves_figure, require_matplotlib, save
-    from cgpt.cli.ui.fonts import letters_for
+    from cgpt.plots.figures import curves_figure, require_matplotlib, save
+    from cgpt.plots.fonts import find_font
 
     require_matplotlib()
     words = {key: pick(pair) for key, pair in FIGURE.items()}
-    letters = letters_for([*words.values(), *(run.name for run in runs)], font)
-    if language() != "en" and not all(map(letters.shows, words.values())):
+    face = find_font([*words.values(), *(run.name for run in runs)], font)
+    if language() != "en" and not all(map(face.covers, words.values())):
         say_no_font()
         words = {key: pair[1] for key, pair in FIGURE.items()}
-    names = readable([run.name for run in runs], letters)
-    save(curves_figure(runs, names, words, letters), output, letters)
+    names = readable([run.name for run in runs], face)
+    save(curves_figure(runs, names, words, face), output, face)
     tell(t("picture_saved", path=output))
 
 
 def say_no_font() -> None:
     """Say why the labels of a picture are English."""
-    from cgpt.cli.ui.fonts import ADVICE
+    from cgpt.plots.fonts import ADVICE
 
     tell(t("no_font", font=ADVICE))
 
 
-def readable(names: Sequence[str], letters: Letters) -> list[str]:
+def readable(names: Sequence[str], face: Font) -> list[str]:
     """The names; one that the font cannot show becomes a number, which is said."""
-    shown = [name if letters.shows(name) else f"#{i}" for i, name in enumerate(names, 1)]
+    shown = [name if face.covers(name) else f"#{i}" for i, name in enumerate(names, 1)]
     told = [f"{new} = {name}" for name, new in zip(names, shown, strict=True) if name != new]
     if told:
         tell(t("shown_as", names=", ".join(told)))

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, LazyGroup, OneOf, option, output_width
+from cgpt.cli.app import Command, LazyGroup, OneOf, option
 from cgpt.cli.messages import N_, t
 from cgpt.cli.targets import Target, check_apart
 from cgpt.cli.ui.data_report import read_files
 from cgpt.cli.ui.description import one_line
-from cgpt.cli.ui.layout import columns
+from cgpt.cli.ui.layout import columns, output_width
 from cgpt.cli.ui.streams import echo, print_json, read_stdin
 from cgpt.cli.ui.terminal import tell
 from cgpt.config import KINDS, GPTConfig

@@ -8,12 +8,13 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, option
-from cgpt.cli.config_file import FINGERPRINT, check_fingerprint, read_config, rest_of_config
 from cgpt.cli.messages import t
 from cgpt.cli.ranks import in_parallel
+from cgpt.cli.run_config import read_config, rest_of_config
 from cgpt.cli.training_session import Session, preparation
 from cgpt.cli.ui.save_dialog import FINAL
 from cgpt.config import RunConfig
+from cgpt.training.config_file import FINGERPRINT, check_fingerprint
 
 PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 
@@ -43,7 +44,7 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 @in_parallel
 def train(**values: Any) -> int:
     """Train a new model, or one that is there further."""
-    from cgpt.cli.recipe import run_config
+    from cgpt.cli.run_config import run_config
     from cgpt.cli.training_session import check_options
     from cgpt.cli.ui.data_report import describe_run, local_notes
     from cgpt.training.run import TrainingRun

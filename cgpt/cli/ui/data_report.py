@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.error_text import in_this_language
 from cgpt.cli.messages import N_, t
-from cgpt.cli.recipe import _in_data, local_data
 from cgpt.cli.ui.panel import phase_name
 from cgpt.cli.ui.terminal import tell
+from cgpt.training.recipe import data_files, local_data
 
 if TYPE_CHECKING:
     from cgpt.corpus.batches import Corpus, FileReport
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 
 FIRST = 20  # rows that are shown where nobody asked for all of them
-
-
 KINDS = {
     "json": N_("fault_json"),
     "csv": N_("fault_csv"),
@@ -38,8 +36,6 @@ KINDS = {
     "order": N_("fault_order"),
     "empty": N_("fault_empty"),
 }
-
-
 CHANGED = {
     "tool_turns": N_("change_tool_turns"),
     "joined_answers": N_("change_joined_answers"),
@@ -208,7 +204,7 @@ def local_notes() -> list[str]:
     used = {*local_data()}
     others = [
         (path, skip_reason(skipped) if skipped else t("skip_beside_json"))
-        for path, skipped in _in_data()
+        for path, skipped in data_files()
         if path not in used
     ]
     lines = [t("data_skipped", path=path, reason=reason) for path, reason in others[:MOST_NOTES]]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cgpt.cli.app import WIDE
 from cgpt.cli.messages import N_, t
-from cgpt.cli.ui.layout import columns, folded
+from cgpt.cli.ui.layout import WIDE, columns, folded
 from cgpt.cli.ui.terminal import plain_number
 
 DETAILS = ("crc32", "offset", "elements")  # columns that a narrow screen goes without, in order
-
-
 # what `cgpt info` and `cgpt diff` call the fields of their JSON
 LABELS = {
     "path": N_("info_path"),
@@ -41,8 +38,6 @@ LABELS = {
     "cpu_quota": N_("info_cpu_quota"),
     "vocabulary": N_("info_vocabulary"),
 }
-
-
 # names of columns of tables
 HEADS = {
     "needs_layer": N_("head_needs_layer"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections.abc import Sequence
 
 BOX_INNER = 59
+SCREEN_LEAST, SCREEN_MOST = 40, 100
+WIDE = 10_000  # cells of a line that is not wrapped
 CLOSING = "，。、；：！？）》」』”’…,.;:!?)]}%|"  # no line begins with one
 OPENING = "（《「『“‘([{"  # and none ends with one of these
 
@@ -174,3 +177,15 @@ def _block(heads: Sequence[str], row: Sequence[str], width: int) -> list[str]:
         shown = head if text_width(head) <= size else "…" + _tail(head, size - 1)
         lines.append(f"  {shown}{' ' * (size - text_width(shown))}  {cell}")
     return lines
+
+
+def screen_width() -> int:
+    """Cells of the terminal, at most 100 so that help stays readable."""
+    import shutil
+
+    return max(min(shutil.get_terminal_size().columns, SCREEN_MOST), SCREEN_LEAST) - 1
+
+
+def output_width(elsewhere: int = WIDE) -> int:
+    """Cells of a line of results: the terminal's, or `elsewhere` where they go to none."""
+    return screen_width() if sys.stdout.isatty() else elsewhere

@@ -1,4 +1,4 @@
-"""Fonts for pictures: one that has every character of a text, or what is to be written instead."""
+"""Fonts for pictures: one that has every character of a text."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from cgpt.errors import ConfigError
 
-# Families with Chinese letters that systems come with, looked at before all others.
-KNOWN = (
+# Families with Chinese glyphs that systems come with, looked at before all others.
+KNOWN = [
     "noto sans cjk sc",
     "noto sans sc",
     "source han sans",
@@ -24,32 +24,27 @@ KNOWN = (
     "noto serif cjk sc",
     "simsun",
     "songti",
-)
-# These have a sign for every character, and it is not its letter.
+]
+# These have a placeholder for every character.
 PLACEHOLDERS = ("last resort", "lastresort", ".lastresort", "adobe blank", "adobe notdef")
 WEIGHTS = ("400", "500", "normal", "regular", "medium")
 ADVICE = "Noto Sans CJK SC"
 BASE = "DejaVu Sans"  # comes with matplotlib
 
 
-class Letters:
-    """The font of one picture: `family` for matplotlib, and which characters can be shown."""
+class Font:
+    """The font of one picture: `family` for matplotlib, and the characters that it has."""
 
     def __init__(self, family: Sequence[str], characters: frozenset[str]) -> None:
         self.family = list(family)
         self.characters = characters
 
-    def shows(self, text: str) -> bool:
-        """Whether every character of the text has a letter; never a box in its place."""
+    def covers(self, text: str) -> bool:
+        """Whether every character of the text has a glyph."""
         return set(text) <= self.characters
 
-    def missing(self, texts: Iterable[str]) -> str:
-        """The characters of the texts that have none, each once."""
-        found = dict.fromkeys(char for text in texts for char in text)
-        return "".join(char for char in found if char not in self.characters)
 
-
-def letters_for(texts: Iterable[str], file: str | None = None) -> Letters:
+def find_font(texts: Iterable[str], file: str | None = None) -> Font:
     """The font that shows most of the texts: the one in `file`, else one of the system's.
 
     Raises ConfigError where `file` is no font.
@@ -60,10 +55,10 @@ def letters_for(texts: Iterable[str], file: str | None = None) -> Letters:
     wanted = {char for text in texts for char in text}
     if file is not None:
         family = add_font(file)
-        return Letters([family, BASE], base | characters_of(file))
+        return Font([family, BASE], base | characters_of(file))
     if wanted <= base:
-        return Letters([BASE], base)
-    best, most = Letters([BASE], base), len(wanted & base)
+        return Font([BASE], base)
+    best, most = Font([BASE], base), len(wanted & base)
     for entry in installed():
         try:
             found = characters_of(entry.fname)
@@ -71,14 +66,14 @@ def letters_for(texts: Iterable[str], file: str | None = None) -> Letters:
             continue
         if len(wanted & (base | found)) > most:
             most = len(wanted & (base | found))
-            best = Letters([entry.name, BASE], base | found)
+            best = Font([entry.name, BASE], base | found)
         if most == len(wanted):
             break
     return best
 
 
 def installed() -> list[Any]:
-    """Upright fonts of the system, one a family, those with Chinese letters first."""
+    """Upright fonts of the system, one a family, those with Chinese glyphs first."""
     from matplotlib.font_manager import fontManager
 
     families: dict[str, Any] = {}
@@ -95,7 +90,7 @@ def installed() -> list[Any]:
 
 
 def characters_of(file: str) -> frozenset[str]:
-    """The characters that a font file has letters for."""
+    """The characters that a font file has glyphs for."""
     from matplotlib.ft2font import FT2Font
 
     return frozenset(map(chr, FT2Font(file).get_charmap())) | frozenset(" \n")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgpt.cli.ui.fonts import Letters
 from cgpt.errors import CgptError
+from cgpt.plots.fonts import Font
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,23 +35,23 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def save(figure: Figure, path: str, letters: Letters) -> None:
+def save(figure: Figure, path: str, font: Font) -> None:
     """Write a figure in the format of the suffix, the same bytes for the same figure."""
     import matplotlib
 
     suffix = Path(path).suffix.lower().lstrip(".")
     metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     out = io.BytesIO()
-    with matplotlib.rc_context(settings(letters)):
+    with matplotlib.rc_context(settings(font)):
         figure.savefig(out, format=suffix, metadata=metadata[suffix])
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(out.getvalue())
 
 
-def settings(letters: Letters) -> dict[Any, Any]:
+def settings(font: Font) -> dict[Any, Any]:
     """What a figure must be made and drawn with."""
     return {
-        "font.family": letters.family,
+        "font.family": font.family,
         "axes.unicode_minus": False,
         "svg.hashsalt": "cgpt",
         "savefig.dpi": 150,
@@ -59,26 +59,23 @@ def settings(letters: Letters) -> dict[Any, Any]:
 
 
 def curves_figure(
-    runs: Sequence[Run], names: Sequence[str], words: dict[str, str], letters: Letters
+    runs: Sequence[Run], names: Sequence[str], words: dict[str, str], font: Font
 ) -> Figure:
     """One panel a phase, in each a curve a run; names are those of the runs as shown."""
     import matplotlib
     from matplotlib.figure import Figure
 
     phases = list(dict.fromkeys(curve.phase for run in runs for curve in run.curves))
-    with matplotlib.rc_context(settings(letters)):
+    with matplotlib.rc_context(settings(font)):
         figure = Figure(figsize=(1 + 5.5 * len(phases), 4.5), layout="constrained")
         panels = figure.subplots(1, len(phases), squeeze=False)[0]
         for axes, phase in zip(panels, phases, strict=True):
             for i, (run, name) in enumerate(zip(runs, names, strict=True)):
                 for curve in run.curves:
                     if curve.phase == phase:
-                        label = name if len(runs) > 1 else words["train"]
-                        held_out = (
-                            f"{name} · {words['held_out']}"
-                            if len(runs) > 1
-                            else (words["held_out"])
-                        )
+                        label, held_out = words["train"], words["held_out"]
+                        if len(runs) > 1:
+                            label, held_out = name, f"{name} · {held_out}"
                         _draw(axes, curve, COLOURS[i % len(COLOURS)], label, held_out)
             axes.set_title(words[phase] if phase in words else words["other"])
             axes.set_xlabel(words["step"])
@@ -127,7 +124,7 @@ def attention_figure(
     titles: Sequence[str],
     tokens: Sequence[str],
     words: dict[str, str],
-    letters: Letters,
+    font: Font,
 ) -> Figure:
     """Panels of attention weights.
 
@@ -141,7 +138,7 @@ def attention_figure(
     across = min(n, 4) if n != 6 else 3
     down = -(-n // across)
     side = min(max(2.4, 0.2 * T + 1.0), 9.0) if n > 1 else min(max(4.5, 0.24 * T + 1.5), 16.0)
-    with matplotlib.rc_context(settings(letters)):
+    with matplotlib.rc_context(settings(font)):
         figure = Figure(figsize=(across * side + 0.8, down * side + 0.6), layout="constrained")
         panels = figure.subplots(down, across, squeeze=False)
         for i, axes in enumerate(panels.flat):

@@ -8,61 +8,16 @@ epochs = 8
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import sys
+from dataclasses import replace
 from typing import Any
 
-import click
-
-from cgpt.cli.app import Option, nearest
 from cgpt.config import SHAPE, RunConfig, TrainConfig
 from cgpt.errors import ConfigError, DataError
 
 TABLES = ("pretrain_train", "finetune_train")
 OF_THE_MODEL = ("preset", *SHAPE, "vocab_size", "tokenizer")  # what --init brings itself
 FINGERPRINT = "data_fingerprint"
-_META = "cgpt.config_file"  # where the context keeps what is no option
-
-
-def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Callback of --config: the file's values stand between the environment and the defaults."""
-    if value:
-        known = {
-            one.flag.lstrip("-").replace("-", "_"): one
-            for one in ctx.command.params
-            if isinstance(one, Option) and one.name not in ("help", "lang", "config", None)
-        }
-        found: dict[str, Any] = {}
-        rest: dict[str, Any] = {}
-        of_the_run = {*(one.name for one in fields(RunConfig)), FINGERPRINT}
-        for key, entry in load_toml(value).items():
-            name = key.replace("-", "_")
-            if name in of_the_run and (name not in known or isinstance(entry, dict)):
-                rest[name] = entry
-                continue
-            if name not in known:
-                near = nearest(name, list(known))
-                guess = f"; did you mean '{near}'?" if near else ""
-                raise ConfigError(
-                    f"{value}: unknown key '{key}'{guess}; "
-                    f"known: {', '.join(sorted({*known, *of_the_run}))}"
-                )
-            if isinstance(entry, (dict, list)) and not (
-                isinstance(entry, list) and known[name].multiple
-            ):
-                raise ConfigError(
-                    f"{value}: '{key}' takes one value, found {entry!r:.80}; give one"
-                )
-            single = known[name].multiple and not isinstance(entry, list)
-            found[known[name].name or name] = [entry] if single else entry
-        ctx.default_map = {**(ctx.default_map or {}), **found}
-        ctx.meta[_META] = rest
-    return value
-
-
-def rest_of_config() -> dict[str, Any]:
-    """What the file of --config holds beside options: fields of the run, tables, fingerprint."""
-    ctx = click.get_current_context(silent=True)
-    return dict(ctx.meta.get(_META, {})) if ctx is not None else {}
 
 
 def with_fields(config: RunConfig, values: dict[str, Any]) -> RunConfig:
@@ -112,16 +67,10 @@ def repeated(values: dict[str, Any], phases: dict[str, Any]) -> dict[str, Any]:
 
 def load_toml(path: str) -> dict[str, Any]:
     """The tables of a TOML file. Raises ConfigError where it cannot be read."""
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ImportError:
-        try:
-            import tomli as tomllib  # type: ignore[no-redef,import-not-found,unused-ignore]
-        except ImportError:
-            raise ConfigError(
-                f"{path}: reading TOML needs Python 3.11, or on this Python the "
-                "package tomli: pip install tomli"
-            ) from None
+    else:
+        import tomli as tomllib
     try:
         with open(path, "rb") as file:
             return dict(tomllib.load(file))
