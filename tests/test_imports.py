@@ -27,8 +27,9 @@ HOMES = {
     "jieba": "tokenizers/vocabulary.py",
     "platformdirs": "corpus/token_cache.py",
     "rich": "cli",
-    "tomli_w": "cli",
-    "tomllib": "cli",
+    "matplotlib": "plots",
+    "tomli_w": "training/config_file.py",
+    "tomllib": "training/config_file.py",
     "wcwidth": "cli",
 }
 
