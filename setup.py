@@ -6,8 +6,11 @@ import os
 import platform
 import sys
 import tempfile
+from datetime import datetime, timezone
 from typing import Any
 
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -161,6 +164,16 @@ class BuildKernels(build_ext):
             raise missing_compiler(self.compiler, error) from None
 
 
+def compile_catalogue() -> None:
+    """cgpt/locale/zh.mo of zh.po, which Python's gettext reads; the same bytes every time."""
+    with open("cgpt/locale/zh.po", "rb") as source:
+        catalogue = read_po(source)
+    catalogue.creation_date = datetime.fromtimestamp(0, timezone.utc)
+    with open("cgpt/locale/zh.mo", "wb") as target:
+        write_mo(target, catalogue)
+
+
+compile_catalogue()
 if {"build", "build_ext", "bdist_wheel", "editable_wheel", "install"} & set(sys.argv):
     # Said first, before anything else has filled the screen.
     compiler = ccompiler.new_compiler()

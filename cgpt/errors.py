@@ -1,19 +1,68 @@
 """Errors that users meet: each says what, where, found, expected and what to do.
 
-The command line turns every CgptError into one line and an exit code, in one place
-(cgpt/cli). `code` is stable: programs may test it.
+A message is an English template and fields by name, so that a front end may say it in another
+language (cgpt/locale), print it as JSON (`as_dict`) or look at a field; nothing parses sentences.
+
+    raise DataError("{path}, line {line}: {fault}", path=path, line=7, fault=Phrase("too long"))
+
+The command line turns every CgptError into one line and an exit code, in one place (cgpt/cli).
+`code` is stable: programs may test it.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+import string
+from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral
+from typing import Any, TypeAlias, Union
 
-Item = TypeVar("Item")
+Field: TypeAlias = Union[str, int, float, "Templated", "list[Field]", None]
+
+_FORMATTER = string.Formatter()
 
 
-class CgptError(Exception):
-    """Base of all errors that cgpt raises on purpose; `str(error)` is one clear sentence.
+class Templated:
+    """A message: `str(message)` is the English template with the fields in their places.
 
+    template  English text with {named} fields; where there are no fields it is taken as it is,
+              braces too
+    fields    values by name. A Phrase or another error is said in the reader's language, a list
+              is shown with ", " between its items, other text is shown as it is. What is no str,
+              number, bool or None is kept as its str.
+    """
+
+    template: str
+    fields: dict[str, Field]
+
+    def _take(self, template: str, fields: Mapping[str, object]) -> str:
+        self.template, self.fields = template, {name: _plain(fields[name]) for name in fields}
+        return "".join(text for both in pieces(template, self.fields, str) for text in both)
+
+
+class Phrase(Templated):
+    """A part of a sentence, for a field of an error: Phrase("only the first {n} bytes", n=8)."""
+
+    def __init__(self, template: str, /, **fields: object) -> None:
+        self._english = self._take(template, fields)
+
+    def __str__(self) -> str:
+        return self._english
+
+    def __repr__(self) -> str:
+        return f"Phrase({self._english!r})"
+
+    def __eq__(self, other: object) -> bool:
+        mine = (self.template, self.fields)
+        return isinstance(other, Phrase) and mine == (other.template, other.fields)
+
+    def __hash__(self) -> int:
+        return hash(self._english)
+
+
+class CgptError(Templated, Exception):
+    """Base of all errors that cgpt raises on purpose; `str(error)` is one clear English sentence.
+
+    template, fields  of which the sentence is made, see Templated
     code  what kind it is; stable, programs may test it
     hint  what a front end may add to the advice in its own terms, "" for nothing: the sentence
           speaks of the library's calls, and the command line of its own commands and options
@@ -22,8 +71,10 @@ class CgptError(Exception):
     code = "error"
     hint = ""
 
-    def __init__(self, message: str, *, code: str | None = None, hint: str = "") -> None:
-        super().__init__(message)
+    def __init__(
+        self, template: str, /, *, code: str | None = None, hint: str = "", **fields: object
+    ) -> None:
+        super().__init__(self._take(template, fields))
         if code is not None:
             self.code = code
         if hint:
@@ -53,8 +104,45 @@ class CheckpointError(CgptError):
     code = "damaged"
 
 
-class CgptWarning(UserWarning):
-    """What a program should know and can go on with; `str(warning)` is one clear sentence."""
+class CgptWarning(Templated, UserWarning):
+    """What a program should know and can go on with; `str(warning)` is one clear sentence.
+
+    template, fields, code, hint  as those of CgptError
+    """
+
+    code = "warning"
+    hint = ""
+
+    def __init__(
+        self, template: str, /, *, code: str | None = None, hint: str = "", **fields: object
+    ) -> None:
+        super().__init__(self._take(template, fields))
+        if code is not None:
+            self.code = code
+        if hint:
+            self.hint = hint
+
+
+def pieces(
+    template: str, fields: Mapping[str, Field], say: Callable[[Any], str]
+) -> Iterator[tuple[str, str]]:
+    """A template in pieces: literal text, and the text of the field behind it, "" for none.
+
+    say  gives the text of a field that is a message itself
+    """
+    if not fields:
+        yield template, ""
+        return
+    for literal, name, spec, conversion in _FORMATTER.parse(template):
+        yield literal, "" if name is None else _text(fields[name], spec or "", conversion, say)
+
+
+def as_dict(message: Templated) -> dict[str, Any]:
+    """A message for JSON: its template and fields, and of an error its code and sentence."""
+    found: dict[str, Any] = {"template": message.template, "fields": _json(message.fields)}
+    if isinstance(message, (CgptError, CgptWarning)):
+        found = {"code": message.code, "message": str(message), **found}
+    return found
 
 
 def shown(value: object, longest: int = 60) -> str:
@@ -64,3 +152,27 @@ def shown(value: object, longest: int = 60) -> str:
     except Exception:  # a whole number of thousands of digits, or a repr of somebody's own
         text = f"<{type(value).__name__}>"
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _plain(value: object) -> Field:
+    if value is None or isinstance(value, (str, bool, int, float, Templated)):
+        return value
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return int(value) if isinstance(value, Integral) else str(value)
+
+
+def _text(value: Field, spec: str, conversion: str | None, say: Callable[[Any], str]) -> str:
+    if isinstance(value, Templated):
+        return say(value)
+    if isinstance(value, list):
+        return ", ".join(_text(one, spec, conversion, say) for one in value)
+    return format(repr(value) if conversion == "r" else value, spec)
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _json(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_json(one) for one in value]
+    return as_dict(value) if isinstance(value, Templated) else value

@@ -23,11 +23,14 @@ os.environ.pop("COLUMNS", None)  # of the terminal that the tests were started f
 os.environ.pop("LINES", None)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import catalogue
 import independent_reader
 from packaging.requirements import Requirement
 
 from cgpt.checkpoint.packing import Packed
 
+if catalogue.outdated():
+    catalogue.compile_catalogue()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

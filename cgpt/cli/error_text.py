@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from functools import cache
 
+from cgpt import locale
 from cgpt.cli.messages import N_, language, t
 from cgpt.errors import CgptError, CgptWarning
 
@@ -41,7 +42,9 @@ _NARROW = re.compile("[!-~]")
 def localized(error: CgptError | CgptWarning) -> str:
     """The error's sentence, in Chinese where that is the language and a template fits; what the
     library advises is followed by the command or option that does it."""
-    text, hint = in_this_language(str(error)), getattr(error, "hint", "")
+    text, hint = locale.localized(error), getattr(error, "hint", "")
+    if text == str(error):  # raised as a sentence and not yet as a template
+        text = in_this_language(text)
     return text + t("hinted", hint=t(HINTS[hint])) if hint else text
 
 

@@ -6,13 +6,10 @@ the error is raised, in English; error_text.py says them in Chinese.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-
 from cgpt.cli.view_text import VIEW
+from cgpt.locale import LANGUAGES, N_, language, set_language
 
-LANGUAGES = ("zh", "en")
-
-_language: ContextVar[str] = ContextVar("language", default="zh")
+__all__ = ["LANGUAGES", "MESSAGES", "N_", "language", "pick", "set_language", "t"]
 
 # key: (Chinese, English)
 MESSAGES: dict[str, tuple[str, str]] = {
@@ -402,24 +399,6 @@ MESSAGES: dict[str, tuple[str, str]] = {
                       "option '{name}' is for the guided run; for a command write it after "
                       "'{command}'"),
 }
-
-
-def language() -> str:
-    """The language of this run, "zh" or "en"."""
-    return _language.get()
-
-
-def set_language(name: str) -> None:
-    """Choose the language; anything that begins with zh or en will do. Raises ValueError."""
-    found = [known for known in LANGUAGES if name.strip().lower().startswith(known)]
-    if not found:
-        raise ValueError(name)
-    _language.set(found[0])
-
-
-def N_(key: str) -> str:
-    """The key itself: marks one that reaches t() by a table or a name."""
-    return key
 
 
 def pick(pair: tuple[str, str]) -> str:
