@@ -103,6 +103,7 @@ INSIDE = {
     "Sample",
     "Snapshot",
     "StoredTensor",
+    "Templated",
     "TokenStore",
     "Writable",
 }
