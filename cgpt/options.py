@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import Field, asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -30,7 +30,6 @@ Value = TypeVar("Value")
 Config = TypeVar("Config", bound="Options")
 
 
-@dataclass(frozen=True)
 class Option:
     """One option, as it is declared.
 
@@ -49,24 +48,23 @@ class Option:
     aliases       what other libraries call it
     """
 
-    default: Any = None
-    name: str = ""
-    type: str = ""
-    optional: bool = False
+    optional = open_below = open_above = False
     minimum: float | None = None
     maximum: float | None = None
-    open_below: bool = False
-    open_above: bool = False
-    choices: tuple[str, ...] = ()
-    recorded: tuple[str, ...] = ()
-    check: Callable[[str, str, Any], Any] | None = None
-    help: str = ""
-    doc: str = ""
-    group: str = ""
-    metavar: str = ""
     flag_minimum: float | None = None
     flag_maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    recorded: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    check: Callable[[str, str, Any], Any] | None = None
+    help = doc = group = metavar = name = type = ""
+
+    def __init__(self, default: Any, **declared: Any) -> None:
+        unknown = [key for key in declared if not hasattr(type(self), key)]
+        if unknown:
+            raise TypeError(f"an option has no {', '.join(unknown)}")
+        self.default = default
+        vars(self).update(declared)
 
     def checked(self, owner: str, value: Any) -> Any:
         """The value as it is kept. Raises ConfigError naming the option where it cannot be."""
@@ -109,22 +107,22 @@ def _options_of(config: type[Any]) -> dict[str, Option]:
 
 
 def _named(one: Field[Any]) -> Option:
-    kind = str(one.type)
-    bare = kind.removesuffix(" | None")
     declared: Option = one.metadata["option"]
-    return replace(declared, name=one.name, type=bare, optional=bare != kind)
+    kind = str(one.type)
+    declared.name, declared.type = one.name, kind.removesuffix(" | None")
+    declared.optional = kind != declared.type
+    return declared
 
 
-@dataclass(frozen=True)
 class Options:
-    """A frozen dataclass of options: values are checked and made plain when one is made, and go
-    through a dictionary and back; unknown names are refused with the nearest.
+    """Base of frozen dataclasses of options: values are checked and made plain when one is made,
+    and go through a dictionary and back; unknown names are refused with the nearest.
 
     Raises ConfigError naming the option, the value found and the range expected.
     """
 
     def __post_init__(self) -> None:
-        for one in fields(self):
+        for one in fields(cast(Any, self)):
             object.__setattr__(self, one.name, plain(getattr(self, one.name)))
         for name, declared in options_of(type(self)).items():
             value = declared.checked(type(self).__name__, getattr(self, name))
@@ -132,7 +130,7 @@ class Options:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, JSON-ready."""
-        return asdict(self)
+        return asdict(cast(Any, self))
 
     @classmethod
     def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
@@ -151,7 +149,7 @@ class Options:
 
 
 def _check_fields(cls: type[Options], named: Mapping[str, Any]) -> None:
-    known = sorted(field.name for field in fields(cls))
+    known = sorted(one.name for one in fields(cast(Any, cls)))
     for name in named:
         if name not in known:
             raise ConfigError(f"{cls.__name__}: " + unknown_name("field", name, known))
