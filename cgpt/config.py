@@ -15,6 +15,8 @@ from cgpt.errors import ConfigError, shown
 from cgpt.options import Options, documented, option, options_of
 from cgpt.validation import check_choice, check_float, check_int, expect, path_list, path_text
 
+CHECKPOINTS, EXPORTS = "checkpoints", "exports"  # folders of a run's models
+
 # Shapes by name. vocab_size is the most the tokenizer may learn; a small corpus gives fewer.
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": dict(n_layer=2, n_head=2, n_embd=64, n_ff=256, vocab_size=1024, block_size=128),

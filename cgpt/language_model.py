@@ -16,7 +16,7 @@ from cgpt.models.base import Model
 from cgpt.optim.adamw import AdamW
 from cgpt.runtime.interrupts import Operation
 from cgpt.tokenizers.tokenizer import Tokenizer
-from cgpt.validation import expect
+from cgpt.validation import expect, is_int, is_number
 
 PHASES = ("pretrain", "finetune")
 
@@ -147,15 +147,14 @@ class TrainingState:
 
 
 def _fits(value: Any, kind: str) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind == "int | None":
         return value is None or _fits(value, "int")
     if kind == "int":
-        return number and isinstance(value, int) and value >= 0
+        return is_int(value) and value >= 0
     if kind == "bool":
         return isinstance(value, bool)
     if kind.startswith("float"):
-        return (number and math.isfinite(value)) or (value is None and "None" in kind)
+        return (is_number(value) and math.isfinite(value)) or (value is None and "None" in kind)
     if kind == "list[str]":
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
     return isinstance(value, {"str": str, "dict[str, Any]": dict}.get(kind, list))

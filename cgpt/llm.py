@@ -43,7 +43,7 @@ from cgpt.generation.options import (
     LimitOptions,
     SamplingOptions,
     TokenOptions,
-    check_names,
+    check_option_names,
     limit_of,
     read_options,
 )
@@ -355,7 +355,7 @@ class LLM(LanguageModel):
                  logits_processors (see TokenOptions)
         A stop string cuts a text and leaves its score, which is that of all its tokens.
         """
-        check_names("LLM.beam_search", options, TOKENS)
+        check_option_names("LLM.beam_search", options, TOKENS)
         request = read_options("LLM.beam_search", {"logprobs": True, **options}, sampling)
         recorder = request.recorder()
         recorder.begin()

@@ -101,6 +101,11 @@ def options_of(config: type[Options]) -> Mapping[str, Option]:
     return _options_of(cast(Any, config))
 
 
+def check_option(config: type[Options], name: str, owner: str, value: Any) -> Any:
+    """The value of an option that is given elsewhere. Raises ConfigError in the owner's name."""
+    return options_of(config)[name].checked(owner, value)
+
+
 @cache
 def _options_of(config: type[Any]) -> dict[str, Option]:
     return {one.name: _named(one) for one in fields(config) if "option" in one.metadata}

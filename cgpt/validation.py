@@ -39,10 +39,20 @@ def plain(value: Any) -> Any:
     return str.__str__(value) if isinstance(value, str) else value  # not the name of an Enum
 
 
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number, which True and False are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a number, which True and False are not; infinity and NaN are."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def check_int(owner: str, name: str, value: Any, least: int, most: int | None = None) -> int:
     """The value as a plain int. Raises ConfigError for all but whole numbers in the range."""
     value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_int(value):
         raise ConfigError(f"{owner}: {name} must be a whole number, found {shown(value)}")
     if value < least or (most is not None and value > most):
         span = f"at least {least}" if most is None else f"between {least} and {most}"
@@ -62,7 +72,7 @@ def check_float(
 ) -> float:
     """The value as a plain number. Raises ConfigError for all but finite ones in the range."""
     value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise ConfigError(f"{owner}: {name} must be a number, found {shown(value)}")
     low = value <= least if open_below else value < least
     high = value >= most if open_above else value > most

@@ -20,6 +20,7 @@ from cgpt.corpus.items import Message, turn_fault
 from cgpt.errors import ConfigError, DataError
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.text import utf8
+from cgpt.validation import is_int
 
 FORMAT, VERSION = "cgpt-session", 1
 _KEYS = ("format", "version", "system", "sampling", "drawn", "messages")
@@ -119,7 +120,7 @@ def _checked(values: Any) -> Saved:
     system, drawn, sampling = values["system"], values["drawn"], values["sampling"]
     if system is not None and not isinstance(system, str):
         raise ValueError("system must be a string or null")
-    if isinstance(drawn, bool) or not isinstance(drawn, int) or not 0 <= drawn < 1 << 63:
+    if not is_int(drawn) or not 0 <= drawn < 1 << 63:
         raise ValueError(f"drawn must be a whole number from 0 on, found {drawn!r:.40}")
     if not isinstance(sampling, Mapping):
         raise ValueError("sampling must be an object")

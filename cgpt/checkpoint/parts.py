@@ -26,6 +26,7 @@ from cgpt.optim.adamw import AdamW
 from cgpt.optim.lora import Lora
 from cgpt.optim.moving_average import with_average
 from cgpt.tokenizers.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, Tokenizer
+from cgpt.validation import is_int
 
 _RUN_ID = re.compile("([0-9a-f]{16})?")
 _HALVES = re.compile("[\ud800-\udfff]")
@@ -174,7 +175,7 @@ def build_optimizer(
         steps = values["step_count"]
         if len(betas) != 2 or not all(map(math.isfinite, numbers)):
             raise ValueError(f"numbers {numbers}")
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        if not is_int(steps) or steps < 0:
             raise ValueError(f"step_count {steps!r:.60}")
         return restore(gpt, values)
     except (ConfigError, KeyError, TypeError, ValueError) as error:

@@ -14,7 +14,7 @@ from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.chat_loop import chat_loop
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.samples import Samples, first_question
-from cgpt.cli.ui.save_dialog import CHECKPOINTS, EXPORTS, FINAL, PRETRAINED, Keeper
+from cgpt.cli.ui.save_dialog import FINAL, PRETRAINED, Keeper
 from cgpt.cli.ui.terminal import (
     StopRequest,
     Terminal,
@@ -23,6 +23,7 @@ from cgpt.cli.ui.terminal import (
     plain_number,
     termination_raises,
 )
+from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CgptError, CheckpointError
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import click
@@ -12,17 +11,24 @@ import click
 from cgpt.cli.app import Decorator, Function, Number, OneOf, ParamType, option
 from cgpt.cli.messages import t
 from cgpt.cli.ui.samples import EVERY
-from cgpt.cli.ui.save_dialog import CHECKPOINTS
 from cgpt.cli.ui.streams import as_utf8, read_stdin
 from cgpt.cli.view_text import FORMATS
-from cgpt.config import FORMS, STRATEGIES, GPTConfig, RunConfig, SamplingConfig, TrainConfig
+from cgpt.config import (
+    CHECKPOINTS,
+    FORMS,
+    STRATEGIES,
+    GPTConfig,
+    RunConfig,
+    SamplingConfig,
+    TrainConfig,
+)
 from cgpt.options import Option, Options, options_of
 
 COUNT = Number(0, 1 << 62, whole=True)
 POSITIVE = Number(1, 1 << 31, whole=True)
 
 
-def _group(*options: Decorator) -> Decorator:
+def all_of(*options: Decorator) -> Decorator:
     """One decorator that adds the options in this order."""
 
     def add(function: Function) -> Function:
@@ -128,6 +134,8 @@ def flags(
 
 
 def _default(one: Option) -> dict[str, Any]:
+    if isinstance(one.default, str):
+        return {"default": one.default, "note": one.default}
     if one.type not in ("int", "float") or one.default is None:
         return {}
     return {"default": one.default, "note": f"{one.default:g}"}
@@ -207,10 +215,10 @@ def text_or_stdin(given: str | None) -> str:
 
 
 seed = flag(SamplingConfig, "seed")
-shape = _group(*flags("shape").values())  # a preset and what differs from it
-sampling = _group(*flags("sampling", defaults=True).values())
+shape = all_of(*flags("shape").values())  # a preset and what differs from it
+sampling = all_of(*flags("sampling", defaults=True).values())
 
-checkpoints = _group(
+checkpoints = all_of(
     option("--checkpoint-dir", metavar="DIR", default=CHECKPOINTS, note=CHECKPOINTS),
     option("--save-every", type=COUNT, metavar="N", default=0, note="0"),
     option("--strategy", type=OneOf(STRATEGIES), metavar="|".join(STRATEGIES)),
@@ -218,30 +226,32 @@ checkpoints = _group(
     option("--save-minutes", type=Number(0), metavar="F", default=10.0, note="10"),
 )
 
-viewing = _group(
+viewing = all_of(
     option("--log", metavar="FILE.jsonl"),
     option("--sample-every", type=COUNT, metavar="N", default=EVERY, note=str(EVERY)),
     option("--sample-prompt", type=Text(), metavar="TEXT"),
 )
 
-budget = _group(*flags("budget").values())
+budget = all_of(*flags("budget").values())
 
-phases = _group(
+phases = all_of(
     option("--pretrain-epochs", type=COUNT, metavar="N"),
     option("--finetune-epochs", type=COUNT, metavar="N"),
 )
 
-recipe = _group(
+recipe = all_of(
     option("--batch-size", type=POSITIVE, metavar="N"), *flags("recipe").values(), threads
 )
 
 cache = option("--cache", metavar="DIR")
-rows = _group(*flags("rows").values(), option("--as-text", is_flag=True))
+rows = all_of(*flags("rows").values(), option("--as-text", is_flag=True))
 _duplicates, *_corpus = flags("corpus").values()
-corpus = _group(_duplicates, rows, *_corpus, cache)
-fine_tuning = _group(*flags("finetune").values())
+corpus = all_of(_duplicates, rows, *_corpus, cache)
+fine_tuning = all_of(*flags("finetune").values())
 
 
-def sampling_config(values: dict[str, Any]) -> SamplingConfig:
+def sampling_config(
+    values: dict[str, Any], config: type[SamplingConfig] = SamplingConfig
+) -> SamplingConfig:
     """The sampling options taken out of a command's values."""
-    return SamplingConfig(**{one.name: values.pop(one.name) for one in fields(SamplingConfig)})
+    return config(**{name: values.pop(name) for name in options_of(config)})

@@ -15,10 +15,10 @@ from cgpt.cli.ranks import Team
 from cgpt.cli.targets import Own, Target, check_apart, state_of
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.samples import Samples, first_question
-from cgpt.cli.ui.save_dialog import CHECKPOINTS, FINAL, Keeper, free_name, save_model
+from cgpt.cli.ui.save_dialog import FINAL, Keeper, free_name, save_model
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import StopRequest, Terminal, as_argument
-from cgpt.config import RunConfig
+from cgpt.config import CHECKPOINTS, RunConfig
 from cgpt.errors import CgptError, CheckpointError, ConfigError
 from cgpt.runtime.memory import resident
 from cgpt.training.step_log import StepLog, is_log

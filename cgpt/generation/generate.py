@@ -23,6 +23,7 @@ from cgpt.generation.sampling import Ints, LogitsProcessor, Sampler, noted_token
 from cgpt.models.decoder import SampleRequest
 from cgpt.models.inference import Inference
 from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import expect_ids
 from cgpt.nn.kv_cache import KVCache
 from cgpt.runtime.cancellation import Cancelled, Limit
 from cgpt.validation import check_int, expect
@@ -435,10 +436,6 @@ def _check_ids(gpt: Inference, ids: Prompt) -> list[int]:
             f"ids must be a list of at least one whole number, found "
             f"{array.dtype} of shape {array.shape}; start a text with bos"
         )
-    vocab_size = gpt.config.vocab_size
-    if array.min() < 0 or array.max() >= vocab_size:
-        raise DataError(
-            f"ids must be between 0 and {vocab_size - 1}, found {array.min()} to {array.max()}"
-        )
+    expect_ids(array, gpt.config.vocab_size)
     found: list[int] = array.tolist()
     return found

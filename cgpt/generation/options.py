@@ -76,14 +76,13 @@ class SamplingOptions(FurtherOptions, total=False):
     temperature: float
 
 
-_SAMPLING = options_of(SamplingConfig)
 LIMITS = ("cancel", "timeout")
 TOKENS = (*LIMITS, "logits_processors")
-KNOWN = (*_SAMPLING, *TOKENS, "logprobs", "top_logprobs")
-# The names that other libraries have for these options.
-_ALIASES = {alias: name for name, one in _SAMPLING.items() for alias in one.aliases}
-_ALIASES |= dict.fromkeys(("deadline", "time_limit"), "timeout")
-_ALIASES |= dict.fromkeys(("n_probs", "num_logprobs"), "top_logprobs")
+# What other libraries call the options that no SamplingConfig has.
+_ALIASES = {
+    **dict.fromkeys(("deadline", "time_limit"), "timeout"),
+    **dict.fromkeys(("n_probs", "num_logprobs"), "top_logprobs"),
+}
 
 
 @dataclass(frozen=True)
@@ -122,9 +121,10 @@ def read_options(owner: str, options: Mapping[str, Any], base: SamplingConfig) -
 
     Raises ConfigError where one is unknown, naming the nearest, or out of range.
     """
-    check_names(owner, options)
     expect(owner, base, SamplingConfig, "a SamplingConfig")
-    changes = {name: value for name, value in options.items() if name in _SAMPLING}
+    declared = options_of(type(base))
+    check_option_names(owner, options, (*declared, *TOKENS, "logprobs", "top_logprobs"))
+    changes = {name: value for name, value in options.items() if name in declared}
     sampling = replace(base, **changes) if changes else base
     logprobs = plain(options.get("logprobs", False))
     if not isinstance(logprobs, bool):
@@ -153,7 +153,7 @@ def read_processors(owner: str, options: Mapping[str, Any]) -> tuple[LogitsProce
     return tuple(found)
 
 
-def check_names(owner: str, options: Mapping[str, Any], known: Sequence[str] = KNOWN) -> None:
+def check_option_names(owner: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
     """Raises ConfigError for the first name that is not known, with the one that was meant."""
     for name in options:
         if name not in known:
@@ -162,7 +162,12 @@ def check_names(owner: str, options: Mapping[str, Any], known: Sequence[str] = K
                     f"{owner}: there is no option 'stream'; the methods stream and "
                     "chat_stream give a text as it is generated"
                 )
-            meant = _ALIASES.get(name)
+            aliases = {
+                alias: one.name
+                for one in options_of(SamplingConfig).values()
+                for alias in one.aliases
+            }
+            meant = {**aliases, **_ALIASES}.get(name)
             raise ConfigError(
                 f"{owner}: "
                 + unknown_name("option", name, known, meant if meant in known else None)
@@ -174,6 +179,6 @@ def limit_of(owner: str, options: Mapping[str, Any], known: Sequence[str] = LIMI
 
     Raises ConfigError for other options than the known ones and for what cannot be one.
     """
-    check_names(owner, options, known)
+    check_option_names(owner, options, known)
     cancel, timeout = options.get("cancel"), options.get("timeout")
     return None if cancel is None and timeout is None else Limit(owner, cancel, timeout)

@@ -23,6 +23,7 @@ from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.nn.arena import Floats
 from cgpt.optim.adamw import LEAST_EPS, AdamW
 from cgpt.tokenizers.rustgpt import NEVER, SPECIAL, RustTokenizer, jieba_scores
+from cgpt.validation import is_int, is_number
 
 VERSION = 1
 _DATA = rb"[a-z][a-z0-9_]{0,40}_data"
@@ -125,7 +126,7 @@ class _Export:
         size = len(encode)
         words = [""] * size
         for word, id in encode.items():
-            if isinstance(id, bool) or not isinstance(id, int) or not 0 <= id < size or words[id]:
+            if not is_int(id) or not 0 <= id < size or words[id]:
                 raise damaged(
                     self.path,
                     f"the id {id!r:.60} of the word {word!r:.60}",
@@ -247,7 +248,7 @@ class _Export:
             not isinstance(numbers, Span)
             or not isinstance(shape, list)
             or len(shape) != 2
-            or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape)
+            or not all(is_int(n) and n > 0 for n in shape)
             or 2 * shape[0] * shape[1] > self.source.size
         ):
             raise damaged(
@@ -259,7 +260,7 @@ class _Export:
 
     def _number(self, owner: dict[str, Any], what: str, name: str) -> float:
         value = owner.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e15:
+        if not is_number(value) or not 0 <= value < 1e15:
             raise damaged(
                 self.path, f"the setting {what} as {value!r:.60}", "a number of at least 0"
             )

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from cgpt.errors import DataError
 from cgpt.models.inference import Inference
 from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import expect_ids
 from cgpt.validation import check_int, expect
 
 if TYPE_CHECKING:
@@ -129,10 +130,7 @@ def _check_ids(gpt: Model, ids: ArrayLike) -> NDArray[Any]:
             f"inspect: found {flat.dtype} of shape {flat.shape}, expected 1 to "
             f"{config.block_size} whole numbers"
         )
-    if flat.min() < 0 or flat.max() >= config.vocab_size:
-        raise DataError(
-            f"ids must be between 0 and {config.vocab_size - 1}, found {flat.min()} to {flat.max()}"
-        )
+    expect_ids(flat, config.vocab_size)
     return flat
 
 

@@ -24,28 +24,30 @@ from cgpt.nn.linear import Linear
 from cgpt.nn.norms import Identity, LayerNorm
 from cgpt.nn.residual import Residual
 from cgpt.nn.workspace import Workspace
-from cgpt.validation import check_float, check_int
+from cgpt.options import documented, option
 
 if TYPE_CHECKING:
     from cgpt.models.inspection import Inspection
 
-_LONGEST = 4096  # positions: a table of them is made, which no file bounds
 
-
+@documented
 @dataclass(frozen=True)
 class RustGPTConfig(GPTConfig):
-    """Shape of a RustGPT graph: the fields of GPTConfig, and
+    """Shape of a RustGPT graph. Raises ConfigError as GPTConfig."""
 
-    norm_eps  what is added to the variance in a norm
-    block_size may be 4096 at most. Raises ConfigError as GPTConfig.
-    """
-
-    norm_eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_int("RustGPTConfig", "block_size", self.block_size, 1, _LONGEST)
-        check_float("RustGPTConfig", "norm_eps", self.norm_eps, 0.0, 1.0, open_below=True)
+    block_size: int = option(
+        128,
+        minimum=1,
+        maximum=4096,  # a table of positions is made, which no file bounds
+        doc="T: longest context",
+    )
+    norm_eps: float = option(
+        1e-8,
+        minimum=0.0,
+        maximum=1.0,
+        open_below=True,
+        doc="what is added to the variance in a norm",
+    )
 
 
 class RustBlock(Block):

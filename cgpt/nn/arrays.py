@@ -65,6 +65,14 @@ def expect_shape(what: str, array: NDArray[Any], shape: tuple[int, ...], like: s
         raise DataError(f"{what}: found shape {array.shape}, expected {shape} as the {like} have")
 
 
+def expect_ids(ids: NDArray[Any], vocab_size: int) -> None:
+    """Raises DataError where one of the ids, of which there are some, is of no token."""
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise DataError(
+            f"ids must be between 0 and {vocab_size - 1}, found {ids.min()} to {ids.max()}"
+        )
+
+
 def one_text(owner: str, text: Any) -> str:
     """The text as plain str. Raises DataError for anything else."""
     text = plain(text)

@@ -11,9 +11,11 @@ from typing import Any
 from weakref import ref
 
 from cgpt import kernels as K
+from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
 from cgpt.nn.arena import Entry, Floats, ParameterArena
+from cgpt.options import check_option
 from cgpt.runtime.interrupts import Operation, uninterrupted
 from cgpt.validation import check_bool, check_float, check_int, check_names, expect
 
@@ -85,7 +87,7 @@ class AdamW:
     def _configure(self, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
         self.betas = _check_betas(betas)
         self.eps = float(check_float("AdamW", "eps", eps, LEAST_EPS))
-        self.weight_decay = float(check_float("AdamW", "weight_decay", weight_decay, 0.0))
+        self.weight_decay = float(check_option(TrainConfig, "weight_decay", "AdamW", weight_decay))
 
     def _require_free(self, replaces: AdamW | None) -> None:
         """Raises ConfigError where an LLM has another optimizer, but for that one."""
@@ -316,7 +318,7 @@ def _check_betas(betas: tuple[float, float]) -> tuple[float, float]:
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise ConfigError(f"AdamW: betas must be two numbers, found {shown(betas)}")
     first, second = (
-        float(check_float("AdamW", f"beta{i}", beta, 0.0, 1.0, open_above=True))
+        float(check_option(TrainConfig, f"beta{i}", "AdamW", beta))
         for i, beta in enumerate(betas, 1)
     )
     return first, second

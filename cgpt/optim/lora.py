@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from cgpt import kernels as K
+from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
 from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, Role, aligned_copy, layout
 from cgpt.optim.adamw import AdamW
+from cgpt.options import check_option
 from cgpt.runtime.interrupts import Operation
-from cgpt.validation import check_float, check_int, check_names, expect, path_text
+from cgpt.validation import check_int, check_names, expect, path_text
 
 A, B = ".lora_a", ".lora_b"  # behind the name of a matrix
 
@@ -69,7 +71,7 @@ class Lora(AdamW):
         self.rank = rank = check_int(
             "LoRA", "lora_rank", rank, 1, min(min(one.shape) for one in self._matrices)
         )
-        self.alpha = float(check_float("LoRA", "lora_alpha", alpha, 0.0, open_below=True))
+        self.alpha = float(check_option(TrainConfig, "lora_alpha", "LoRA", alpha))
         self._scale = np.float32(self.alpha / rank)
         self._arena = self._make_arena(seed)
         self._rows = np.empty((0, rank), np.float32)

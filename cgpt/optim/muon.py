@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from cgpt import kernels as K
+from cgpt.config import TrainConfig
 from cgpt.models.base import Model
 from cgpt.nn.arena import Entry, Role
 from cgpt.optim.adamw import AdamW
+from cgpt.options import check_option
 from cgpt.runtime.interrupts import Operation
-from cgpt.validation import check_float
 
 
 class Muon(AdamW):
@@ -42,7 +43,7 @@ class Muon(AdamW):
         replaces: AdamW | None = None,
         waits: bool = False,
     ) -> None:
-        self.momentum = float(check_float("Muon", "momentum", momentum, 0.0, 1.0, open_above=True))
+        self.momentum = float(check_option(TrainConfig, "momentum", "Muon", momentum))
         super().__init__(
             gpt,
             betas,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from cgpt.config import SCHEDULES
+from cgpt.config import SCHEDULES, TrainConfig
+from cgpt.options import check_option
 from cgpt.validation import check_choice, check_float, check_int
 
 
@@ -59,7 +60,7 @@ def schedule(
         for name, value in (("step", step), ("warmup", warmup), ("total", total))
     )
     lr = check_float(owner, "lr", lr, 0.0)
-    min_lr_ratio = check_float(owner, "min_lr_ratio", min_lr_ratio, 0.0, 1.0)
+    min_lr_ratio = check_option(TrainConfig, "min_lr_ratio", owner, min_lr_ratio)
     decay = check_float(owner, "decay", decay, 0.0, 1.0, open_below=True)
     kind = check_choice(owner, "kind", kind, SCHEDULES)
     if step < warmup:

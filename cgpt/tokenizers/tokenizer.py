@@ -32,7 +32,7 @@ from cgpt.runtime.forking import cached_property
 from cgpt.tokenizers import bpe, vocabulary
 from cgpt.tokenizers._bpe import BytePairs
 from cgpt.tokenizers._lattice import Lattice
-from cgpt.validation import check_bool, check_choice, check_int, is_list_like, plain
+from cgpt.validation import check_bool, check_choice, check_int, is_list_like, is_number, plain
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>")
 FIRST_BYTE = len(SPECIAL_TOKENS)
@@ -404,11 +404,7 @@ def checked_scores(scores: list[Any], first: int, allowed: Collection[float] = (
     first  id of the word of scores[0]
     """
     for number, score in enumerate(scores, first):
-        if (
-            isinstance(score, bool)
-            or not isinstance(score, (int, float))
-            or not (score in allowed or abs(score) <= _LARGEST_SCORE)
-        ):
+        if not is_number(score) or not (score in allowed or abs(score) <= _LARGEST_SCORE):
             raise DataError(
                 f"saved vocabulary: the score of word {number} must be a finite "
                 f"number, found {score!r:.100}"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.terminal import CANCEL, YES, Terminal, as_argument, fold
+from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
     from cgpt.llm import LLM
 
-CHECKPOINTS, EXPORTS = "checkpoints", "exports"
 FINAL = f"{CHECKPOINTS}/model_final.bin"
 PRETRAINED = f"{CHECKPOINTS}/model_pretrained.bin"
 FINAL_JSON = f"{EXPORTS}/model_final.json"
