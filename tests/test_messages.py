@@ -5,17 +5,20 @@ from __future__ import annotations
 import ast
 import re
 import string
+import unicodedata
 from pathlib import Path
 
 import click
 import pytest
+import wcwidth
 
 from cgpt.cli import choose_language, messages
 from cgpt.cli.app import LazyGroup, Option
 from cgpt.cli.help_text import COMMANDS, OPTIONS
 from cgpt.cli.messages import MESSAGES, language, set_language, t
 from cgpt.cli.root import cgpt
-from cgpt.cli.ui.layout import box, columns, folded, rows_of, text_width, wrap
+from cgpt.cli.ui import layout
+from cgpt.cli.ui.layout import aligned, box, columns, cut, folded, rows_of, text_width, wrap
 from cgpt.cli.ui.streams import printable
 from cgpt.cli.ui.terminal import as_argument, plain_number
 
@@ -122,6 +125,37 @@ def test_box_as_the_guide_shows_it() -> None:
         "║                    模型保存选项                           ║",
         "╚═══════════════════════════════════════════════════════════╝",
     ]
+
+
+@pytest.mark.parametrize(
+    ("sign", "cells"),
+    [
+        ("👨\u200d👩\u200d👧", 2),
+        ("❤\ufe0f", 2),
+        ("🇨🇳", 2),
+        ("1\ufe0f\u20e3", 2),
+        ("👍🏽", 2),
+        ("e\u0301", 1),
+        ("각", 2),
+        ("\u1100\u1161\u11a8", 2),
+    ],
+)
+def test_what_a_reader_sees_as_one_character_is_never_divided(sign: str, cells: int) -> None:
+    assert text_width(sign) == cells and text_width(f"中{sign}a") == 3 + cells
+    assert cut(sign * 3, cells) == (sign, sign * 2) and cut(sign, cells - 1) == ("", sign)
+    assert wrap(sign * 6, 2 * cells + cells // 2) == [sign * 2] * 3
+    assert rows_of(sign * 10, 4) == 10 * cells // 4 + (10 * cells % 4 > 0)
+    line = aligned([["", "x"], [f"{sign * 9}", "1"]], 8 + 3)[1]
+    assert text_width(line) <= 11 and line == f"…{sign * (7 // cells)}".ljust(len(line) - 3) + "  1"
+    assert len(set(map(text_width, box(sign, 40)))) == 1
+
+
+def test_simple_characters_are_as_wide_as_wcwidth_says() -> None:
+    known = [chr(i) for i in range(32, 0x110000) if unicodedata.category(chr(i)) != "Cn"]
+    simple = [char for char in known if layout.SIMPLE.fullmatch(char)]
+    assert len(simple) > 40_000 and set("中a，═✓👤") <= set(simple)
+    # Newer versions of Unicode than this Python's made a few narrow symbols wide.
+    assert sum(text_width(char) != wcwidth.wcwidth(char) for char in simple) < 20
 
 
 def test_widths() -> None:

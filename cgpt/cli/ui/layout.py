@@ -1,38 +1,65 @@
-"""Text in terminal cells: a Chinese character is two cells wide, a combining mark none."""
+"""Text in terminal cells: a Chinese character is two cells wide, a combining mark none.
+
+Own code where libraries do worse: rich and wcwidth begin lines with closing marks, tables of rich
+cut numbers off at 40 cells, and importing rich would make `cgpt --help` take half as long again.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
+from itertools import accumulate
 
 BOX_INNER = 59
 SCREEN_LEAST, SCREEN_MOST = 40, 100
 WIDE = 10_000  # cells of a line that is not wrapped
 CLOSING = "，。、；：！？）》」』”’…,.;:!?)]}%|"  # no line begins with one
 OPENING = "（《「『“‘([{"  # and none ends with one of these
+# Characters that are one or two cells whatever stands beside them. Texts of these alone need no
+# wcwidth, whose import would make `cgpt --help` a third slower.
+SIMPLE = re.compile(
+    "[ -~\u00a1-\u00ac\u00ae-\u02ff\u2010-\u2027\u2030-\u205e\u2190-\u21ff\u2500-\u262f"
+    "\u2690-\u27bf\u3000-\u3029\u3030-\u3098\u309b-\u3163\u3165-\u4dbf\u4e00-\ua48c\uac00-\ud7a3"
+    "\uff01-\uff9d\U0001f300-\U0001f3fa\U0001f400-\U0001f64f]*"
+)
+CELLS = {"W": 2, "F": 2, "H": 1, "Na": 1, "A": 1, "N": 1}  # of an East Asian Width
 
 
-def char_width(char: str) -> int:
-    """Cells of one character: 2 for East-Asian wide and full-width ones, 0 for marks."""
-    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+def graphemes(text: str) -> list[str]:
+    """What a reader sees as characters: with their marks, flags whole, emoji sequences whole."""
+    if SIMPLE.fullmatch(text):
+        return list(text)
+    from wcwidth import iter_graphemes
+
+    return list(iter_graphemes(text))
+
+
+def _cells(pieces: Sequence[str]) -> list[int]:
+    """Cells of each grapheme."""
+    if SIMPLE.fullmatch("".join(pieces)):
+        return [CELLS[unicodedata.east_asian_width(piece)] for piece in pieces]
+    from wcwidth import wcswidth
+
+    return [max(wcswidth(piece), 0) for piece in pieces]
 
 
 def text_width(text: str) -> int:
     """Cells that the text takes on one line."""
-    return sum(map(char_width, text))
+    return sum(_cells(graphemes(text)))
+
+
+def _n_fitting(cells: Sequence[int], width: int) -> int:
+    """How many graphemes of so many cells, from the first one on, fit into `width` cells."""
+    return next((i for i, used in enumerate(accumulate(cells)) if used > width), len(cells))
 
 
 def cut(text: str, width: int) -> tuple[str, str]:
-    """Split into (the longest head of at most `width` cells, the rest)."""
-    used = 0
-    for i, char in enumerate(text):
-        used += char_width(char)
-        if used > width:
-            return text[:i], text[i:]
-    return text, ""
+    """Split into (the longest head of at most `width` cells, the rest); no grapheme is divided."""
+    pieces = graphemes(text)
+    n = _n_fitting(_cells(pieces), width)
+    return "".join(pieces[:n]), "".join(pieces[n:])
 
 
 def rows_of(line: str, width: int) -> int:
@@ -49,30 +76,29 @@ def wrap(text: str, width: int) -> list[str]:
     Breaks at spaces, beside wide characters and behind a bar; never before a closing mark or
     behind an opening one. A word that is wider than a line is cut.
     """
-    width = max(width, 2)
     lines = []
     for paragraph in text.split("\n"):
-        rest = paragraph
-        while text_width(rest) > width:
-            at = _last_break(rest, len(cut(rest, width)[0]))
-            lines.append(rest[:at].rstrip())
-            rest = rest[at:].lstrip()
-        lines.append(rest)
+        rest = graphemes(paragraph)
+        cells = _cells(rest)
+        while (n := max(_n_fitting(cells, max(width, 2)), 1)) < len(rest):
+            indent = next((i for i, piece in enumerate(rest) if piece != " "), n)
+            n = next((i for i in range(n, indent, -1) if _may_break(rest, cells, i)), n)
+            lines.append("".join(rest[:n]).rstrip())
+            while n < len(rest) and rest[n].isspace():
+                n += 1
+            rest, cells = rest[n:], cells[n:]
+        lines.append("".join(rest))
     return lines
 
 
-def _last_break(text: str, most: int) -> int:
-    """Where the line ends: the last place of the first `most` characters that may be one."""
-    start = len(text) - len(text.lstrip())
-    return next((i for i in range(most, start, -1) if _may_break(text[i - 1], text[i])), most)
-
-
-def _may_break(before: str, after: str) -> bool:
+def _may_break(pieces: Sequence[str], cells: Sequence[int], i: int) -> bool:
+    """Whether a line may end before the i-th grapheme."""
+    before, after = pieces[i - 1], pieces[i]
     if " " in (before, after):
         return True
     if after in CLOSING or before in OPENING:
         return False
-    return before == "|" or 2 in (char_width(before), char_width(after))
+    return before == "|" or 2 in cells[i - 1 : i + 1]
 
 
 def columns(rows: list[tuple[str, str]], width: int, indent: int = 2) -> list[str]:
@@ -163,7 +189,8 @@ def aligned(rows: Sequence[Sequence[str]], width: int, gap: int = 2) -> list[str
 
 def _tail(text: str, width: int) -> str:
     """The longest end of at most `width` cells."""
-    return cut(text[::-1], width)[0][::-1]
+    pieces = graphemes(text)[::-1]
+    return "".join(pieces[: _n_fitting(_cells(pieces), width)][::-1])
 
 
 def _block(heads: Sequence[str], row: Sequence[str], width: int) -> list[str]:
