@@ -10,13 +10,12 @@ from typing import Any, get_type_hints
 
 import click
 import pytest
-from cgpt.cli.config_file import read_config
-from cgpt.cli.recipe import given
 from click.testing import CliRunner
 
 from cgpt.cli import options as flags
 from cgpt.cli.app import Command
 from cgpt.cli.app import option as own_flag
+from cgpt.cli.run_config import given, read_config
 from cgpt.config import GPTConfig, RunConfig, SamplingConfig, TrainConfig
 from cgpt.errors import ConfigError
 from cgpt.generation.options import FurtherOptions, SamplingOptions, read_options
