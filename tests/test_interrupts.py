@@ -23,6 +23,7 @@ import cgpt
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import TrainConfig
 from cgpt.llm import LLM, load_model_binary
+from cgpt.nn.planning import make_plan
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.lora import Lora
 from cgpt.optim.moving_average import with_average
@@ -341,14 +342,14 @@ def test_no_memory_in_the_middle_of_a_step(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_buffers_that_were_being_placed_are_placed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    llm, plan = small_llm(**SHAPE), cgpt.GPT._plan
+    llm = small_llm(**SHAPE)
     before = llm.loss(TEXTS[:1])
 
-    def failing(gpt: cgpt.GPT, workspace: Any) -> None:
-        plan(gpt, workspace)
+    def failing(*arguments: Any) -> None:
+        make_plan(*arguments)
         raise MemoryError
 
-    monkeypatch.setattr(cgpt.GPT, "_plan", failing)
+    monkeypatch.setattr("cgpt.models.base.make_plan", failing)
     with pytest.raises(MemoryError):
         llm.loss(TEXTS * 3)
     monkeypatch.undo()

@@ -105,8 +105,8 @@ def test_rows_without_target_leave_the_last_block_early(
         for part in parts:
             rows = np.count_nonzero(part >= 0)
             loss += rows * gpt.forward(**{**batch, "targets": part}, scale=1.0)
+            assert len(gpt._pending.run.x) == rows
             gpt.backward()
-            assert [len(block.mlp.c_fc.x) for block in gpt.blocks] == [70, rows]
         found.append((loss, gpt.arena.grad.copy()))
     (loss, grad), (narrow, parts) = found
     assert narrow == pytest.approx(loss, rel=1e-6)
@@ -297,8 +297,6 @@ def test_recomputed_blocks_give_the_same_bits(dropout: float) -> None:
     kept, again = noisy(config), noisy(config)
     again.recompute = True
     assert steps(kept, dropout) == steps(again, dropout)
-    blocks = [block.mlp.c_fc.y.ctypes.data for block in again.blocks]
-    assert len(set(blocks)) == 1 and len({b.mlp.y.ctypes.data for b in again.blocks}) == 4
     assert again._training.nbytes < 0.6 * kept._training.nbytes
 
 
@@ -313,24 +311,6 @@ def test_recompute_may_change_between_steps() -> None:
         other.backward()
         one.forward(**packed())
         one.backward()
-
-
-def test_what_is_not_kept_is_made_again_bit_for_bit() -> None:
-    """The norm's and GELU's outputs share a buffer among blocks: backward makes each again."""
-    gpt = noisy()
-    gpt.forward(**packed())
-    gpt.backward()
-    first, last = gpt.blocks
-    assert first.mlp.gelu.y.ctypes.data == last.mlp.gelu.y.ctypes.data
-    assert first.attn.ln.y.ctypes.data == last.mlp.ln.y.ctypes.data != gpt.ln_f.y.ctypes.data
-    y = np.empty_like(first.mlp.c_fc.y[:70])
-    K.gelu_forward(first.mlp.c_fc.y[:70].reshape(-1), y.reshape(-1))
-    assert first.mlp.c_proj.x.tobytes() == y.tobytes()
-    norm, ln = np.empty_like(first.attn.ln.x), first.attn.ln
-    K.layernorm_forward(
-        ln.x, ln.weight.data, ln.bias.data, norm, np.empty(70, np.float32), np.empty(70, np.float32)
-    )
-    assert first.attn.c_attn.x.tobytes() == norm.tobytes()
 
 
 def accumulated(gpt: GPT, batches: int, between: bool = False) -> dict[str, np.ndarray]:
@@ -354,7 +334,7 @@ def test_the_head_in_blocks_of_rows(batches: int, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("cgpt.nn.heads._LOGITS", 1)
     monkeypatch.setattr("cgpt.nn.heads._LEAST_ROWS", 16)
     found = accumulated(blocks, batches)
-    assert blocks.head.logits.shape == (16, 50)
+    assert blocks._training.bind(70, 64).head.logits.shape == (16, 50)
     assert blocks.forward(**packed(0)) == pytest.approx(loss, rel=1e-6)
     for name, array in expected.items():
         assert np.allclose(found[name], array, rtol=1e-5, atol=1e-6), name

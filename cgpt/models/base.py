@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +21,12 @@ from cgpt.models.inference import Inference
 from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout, read_only
 from cgpt.nn.arrays import Ints, expect_shape, float32, int32, real
 from cgpt.nn.embedding import InputLayer
-from cgpt.nn.heads import Head, total_weight, weighted_sum
-from cgpt.nn.layer import Layer, Step
+from cgpt.nn.graph import Tape, Value
+from cgpt.nn.heads import Head, Loss, total_weight, weighted_sum
+from cgpt.nn.layer import GradientTargets, Layer, Step
+from cgpt.nn.planning import Mode, make_plan
 from cgpt.nn.quantized import StoredTensor
-from cgpt.nn.residual import Residual
-from cgpt.nn.workspace import Workspace
+from cgpt.nn.workspace import Pass, Workspace
 from cgpt.runtime.forking import ForkLock, cached_property, renew_after_fork
 from cgpt.validation import check_bool, check_float, check_int, expect, expect_function
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from cgpt.models.inspection import Inspection
 
 _HEAD_ROWS = 256  # rows whose logits are held at once where no gradient is wanted
-_TOP = 4  # gradient slot of layers outside a branch (a branch has slots 0 to 3)
 
 
 @dataclass(frozen=True)
@@ -46,35 +46,26 @@ class LayerRecord:
 
 
 class Block(Layer):
-    """Residual branches in a row, declared as attributes: first attention, if there is any."""
+    """Layers in a row, declared as attributes: the residual branches of a transformer block."""
 
-    branches: list[Residual]
-
-    def plan(self, workspace: Workspace, slot: int = 0) -> None:
-        self.branches = [layer for _, layer in self.children() if isinstance(layer, Residual)]
-        self.branches[-1].always = True
-        workspace.block = self.name if workspace.recompute else ""
-        super().plan(workspace)
-        workspace.block = ""
-
-    def forward(self, x: Floats, step: Step, rows: Ints | None = None) -> Floats:
-        """y (N, C); of the last block, whose rows no other will see, (R, C) for rows (R,)."""
-        self.x = x
-        for branch in self.branches:
-            x, rows = branch.forward(x, step, rows), None
+    def trace(self, tape: Tape, x: Value) -> Value:
+        for _, layer in self.children():
+            x = layer.trace(tape, x)
         return x
 
-    def again(self, step: Step) -> None:
-        """Make what backward reads again, after other blocks have used the same buffers."""
-        x = self.x
-        for branch in self.branches[:-1]:
-            x = branch.forward(x, step)
-        self.branches[-1].enter(x, step)
 
-    def backward(self, dy: Floats, step: Step) -> Floats:
-        for branch in reversed(self.branches):
-            dy = branch.backward(dy, step)
-        return dy
+@dataclass(frozen=True)
+class _Pending:
+    """The pass that backward() would go back through.
+
+    loss          what forward() has computed; None behind logits(ids, keep=True), whose
+    logits_shape  is then that of its logits
+    """
+
+    run: Pass
+    step: Step
+    loss: Loss | None = None
+    logits_shape: tuple[int, ...] = ()
 
 
 class Model(Inference):
@@ -93,7 +84,7 @@ class Model(Inference):
     fused = False  # whether the kernel's decoder knows the graph
     embedding: InputLayer
     blocks: Sequence[Block]
-    ln_f: Layer
+    ln_f: Layer | None = None
     head: Head
 
     def __init__(
@@ -109,9 +100,6 @@ class Model(Inference):
         self.config = config
         self.recompute = check_bool("GPT", "recompute", recompute)
         self._declare()
-        next(
-            one for _, one in self.blocks[-1].children() if isinstance(one, Residual)
-        ).narrows = True
         named = dict(self._named_parameters())
         self._arena = ParameterArena(layout(named.items()), weights)
         self._parameters = named
@@ -123,9 +111,9 @@ class Model(Inference):
                 parameter.data[...] = parameter.initial(rng)
         self._training: Workspace | None = None
         self._inference: Workspace | None = None
-        self._planned: Workspace | None = None
-        self._step: Step | None = None  # of the pass that backward() would go back through
-        self._logits_shape: tuple[int, ...] | None = None  # of its logits where it has no loss
+        self._pending: _Pending | None = None
+        self._early = False  # whether forward() has added the head's gradients
+        self._gradients = GradientTargets()
         self._turn = ForkLock()  # the buffers belong to one pass at a time
         renew_after_fork(self)
 
@@ -146,9 +134,8 @@ class Model(Inference):
         )
 
     def after_fork(self) -> None:
-        """In a child of os.fork(): no pass of another thread goes on, so no buffer is in use."""
-        self._planned = None  # another thread may have placed half of them
-        self._step = None
+        """In a child of os.fork(): no pass of another thread goes on."""
+        self._pending = None
 
     def __repr__(self) -> str:
         c = self.config
@@ -169,7 +156,8 @@ class Model(Inference):
 
     def _layers(self) -> list[tuple[str, Layer]]:
         blocks = [(f"h.{i}", block) for i, block in enumerate(self.blocks)]
-        return [("embedding", self.embedding), *blocks, ("ln_f", self.ln_f), ("head", self.head)]
+        norms = [] if self.ln_f is None else [("ln_f", self.ln_f)]
+        return [("embedding", self.embedding), *blocks, *norms, ("head", self.head)]
 
     def _named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         for name, layer in self._layers():
@@ -254,12 +242,14 @@ class Model(Inference):
         """Say which gradients backward() is to make, until it is said again; at first all.
 
         wanted    tells it for a parameter's name; gradients of others mean nothing
-        adapters  by the name of a Linear's weight (see Parameter)
+        adapters  by the name of a Linear's weight: adapter(dy, x) takes the place of its gradient
         """
         expect_function("GPT.train_only", "wanted", wanted)
         expect("GPT.train_only", adapters, Mapping, "a dictionary")
-        for name, parameter in self._parameters.items():
-            parameter.trained, parameter.adapter = wanted(name), adapters.get(name)
+        self._gradients = GradientTargets(
+            frozenset(one for name, one in self._parameters.items() if not wanted(name)),
+            {self._parameters[name]: adapter for name, adapter in adapters.items()},
+        )
 
     def _require_grad(self) -> None:
         grad = self.arena.require_grad()
@@ -273,31 +263,28 @@ class Model(Inference):
         """Place every activation buffer for batches of up to `rows` tokens."""
         rows = check_int("GPT.reserve", "rows", rows, 1, (1 << 31) - 1)
         training = check_bool("GPT.reserve", "training", training)
-        workspace = self._training if training else self._inference
-        recompute = training and self.recompute
-        if workspace is None or workspace.rows < rows or workspace.recompute != recompute:
-            workspace = Workspace(rows, keep=training, recompute=recompute)
-            self._planned = None  # so that what fails on the way is made anew
-            self._plan(workspace)  # once to learn the largest size of each shared buffer
-            workspace.place()
-            if training:
-                self._training = workspace
-            else:
-                self._inference = workspace
-        if workspace is not self._planned:
-            self._planned = None
-            self._plan(workspace)
-            self._planned = workspace
-            self.abandon()  # what backward() would read lies in other buffers
+        self._workspace(rows, Mode(training, recompute=training and self.recompute))
 
-    def _plan(self, workspace: Workspace) -> None:
-        for _, layer in self._layers():
-            layer.plan(workspace, _TOP)
+    def _workspace(self, rows: int, mode: Mode) -> Workspace:
+        """A workspace for passes of up to `rows` rows: the one that there is where that serves."""
+        found = self._training if mode.training else self._inference
+        if found is not None and found.plan.mode == mode and found.plan.rows >= rows:
+            return found
+        if found is not None and found.plan.mode != mode:
+            rows = max(rows, found.plan.rows)
+        blocks = self.block_names()[:-1]  # the last one's activations are there still
+        found = Workspace(make_plan(self._layers()[:-1], self.head, mode, rows, blocks))
+        if mode.training:
+            self.abandon()  # what backward() would read lies in other buffers
+            self._training = found
+        else:
+            self._inference = found
+        return found
 
     def _prepare(
         self, ids: ArrayLike, offsets: ArrayLike | None, positions: ArrayLike | None
-    ) -> tuple[Ints, Step]:
-        """Flat ids (N,) and the step of a (B, T) or an offsets batch; checks ranges."""
+    ) -> Step:
+        """The step of a (B, T) or an offsets batch, with all rows as results; checks ranges."""
         array = self._tokens("ids", ids, 0)
         if offsets is None:
             if array.ndim != 2 or array.size == 0:
@@ -327,7 +314,7 @@ class Model(Inference):
         else:
             places = int32("positions", positions, 0, self.config.block_size)
             expect_shape("positions", places, flat.shape)
-        return flat, Step(borders, places)
+        return Step(flat, borders, places, np.arange(len(flat), dtype=np.int32))
 
     def _targets(self, targets: ArrayLike, ids: ArrayLike) -> Ints:
         """Flat targets (N,) of as many ids; checks range and shape."""
@@ -341,18 +328,17 @@ class Model(Inference):
 
         return inspect(self, ids)
 
-    def _normed(self, ids: Ints, step: Step, rows: Ints, *, training: bool = False) -> Floats:
-        """The final norm (R, C) of the rows (R,), rising, out of N; ends what backward() could use.
-
-        Other rows are left out where no row needs them: behind the last block's keys and values.
-        """
-        self.reserve(len(ids), training=training)
+    def _run(self, step: Step, *, training: bool = False) -> Pass:
+        """The layers up to the head, run; ends what backward() could use."""
         self.abandon()
-        x = self.embedding.embed(ids, step)
-        *earlier, last = self.blocks
-        for block in earlier:
-            x = block.forward(x, step)
-        return self.ln_f.forward(last.forward(x, step, rows if len(rows) < len(x) else None), step)
+        run = self._pass_for(step, training=training)
+        run.forward(step)
+        return run
+
+    def _pass_for(self, step: Step, *, training: bool = False) -> Pass:
+        """The layers up to the head with arrays for such a step, not run yet."""
+        mode = Mode(training, step.dropout > 0, training and self.recompute)
+        return self._workspace(len(step.ids), mode).bind(len(step.ids), len(step.rows))
 
     def forward(
         self,
@@ -383,28 +369,27 @@ class Model(Inference):
         Raises DataError for shapes, ids or weights that do not fit the model, ConfigError for a
         dropout or label_smoothing out of range.
         """
-        flat, step = self._prepare(ids, offsets, positions)
+        step = self._prepare(ids, offsets, positions)
         wanted = self._targets(targets, ids)
         counted, weight = self._counted(wanted, weights, ids)
+        whole = total_weight(len(counted), weight)
         if not check_bool("GPT", "backward", backward):
-            losses = self._losses(flat, wanted, step)
-            total = weighted_sum(losses if weight is None else losses[counted], weight)
-            return total / total_weight(len(counted), weight)
-        step.dropout = _share("dropout", dropout)
-        step.key = check_int("GPT", "dropout_key", dropout_key, 0, (1 << 63) - 1)
+            losses = self._losses(wanted, step)
+            return weighted_sum(losses if weight is None else losses[counted], weight) / whole
+        step = _dropping(step, dropout, dropout_key)
         smoothing = _share("label_smoothing", label_smoothing)
-        if scale is not None:
-            scale = check_float("GPT", "scale", scale, -math.inf)
+        scale = 1 / whole if scale is None else check_float("GPT", "scale", scale, -math.inf)
+        loss = Loss(wanted[counted], weight, scale, smoothing)
         with self._turn:
-            x = self._normed(flat, step, counted, training=True)
+            step = replace(step, rows=counted)
+            run = self._run(step, training=True)
             if self.arena.data.flags.writeable:  # read-only weights have no backward()
                 self._require_grad()
-            add = self.arena.grad is not None and (self.arena.clean or not self.head.trained)
-            total = self.head.loss(
-                x, wanted[counted], scale, add=add, smoothing=smoothing, weights=weight
-            )
-            self._step, self._logits_shape = step, None
-        return total / total_weight(len(counted), weight)
+            clean = self.arena.clean or not self._gradients.wants(self.head.table, self.head.bias)
+            self._early = self.arena.grad is not None and clean
+            total = self.head.loss(run.head, loss, self._gradients if self._early else None)
+            self._pending = _Pending(run, step, loss)
+        return total / whole
 
     def _counted(
         self, targets: Ints, weights: ArrayLike | None, ids: ArrayLike
@@ -420,8 +405,10 @@ class Model(Inference):
 
     def abandon(self) -> None:
         """Forget the last forward(): no backward() will come. The gradients are as before it."""
-        self._step = None
-        self.head.abandon()
+        self._pending = None
+        if self._early:
+            self.head.clear_gradients()
+            self._early = False
 
     def block_names(self) -> list[str]:
         """Names of the blocks, in order: their parameters begin with them."""
@@ -440,36 +427,33 @@ class Model(Inference):
         """
         expect_function("GPT.backward", "finished", finished, optional=True)
         self.arena.require_writable("backward")
-        step, shape = self._step, self._logits_shape
-        if step is None:
+        pending = self._pending
+        if pending is None:
             raise ConfigError(
                 "backward: call forward(ids, targets) first, or logits(ids, "
                 "keep=True), once for each backward"
             )
-        if dlogits is not None and shape is None:
+        if dlogits is not None and pending.loss is not None:
             raise ConfigError(
                 "backward: forward(ids, targets) has a loss of its own; leave "
                 "dlogits out, or call logits(ids, keep=True) in its place"
             )
-        own = None
-        if shape is not None:
-            if dlogits is None:
-                raise ConfigError(
-                    "backward: logits(ids, keep=True) has no loss; pass dlogits, the "
-                    "gradient of yours to these logits"
-                )
-            own = _dlogits(dlogits, shape)
-        self._step, self.arena.clean = None, False
-        recompute = self._training is not None and self._training.recompute
-        dx = self.head.gradient() if own is None else self.head.own_gradient(own)
-        dx = self.ln_f.backward(dx, step)
-        for name, block in zip(reversed(self.block_names()), reversed(self.blocks), strict=True):
-            if block is not self.blocks[-1] and recompute:
-                block.again(step)
-            dx = block.backward(dx, step)
-            if finished is not None:
-                finished(name)
-        self.embedding.backward(dx, step)
+        if dlogits is None and pending.loss is None:
+            raise ConfigError(
+                "backward: logits(ids, keep=True) has no loss; pass dlogits, the "
+                "gradient of yours to these logits"
+            )
+        own = None if dlogits is None else _dlogits(dlogits, pending.logits_shape)
+        run, early = pending.run, self._early
+        self._pending, self._early, self.arena.clean = None, False, False
+        if own is not None:
+            self.head.own_gradient(run.head, own, self._gradients)
+        elif pending.loss is not None:
+            self.head.gradient(run.head, pending.loss, self._gradients, early=early)
+        names = self.block_names()
+        for part in run.backward(replace(pending.step, gradients=self._gradients)):
+            if finished is not None and part in names:
+                finished(part)
 
     def losses(
         self,
@@ -480,13 +464,13 @@ class Model(Inference):
         positions: ArrayLike | None = None,
     ) -> Floats:
         """Cross-entropy (N,) in nats of each token, 0 where the target is -1; ids as forward()."""
-        flat, step = self._prepare(ids, offsets, positions)
-        return self._losses(flat, self._targets(targets, ids), step)
+        step = self._prepare(ids, offsets, positions)
+        return self._losses(self._targets(targets, ids), step)
 
-    def _losses(self, ids: Ints, targets: Ints, step: Step) -> Floats:
-        losses = np.zeros(len(ids), np.float32)
+    def _losses(self, targets: Ints, step: Step) -> Floats:
+        losses = np.zeros(len(targets), np.float32)
         counted = np.flatnonzero(targets >= 0).astype(np.int32)
-        for rows, logits in self._logits_of(ids, counted, step):
+        for rows, logits in self._logits_of(replace(step, rows=counted)):
             found = np.empty(len(rows), np.float32)
             K.cross_entropy(logits, targets[rows], found, 1.0, False)
             losses[rows] = found
@@ -510,41 +494,40 @@ class Model(Inference):
         Raises DataError for ids that do not fit the model, ConfigError where keep=True and the
         weights are read-only.
         """
-        flat, step = self._prepare(ids, offsets, positions)
-        found = np.empty((len(flat), self.config.vocab_size), np.float32)
-        rows, shape = np.arange(len(flat), dtype=np.int32), (*np.shape(ids), found.shape[1])
-        step.dropout = _share("dropout", dropout)
-        step.key = check_int("GPT", "dropout_key", dropout_key, 0, (1 << 63) - 1)
+        step = _dropping(self._prepare(ids, offsets, positions), dropout, dropout_key)
+        found = np.empty((len(step.ids), self.config.vocab_size), np.float32)
+        shape = (*np.shape(ids), found.shape[1])
         if not check_bool("GPT", "keep", keep):
             if dropout:
                 raise ConfigError("logits: dropout is for training; pass keep=True too")
-            for some, logits in self._logits_of(flat, rows, step):
+            for some, logits in self._logits_of(step):
                 found[some] = logits
             return found.reshape(shape)
         self.arena.require_writable("logits")
         with self._turn:
-            x = self._normed(flat, step, rows, training=True)
+            run = self._run(step, training=True)
             self._require_grad()
-            self.head.keep(x, found)
-            self._step, self._logits_shape = step, shape
+            self.head.write_logits(run.x, found)
+            self._pending = _Pending(run, step, logits_shape=shape)
         return found.reshape(shape)
 
     def hidden(self, ids: ArrayLike, *, offsets: ArrayLike | None = None) -> Floats:
         """The final norm's output, from which the head makes the logits: (B, T, C) float32 of ids
         (B, T), or (N, C) of ids (N,) with offsets as of forward()."""
-        flat, step = self._prepare(ids, offsets, None)
-        shape = np.shape(ids) if offsets is None else flat.shape
-        return self._hidden(flat, step).reshape(*shape, -1)
+        step = self._prepare(ids, offsets, None)
+        shape = np.shape(ids) if offsets is None else step.ids.shape
+        return self._hidden(step).reshape(*shape, -1)
 
-    def _hidden(self, ids: Ints, step: Step) -> Floats:
+    def _hidden(self, step: Step) -> Floats:
         with self._turn:
-            return self._normed(ids, step, np.arange(len(ids), dtype=np.int32)).copy()
+            return self._run(step).x.copy()
 
-    def _logits_of(self, ids: Ints, rows: Ints, step: Step) -> Iterator[tuple[Ints, Floats]]:
-        """The rows asked for, some at a time, with their logits, which the next ones overwrite."""
+    def _logits_of(self, step: Step) -> Iterator[tuple[Ints, Floats]]:
+        """The step's rows, some at a time, with their logits, which the next ones overwrite."""
+        rows = step.rows
         logits = np.empty((min(_HEAD_ROWS, len(rows)), self.config.vocab_size), np.float32)
         with self._turn:
-            x = self._normed(ids, step, rows)
+            x = self._run(step).x
             for start in range(0, len(rows), _HEAD_ROWS):
                 part = slice(start, start + _HEAD_ROWS)
                 yield rows[part], self.head.project(x[part], logits[: len(x[part])])
@@ -566,14 +549,20 @@ class Model(Inference):
             return FusedDecoder(self.config, self.stored())
         return LayerDecoder(self._write_logits)
 
-    def _write_logits(self, ids: Ints, step: Step, rows: Ints, logits: Floats) -> None:
+    def _write_logits(self, step: Step, logits: Floats) -> None:
         with self._turn:
-            self.head.project(self._normed(ids, step, rows), logits)
+            self.head.project(self._run(step).x, logits)
 
 
 def _share(name: str, value: float) -> float:
     """The value where it is at least 0 and below 1. Raises ConfigError elsewhere."""
     return check_float("GPT", name, value, 0.0, 1.0, open_above=True)
+
+
+def _dropping(step: Step, dropout: float, key: int) -> Step:
+    """The step with this dropout. Raises ConfigError for one out of range."""
+    key = check_int("GPT", "dropout_key", key, 0, (1 << 63) - 1)
+    return replace(step, dropout=_share("dropout", dropout), key=key)
 
 
 def _dlogits(values: ArrayLike, shape: tuple[int, ...]) -> Floats:

@@ -126,14 +126,14 @@ class FusedDecoder:
 class LayerDecoder:
     """The layers' own forward pass, for one sequence at a time.
 
-    write_logits  called as write_logits(ids, step, rows, logits): logits (n, V) of the rows (n,)
+    write_logits  called as write_logits(step, logits): logits (n, V) of the step's rows (n,)
     Its bits depend on how many tokens of a sequence come in one call, so a prompt stays whole.
     """
 
     run_length = 1
     prefill_length = 1 << 31
 
-    def __init__(self, write_logits: Callable[[Ints, Step, Ints, Floats], object]) -> None:
+    def __init__(self, write_logits: Callable[[Step, Floats], object]) -> None:
         self._write_logits = write_logits
 
     def run(
@@ -153,10 +153,11 @@ class LayerDecoder:
             rows = np.flatnonzero(sequences == sequence)
             wanted = np.flatnonzero(rows >= first).astype(np.int32)
             cache = CacheView(keys[sequence], values[sequence], int(positions[rows[0]]))
-            step = Step(np.array([0, len(rows)], np.int32), table[rows], cache=cache)
+            offsets = np.array([0, len(rows)], np.int32)
+            step = Step(ids[rows], offsets, table[rows], wanted, cache=cache)
             whole = len(wanted) == len(logits)  # then no other sequence has any
             found = logits if whole else np.empty((len(wanted), logits.shape[1]), np.float32)
-            self._write_logits(ids[rows], step, wanted, found)
+            self._write_logits(step, found)
             if not whole:
                 logits[rows[wanted] - first] = found
         if request is not None:

@@ -30,20 +30,13 @@ class GPT2Block(Block):
         # Scaled so that the stream's variance does not grow with depth (GPT-2, section 2.3).
         out = 0.02 / math.sqrt(2 * config.n_layer)
         self.attn = Residual(
-            C,
-            2 * index + 1,
             ln=LayerNorm(C),
             c_attn=Linear(C, 3 * C, parts=3),
             heads=CausalAttention(C, config.n_head, index),
             c_proj=Linear(C, C, std=out),
         )
         self.mlp = Residual(
-            C,
-            2 * index + 2,
-            ln=LayerNorm(C),
-            c_fc=Linear(C, F),
-            gelu=GELU(F),
-            c_proj=Linear(F, C, std=out),
+            ln=LayerNorm(C), c_fc=Linear(C, F), gelu=GELU(), c_proj=Linear(F, C, std=out)
         )
 
 

@@ -96,21 +96,20 @@ class StoredGPT(GPT):
         if training:
             raise self._unchangeable()
 
-    def _hidden(self, ids: Ints, step: Step) -> Floats:
+    def _hidden(self, step: Step) -> Floats:
         """In float32, with the weights of one block at a time."""
         shape = replace(self.config, n_layer=1, vocab_size=1)
         one = GPT(shape, weights=aligned(arena_size(GPT.layout(shape)), zero=True))
-        one.reserve(len(ids), training=False)
-        x = self._rows_of("wte.weight", ids) + self._rows_of("wpe.weight", step.positions)
-        (block,) = one.blocks
+        run = one._pass_for(step)
+        x = self._rows_of("wte.weight", step.ids) + self._rows_of("wpe.weight", step.positions)
         for i in range(self.config.n_layer):
             for name, array in one.parameters().items():
                 if name.startswith("h.0."):
                     array[...] = self._weights[f"h.{i}.{name.removeprefix('h.0.')}"].floats()
-            x = block.forward(x, step)
+            x = run.part("h.0", step, x)
         for name in ("ln_f.weight", "ln_f.bias"):
             one.parameters()[name][...] = self._weights[name].floats()
-        return one.ln_f.forward(x, step).copy()
+        return run.part("ln_f", step, x).copy()
 
     def _rows_of(self, name: str, rows: Ints) -> Floats:
         """Some rows of a table as float32."""
@@ -118,16 +117,14 @@ class StoredGPT(GPT):
         scales = None if table.scales is None else table.scales[rows]
         return StoredTensor(table.data[rows], scales, table.group).floats()
 
-    def _logits_of(self, ids: Ints, rows: Ints, step: Step) -> Iterator[tuple[Ints, Floats]]:
+    def _logits_of(self, step: Step) -> Iterator[tuple[Ints, Floats]]:
         borders = step.offsets
         for first in range(0, len(borders) - 1, _TOGETHER):
-            yield from self._logits_of_some(ids, rows, step, borders[first : first + _TOGETHER + 1])
+            yield from self._logits_of_some(step, borders[first : first + _TOGETHER + 1])
 
-    def _logits_of_some(
-        self, ids: Ints, rows: Ints, step: Step, borders: Ints
-    ) -> Iterator[tuple[Ints, Floats]]:
+    def _logits_of_some(self, step: Step, borders: Ints) -> Iterator[tuple[Ints, Floats]]:
         """Those of a few documents, whose borders are given."""
-        decoder, lengths = self.decoder, np.diff(borders)
+        decoder, lengths, ids, rows = self.decoder, np.diff(borders), step.ids, step.rows
         keys, values = new_caches(self.config, len(lengths), int(lengths.max()))
         sequences = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         positions = np.arange(borders[0], borders[-1], dtype=np.int32) - np.repeat(

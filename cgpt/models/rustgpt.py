@@ -14,16 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cgpt.config import GPTConfig
-from cgpt.models.base import _TOP, Block, Model
+from cgpt.models.base import Block, Model
 from cgpt.nn.activations import ReLU
 from cgpt.nn.attention import CausalAttention
 from cgpt.nn.embedding import SinusoidalEmbedding, sinusoids
 from cgpt.nn.heads import LinearHead
-from cgpt.nn.layer import Layer
 from cgpt.nn.linear import Linear
-from cgpt.nn.norms import Identity, LayerNorm
+from cgpt.nn.norms import LayerNorm
 from cgpt.nn.residual import Residual
-from cgpt.nn.workspace import Workspace
 from cgpt.options import documented, option
 
 if TYPE_CHECKING:
@@ -60,20 +58,13 @@ class RustBlock(Block):
         out = 0.02 / math.sqrt(2 * config.n_layer)
         # Queries, keys and values are three matrices below each other: one product.
         self.attn = Residual(
-            C,
-            2 * index + 1,
             ln=LayerNorm(C, eps),
             c_attn=Linear(C, 3 * C, bias=False, parts=3),
             heads=CausalAttention(C, config.n_head, index),
             c_proj=Linear(C, C, std=out, bias=False),
         )
         self.mlp = Residual(
-            C,
-            2 * index + 2,
-            ln=LayerNorm(C, eps),
-            c_fc=Linear(C, F),
-            relu=ReLU(F),
-            c_proj=Linear(F, C, std=out),
+            ln=LayerNorm(C, eps), c_fc=Linear(C, F), relu=ReLU(), c_proj=Linear(F, C, std=out)
         )
 
 
@@ -89,11 +80,7 @@ class RustGPT(Model):
         config = self.config
         self.embedding = SinusoidalEmbedding(config.vocab_size, config.block_size, config.n_embd)
         self.blocks = [RustBlock(config, i) for i in range(config.n_layer)]
-        self.ln_f = Identity(config.n_embd)
         self.head = LinearHead(config.n_embd, config.vocab_size)
-
-    def _layers(self) -> list[tuple[str, Layer]]:
-        return [one for one in super()._layers() if one[0] != "ln_f"]
 
     def inspect(self, ids: ArrayLike) -> Inspection:
         """Hidden states and attention weights for ids (T,): see cgpt.models.inspection.inspect."""
@@ -109,7 +96,3 @@ class RustGPT(Model):
                 lambda x: np.maximum(x, 0),
             ),
         )
-
-    def _plan(self, workspace: Workspace) -> None:
-        self.ln_f.plan(workspace, _TOP)
-        super()._plan(workspace)

@@ -8,7 +8,7 @@ all-reduce are one call each, and the weights may be an array that the caller br
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -87,8 +87,6 @@ class Parameter:
     std      standard deviation of the initial normal distribution; 0 fills with `fill`
     role     by default that of a matrix, or of a vector where it has one dimension
     parts    matrices that lie below each other in it
-    trained  whether its gradient is wanted: products for others are left out of the backward pass
-    adapter  of a Linear's weight: called as adapter(dy, x) in place of the weight's gradient
     """
 
     def __init__(
@@ -104,8 +102,6 @@ class Parameter:
         self.fill = fill
         self.role = role or (Role.MATRIX if len(shape) > 1 else Role.VECTOR)
         self.parts = parts
-        self.trained = True
-        self.adapter: Callable[[Floats, Floats], object] | None = None
         self.data: Floats
         self.grad: Floats
 

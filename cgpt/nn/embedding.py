@@ -8,20 +8,26 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.nn.arena import Floats, Parameter, Role
-from cgpt.nn.arrays import Ints
 from cgpt.nn.dropout import Dropout
+from cgpt.nn.graph import Tape, Value
 from cgpt.nn.layer import Layer, Step
-from cgpt.nn.workspace import Workspace
+from cgpt.runtime.forking import cached_property
 
 
 class InputLayer(Layer):
-    """What a graph begins with: y (N, C) of ids (N,).  wte (V, C) is its table."""
+    """What a graph begins with: y (N, C) of the step's ids (N,).  wte (V, C) is its table.
+
+    forward(step, y); backward(step, dy). The tables stand at the top of the graph, as GPT-2's:
+    their names have no prefix.
+    """
 
     wte: Parameter
 
-    def embed(self, ids: Ints, step: Step) -> Floats:
-        """y (N, C) of ids (N,)."""
-        raise NotImplementedError
+    def output_width(self, C: int) -> int:
+        return self.wte.shape[1]
+
+    def trace(self, tape: Tape, x: Value | None = None) -> Value:
+        return self.record(tape)
 
 
 class Embedding(InputLayer):
@@ -32,33 +38,21 @@ class Embedding(InputLayer):
     def __init__(self, V: int, T: int, C: int, std: float = 0.02) -> None:
         self.wte = Parameter(V, C, std=std, role=Role.EMBEDDING)
         self.wpe = Parameter(T, C, std=std, role=Role.POSITION)
-        self.dropout = Dropout(C, 0)
 
     def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
-        """GPT-2 keeps both tables at the top of the graph: no prefix."""
-        self.name = prefix
         yield "wte.weight", self.wte
         yield "wpe.weight", self.wpe
 
-    def plan(self, workspace: Workspace, slot: int = 0) -> None:
-        C = self.wte.shape[1]
-        self.y = workspace.saved(self.name, "stream", C)
-        self.dropout.plan(workspace)
+    def trace(self, tape: Tape, x: Value | None = None) -> Value:
+        y = self.record(tape)
+        return Dropout(0).record(tape, y) if tape.dropout else y
 
-    def embed(self, ids: Ints, step: Step) -> Floats:
-        """y (N, C) of ids (N,)."""
-        self.ids, y = ids, self.y[: len(ids)]
-        K.embedding_forward(ids, step.positions, self.wte.data, self.wpe.data, y)
-        dropped = self.dropout.forward(y, step)
-        if dropped is not y:
-            y[...] = dropped
-        return y
+    def forward(self, step: Step, y: Floats) -> None:
+        K.embedding_forward(step.ids, step.positions, self.wte.data, self.wpe.data, y)
 
-    def backward(self, dy: Floats, step: Step) -> Floats:
-        dy = self.dropout.backward(dy, step)
-        if self.wte.trained or self.wpe.trained:
-            K.embedding_backward(dy, self.ids, step.positions, self.wte.grad, self.wpe.grad)
-        return dy
+    def backward(self, step: Step, dy: Floats) -> None:
+        if step.gradients.wants(self.wte, self.wpe):
+            K.embedding_backward(dy, step.ids, step.positions, self.wte.grad, self.wpe.grad)
 
 
 def sinusoids(T: int, C: int) -> Floats:
@@ -81,23 +75,16 @@ class SinusoidalEmbedding(InputLayer):
         self.T = T
 
     def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
-        """The table is at the top of the graph, as GPT's: no prefix."""
-        self.name = prefix
         yield "wte.weight", self.wte
 
-    def plan(self, workspace: Workspace, slot: int = 0) -> None:
-        C = self.wte.shape[1]
-        self.y = workspace.saved(self.name, "stream", C)
-        if not hasattr(self, "positions"):
-            self.positions = sinusoids(self.T, C)
+    @cached_property
+    def positions(self) -> Floats:
+        """(T, C), made when it is first used."""
+        return sinusoids(self.T, self.wte.shape[1])
 
-    def embed(self, ids: Ints, step: Step) -> Floats:
-        """y (N, C) of ids (N,)."""
-        self.ids, y = ids, self.y[: len(ids)]
-        K.embedding_forward(ids, step.positions, self.wte.data, self.positions, y)
-        return y
+    def forward(self, step: Step, y: Floats) -> None:
+        K.embedding_forward(step.ids, step.positions, self.wte.data, self.positions, y)
 
-    def backward(self, dy: Floats, step: Step) -> Floats:
-        if self.wte.trained:
-            K.embedding_backward(dy, self.ids, step.positions, self.wte.grad, None)
-        return dy
+    def backward(self, step: Step, dy: Floats) -> None:
+        if step.gradients.wants(self.wte):
+            K.embedding_backward(dy, step.ids, step.positions, self.wte.grad, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,136 +12,135 @@ from cgpt import kernels as K
 from cgpt.nn.arena import Floats, Parameter, Role
 from cgpt.nn.arrays import Ints
 from cgpt.nn.embedding import InputLayer
-from cgpt.nn.layer import Layer
-from cgpt.nn.workspace import Workspace
+from cgpt.nn.graph import Value
+from cgpt.nn.layer import GradientTargets, Layer
 
 _LOGITS = 1 << 23  # logits that are held at once in training (32 MB), or
 _LEAST_ROWS = 512  # those of so many rows: each block reads the whole table again
 
 
+@dataclass(frozen=True)
+class Loss:
+    """The cross-entropy of R rows.
+
+    targets    (R,) int32; weights (R,), None for ones
+    scale      of the gradient of sum(w nll)
+    smoothing  of the targets, as in the cross_entropy kernel
+    """
+
+    targets: Ints
+    weights: Floats | None
+    scale: float
+    smoothing: float
+
+
+class HeadArrays(NamedTuple):
+    """What a head reads and writes in training: x and dx (R, C), losses (R, 1), logits (B, V)."""
+
+    x: Floats
+    losses: Floats
+    logits: Floats
+    dx: Floats
+
+
 class Head(Layer):
     """Logits against a table, and their cross-entropy.
 
-    logits (R, V) = x (R, C) table^T + bias, held for a block of rows at a time. Where the gradients
-    are known to be zeros, a block's share of them is added in the forward pass while its logits are
-    there; else those of all blocks but the last are made again in the backward pass.
+    logits (R, V) = x (R, C) table^T + bias, held for a block of rows at a time. A block's share of
+    the gradients can be added in the forward pass while its logits are there (`early`); the last
+    block's is added in the backward pass, and those of the others, whose logits are recomputed
+    then, where that was not done.
     """
 
     def __init__(self, table: Parameter, bias: Parameter | None = None) -> None:
         self.table = table
         self.bias = bias
-        self.added = False  # whether the forward pass has added to the gradients
-
-    def plan(self, workspace: Workspace, slot: int = 0) -> None:
-        V, C = self.table.shape
-        self.losses = workspace.shared("losses", 1).reshape(-1)
-        if workspace.keep:
-            self.block = min(workspace.rows, max(_LEAST_ROWS, _LOGITS // V))
-            self.logits = workspace.shared("logits", V, self.block)
-            self.dx = workspace.shared("d1", C)
 
     @property
-    def trained(self) -> bool:
-        """Whether the gradient of table or bias is wanted."""
-        return self.table.trained or (self.bias is not None and self.bias.trained)
+    def block_rows(self) -> int:
+        """The most rows whose logits are held at once."""
+        return max(_LEAST_ROWS, _LOGITS // self.table.shape[0])
+
+    def training_values(self, x: Value) -> tuple[Value, Value, Value]:
+        """The losses, logits and dx that training needs for x."""
+        return (
+            Value("head.losses", 1, x.pruned),
+            Value("head.logits", self.table.shape[0], x.pruned, self.block_rows),
+            Value("head.dx", x.width, x.pruned),
+        )
 
     def project(self, x: Floats, logits: Floats) -> Floats:
         """logits (R, V), written, of x (R, C)."""
         K.linear_forward(x, self.table.data, None if self.bias is None else self.bias.data, logits)
         return logits
 
-    def loss(
-        self,
-        x: Floats,
-        targets: Ints,
-        scale: float | None,
-        *,
-        add: bool,
-        smoothing: float = 0.0,
-        weights: Floats | None = None,
-    ) -> float:
-        """Sum of the losses, each times its weight; with `add` most of backward is done too.
-
-        x (R, C), targets (R,), weights (R,) or None for ones; scale of the gradient, default 1 over
-        the sum of the weights' sizes; smoothing of the targets as in the cross_entropy kernel.
-        """
-        R = len(targets)
-        self.x, self.targets, self.smoothing, self.weights = x, targets, smoothing, weights
-        self.scale = 1 / total_weight(R, weights) if scale is None else scale
-        *earlier, last = self._blocks(R)
-        self.added = add and bool(earlier)
+    def loss(self, arrays: HeadArrays, loss: Loss, early: GradientTargets | None) -> float:
+        """Sum of the losses, each times its weight; `early`: gradients that are added already."""
+        *earlier, last = self._blocks(len(loss.targets))
         for part in earlier:
-            self._logits_gradient(part)
-            if add:
-                self._consume(part, self._block_of(part))
-        self._logits_gradient(last)
-        return weighted_sum(self.losses[:R], weights)
+            dlogits = self._logits_gradient(arrays, loss, part)
+            if early is not None:
+                self._consume(arrays, dlogits, part, early)
+        self._logits_gradient(arrays, loss, last)
+        return weighted_sum(arrays.losses.reshape(-1), loss.weights)
 
-    def keep(self, x: Floats, logits: Floats) -> None:
+    def gradient(
+        self, arrays: HeadArrays, loss: Loss, targets: GradientTargets, *, early: bool
+    ) -> None:
+        """dx of the loss; `early`: whether loss() has added gradients already."""
+        *earlier, last = self._blocks(len(loss.targets))
+        self._consume(arrays, _rows_of(arrays.logits, last), last, targets)
+        for part in () if early else earlier:
+            self._consume(arrays, self._logits_gradient(arrays, loss, part), part, targets)
+
+    def write_logits(self, x: Floats, logits: Floats) -> None:
         """Write the logits (R, V) of x (R, C), for a loss of the caller's own."""
-        self.x = x
         for part in self._blocks(len(x)):
             self.project(x[part], logits[part])
 
-    def own_gradient(self, dlogits: Floats) -> Floats:
-        """dx (R, C) of a loss whose gradient to the logits that were kept is dlogits (R, V)."""
+    def own_gradient(self, arrays: HeadArrays, dlogits: Floats, targets: GradientTargets) -> None:
+        """dx of a loss whose gradient to the logits is dlogits (R, V)."""
         for part in self._blocks(len(dlogits)):
-            self._consume(part, dlogits[part])
-        return self.dx[: len(dlogits)]
+            self._consume(arrays, dlogits[part], part, targets)
 
-    def abandon(self) -> None:
-        """Take back what loss() has added where backward() never came: there were zeros."""
-        if self.added:
-            self.table.grad.fill(0)
-            if self.bias is not None:
-                self.bias.grad.fill(0)
-            self.added = False
-
-    def gradient(self) -> Floats:
-        """dx (R, C) of the loss, with which the backward pass begins."""
-        R = len(self.targets)
-        *earlier, last = self._blocks(R)
-        self._consume(last, self._block_of(last))
-        for part in () if self.added else earlier:
-            self._logits_gradient(part)
-            self._consume(part, self._block_of(part))
-        self.added = False
-        return self.dx[:R]
+    def clear_gradients(self) -> None:
+        """Zeros in place of what loss() has added early where backward() never came."""
+        self.table.grad.fill(0)
+        if self.bias is not None:
+            self.bias.grad.fill(0)
 
     def _blocks(self, R: int) -> list[slice]:
         """Blocks of about equal size, at least one."""
-        size = -(-R // (-(-R // self.block) or 1))
-        return [slice(start, min(start + size, R)) for start in range(0, R, size or 1)] or [
-            slice(0, 0)
-        ]
+        size = -(-R // (-(-R // self.block_rows) or 1))
+        blocks = [slice(start, min(start + size, R)) for start in range(0, R, size or 1)]
+        return blocks or [slice(0, 0)]
 
-    def _logits_gradient(self, part: slice) -> None:
-        """The losses of a block, and in the buffer the gradient of its logits."""
-        logits = self.project(self.x[part], self._block_of(part))
-        weights = None if self.weights is None else self.weights[part]
+    def _logits_gradient(self, arrays: HeadArrays, loss: Loss, part: slice) -> Floats:
+        """The gradient of a block's logits, in their buffer; its losses are written."""
+        logits = self.project(arrays.x[part], _rows_of(arrays.logits, part))
         K.cross_entropy(
             logits,
-            self.targets[part],
-            self.losses[part],
-            self.scale,
-            smoothing=self.smoothing,
-            weights=weights,
+            loss.targets[part],
+            arrays.losses.reshape(-1)[part],
+            loss.scale,
+            smoothing=loss.smoothing,
+            weights=None if loss.weights is None else loss.weights[part],
         )
+        return logits
 
-    def _block_of(self, part: slice) -> Floats:
-        """The buffer of a block's logits."""
-        return self.logits[: part.stop - part.start]
-
-    def _consume(self, part: slice, dlogits: Floats) -> None:
+    def _consume(
+        self, arrays: HeadArrays, dlogits: Floats, part: slice, targets: GradientTargets
+    ) -> None:
         """dx and the gradients of table and bias from those of a block's logits."""
-        if self.trained:
-            K.linear_backward_weight(
-                dlogits,
-                self.x[part],
-                self.table.grad,
-                None if self.bias is None else self.bias.grad,
-            )
-        K.linear_backward_input(dlogits, self.table.data, self.dx[part])
+        if targets.wants(self.table, self.bias):
+            bias = None if self.bias is None else self.bias.grad
+            K.linear_backward_weight(dlogits, arrays.x[part], self.table.grad, bias)
+        K.linear_backward_input(dlogits, self.table.data, arrays.dx[part])
+
+
+def _rows_of(logits: Floats, part: slice) -> Floats:
+    """The buffer of a block's logits."""
+    return logits[: part.stop - part.start]
 
 
 def total_weight(R: int, weights: Floats | None) -> float:
@@ -166,7 +167,6 @@ class TiedHead(Head):
 
     def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
         """None of its own: the table belongs to the embedding."""
-        self.name = prefix
         yield from ()
 
 
@@ -180,7 +180,6 @@ class LinearHead(Head):
 
     def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
         """weight (V, C) and bias (V,)."""
-        self.name = prefix
         yield f"{prefix}.weight", self.table
         if self.bias is not None:
             yield f"{prefix}.bias", self.bias

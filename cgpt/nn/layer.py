@@ -1,43 +1,76 @@
 """Layer: what every layer is; the layers lie in files by concern (linear.py, norms.py ...).
 
-A layer declares parameters and sub-layers in `__init__`, asks for buffers in `plan`, and from
-then on allocates nothing. N is the number of rows (tokens of all documents of a batch), C the
-width. `dy` is read-only except in Residual; gradients of parameters that are trained are added to.
+A layer declares parameters and sub-layers in `__init__` and keeps nothing of a pass: `forward` and
+`backward` write into arrays that they are handed, which a plan has placed (planning.py). N is the
+number of rows (tokens of all documents of a batch), C the width. Gradients of activations are
+overwritten, those of parameters are added to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from cgpt.nn.arena import Floats, Parameter
 from cgpt.nn.arrays import Ints
+from cgpt.nn.graph import Operation, Tape, Value
 from cgpt.nn.kv_cache import CacheView
-from cgpt.nn.workspace import Workspace
 
 
-@dataclass
+@dataclass(frozen=True)
+class GradientTargets:
+    """Which gradients a backward pass makes: at first those of all parameters.
+
+    frozen    parameters whose gradients are left out
+    adapters  by the weight of a Linear: called as adapter(dy, x) in place of its gradient
+    """
+
+    frozen: frozenset[Parameter] = frozenset()
+    adapters: Mapping[Parameter, Callable[[Floats, Floats], object]] = field(default_factory=dict)
+
+    def wants(self, *parameters: Parameter | None) -> bool:
+        """Whether the gradient of any of them is made."""
+        return any(one is not None and one not in self.frozen for one in parameters)
+
+
+@dataclass(frozen=True)
 class Step:
     """What all layers of one pass share.
 
+    ids        (N,) int32 tokens
     offsets    (D + 1,) int32 borders of the documents in the N rows
     positions  (N,) int32 position of each row in its document
+    rows       (R,) int32, rising: the rows that the result has; others are left out where no row
+               needs them
     dropout    probability of a zero; `key` names the masks of this step
     cache      keys and values to attend to and to extend, instead of documents
     """
 
+    ids: Ints
     offsets: Ints
     positions: Ints
+    rows: Ints
     dropout: float = 0.0
     key: int = 0
     cache: CacheView | None = None
+    gradients: GradientTargets = GradientTargets()
 
 
 class Layer:
-    """What every layer has: parameters and sub-layers by attribute, and three passes."""
+    """What every layer has: parameters and sub-layers by attribute, and its part in both passes.
 
-    name = ""
+    forward(step, x, y, *statistics)                writes y and what else backward wants to read
+    backward(step, dy, [x], [y], *statistics, dx)   writes dx, adds to the parameters' gradients
+    A layer that others make up has `trace` alone.
+    """
+
     kind: str  # what files call a layer of a graph; a name of the format, never changed
+    backward_reads: tuple[str, ...] = ()  # of "x" and "y"
+    statistics: tuple[int, ...] = ()  # widths of what forward writes besides y
+    mixes_rows = False  # whether a row of y depends on other rows of x
+    passes_gradient = False  # whether the gradient of every input is dy: there is no backward
+    forward: Callable[..., None]
+    backward: Callable[..., None]
 
     def children(self) -> Iterator[tuple[str, Layer]]:
         """Sub-layers with their attribute names, in order of declaration."""
@@ -47,22 +80,42 @@ class Layer:
 
     def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
         """Parameters of this layer and below, named by the path of attributes to them."""
-        self.name = prefix
         for key, value in vars(self).items():
             if isinstance(value, Parameter):
                 yield f"{prefix}.{key}", value
         for key, layer in self.children():
             yield from layer.named_parameters(f"{prefix}.{key}")
 
-    def plan(self, workspace: Workspace, slot: int = 0) -> None:
-        """Take buffers. `slot` is the layer's place in its branch: neighbours never share."""
-        for _, layer in self.children():
-            layer.plan(workspace)
+    def output_width(self, C: int) -> int:
+        """The width of y for an x of width C."""
+        return C
 
-    def forward(self, x: Floats, step: Step) -> Floats:
-        """y (N, ...) from x (N, ...); keeps what backward needs."""
-        raise NotImplementedError
+    def trace(self, tape: Tape, x: Value) -> Value:
+        """y of x, with what leads there written on the tape."""
+        return self.record(tape, x)
 
-    def backward(self, dy: Floats, step: Step) -> Floats:
-        """dx from dy, both shaped as in forward; adds to the parameters' gradients."""
-        raise NotImplementedError
+    def record(self, tape: Tape, *inputs: Value) -> Value:
+        """y of a layer that computes, written on the tape as it declares itself."""
+        name = f"{tape.part}.{type(self).__name__}"
+        x = inputs[0] if inputs else None
+        y = Value(name, self.output_width(0 if x is None else x.width))
+        statistics = tuple(Value(f"{name}.statistic", width) for width in self.statistics)
+        known = {"x": inputs[:1], "y": (y,)}
+        kept = *(one for read in self.backward_reads for one in known[read]), *statistics
+        passes = self.passes_gradient
+        tape.operations.append(
+            Operation(
+                tape.part,
+                self,
+                self.mixes_rows,
+                self.forward,
+                inputs,
+                (y, *statistics),
+                y,
+                x=None if passes else x,
+                backward=None if passes else self.backward,
+                kept=() if passes else kept,
+                skips=inputs if passes else (),
+            )
+        )
+        return y

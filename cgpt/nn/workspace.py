@@ -1,64 +1,95 @@
-"""Workspace: the activations of a pass, placed once and used again by every step."""
+"""Workspace: the memory of a plan, and its calls with their arrays."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 
-from cgpt.nn.arena import STEP, Floats, aligned
+from cgpt.nn.arena import Floats, aligned
+from cgpt.nn.graph import Function, Value
+from cgpt.nn.heads import HeadArrays
+from cgpt.nn.layer import Step
+from cgpt.nn.planning import Call, Plan
 
-_NOTHING = np.zeros((), np.float32)
+_Bound = tuple[str, Function, tuple[Floats, ...]]
 
 
 class Workspace:
-    """Activations of up to `rows` rows, placed once and used again by every step.
+    """The memory of a plan: activations are placed once and used by every pass."""
 
-    With keep=True (training) every layer has buffers of its own, which the backward pass reads;
-    with keep=False (inference) buffers of the same role are one, whatever the number of layers.
-    With recompute=True blocks share theirs too, all but their outputs: backward makes what lay in
-    them again.
-    Buffers are asked for twice: until `place` is called their sizes are only noted (no memory is
-    touched), then they are parts of one block, so that the system can give it large pages.
-    """
-
-    def __init__(self, rows: int, *, keep: bool, recompute: bool = False) -> None:
-        self.rows = rows
-        self.keep = keep
-        self.recompute = recompute
-        self.block = ""  # name of the block that is being planned and will be recomputed
-        self._sizes: dict[str, int] = {}
-        self._buffers: dict[str, Floats] = {}
-
-    def place(self) -> None:
-        """Take the memory for all buffers asked for so far."""
-        sizes = {role: -(-size // STEP) * STEP for role, size in self._sizes.items()}
-        block, start = aligned(sum(sizes.values())), 0
-        for role, size in sizes.items():
-            self._buffers[role] = block[start : start + size]
-            start += size
-
-    def saved(self, layer: str, role: str, width: int, *, always: bool = False) -> Floats:
-        """(rows, width) that stays until the layer's backward pass; shared when not kept.
-
-        With recompute the same layers of all blocks share it, unless it is to stay `always`.
-        """
-        if not self.keep:
-            return self.shared(role, width)
-        return self.shared(f"{layer if always else layer.removeprefix(self.block)}.{role}", width)
-
-    def shared(self, role: str, width: int, rows: int | None = None) -> Floats:
-        """(rows, width) that only lives until another layer asks for the same role."""
-        rows = self.rows if rows is None else rows
-        size = rows * width
-        if not self._buffers:
-            self._sizes[role] = max(size, self._sizes.get(role, 0))
-            return np.broadcast_to(_NOTHING, (rows, width))
-        return self._buffers[role][:size].reshape(rows, width)
-
-    def backward(self, role: str, width: int) -> Floats:
-        """(rows, width) as `shared`, for training; (0, width) where no backward pass comes."""
-        return self.shared(role, width, None if self.keep else 0)
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._memory = aligned(plan.size)
+        self._last: Pass | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers."""
-        return sum(buffer.nbytes for buffer in self._buffers.values())
+        """Bytes of all activations."""
+        return self._memory.nbytes
+
+    def bind(self, N: int, R: int) -> Pass:
+        """The plan for a batch of N rows, R of which the result has."""
+        found = self._last
+        if found is None or (found.N, found.R) != (N, R):
+            found = self._last = Pass(self.plan, self._memory, N, R)
+        return found
+
+
+class Pass:
+    """The calls of a plan with arrays for N rows, R of which the result has.
+
+    x     (R, C) what the head reads
+    head  its arrays, in training
+    """
+
+    def __init__(self, plan: Plan, memory: Floats, N: int, R: int) -> None:
+        self.plan, self.N, self.R = plan, N, R
+        arrays: dict[Value, Floats] = {}
+        for value, offset in plan.offsets.items():
+            n = R if value.pruned else N
+            n = min(n, value.max_rows) if value.max_rows else n
+            arrays[value] = memory[offset : offset + n * value.width].reshape(n, value.width)
+
+        def bound(calls: Iterable[Call]) -> list[_Bound]:
+            return [
+                (one.part, one.function, tuple(arrays[value] for value in one.arguments))
+                for one in calls
+                if one.function is not None
+            ]
+
+        self._arrays = arrays
+        self._forward = bound(plan.forward)
+        self._backward = [
+            (part, list(calls)) for part, calls in groupby(bound(plan.backward), key=itemgetter(0))
+        ]
+        self.x = arrays[plan.output]
+        if plan.head:
+            self.head = HeadArrays(self.x, *(arrays[value] for value in plan.head))
+
+    def forward(self, step: Step) -> None:
+        """All layers up to the head."""
+        for _, function, arrays in self._forward:
+            function(step, *arrays)
+
+    def operations(self, step: Step) -> Iterator[tuple[str, object, tuple[Floats, ...]]]:
+        """The same one at a time: behind each operation its part, layer, inputs and outputs."""
+        for one, (part, function, arrays) in zip(self.plan.operations, self._forward, strict=True):
+            function(step, *arrays)
+            yield part, one.layer, arrays
+
+    def part(self, name: str, step: Step, x: Floats) -> Floats:
+        """y of one layer at the top of the graph for an x of the caller's; the next call's too."""
+        calls = [one for one in self.plan.operations if one.part == name]
+        self._arrays[calls[0].inputs[0]][...] = x
+        for part, function, arrays in self._forward:
+            if part == name:
+                function(step, *arrays)
+        return self._arrays[calls[-1].y]
+
+    def backward(self, step: Step) -> Iterator[str]:
+        """All layers below the head, whose dx is there; gives the name of each when it is done."""
+        for part, calls in self._backward:
+            for _, function, arrays in calls:
+                function(step, *arrays)
+            yield part
