@@ -5,6 +5,7 @@ run, in all workers, and printed at their end."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -75,6 +76,35 @@ def counted() -> Counted:
         _COUNTS[what] += n
 
     return add
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run_cgpt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Run:
+    """run_cgpt(*args, stdin=None) -> (exit code, stdout, stderr), in this process and tmp_path.
+
+    No CGPT_ variable is set, and a vocabulary of words is learnt without jieba's dictionary.
+    """
+    from cgpt.cli import main
+
+    for name in list(os.environ):
+        if name.startswith("CGPT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+
+    def call(*args: object, stdin: str | None = None) -> tuple[int, str, str]:
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        code = main([str(arg) for arg in args])
+        return code, *capsys.readouterr()
+
+    return call
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

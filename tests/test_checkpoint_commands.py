@@ -18,7 +18,6 @@ from screen import environment
 from small_llm import FACTS, TEXTS
 
 from cgpt.checkpoint.info import describe
-from cgpt.cli import main
 from cgpt.llm import load_model_auto
 
 TRAIN = (
@@ -37,20 +36,10 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """run(*args) -> (exit code, stdout, stderr) in tmp_path, where texts.json is."""
-    for name in list(os.environ):
-        if name.startswith("CGPT_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
-    monkeypatch.chdir(tmp_path)
+def run(run_cgpt: Run, tmp_path: Path) -> Run:
+    """`run_cgpt` where texts.json is."""
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
-
-    def call(*args: str) -> tuple[int, str, str]:
-        code = main(list(args))
-        return code, *capsys.readouterr()
-
-    return call
+    return run_cgpt
 
 
 def checkpoints(folder: Path) -> list[str]:

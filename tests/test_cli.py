@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -51,26 +50,10 @@ def write_data(folder: Path) -> None:
     (folder / "chats.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No CGPT_ settings from outside; vocabularies without jieba, which takes a second."""
-    for name in list(os.environ):
-        if name.startswith("CGPT_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """run(*args, stdin="") -> (exit code, stdout, stderr), in tmp_path, in this process."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args: str, stdin: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        code = main([str(arg) for arg in args])
-        return code, *capsys.readouterr()
-
-    return call
+def run(run_cgpt: Run) -> Run:
+    """`run_cgpt` with an empty stdin where none is given."""
+    return lambda *args, stdin="": run_cgpt(*args, stdin=stdin)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from screen import environment
 from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
 
 from cgpt.checkpoint.saving import save_model_binary
-from cgpt.cli import main
 from cgpt.cli import training_session as training
 from cgpt.cli.guided import GuidedOptions, GuidedRun
 from cgpt.cli.messages import set_language
@@ -53,23 +52,12 @@ MONKEY = pytest.MonkeyPatch
 
 
 @pytest.fixture
-def run(monkeypatch: MONKEY, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """run(*args) -> (exit code, stdout, stderr) in tmp_path, where data is; in English."""
-    for name in list(os.environ):
-        if name.startswith("CGPT_"):
-            monkeypatch.delenv(name)
+def run(run_cgpt: Run, monkeypatch: MONKEY, tmp_path: Path) -> Run:
+    """`run_cgpt` where data is; in English."""
     monkeypatch.setenv("CGPT_LANG", "en")
-    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
     set_language("en")
-    monkeypatch.setattr("sys.stdin", open(os.devnull, encoding="utf-8"))  # noqa: SIM115
-
-    def call(*args: str) -> tuple[int, str, str]:
-        code = main(list(args))
-        return code, *capsys.readouterr()
-
-    return call
+    return run_cgpt
 
 
 def raising(error: BaseException, at: int = 3) -> Callable[..., Any]:

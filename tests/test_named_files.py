@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from small_llm import FACTS, TEXTS, small_llm
 
 from cgpt.checkpoint.latest import read
 from cgpt.checkpoint.saving import save_model_binary
-from cgpt.cli import main
 from cgpt.cli import training_session as training
 from cgpt.llm import load_model_auto
 from cgpt.training.step_log import read_log
@@ -40,21 +38,11 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """run(*args) -> (exit code, stdout, stderr) in tmp_path, where texts.json is; in English."""
-    for name in list(os.environ):
-        if name.startswith("CGPT_"):
-            monkeypatch.delenv(name)
+def run(run_cgpt: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """`run_cgpt` where texts.json is; in English."""
     monkeypatch.setenv("CGPT_LANG", "en")
-    monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
-    monkeypatch.chdir(tmp_path)
     write_data(tmp_path)
-
-    def call(*args: str) -> tuple[int, str, str]:
-        code = main(list(args))
-        return code, *capsys.readouterr()
-
-    return call
+    return run_cgpt
 
 
 def write_data(folder: Path) -> None:

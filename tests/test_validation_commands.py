@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from small_llm import DIALOGUES, TEXTS
 
-from cgpt.cli import main
 from cgpt.config import RunConfig
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
+from cgpt.training.config_file import load_toml
 from cgpt.training.run import TrainingRun
 from cgpt.training.trainer import FitResult, Trainer
 
@@ -31,21 +31,13 @@ def rows(dialogues: list) -> str:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.chdir(tmp_path)
+def run(run_cgpt: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("CGPT_LANG", "en")
     Path("texts.json").write_text(json.dumps(TEXTS[:4] * 3), "utf-8")
     Path("chats.json").write_text(rows(DIALOGUES[:4] * 2), "utf-8")
     Path("own.json").write_text(json.dumps(TEXTS[4:]), "utf-8")
     Path("own_chats.json").write_text(rows(DIALOGUES[4:]), "utf-8")
-
-    def call(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([*args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return run_cgpt
 
 
 TRAIN = (
@@ -143,7 +135,7 @@ def test_other_validation_data_is_refused_until_it_is_asked_for(stopped: Run) ->
 def test_a_run_is_repeated_from_its_toml(run: Run) -> None:
     assert run(*TRAIN, *OWN)[0] == 0
     Path("run.toml").write_text(run("info", "m.bin", "--toml")[1], "utf-8")
-    assert 'validation = ["own.json", "own_chats.json"]' in Path("run.toml").read_text("utf-8")
+    assert load_toml("run.toml")["validation"] == ["own.json", "own_chats.json"]
     assert run("train", "--config", "run.toml", "--save-minutes", "0", "--out", "again.bin")[0] == 0
     one, two = load_model_auto("m.bin"), load_model_auto("again.bin")
     assert np.array_equal(one.gpt.arena.data, two.gpt.arena.data)
