@@ -31,7 +31,8 @@ from cgpt.config import GPTConfig
 from cgpt.llm import LLM, load_model_binary, load_model_json
 from cgpt.models.gpt2 import GPT
 from cgpt.optim.adamw import AdamW
-from cgpt.tokenizers.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.tokenizers.vocabulary import FIRST_WORD
 
 Action = Callable[[], object]
 _WEIGHTS = ("load for chat", "safetensors mapped load")  # of files a third as large

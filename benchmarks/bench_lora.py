@@ -31,7 +31,7 @@ def work(side: str, preset: str, tokens: int, rank: int, folder: Path) -> None:
     from cgpt.models.gpt2 import GPT
     from cgpt.optim.lora import Lora
     from cgpt.runtime.memory import resident
-    from cgpt.tokenizers.tokenizer import FIRST_WORD
+    from cgpt.tokenizers.vocabulary import FIRST_WORD
 
     config = cgpt.GPTConfig.preset(preset)
     words = [chr(0x20000 + i) for i in range(config.vocab_size - FIRST_WORD)]

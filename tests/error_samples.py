@@ -61,7 +61,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "repr(MAGIC)": (repr(b"\x89CGPT\r\n"),),
     "repr(JSON_OPENING)": (repr(b'{"format": '),),
     "fileio/sniff.py: name": tuple(name for _, name in sniff._SIGNATURES),
-    "checkpoint/json_save.py: what": (
+    "checkpoint/json_format.py: what": (
         "the weights",
         "Adam's m",
         "Adam's v",
@@ -73,7 +73,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
         "training state: unknown field 'x'; known: done, epoch",
     ),
     # raised by _codec.pyx
-    "checkpoint/json_file.py: error": (
+    "checkpoint/json_format.py: error": (
         "more than 8 numbers",
         "something else than numbers",
         "a number that is too large for float32",

@@ -29,8 +29,9 @@ from cgpt.optim.adamw import AdamW
 from cgpt.optim.lora import Lora
 from cgpt.optim.muon import Muon
 from cgpt.tokenizers.bpe import name_of
-from cgpt.tokenizers.rustgpt import SPECIAL, RustTokenizer
-from cgpt.tokenizers.tokenizer import FIRST_WORD, Tokenizer
+from cgpt.tokenizers.rustgpt import SPECIAL
+from cgpt.tokenizers.tokenizer import RustTokenizer, Tokenizer
+from cgpt.tokenizers.vocabulary import FIRST_WORD
 
 DATA = Path(__file__).parent / "data"
 WORDS = ["山", "水", "人", "长江", "😀", "a\nb", 'say "hi"', "\\u", "<b>"]

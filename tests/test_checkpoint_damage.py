@@ -18,11 +18,11 @@ from make_fixtures import DATA, tiny_llm
 
 from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.saving import save_model_binary
-from cgpt.checkpoint.tokenizer_file import load_tokenizer
 from cgpt.errors import CheckpointError
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.format_v1 import Kind, Record, pack_front, parse_header, parse_table
 from cgpt.llm import load_model_binary
+from cgpt.tokenizers.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def test_json_records_that_are_no_objects(tmp_path: Path, counted: Counted, name
         for other in (b"[]", b"3", b"null", b'"kind"', b"true", b"[[]]", b'{"kind": []}'):
             write_signed(path, [*pairs[:number], (record, other), *pairs[number + 1 :]])
             wanted = ("damaged", "version", *["none"] * other.startswith(b"{"))
-            for read in (load_model_binary, describe, load_tokenizer):
+            for read in (load_model_binary, describe, Tokenizer.load):
                 assert refusal(read, path) in wanted or not needs(read, name, record)
                 counted("JSON records that are no objects")
 

@@ -21,7 +21,6 @@ from cgpt.checkpoint.compare import compare_models
 from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.saving import save_model_binary, save_model_json
-from cgpt.checkpoint.tokenizer_file import load_tokenizer
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError, ConfigError
 from cgpt.fileio import strict_json
@@ -30,6 +29,7 @@ from cgpt.llm import LLM, load_model_auto, load_weights, load_with_adapter
 from cgpt.models.rustgpt import RustGPT
 from cgpt.optim.lora import Lora
 from cgpt.optim.registry import make_optimizer
+from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.training.trainer import Trainer
 
 CONFIG = TrainConfig(epochs=4, batch_tokens=64, warmup=2, lr=1e-2, lora_rank=3, lora_alpha=6.0)
@@ -241,7 +241,7 @@ def test_an_adapter_whose_model_is_in_no_file_carries_it(tmp_path: Path) -> None
             again = load_model_auto(path, training=training)
             assert same_bits(again.gpt.arena.data, llm.gpt.arena.data)
         again = load_model_auto(path)
-        assert load_tokenizer(path).words == llm.tokenizer.words
+        assert Tokenizer.load(path).words == llm.tokenizer.words
         # It is carried on, and the copy trains on to the same bits.
         for one in (again, llm):
             Trainer(one, changed(epochs=1), "finetune").fit(DIALOGUES)
@@ -403,7 +403,7 @@ def test_merging(tmp_path: Path) -> None:
     assert same_bits(np.asarray(whole.gpt.arena.data), llm.gpt.arena.data)
     with pytest.raises(CheckpointError, match="a whole model where an adapter is wanted"):
         load_with_adapter(tmp_path / "other name.bin", tmp_path / "whole.bin")
-    for read in (load_weights, load_tokenizer):
+    for read in (load_weights, Tokenizer.load):
         with pytest.raises(CheckpointError, match="an adapter where a whole model is wanted"):
             read(path)
 

@@ -23,7 +23,6 @@ from checkpoint_helpers import assert_same, same_bits
 import cgpt
 from cgpt import kernels
 from cgpt.checkpoint.info import describe
-from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.cli import main
 from cgpt.config import RunConfig, TrainConfig
 from cgpt.corpus.batches import Message, encode_dialogue, encode_document
@@ -33,7 +32,8 @@ from cgpt.llm import LLM, load, load_model_auto
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.nn.heads import Head
 from cgpt.tokenizers import rustgpt as rust_tokenizer
-from cgpt.tokenizers.rustgpt import SPECIAL, RustTokenizer
+from cgpt.tokenizers.rustgpt import SPECIAL
+from cgpt.tokenizers.tokenizer import RustTokenizer, Tokenizer
 from cgpt.training.run import TrainingRun, continue_training
 from cgpt.training.trainer import Trainer
 
@@ -504,9 +504,9 @@ def test_a_reader_of_the_specification_reads_what_is_written(llm, tmp_path):
 
 
 def test_its_vocabulary_by_itself(llm, tmp_path):
-    file = save_tokenizer(llm.tokenizer, tmp_path / "v.json")
+    file = llm.tokenizer.save(tmp_path / "v.json")
     for source in (file, cgpt.save_model_binary(llm, tmp_path / "m.bin")):
-        found = load_tokenizer(source)
+        found = Tokenizer.load(source)
         assert isinstance(found, RustTokenizer)
         assert found.to_state() == llm.tokenizer.to_state()
         assert found.fingerprint() == llm.tokenizer.fingerprint()

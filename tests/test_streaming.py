@@ -13,7 +13,7 @@ from cgpt.chat.session import ChatSession
 from cgpt.config import SamplingConfig
 from cgpt.generation.results import Token
 from cgpt.generation.streaming import Assembler, Piece, StopFilter, pieces, stop_of, text_of
-from cgpt.tokenizers.tokenizer import FIRST_WORD, SPECIAL_TOKENS
+from cgpt.tokenizers.vocabulary import FIRST_WORD, SPECIAL_TOKENS
 
 TOKENIZER = small_tokenizer()
 

@@ -25,7 +25,7 @@ from cgpt.cli.ui import chat_loop as chatting
 from cgpt.cli.ui import streams, terminal
 from cgpt.cli.ui.progress import ProgressDisplay
 from cgpt.cli.ui.streams import has_stray_bytes
-from cgpt.tokenizers.tokenizer import FIRST_BYTE
+from cgpt.tokenizers.vocabulary import FIRST_BYTE
 
 SHORT = ("--max-new-tokens", "3")
 LETTER = f"{FIRST_BYTE + ord('a')}=100000"  # a logit bias: every token is this letter

@@ -18,8 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgpt.errors import ConfigError, DataError
-from cgpt.tokenizers.tokenizer import FIRST_BYTE, FIRST_WORD, SPECIAL_TOKENS, Tokenizer
-from cgpt.tokenizers.vocabulary import LONGEST_WORD, _count, _jieba_cut, _learn
+from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.tokenizers.vocabulary import (
+    FIRST_BYTE,
+    FIRST_WORD,
+    LONGEST_WORD,
+    SPECIAL_TOKENS,
+    _count,
+    _jieba_cut,
+    _learn,
+)
 
 TEXTS = [
     "山脉是高大而多岩石的地形。山脉通过构造力或火山活动在长时间的地质时期内形成。",

@@ -11,10 +11,10 @@ import pytest
 from small_llm import TEXTS, small_llm, small_tokenizer
 
 from cgpt.checkpoint.saving import save_model_binary
-from cgpt.checkpoint.tokenizer_file import save_tokenizer
 from cgpt.errors import CgptError, CheckpointError, ConfigError, DataError
-from cgpt.tokenizers.rustgpt import SPECIAL, RustTokenizer
-from cgpt.tokenizers.tokenizer import FIRST_WORD, SPECIAL_TOKENS, Tokenizer
+from cgpt.tokenizers.rustgpt import SPECIAL
+from cgpt.tokenizers.tokenizer import RustTokenizer, Tokenizer
+from cgpt.tokenizers.vocabulary import FIRST_WORD, SPECIAL_TOKENS
 
 
 def rust() -> RustTokenizer:
@@ -34,7 +34,7 @@ def test_saved_and_loaded(make: Any, tmp_path: Path) -> None:
     tokenizer = make()
     path = tokenizer.save(tmp_path / "words.json")
     assert path == tmp_path / "words.json"
-    assert path.read_bytes() == save_tokenizer(tokenizer, tmp_path / "other.json").read_bytes()
+    assert path.read_bytes() == tokenizer.save(tmp_path / "other.json").read_bytes()
     found = Tokenizer.load(str(path))
     assert found == tokenizer and type(found) is type(tokenizer)
     assert hash(found) == hash(tokenizer) and len({found, tokenizer}) == 1

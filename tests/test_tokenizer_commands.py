@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from conftest import Counted
 
-from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.cli import main
 from cgpt.errors import CheckpointError
 from cgpt.llm import load_model_auto
@@ -51,7 +50,7 @@ def test_train_encode_inspect(kind: str, capsys: Captured) -> None:
         "--out",
         "t.json",
     )
-    tokenizer = load_tokenizer("t.json")
+    tokenizer = Tokenizer.load("t.json")
     assert made["kind"] == tokenizer.kind == kind and made["tokens"] == len(tokenizer) <= 300
     assert made["text_tokens"] == sum(len(tokenizer.encode(text)) for text in TEXTS)
     assert made["text_characters"] == sum(map(len, TEXTS))
@@ -72,7 +71,7 @@ def test_encode_reads_stdin_and_shows_blanks(
 ) -> None:
     import io
 
-    save_tokenizer(Tokenizer.train(TEXTS, 400, "chars"), place / "t.json")
+    Tokenizer.train(TEXTS, 400, "chars").save(place / "t.json")
     monkeypatch.setattr("sys.stdin", io.StringIO("月 \n"))
     assert main(["tokenizer", "encode", "t.json"]) == 0
     shown = capsys.readouterr().out.splitlines()
@@ -100,7 +99,7 @@ def test_a_model_is_trained_with_any_kind_or_a_saved_vocabulary(
     assert model.training_state.run["tokenizer"] == "bpe"
     for source in "b.bin", "t.json":
         if source == "t.json":
-            save_tokenizer(model.tokenizer, place / source)
+            model.tokenizer.save(place / source)
         assert main([*common, "--tokenizer", source, "--out", "c.json"]) == 0
         again = load_model_auto("c.json")
         assert again.tokenizer.to_state() == model.tokenizer.to_state()
@@ -122,10 +121,10 @@ def test_a_model_is_trained_with_any_kind_or_a_saved_vocabulary(
 )
 def test_a_file_that_is_no_vocabulary_is_told(change, code: str, place: Path) -> None:
     path = place / "t.json"
-    save_tokenizer(Tokenizer.train(TEXTS, 400, "chars"), path)
+    Tokenizer.train(TEXTS, 400, "chars").save(path)
     path.write_text(change(path.read_text()), encoding="utf-8")
     with pytest.raises(CheckpointError) as caught:
-        load_tokenizer(path)
+        Tokenizer.load(path)
     assert caught.value.code == code
 
 
@@ -136,13 +135,13 @@ def test_every_flipped_bit_of_a_vocabulary_is_noticed(
     """Or says the same, as \\u4F60 does where \\u4f60 was written."""
     words, scores = {"words": (["山", "长江"], [-1.5, -1e-07]), "bpe": (["ab"], [0.0])}[kind]
     tokenizer = Tokenizer.from_state({"words": words, "scores": scores, "kind": kind})
-    path = save_tokenizer(tokenizer, tmp_path / "t.json")
+    path = tokenizer.save(tmp_path / "t.json")
     whole, same = path.read_bytes(), 0
     for at, byte in enumerate(whole):
         for bit in range(8):
             path.write_bytes(whole[:at] + bytes([byte ^ 1 << bit]) + whole[at + 1 :])
             try:
-                assert load_tokenizer(path).to_state() == tokenizer.to_state(), (at, bit)
+                assert Tokenizer.load(path).to_state() == tokenizer.to_state(), (at, bit)
                 same += 1
             except CheckpointError as error:
                 assert error.code in ("damaged", "version", "foreign")
@@ -151,4 +150,4 @@ def test_every_flipped_bit_of_a_vocabulary_is_noticed(
     without = json.loads(whole)
     del without["crc32"]
     path.write_text(json.dumps(without), encoding="ascii")
-    assert load_tokenizer(path).to_state() == tokenizer.to_state()
+    assert Tokenizer.load(path).to_state() == tokenizer.to_state()

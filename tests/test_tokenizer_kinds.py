@@ -23,7 +23,8 @@ from cgpt.tokenizers import bpe
 from cgpt.tokenizers._bpe import BytePairs, pieces
 from cgpt.tokenizers._lattice import Lattice
 from cgpt.tokenizers._merging import Merging
-from cgpt.tokenizers.tokenizer import _RESERVED, FIRST_WORD, SPECIAL_TOKENS, Tokenizer
+from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.tokenizers.vocabulary import FIRST_WORD, RESERVED, SPECIAL_TOKENS
 
 DATA = Path(__file__).parent / "data"
 SAMPLES = Path(__file__).parents[2] / "shared" / "data"
@@ -140,7 +141,7 @@ def slow_merges(texts: list[str], room: int) -> list[bytes]:
         a, b = back[best[1]], back[best[2]]
         if best[0] > -2:
             break
-        if a + b in rank or bpe.name_of(a + b) in _RESERVED:
+        if a + b in rank or bpe.name_of(a + b) in RESERVED:
             banned.add((a, b))
             continue
         rank[a + b] = 256 + len(found)
@@ -157,15 +158,15 @@ def slow_merges(texts: list[str], room: int) -> list[bytes]:
 @pytest.mark.parametrize("texts", [TEXTS, ["aaaaaaa aaa aa", "aaaa"], ["哈哈哈哈，哈哈"] * 2])
 def test_merges_are_those_of_counting_anew(texts: list[str]) -> None:
     tokens = slow_merges(texts, 100)
-    names = bpe.learn_pairs(texts, 100, frozenset(_RESERVED))
+    names = bpe.learn_pairs(texts, 100, frozenset(RESERVED))
     assert [bpe.token_of(name) for name in names] == tokens
     shuffled = texts[:]
     random.Random(3).shuffle(shuffled)
-    assert bpe.learn_pairs(iter(shuffled), 100, frozenset(_RESERVED)) == names
+    assert bpe.learn_pairs(iter(shuffled), 100, frozenset(RESERVED)) == names
 
 
 def test_no_pair_becomes_a_special_token(pairs: Tokenizer) -> None:
-    assert not set(_RESERVED) & set(pairs.words[FIRST_WORD:])
+    assert not set(RESERVED) & set(pairs.words[FIRST_WORD:])
     for text in "<eos>", "<0x41>", "<user>":
         assert min(pairs.encode(text)) >= len(SPECIAL_TOKENS)
         assert pairs.decode(pairs.encode(text)) == text

@@ -68,31 +68,9 @@ def settings_to_save(lora: Lora, path: str | os.PathLike[str]) -> dict[str, Any]
     return {**lora.to_dict(), "base": Path(noted).as_posix()}
 
 
-def is_adapter(file: BinaryFile) -> bool:
-    """Whether an open file holds an adapter."""
-    graph = file.config_values().get("graph")
-    return isinstance(graph, str) and graph.endswith(ADAPTED)
-
-
-def carries_base(file: BinaryFile) -> bool:
-    """Whether an open file holds an adapter and the model that it belongs to."""
-    return bool(file.of(Kind.BASE_TENSOR))
-
-
-def require_whole(file: BinaryFile) -> None:
-    """Raises CheckpointError where an open file holds an adapter."""
-    if is_adapter(file):
-        raise other_base(
-            file.path,
-            "an adapter where a whole model is wanted",
-            "load it with load_with_adapter(model, adapter) and save the two as one",
-            hint="merge",
-        )
-
-
 def require_adapter(file: BinaryFile) -> None:
     """Raises CheckpointError where an open file holds a whole model."""
-    if not is_adapter(file):
+    if not file.is_adapter:
         raise other_base(
             file.path,
             "a whole model where an adapter is wanted",
@@ -103,7 +81,7 @@ def require_adapter(file: BinaryFile) -> None:
 def model_config(file: BinaryFile) -> GPTConfig:
     """The configuration of the model in an open file, or of that which its adapter belongs to."""
     values = file.config_values()
-    graph = values["graph"].removesuffix(ADAPTED) if is_adapter(file) else values.get("graph")
+    graph = values["graph"].removesuffix(ADAPTED) if file.is_adapter else values.get("graph")
     return build_config(file.path, graph, values.get("config"))
 
 
@@ -136,7 +114,7 @@ def read_state(file: BinaryFile) -> TrainingState:
     """The training state of an open file, of an adapter or a whole model."""
     record = file.maybe(Kind.RUN)
     run = None if record is None else file.json(record)
-    if is_adapter(file):
+    if file.is_adapter:
         run = read_settings(file).get("run")
     return build_training_state(file.path, file.json(file.one(Kind.TRAINING_STATE)), run)
 
@@ -155,7 +133,7 @@ def apply(file: BinaryFile, llm: LanguageModel, *, training: bool) -> None:
             "name the model that it was trained on",
         )
     settings = read_settings(file)
-    if carries_base(file) != (settings.get("base") == ""):
+    if file.carries_base != (settings.get("base") == ""):
         raise damaged(
             file.path,
             "an adapter without a model, or with two",

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from cgpt.checkpoint.adapter import carries_base, model_config, read_state, require_whole
-from cgpt.checkpoint.parts import (
-    build_optimizer,
-    build_tokenizer,
-    check_fits,
-    check_layers,
-    check_words,
-)
+from cgpt.checkpoint.adapter import model_config, read_state
+from cgpt.checkpoint.parts import build_optimizer, check_fits, check_layers
 from cgpt.config import GPTConfig
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.failures import damaged, other_version
-from cgpt.fileio.format_v1 import VOCABULARY, WHOLE, DType, Kind, Record
+from cgpt.fileio.format_v1 import WHOLE, DType, Kind, Record
 from cgpt.fileio.source import Job, Location, Running, in_parallel
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel
@@ -30,7 +23,7 @@ from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, Floats, aligned, arena_size, read_only
 from cgpt.nn.quantized import GROUPS, StoredTensor, dequantize
 from cgpt.optim.registry import restore_optimizer
-from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.tokenizers.tokenizer import tokenizer_of
 
 _FORMS: dict[int, Any] = {DType.FLOAT32: "<f4", DType.FLOAT16: "<f2", DType.INT8: "i1"}
 
@@ -88,7 +81,7 @@ def _load_stored(file: BinaryFile) -> LanguageModel:
 
 def _build(file: BinaryFile, gpt: Model) -> LanguageModel:
     """The model with what else the file holds; the numbers may still be missing."""
-    tokenizer = read_tokenizer(file, gpt.config)
+    tokenizer = tokenizer_of(file)
     state = read_state(file)
     metadata = check_object(file.path, "metadata", file.json(file.one(Kind.METADATA)))
     check_layers(file.path, file.layers(), gpt)
@@ -154,7 +147,7 @@ def _region(file: BinaryFile, kind: Kind) -> memoryview:
 
 def read_shape(file: BinaryFile) -> tuple[GPTConfig, list[Entry]]:
     """The configuration of an open file and the layout of its tensors, which are checked."""
-    require_whole(file)
+    file.require_whole()
     config = model_config(file)
     # An int8 weight takes a byte; a file of others holds more bytes than this allows for.
     entries = check_fits(file.path, config, file.size)
@@ -171,55 +164,6 @@ def read_group(file: BinaryFile) -> int:
     if isinstance(group, bool) or group not in GROUPS:
         raise damaged(file.path, f"int8 weights in groups of {group!r:.60}", "32 or 64")
     return int(group)
-
-
-def read_tokenizer(file: BinaryFile, config: GPTConfig) -> Tokenizer:
-    """The tokenizer of an open file."""
-    if not carries_base(file):
-        require_whole(file)
-    payload = file.payload(file.one(Kind.VOCABULARY))
-    check_words(file.path, int.from_bytes(payload[:4], "little"), config, file.size)
-    words, scores = unpack_vocabulary(file.path, payload, family_of(config).unscored)
-    record = file.maybe(Kind.TOKENIZER)
-    kind = (
-        "words"
-        if record is None
-        else check_object(file.path, record.label, file.json(record)).get("kind")
-    )
-    return build_tokenizer(file.path, words, scores, config, kind)
-
-
-def unpack_vocabulary(
-    path: object, data: bytes | bytearray, unscored: int
-) -> tuple[list[str], list[float]]:
-    """(words of every id, scores of those from `unscored` on). Raises CheckpointError."""
-    n_words, first, size = VOCABULARY.unpack_from(data.ljust(VOCABULARY.size, b"\0"))
-    scores_at = VOCABULARY.size
-    offsets_at = scores_at + 8 * (n_words - first)
-    text_at = offsets_at + 4 * (n_words + 1)
-    if first != unscored or n_words < first or text_at + size != len(data):
-        raise damaged(
-            path,
-            f"a vocabulary of {n_words} words, {first} without a score and {size} "
-            f"bytes of text in {len(data)} bytes",
-            f"{unscored} without a score, and lengths that add up",
-        )
-    scores = np.frombuffer(data, "<f8", n_words - first, scores_at)
-    offsets = np.frombuffer(data, "<u4", n_words + 1, offsets_at).astype(np.int64)
-    if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
-        raise damaged(
-            path, "word offsets that do not ascend from 0 to the end of the text", "ascending ones"
-        )
-    try:
-        text = data[text_at:].decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        raise damaged(path, "a word that is not UTF-8", "UTF-8") from None
-    # Where each word starts, in characters: as many as there are bytes that begin one.
-    begins = np.frombuffer(data, np.uint8, size, text_at) & 0xC0 != 0x80
-    if not begins[offsets[(offsets < size)]].all():
-        raise damaged(path, "a word that is not UTF-8", "UTF-8")
-    places = np.concatenate(([0], np.cumsum(begins)))[offsets].tolist()
-    return [text[start:end] for start, end in pairwise(places)], scores.tolist()
 
 
 def check_tensors(file: BinaryFile, entries: list[Entry]) -> None:

@@ -7,20 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cgpt.checkpoint.adapter import (
-    carries_base,
-    is_adapter,
-    model_config,
-    read_settings,
-    read_state,
-)
-from cgpt.checkpoint.binary import read_shape, read_tokenizer
-from cgpt.checkpoint.json_file import JsonFile, quick_check
+from cgpt.checkpoint.adapter import model_config, read_settings, read_state
+from cgpt.checkpoint.binary import read_shape
+from cgpt.checkpoint.json_format import JsonModel
 from cgpt.checkpoint.parts import check_fits
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.format_v1 import VERSION, DType, Kind, Record
+from cgpt.fileio.json_file import quick_check
 from cgpt.fileio.sniff import kind_of
 from cgpt.fileio.source import Data, InMemory, Location, PathLike, Readable, Source
 from cgpt.fileio.streams import located
@@ -28,6 +23,7 @@ from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import TrainingState
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import aligned, arena_size
+from cgpt.tokenizers.tokenizer import tokenizer_of
 from cgpt.validation import check_bool, path_text
 
 Loadable = PathLike | Data | Readable | InMemory
@@ -58,14 +54,14 @@ def describe_binary(path: Location, verify: bool = False) -> dict[str, Any]:
     optimizer's, and config is that of the model.
     """
     with BinaryFile(path) as file:
-        if is_adapter(file):
+        if file.is_adapter:
             config, layers, words = model_config(file), file.layers(), None
-            if carries_base(file):
-                words = len(read_tokenizer(file, config))
+            if file.carries_base:
+                words = len(tokenizer_of(file))
             settings: Any = read_settings(file)
         else:
             config, layers = read_shape(file)[0], file.layers()
-            words = len(read_tokenizer(file, config))
+            words = len(tokenizer_of(file))
             record = file.maybe(Kind.OPTIMIZER)
             settings = None if record is None else file.json(record)
         state = read_state(file)
@@ -106,7 +102,7 @@ def _describe_record(record: Record) -> dict[str, Any]:
 
 def describe_json(path: Location, verify: bool = False) -> dict[str, Any]:
     """`describe` of a JSON file."""
-    with JsonFile(path) as file:
+    with JsonModel(path) as file:
         entries = check_fits(path, file.config, file.size // 2)
         state = file.training_state()
         optimizer, best = file.root["optimizer"], file.root["best_weights"]
@@ -131,7 +127,7 @@ def describe_json(path: Location, verify: bool = False) -> dict[str, Any]:
             "config": file.config.to_dict(),
             "layers": file.layers(),
             "parameters": sum(entry.size for entry in entries),
-            "words": len(file.tokenizer(file.config)),
+            "words": len(file.tokenizer()),
             "optimizer": settings,
             "best_weights": best is not None,
             "run_id": state.run_id,
@@ -186,7 +182,7 @@ def read_json_progress(
     path: str | os.PathLike[str],
 ) -> tuple[GPTConfig, TrainingState, dict[str, Any]]:
     """The same of a JSON file."""
-    with JsonFile(path) as file:
+    with JsonModel(path) as file:
         state = file.training_state()
         return file.config, state, check_object(path, "metadata", file.plain("metadata"))
 

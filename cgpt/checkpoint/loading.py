@@ -9,15 +9,8 @@ import os
 
 import numpy as np
 
-from cgpt.checkpoint import binary, json_file
-from cgpt.checkpoint.adapter import (
-    apply,
-    base_of,
-    carries_base,
-    is_adapter,
-    require_adapter,
-    require_whole,
-)
+from cgpt.checkpoint import binary, json_format
+from cgpt.checkpoint.adapter import apply, base_of, require_adapter
 from cgpt.checkpoint.info import kind_of_file
 from cgpt.checkpoint.parts import Progress
 from cgpt.errors import CgptError, ConfigError, shown
@@ -53,7 +46,7 @@ def load(
     if kind == "binary":
         model = _load_binary(location, training)
     elif kind == "json":
-        model = json_file.load(location, training=training)
+        model = json_format.load(location, training=training)
         note_base(model, location)
     else:
         model = _imported(location)
@@ -76,11 +69,11 @@ def load(
 
 def _load_binary(path: Location, training: bool) -> LanguageModel:
     with BinaryFile(path) as file:
-        if not is_adapter(file):
+        if not file.is_adapter:
             model = binary.load(file, training=training)
             note_base(model, path)
             return model
-        model = binary.load_base(file) if carries_base(file) else load_weights(base_of(file))
+        model = binary.load_base(file) if file.carries_base else load_weights(base_of(file))
         apply(file, model, training=training)
         return model
 
@@ -113,10 +106,10 @@ def load_whole(path: Location) -> LanguageModel:
     kind = kind_of_file(path)
     if kind == "binary":
         with BinaryFile(path) as file:
-            require_whole(file)
+            file.require_whole()
             model = binary.load(file, training=False)
     elif kind == "json":
-        model = json_file.load(path, training=False)
+        model = json_format.load(path, training=False)
     else:
         model = _read_only(_imported(path))
     model.gpt = with_weights(model.gpt, "float32")

@@ -1,8 +1,7 @@
-"""An LanguageModel as records of format v1, and a file of them."""
+"""An LLM as records of format v1, and a file of them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,24 +14,14 @@ import numpy as np
 
 from cgpt.checkpoint.adapter import adapter_of, check_optimizer, settings_to_save, trained_arena
 from cgpt.checkpoint.loading import is_intact
-from cgpt.checkpoint.parts import check_read_again, most_words, weights_to_save, with_floats
+from cgpt.checkpoint.parts import weights_to_save, with_floats
 from cgpt.checkpoint.storage import Storage
 from cgpt.config import KINDS
 from cgpt.errors import ConfigError
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.failures import not_saved
-from cgpt.fileio.format_v1 import (
-    ADAPTED,
-    OPTIONAL,
-    VOCABULARY,
-    DType,
-    Kind,
-    Record,
-    align,
-    pack_front,
-    place,
-)
+from cgpt.fileio.format_v1 import ADAPTED, OPTIONAL, DType, Kind, Record, align, pack_front, place
 from cgpt.fileio.source import Job, PathLike, grouped
 from cgpt.fileio.strict_json import check_part_size, dump_json, dump_metadata
 from cgpt.language_model import LanguageModel
@@ -40,7 +29,7 @@ from cgpt.models.quantized import form_in_use
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, Floats
 from cgpt.nn.quantized import quantize, too_large
-from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.tokenizers import files as vocabulary_files
 
 _DTYPES = {"float32": DType.FLOAT32, "float16": DType.FLOAT16, "int8": DType.INT8}
 Arrays = list[tuple[Kind, Floats]]
@@ -138,7 +127,7 @@ def _placed(llm: LanguageModel, path: PathLike, pairs: list[Pair], *, words: boo
     """A file of these records; words: whether it has the vocabulary."""
     records, size = place([record for record, _ in pairs])
     if words:
-        check_read_again(path, len(llm.tokenizer), most_words(size))
+        vocabulary_files.check_size(path, len(llm.tokenizer), size)
     return Packed(records, [payload for _, payload in pairs], size)
 
 
@@ -237,7 +226,7 @@ def _parts(
     part = partial(_part, path)
     yield part(Kind.CONFIG, config)
     if whole:
-        vocabulary = pack_vocabulary(llm.tokenizer)
+        vocabulary = vocabulary_files.pack(llm.tokenizer.words, llm.tokenizer.to_state()["scores"])
         yield Record(Kind.VOCABULARY, "vocabulary", len(vocabulary)), memoryview(vocabulary)
         for layer in llm.gpt.layer_records():
             yield part(
@@ -308,19 +297,3 @@ def _record(kind: Kind, entry: Entry, array: np.ndarray, dtype: DType) -> Pair:
     shape = array.shape if kind == Kind.SCALE else entry.shape
     flags = OPTIONAL if kind == Kind.LIVE_TENSOR else 0
     return Record(kind, entry.name, array.nbytes, dtype, shape, flags), array.data.cast("B")
-
-
-def pack_vocabulary(tokenizer: Tokenizer) -> bytes:
-    """The vocabulary's payload: counts, scores, where each word starts, the words' UTF-8."""
-    words = [word.encode("utf-8", "surrogatepass") for word in tokenizer.words]
-    text = b"".join(words)
-    scores = np.array(
-        [-math.inf if score is None else score for score in tokenizer.to_state()["scores"]], "<f8"
-    )
-    offsets = np.concatenate(([0], np.cumsum([len(word) for word in words]))).astype("<u4")
-    return (
-        VOCABULARY.pack(len(words), len(words) - len(scores), len(text))
-        + scores.tobytes()
-        + offsets.tobytes()
-        + text
-    )

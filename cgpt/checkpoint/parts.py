@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeVar
 
-from cgpt.config import KINDS, GPTConfig
+from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.fileio.failures import damaged, not_saved, other_version
-from cgpt.fileio.strict_json import PARSED_ROOM, check_object
+from cgpt.fileio.failures import damaged, other_version
+from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.models.base import LayerRecord, Model
 from cgpt.models.quantized import form_in_use, with_weights
@@ -25,7 +24,6 @@ from cgpt.nn.arena import Entry, Floats
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.lora import Lora
 from cgpt.optim.moving_average import with_average
-from cgpt.tokenizers.tokenizer import _LARGEST_SCORE, _LONGEST_STORED, FIRST_WORD, Tokenizer
 from cgpt.validation import is_int
 
 _RUN_ID = re.compile("([0-9a-f]{16})?")
@@ -72,84 +70,6 @@ def build_config(path: object, graph: Any, values: Any) -> GPTConfig:
         return family.config.from_dict(values)
     except (ConfigError, TypeError) as error:
         raise damaged(path, f"a configuration that cannot be ({error})", "a valid one") from None
-
-
-def most_words(size: int) -> int:
-    """Bounds the vocabulary of a file of `size` bytes before its words are taken apart.
-
-    A tokenizer takes some 400 bytes a word, the file of a real model more than that.
-    """
-    return (PARSED_ROOM + size) // 400
-
-
-def check_words(path: object, number: int, config: GPTConfig, size: int) -> None:
-    """See that a file of `size` bytes has no more words than it can have."""
-    most = min(config.vocab_size, most_words(size))
-    if number > most:
-        raise damaged(path, f"a vocabulary of {number} words", f"at most {most}")
-
-
-def check_read_again(path: object, number: int, most: int) -> None:
-    """Refuse to save a vocabulary that would be refused when it is read."""
-    if number > most:
-        raise not_saved(
-            path,
-            f"a vocabulary of {number} words",
-            f"at most {most} in a file of this size",
-            "make the model wider or the vocabulary smaller",
-        )
-
-
-@cache
-def _reserved_words() -> list[str]:
-    """The special tokens and bytes, in the order of their ids."""
-    return Tokenizer([], []).words
-
-
-def build_tokenizer(
-    path: object, words: list[str], scores: list[float], config: GPTConfig, kind: Any = "words"
-) -> Tokenizer:
-    """words of every id, scores of those that have one in this family."""
-    family, reserved = family_of(config), _reserved_words()
-    if family.unscored and words[:FIRST_WORD] != reserved:
-        raise damaged(
-            path,
-            "a vocabulary whose first words are not the special tokens and bytes",
-            f"'{reserved[0]}' to '{reserved[-1]}'",
-        )
-    if len(words) > config.vocab_size:
-        raise damaged(path, f"a vocabulary of {len(words)} words", f"at most {config.vocab_size}")
-    words = words[family.unscored :]
-    if isinstance(kind, str) and kind not in KINDS:
-        raise other_version(path, f"a tokenizer of the kind {kind!r:.60}", ", ".join(KINDS))
-    if family.unscored and kind == "words" and _plainly_right(words, scores):
-        return Tokenizer(words, scores)
-    try:
-        return family.tokenizer.from_state({"words": words, "scores": scores, "kind": kind})
-    except DataError as error:
-        raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None
-
-
-def _plainly_right(words: list[Any], scores: list[Any]) -> bool:
-    """Whether `Tokenizer.from_state` would refuse nothing, told without a look at each word.
-
-    False says nothing.
-    """
-    if (
-        set(map(type, words)) != {str}
-        or set(map(type, scores)) != {float}
-        or len(words) != len(scores)
-    ):
-        return False
-    return (
-        min(map(len, words)) > 0
-        and max(map(len, words)) <= _LONGEST_STORED
-        and len({*words, *_reserved_words()}) == len(words) + FIRST_WORD
-        and not _HALVES.search("".join(words))
-        and not math.isnan(sum(scores))
-        and min(scores) >= -_LARGEST_SCORE
-        and max(scores) <= _LARGEST_SCORE
-    )
 
 
 def build_training_state(path: object, values: Any, run: Any = None) -> TrainingState:

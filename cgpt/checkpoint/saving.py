@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast, overload
 
-from cgpt.checkpoint import json_save, packing
+from cgpt.checkpoint import json_format, packing
 from cgpt.checkpoint.adapter import adapter_of
 from cgpt.checkpoint.loading import note_base
 from cgpt.errors import ConfigError
@@ -111,10 +111,10 @@ def save_model_json(
     optimizer = check_bool("save_model_json", "optimizer", optimizer)
     if is_stream(path):
         out = StreamOutput(cast(Writable, path))
-        json_save.prepared(llm, out.name, optimizer)[1](out.write)
+        json_format.prepared(llm, out.name, optimizer)[1](out.write)
         out.finish()
         return None
     path = cast(PathLike, path)
-    found = json_save.save(llm, path, optimizer=optimizer)
+    found = json_format.save(llm, path, optimizer=optimizer)
     note_base(llm, path)
     return found

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.checkpoint.tokenizer_file import load_tokenizer, save_tokenizer
 from cgpt.corpus import token_cache as prepare
 from cgpt.corpus.documents import Documents, stored
 from cgpt.corpus.files import find_files, lies_in
@@ -229,9 +228,9 @@ def learn_vocabulary(
     name = blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
     path = prepare.cache_folder(cache) / f"{name}.json"
     try:
-        return load_tokenizer(path)
+        return Tokenizer.load(path)
     except CgptError:
         pass  # not there yet, or damaged: it is learnt again
     tokenizer = Tokenizer.train(texts(), vocab_size, kind)
-    save_tokenizer(tokenizer, path)
+    tokenizer.save(path)
     return tokenizer

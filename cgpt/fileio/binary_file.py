@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgpt.fileio._codec import READS, crc32, read_checked
-from cgpt.fileio.failures import damaged, foreign, unreadable
-from cgpt.fileio.format_v1 import DType, Kind, Record, align, parse_header, parse_table
+from cgpt.fileio.failures import damaged, foreign, other_base, unreadable
+from cgpt.fileio.format_v1 import ADAPTED, DType, Kind, Record, align, parse_header, parse_table
 from cgpt.fileio.sniff import format_of
 from cgpt.fileio.source import Job, Location, Source, in_parallel
 from cgpt.fileio.strict_json import check_listed, check_object, check_part_length, parse_json
@@ -71,6 +71,27 @@ class BinaryFile(Source):
                 self.path, "the config record", self.json(self.one(Kind.CONFIG))
             )
         return self._config
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it holds an adapter."""
+        graph = self.config_values().get("graph")
+        return isinstance(graph, str) and graph.endswith(ADAPTED)
+
+    @property
+    def carries_base(self) -> bool:
+        """Whether it holds an adapter and the model that it belongs to."""
+        return bool(self.of(Kind.BASE_TENSOR))
+
+    def require_whole(self) -> None:
+        """Raises CheckpointError where it holds an adapter."""
+        if self.is_adapter:
+            raise other_base(
+                self.path,
+                "an adapter where a whole model is wanted",
+                "load it with load_with_adapter(model, adapter) and save the two as one",
+                hint="merge",
+            )
 
     @property
     def all_float32(self) -> bool:

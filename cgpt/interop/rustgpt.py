@@ -22,7 +22,8 @@ from cgpt.language_model import LanguageModel
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.nn.arena import Floats
 from cgpt.optim.adamw import LEAST_EPS, AdamW
-from cgpt.tokenizers.rustgpt import NEVER, SPECIAL, RustTokenizer, jieba_scores
+from cgpt.tokenizers.rustgpt import NEVER, SPECIAL, jieba_scores
+from cgpt.tokenizers.tokenizer import RustTokenizer
 from cgpt.validation import is_int, is_number
 
 VERSION = 1

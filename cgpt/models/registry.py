@@ -9,8 +9,6 @@ from cgpt.errors import ConfigError
 from cgpt.models.base import Model
 from cgpt.models.gpt2 import GPT
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
-from cgpt.tokenizers.rustgpt import RustTokenizer
-from cgpt.tokenizers.tokenizer import FIRST_WORD, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -18,22 +16,16 @@ class Family:
     """What belongs together.
 
     name       as files have it
-    unscored   words at the beginning of a vocabulary that have no score
     stays      whether float16 and int8 weights are computed with as they are stored
     """
 
     name: str
     config: type[GPTConfig]
     model: type[Model]
-    tokenizer: type[Tokenizer] = Tokenizer
-    unscored: int = FIRST_WORD
     stays: bool = False
 
 
-FAMILIES = (
-    Family("gpt2", GPTConfig, GPT, stays=True),
-    Family("rustgpt", RustGPTConfig, RustGPT, RustTokenizer, 0),
-)
+FAMILIES = (Family("gpt2", GPTConfig, GPT, stays=True), Family("rustgpt", RustGPTConfig, RustGPT))
 
 
 def family_of(config: GPTConfig) -> Family:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgpt.tokenizers.rustgpt import RustTokenizer
-from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.tokenizers.tokenizer import RustTokenizer, Tokenizer
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ import codecs
 import json
 import os
 import re
+from array import array
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import chain
 from operator import index
 from pathlib import Path
 from typing import Any, cast
@@ -27,17 +29,26 @@ from numpy.typing import NDArray
 
 from cgpt.config import KINDS, MAX_VOCAB_SIZE
 from cgpt.errors import ConfigError, DataError, shown
+from cgpt.fileio.binary_file import BinaryFile
+from cgpt.fileio.failures import damaged
+from cgpt.fileio.json_file import JsonFile
 from cgpt.nn.arrays import Ints, text_list
 from cgpt.runtime.forking import cached_property
-from cgpt.tokenizers import bpe, vocabulary
+from cgpt.tokenizers import bpe, files, rustgpt, vocabulary
 from cgpt.tokenizers._bpe import BytePairs
 from cgpt.tokenizers._lattice import Lattice
-from cgpt.validation import check_bool, check_choice, check_int, is_list_like, is_number, plain
+from cgpt.tokenizers.rustgpt import MARKS, NEVER, SPECIAL, WordPaths
+from cgpt.tokenizers.vocabulary import FIRST_BYTE, FIRST_WORD, RESERVED
+from cgpt.validation import (
+    check_bool,
+    check_choice,
+    check_int,
+    is_list_like,
+    is_number,
+    path_text,
+    plain,
+)
 
-SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>")
-FIRST_BYTE = len(SPECIAL_TOKENS)
-FIRST_WORD = FIRST_BYTE + 256
-_RESERVED = (*SPECIAL_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256)))
 _LONGEST_STORED = 64  # characters of a word that a saved state may hold
 _LARGEST_SCORE = 1e6
 _FIRST_PIECES: list[str | bytes] = [""] * FIRST_BYTE + [bytes([byte]) for byte in range(256)]
@@ -79,7 +90,7 @@ class Tokenizer:
         """
         room, kind = _check_size(vocab_size) - FIRST_WORD, _check_kind(kind)
         if kind == "bpe":
-            names = bpe.learn_pairs(texts, room, frozenset(_RESERVED))
+            names = bpe.learn_pairs(texts, room, frozenset(RESERVED))
             return cls(names, [0.0] * len(names), kind)
         learn = vocabulary.learn_words if kind == "words" else vocabulary.learn_characters
         scores = learn(texts, room)
@@ -177,7 +188,7 @@ class Tokenizer:
     @property
     def words(self) -> list[str]:
         """Every token's name in id order: specials, "<0x00>".. for the bytes, then the words."""
-        return [*_RESERVED, *self._words]
+        return [*RESERVED, *self._words]
 
     @property
     def vocab(self) -> dict[str, int]:
@@ -232,9 +243,7 @@ class Tokenizer:
 
         Returns the path. Raises CheckpointError (code "write") with the reason.
         """
-        from cgpt.checkpoint.tokenizer_file import save_tokenizer
-
-        return save_tokenizer(self, path)
+        return files.save(path_text("Tokenizer.save", path), self.kind, self.to_state())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -242,9 +251,16 @@ class Tokenizer:
 
         Raises CheckpointError with code missing, damaged, version or foreign.
         """
-        from cgpt.checkpoint.tokenizer_file import load_tokenizer
-
-        return load_tokenizer(path)
+        path = path_text("Tokenizer.load", path)
+        state = files.read(path)
+        found = _built(path, state)
+        if "crc32" in state:
+            checksum = files.checksum(found.kind, found.to_state())
+            if checksum != state["crc32"]:
+                raise damaged(
+                    path, f"a vocabulary with checksum {checksum}", f"{state['crc32']!r:.60}"
+                )
+        return found
 
     def __eq__(self, other: object) -> bool:
         """Whether both give every text the same ids and every id the same text."""
@@ -291,6 +307,107 @@ class StreamDecoder:
         """What still waits, as U+FFFD; the decoder is then as new."""
         text, self._waiting = _decode_utf8(self._waiting, final=True)
         return text
+
+
+class RustTokenizer(Tokenizer):
+    """The words of an imported RustGPT-Chinese model in id order; made by `from_state`.
+
+    marks    texts before a question and an answer, those of the two generations that the
+             vocabulary knows
+    opening  tokens before a text that is learnt: <|bos|> where its score is not -inf
+    Whitespace is dropped, as it was in training; decoded words that letters or digits would join
+    have a space between them. What encode() makes <|unk|> is lost.
+    """
+
+    KIND = rustgpt.KIND
+
+    def __init__(self, words: list[str], scores: list[float]) -> None:
+        """Checked by `from_state`."""
+        self._words, self._scores, self._kind = list(words), list(scores), self.KIND
+        ids = {word: id for id, word in enumerate(words)}
+        self.pad_id, self.unk_id, self.bos_id, self.eos_id = (ids[word] for word in SPECIAL[:4])
+        self.special_ids = sorted(ids[word] for word in SPECIAL if word in ids)
+        self._pieces = ["" if word in SPECIAL else word for word in words]
+        self._word_paths = WordPaths(self._pieces, scores, self.unk_id)
+        self.opening = [self.bos_id] if scores[self.bos_id] > NEVER else []
+        self.marks = next(
+            (marks for marks in MARKS if self.unk_id not in self.encode("".join(marks))), MARKS[0]
+        )
+        self.user_id, self.assistant_id = (self.encode(mark)[0] for mark in self.marks)
+
+    def _encode(self, text: str) -> list[int]:
+        return self._word_paths.encode(text)
+
+    def encode_bytes(self, text: str) -> bytes:
+        """The ids as the bytes of native int32."""
+        return array("i", self.encode(self._text(text, "encode_bytes"))).tobytes()
+
+    def encode_many(self, texts: Iterable[str]) -> tuple[Ints, NDArray[np.int64]]:
+        found = [self._encode(text) for text in listed(texts)]
+        return (
+            np.array([*chain.from_iterable(found)], np.int32),
+            np.array([*map(len, found)], np.int64),
+        )
+
+    def decoder(self, *, specials: bool = False) -> StreamDecoder:
+        return _SpacedDecoder(self._shown(specials))
+
+    @property
+    def words(self) -> list[str]:
+        """Every token's name in id order."""
+        return list(self._words)
+
+    def to_state(self) -> dict[str, Any]:
+        """What is saved: "words" of all ids, "scores" their log-probabilities (nats), None for
+        those that are never made, and the "kind"."""
+        return {
+            "words": list(self._words),
+            "kind": self._kind,
+            "scores": [None if score == NEVER else score for score in self._scores],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> RustTokenizer:
+        """The tokenizer that `to_state` described. Raises DataError naming what is wrong."""
+        return cls(*_check_rust_state(state))
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+
+class _SpacedDecoder(StreamDecoder):
+    """Words in, text out, with a space where two words of letters or digits would join."""
+
+    def __init__(self, pieces: list[str | bytes]) -> None:
+        super().__init__(pieces)
+        self._last = ""
+
+    def push(self, token: int) -> str:
+        """The text of `token`: "" for a special one."""
+        text = super().push(token)
+        if not text:
+            return ""
+        joins = _is_latin(self._last) and _is_latin(text[0])
+        self._last = text[-1]
+        return " " + text if joins else text
+
+
+def _is_latin(char: str) -> bool:
+    return char.isascii() and char.isalnum()
+
+
+def tokenizer_of(file: BinaryFile | JsonFile) -> Tokenizer:
+    """The tokenizer of an open model file. Raises CheckpointError."""
+    return _built(file.path, files.state_of(file))
+
+
+def _built(path: object, state: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer of a state in a file. Raises CheckpointError (code "damaged")."""
+    kind = RustTokenizer if state.get("kind") == RustTokenizer.KIND else Tokenizer
+    try:
+        return kind.from_state(state)
+    except DataError as error:
+        raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None
 
 
 def checked_id(token: Any, size: int) -> int:
@@ -356,8 +473,19 @@ def _check_state(state: Mapping[str, Any]) -> tuple[list[str], list[float], str]
     kind = plain(state.get("kind", "words"))
     if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(f"saved vocabulary: unknown kind {shown(kind)}; known: {', '.join(KINDS)}")
-    check_words(words, FIRST_WORD, _RESERVED, lambda number, word: _check_word(kind, number, word))
+    check_words(words, FIRST_WORD, RESERVED, lambda number, word: _check_word(kind, number, word))
     return words, checked_scores(scores, FIRST_WORD), kind
+
+
+def _check_rust_state(state: Mapping[str, Any]) -> tuple[list[str], list[float]]:
+    """words and scores of a saved tokenizer, checked. Raises DataError."""
+    words, given = saved_lists(state)
+    check_words(words, 0)
+    for name in SPECIAL[:4]:
+        if name not in words:
+            raise DataError(f"saved vocabulary: the special token '{name}' is missing")
+    scores = [NEVER if score is None else score for score in given]
+    return words, checked_scores(scores, 0, (NEVER,))
 
 
 def saved_lists(state: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:

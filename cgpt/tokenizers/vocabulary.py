@@ -19,6 +19,10 @@ from cgpt.errors import DataError, shown
 from cgpt.tokenizers._lattice import Lattice
 from cgpt.validation import is_list_like, plain
 
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>")
+FIRST_BYTE = len(SPECIAL_TOKENS)
+FIRST_WORD = FIRST_BYTE + 256
+RESERVED = (*SPECIAL_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256)))
 LONGEST_WORD = 16  # characters of a learnt word
 BYTE_PENALTY = 16.0  # a byte costs this much (nats) more than the least likely word
 _MIN_COUNT = 2  # a word seen once teaches a model nothing that its characters do not

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.checkpoint.tokenizer_file import load_tokenizer
 from cgpt.config import KINDS, RunConfig
 from cgpt.corpus.batches import Dialogue, packaged_data
 from cgpt.corpus.cutting import TooLong
@@ -443,7 +442,7 @@ def find_vocabulary(
         return learn_vocabulary(
             [*sources.values()], config.shape().vocab_size, config.tokenizer, cache
         )
-    found = load_tokenizer(config.tokenizer)
+    found = Tokenizer.load(config.tokenizer)
     if found.kind not in KINDS:
         raise ConfigError(
             f"{config.tokenizer}: a vocabulary of RustGPT-Chinese, which only an "

@@ -18,11 +18,9 @@ from mutate import changed_record, changed_value, signed
 from rustgpt_reference import make_export
 
 from cgpt.chat.session_file import read_session, write_session
-from cgpt.checkpoint.adapter import carries_base
 from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.loading import load_stored_weights
 from cgpt.checkpoint.saving import save_model_binary
-from cgpt.checkpoint.tokenizer_file import load_tokenizer
 from cgpt.corpus import row_streams as large_files
 from cgpt.corpus import shards
 from cgpt.corpus import token_cache as prepare
@@ -83,7 +81,7 @@ def model(data: bytes) -> bool:
         found = [
             accepted(partial(load_model_auto, path, training=False)),
             accepted(partial(describe, path, verify=True)),
-            accepted(partial(load_tokenizer, path)),
+            accepted(partial(Tokenizer.load, path)),
         ]
         llm = accepted(partial(load_model_auto, path))
         if llm is not None:
@@ -130,7 +128,7 @@ def adapter(data: bytes) -> None:
             if llm is not None:
                 assert merged is not None, "an adapter for training alone"
                 with BinaryFile(path) as file:
-                    carries = carries_base(file)
+                    carries = file.carries_base
                 if not carries:  # else the model in the file may be another, and is not read
                     assert described is not None, "an adapter that cannot be described"
                     independent_reader.parse(one)
@@ -165,7 +163,7 @@ def vocabulary(data: bytes) -> None:
     """A vocabulary by itself, as it is and behind its opening."""
     for one in data, b'{"format": "cgpt-tokenizer", "version": 1, ' + data.removeprefix(b"{"):
         with held(one) as path:
-            found = accepted(partial(load_tokenizer, path))
+            found = accepted(partial(Tokenizer.load, path))
             if found is not None:
                 text = "你好，世界 12 a\n"
                 assert found.kind == "rustgpt" or found.decode(found.encode(text)) == text

@@ -70,7 +70,6 @@ def train(
     as_json: bool,
 ) -> int:
     """Learn a vocabulary from files and save it."""
-    from cgpt.checkpoint.tokenizer_file import save_tokenizer
     from cgpt.tokenizers.tokenizer import Tokenizer
 
     check_apart({"--out": out}, paths)
@@ -80,7 +79,7 @@ def train(
     began = time.perf_counter()
     found = Tokenizer.train(texts, vocab_size, kind)
     seconds = time.perf_counter() - began
-    save_tokenizer(found, out)
+    found.save(out)
     result = {"out": out, **described(found), **measured(found, texts), "seconds": seconds}
     show(result, as_json)
     return 0
@@ -92,9 +91,9 @@ def train(
 @options.as_json
 def encode(file: str, text: str | None, as_json: bool) -> int:
     """The tokens of a text (or of stdin) with a vocabulary or a model's."""
-    from cgpt.checkpoint.tokenizer_file import load_tokenizer
+    from cgpt.tokenizers.tokenizer import Tokenizer
 
-    found = load_tokenizer(file)
+    found = Tokenizer.load(file)
     text = read_stdin(typed=True) if text is None else text
     ids = found.encode(text)
     pieces = found.token_bytes()
@@ -123,9 +122,9 @@ def inspect(
     file: str, paths: tuple[str, ...], skip_invalid: bool, as_text: bool, as_json: bool
 ) -> int:
     """What is in a vocabulary, and how short it makes the text of files."""
-    from cgpt.checkpoint.tokenizer_file import load_tokenizer
+    from cgpt.tokenizers.tokenizer import Tokenizer
 
-    found = load_tokenizer(file)
+    found = Tokenizer.load(file)
     result = {"path": file, **described(found)}
     if paths:
         result.update(measured(found, read_files(paths, skip_invalid, as_text).texts()))
@@ -135,7 +134,7 @@ def inspect(
 
 def described(found: Tokenizer) -> dict[str, Any]:
     """Kind, number of tokens, words by their length in characters, examples."""
-    from cgpt.tokenizers.tokenizer import FIRST_WORD
+    from cgpt.tokenizers.vocabulary import FIRST_WORD
 
     tokens = found.token_bytes()[FIRST_WORD:]
     lengths = Counter(map(characters_in, tokens))
@@ -165,7 +164,7 @@ def measured(found: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
     """What the texts become: tokens, characters and bytes of text a token, share of byte tokens."""
     import numpy as np
 
-    from cgpt.tokenizers.tokenizer import FIRST_BYTE, FIRST_WORD
+    from cgpt.tokenizers.vocabulary import FIRST_BYTE, FIRST_WORD
 
     characters = size = 0
     counts = np.zeros(len(found), dtype=np.int64)

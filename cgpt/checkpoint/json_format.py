@@ -1,38 +1,155 @@
-"""Saving an LLM as JSON; json_file.py is the way back."""
+"""JSON model files: an LLM written and read as a stream; the layout is in docs/persistence.md."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cgpt.checkpoint.adapter import adapter_of, check_optimizer
-from cgpt.checkpoint.parts import weights_to_save, with_floats
-from cgpt.config import KINDS
+from cgpt.checkpoint.parts import (
+    build_config,
+    build_optimizer,
+    build_training_state,
+    check_fits,
+    check_layers,
+    weights_to_save,
+    with_floats,
+)
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import write_file
-from cgpt.fileio.failures import not_saved
+from cgpt.fileio.failures import damaged, not_saved
 from cgpt.fileio.format_v1 import VERSION
+from cgpt.fileio.json_file import JsonFile
 from cgpt.fileio.sniff import JSON_OPENING
-from cgpt.fileio.source import THREADS
+from cgpt.fileio.source import THREADS, Job, Location, in_parallel
 from cgpt.fileio.strict_json import (
     PIECE,
+    Span,
+    check_object,
     check_text_size,
     dump_json,
     dump_metadata,
     format_floats,
     parsed_size,
+    read_floats,
 )
-from cgpt.language_model import LanguageModel
+from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.models.registry import family_of
-from cgpt.nn.arena import Entry, Floats
-from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.nn.arena import Entry, Floats, aligned, arena_size, read_only
+from cgpt.optim.registry import restore_optimizer
+from cgpt.tokenizers import files as vocabulary_files
+from cgpt.tokenizers.tokenizer import Tokenizer, tokenizer_of
 
 _AHEAD = 8  # pieces of numbers that are formatted before their turn
+
+
+class JsonModel(JsonFile):
+    """A JSON file whose parts are those of a model."""
+
+    def __init__(self, path: Location) -> None:
+        super().__init__(path)
+        try:
+            self.config = build_config(path, self.root["graph"], self.root["config"])
+        except BaseException:
+            self.close()
+            raise
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of vocab.words and vocab.scores."""
+        return tokenizer_of(self)
+
+    def training_state(self) -> TrainingState:
+        """Where the training stands, and which one it is."""
+        return build_training_state(
+            self.path,
+            self.plain("training_state"),
+            self.plain("run") if "run" in self.root else None,
+        )
+
+    def fill(self, tensors: Any, entries: list[Entry], target: Floats) -> None:
+        """Read the tensors, which must be exactly those of the entries, into a flat array."""
+        tensors = check_object(self.path, "tensors", tensors)
+        for name in sorted({entry.name for entry in entries} ^ tensors.keys()):
+            raise damaged(
+                self.path,
+                f"the tensor '{name:.100}' missing or over",
+                "the tensors of the configuration",
+            )
+        for entry in entries:
+            tensor = tensors[entry.name]
+            if (
+                not isinstance(tensor, dict)
+                or tensor.keys() != {"shape", "crc32", "data"}
+                or tensor["shape"] != list(entry.shape)
+                or not isinstance(tensor["data"], Span)
+            ):
+                raise damaged(
+                    self.path,
+                    f"the tensor '{entry.name}' as {tensor!r:.200}",
+                    f"shape {list(entry.shape)}, crc32 and data (a list of numbers)",
+                )
+        in_parallel(
+            [
+                Job(4 * entry.size, partial(self._fill_one, tensors[entry.name], entry, target))
+                for entry in entries
+            ]
+        )
+
+    def _fill_one(self, tensor: dict[str, Any], entry: Entry, target: Floats) -> None:
+        flat = target[entry.offset : entry.offset + entry.size]
+        start, end = tensor["data"]
+        try:
+            read_floats(self.read, start, end, flat)
+        except ValueError as error:
+            raise damaged(
+                self.path, f"in the tensor '{entry.name}' {error}", f"{entry.size} numbers"
+            ) from None
+        if f"{checksum(flat):08x}" != tensor["crc32"]:
+            raise damaged(
+                self.path,
+                f"the tensor '{entry.name}' with checksum {checksum(flat):08x}",
+                f"{tensor['crc32']!r:.60}",
+            )
+
+
+def load(path: Location, *, training: bool = True) -> LanguageModel:
+    """Read an LLM; see `cgpt.load_model_json`."""
+    with JsonModel(path) as file:
+        # The shortest number and its comma are two characters.
+        entries = check_fits(path, file.config, file.size // 2)
+        state = file.training_state()
+        tokenizer = file.tokenizer()
+        weights = aligned(arena_size(entries), zero=True)
+        gpt = family_of(file.config).model(
+            file.config, weights=weights if training else read_only(weights)
+        )
+        check_layers(path, file.layers(), gpt)
+        file.fill(file.weights(), entries, weights)
+        llm = LanguageModel(tokenizer, gpt, training_state=state, metadata=file.plain("metadata"))
+        if training:
+            _read_training(file, llm, entries)
+    return llm
+
+
+def _read_training(file: JsonModel, llm: LanguageModel, entries: list[Entry]) -> None:
+    """Give `llm` the optimizer and the best weights of the file, where it has them."""
+    if file.root["optimizer"] is not None:
+        settings = check_object(file.path, "optimizer", file.root["optimizer"])
+        llm.optimizer = build_optimizer(file.path, llm.gpt, settings, restore_optimizer)
+        for name, array in zip("mv", llm.gpt.arena.require_moments(), strict=True):
+            file.fill(settings.get(name), entries, array)
+    if file.root["best_weights"] is not None:
+        llm.best_weights = aligned(arena_size(entries), zero=True)
+        file.fill(file.root["best_weights"], entries, llm.best_weights)
+    if "live_weights" in file.root:
+        llm.average = llm.gpt.arena.data.copy()
+        file.fill(file.root["live_weights"], entries, llm.gpt.arena.data)
 
 
 def save(llm: LanguageModel, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
@@ -90,18 +207,6 @@ def prepared(
     return 12 * sum(array.size for _, array in arrays), write
 
 
-def _vocab(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The words in id order and their scores; without scores where no score decides.
-
-    A reader that knows no other kind than words then refuses what it would encode wrongly.
-    """
-    words, scores = tokenizer.words, tokenizer.to_state()["scores"]
-    found: dict[str, Any] = {"words": words}
-    if tokenizer.kind != "bpe":
-        found["scores"] = [None] * (len(words) - len(scores)) + scores
-    return found if tokenizer.kind not in KINDS[1:] else {**found, "kind": tokenizer.kind}
-
-
 def _formatted(pieces: Iterator[str | Floats]) -> Iterator[tuple[bytes, bool]]:
     """Text as bytes and numbers as text, the latter formatted on two threads a little ahead.
 
@@ -137,7 +242,12 @@ def _pieces(
     yield JSON_OPENING.decode() + part("version", VERSION)
     yield part("graph", family_of(llm.config).name)
     yield part("config", llm.config.to_dict())
-    yield part("vocab", _vocab(llm.tokenizer))
+    yield part(
+        "vocab",
+        vocabulary_files.json_object(
+            llm.tokenizer.kind, llm.tokenizer.words, llm.tokenizer.to_state()["scores"]
+        ),
+    )
     yield '"layers": [\n'
     by_name = {entry.name: entry for entry in arena.entries}
     for number, layer in enumerate(llm.gpt.layer_records()):
