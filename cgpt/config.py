@@ -17,6 +17,8 @@ from cgpt.validation import check_choice, check_float, check_int, expect, path_l
 
 CHECKPOINTS, EXPORTS = "checkpoints", "exports"  # folders of a run's models
 
+SAMPLE_EVERY = 100  # steps of training between two texts that the model writes meanwhile
+
 # Shapes by name. vocab_size is the most the tokenizer may learn; a small corpus gives fewer.
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": dict(n_layer=2, n_head=2, n_embd=64, n_ff=256, vocab_size=1024, block_size=128),

@@ -121,7 +121,6 @@ def guard(action: Callable[[], int]) -> int:
     from cgpt.cli.app import usage_sentence
     from cgpt.cli.ui.streams import echo
     from cgpt.cli.ui.terminal import Terminated, tell
-    from cgpt.corpus.invalid_rows import InvalidRowsError
     from cgpt.errors import CgptError, CheckpointError
 
     try:
@@ -139,6 +138,8 @@ def guard(action: Callable[[], int]) -> int:
     except Terminated as stop:
         return stop.code
     except CgptError as error:
+        from cgpt.corpus.invalid_rows import InvalidRowsError
+
         if isinstance(error, InvalidRowsError):
             from cgpt.cli.ui.data_report import say_invalid
 

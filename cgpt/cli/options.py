@@ -10,12 +10,12 @@ import click
 
 from cgpt.cli.app import Decorator, Function, Number, OneOf, ParamType, option
 from cgpt.cli.messages import t
-from cgpt.cli.ui.samples import EVERY
 from cgpt.cli.ui.streams import as_utf8, read_stdin
 from cgpt.cli.view_text import FORMATS
 from cgpt.config import (
     CHECKPOINTS,
     FORMS,
+    SAMPLE_EVERY,
     STRATEGIES,
     GPTConfig,
     RunConfig,
@@ -228,7 +228,7 @@ checkpoints = all_of(
 
 viewing = all_of(
     option("--log", metavar="FILE.jsonl"),
-    option("--sample-every", type=COUNT, metavar="N", default=EVERY, note=str(EVERY)),
+    option("--sample-every", type=COUNT, metavar="N", default=SAMPLE_EVERY, note=str(SAMPLE_EVERY)),
     option("--sample-prompt", type=Text(), metavar="TEXT"),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cgpt.config import SamplingConfig
+from cgpt.config import SAMPLE_EVERY, SamplingConfig
 from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from cgpt.training.run import TrainingRun
     from cgpt.training.trainer import Progress
 
-EVERY = 100  # steps, where nothing else is asked for
 NEW_TOKENS = 40
 GREETING = "你好"
 
@@ -24,7 +23,9 @@ class Samples:
             beginning of a document, and a greeting
     """
 
-    def __init__(self, llm: LLM, phase: str, every: int = EVERY, prompt: str | None = None) -> None:
+    def __init__(
+        self, llm: LLM, phase: str, every: int = SAMPLE_EVERY, prompt: str | None = None
+    ) -> None:
         self.llm = llm
         self.chats = phase == "finetune"
         self.every = every
