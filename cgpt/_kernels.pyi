@@ -220,39 +220,40 @@ class Picking:
         """tokens (R,), written: one for each row of scores (R, V); -1 where none can be."""
 
 class Decoder:
-    """The layers of a GPT-2 graph, bound to weights that stay where they are.
+    """The operations of a graph, bound to weights that stay where they are.
 
-    A norm is (weight, bias), a linear layer (matrix, bias); a matrix is float32, float16 or
-    (int8 values, float32 scales, group).
+    A matrix is float32, float16 or (int8 values, float32 scales, group); a norm (weight, bias, eps)
+    or None; a product (norm, matrix, bias, activation, adds); attention an index of the cache.
     """
 
     def __init__(
         self,
         n_head: int,
-        wte: Any,
-        wpe: _Floats,
-        ln_f: tuple[_Floats, _Floats],
-        layers: Sequence[Any],
+        embedding: Any,
+        positions: _Floats,
+        operations: Sequence[Any],
+        norm: Any,
+        head: Any,
     ) -> None: ...
     def run(
         self,
         ids: _Integers,
-        places: _Integers,
-        slots: _Integers,
+        positions: _Integers,
+        sequences: _Integers,
         keys: _Floats,
         values: _Floats,
         logits: _Floats,
-        positions: _Integers | None = None,
+        position_ids: _Integers | None = None,
         picking: Picking | None = None,
         u: NDArray[np.float64] | None = None,
         tokens: _Integers | None = None,
     ) -> None:
         """Append R tokens to sequences whose caches are (S, L, H, T, D); logits (n, V) behind the
         last n of them, and tokens (n,) picked from those."""
-    def go_on(
+    def decode_n(
         self,
         ids: _Integers,
-        places: _Integers,
+        positions: _Integers,
         keys: _Floats,
         values: _Floats,
         logits: _Floats,

@@ -47,7 +47,7 @@ def weights(
 
 
 def decoder(module: ModuleType, config: GPTConfig, stored: dict[str, StoredTensor]) -> Any:
-    return bind(config, stored, module)
+    return bind(GPT.decode_plan(config), stored, module)
 
 
 def caches(config: GPTConfig, sequences: int, capacity: int) -> np.ndarray:
@@ -234,11 +234,11 @@ def test_the_forms_of_all_instruction_sets_agree():
     [
         ("ids", [0, 37], r"ids\[1\]: found 37"),
         ("ids", [-1, 0], r"ids\[0\]: found -1"),
-        ("places", [0, 5], r"places\[1\]: found 5"),
-        ("places", [0], "places: found 1, expected 2"),
-        ("slots", [0, 2], r"slots\[1\]: found 2"),
-        ("slots", [0, 1, 1], "slots: found 3, expected 2"),
-        ("positions", [0, 40], r"positions\[1\]: found 40"),
+        ("positions", [0, 5], r"positions\[1\]: found 5"),
+        ("positions", [0], "positions: found 1, expected 2"),
+        ("sequences", [0, 2], r"sequences\[1\]: found 2"),
+        ("sequences", [0, 1, 1], "sequences: found 3, expected 2"),
+        ("position_ids", [0, 40], r"position_ids\[1\]: found 40"),
         ("keys", np.zeros((2, 2, 3, 5, 4), "f4"), "keys: width of a head: found 4, expected 3"),
         ("keys", np.zeros((2, 1, 3, 5, 3), "f4"), "keys: layers: found 1, expected 2"),
         ("keys", np.zeros((2, 2, 1, 5, 3), "f4"), "keys: heads: found 1, expected 3"),
@@ -251,8 +251,8 @@ def test_wrong_calls_are_refused(module, name, value, message):
     keys, values = caches(ODD, 2, 5)
     right = {
         "ids": int32([0, 1]),
-        "places": int32([0, 0]),
-        "slots": int32([0, 1]),
+        "positions": int32([0, 0]),
+        "sequences": int32([0, 1]),
         "keys": keys,
         "values": values,
         "logits": np.zeros((2, 37), np.float32),
@@ -271,13 +271,13 @@ def test_going_on_is_running_and_picking_in_turn(module, form, temperature):
     made = decoder(module, config, weights(config, form))
     picking = module.Picking(config.vocab_size, temperature, 0, 1.0, 0.0, int32([7]))
     u = np.random.default_rng(5).random(n) if temperature else None
-    places = np.arange(n, dtype=np.int32)
+    positions = np.arange(n, dtype=np.int32)
     (keys, values), logits = caches(config, 1, n + 1), np.zeros((1, config.vocab_size), np.float32)
     wanted = int32([3] * (n + 1))
     for i in range(n):
         made.run(
             wanted[i : i + 1],
-            places[i : i + 1],
+            positions[i : i + 1],
             int32([0]),
             keys,
             values,
@@ -293,7 +293,7 @@ def test_going_on_is_running_and_picking_in_turn(module, form, temperature):
             module.set_num_threads(threads)
             own, ids = caches(config, 1, n + 1), int32([3] * (n + 1))
             behind = np.zeros_like(logits)
-            assert made.go_on(ids, places, *own, behind, picking, u) == n
+            assert made.decode_n(ids, positions, *own, behind, picking, u) == n
             assert (ids == wanted).all() and (behind == logits).all()
             assert np.array_equal(own, (keys, values), equal_nan=True)
     finally:
@@ -309,10 +309,10 @@ def test_going_on_ends_where_nothing_can_be_picked(module):
     keys, values = caches(ODD, 1, 5)
     logits = np.zeros((1, 37), np.float32)
     made = decoder(module, ODD, stored)
-    assert made.go_on(ids, int32(range(5)), keys, values, logits, picking) == 3
+    assert made.decode_n(ids, int32(range(5)), keys, values, logits, picking) == 3
     assert ids[3] == -1 and (ids[4:] == 1).all() and np.isnan(logits).all()
     assert np.isnan(keys[:, :, :, 3:]).all()
-    assert made.go_on(ids[:1], int32([]), keys, values, logits, picking) == 0
+    assert made.decode_n(ids[:1], int32([]), keys, values, logits, picking) == 0
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_going_on_ends_where_nothing_can_be_picked(module):
     [
         ("ids", [0, 0], "ids: found 2, expected 3"),
         ("ids", [37, 0, 0], r"ids\[0\]: found 37"),
-        ("places", [0, 5], r"places\[1\]: found 5"),
+        ("positions", [0, 5], r"positions\[1\]: found 5"),
         ("u", np.zeros(1), "u: found 1, expected 2"),
         ("u", None, "u: found None"),
         ("keys", np.zeros((2, 2, 3, 5, 3), "f4"), "keys: found 2, expected 1"),
@@ -330,11 +330,11 @@ def test_going_on_ends_where_nothing_can_be_picked(module):
         ("logits", np.zeros((1, 36), "f4"), "picking: vocabulary|logits: vocabulary: found 36"),
     ],
 )
-def test_wrong_calls_to_go_on_are_refused(module, name, value, message):
+def test_wrong_calls_to_decode_n_are_refused(module, name, value, message):
     keys, values = caches(ODD, 1, 5)
     right = {
         "ids": int32([0] * 3),
-        "places": int32([0, 1]),
+        "positions": int32([0, 1]),
         "keys": keys,
         "values": values,
         "logits": np.zeros((1, 37), np.float32),
@@ -343,7 +343,7 @@ def test_wrong_calls_to_go_on_are_refused(module, name, value, message):
     }
     wrong = int32(value) if isinstance(value, list) else value
     with pytest.raises(ValueError, match=message):
-        decoder(module, ODD, weights(ODD, "float32")).go_on(**{**right, name: wrong})
+        decoder(module, ODD, weights(ODD, "float32")).decode_n(**{**right, name: wrong})
     assert np.isnan(keys).all()
 
 
@@ -361,7 +361,7 @@ def test_weights_that_do_not_fit_are_refused(module):
     stored = weights(ODD, "int8")
     one = stored["wte.weight"]
     stored["wte.weight"] = StoredTensor(one.data, one.scales[:, :0].copy(), one.group)
-    with pytest.raises(ValueError, match="wte: scales"):
+    with pytest.raises(ValueError, match="embedding: scales"):
         decoder(module, ODD, stored)
     stored["wte.weight"] = StoredTensor(one.data, one.scales, 48)
     with pytest.raises(ValueError, match="groups of 48"):
@@ -371,7 +371,9 @@ def test_weights_that_do_not_fit_are_refused(module):
 class Layered(GPT):
     """The same graph, taken layer by layer."""
 
-    fused = False
+    @classmethod
+    def decode_plan(cls, config):
+        return None
 
 
 def test_layer_by_layer_gives_the_same():

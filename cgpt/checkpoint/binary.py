@@ -32,9 +32,14 @@ def load(file: BinaryFile, *, training: bool = True) -> LanguageModel:
     """Read a whole model; see `cgpt.load_model_binary`."""
     if training:
         return _load_to_train(file)
-    if not file.all_float32 and family_of(model_config(file)).stays:
+    if not file.all_float32 and _stays_rounded(file):
         return _load_stored(file)
     return _load_floats(file)
+
+
+def _stays_rounded(file: BinaryFile) -> bool:
+    config = model_config(file)
+    return family_of(config).model.supports_quantized(config)
 
 
 def _load_floats(file: BinaryFile) -> LanguageModel:

@@ -1,8 +1,9 @@
 # Arrays of Python that the decoder points at for as long as it lives.
 
 ctypedef struct Norm:
-    const float *weight
+    const float *weight     # NULL where nothing is normalised
     const float *bias
+    float eps
 
 
 cdef int bind(Projection *p, str name, weight, bias, Py_ssize_t rows,
@@ -45,6 +46,17 @@ cdef inline Py_ssize_t choose_dots(Projection *p, bint far) noexcept nogil:
     p.dots = dots_for(&p.weight, far)
     p.stream = stream_for(&p.weight)
     return p.weight.rows * row_bytes(&p.weight)
+
+
+cdef int bind_norm(Norm *p, norm, Py_ssize_t length) except -1:
+    """Point at (weight, bias, eps); None for no norm."""
+    if norm is None:
+        p.weight = NULL
+        return 0
+    weight, bias, p.eps = norm
+    p.weight = vector_of("norm: weight", weight, length)
+    p.bias = vector_of("norm: bias", bias, length)
+    return 0
 
 
 cdef const float *vector_of(str name, array, Py_ssize_t length) except NULL:

@@ -12,104 +12,149 @@ cdef enum:
 cdef enum:
     MANY = 24       # from so many rows on, the arithmetic leaves the memory idle
 
-ctypedef struct DecodeBlock:
-    Norm norm1
-    Projection c_attn
-    Projection c_proj
-    Norm norm2
-    Projection c_fc
-    Projection mlp_proj
+ctypedef struct Operation:
+    # A product of rows of the stream, or of what the operation before has written; where `layer` is
+    # 0 or more, attention over that layer of the cache instead
+    Py_ssize_t layer
+    Py_ssize_t next_layer   # of the attention that comes next, or -1
+    Norm norm
+    Projection by
+    int source              # -1 for the stream, else which of the branch's two buffers
+    int target              # likewise; what goes to the stream is added to it
+    int activation
+    const Projection *then  # the product that comes next
 
 
 cdef class Decoder:
-    """The layers of a GPT-2 graph, bound to weights that stay where they are.
+    """The operations of a graph, bound to weights that stay where they are.
 
-    n_head     heads
-    wte        (V, C) float32 or float16, or (int8 (V, C), float32 scales, group): the embedding
-               and the head
-    wpe        (T, C) float32
-    ln_f       (weight, bias), (C,) each
-    layers     for each block (norm 1, c_attn, c_proj, norm 2, c_fc, mlp c_proj); a norm is
-               (weight, bias), a projection (matrix as wte, bias (M,))
+    n_head      heads of every attention
+    embedding   (V, C) float32 or float16, or (int8 (V, C), float32 scales, group)
+    positions   (T, C) float32, added to the embedding
+    operations  in order. A product is (norm, matrix, bias, activation, adds): norm is None or
+                (weight (K,), bias (K,), eps), matrix (M, K) as the embedding, bias (M,) or None,
+                activation "", "gelu" or "relu"; `adds` where it ends a branch and is added to the
+                stream. Attention is the index of its layer in the cache: (R, 3C) to (R, C)
+    norm, head  before the logits: as of a product; (matrix (V, C), bias (V,) or None)
     Arrays are C-contiguous, and read anew in every call. Raises ValueError naming what does not
     fit.
     """
 
-    cdef DecodeBlock *_blocks
-    cdef Projection _head
+    cdef Operation *_operations
+    cdef Projection _embedding, _head
     cdef const float *_positions
     cdef Norm _norm
-    cdef Py_ssize_t _L, _H, _C, _F, _V, _T
+    cdef Py_ssize_t _n, _L, _H, _C, _V, _T, _widest, _elements
+    cdef Py_ssize_t _widths[2]
     cdef object _kept
 
     def __cinit__(self):
-        self._blocks = NULL
+        self._operations = NULL
 
     def __dealloc__(self):
-        free(self._blocks)
+        free(self._operations)
 
-    def __init__(self, int n_head, wte, const float[:, ::1] wpe, ln_f, layers):
-        cdef const float[:, ::1] positions = wpe
-        cdef DecodeBlock *block
-        cdef Py_ssize_t i, C = positions.shape[1]
-        self._kept = (wte, wpe, ln_f, layers)
-        self._L, self._H, self._C, self._T = len(layers), n_head, C, positions.shape[0]
-        self._V = len(wte[0]) if isinstance(wte, tuple) else len(wte)
-        self._F = 0
+    def __init__(self, int n_head, embedding, const float[:, ::1] positions, operations, norm,
+                 head):
+        cdef Py_ssize_t C = positions.shape[1]
+        self._kept = (embedding, positions, operations, norm, head)
+        self._n, self._L, self._H, self._C, self._T = (
+            len(operations), 0, n_head, C, positions.shape[0])
+        self._V = len(embedding[0]) if isinstance(embedding, tuple) else len(embedding)
         if self._T < 1 or C < 1 or self._V < 1 or n_head < 1 or C % n_head:
             raise ValueError(f"Decoder: found V, T, C, heads = {self._V}, {self._T}, {C}, "
                              f"{n_head}, expected at least 1 of each and heads that divide C")
         self._positions = &positions[0, 0]
-        bind(&self._head, "wte", wte, None, self._V, C)
-        self._norm = Norm(vector_of("ln_f.weight", ln_f[0], C), vector_of("ln_f.bias", ln_f[1], C))
-        free(self._blocks)
-        self._blocks = <DecodeBlock *>calloc(max(self._L, 1), sizeof(DecodeBlock))
-        if self._blocks == NULL:
+        bind(&self._embedding, "embedding", embedding, None, self._V, C)
+        bind(&self._head, "head", head[0], head[1], self._V, C)
+        bind_norm(&self._norm, norm, C)
+        free(self._operations)
+        self._operations = <Operation *>calloc(max(self._n, 1), sizeof(Operation))
+        if self._operations == NULL:
             raise MemoryError
-        for i in range(self._L):
-            block, (norm1, c_attn, c_proj, norm2, c_fc, mlp_proj) = &self._blocks[i], layers[i]
-            self._F = len(c_fc[1])
-            block.norm1 = Norm(vector_of("norm 1", norm1[0], C), vector_of("norm 1", norm1[1], C))
-            block.norm2 = Norm(vector_of("norm 2", norm2[0], C), vector_of("norm 2", norm2[1], C))
-            bind(&block.c_attn, "c_attn", c_attn[0], c_attn[1], 3 * C, C)
-            bind(&block.c_proj, "c_proj", c_proj[0], c_proj[1], C, C)
-            bind(&block.c_fc, "c_fc", c_fc[0], c_fc[1], self._F, C)
-            bind(&block.mlp_proj, "mlp.c_proj", mlp_proj[0], mlp_proj[1], C, self._F)
+        self._bind_operations(operations)
         if self._choose_dots(False) > <Py_ssize_t>cgpt_last_cache():
             self._choose_dots(True)
+
+    cdef int _bind_operations(self, operations) except -1:
+        """Bind every operation, and place what it reads and writes."""
+        cdef Py_ssize_t i, C = self._C, width = C, rows, next_layer = -1
+        cdef int place = -1
+        cdef Operation *one
+        cdef const Projection *then = &self._head
+        self._widths[0] = self._widths[1] = 0
+        self._widest, self._elements = C, self._V * C
+        for i in range(self._n):
+            one = &self._operations[i]
+            one.source, one.layer = place, -1
+            place = 0 if place else 1
+            if isinstance(operations[i], int):
+                one.layer, width, rows = operations[i], 3 * C - width, C
+                if width or one.layer < 0 or one.source < 0:
+                    raise ValueError(f"operation {i}: attention reads the product before it, 3C "
+                                     "wide, and writes a layer of the cache from 0 on")
+                self._L = max(self._L, one.layer + 1)
+            else:
+                norm, matrix, bias, activation, adds = operations[i]
+                rows = len(matrix[0]) if isinstance(matrix, tuple) else len(matrix)
+                one.activation = {"": 0, "gelu": GELU, "relu": RELU}[activation]
+                if adds:
+                    if activation or one.source < 0:    # threads would read what others add to
+                        raise ValueError(f"operation {i}: what is added is a product of what the "
+                                         "branch holds, without an activation")
+                    rows, place = C, -1
+                bind_norm(&one.norm, norm, width)
+                bind(&one.by, f"operation {i}", matrix, bias, rows, width)
+                self._widest, self._elements = max(self._widest, width), (
+                    self._elements + rows * width)
+            one.target, width = place, rows
+            if place >= 0:
+                self._widths[place] = max(self._widths[place], rows)
+        if place >= 0:
+            raise ValueError("operations: the last one is not added to the stream")
+        for i in range(self._n - 1, -1, -1):
+            one = &self._operations[i]
+            one.then, one.next_layer = then, next_layer
+            if one.layer < 0:
+                then = &one.by
+            else:
+                next_layer = one.layer
+        return 0
 
     cdef Py_ssize_t _choose_dots(self, bint far):
         """Choose all products, from memory if `far`; the bytes of all weights."""
         cdef Py_ssize_t i, total = choose_dots(&self._head, far)
-        cdef DecodeBlock *block
-        for i in range(self._L):
-            block = &self._blocks[i]
-            total += (choose_dots(&block.c_attn, far) + choose_dots(&block.c_proj, far)
-                      + choose_dots(&block.c_fc, far) + choose_dots(&block.mlp_proj, far))
+        for i in range(self._n):
+            if self._operations[i].layer < 0:
+                total += choose_dots(&self._operations[i].by, far)
         return total
 
-    def run(self, const int[::1] ids, const int[::1] places, const int[::1] slots,
+    cdef const Projection *_first(self) noexcept nogil:
+        """The first product of a pass."""
+        return &self._operations[0].by if self._n else &self._head
+
+    def run(self, const int[::1] ids, const int[::1] positions, const int[::1] sequences,
             float[:, :, :, :, ::1] keys, float[:, :, :, :, ::1] values, float[:, ::1] logits,
-            positions=None, Picking picking=None, const double[::1] u=None,
+            position_ids=None, Picking picking=None, const double[::1] u=None,
             int[::1] tokens=None):
         """Append tokens to sequences; logits of the last rows of them, and what is picked there.
 
-        ids, places, slots  (R,) int32: token r goes to position places[r] of sequence slots[r].
+        ids, positions, sequences  (R,) int32: token r goes to positions[r] of sequences[r].
                       Rows of one sequence stand in rising order of position, and its cache holds
                       what is before the first
-        keys, values  (S, L, H, T, D), the caches of S sequences; the rows' places are written
+        keys, values  (S, L, H, T, D), the caches of S sequences; the rows' positions are written
         logits        (n <= R, V), written: those behind the last n rows
-        positions     (R,) int32 rows of the table of positions, by default `places`
+        position_ids  (R,) int32 rows of the table of positions, by default `positions`
         picking, u, tokens  how a token is picked from each row of logits, and Picking.pick's other
                       arguments for them; None for no token
         Raises ValueError naming what is out of range; nothing is written then.
         """
         cdef Py_ssize_t R = ids.shape[0], n = logits.shape[0], start, own
-        cdef const int[::1] embedded = places if positions is None else positions
+        cdef const int[::1] embedded = positions if position_ids is None else position_ids
         cdef Rows rows
-        expect("places", places.shape[0], R)
-        expect("slots", slots.shape[0], R)
-        expect("positions", embedded.shape[0], R)
+        expect("positions", positions.shape[0], R)
+        expect("sequences", sequences.shape[0], R)
+        expect("position_ids", embedded.shape[0], R)
         if n > R:
             raise ValueError(f"logits: found {n} rows, expected at most {R}")
         self._check(&rows, keys, values, logits)
@@ -119,14 +164,14 @@ cdef class Decoder:
         if R == 0:
             return
         expect_range("ids", ids, 0, self._V)
-        expect_range("places", places, 0, rows.T)
-        expect_range("positions", embedded, 0, self._T)
-        expect_range("slots", slots, 0, keys.shape[0])
+        expect_range("positions", positions, 0, rows.T)
+        expect_range("position_ids", embedded, 0, self._T)
+        expect_range("sequences", sequences, 0, keys.shape[0])
         with nogil:
             for start from 0 <= start < R by PASS:
                 rows.R = smaller(PASS, R - start)
-                rows.ids, rows.places = &ids[start], &places[start]
-                rows.slots, rows.positions = &slots[start], &embedded[start]
+                rows.ids, rows.positions = &ids[start], &positions[start]
+                rows.sequences, rows.position_ids = &sequences[start], &embedded[start]
                 rows.first = smaller(rows.R, max(0, R - n - start))
                 if rows.first < rows.R:
                     own = start + rows.first - (R - n)      # of the rows with logits, the first
@@ -137,21 +182,21 @@ cdef class Decoder:
                             rows.u = &u[own]
                 self._run(&rows, 1)
 
-    def go_on(self, int[::1] ids, const int[::1] places, float[:, :, :, :, ::1] keys,
-              float[:, :, :, :, ::1] values, float[:, ::1] logits, Picking picking not None,
-              const double[::1] u=None):
+    def decode_n(self, int[::1] ids, const int[::1] positions, float[:, :, :, :, ::1] keys,
+                 float[:, :, :, :, ::1] values, float[:, ::1] logits, Picking picking not None,
+                 const double[::1] u=None):
         """Append a token to a sequence, pick the next, append that, and so on; how many tokens.
 
         ids           (n + 1,) int32: the first is given, behind it is written what is picked
-        places        (n,) int32: where each but the last goes
+        positions     (n,) int32: where each but the last goes
         keys, values  (1, L, H, T, D), the caches of the sequence
         logits        (1, V), written: those behind the last token that was appended
         picking, u    how each is picked; u (n,) or None as for Picking.pick
         Fewer than n only where nothing can be picked, which is -1. Raises ValueError as run.
         """
-        cdef Py_ssize_t n = places.shape[0]
+        cdef Py_ssize_t n = positions.shape[0]
         cdef Rows rows
-        cdef int slot = 0
+        cdef int sequence = 0
         expect("ids", ids.shape[0], n + 1)
         expect("logits", logits.shape[0], 1)
         expect("keys", keys.shape[0], 1)
@@ -160,9 +205,9 @@ cdef class Decoder:
         if n == 0:
             return 0
         expect_range("ids", ids[:1], 0, self._V)
-        expect_range("places", places, 0, min(rows.T, self._T))
-        rows.choice, rows.R, rows.first, rows.slots = &picking._choice, 1, 0, &slot
-        rows.ids, rows.tokens, rows.places, rows.positions = &ids[0], &ids[1], &places[0], &places[0]
+        expect_range("positions", positions, 0, min(rows.T, self._T))
+        rows.choice, rows.R, rows.first, rows.sequences = &picking._choice, 1, 0, &sequence
+        rows.ids, rows.tokens, rows.positions, rows.position_ids = &ids[0], &ids[1], &positions[0], &positions[0]
         rows.logits = &logits[0, 0]
         if rows.choice.temperature != 0:
             rows.u = &u[0]
@@ -174,7 +219,8 @@ cdef class Decoder:
                     float[:, ::1] logits) except -1:
         """Rows with these caches, from which nothing is picked. Raises ValueError for shapes."""
         cdef int i
-        expect("keys: layers", keys.shape[1], self._L)
+        if keys.shape[1] < self._L:
+            raise ValueError(f"keys: layers: found {keys.shape[1]}, expected {self._L}")
         expect("keys: heads", keys.shape[2], self._H)
         expect("keys: width of a head", keys.shape[4], self._C // self._H)
         for i in range(5):
@@ -182,25 +228,23 @@ cdef class Decoder:
         if logits.shape[0]:
             expect("logits: vocabulary", logits.shape[1], self._V)
         rows.choice, rows.u, rows.tokens = NULL, NULL, NULL
-        rows.T = keys.shape[3]
-        if keys.shape[0] and rows.T:
+        rows.L, rows.T = keys.shape[1], keys.shape[3]
+        if keys.shape[0] and rows.L and rows.T:
             rows.keys, rows.values = &keys[0, 0, 0, 0, 0], &values[0, 0, 0, 0, 0]
         return 0
 
     cdef Py_ssize_t _run(self, Rows *rows, Py_ssize_t passes) noexcept nogil:
         """Some rows through all layers; after a pass that is not the last, one row becomes what was
         picked behind it. How many passes there were."""
-        cdef Py_ssize_t R = rows.R, C = self._C, F = self._F, room, apart, done = 0
+        cdef Py_ssize_t R = rows.R, C = self._C, room, apart = smaller(R, ALONE), done = 0
         cdef Scratch *s = &rows.scratch
-        cdef int threads = threads_for(2.0 * R * (self._V * C + self._L * C * (4 * C + 2 * F)))
-        apart = smaller(R, ALONE)
-        room = max(prepared_room(R, max(C, F)), threads * prepared_room(apart, max(C, F)))
-        s.x = cgpt_scratch(SLOT_SHARED, R * (5 * C + F) + room)
-        s.qkv = s.x + R * C
-        s.mixed = s.qkv + 3 * R * C
-        s.hidden = s.mixed + R * C
-        s.prepared = s.hidden + R * F
-        s.room = prepared_room(apart, max(C, F))
+        cdef int threads = threads_for(2.0 * R * self._elements)
+        s.room = prepared_room(apart, self._widest)
+        room = max(prepared_room(R, self._widest), threads * s.room)
+        s.x = cgpt_scratch(SLOT_SHARED, R * (C + self._widths[0] + self._widths[1]) + room)
+        s.branch[0] = s.x + R * C
+        s.branch[1] = s.branch[0] + R * self._widths[0]
+        s.prepared = s.branch[1] + R * self._widths[1]
         with parallel(num_threads=threads):
             self._passes(rows, passes, &done, threadid(), threads_here())
         return done
@@ -218,7 +262,7 @@ cdef class Decoder:
             if own.tokens[0] < 0:
                 break
             own.ids, own.tokens = own.tokens, own.tokens + 1
-            own.places, own.positions = own.places + 1, own.positions + 1
+            own.positions, own.position_ids = own.positions + 1, own.position_ids + 1
             if own.u != NULL:
                 own.u = own.u + 1
         if thread == 0:
@@ -228,35 +272,34 @@ cdef class Decoder:
         """One thread's part of a pass; the waits are where all need what all have made."""
         cdef Py_ssize_t R = rows.R, r, i
         cdef Scratch *s = &rows.scratch
-        cdef Target onto = Target(s.x, s.x, NULL)
-        cdef DecodeBlock *block
+        cdef Target to
+        cdef Operation *one
+        cdef float *source
         cdef Errand errand = Errand(NULL, 0, 0)
         for r from thread <= r < R by threads:
-            embed_row(&self._head.weight, self._positions + rows.positions[r] * self._C,
-                      rows.ids[r],
+            embed_row(&self._embedding.weight,
+                      self._positions + rows.position_ids[r] * self._C, rows.ids[r],
                       s.x + r * self._C)
         wait_for_all()
-        for i in range(self._L):
-            block = &self._blocks[i]
-            apply(rows, s.x, 0, &block.norm1, &block.c_attn, Target(s.qkv, NULL, NULL), thread,
-                  threads, &block.c_proj, &errand)
-            wait_for_all()
-            self._attention(rows, i, thread, threads)
-            wait_for_all()
-            errand = self._cache_of(rows, i + 1, thread, threads)
-            apply(rows, s.mixed, 0, NULL, &block.c_proj, onto, thread, threads, &block.c_fc,
-                  &errand)
-            wait_for_all()
-            apply(rows, s.x, 0, &block.norm2, &block.c_fc, Target(NULL, NULL, s.hidden), thread,
-                  threads, &block.mlp_proj, &errand)
-            wait_for_all()
-            apply(rows, s.hidden, 0, NULL, &block.mlp_proj, onto, thread, threads,
-                  &self._head if i + 1 == self._L else &self._blocks[i + 1].c_attn, &errand)
+        for i in range(self._n):
+            one = &self._operations[i]
+            source = s.x if one.source < 0 else s.branch[one.source]
+            if one.layer >= 0:
+                self._attention(rows, one.layer, source, s.branch[one.target], thread, threads)
+                wait_for_all()
+                errand = self._cache_of(rows, one.next_layer, thread, threads)
+                continue
+            if one.target < 0:
+                to = Target(s.x, s.x, NULL, 0)
+            elif one.activation:
+                to = Target(NULL, NULL, s.branch[one.target], one.activation)
+            else:
+                to = Target(s.branch[one.target], NULL, NULL, 0)
+            apply(rows, source, 0, &one.norm, &one.by, to, thread, threads, one.then, &errand)
             wait_for_all()
         if rows.first < R:
             apply(rows, s.x, rows.first, &self._norm, &self._head,
-                  Target(rows.logits, NULL, NULL), thread, threads,
-                  &self._blocks[0].c_attn if self._L else &self._head, &errand)
+                  Target(rows.logits, NULL, NULL, 0), thread, threads, self._first(), &errand)
             if rows.choice != NULL:
                 wait_for_all()
                 for r from thread <= r < R - rows.first by threads:
@@ -270,26 +313,25 @@ cdef class Decoder:
         behind the last layer, nor beside int8 products, which run no errands."""
         cdef Py_ssize_t D = self._C // self._H, tasks = rows.R * self._H, task, n = 0, place, bytes
         cdef Piece *pieces
-        if rows.R < MANY or layer == self._L or self._head.weight.form == INT8:
+        if rows.R < MANY or layer < 0 or self._head.weight.form == INT8:
             return Errand(NULL, 0, 0)
         pieces = <Piece *>cgpt_scratch(SLOT_ERRAND, 2 * tasks * sizeof(Piece) // sizeof(float))
         for task from thread <= task < tasks by threads:
             place = self._head_place(rows, task // self._H, layer, task % self._H)
-            bytes = rows.places[task // self._H] * D * sizeof(float)
+            bytes = rows.positions[task // self._H] * D * sizeof(float)
             pieces[n] = Piece(<const char *>(rows.keys + place), bytes)
             pieces[n + 1] = Piece(<const char *>(rows.values + place), bytes)
             n += 2
         return Errand(pieces, n, 0)
 
-    cdef void _attention(self, Rows *rows, Py_ssize_t layer, int thread,
-                         int threads) noexcept nogil:
+    cdef void _attention(self, Rows *rows, Py_ssize_t layer, const float *qkv, float *mixed,
+                         int thread, int threads) noexcept nogil:
         """New keys and values into the caches, then some (row, head) pairs."""
         cdef Py_ssize_t C = self._C, D = C // self._H, r, h, task, tasks = rows.R * self._H
         cdef Py_ssize_t place, coming
-        cdef float *qkv = rows.scratch.qkv
         for task from thread <= task < tasks by threads:
             r, h = task // self._H, task % self._H
-            place = self._head_place(rows, r, layer, h) + rows.places[r] * D
+            place = self._head_place(rows, r, layer, h) + rows.positions[r] * D
             memcpy(rows.keys + place, qkv + r * 3 * C + C + h * D, D * sizeof(float))
             memcpy(rows.values + place, qkv + r * 3 * C + 2 * C + h * D, D * sizeof(float))
         if rows.R > 1:      # one row's head needs nothing of another thread's
@@ -300,11 +342,11 @@ cdef class Decoder:
             coming = smaller(task + threads, tasks - 1)
             coming = self._head_place(rows, coming // self._H, layer, coming % self._H)
             attend_row(qkv + r * 3 * C + h * D, rows.keys + place, rows.values + place, D,
-                       rows.places[r] + 1, rows.keys + coming,
-                       rows.scratch.mixed + r * C + h * D)
+                       rows.positions[r] + 1, rows.keys + coming,
+                       mixed + r * C + h * D)
 
     cdef inline Py_ssize_t _head_place(self, Rows *rows, Py_ssize_t r, Py_ssize_t layer,
                                        Py_ssize_t head) noexcept nogil:
         """Where the keys of row r's sequence begin for a head of a layer."""
-        return (((rows.slots[r] * self._L + layer) * self._H + head) * rows.T
+        return (((rows.sequences[r] * rows.L + layer) * self._H + head) * rows.T
                 * (self._C // self._H))

@@ -69,11 +69,17 @@ cdef void interleave_rows(const float *x, Py_ssize_t R, Py_ssize_t K, Py_ssize_t
             interleave_row(x + r * K if r < R else NULL, K, r, quads)
 
 
+cdef enum:
+    GELU = 1
+cdef enum:
+    RELU = 2
+
 ctypedef struct Target:
     # (R, M) each, or NULL
     float *y                # = x W^T + b + residual; may be the residual
     const float *residual
-    float *activated        # = gelu(y)
+    float *activated        # = activation(y)
+    int activation
 
 
 cdef inline void finish(const Target *to, Py_ssize_t first, vf y, Py_ssize_t n) noexcept nogil:
@@ -83,7 +89,8 @@ cdef inline void finish(const Target *to, Py_ssize_t first, vf y, Py_ssize_t n) 
     if to.y != NULL:
         store(to.y + first, y, n)
     if to.activated != NULL:
-        store(to.activated + first, y * gelu_gate(y), n)
+        store(to.activated + first,
+              y * gelu_gate(y) if to.activation == GELU else vmax(y, vset1(0)), n)
 
 
 cdef inline Py_ssize_t first_unit(const Weights *m, int thread, int threads) noexcept nogil:

@@ -21,7 +21,7 @@ cdef void product_as_it_lies(const Product *p, int threads) noexcept nogil:
                            num_threads=threads if rows > FEW else 1):
             interleave_rows(x.x, rows, p.K, part, <float *>x.quads)
         to = Target(p.c + start * p.N, at(p.finish.residual, start * p.N),
-                    <float *>at(p.finish.activated, start * p.N))
+                    <float *>at(p.finish.activated, start * p.N), GELU)
         for task in prange(tasks, num_threads=threads, schedule="dynamic"):
             project(&by, x, rows, to, units * task // tasks, units * (task + 1) // tasks,
                     <const char *>p.b.data)

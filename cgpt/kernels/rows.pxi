@@ -6,23 +6,22 @@ cdef enum:
 ctypedef struct Scratch:
     # What rows become on their way; `room` floats of `prepared` belong to one thread, or else to all
     float *x              # (R, C) the stream
-    float *qkv            # (R, 3C)
-    float *mixed          # (R, C) what attention gives
-    float *hidden         # (R, F)
+    float *branch[2]      # (R, width) what the operations of a branch write in turn
     float *prepared       # (threads, room)
     Py_ssize_t room
 
 ctypedef struct Rows:
-    # R tokens: token r goes to position places[r] of sequence slots[r], whose cache holds the
+    # R tokens: token r goes to positions[r] of sequence sequences[r], whose cache holds the
     # positions before it once the rows before r are done
     const int *ids
-    const int *places
-    const int *positions  # which row of the table of positions
-    const int *slots
+    const int *positions
+    const int *position_ids  # which row of the table of positions
+    const int *sequences
     Py_ssize_t R
     float *keys           # (sequences, L, H, T, D)
     float *values
-    Py_ssize_t T          # of the cache
+    Py_ssize_t L          # layers of the cache
+    Py_ssize_t T          # positions of the cache
     Py_ssize_t first      # rows from here on have logits
     float *logits         # (R - first, V)
     const Choice *choice  # how the next tokens are picked, or NULL
@@ -61,8 +60,9 @@ cdef Operand prepare(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, P
     for part from (0 if alone else thread) <= part < blocks(R, ROWS) by (1 if alone else threads):
         for r in range(part * ROWS, (part + 1) * ROWS):
             row = x + r * C if r < R else NULL
-            if norm != NULL and row != NULL:
-                layernorm_row(row, norm.weight, norm.bias, room + r * C, &mean, &rstd, C, 1e-5)
+            if norm.weight != NULL and row != NULL:
+                layernorm_row(row, norm.weight, norm.bias, room + r * C, &mean, &rstd, C,
+                              norm.eps)
                 row = room + r * C
             if not quantized and R > 1:
                 interleave_row(row, C, r, quads)
@@ -71,7 +71,7 @@ cdef Operand prepare(Rows *rows, const float *x, Py_ssize_t first, Norm *norm, P
                              correction + r * (P // 4))
     if not alone:
         wait_for_all()
-    if norm != NULL:
+    if norm.weight != NULL:
         x = room
     return Operand(x, quads, q, scales, correction, P, errand)
 

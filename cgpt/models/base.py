@@ -16,14 +16,15 @@ from numpy.typing import ArrayLike
 from cgpt import kernels as K
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.models.decoder import Decoder, FusedDecoder, LayerDecoder
+from cgpt.models.decoder import DecodePlan, Decoder, FusedDecoder, LayerDecoder, decode_plan
 from cgpt.models.inference import Inference
 from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout, read_only
 from cgpt.nn.arrays import Ints, expect_shape, float32, int32, real
+from cgpt.nn.decode_operations import DecodeOperation
 from cgpt.nn.embedding import InputLayer
 from cgpt.nn.graph import Tape, Value
 from cgpt.nn.heads import Head, Loss, total_weight, weighted_sum
-from cgpt.nn.layer import GradientTargets, Layer, Step
+from cgpt.nn.layer import GradientTargets, Layer, Step, operations_of
 from cgpt.nn.planning import Mode, make_plan
 from cgpt.nn.quantized import StoredTensor
 from cgpt.nn.workspace import Pass, Workspace
@@ -31,6 +32,8 @@ from cgpt.runtime.forking import ForkLock, cached_property, renew_after_fork
 from cgpt.validation import check_bool, check_float, check_int, expect, expect_function
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from cgpt.models.inspection import Inspection
 
 _HEAD_ROWS = 256  # rows whose logits are held at once where no gradient is wanted
@@ -47,6 +50,9 @@ class LayerRecord:
 
 class Block(Layer):
     """Layers in a row, declared as attributes: the residual branches of a transformer block."""
+
+    def decode_operations(self) -> list[DecodeOperation] | None:
+        return operations_of(layer for _, layer in self.children())
 
     def trace(self, tape: Tape, x: Value) -> Value:
         for _, layer in self.children():
@@ -81,7 +87,6 @@ class Model(Inference):
     take turns); training is for one thread that has the model to itself.
     """
 
-    fused = False  # whether the kernel's decoder knows the graph
     embedding: InputLayer
     blocks: Sequence[Block]
     ln_f: Layer | None = None
@@ -167,10 +172,27 @@ class Model(Inference):
     def layout(cls, config: GPTConfig) -> list[Entry]:
         """Name, shape and place of every parameter of a model of this shape; allocates nothing."""
         expect("GPT.layout", config, GPTConfig, "a GPTConfig")
+        return layout(cls._declared(config)._named_parameters())
+
+    @classmethod
+    def supports_quantized(cls, config: GPTConfig) -> bool:
+        """Whether float16 and int8 weights are computed with as they are stored."""
+        return cls.decode_plan(config) is not None
+
+    @classmethod
+    def decode_plan(cls, config: GPTConfig) -> DecodePlan | None:
+        """The graph for the fused decoder; None where that does not know it."""
+        graph = cls._declared(config)
+        names = {parameter: name for name, parameter in graph._named_parameters()}
+        return decode_plan([layer for _, layer in graph._layers()], names)
+
+    @classmethod
+    def _declared(cls, config: GPTConfig) -> Self:
+        """The layers without memory for their parameters."""
         graph = object.__new__(cls)
         graph.config = config
         graph._declare()
-        return layout(graph._named_parameters())
+        return graph
 
     def layer_records(self) -> list[LayerRecord]:
         """The layers in order, as checkpoints and `cgpt info` list them."""
@@ -545,9 +567,8 @@ class Model(Inference):
     @cached_property
     def decoder(self) -> Decoder:
         """What appends tokens to caches, with the weights as they are at that time."""
-        if self.fused:
-            return FusedDecoder(self.config, self.stored())
-        return LayerDecoder(self._write_logits)
+        plan = self.decode_plan(self.config)
+        return FusedDecoder(plan, self.stored()) if plan else LayerDecoder(self._write_logits)
 
     def _write_logits(self, step: Step, logits: Floats) -> None:
         with self._turn:

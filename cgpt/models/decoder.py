@@ -7,18 +7,18 @@ chooses once; who decodes need not know which it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cgpt import kernels as K
-from cgpt.config import GPTConfig
-from cgpt.nn.arena import Floats
+from cgpt.nn.arena import Floats, Parameter
 from cgpt.nn.arrays import Ints
+from cgpt.nn.decode_operations import Activate, AddToStream, Attend, Embed, Multiply, Normalize
 from cgpt.nn.kv_cache import CacheView
-from cgpt.nn.layer import Step
+from cgpt.nn.layer import Layer, Step, operations_of
 from cgpt.nn.quantized import StoredTensor
 
 _RUN = 1 << 24  # multiply-adds of a call that samples several tokens
@@ -37,6 +37,83 @@ class SampleRequest(NamedTuple):
     picking: K.Picking
     u: NDArray[np.float64] | None
     tokens: Ints
+
+
+class Product(NamedTuple):
+    """x W^T + bias of a (normalized) x, then an activation, or added to the stream."""
+
+    weight: str
+    bias: str | None
+    norm: tuple[str, str, float] | None = None  # weight, bias, eps
+    activation: str = ""
+    adds: bool = False
+
+
+class DecodePlan(NamedTuple):
+    """A graph as the fused decoder takes it, with the names of its parameters.
+
+    operations  products, and for attention the index of its layer in the cache
+    norm, head  before the logits
+    """
+
+    n_head: int
+    embedding: str
+    positions: str
+    operations: tuple[Product | int, ...]
+    norm: tuple[str, str, float] | None
+    head: Product
+
+
+def decode_plan(layers: Iterable[Layer], names: Mapping[Parameter, str]) -> DecodePlan | None:
+    """The plan of layers in a row, from what they say of themselves.
+
+    None where one of them, or their order, is not what the fused decoder can do.
+    """
+    found = operations_of(layers)
+    if (
+        found is None
+        or len(found) < 2
+        or not isinstance(found[0], Embed)
+        or not isinstance(found[-1], Multiply)
+    ):
+        return None
+    steps, norm, heads = list[Product | int](), None, set[int]()
+    for one in found[1:-1]:
+        last = steps[-1] if steps else None
+        inside = last is not None and not (isinstance(last, Product) and last.adds)
+        if isinstance(one, Normalize) and norm is None:
+            norm = names[one.weight], names[one.bias], one.eps
+        elif isinstance(one, Multiply):
+            steps.append(_product(one, names, norm))
+            norm = None
+        elif norm is not None or not inside:
+            return None
+        elif isinstance(one, Attend):
+            steps.append(one.layer)
+            heads.add(one.n_head)
+        elif not isinstance(last, Product) or last.activation:
+            return None
+        elif isinstance(one, Activate):
+            steps[-1] = last._replace(activation=one.function)
+        elif isinstance(one, AddToStream) and len(steps) > 1 and not _adds(steps[-2]):
+            steps[-1] = last._replace(adds=True)
+        else:
+            return None
+    if (steps and not _adds(steps[-1])) or len(heads) > 1:
+        return None
+    tables = names[found[0].table], names[found[0].positions]
+    head = _product(found[-1], names)
+    return DecodePlan(heads.pop() if heads else 1, *tables, tuple(steps), norm, head)
+
+
+def _product(
+    one: Multiply, names: Mapping[Parameter, str], norm: tuple[str, str, float] | None = None
+) -> Product:
+    return Product(names[one.weight], None if one.bias is None else names[one.bias], norm)
+
+
+def _adds(step: Product | int) -> bool:
+    return isinstance(step, Product) and step.adds
 
 
 class Decoder(Protocol):
@@ -87,10 +164,8 @@ class Decoder(Protocol):
 class FusedDecoder:
     """The kernel's decoder over weights that stay where they are."""
 
-    def __init__(
-        self, config: GPTConfig, weights: Mapping[str, StoredTensor], module: Any = K
-    ) -> None:
-        self._kernel: K.Decoder = bind(config, weights, module)
+    def __init__(self, plan: DecodePlan, weights: Mapping[str, StoredTensor]) -> None:
+        self._kernel = bind(plan, weights)
         size = sum(one.data.size for one in weights.values())
         self.run_length = max(1, _RUN // size)
         self.prefill_length = _PASS * max(1, _PREFILL // (_PASS * size))
@@ -120,7 +195,7 @@ class FusedDecoder:
         logits: Floats,
         request: SampleRequest,
     ) -> int:
-        return self._kernel.go_on(ids, positions, keys, values, logits, request.picking, request.u)
+        return self._kernel.decode_n(ids, positions, keys, values, logits, *request[:2])
 
 
 class LayerDecoder:
@@ -182,40 +257,33 @@ class LayerDecoder:
         return len(positions)
 
 
-def bind(config: GPTConfig, weights: Mapping[str, StoredTensor], module: Any = K) -> K.Decoder:
-    """A decoder of the GPT-2 graph over these weights, which it does not copy.
+def bind(plan: DecodePlan, weights: Mapping[str, StoredTensor], module: Any = K) -> K.Decoder:
+    """The kernel's decoder of a plan over these weights, which it does not copy.
 
     module  the compiled kernels that it is to run on
     """
 
     def matrix(name: str) -> Any:
-        one = weights[f"{name}.weight"]
+        one = weights[name]
         return one.data if one.scales is None else (one.data, one.scales, one.group)
 
-    def vector(name: str) -> Floats:
-        return weights[name].floats()
+    def vector(name: str | None) -> Floats | None:
+        return None if name is None else weights[name].floats()
 
-    def norm(name: str) -> tuple[Floats, Floats]:
-        return vector(f"{name}.weight"), vector(f"{name}.bias")
-
-    def linear(name: str) -> tuple[Any, Floats]:
-        return matrix(name), vector(f"{name}.bias")
-
-    def layer(name: str) -> tuple[Any, ...]:
-        return (
-            norm(f"{name}.attn.ln"),
-            linear(f"{name}.attn.c_attn"),
-            linear(f"{name}.attn.c_proj"),
-            norm(f"{name}.mlp.ln"),
-            linear(f"{name}.mlp.c_fc"),
-            linear(f"{name}.mlp.c_proj"),
-        )
+    def norm(names: tuple[str, str, float] | None) -> Any:
+        return None if names is None else (vector(names[0]), vector(names[1]), names[2])
 
     decoder: K.Decoder = module.Decoder(
-        config.n_head,
-        matrix("wte"),
-        vector("wpe.weight"),
-        norm("ln_f"),
-        [layer(f"h.{i}") for i in range(config.n_layer)],
+        plan.n_head,
+        matrix(plan.embedding),
+        vector(plan.positions),
+        [
+            one
+            if isinstance(one, int)
+            else (norm(one.norm), matrix(one.weight), vector(one.bias), one.activation, one.adds)
+            for one in plan.operations
+        ],
+        norm(plan.norm),
+        (matrix(plan.head.weight), vector(plan.head.bias)),
     )
     return decoder

@@ -46,8 +46,6 @@ class GPT(Model):
     config  GPTConfig
     """
 
-    fused = True
-
     def _declare(self) -> None:
         config = self.config
         self.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)

@@ -170,7 +170,7 @@ def with_weights(gpt: Model, form: str, group: int = 64) -> Model:
         )
     if form == form_in_use(gpt):
         return gpt
-    if not gpt.fused:
+    if not gpt.supports_quantized(gpt.config):
         raise ConfigError(
             f"weights: this model's graph computes with float32 weights only, found "
             f"form {form!r}; leave the form out"

@@ -13,19 +13,17 @@ from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 
 @dataclass(frozen=True)
 class Family:
-    """What belongs together.
-
-    name       as files have it
-    stays      whether float16 and int8 weights are computed with as they are stored
-    """
+    """A model family: its name in files, its configuration and its graph."""
 
     name: str
     config: type[GPTConfig]
     model: type[Model]
-    stays: bool = False
 
 
-FAMILIES = (Family("gpt2", GPTConfig, GPT, stays=True), Family("rustgpt", RustGPTConfig, RustGPT))
+FAMILIES = (
+    Family("gpt2", GPTConfig, GPT),
+    Family("rustgpt", RustGPTConfig, RustGPT),
+)
 
 
 def family_of(config: GPTConfig) -> Family:

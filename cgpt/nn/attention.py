@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cgpt import kernels as K
 from cgpt.nn.arena import Floats
+from cgpt.nn.decode_operations import Attend, DecodeOperation
 from cgpt.nn.layer import Layer, Step
 
 
@@ -21,6 +22,9 @@ class CausalAttention(Layer):
         self.n_head = n_head
         self.index = index  # which block of the cache is this layer's
         self.statistics = (n_head,)  # log-sum-exp of the scores, as (H, N)
+
+    def decode_operations(self) -> list[DecodeOperation] | None:
+        return [Attend(self.index, self.n_head)]
 
     def output_width(self, C: int) -> int:
         return self.C

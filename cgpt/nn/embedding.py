@@ -8,6 +8,7 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.nn.arena import Floats, Parameter, Role
+from cgpt.nn.decode_operations import DecodeOperation, Embed
 from cgpt.nn.dropout import Dropout
 from cgpt.nn.graph import Tape, Value
 from cgpt.nn.layer import Layer, Step
@@ -42,6 +43,9 @@ class Embedding(InputLayer):
     def named_parameters(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
         yield "wte.weight", self.wte
         yield "wpe.weight", self.wpe
+
+    def decode_operations(self) -> list[DecodeOperation] | None:
+        return [Embed(self.wte, self.wpe)]
 
     def trace(self, tape: Tape, x: Value | None = None) -> Value:
         y = self.record(tape)

@@ -11,6 +11,7 @@ import numpy as np
 from cgpt import kernels as K
 from cgpt.nn.arena import Floats, Parameter, Role
 from cgpt.nn.arrays import Ints
+from cgpt.nn.decode_operations import DecodeOperation, Multiply
 from cgpt.nn.embedding import InputLayer
 from cgpt.nn.graph import Value
 from cgpt.nn.layer import GradientTargets, Layer
@@ -55,6 +56,9 @@ class Head(Layer):
     def __init__(self, table: Parameter, bias: Parameter | None = None) -> None:
         self.table = table
         self.bias = bias
+
+    def decode_operations(self) -> list[DecodeOperation] | None:
+        return [Multiply(self.table, self.bias)]
 
     @property
     def block_rows(self) -> int:

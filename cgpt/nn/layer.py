@@ -8,11 +8,12 @@ overwritten, those of parameters are added to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cgpt.nn.arena import Floats, Parameter
 from cgpt.nn.arrays import Ints
+from cgpt.nn.decode_operations import DecodeOperation
 from cgpt.nn.graph import Operation, Tape, Value
 from cgpt.nn.kv_cache import CacheView
 
@@ -86,6 +87,10 @@ class Layer:
         for key, layer in self.children():
             yield from layer.named_parameters(f"{prefix}.{key}")
 
+    def decode_operations(self) -> list[DecodeOperation] | None:
+        """What the layer does to a token, for the fused decoder; None for what it cannot do."""
+        return None
+
     def output_width(self, C: int) -> int:
         """The width of y for an x of width C."""
         return C
@@ -119,3 +124,9 @@ class Layer:
             )
         )
         return y
+
+
+def operations_of(layers: Iterable[Layer]) -> list[DecodeOperation] | None:
+    """Those of layers in a row; None where one of them has none."""
+    found = [layer.decode_operations() for layer in layers]
+    return None if None in found else [one for some in found for one in some or ()]

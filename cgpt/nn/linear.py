@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cgpt import kernels as K
 from cgpt.nn.arena import Floats, Parameter
+from cgpt.nn.decode_operations import DecodeOperation, Multiply
 from cgpt.nn.layer import Layer, Step
 
 
@@ -20,6 +21,9 @@ class Linear(Layer):
     ) -> None:
         self.weight = Parameter(fan_out, fan_in, std=std, parts=parts)
         self.bias = Parameter(fan_out) if bias else None
+
+    def decode_operations(self) -> list[DecodeOperation] | None:
+        return [Multiply(self.weight, self.bias)]
 
     def output_width(self, C: int) -> int:
         return self.weight.shape[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cgpt import kernels as K
 from cgpt.nn.arena import Floats, Parameter
+from cgpt.nn.decode_operations import DecodeOperation, Normalize
 from cgpt.nn.layer import Layer, Step
 
 
@@ -18,6 +19,9 @@ class LayerNorm(Layer):
         self.eps = eps
         self.weight = Parameter(C, fill=1.0)
         self.bias = Parameter(C)
+
+    def decode_operations(self) -> list[DecodeOperation] | None:
+        return [Normalize(self.weight, self.bias, self.eps)]
 
     def forward(self, step: Step, x: Floats, y: Floats, mean: Floats, rstd: Floats) -> None:
         weight, bias = self.weight.data, self.bias.data

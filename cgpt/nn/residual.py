@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from cgpt import kernels as K
 from cgpt.nn.arena import Floats
+from cgpt.nn.decode_operations import AddToStream, DecodeOperation
 from cgpt.nn.dropout import Dropout
 from cgpt.nn.graph import Tape, Value
-from cgpt.nn.layer import Layer, Step
+from cgpt.nn.layer import Layer, Step, operations_of
 
 
 class Sum(Layer):
@@ -23,6 +24,10 @@ class Residual(Layer):
 
     def __init__(self, **branch: Layer) -> None:
         vars(self).update(branch)
+
+    def decode_operations(self) -> list[DecodeOperation] | None:
+        found = operations_of(layer for _, layer in self.children())
+        return None if found is None else [*found, AddToStream()]
 
     def trace(self, tape: Tape, x: Value) -> Value:
         y = x
