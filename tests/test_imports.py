@@ -91,6 +91,7 @@ def test_public_names_exist() -> None:
 INSIDE = {
     "SingleProcess",
     "Block",
+    "DecodePlan",
     "Entry",
     "Head",
     "InMemory",
