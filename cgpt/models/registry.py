@@ -20,10 +20,7 @@ class Family:
     model: type[Model]
 
 
-FAMILIES = (
-    Family("gpt2", GPTConfig, GPT),
-    Family("rustgpt", RustGPTConfig, RustGPT),
-)
+FAMILIES = (Family("gpt2", GPTConfig, GPT), Family("rustgpt", RustGPTConfig, RustGPT))
 
 
 def family_of(config: GPTConfig) -> Family:
