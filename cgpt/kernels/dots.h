@@ -298,7 +298,7 @@ STREAM(stream_vnni_by_64, static CGPT_VNNI, AT_ONCE(1), VNNI_BY_64)
 typedef void (*Stream)(const Weights *, const Operand *, Py_ssize_t, Py_ssize_t, float *);
 
 /* The function for one row of x, or NULL: sixteen streams of floats, as AVX-512 would read, are no
- * better than its units of sixteen rows, which ask ahead (docs/inference.md). */
+ * better than its units of sixteen rows, which ask ahead (docs/notes/inference.md). */
 static Stream stream_for(const Weights *m) {
     if (VL < 8 || (VL == 16 && m->form != INT8)) return NULL;
     if (m->form == FLOAT32) return stream_float32;
