@@ -1,7 +1,7 @@
 """Shared by all tests: two threads at most, and one where pytest's workers share the processors,
 so that a loaded machine does not stall them; every model file that a test writes is read by the
-independent reader too; and the figures of docs/notes/reliability.md, which are counted while the tests
-run, in all workers, and printed at their end."""
+independent reader too; and the figures of docs/notes/reliability.md, which are counted while the
+tests run, in all workers, and printed at their end."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.cli import main
 from cgpt.cli.app import spread_values
 from cgpt.cli.commands.info import how_it_ended
-from cgpt.cli.root import MODULES
+from cgpt.cli.root import SUMMARIES
 from cgpt.cli.ui.description import one_line
 from cgpt.llm import load_model_auto
 
@@ -91,7 +91,7 @@ def test_help_is_quick_and_imports_little() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", *MODULES, *(f"tokenizer {one}" for one in ("train", "encode", "inspect"))]
+    "command", ["", *SUMMARIES, *(f"tokenizer {one}" for one in ("train", "encode", "inspect"))]
 )
 def test_h_is_help_of_every_command(run: Run, command: str) -> None:
     short, whole = run(*command.split(), "-h"), run(*command.split(), "--help")

@@ -18,13 +18,13 @@ from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import training_session as training
 from cgpt.cli.guided import GuidedOptions, GuidedRun
-from cgpt.cli.messages import set_language
 from cgpt.cli.ui.samples import Samples
 from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import TrainConfig
 from cgpt.errors import CgptError, CheckpointError, DataError
 from cgpt.fileio.text import JsonLines, json_text, utf8
 from cgpt.llm import LLM, load_model_auto
+from cgpt.locale import set_language
 from cgpt.training.data_parallel import GradientSum
 from cgpt.training.step_log import StepLog, read_log
 from cgpt.training.trainer import Trainer

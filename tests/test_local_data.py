@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cgpt.cli import main
-from cgpt.cli.messages import set_language
 from cgpt.cli.ui.data_report import local_notes
 from cgpt.corpus.batches import packaged_data
+from cgpt.locale import set_language
 from cgpt.training.recipe import continued_chat, default_recipe, local_data
 
 TEXTS, CHAT = ["山高水长。", "天空是蓝色的。"], {"prompt": "你好", "completion": "你好！"}

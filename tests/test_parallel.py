@@ -21,8 +21,8 @@ from small_llm import TEXTS, small_llm
 
 from cgpt import ConfigError, TrainConfig, Trainer, load_model_auto
 from cgpt.cli import ranks
-from cgpt.cli.messages import set_language
 from cgpt.corpus.batches import pack
+from cgpt.locale import set_language
 from cgpt.runtime.process_group import SINGLE_PROCESS
 from cgpt.training import mpi
 from cgpt.training.data_parallel import GradientSum, buckets, share

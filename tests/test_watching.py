@@ -20,7 +20,6 @@ from screen import Screen, environment, plain
 from test_cli import MODEL, TRAIN, Run, clean_environment, run, same_model, stop_at, write_data
 
 from cgpt.checkpoint.manager import CheckpointManager
-from cgpt.cli.messages import set_language
 from cgpt.cli.ui.layout import aligned, text_width
 from cgpt.cli.ui.panel import Losses, View, panel
 from cgpt.cli.ui.progress import ProgressDisplay, progress_line
@@ -28,6 +27,7 @@ from cgpt.cli.ui.sketch import chart, means, sparkline
 from cgpt.cli.ui.terminal import StopRequest, Terminated
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
+from cgpt.locale import set_language
 from cgpt.runtime.memory import resident
 from cgpt.training.recipe import FINETUNE
 from cgpt.training.step_log import read_log

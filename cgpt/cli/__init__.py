@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from cgpt.cli.messages import LANGUAGES, set_language, t
+from cgpt.locale import LANGUAGES, set_language, t
 from cgpt.training.mpi_environment import launched
 
 UNREADABLE = ("damaged", "foreign", "version")  # codes of a CheckpointError that exit with 3
@@ -72,7 +72,7 @@ def warnings_as_sentences() -> Iterator[None]:
 
         def show(message: Warning | str, *where: Any, **more: Any) -> None:
             if isinstance(message, CgptWarning):
-                tell(t("label_warning") + sentence_of(message))
+                tell(t("warning: ") + sentence_of(message))
             else:
                 others(message, *where, **more)
 
@@ -130,7 +130,7 @@ def guard(action: Callable[[], int]) -> int:
     except click.UsageError as error:
         complain(usage_sentence(error))
         command = error.ctx.command_path if error.ctx else "cgpt"
-        tell(t("try_help", command=command))
+        tell(t("Try '{command} --help'.", command=command))
         return 2
     except (KeyboardInterrupt, click.Abort):
         echo("\n" + t("interrupted"), stream=sys.stderr)
@@ -166,4 +166,4 @@ def complain(sentence: str) -> None:
     from cgpt.cli.ui.terminal import tell
 
     with suppress(OSError, ValueError):
-        tell(t("label_error") + " ".join(sentence.split("\n")))
+        tell(t("error: ") + " ".join(sentence.split("\n")))

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
-from cgpt.cli.help_text import COMMANDS, OPTIONS
-from cgpt.cli.messages import N_, pick, set_language, t
 from cgpt.cli.ui.layout import columns, screen_width, text_width, wrap
 from cgpt.cli.ui.streams import echo
+from cgpt.locale import N_, set_language, t
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -62,7 +61,11 @@ class Number(ParamType[float]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | float:
         number: int | float
-        wrong = N_("not_whole") if self.whole else N_("not_number")
+        wrong = (
+            N_("'{value}' is not a whole number")
+            if self.whole
+            else N_("'{value}' is not a finite number")
+        )
         if isinstance(value, bool) or (self.whole and isinstance(value, float)):
             self.fail(t(wrong, value=value), param, ctx)
         try:
@@ -70,11 +73,11 @@ class Number(ParamType[float]):
         except (TypeError, ValueError):
             self.fail(t(wrong, value=value), param, ctx)
         if not self.whole and not math.isfinite(number):
-            self.fail(t("not_number", value=value), param, ctx)
+            self.fail(t("'{value}' is not a finite number", value=value), param, ctx)
         below = number <= self.low if self.open_low else number < self.low
         above = number >= self.high if self.open_high else number > self.high
         if below or above:
-            self.fail(t("out_of_range", value=value, range=self._range()), param, ctx)
+            self.fail(t("{value} is not in {range}", value=value, range=self._range()), param, ctx)
         return number
 
     def _range(self) -> str:
@@ -98,7 +101,11 @@ class OneOf(ParamType[str]):
         for choice in self.choices:
             if value == choice or (self.fold and str(value).lower() == choice.lower()):
                 return choice
-        self.fail(t("not_one_of", value=value, choices=", ".join(self.choices)), param, ctx)
+        self.fail(
+            t("'{value}' is not one of {choices}", value=value, choices=", ".join(self.choices)),
+            param,
+            ctx,
+        )
 
 
 class Switch(click.types.BoolParamType):
@@ -110,14 +117,18 @@ class Switch(click.types.BoolParamType):
             return super().convert(value, param, ctx)
         except click.BadParameter:
             self.fail(
-                t("not_one_of", value=value, choices="1, 0, true, false, yes, no, on, off"),
+                t(
+                    "'{value}' is not one of {choices}",
+                    value=value,
+                    choices="1, 0, true, false, yes, no, on, off",
+                ),
                 param,
                 ctx,
             )
 
 
 class Option(click.Option):
-    """An option that also reads CGPT_<FLAG> and takes its help from help_text.OPTIONS."""
+    """An option that also reads CGPT_<FLAG> and shows its help in the language of this run."""
 
     def __init__(
         self, param_decls: Sequence[str] | None = None, *, note: str | None = None, **attrs: Any
@@ -135,9 +146,9 @@ class Option(click.Option):
         """(flags and what they take, help with the default) for the two columns of --help."""
         names = ", ".join(self.opts)
         left = names if self.is_flag or not self.metavar else f"{names} {self.metavar}"
-        text = pick(OPTIONS[self.name or ""])
+        text = t(self.help or "")
         if self.note:
-            text += f" [{t('label_default', value=self.note)}]"
+            text += f" [{t('default: {value}', value=self.note)}]"
         return left, text
 
 
@@ -157,7 +168,7 @@ def _take_language(ctx: click.Context, param: click.Parameter, value: str | None
         try:
             set_language(value)
         except ValueError:
-            reason = t("not_one_of", value=value, choices="zh, en")
+            reason = t("'{value}' is not one of {choices}", value=value, choices="zh, en")
             raise click.BadParameter(reason, ctx=ctx, param=param) from None
 
 
@@ -177,6 +188,7 @@ class _Face:
                 is_eager=True,
                 expose_value=False,
                 callback=_take_language,
+                help="language of the interface",
             ),
             Option(
                 ["-h", "--help"],
@@ -184,6 +196,7 @@ class _Face:
                 is_eager=True,
                 expose_value=False,
                 callback=_show_help,
+                help="show this help and exit",
             ),
         ]
 
@@ -195,17 +208,19 @@ class _Face:
         ]
         group = isinstance(self, click.Group)
         usage = [ctx.command_path, "[OPTIONS]", *arguments, *(["[COMMAND ...]"] if group else [])]
-        label = t("label_usage")
+        label = t("usage: ")
         indent = text_width(label)
         first, *more = wrap(" ".join(usage), width - indent)
         lines = [label + first, *(" " * (indent + 2) + line for line in more), ""]
-        lines += ["  " + line for line in wrap(pick(COMMANDS[self.name or ""]), width - 2)]
+        above = ctx.parent.command if ctx.parent else None
+        summary = above.summaries[ctx.info_name or ""] if isinstance(above, LazyGroup) else ""
+        for text in filter(None, (summary, getattr(self, "help", None))):
+            lines += ["  " + line for line in wrap(t(text), width - 2)]
         rows = [p.help_row() for p in self.params if isinstance(p, Option) and not p.hidden]
-        lines += ["", t("label_options"), *columns(rows, width)]
+        lines += ["", t("Options:"), *columns(rows, width)]
         if isinstance(self, LazyGroup):
-            above = "" if self.name == "cgpt" else f"{self.name} "
-            rows = [(name, pick(COMMANDS[above + name]).split("\n")[0]) for name in self.modules]
-            lines += ["", t("label_commands"), *columns(rows, width)]
+            rows = [(name, t(summary)) for name, summary in self.summaries.items()]
+            lines += ["", t("Commands:"), *columns(rows, width)]
         return "\n".join(lines)
 
 
@@ -226,29 +241,35 @@ class Command(_Face, click.Command):
 
 
 class LazyGroup(_Face, click.Group):
-    """The group of commands: name -> module that holds the function of the same name."""
+    """A group of commands, each imported when it runs.
 
-    def __init__(self, name: str | None, modules: dict[str, str], **attrs: Any) -> None:
+    summaries  name -> what it does, the first line of its help
+    module     that holds the function of that name; {} in it is replaced by the function's name
+    """
+
+    def __init__(
+        self, name: str | None, summaries: dict[str, str], module: str, **attrs: Any
+    ) -> None:
         super().__init__(name, add_help_option=False, no_args_is_help=False, **attrs)
-        self.modules = modules
+        self.summaries, self.module = summaries, module
         self.params += self.common_params()
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.modules)
+        return list(self.summaries)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in self.modules:
+        if name not in self.summaries:
             return None
-        module = importlib.import_module(self.modules[name])
+        module = importlib.import_module(self.module.format(function_name(name)))
         command: click.Command = getattr(module, function_name(name))
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """The command, by the name that was typed and not by the one of its help."""
-        if args and args[0] not in self.modules:
-            near = nearest(args[0], list(self.modules))
-            guess = t("did_you_mean", name=near) if near else ""
-            raise click.UsageError(t("no_command", name=args[0]) + guess, ctx=ctx)
+        if args and args[0] not in self.summaries:
+            near = nearest(args[0], list(self.summaries))
+            guess = t("; did you mean '{name}'?", name=near) if near else ""
+            raise click.UsageError(t("no such command '{name}'", name=args[0]) + guess, ctx=ctx)
         _, command, rest = super().resolve_command(ctx, args)
         return args[0], command, rest
 
@@ -285,22 +306,24 @@ def usage_sentence(error: click.UsageError) -> str:
     """What was wrong with the command line, in the language of this run."""
     if isinstance(error, click.NoSuchOption):
         near = list(error.possibilities or ())
-        guess = t("did_you_mean", name=near[0]) if near else ""
-        return t("no_option", name=error.option_name) + guess
+        guess = t("; did you mean '{name}'?", name=near[0]) if near else ""
+        return t("no such option '{name}'", name=error.option_name) + guess
     if isinstance(error, click.MissingParameter):
-        return t("missing_argument", name=_name_of(error))
+        return t("missing {name}", name=_name_of(error))
     if isinstance(error, click.BadParameter):
         if isinstance(error.param, click.Argument) and "|" in (error.param.metavar or ""):
             return error.message  # it lists the choices itself
-        return t("bad_value", name=_name_of(error), reason=error.message)
+        return t("bad value for {name}: {reason}", name=_name_of(error), reason=error.message)
     if isinstance(error, click.BadOptionUsage):
         if "not take" in error.message:
-            return t("option_takes_no_value", name=error.option_name)
-        return t("option_needs_value", name=error.option_name)
+            return t("option '{name}' takes no value", name=error.option_name)
+        return t("option '{name}' needs a value", name=error.option_name)
     if error.message.startswith("Missing command"):
-        return t("missing_argument", name="COMMAND")
+        return t("missing {name}", name="COMMAND")
     if error.message.startswith("Got unexpected extra argument"):
-        return t("extra_argument", name=error.message.partition("(")[2].rstrip(").").strip())
+        return t(
+            "unexpected argument: {name}", name=error.message.partition("(")[2].rstrip(").").strip()
+        )
     return error.message
 
 

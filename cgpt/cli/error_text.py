@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from cgpt import locale
-from cgpt.cli.messages import N_, language, t
 from cgpt.errors import CgptError, CgptWarning
+from cgpt.locale import N_, language, t
 
 # Fields that hold a text of the library and not a value; they are translated in their turn.
 NESTED = frozenset(("found", "expected", "advice", "reason", "what", "guess", "phase",
@@ -25,15 +25,15 @@ WHOLE = "sentence"  # a nested text that is a sentence by itself, no part of one
 NUMBER = "n"    # a field of digits only
 
 HINTS = {
-    "merge": N_("hint_merge"),
-    "import": N_("hint_import"),
-    "guided": N_("hint_guided"),
-    "new_data": N_("hint_new_data"),
-    "skip_invalid": N_("hint_skip_invalid"),
-    "too_long": N_("hint_too_long"),
-    "mix": N_("hint_mix"),
-    "cache": N_("hint_cache"),
-    "mpi": N_("hint_mpi"),
+    "merge": N_("as a command: cgpt merge MODEL ADAPTER OUT.bin"),
+    "import": N_("as a command: cgpt import FILE OUT.bin"),
+    "guided": N_("in the guided run: cgpt"),
+    "new_data": N_("option: --new-data"),
+    "skip_invalid": N_("option: --skip-invalid; cgpt data PATH... lists all of them"),
+    "too_long": N_("option: --too-long"),
+    "mix": N_("option: --mix"),
+    "cache": N_("option: --cache, or CGPT_CACHE"),
+    "mpi": N_("as a command: mpiexec -n 2 cgpt train --parallel mpi"),
 }
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _NARROW = re.compile("[!-~]")
@@ -45,7 +45,7 @@ def localized(error: CgptError | CgptWarning) -> str:
     text, hint = locale.localized(error), getattr(error, "hint", "")
     if text == str(error):  # raised as a sentence and not yet as a template
         text = in_this_language(text)
-    return text + t("hinted", hint=t(HINTS[hint])) if hint else text
+    return text + t(" ({hint})", hint=t(HINTS[hint])) if hint else text
 
 
 def in_this_language(text: str) -> str:
@@ -58,7 +58,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, (CgptError, CgptWarning)):
         return localized(error)
     if isinstance(error, MemoryError):
-        return t("out_of_memory")
+        return t("out of memory; use a smaller model or a smaller batch")
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror if language() == "en" else _part(error.strerror)
         return f"{error.filename}: {reason}" if error.filename else reason

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.error_text import reason_of, what_failed
-from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.chat_loop import chat_loop
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.samples import Samples, first_question
@@ -25,6 +24,7 @@ from cgpt.cli.ui.terminal import (
 )
 from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CgptError, CheckpointError
+from cgpt.locale import N_, t
 
 if TYPE_CHECKING:
     from cgpt.config import RunConfig
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 DEFAULT_EPOCHS, DEFAULT_LR = 50, 0.0001
 KINDS = {
-    "damaged": N_("kind_damaged"),
-    "version": N_("kind_version"),
-    "foreign": N_("kind_foreign"),
+    "damaged": N_("damaged file"),
+    "version": N_("other format version"),
+    "foreign": N_("not a cgpt file"),
 }
-MARKS = {FINAL: N_("mark_final"), PRETRAINED: N_("mark_pretrained")}
+MARKS = {FINAL: N_(" (final model)"), PRETRAINED: N_(" (pre-training checkpoint)")}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class GuidedRun:
         terminal = self.terminal
         for folder in (CHECKPOINTS, EXPORTS):
             make_folder(folder)
-        terminal.box(t("banner"))
+        terminal.box(t("CGPT - Chinese GPT model training"))
         terminal.say()
         if not self._load_existing():
             self._train_new()
@@ -118,19 +118,19 @@ class GuidedRun:
         models = [Path(path).as_posix() for path in find_models(CHECKPOINTS, EXPORTS)]
         broken = unusable(models)
         if not models and not broken:
-            terminal.note(t("no_model"))
+            terminal.note(t("📝 No saved model found, training a new one..."))
             return False
-        terminal.say(t("models_found"))
+        terminal.say(t("🔍 Saved models found:"))
         for path in models:
             terminal.say(f"  ✓ {path}")
         for path, kind in broken:
             terminal.say(f"  ✗ {path} ({kind})")
         terminal.say()
         if not models:
-            terminal.note(t("none_usable"))
-            if not terminal.yes_no(t("ask_train_new")):
+            terminal.note(t("None of these files can be loaded; cgpt info PATH says why."))
+            if not terminal.yes_no(t("Train a new model? (y/n): ")):
                 return True
-        while models and terminal.yes_no(t("ask_load")):
+        while models and terminal.yes_no(t("Load a saved model? (y/n): ")):
             terminal.say()
             llm = self._choose(models)
             if llm is not None:
@@ -138,7 +138,7 @@ class GuidedRun:
                 self._offer_continue(llm)
                 return True
         terminal.say()
-        terminal.note(t("new_model"))
+        terminal.note(t("📝 Training a new model..."))
         return False
 
     def _choose(self, models: list[str]) -> LLM | None:
@@ -146,7 +146,7 @@ class GuidedRun:
         terminal = self.terminal
         failed = False
         while True:
-            terminal.say(t("which_model"))
+            terminal.say(t("Which model to load:"))
             for i, path in enumerate(models, 1):
                 terminal.say(f"  {i}) {path}" + (t(MARKS[path]) if path in MARKS else ""))
             chosen = terminal.choose(len(models), back=failed)
@@ -157,8 +157,14 @@ class GuidedRun:
                 return self._load(models[chosen - 1])
             except (CgptError, OSError, MemoryError) as error:
                 failed = True
-                terminal.note(t("load_failed", kind=kind_of(error), reason=reason_of(error)))
-                terminal.note(t("choose_another"))
+                terminal.note(
+                    t(
+                        "❌ Could not load ({kind}): {reason}",
+                        kind=kind_of(error),
+                        reason=reason_of(error),
+                    )
+                )
+                terminal.note(t("Choose another model, or n to go back."))
                 terminal.say()
 
     def _load(self, path: str) -> LLM:
@@ -170,16 +176,16 @@ class GuidedRun:
         def rebuilt(*_: Any) -> None:
             nonlocal count
             count += 1
-            terminal.say(t("layer_rebuilt", i=count))
+            terminal.say(t("   [{i}] Rebuilding layer... ✓", i=count))
 
-        terminal.note(t("loading", path=path))
+        terminal.note(t("📂 Loading model: {path}...", path=path))
         llm = load_model_auto(path, training=True, progress=rebuilt)
         terminal.say()
-        terminal.say(t("loaded"))
-        terminal.say(t("loaded_vocabulary", n=len(llm.tokenizer)))
-        terminal.say(t("loaded_parameters", n=llm.gpt.n_parameters))
+        terminal.say(t("✅ Model loaded!"))
+        terminal.say(t("  • Vocabulary: {n}", n=len(llm.tokenizer)))
+        terminal.say(t("  • Parameters: {n}", n=llm.gpt.n_parameters))
         layers = ", ".join(record.type for record in llm.gpt.layer_records())
-        terminal.note(t("loaded_layers", layers=layers))
+        terminal.note(t("  • Layers: {layers}", layers=layers))
         terminal.say()
         return llm
 
@@ -191,7 +197,7 @@ class GuidedRun:
 
         terminal = self.terminal
         terminal.say()
-        terminal.note(t("reading"))
+        terminal.note(t("Reading the data, learning the vocabulary..."))
         for line in () if self.options.data else local_notes():
             terminal.note(line)
         run = TrainingRun.start(guided_config(self.options), progress=Preparing())
@@ -200,17 +206,19 @@ class GuidedRun:
         self.keeper.hold(run.llm, unsaved=False, default=PRETRAINED)
         finished = self._both_phases(run)
         self.keeper.default = FINAL
-        self._finish(finished, t("trained"))
+        self._finish(finished, t("✅ Training finished!"))
 
     def _finish(self, finished: bool, message: str) -> None:
         """Say how the training ended, offer to save it."""
         terminal, keeper = self.terminal, self.keeper
-        terminal.note(message if finished else t("training_stopped"))
+        terminal.note(message if finished else t("⏹ Training stopped, the model is kept."))
         terminal.say()
         before = len(keeper.saved_paths)
         keeper.offer()
         if not finished and len(keeper.saved_paths) > before:
-            terminal.say(t("resume_hint", path=as_argument(keeper.saved_paths[before])))
+            terminal.say(
+                t("💡 To go on: cgpt resume {path}", path=as_argument(keeper.saved_paths[before]))
+            )
 
     def _both_phases(self, run: TrainingRun) -> bool:
         """Train what there is to train; False after Ctrl-C or a failure."""
@@ -223,7 +231,7 @@ class GuidedRun:
             if result is None or result.stopped == "interrupted":
                 return False
             if not last:
-                if self.terminal.yes_no(t("ask_save_pretrained")):
+                if self.terminal.yes_no(t("💾 Save the pre-training checkpoint? (y/n): ")):
                     self.keeper.save_pretrained()
                 self.terminal.say()
         return True
@@ -251,7 +259,7 @@ class GuidedRun:
             if not keeper.unsaved:
                 raise
             keeper.rescue()  # before anything is asked: nobody may be there to answer
-            terminal.note(t("training_failed", reason=what_failed(error)))
+            terminal.note(t("❌ Training stopped: {reason}", reason=what_failed(error)))
             terminal.say()
             return None
         terminal.note(result_line(phase, result))
@@ -266,16 +274,22 @@ class GuidedRun:
         from cgpt.training.run import continue_training
 
         terminal = self.terminal
-        if not terminal.yes_no(t("ask_continue")):
+        if not terminal.yes_no(t("Continue training this model? (y/n): ")):
             terminal.say()
-            terminal.note(t("skip_training"))
+            terminal.note(t("✓ Skipping training, straight to the chat"))
             return
         terminal.say()
-        terminal.say(t("continue_mode"))
+        terminal.say(t("🔄 Continue training"))
         terminal.say()
         epochs, lr = terminal.epochs(DEFAULT_EPOCHS), terminal.learning_rate(DEFAULT_LR)
         terminal.say()
-        terminal.note(t("continue_start", epochs=epochs, lr=plain_number(lr)))
+        terminal.note(
+            t(
+                "Continuing the training ({epochs} epochs, lr={lr})...",
+                epochs=epochs,
+                lr=plain_number(lr),
+            )
+        )
         terminal.say()
         chat = continued_chat(self.options.data, llm.training_state.run)
         fit = partial(
@@ -292,7 +306,7 @@ class GuidedRun:
             terminal.note(too_long_line("finetune", result.too_long))
             terminal.say()
         finished = result is not None and result.stopped != "interrupted"
-        self._finish(finished, t("continue_done"))
+        self._finish(finished, t("✅ Continued training finished!"))
 
     def _left_out(self, source: Source) -> None:
         """Say which rows of the data are changed or left out."""
@@ -346,6 +360,6 @@ def kind_of(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         code = "missing"
     if code == "missing":
-        return t("kind_missing")
+        return t("no such file")
     known = KINDS.get(code) if isinstance(error, CheckpointError) else None
-    return t(known or N_("kind_error"))
+    return t(known or N_("error"))

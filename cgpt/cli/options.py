@@ -9,9 +9,7 @@ from typing import Any
 import click
 
 from cgpt.cli.app import Decorator, Function, Number, OneOf, ParamType, option
-from cgpt.cli.messages import t
 from cgpt.cli.ui.streams import as_utf8, read_stdin
-from cgpt.cli.view_text import FORMATS
 from cgpt.config import (
     CHECKPOINTS,
     FORMS,
@@ -22,8 +20,10 @@ from cgpt.config import (
     SamplingConfig,
     TrainConfig,
 )
+from cgpt.locale import t
 from cgpt.options import Option, Options, options_of
 
+PICTURES = (".png", ".svg", ".pdf")
 COUNT = Number(0, 1 << 62, whole=True)
 POSITIVE = Number(1, 1 << 31, whole=True)
 
@@ -49,7 +49,7 @@ class Bias(ParamType[tuple[int, float]]):
     ) -> tuple[int, float]:
         token, _, bias = str(value).partition("=")
         if not token.strip().isdecimal():
-            self.fail(t("not_bias", value=value), param, ctx)
+            self.fail(t("'{value}' is not ID=F, such as 270=-5", value=value), param, ctx)
         return int(token), float(Number(-1e6, 1e6).convert(bias, param, ctx))
 
 
@@ -67,9 +67,9 @@ class Text(ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = as_utf8(str(value))
         if text is None:
-            self.fail(t("text_not_utf8"), param, ctx)
+            self.fail(t("it holds bytes that are not UTF-8"), param, ctx)
         if not text and not self.empty:
-            self.fail(t("empty_text"), param, ctx)
+            self.fail(t("the text is empty"), param, ctx)
         return text
 
     def split_envvar_value(self, rv: str) -> list[str]:
@@ -91,7 +91,7 @@ class Mix(ParamType[tuple[str, float]]):
         if isinstance(value, (list, tuple)) and len(value) == 2:
             path, weight = map(str, value)
         if not path:
-            self.fail(t("not_mix", value=value), param, ctx)
+            self.fail(t("'{value}' is not PATH=F, such as data/a.txt=0.5", value=value), param, ctx)
         return path, float(Number(0, 1000).convert(weight, param, ctx))
 
 
@@ -173,14 +173,18 @@ def _number(one: Option, *, whole: bool) -> Number:
 def model_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Callback: a path whose suffix says the format."""
     if value is not None and not value.lower().endswith((".bin", ".json")):
-        raise click.BadParameter(t("bad_suffix", value=value), ctx=ctx, param=param)
+        raise click.BadParameter(
+            t("'{value}' must end in .bin or .json", value=value), ctx=ctx, param=param
+        )
     return value
 
 
 def picture_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Callback: a path whose suffix is that of a picture."""
-    if value is not None and not value.lower().endswith(FORMATS):
-        raise click.BadParameter(t("bad_picture", value=value), ctx=ctx, param=param)
+    if value is not None and not value.lower().endswith(PICTURES):
+        raise click.BadParameter(
+            t("'{value}' must end in .png, .svg or .pdf", value=value), ctx=ctx, param=param
+        )
     return value
 
 
@@ -198,11 +202,23 @@ threads = option(
     metavar="N",
     expose_value=False,
     callback=_threads,
+    help="threads that compute",
 )
-parallel = option("--parallel", type=OneOf(("none", "mpi")), metavar="none|mpi")
-overwrite = option("--overwrite", is_flag=True)
-as_json = option("--json", "as_json", is_flag=True)
-weights = option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS))
+parallel = option(
+    "--parallel",
+    type=OneOf(("none", "mpi")),
+    metavar="none|mpi",
+    help="train together with the other processes that mpiexec started",
+)
+overwrite = option("--overwrite", is_flag=True, help="replace files that exist, without a question")
+as_json = option("--json", "as_json", is_flag=True, help="print one JSON object on stdout")
+weights = option(
+    "--weights",
+    type=OneOf(FORMS),
+    metavar="|".join(FORMS),
+    help="form of the weights; float16 and int8 are smaller and faster, and their "
+    "files go without the optimizer",
+)
 text = click.argument("text", required=False, metavar="[TEXT]", type=Text(empty=True))
 
 
@@ -210,7 +226,7 @@ def text_or_stdin(given: str | None) -> str:
     """The text that was given, or that of a pipe without its last line end."""
     found = read_stdin().rstrip("\r\n") if given is None else given
     if given is None and not found:
-        raise click.UsageError(t("missing_argument", name="TEXT"), ctx=click.get_current_context())
+        raise click.UsageError(t("missing {name}", name="TEXT"), ctx=click.get_current_context())
     return found
 
 
@@ -219,32 +235,91 @@ shape = all_of(*flags("shape").values())  # a preset and what differs from it
 sampling = all_of(*flags("sampling", defaults=True).values())
 
 checkpoints = all_of(
-    option("--checkpoint-dir", metavar="DIR", default=CHECKPOINTS, note=CHECKPOINTS),
-    option("--save-every", type=COUNT, metavar="N", default=0, note="0"),
-    option("--strategy", type=OneOf(STRATEGIES), metavar="|".join(STRATEGIES)),
-    option("--keep", type=POSITIVE, metavar="N", default=3, note="3"),
-    option("--save-minutes", type=Number(0), metavar="F", default=10.0, note="10"),
+    option(
+        "--checkpoint-dir",
+        metavar="DIR",
+        default=CHECKPOINTS,
+        note=CHECKPOINTS,
+        help="folder of the checkpoints on the way",
+    ),
+    option(
+        "--save-every",
+        type=COUNT,
+        metavar="N",
+        default=0,
+        note="0",
+        help="checkpoint every N steps, 0 never; with --strategy 0 means every epoch",
+    ),
+    option(
+        "--strategy",
+        type=OneOf(STRATEGIES),
+        metavar="|".join(STRATEGIES),
+        help="which checkpoints are saved on the way (last where only --save-every is given)",
+    ),
+    option(
+        "--keep",
+        type=POSITIVE,
+        metavar="N",
+        default=3,
+        note="3",
+        help="how many best and periodic ones are kept",
+    ),
+    option(
+        "--save-minutes",
+        type=Number(0),
+        metavar="F",
+        default=10.0,
+        note="10",
+        help="save checkpoint_last.bin every F minutes, 0 never",
+    ),
 )
 
 viewing = all_of(
-    option("--log", metavar="FILE.jsonl"),
-    option("--sample-every", type=COUNT, metavar="N", default=SAMPLE_EVERY, note=str(SAMPLE_EVERY)),
-    option("--sample-prompt", type=Text(), metavar="TEXT"),
+    option("--log", metavar="FILE.jsonl", help="write one JSON line a step (for cgpt plot)"),
+    option(
+        "--sample-every",
+        type=COUNT,
+        metavar="N",
+        default=SAMPLE_EVERY,
+        note=str(SAMPLE_EVERY),
+        help="let the model write something every N steps, 0 never; changes no bit",
+    ),
+    option(
+        "--sample-prompt",
+        type=Text(),
+        metavar="TEXT",
+        help="what it continues (or answers, in fine-tuning); default: a document's "
+        "beginning, the first question of the data",
+    ),
 )
 
 budget = all_of(*flags("budget").values())
 
 phases = all_of(
-    option("--pretrain-epochs", type=COUNT, metavar="N"),
-    option("--finetune-epochs", type=COUNT, metavar="N"),
+    option("--pretrain-epochs", type=COUNT, metavar="N", help="pre-training epochs, 0 skips it"),
+    option("--finetune-epochs", type=COUNT, metavar="N", help="fine-tuning epochs, 0 skips it"),
 )
 
 recipe = all_of(
-    option("--batch-size", type=POSITIVE, metavar="N"), *flags("recipe").values(), threads
+    option("--batch-size", type=POSITIVE, metavar="N", help="full-context sequences in a batch"),
+    *flags("recipe").values(),
+    threads,
 )
 
-cache = option("--cache", metavar="DIR")
-rows = all_of(*flags("rows").values(), option("--as-text", is_flag=True))
+cache = option(
+    "--cache",
+    metavar="DIR",
+    help="folder of the tokens of large corpora (by default in the user's cache folder)",
+)
+rows = all_of(
+    *flags("rows").values(),
+    option(
+        "--as-text",
+        is_flag=True,
+        help="strings are texts, even where they look like a dialogue (in training, those "
+        "of the files for pre-training)",
+    ),
+)
 _duplicates, *_corpus = flags("corpus").values()
 corpus = all_of(_duplicates, rows, *_corpus, cache)
 fine_tuning = all_of(*flags("finetune").values())

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from cgpt.cli.messages import t
 from cgpt.errors import CgptError, ConfigError
+from cgpt.locale import t
 from cgpt.training.mpi_environment import started_as
 
 if TYPE_CHECKING:
@@ -107,7 +107,12 @@ def in_parallel(function: Callable[..., int]) -> Callable[..., int]:
         if ranks.size == 1:
             return function(**values, team=team)
         Terminal(sys.stderr).note(
-            t("in_parallel", n=ranks.size, machines=ranks.machines, threads=ranks.threads)
+            t(
+                "{n} processes train together ({machines} machines, {threads} threads each)",
+                n=ranks.size,
+                machines=ranks.machines,
+                threads=ranks.threads,
+            )
         )
         return together(
             team,

@@ -7,17 +7,37 @@ from typing import Any
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import LazyGroup, Option, function_name, option
-from cgpt.cli.messages import t
+from cgpt.cli.app import LazyGroup, Option, option
 from cgpt.cli.ui.streams import echo
+from cgpt.locale import N_, t
 from cgpt.version import __version__
 
-NAMES = (
-    "train resume chat generate eval export merge import info "
-    "plot inspect diff tokenizer data bench"
-)
-# Each is the function of its name in the module of its name.
-MODULES = {name: f"cgpt.cli.commands.{function_name(name)}" for name in NAMES.split()}
+# What each command does, in the order of `cgpt --help`.
+SUMMARIES = {
+    "train": N_(
+        "Train a new model: pre-training, then fine-tuning on dialogues; or begin with --init."
+    ),
+    "resume": N_("Go on exactly where a checkpoint stopped."),
+    "chat": N_("Talk to a model."),
+    "generate": N_("Continue a text."),
+    "eval": N_("Measure loss, perplexity, bits per character and per byte on files."),
+    "export": N_("Save as .bin or .json, by suffix."),
+    "merge": N_("Merge a LoRA adapter into its model and save the result as OUT."),
+    "import": N_("Read a model from elsewhere and save it as OUT.bin."),
+    "info": N_("Show a model's configuration, layers, parameters, records and training state."),
+    "plot": N_("Draw the losses of runs: logs that --log wrote, or model files."),
+    "inspect": N_(
+        "Token by token what a model expected: probability, rank, "
+        "alternatives; -o draws its attention."
+    ),
+    "diff": N_("Compare two model files: configuration, vocabulary, training state, every tensor."),
+    "tokenizer": N_("Vocabularies: learn one, encode with one, look into one."),
+    "data": N_(
+        "Read files as a training would and show documents, dialogues, "
+        "characters, tokens of each, and what was left out; without training."
+    ),
+    "bench": N_("Measure this machine (default: kernels, train, decode, save)."),
+}
 
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -26,18 +46,48 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
         ctx.exit()
 
 
-@click.group("cgpt", cls=LazyGroup, modules=MODULES, invoke_without_command=True)
-@option("--data", metavar="PATH", multiple=True)
+@click.group(
+    "cgpt",
+    cls=LazyGroup,
+    summaries=SUMMARIES,
+    module="cgpt.cli.commands.{}",
+    invoke_without_command=True,
+    help="Train, save, load and talk to small Chinese GPT models on the CPU.\n"
+    "Without a command it guides you through training, saving, loading and chat.\n"
+    "Every option also reads CGPT_<OPTION>, such as CGPT_MAX_STEPS=100.",
+)
+@option(
+    "--data",
+    metavar="PATH",
+    multiple=True,
+    help="training data: files or folders, several; dialogues are for fine-tuning, "
+    "the rest for pre-training",
+)
 @options.shape
 @options.seed
-@option("--max-steps", type=options.COUNT, metavar="N")
+@option(
+    "--max-steps",
+    type=options.COUNT,
+    metavar="N",
+    help="most steps of a phase (in all, where it is resumed), 0 for no bound",
+)
 @options.phases
-@option("--skip-invalid", is_flag=True)
+@option(
+    "--skip-invalid",
+    is_flag=True,
+    help="leave out rows that cannot be used (by default they are listed, and that is the end)",
+)
 @options.threads
-@option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version)
+@option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="show the version and exit",
+)
 @click.pass_context
 def cgpt(ctx: click.Context, /, **values: Any) -> int:
-    """The guided run, or what comes before a command."""
     if ctx.invoked_subcommand is not None:
         refuse_guided_options(ctx, ctx.invoked_subcommand)
         return 0
@@ -54,4 +104,12 @@ def refuse_guided_options(ctx: click.Context, command: str) -> None:
         source = ctx.get_parameter_source(param.name or "")
         typed = source is click.core.ParameterSource.COMMANDLINE
         if typed and isinstance(param, Option) and param.expose_value:
-            raise click.UsageError(t("guided_option", name=param.flag, command=command), ctx=ctx)
+            raise click.UsageError(
+                t(
+                    "option '{name}' is for the guided run; for a command write it after "
+                    "'{command}'",
+                    name=param.flag,
+                    command=command,
+                ),
+                ctx=ctx,
+            )

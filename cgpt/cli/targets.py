@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from cgpt.cli.messages import t
 from cgpt.cli.ui.terminal import Terminal
 from cgpt.corpus.files import walk
 from cgpt.errors import CheckpointError
+from cgpt.locale import t
 
 if TYPE_CHECKING:
     from cgpt.llm import LLM
@@ -98,7 +98,7 @@ def may_replace(path: str) -> bool:
     if not (terminal.interactive and sys.stderr.isatty()):
         return False
     try:
-        return terminal.yes_no(t("ask_overwrite", path=path))
+        return terminal.yes_no(t("The file exists, overwrite {path}? (y/n): ", path=path))
     except EOFError:
         return False
 

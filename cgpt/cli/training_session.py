@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.error_text import reason_of, what_failed
-from cgpt.cli.messages import t
 from cgpt.cli.ranks import Team
 from cgpt.cli.targets import Own, Target, check_apart, state_of
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
@@ -20,6 +19,7 @@ from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import StopRequest, Terminal, as_argument
 from cgpt.config import CHECKPOINTS, RunConfig
 from cgpt.errors import CgptError, CheckpointError, ConfigError
+from cgpt.locale import t
 from cgpt.runtime.memory import resident
 from cgpt.training.step_log import StepLog, is_log
 
@@ -181,9 +181,9 @@ class Session:
         if not path:
             return None
         if self.resumable:
-            self.say_command(t("to_go_on", command=self.resume_command(path)))
+            self.say_command(t("to go on: {command}", command=self.resume_command(path)))
         return TrainingStopped(
-            t("stopped_and_saved", reason=what_failed(error), path=path),
+            t("{reason}; the training is saved in {path}", reason=what_failed(error), path=path),
             code=getattr(error, "code", None),
         )
 
@@ -195,7 +195,12 @@ class Session:
             and results[phase].stopped == "budget"
             and not (run.config.validation or run.config.phase(phase)[1].val_fraction)
         ):
-            self.say_command(t("go_on_with", command=self.resume_command(self.values["out"])))
+            self.say_command(
+                t(
+                    "to go on to the last epoch: {command}",
+                    command=self.resume_command(self.values["out"]),
+                )
+            )
 
     def resume_command(self, path: str) -> str:
         """`cgpt resume` of this file."""
@@ -244,7 +249,12 @@ class Session:
         try:
             self.on_the_way.step_done(llm, self.learning_rate)
         except CheckpointError as error:
-            self.say(t("checkpoint_failed", reason=reason_of(error)))
+            self.say(
+                t(
+                    "❌ A checkpoint could not be saved, training goes on: {reason}",
+                    reason=reason_of(error),
+                )
+            )
 
     def finish_writing(self, *, close: bool = False) -> None:
         """Wait for the checkpoint that is being written; a training does not fail with it."""
@@ -252,7 +262,12 @@ class Session:
             try:
                 self.on_the_way.close() if close else self.on_the_way.wait()
             except CheckpointError as error:
-                self.say(t("checkpoint_failed", reason=reason_of(error)))
+                self.say(
+                    t(
+                        "❌ A checkpoint could not be saved, training goes on: {reason}",
+                        reason=reason_of(error),
+                    )
+                )
 
     def manager(self) -> CheckpointManager:
         """Of the checkpoint folder, also where nothing is saved there on the way."""
@@ -275,7 +290,13 @@ class Session:
                 code="write",
             )
         if self.resumable:
-            self.say_command(t("resume_with", path=path, command=self.resume_command(path)))
+            self.say_command(
+                t(
+                    "interrupted, the model is saved: {path}\nto go on: {command}",
+                    path=path,
+                    command=self.resume_command(path),
+                )
+            )
         return stop.exit_code
 
     def keep(self, llm: LLM) -> str:
@@ -288,7 +309,7 @@ class Session:
 
     def rescue(self, llm: LLM, path: str, error: BaseException) -> str:
         """Save to a free default name, else to the temporary folder, and say so; "" for nowhere."""
-        self.say(t("save_elsewhere", path=path, reason=reason_of(error)))
+        self.say(t("could not save to {path}: {reason}", path=path, reason=reason_of(error)))
         keeper = Keeper(Terminal(sys.stderr))
         keeper.hold(llm, unsaved=True, default=FINAL)
         saved = keeper.rescue()
@@ -307,7 +328,13 @@ class Session:
         with folder_lock(Path(path).parent):
             if not self.targets[path].is_free(state_of(llm)):
                 free = free_name(path)
-                self.say(t("taken_meanwhile", path=path, free=free))
+                self.say(
+                    t(
+                        "another program has written {path} meanwhile, the model goes to {free}",
+                        path=path,
+                        free=free,
+                    )
+                )
                 if path == self.values["out"]:
                     llm.metadata["out"] = free
                 path = free
@@ -318,10 +345,14 @@ class Session:
                 if not place:
                     raise
                 raise TrainingStopped(
-                    t("stopped_and_saved", reason=reason_of(error), path=place),
+                    t(
+                        "{reason}; the training is saved in {path}",
+                        reason=reason_of(error),
+                        path=place,
+                    ),
                     code=getattr(error, "code", None),
                 ) from error
-        self.say(t("saved", path=path))
+        self.say(t("model saved: {path}", path=path))
         return path
 
     def report(self, run: TrainingRun, results: dict[str, FitResult]) -> None:
@@ -380,11 +411,17 @@ def log_head(run: TrainingRun) -> dict[str, Any]:
 
 def announced(values: dict[str, Any]) -> Sequence[str]:
     """Sentences that say where the run will write."""
-    lines = [t("will_save", out=values["out"], folder=values["checkpoint_dir"])]
+    lines = [
+        t(
+            "the model goes to {out}, checkpoints on the way to the folder {folder}",
+            out=values["out"],
+            folder=values["checkpoint_dir"],
+        )
+    ]
     if values["save_pretrained"]:
-        lines.append(t("will_save_pretrained", path=values["save_pretrained"]))
+        lines.append(t("the pre-trained model goes to {path}", path=values["save_pretrained"]))
     if values["log"]:
-        lines.append(t("will_log", path=values["log"]))
+        lines.append(t("the log goes to {path}", path=values["log"]))
     return lines
 
 
@@ -452,9 +489,9 @@ def say_how_to_merge(
         return
     if is_intact(lora):
         base = os.path.relpath(lora.base)
-        say(t("adapter_needs", path=out, base=base))
+        say(t("{path} is a LoRA adapter and needs the model {base}", path=out, base=base))
         command = f"cgpt merge {as_argument(base)} {as_argument(out)} OUT.bin"
     else:
-        say(t("adapter_carries", path=out))
+        say(t("{path} is a LoRA adapter and carries its model", path=out))
         command = f"cgpt export {as_argument(out)} OUT.bin --weights-only"
-    say_command(t("merge_with", command=command))
+    say_command(t("one model of both: {command}", command=command))

@@ -12,13 +12,13 @@ from cgpt.bench.table import BENCHES, Bench, Settings
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, OneOf, option
 from cgpt.cli.error_text import localized
-from cgpt.cli.messages import t
 from cgpt.cli.ui import terminal
 from cgpt.cli.ui.layout import output_width, text_width, wrap
 from cgpt.cli.ui.progress import duration
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.config import FORMS
 from cgpt.errors import ConfigError
+from cgpt.locale import t
 from cgpt.version import __version__
 
 if TYPE_CHECKING:
@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 NAMES = tuple(BENCHES)
 
 
-@click.command("bench", cls=Command)
+@click.command(
+    "bench",
+    cls=Command,
+    help="train, decode · kernels: each on its own · save: saving and loading · "
+    "small: small steps · sweep: over T and B · startup: from start to first "
+    "step, first token · threads: all against one · bits: the same with any "
+    "number of threads · share: Python's share of a step · roofline: each kernel "
+    "beside what the machine can do.\n"
+    "Every side runs in a process of its own, in turn; ratios are made within "
+    "one run only.",
+)
 @click.argument("what", required=False, type=OneOf(NAMES), metavar=f"[{'|'.join(NAMES)}]")
 @option(
     "--config",
@@ -35,18 +45,34 @@ NAMES = tuple(BENCHES)
     type=OneOf(("S", "M", "L", "L64"), fold=True),
     metavar="S|M|L|L64",
     note="S; threads: M",
+    help="shape of the model: S, M, L or L64 (L with 64 tokens a sequence)",
 )
-@option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS), note=FORMS[0])
-@option("--batch", type=Number(1, 4096, whole=True), metavar="N", note="1")
-@option("--recompute", is_flag=True)
-@option("--repeats", type=Number(1, 1000, whole=True), metavar="N")
+@option(
+    "--weights",
+    type=OneOf(FORMS),
+    metavar="|".join(FORMS),
+    note=FORMS[0],
+    help="form of the weights; float16 and int8 are smaller and faster, and their "
+    "files go without the optimizer",
+)
+@option(
+    "--batch",
+    type=Number(1, 4096, whole=True),
+    metavar="N",
+    note="1",
+    help="sequences that are decoded together",
+)
+@option(
+    "--recompute",
+    is_flag=True,
+    help="less memory: compute activations again in the backward pass, a tenth to a fifth slower",
+)
+@option("--repeats", type=Number(1, 1000, whole=True), metavar="N", help="how often to measure")
 @options.threads
 @options.as_json
 def bench(
     what: str | None, shape: str | None, repeats: int | None, as_json: bool, **given: Any
 ) -> int:
-    """Measure this machine."""
-
     chosen = [what] if what else [name for name, one in BENCHES.items() if one.whole]
     wanted = {name: value for name, value in {"config": shape, **given}.items() if value}
     refuse_unused(chosen, wanted)
@@ -117,28 +143,47 @@ def announced(what: str, bench: Bench, shape: str, repeats: int) -> str:
     from cgpt.bench.measure import LEAST_SECONDS
 
     if not bench.shapes:
-        return t("bench_running", what=f"{what} {shape}" if "config" in bench.options else what)
+        return t(
+            "measuring {what}...", what=f"{what} {shape}" if "config" in bench.options else what
+        )
     time = duration(bench.shapes * repeats * LEAST_SECONDS)
-    return t("bench_running_grid", what=what, n=bench.shapes, repeats=repeats, time=time)
+    return t(
+        "measuring {what}: {n} shapes, {repeats} times each, which takes at least {time}...",
+        what=what,
+        n=bench.shapes,
+        repeats=repeats,
+        time=time,
+    )
 
 
 def tell_skipped(side: str, reason: Skip) -> None:
     """A side that cannot take part, on stderr."""
-    terminal.tell(t("bench_skipped", side=side, reason=localized(reason)))
+    terminal.tell(t("leaving {side} out: {reason}", side=side, reason=localized(reason)))
 
 
 def show(found: Measurement) -> None:
     """One measurement as a line; on a narrow screen its figures stand below its name."""
     low, high = figure(min(found.values)), figure(max(found.values))
     if found.to:
-        text = t("bench_ratio", to=found.to, median=figure(found.median), low=low, high=high)
+        text = t(
+            "{median} times {to}, least {low}, most {high}",
+            to=found.to,
+            median=figure(found.median),
+            low=low,
+            high=high,
+        )
     elif found.unit == "yes":
         text = t("yes") if found.median else t("no")
     elif len(found.values) == 1:
         text = f"{low} {found.unit}"
     else:
         spread = {"median": figure(found.median), "low": low, "high": high}
-        text = t("bench_median", **spread, unit=found.unit, n=len(found.values))
+        text = t(
+            "median {median} {unit}, least {low}, most {high}, {n} times",
+            **spread,
+            unit=found.unit,
+            n=len(found.values),
+        )
     head, rest = (
         f"{found.side:14} {found.name:32} ",
         f"{text} ({found.note})" if found.note else text,

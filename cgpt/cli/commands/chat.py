@@ -12,13 +12,13 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, option
-from cgpt.cli.messages import t
 from cgpt.cli.ui.chat_loop import tell_dropped
 from cgpt.cli.ui.save_dialog import FINAL, Keeper
 from cgpt.cli.ui.streams import echo, print_json, read_stdin, whole
 from cgpt.cli.ui.terminal import Terminal, termination_raises
 from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CheckpointError
+from cgpt.locale import t
 
 if TYPE_CHECKING:
     from cgpt.chat.session import ChatSession
@@ -41,12 +41,28 @@ class ReloadingKeeper(Keeper):
         return self.llm
 
 
-@click.command("chat", cls=Command)
+@click.command(
+    "chat",
+    cls=Command,
+    help="With -p TEXT or a piped stdin it answers once and exits; with both it is "
+    "asked TEXT, an empty line, and the text of the pipe.\n"
+    "MODEL: checkpoints/model_final.bin by default.",
+)
 @click.argument("model", required=False, metavar="[MODEL]")
-@option("-p", "--prompt", type=options.Text(empty=True), metavar="TEXT")
+@option(
+    "-p",
+    "--prompt",
+    type=options.Text(empty=True),
+    metavar="TEXT",
+    help="answer this once (and, behind it, the text of a pipe)",
+)
 @options.sampling
-@option("--system", type=options.Text(empty=True), metavar="TEXT")
-@option("--session", metavar="FILE.json")
+@option("--system", type=options.Text(empty=True), metavar="TEXT", help="system message")
+@option(
+    "--session",
+    metavar="FILE.json",
+    help="go on with the dialogue in FILE (or begin it), saved after every turn",
+)
 @options.weights
 @options.threads
 @options.as_json
@@ -59,14 +75,16 @@ def chat(
     as_json: bool,
     **values: Any,
 ) -> int:
-    """Talk to a model; answers once with -p or where stdin is a pipe."""
     from cgpt.llm import load_model_auto
 
     sampling = options.sampling_config(values)
     model = model or default_model()
     once = prompt is not None or sys.stdin is None or not sys.stdin.isatty()
     if as_json and not once:
-        raise click.UsageError(t("json_asks_once"), ctx=click.get_current_context())
+        raise click.UsageError(
+            t("--json is for one answer; give the question by -p TEXT or a pipe"),
+            ctx=click.get_current_context(),
+        )
     llm = load_model_auto(model, training=False, weights=weights)
     talk = open_session(llm, sampling, system or None, session)
     if once:
@@ -110,7 +128,14 @@ def open_session(
         return ChatSession(llm, sampling, system=system)
     found = ChatSession.load(llm, path, sampling)
     if system and system != found.system:
-        raise click.UsageError(t("session_system", path=path), ctx=click.get_current_context())
+        raise click.UsageError(
+            t(
+                "{path} has its own system message; leave --system out or name "
+                "another --session file",
+                path=path,
+            ),
+            ctx=click.get_current_context(),
+        )
     return found
 
 
@@ -122,7 +147,10 @@ def answer_once(
     json  what is said of the answer in a JSON object; None to stream the answer as it is
     """
     if not text:
-        raise click.UsageError(t("empty_question"), ctx=click.get_current_context())
+        raise click.UsageError(
+            t("the question is empty; give it by -p TEXT or on stdin"),
+            ctx=click.get_current_context(),
+        )
     found = session.stream(text)
     said = False
     for one in found:

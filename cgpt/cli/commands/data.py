@@ -12,7 +12,6 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command
-from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.data_report import (
     Preparing,
     change_lines,
@@ -27,6 +26,7 @@ from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import tell
 from cgpt.config import TOO_LONG, GPTConfig, RunConfig
 from cgpt.errors import CgptError
+from cgpt.locale import N_, t
 
 if TYPE_CHECKING:
     from cgpt.corpus.sources import Source
@@ -35,18 +35,22 @@ if TYPE_CHECKING:
 
 # key of the report: message; a column of nothing but zeros is left out
 COUNTS = {
-    "documents": N_("data_documents"),
-    "dialogues": N_("data_dialogues"),
-    "characters": N_("data_characters"),
-    "tokens": N_("data_tokens_column"),
-    "dropped": N_("data_blank"),
-    "duplicates": N_("data_duplicates"),
-    "invalid": N_("data_invalid"),
-    "too_long": N_("data_long"),
+    "documents": N_("documents"),
+    "dialogues": N_("dialogues"),
+    "characters": N_("characters", "column"),
+    "tokens": N_("tokens", "column"),
+    "dropped": N_("blank"),
+    "duplicates": N_("duplicates"),
+    "invalid": N_("invalid"),
+    "too_long": N_("too long"),
 }
 
 
-@click.command("data", cls=Command)
+@click.command(
+    "data",
+    cls=Command,
+    help="A large corpus is tokenised into the cache, where a training finds it.",
+)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @options.flag(RunConfig, "tokenizer", default="words", note="words")
 @options.flag(GPTConfig, "vocab_size", default=8192, note="8192")
@@ -67,14 +71,10 @@ def data(
     cache: str | None,
     as_json: bool,
 ) -> int:
-    """Read files as a training would, and say what is in them.
-
-    1 where rows cannot be used, unless they are to be left out.
-    """
     from cgpt.corpus.invalid_rows import InvalidRowsError
     from cgpt.training.run import find_vocabulary, read_sources
 
-    tell(t("reading"))
+    tell(t("Reading the data, learning the vocabulary..."))
     config = RunConfig(
         pretrain=paths,
         tokenizer=tokenizer,
@@ -167,29 +167,40 @@ def lines(report: dict[str, Any], width: int) -> list[str]:
     mixed = any(file["weight"] != 1 for file in read)
     counts = {key: label for key, label in COUNTS.items() if report[key]}
     names, folder = short_names([file["path"] for file in read])
-    rows = [[folder, *(t(label) for label in counts.values()), *[t("data_weight")] * mixed]]
+    rows = [[folder, *(t(label) for label in counts.values()), *[t("weight")] * mixed]]
     rows += [
         [name, *(f"{file[key]:,}" for key in counts), *[f"{file['weight']:g}"] * mixed]
         for name, file in zip(names, read, strict=True)
     ]
     if len(read) > 1:
-        rows.append([t("eval_all"), *(f"{report[key]:,}" for key in counts), *[""] * mixed])
+        rows.append([t("all"), *(f"{report[key]:,}" for key in counts), *[""] * mixed])
     shown = aligned(rows, width)
     for file in read:
         for change in change_lines(file["changes"]):
-            shown += wrap(t("data_changed_in", path=file["path"], what=change), width)
+            shown += wrap(t("{path}: {what}", path=file["path"], what=change), width)
     for file in report["files"]:
         if file["skipped"]:
             shown += wrap(
-                t("data_skipped", path=file["path"], reason=skip_reason(file["skipped"])), width
+                t(
+                    "{path}: not read ({reason})",
+                    path=file["path"],
+                    reason=skip_reason(file["skipped"]),
+                ),
+                width,
             )
     if report["too_long"]:
         shown += wrap(too_long_line("data", TooLong(**report["lengths"])), width)
     if mixed:
-        shown.append(t("data_epoch", n=f"{report['epoch_tokens']:,}"))
-    shown.append(t("data_vocabulary", n=f"{report['vocabulary']:,}", kind=report["tokenizer"]))
+        shown.append(t("tokens an epoch: {n}", n=f"{report['epoch_tokens']:,}"))
+    shown.append(
+        t("vocabulary: {n} ({kind})", n=f"{report['vocabulary']:,}", kind=report["tokenizer"])
+    )
     if report["cache"]:
-        known = N_("data_cached") if report["cached"] else N_("data_prepared")
+        known = (
+            N_("the tokens were in the cache: {path}")
+            if report["cached"]
+            else N_("the tokens are now in the cache: {path}")
+        )
         shown.append(t(known, path=report["cache"]))
     if report["mended"]:
         shown.append(mended(report["cache"], report["mended"]))

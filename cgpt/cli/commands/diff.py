@@ -9,18 +9,17 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command
-from cgpt.cli.messages import t
 from cgpt.cli.ui.description import LABELS, one_line, table
 from cgpt.cli.ui.layout import output_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
+from cgpt.locale import t
 
 
-@click.command("diff", cls=Command)
+@click.command("diff", cls=Command, help="The exit code is 1 where they differ.")
 @click.argument("a")
 @click.argument("b")
 @options.as_json
 def diff(a: str, b: str, as_json: bool) -> int:
-    """Compare two models; exit code 1 where they differ."""
     from cgpt.checkpoint.compare import compare_models
 
     found = compare_models(a, b)
@@ -35,7 +34,7 @@ def diff(a: str, b: str, as_json: bool) -> int:
 def lines(found: dict[str, Any], width: int) -> list[str]:
     """For people: the parts that differ, then a line a tensor."""
     if found["same"]:
-        return [t("diff_same", n=found["equal"])]
+        return [t("the models are the same ({n} tensors)", n=found["equal"])]
     shown = []
     for part in ("config", "vocabulary", "training_state", "optimizer", "metadata"):
         if found[part]:
@@ -59,7 +58,9 @@ def lines(found: dict[str, Any], width: int) -> list[str]:
                 }
                 for row in rows
             ]
-        shown.append(f"{t('diff_tensors', n=len(rows), equal=found['equal'])}:")
+        shown.append(
+            f"{t('{n} tensors differ, {equal} are the same', n=len(rows), equal=found['equal'])}:"
+        )
         shown += table(rows, width, 2)
     return shown
 

@@ -13,7 +13,6 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option
-from cgpt.cli.messages import t
 from cgpt.cli.targets import Target, check_apart
 from cgpt.cli.ui.data_report import read_files
 from cgpt.cli.ui.layout import aligned, columns, output_width, wrap
@@ -22,6 +21,7 @@ from cgpt.cli.ui.terminal import plain_number, tell
 from cgpt.config import FORMS, SamplingConfig
 from cgpt.errors import DataError
 from cgpt.fileio.text import JsonLines
+from cgpt.locale import N_, t
 
 if TYPE_CHECKING:
     from cgpt.corpus.batches import Corpus
@@ -58,15 +58,44 @@ class Measured:
         return found
 
 
-@click.command("eval", cls=Command)
+@click.command(
+    "eval",
+    cls=Command,
+    help="Several models are shown side by side; --compare adds the difference and "
+    "its 95 % interval, --accuracy lets the model answer the questions of "
+    "dialogues.",
+)
 @click.argument("model")
 @click.argument("paths", nargs=-1, required=True, metavar="[MODEL...] PATH...")
-@option("--compare", multiple=True, metavar="MODEL|" + "|".join(FORMS))
-@option("--stride", type=Number(1, 1 << 31, whole=True), metavar="N")
-@option("--accuracy", is_flag=True)
-@option("--max-questions", type=options.COUNT, default=0, metavar="N", note="0")
+@option(
+    "--compare",
+    multiple=True,
+    metavar="MODEL|" + "|".join(FORMS),
+    help="another model, or another form of this one's weights: shows the difference "
+    "from the first model; repeatable",
+)
+@option(
+    "--stride",
+    type=Number(1, 1 << 31, whole=True),
+    metavar="N",
+    help="texts longer than the context are read in windows; tokens from one to the "
+    "next (half the context by default)",
+)
+@option(
+    "--accuracy",
+    is_flag=True,
+    help="answer the questions of dialogues: how many are exact, how many contain it",
+)
+@option(
+    "--max-questions",
+    type=options.COUNT,
+    default=0,
+    metavar="N",
+    note="0",
+    help="most questions that are answered, 0 for all",
+)
 @options.flag(SamplingConfig, "max_new_tokens", note="128")
-@option("--answers", metavar="FILE.jsonl")
+@option("--answers", metavar="FILE.jsonl", help="write every answer to FILE (implies --accuracy)")
 @options.rows
 @options.overwrite
 @options.weights
@@ -84,7 +113,6 @@ def eval(
     as_json: bool,
     **values: Any,
 ) -> int:
-    """Measure models on text or dialogue files."""
     models, paths = split_models(model, paths)
     corpora = [(path, read_files([path], skip_invalid, as_text)) for path in paths]
     asked = Asked(**values)
@@ -115,7 +143,7 @@ def eval(
         echo(line)
     names = short_names([one.name for one in found])
     for name, (_, change) in zip(names[1:], pairs, strict=False):
-        title = f"{name} · {t('eval_difference', base=names[0])}"
+        title = f"{name} · {t('difference from {base}', base=names[0])}"
         for line in [*wrap(title, width), *columns(difference_rows(change), width)]:
             echo(line)
     return 0
@@ -148,9 +176,7 @@ def split_models(model: str, paths: Sequence[str]) -> tuple[list[str], tuple[str
             models if low.endswith(".bin") or (low.endswith(".json") and is_model(path)) else data
         ).append(path)
     if not data:
-        raise click.UsageError(
-            t("missing_argument", name="PATH..."), ctx=click.get_current_context()
-        )
+        raise click.UsageError(t("missing {name}", name="PATH..."), ctx=click.get_current_context())
     return models, tuple(data)
 
 
@@ -203,10 +229,17 @@ def answered(name: str, llm: LLM, corpora: Sequence[tuple[str, Corpus]], asked: 
                 file.write({"model": name, **asdict(one)})
             if time.monotonic() - shown >= SECONDS:
                 shown = time.monotonic()
-                tell(t("answering", done=len(found), all=count))
+                tell(t("answering: {done}/{all}", done=len(found), all=count))
     total = accuracy(found)
     if total.shortened:
-        tell(t("answers_shortened", n=total.shortened, all=count))
+        tell(
+            t(
+                "{n} of {all} questions are longer than the context; their first "
+                "tokens are left out",
+                n=total.shortened,
+                all=count,
+            )
+        )
     return total
 
 
@@ -239,19 +272,19 @@ def report(found: Sequence[Measured], width: int) -> list[str]:
             for path, part in one.files
             for line in [path, *columns(evaluation_rows(part), width)]
         ]
-        lines += [t("eval_all")] if one.files else []
+        lines += [t("all")] if one.files else []
         return lines + columns([*evaluation_rows(one.whole), *accuracy_rows(one.accuracy)], width)
     lines = []
     names = short_names([one.name for one in found])
     if found[0].files:
-        lines += [t("eval_by_file")]
-        rows = [[t("col_file"), *names]]
+        lines += [t("bits per character, by file")]
+        rows = [[t("file"), *names]]
         for i, (path, _) in enumerate(found[0].files):
             rows.append([path, *(f"{one.files[i][1].bits_per_character:.4f}" for one in found)])
-        rows.append([t("eval_all"), *(f"{one.whole.bits_per_character:.4f}" for one in found)])
+        rows.append([t("all"), *(f"{one.whole.bits_per_character:.4f}" for one in found)])
         lines += [*aligned(rows, width), ""]
     cells = [[*evaluation_rows(one.whole), *accuracy_rows(one.accuracy)] for one in found]
-    rows = [[t("col_measure"), *names]]
+    rows = [[t("measure"), *names]]
     rows += [[label, *(column[i][1] for column in cells)] for i, (label, _) in enumerate(cells[0])]
     return lines + aligned(rows, width)
 
@@ -265,18 +298,18 @@ def short_names(names: Sequence[str]) -> list[str]:
 def evaluation_rows(result: EvalResult) -> list[tuple[str, str]]:
     """The lines of `cgpt eval`."""
     return [
-        (t("row_loss"), f"{result.loss:.4f}"),
+        (t("loss (nats/token)"), f"{result.loss:.4f}"),
         (
-            t("row_perplexity"),
+            t("perplexity"),
             plain_number(float(f"{result.perplexity:.5g}"))
             if result.perplexity < float("inf")
             else "inf",
         ),
-        (t("row_bpc"), f"{result.bits_per_character:.4f}"),
-        (t("row_bpb"), f"{result.bits_per_byte:.4f}"),
-        (t("row_tokens"), f"{result.tokens:,}"),
-        (t("row_characters"), f"{result.characters:,}"),
-        (t("row_bytes"), f"{result.bytes:,}"),
+        (t(N_("bits per character", "measure")), f"{result.bits_per_character:.4f}"),
+        (t("bits per byte"), f"{result.bits_per_byte:.4f}"),
+        (t(N_("tokens", "measure")), f"{result.tokens:,}"),
+        (t(N_("characters", "measure")), f"{result.characters:,}"),
+        (t(N_("bytes", "measure")), f"{result.bytes:,}"),
     ]
 
 
@@ -285,16 +318,21 @@ def accuracy_rows(found: Accuracy | None) -> list[tuple[str, str]]:
     if found is None:
         return []
     return [
-        (t("row_exact"), f"{found.exact:.1%}"),
-        (t("row_contains"), f"{found.contains:.1%}"),
-        (t("row_questions"), f"{found.questions:,}"),
+        (t("exact"), f"{found.exact:.1%}"),
+        (t("contains"), f"{found.contains:.1%}"),
+        (t("questions"), f"{found.questions:,}"),
     ]
 
 
 def difference_rows(found: Difference) -> list[tuple[str, str]]:
     """The lines of a comparison."""
-    rows = [(t("row_difference"), f"{found.bits_per_character:+.4f} ({found.relative:+.2%})")]
+    rows = [
+        (
+            t(N_("bits per character", "difference")),
+            f"{found.bits_per_character:+.4f} ({found.relative:+.2%})",
+        )
+    ]
     if found.low is not None:
-        rows.append((t("row_interval"), f"{found.low:+.4f} … {found.high:+.4f}"))
-    rows.append((t("row_better"), f"{found.better:,} / {found.documents:,}"))
+        rows.append((t("95 % interval"), f"{found.low:+.4f} … {found.high:+.4f}"))
+    rows.append((t("better documents"), f"{found.better:,} / {found.documents:,}"))
     return rows

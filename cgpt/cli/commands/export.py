@@ -8,23 +8,30 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, OneOf, option
-from cgpt.cli.messages import t
 from cgpt.cli.targets import Target
 from cgpt.cli.ui.save_dialog import save_model
 from cgpt.cli.ui.terminal import tell
 from cgpt.config import FORMS
 from cgpt.errors import ConfigError
+from cgpt.locale import t
 from cgpt.runtime.memory import human_size
 
 
 @click.command("export", cls=Command)
 @click.argument("model")
 @click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
-@option("--weights-only", is_flag=True)
-@option("--weights", type=OneOf(FORMS), metavar="|".join(FORMS), default="float32", note="float32")
+@option("--weights-only", is_flag=True, help="weights without the optimizer")
+@option(
+    "--weights",
+    type=OneOf(FORMS),
+    metavar="|".join(FORMS),
+    default="float32",
+    note="float32",
+    help="form of the weights; float16 and int8 are smaller and faster, and their "
+    "files go without the optimizer",
+)
 @options.overwrite
 def export(model: str, out: str, weights_only: bool, weights: str, overwrite: bool) -> int:
-    """Save a model in the format of the suffix."""
     from cgpt.checkpoint.saving import save_model_binary
     from cgpt.llm import load_model_auto
 
@@ -39,5 +46,5 @@ def export(model: str, out: str, weights_only: bool, weights: str, overwrite: bo
         save_model_binary(llm, out, optimizer=False, weights=weights)
     else:
         save_model(llm, out, optimizer=not weights_only)
-    tell(t("exported", path=out, size=human_size(os.path.getsize(out))))
+    tell(t("exported: {path} ({size})", path=out, size=human_size(os.path.getsize(out))))
     return 0

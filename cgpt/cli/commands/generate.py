@@ -9,9 +9,9 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option
-from cgpt.cli.messages import t
 from cgpt.cli.ui.chat_loop import tell_dropped
 from cgpt.cli.ui.streams import echo, print_json, whole
+from cgpt.locale import t
 
 if TYPE_CHECKING:
     from cgpt.config import SamplingConfig
@@ -19,25 +19,36 @@ if TYPE_CHECKING:
     from cgpt.llm import LLM, Continuation
 
 
-@click.command("generate", cls=Command)
+@click.command("generate", cls=Command, help="Without TEXT it reads stdin.")
 @click.argument("model")
 @options.text
 @options.sampling
-@option("--num", type=Number(1, 10000, whole=True), default=1, metavar="N", note="1")
+@option(
+    "--num",
+    type=Number(1, 10000, whole=True),
+    default=1,
+    metavar="N",
+    note="1",
+    help="how many continuations (beam search: the best ones, with scores)",
+)
 @options.weights
 @options.threads
 @options.as_json
 def generate(
     model: str, text: str | None, num: int, weights: str | None, as_json: bool, **values: Any
 ) -> int:
-    """Continue a text, `--num` times; seeds count up from --seed."""
     from cgpt.llm import load_model_auto
 
     sampling = options.sampling_config(values)
     text = options.text_or_stdin(text)
     if sampling.beam > 1 and num > sampling.beam:
         raise click.UsageError(
-            t("num_above_beam", num=num, beam=sampling.beam), ctx=click.get_current_context()
+            t(
+                "--num {num} is more than --beam {beam} finds; set --beam higher",
+                num=num,
+                beam=sampling.beam,
+            ),
+            ctx=click.get_current_context(),
         )
     llm = load_model_auto(model, training=False, weights=weights)
     found = (

@@ -9,20 +9,23 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command
-from cgpt.cli.messages import t
 from cgpt.cli.targets import Target
 from cgpt.cli.ui.save_dialog import save_model
 from cgpt.cli.ui.terminal import tell
 from cgpt.errors import CheckpointError
+from cgpt.locale import t
 from cgpt.runtime.memory import human_size
 
 
-@click.command("import", cls=Command)
+@click.command(
+    "import",
+    cls=Command,
+    help="Known: cgpt's .bin and .json, and the JSON exports of RustGPT-Chinese.",
+)
 @click.argument("source")
 @click.argument("out", metavar="OUT.bin", callback=options.model_path)
 @options.overwrite
 def import_(source: str, out: str, overwrite: bool) -> int:
-    """Read a model from elsewhere and save it."""
     from cgpt.llm import load
 
     if Path(source).is_dir():
@@ -37,16 +40,19 @@ def import_(source: str, out: str, overwrite: bool) -> int:
     if "imported_from" in llm.metadata:
         tell(
             t(
-                "imported",
+                "model of RustGPT-Chinese: {graph}, {words} words",
                 graph=", ".join(layer.type for layer in llm.gpt.layer_records()),
                 words=len(llm.tokenizer),
             )
         )
         tell(
-            t("imported_steps", n=llm.optimizer.step_count)
+            t(
+                "Adam's state is imported too (step {n}); further training goes on from it",
+                n=llm.optimizer.step_count,
+            )
             if llm.optimizer
-            else t("imported_no_steps")
+            else t("no optimizer state that could go on; further training starts afresh")
         )
     save_model(llm, out)
-    tell(t("exported", path=out, size=human_size(os.path.getsize(out))))
+    tell(t("exported: {path} ({size})", path=out, size=human_size(os.path.getsize(out))))
     return 0

@@ -11,7 +11,6 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, option
-from cgpt.cli.messages import t
 from cgpt.cli.ui.description import LABELS, description
 from cgpt.cli.ui.layout import output_width
 from cgpt.cli.ui.panel import phase_name
@@ -19,17 +18,19 @@ from cgpt.cli.ui.sketch import sparkline
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import tell
 from cgpt.errors import DataError
+from cgpt.locale import N_, t
 from cgpt.runtime.memory import human_size
 from cgpt.version import __version__
 
 
-@click.command("info", cls=Command)
+@click.command("info", cls=Command, help="Without MODEL: version, instruction set, threads.")
 @click.argument("model", required=False, metavar="[MODEL]")
-@option("--verify", is_flag=True)
-@option("--toml", is_flag=True)
+@option("--verify", is_flag=True, help="check every byte")
+@option(
+    "--toml", is_flag=True, help="write the TOML that repeats the training (cgpt train --config)"
+)
 @options.as_json
 def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
-    """What a model file holds; without one, what this installation is."""
     if toml:
         return print_recipe(model, as_json=as_json)
     if model is None:
@@ -45,7 +46,11 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
         print_json(found)
         return 0
     if model is None:
-        found["openmp"] = t("with_openmp") if found["openmp"] else t("without_openmp")
+        found["openmp"] = (
+            t(N_("yes", "openmp"))
+            if found["openmp"]
+            else t("no (built without OpenMP, so there is one thread)")
+        )
     else:
         found["bytes"] = f"{found['bytes']} ({human_size(found['bytes'])})"
         found["training_state"] = for_people(found["training_state"])
@@ -53,7 +58,7 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
     for line in description({t(LABELS[key]): value for key, value in found.items()}, width):
         echo(line)
     if model is not None and verify:
-        tell(t("verified"))
+        tell(t("verified: every byte is as written"))
     return 0
 
 
@@ -115,7 +120,9 @@ def print_recipe(model: str | None, *, as_json: bool) -> int:
     from cgpt.training.recipe import recorded
 
     if model is None or as_json:
-        raise click.UsageError(t("toml_alone"), ctx=click.get_current_context())
+        raise click.UsageError(
+            t("--toml needs a MODEL and goes without --json"), ctx=click.get_current_context()
+        )
     found = describe(model)
     state, about = found["training_state"], found["metadata"]
     if not state["run"]:

@@ -11,29 +11,58 @@ import numpy as np
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option
-from cgpt.cli.messages import language, pick, t
 from cgpt.cli.ui.layout import cut, output_width, text_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import plain_number, tell
-from cgpt.cli.view_text import ATTENTION
 from cgpt.errors import DataError
+from cgpt.locale import N_, language, t
 
 if TYPE_CHECKING:
     from cgpt.llm import LLM
     from cgpt.models.inspection import Prediction
 
+# Labels of the picture
+ATTENTION = {
+    "key": N_("attended to"),
+    "query": N_("from"),
+    "weight": N_("attention weight"),
+    "layer": N_("layer {layer}, mean of heads"),
+    "head": N_("layer {layer}, head {head}"),
+}
 TOKEN_CELLS = 12
 VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", " ": "␣", "\r": "⏎"})
 
 
-@click.command("inspect", cls=Command)
+@click.command(
+    "inspect",
+    cls=Command,
+    help="Without TEXT it reads stdin. A map a layer (mean of heads); --layer N: its "
+    "heads, with --head N that one alone.",
+)
 @click.argument("model")
 @options.text
-@option("-o", "--output", metavar="FILE", callback=options.picture_path)
-@option("--layer", type=options.POSITIVE, metavar="N")
-@option("--head", type=options.POSITIVE, metavar="N")
-@option("--top", type=Number(1, 100, whole=True), default=5, metavar="N", note="5")
-@option("--font", metavar="FILE")
+@option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    callback=options.picture_path,
+    help="picture: .png, .svg or .pdf",
+)
+@option("--layer", type=options.POSITIVE, metavar="N", help="draw the heads of layer N, from 1")
+@option("--head", type=options.POSITIVE, metavar="N", help="draw head N of the layer alone, from 1")
+@option(
+    "--top",
+    type=Number(1, 100, whole=True),
+    default=5,
+    metavar="N",
+    note="5",
+    help="how many alternatives are listed",
+)
+@option(
+    "--font",
+    metavar="FILE",
+    help="font file of the picture (default: one with Chinese letters is looked for)",
+)
 @options.threads
 @options.as_json
 def inspect(
@@ -46,7 +75,6 @@ def inspect(
     font: str | None,
     as_json: bool,
 ) -> int:
-    """Look at what a model expects in a text and where it looks."""
     from cgpt.llm import load_model_auto
     from cgpt.models.inspection import predictions
 
@@ -75,9 +103,9 @@ def check_places(output: str | None, layer: int | None, head: int | None) -> Non
     """Options of the picture need one, and a head needs its layer."""
     ctx = click.get_current_context()
     if output is None and (layer or head):
-        raise click.UsageError(t("needs_picture"), ctx=ctx)
+        raise click.UsageError(t("--layer and --head need a picture: -o FILE"), ctx=ctx)
     if head and not layer:
-        raise click.UsageError(t("head_needs_layer"), ctx=ctx)
+        raise click.UsageError(t("--head needs --layer"), ctx=ctx)
 
 
 def shown(word: str) -> str:
@@ -112,11 +140,11 @@ def as_values(llm: LLM, found: Sequence[Prediction]) -> dict[str, Any]:
 def table(llm: LLM, found: Sequence[Prediction], width: int) -> list[str]:
     """A line a token; as many alternatives as fit."""
     words = llm.tokenizer.words
-    heads = [t("col_token"), t("col_probability"), t("col_rank"), t("col_alternatives")]
+    heads = [t("token"), t("prob."), t("rank"), t("most likely")]
     rows = []
     for one in found:
         last = one.id < 0
-        token = t("next_token") if last else shown(words[one.id])
+        token = t("(next)") if last else shown(words[one.id])
         if text_width(token) > TOKEN_CELLS:
             token = cut(token, TOKEN_CELLS - 1)[0] + "…"
         options_ = [
@@ -162,7 +190,7 @@ def total(text: str, found: Sequence[Prediction]) -> str:
     """How well the whole text was expected."""
     nats = -sum(math.log(max(one.probability, 1e-300)) for one in found[:-1])
     return t(
-        "inspect_total",
+        "{tokens} tokens, {characters} characters: {bits} bits per character",
         tokens=len(found) - 1,
         characters=len(text),
         bits=f"{nats / math.log(2) / max(len(text), 1):.3f}",
@@ -186,11 +214,11 @@ def draw(
             )
     attention = llm.gpt.inspect(np.array(ids)).attention
     names = [shown(llm.tokenizer.words[i]) for i in ids]
-    words = {key: pick(pair) for key, pair in ATTENTION.items()}
+    words = {key: t(text) for key, text in ATTENTION.items()}
     face = find_font([*words.values(), *names], font)
     if language() != "en" and not all(map(face.covers, words.values())):
         say_no_font()
-        words = {key: pair[1] for key, pair in ATTENTION.items()}
+        words = ATTENTION
     if layer is None:
         maps = attention.mean(axis=1)
         titles = [words["layer"].format(layer=i) for i in range(1, config.n_layer + 1)]
@@ -200,4 +228,4 @@ def draw(
         titles = [words["head"].format(layer=layer, head=i + 1) for i in heads]
     figure = attention_figure(maps, titles, readable(names, face), words, face)
     save(figure, output, face)
-    tell(t("picture_saved", path=output))
+    tell(t("picture saved: {path}", path=output))

@@ -8,10 +8,10 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command
-from cgpt.cli.messages import t
 from cgpt.cli.targets import Target
 from cgpt.cli.ui.save_dialog import save_model
 from cgpt.cli.ui.terminal import tell
+from cgpt.locale import t
 from cgpt.runtime.memory import human_size
 
 
@@ -21,10 +21,9 @@ from cgpt.runtime.memory import human_size
 @click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
 @options.overwrite
 def merge(model: str, adapter: str, out: str, overwrite: bool) -> int:
-    """Merge a LoRA adapter into its model."""
     from cgpt.llm import load_with_adapter
 
     Target(out, overwrite=overwrite)
     save_model(load_with_adapter(model, adapter, training=False), out)
-    tell(t("exported", path=out, size=human_size(os.path.getsize(out))))
+    tell(t("exported: {path} ({size})", path=out, size=human_size(os.path.getsize(out))))
     return 0

@@ -11,14 +11,13 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, option
-from cgpt.cli.messages import language, pick, t
 from cgpt.cli.ui.layout import aligned, cut, output_width, text_width
 from cgpt.cli.ui.panel import number, phase_name
 from cgpt.cli.ui.sketch import Points, chart
 from cgpt.cli.ui.streams import echo, print_json, printable
 from cgpt.cli.ui.terminal import tell
-from cgpt.cli.view_text import FIGURE
 from cgpt.errors import DataError
+from cgpt.locale import N_, language, t
 from cgpt.training.step_log import Curve, Run, read_log
 
 if TYPE_CHECKING:
@@ -28,16 +27,39 @@ if TYPE_CHECKING:
 
 CHART_HEIGHT = 14
 PALETTE = ("blue", "red", "green", "magenta", "yellow", "cyan")
+# Labels of the picture; they stay English where no font has Chinese letters.
+FIGURE = {
+    "pretrain": N_("pre-training"),
+    "finetune": N_("fine-tuning"),
+    "other": N_("training"),
+    "step": N_("step"),
+    "loss": N_("loss (nats/token)"),
+    "train": N_("training"),
+    "held_out": N_("held-out"),
+}
 LAST_SHARE = 20  # the loss at the end is the mean of the last twentieth of the steps
 
 
-@click.command("plot", cls=Command)
+@click.command(
+    "plot",
+    cls=Command,
+    help="In the terminal, or with -o as .png, .svg or .pdf (needs cgpt[plot]).",
+)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@option("-o", "--output", metavar="FILE", callback=options.picture_path)
-@option("--font", metavar="FILE")
+@option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    callback=options.picture_path,
+    help="picture: .png, .svg or .pdf",
+)
+@option(
+    "--font",
+    metavar="FILE",
+    help="font file of the picture (default: one with Chinese letters is looked for)",
+)
 @options.as_json
 def plot(runs: tuple[str, ...], output: str | None, font: str | None, as_json: bool) -> int:
-    """Draw the losses of runs."""
     found = [read_run(path) for path in runs]
     name_apart(found, runs)
     if output is not None:
@@ -115,14 +137,14 @@ def picture_lines(
     from rich.text import Text
 
     series: list[Points] = [list(zip(curve.steps, curve.losses, strict=True)) for _, curve in group]
-    title = f"{phase_name(phase)} · {t('row_loss')}"
+    title = f"{phase_name(phase)} · {t('loss (nats/token)')}"
     marks: list[tuple[str, str]] = []
     if len(group) == 1:
         name, curve = group[0]
         title += f" · {name}"
         if coloured and curve.held_out:
             series.append(list(curve.held_out))
-            marks = [(f"{t('f_loss')} ", PALETTE[0]), (t("f_val"), PALETTE[1])]
+            marks = [(f"{t('loss')} ", PALETTE[0]), (t("held-out"), PALETTE[1])]
     room = width - sum(text_width(mark) + 1 for mark, _ in marks)
     lines = [Text.assemble(cut(title, room)[0], " " if marks else "", *marks, no_wrap=True)]
     for row in chart(series, width, CHART_HEIGHT):
@@ -138,7 +160,7 @@ def summary(found: Sequence[tuple[str, Curve]], width: int, *, coloured: bool) -
     """A straight table of the runs: steps, first and last loss, lowest held-out one."""
     from rich.text import Text
 
-    rows = [[t("col_run"), t("f_step"), t("col_first"), t("col_last"), t("col_held_out")]]
+    rows = [[t("run"), t("step"), t(N_("first", "column")), t("last"), t("held-out")]]
     for name, curve in found:
         held_out = min((loss for _, loss in curve.held_out), default=None)
         rows.append(
@@ -165,21 +187,28 @@ def draw_picture(runs: Sequence[Run], output: str, font: str | None) -> None:
     from cgpt.plots.fonts import find_font
 
     require_matplotlib()
-    words = {key: pick(pair) for key, pair in FIGURE.items()}
+    words = {key: t(text) for key, text in FIGURE.items()}
     face = find_font([*words.values(), *(run.name for run in runs)], font)
     if language() != "en" and not all(map(face.covers, words.values())):
         say_no_font()
-        words = {key: pair[1] for key, pair in FIGURE.items()}
+        words = FIGURE
     names = readable([run.name for run in runs], face)
     save(curves_figure(runs, names, words, face), output, face)
-    tell(t("picture_saved", path=output))
+    tell(t("picture saved: {path}", path=output))
 
 
 def say_no_font() -> None:
     """Say why the labels of a picture are English."""
     from cgpt.plots.fonts import ADVICE
 
-    tell(t("no_font", font=ADVICE))
+    tell(
+        t(
+            "no font with Chinese letters was found, so the labels are English; "
+            "install {font} (Debian/Ubuntu: apt install fonts-noto-cjk), or name "
+            "one by --font FILE",
+            font=ADVICE,
+        )
+    )
 
 
 def readable(names: Sequence[str], face: Font) -> list[str]:
@@ -187,5 +216,10 @@ def readable(names: Sequence[str], face: Font) -> list[str]:
     shown = [name if face.covers(name) else f"#{i}" for i, name in enumerate(names, 1)]
     told = [f"{new} = {name}" for name, new in zip(names, shown, strict=True) if name != new]
     if told:
-        tell(t("shown_as", names=", ".join(told)))
+        tell(
+            t(
+                "numbers in the picture, where the font lacks letters: {names}",
+                names=", ".join(told),
+            )
+        )
     return shown

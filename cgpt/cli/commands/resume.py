@@ -12,7 +12,6 @@ import click
 from cgpt.cli import options
 from cgpt.cli.app import Command, option
 from cgpt.cli.error_text import reason_of
-from cgpt.cli.messages import t
 from cgpt.cli.ranks import in_parallel
 from cgpt.cli.targets import state_of
 from cgpt.cli.training_session import Session, preparation
@@ -21,20 +20,31 @@ from cgpt.cli.ui.streams import echo
 from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import TrainConfig
 from cgpt.errors import CheckpointError, DataError
+from cgpt.locale import t
 
 if TYPE_CHECKING:
     from cgpt.checkpoint.latest import Found
     from cgpt.llm import LLM
 
 
-@click.command("resume", cls=Command)
+@click.command(
+    "resume",
+    cls=Command,
+    help="A file that is named is the one that is written (or --out). Without a name: "
+    "the only unfinished training in --checkpoint-dir; of several it asks which.",
+)
 @click.argument("checkpoint", required=False, metavar="[CHECKPOINT]")
-@option("--epochs", type=options.POSITIVE, metavar="N")
+@option("--epochs", type=options.POSITIVE, metavar="N", help="epochs of the phase in all")
 @options.flag(TrainConfig, "lr")
 @options.budget
-@option("--out", metavar="PATH", callback=options.model_path)
-@option("--save-pretrained", metavar="PATH", callback=options.model_path)
-@option("--new-data", is_flag=True)
+@option("--out", metavar="PATH", callback=options.model_path, help="where the model goes")
+@option(
+    "--save-pretrained",
+    metavar="PATH",
+    callback=options.model_path,
+    help="also save the model after pre-training",
+)
+@option("--new-data", is_flag=True, help="where the data has changed, begin the phase anew on it")
 @options.checkpoints
 @options.viewing
 @options.cache
@@ -46,7 +56,6 @@ if TYPE_CHECKING:
 def resume(
     checkpoint: str | None, epochs: int | None, lr: float | None, new_data: bool, **values: Any
 ) -> int:
-    """Go on exactly where a checkpoint stopped."""
     from cgpt.checkpoint.info import weights_form
     from cgpt.cli.ui.data_report import describe_run
     from cgpt.llm import load_model_auto
@@ -78,9 +87,16 @@ def resume(
         **preparation(values),
     )
     if run.changed:
-        session.say(t("data_changed", phases=", ".join(phase_name(name) for name in run.changed)))
+        session.say(
+            t(
+                "the data has changed, beginning anew on it: {phases}",
+                phases=", ".join(phase_name(name) for name in run.changed),
+            )
+        )
     if not run.phases:
-        session.say(t("nothing_to_resume", path=path))
+        session.say(
+            t("the training of {path} is complete; --epochs N makes it N in all", path=path)
+        )
         if values["as_json"]:
             session.report(run, {})
         return 0
@@ -88,7 +104,7 @@ def resume(
         run.config,
         lambda target: os.path.realpath(target) == os.path.realpath(path) or earlier(target),
     )
-    session.say(t("resuming", path=path))
+    session.say(t("going on with {path}", path=path))
     describe_run(run, session.say)
     return session.go(run)
 
@@ -101,7 +117,7 @@ def find(folder: str) -> str:
     from cgpt.checkpoint.latest import several, unfinished
 
     def warn(error: CheckpointError) -> None:
-        echo(f"{reason_of(error)}\n{t('trying_previous')}", stream=sys.stderr)
+        echo(f"{reason_of(error)}\n{t('trying the checkpoint before it...')}", stream=sys.stderr)
 
     found = unfinished(Path(folder), warn)
     found = [one for one in found if one.state.run] or found
@@ -113,7 +129,7 @@ def find(folder: str) -> str:
     if len(found) == 1:
         return str(found[0].path)
     terminal = Terminal(sys.stderr)
-    terminal.say(t("which_training"))
+    terminal.say(t("trainings that can go on:"))
     for i, one in enumerate(found, 1):
         terminal.say(f"  {i}) {described(one)}")
     if not (terminal.interactive and sys.stderr.isatty()):
@@ -131,8 +147,8 @@ def described(found: Found) -> str:
     parts = [
         str(found.path),
         phase_name(state.phase),
-        t("p_step", now=state.step, all=state.total_steps),
-        t("p_loss", loss=number(loss)),
+        t("step {now}/{all}", now=state.step, all=state.total_steps),
+        t("loss {loss}", loss=number(loss)),
     ]
     return "  ".join([*parts, found.out])
 
@@ -164,7 +180,12 @@ def settle_paths(values: dict[str, Any], llm: LLM, path: str, *, named: bool) ->
             values[name] = values[name] or recorded.get(name)
         elif not values[name] and name in recorded:
             echo(
-                t("left_alone", path=recorded[name], flag="--" + name.replace("_", "-")),
+                t(
+                    "{path} belongs to the training that this file was copied from and "
+                    "is not written; name another by {flag}",
+                    path=recorded[name],
+                    flag="--" + name.replace("_", "-"),
+                ),
                 stream=sys.stderr,
             )
 

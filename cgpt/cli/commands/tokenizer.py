@@ -11,7 +11,6 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, LazyGroup, OneOf, option
-from cgpt.cli.messages import N_, t
 from cgpt.cli.targets import Target, check_apart
 from cgpt.cli.ui.data_report import read_files
 from cgpt.cli.ui.description import one_line
@@ -19,43 +18,61 @@ from cgpt.cli.ui.layout import columns, output_width
 from cgpt.cli.ui.streams import echo, print_json, read_stdin
 from cgpt.cli.ui.terminal import tell
 from cgpt.config import KINDS, GPTConfig
+from cgpt.locale import N_, t
 
 if TYPE_CHECKING:
     from cgpt.tokenizers.tokenizer import Tokenizer
 
 DEFAULT_OUT = "exports/tokenizer.json"
-MODULES = dict.fromkeys(("train", "encode", "inspect"), __name__)
+SUMMARIES = {
+    "train": N_("Learn a vocabulary from files and save it."),
+    "encode": N_("Turn a text (stdin by default) into tokens: an id and a token a line."),
+    "inspect": N_("Show what is in a vocabulary and, with files, what their text becomes."),
+}
 _SHOWN = 12  # words in a row of examples
 LABELS = {
-    "out": N_("tok_out"),
-    "path": N_("tok_path"),
-    "kind": N_("tok_kind"),
-    "tokens": N_("tok_tokens"),
-    "words": N_("tok_words"),
-    "lengths": N_("tok_lengths"),
-    "first": N_("tok_first"),
-    "longest": N_("tok_longest"),
-    "text_characters": N_("tok_text_characters"),
-    "text_bytes": N_("tok_text_bytes"),
-    "text_tokens": N_("tok_text_tokens"),
-    "characters_per_token": N_("tok_characters_per_token"),
-    "bytes_per_token": N_("tok_bytes_per_token"),
-    "byte_tokens": N_("tok_byte_tokens"),
-    "unused": N_("tok_unused"),
-    "seconds": N_("tok_seconds"),
+    "out": N_("out"),
+    "path": N_("path"),
+    "kind": N_("kind"),
+    "tokens": N_("tokens", "vocabulary"),
+    "words": N_("words", "vocabulary"),
+    "lengths": N_("length (characters): words"),
+    "first": N_("first", "vocabulary"),
+    "longest": N_("longest"),
+    "text_characters": N_("characters of text"),
+    "text_bytes": N_("bytes of text"),
+    "text_tokens": N_("tokens of text"),
+    "characters_per_token": N_("characters a token"),
+    "bytes_per_token": N_("bytes a token"),
+    "byte_tokens": N_("share of single bytes"),
+    "unused": N_("words not used"),
+    "seconds": N_("seconds"),
 }
 
 
-@click.group("tokenizer", cls=LazyGroup, modules=MODULES)
+@click.group(
+    "tokenizer",
+    cls=LazyGroup,
+    summaries=SUMMARIES,
+    module=__name__,
+    help="FILE is a vocabulary or a model.",
+)
 def tokenizer() -> None:
     """Vocabularies by themselves."""
 
 
 @click.command("tokenizer train", cls=Command)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@option("--kind", type=OneOf(KINDS), metavar="|".join(KINDS), default="words", note="words")
+@option(
+    "--kind",
+    type=OneOf(KINDS),
+    metavar="|".join(KINDS),
+    default="words",
+    note="words",
+    help="kind of vocabulary: words, characters, byte pairs",
+)
 @options.flag(GPTConfig, "vocab_size", default=8192, note="8192")
-@option("--out", metavar="PATH", default=DEFAULT_OUT, note=DEFAULT_OUT)
+@option("--out", metavar="PATH", default=DEFAULT_OUT, note=DEFAULT_OUT, help="where the model goes")
 @options.rows
 @options.overwrite
 @options.as_json
@@ -69,12 +86,11 @@ def train(
     overwrite: bool,
     as_json: bool,
 ) -> int:
-    """Learn a vocabulary from files and save it."""
     from cgpt.tokenizers.tokenizer import Tokenizer
 
     check_apart({"--out": out}, paths)
     Target(out, overwrite=overwrite)
-    tell(t("reading"))
+    tell(t("Reading the data, learning the vocabulary..."))
     texts = read_files(paths, skip_invalid, as_text).texts()
     began = time.perf_counter()
     found = Tokenizer.train(texts, vocab_size, kind)
@@ -90,7 +106,6 @@ def train(
 @click.argument("text", required=False, metavar="[TEXT]", type=options.Text(empty=True))
 @options.as_json
 def encode(file: str, text: str | None, as_json: bool) -> int:
-    """The tokens of a text (or of stdin) with a vocabulary or a model's."""
     from cgpt.tokenizers.tokenizer import Tokenizer
 
     found = Tokenizer.load(file)
@@ -121,7 +136,6 @@ def encode(file: str, text: str | None, as_json: bool) -> int:
 def inspect(
     file: str, paths: tuple[str, ...], skip_invalid: bool, as_text: bool, as_json: bool
 ) -> int:
-    """What is in a vocabulary, and how short it makes the text of files."""
     from cgpt.tokenizers.tokenizer import Tokenizer
 
     found = Tokenizer.load(file)

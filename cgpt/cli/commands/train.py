@@ -8,26 +8,53 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, option
-from cgpt.cli.messages import t
 from cgpt.cli.ranks import in_parallel
 from cgpt.cli.run_config import read_config, rest_of_config
 from cgpt.cli.training_session import Session, preparation
 from cgpt.cli.ui.save_dialog import FINAL
 from cgpt.config import RunConfig
+from cgpt.locale import t
 from cgpt.training.config_file import FINGERPRINT, check_fingerprint
 
 PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 
 
-@click.command("train", cls=Command, spread=("--data", "--pretrain", "--chat", "--validation"))
-@option("--data", metavar="PATH...", multiple=True, type=PATHS)
+@click.command(
+    "train",
+    cls=Command,
+    spread=("--data", "--pretrain", "--chat", "--validation"),
+    help="Without data it takes data/*.json here, else the packaged data. Ctrl-C "
+    "finishes the step and saves.",
+)
+@option(
+    "--data",
+    metavar="PATH...",
+    multiple=True,
+    type=PATHS,
+    help="training data: files or folders, several; dialogues are for fine-tuning, "
+    "the rest for pre-training",
+)
 @options.flag(RunConfig, "pretrain", type=PATHS)
 @options.flag(RunConfig, "chat", type=PATHS)
 @options.flag(RunConfig, "validation", type=PATHS)
 @options.shape
 @options.flag(RunConfig, "tokenizer")
-@option("--config", metavar="FILE.toml", is_eager=True, callback=read_config, expose_value=False)
-@option("--out", metavar="PATH", default=FINAL, note=FINAL, callback=options.model_path)
+@option(
+    "--config",
+    metavar="FILE.toml",
+    is_eager=True,
+    callback=read_config,
+    expose_value=False,
+    help="TOML file; its keys are names of options",
+)
+@option(
+    "--out",
+    metavar="PATH",
+    default=FINAL,
+    note=FINAL,
+    callback=options.model_path,
+    help="where the model goes",
+)
 @options.phases
 @options.budget
 @options.recipe
@@ -36,21 +63,29 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 @options.viewing
 @options.flag(RunConfig, "init")
 @options.fine_tuning
-@option("--freeze-attn", is_flag=True)
-@option("--save-pretrained", metavar="PATH", callback=options.model_path)
+@option("--freeze-attn", is_flag=True, help="leave attention as it is while fine-tuning")
+@option(
+    "--save-pretrained",
+    metavar="PATH",
+    callback=options.model_path,
+    help="also save the model after pre-training",
+)
 @options.overwrite
 @options.as_json
 @options.parallel
 @in_parallel
 def train(**values: Any) -> int:
-    """Train a new model, or one that is there further."""
     from cgpt.cli.run_config import run_config
     from cgpt.cli.training_session import check_options
     from cgpt.cli.ui.data_report import describe_run, local_notes
     from cgpt.training.run import TrainingRun
 
     session = Session(values)
-    session.say(t("reading_init") if values["init"] else t("reading"))
+    session.say(
+        t("Reading the model and the data...")
+        if values["init"]
+        else t("Reading the data, learning the vocabulary...")
+    )
     rest = rest_of_config()
     if not any(values[name] or rest.get(name) for name in ("data", "pretrain", "chat")):
         for line in local_notes():

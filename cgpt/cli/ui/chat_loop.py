@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cgpt.cli.error_text import localized
-from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.streams import whole
 from cgpt.cli.ui.terminal import Terminal, fold, handling, tell
 from cgpt.errors import CgptError
+from cgpt.locale import N_, t
 
 if TYPE_CHECKING:
     from cgpt.chat.session import ChatSession
@@ -47,20 +47,25 @@ class AnswerStop:
         self._handlers.__exit__(kind, error, trace)
 
 
-HINTS = (N_("hint_ask"), N_("hint_exit"), N_("hint_clear"), N_("hint_save"))
+HINTS = (
+    N_("💡 Type a question and press Enter"),
+    N_("💡 Type 'exit' to leave"),
+    N_("💡 Type 'clear' to forget the conversation"),
+    N_("💡 Type 'save' to save the model"),
+)
 MORE_HINTS = (
-    N_("hint_quit"),
-    N_("hint_help"),
-    N_("hint_paste"),
-    N_("hint_ctrl_c"),
-    N_("hint_cancel"),
+    N_("💡 'quit' is the same as 'exit'; upper or lower case"),
+    N_("💡 Type 'help' to see this"),
+    N_("💡 Pasted lines are one message, which Enter sends"),
+    N_("💡 Ctrl-C stops an answer, Ctrl-D leaves"),
+    N_("💡 While saving, n or Ctrl-C cancels; a bare name goes to checkpoints/"),
 )
 WORDS = {"exit": "exit", "quit": "exit", "save": "save", "clear": "clear", "help": "help"}
 
 
 def show_hints(terminal: Terminal) -> None:
     """The box and what can be typed."""
-    terminal.box(t("box_chat"), left=20)
+    terminal.box(t("Chat"), left=20)
     terminal.say()
     for hint in HINTS:
         terminal.note(t(hint))
@@ -69,7 +74,7 @@ def show_hints(terminal: Terminal) -> None:
 
 def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     """One streamed answer; Ctrl-C ends it."""
-    terminal.write(t("model"))
+    terminal.write(t("🤖 Model: "))
     stop, before = AnswerStop(), session.dropped
     pieces = session.reply(text)
     try:
@@ -83,14 +88,14 @@ def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     except KeyboardInterrupt:
         stop.asked = True
     except CgptError as error:
-        terminal.write(t("label_error") + localized(error))
+        terminal.write(t("error: ") + localized(error))
         stop.said = True
     finally:
         pieces.close()
     if stop.asked:
-        terminal.write((" " if stop.said else "") + t("answer_stopped"))
+        terminal.write((" " if stop.said else "") + t("[stopped]"))
     elif not stop.said:
-        terminal.write(t("no_answer"))
+        terminal.write(t("[no answer]"))
     terminal.say()
     tell_dropped(pieces.result.dropped, before.tokens)
     terminal.say()
@@ -102,10 +107,19 @@ def tell_dropped(dropped: Dropped, before: int = 0) -> None:
     before  tokens of the dialogue that were left out, and reported, earlier
     """
     if dropped.tokens > before:
-        text = N_("dropped_turns") if dropped.turns else N_("dropped_text")
+        text = (
+            N_("The context is full: the oldest {turns} turns are left out ({n} tokens)")
+            if dropped.turns
+            else N_("The text is longer than the context: its first {n} tokens are left out")
+        )
         tell(t(text, turns=dropped.turns, n=dropped.tokens))
     if dropped.later:
-        tell(t("dropped_later", n=dropped.later))
+        tell(
+            t(
+                "The answer outgrew the context: the oldest {n} tokens were left out meanwhile",
+                n=dropped.later,
+            )
+        )
 
 
 def show_help(terminal: Terminal) -> None:
@@ -126,7 +140,7 @@ def chat_loop(
     """
     show_hints(terminal)
     if path is not None and session.turns:
-        terminal.note(t("session_goes_on", n=session.turns))
+        terminal.note(t("Going on with the dialogue of {n} turns", n=session.turns))
         tell_dropped(session.dropped)
         terminal.say()
     warned = False
@@ -140,11 +154,11 @@ def chat_loop(
             if warned or not terminal.interactive:
                 raise
             warned = True
-            terminal.note(t("ctrl_c_hint"))
+            terminal.note(t("Type 'exit' or press Ctrl-D to leave; a second Ctrl-C leaves too."))
             terminal.say()
             continue
         if word == "exit":
-            terminal.say(t("goodbye"))
+            terminal.say(t("👋 Goodbye!"))
             return
         if word == "save":
             terminal.say()
@@ -159,7 +173,7 @@ def save_from_chat(terminal: Terminal, save: Callable[[], None]) -> None:
     except (KeyboardInterrupt, EOFError):
         if not terminal.interactive:
             raise
-        terminal.say(t("save_cancelled"))
+        terminal.say(t("✗ Not saved"))
 
 
 def keep(terminal: Terminal, session: ChatSession, path: str) -> None:
@@ -167,19 +181,19 @@ def keep(terminal: Terminal, session: ChatSession, path: str) -> None:
     try:
         session.save(path)
     except CgptError as error:
-        terminal.say(t("label_error") + localized(error))
+        terminal.say(t("error: ") + localized(error))
         terminal.say()
 
 
 def turn(terminal: Terminal, session: ChatSession) -> str:
     """One line of the user's: answered, or a command that is done or given back."""
-    text = terminal.ask(t("user"), remember=True).strip()
+    text = terminal.ask(t("👤 You: "), remember=True).strip()
     word = WORDS.get(fold(text), "")
     if word in ("exit", "save"):
         return word
     if word == "clear":
         session.clear()
-        terminal.say(t("cleared"))
+        terminal.say(t("✓ Conversation forgotten"))
         terminal.say()
     elif word == "help":
         show_help(terminal)

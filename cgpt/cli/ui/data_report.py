@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.error_text import in_this_language
-from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.panel import phase_name
 from cgpt.cli.ui.terminal import tell
+from cgpt.locale import N_, t
 from cgpt.training.recipe import data_files, local_data
 
 if TYPE_CHECKING:
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 FIRST = 20  # rows that are shown where nobody asked for all of them
 KINDS = {
-    "json": N_("fault_json"),
-    "csv": N_("fault_csv"),
-    "encoding": N_("fault_encoding"),
-    "repeated_key": N_("fault_repeated_key"),
-    "too_large": N_("fault_too_large"),
-    "form": N_("fault_form"),
-    "type": N_("fault_type"),
-    "part": N_("fault_part"),
-    "role": N_("fault_role"),
-    "order": N_("fault_order"),
-    "empty": N_("fault_empty"),
+    "json": N_("broken JSON"),
+    "csv": N_("broken table"),
+    "encoding": N_("not UTF-8"),
+    "repeated_key": N_("repeated key"),
+    "too_large": N_("too large"),
+    "form": N_("unknown form"),
+    "type": N_("wrong type"),
+    "part": N_("not text"),
+    "role": N_("unknown role"),
+    "order": N_("turns out of order"),
+    "empty": N_("empty message"),
 }
 CHANGED = {
-    "tool_turns": N_("change_tool_turns"),
-    "joined_answers": N_("change_joined_answers"),
-    "openings": N_("change_openings"),
-    "unanswered": N_("change_unanswered"),
+    "tool_turns": N_("turns of tools left out: {n}"),
+    "joined_answers": N_("answers joined that stood around them: {n}"),
+    "openings": N_("answers before the first question left out: {n}"),
+    "unanswered": N_("last questions without an answer left out: {n}"),
 }
 
 
@@ -48,7 +48,7 @@ def say_invalid(error: InvalidRowsError) -> None:
     """On stderr: how many rows of which kinds, and the first of them; of one, what to do."""
     if len(error.rows) == 1:
         if not error.skipping:
-            tell(t("hint_skip_invalid"))
+            tell(t("option: --skip-invalid; cgpt data PATH... lists all of them"))
         return
     for line in listing(error.rows, error.counts):
         tell(line)
@@ -59,10 +59,10 @@ def listing(
 ) -> list[str]:
     """How many rows of which kinds, then a line for each: all of them where most is None."""
     total = sum(counts.values())
-    shown = [t("invalid_rows", n=f"{total:,}", kinds=by_kind(counts))]
+    shown = [t("invalid rows: {n} ({kinds})", n=f"{total:,}", kinds=by_kind(counts))]
     shown += ["  " + in_this_language(str(row)) for row in rows[:most]]
     if len(shown) <= total:
-        shown.append("  " + t("invalid_more", n=f"{total - len(shown) + 1:,}"))
+        shown.append("  " + t("... and {n} more", n=f"{total - len(shown) + 1:,}"))
     return shown
 
 
@@ -101,7 +101,7 @@ class Preparing:
     def __call__(self, characters: int) -> None:
         if time.monotonic() - self._said >= EVERY:
             self._said = time.monotonic()
-            tell(t("preparing", n=f"{characters:,}"))
+            tell(t("{n} characters read...", n=f"{characters:,}"))
 
 
 def report_of_invalid(rows: Sequence[InvalidRow], counts: Mapping[str, int]) -> dict[str, Any]:
@@ -127,16 +127,20 @@ def report_of_phase(source: Source) -> dict[str, Any]:
 def mended(entry: object, names: Sequence[str]) -> str:
     """What was found damaged in a cache entry: a few of its files by name."""
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return t("data_mended", path=str(entry), files=some)
+    return t(
+        "the cache {path} had damaged files ({files}); they were made again from the data",
+        path=str(entry),
+        files=some,
+    )
 
 
 def skip_reason(reason: str) -> str:
     """Why a file was skipped, in the language of this run."""
     if reason.startswith("not training data"):
-        return t("skip_aside")
+        return t("not training data by its name; name the file itself to read it")
     if reason.startswith("not of the kinds"):
-        return t("skip_earlier")
-    return t("skip_suffix")
+        return t("files of this kind were not read when the run was begun")
+    return t("not .json, .jsonl, .txt, .csv, .tsv or .parquet")
 
 
 def left_out(files: Iterable[FileReport], invalid: Iterable[InvalidRows]) -> list[str]:
@@ -144,7 +148,7 @@ def left_out(files: Iterable[FileReport], invalid: Iterable[InvalidRows]) -> lis
     from cgpt.corpus.invalid_rows import merged
 
     said = [
-        "  " + t("data_changed_in", path=file.path, what=change)
+        "  " + t("{path}: {what}", path=file.path, what=change)
         for file in files
         for change in change_lines(file.changes)
     ]
@@ -152,7 +156,7 @@ def left_out(files: Iterable[FileReport], invalid: Iterable[InvalidRows]) -> lis
     if errors:
         both = merged(errors)
         first, *rest = listing(both.rows, both.counts)
-        said += [t("invalid_skipped", what=first), *rest]
+        said += [t("left out: {what}", what=first), *rest]
     return said
 
 
@@ -172,7 +176,7 @@ def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) ->
     used = {os.path.realpath(file.path) for file in files if file.documents or file.dialogues}
     say(
         t(
-            "data_read",
+            "data: {documents} documents, {dialogues} dialogues, {files} files",
             documents=f"{sum(source.n_documents for source in sources):,}",
             dialogues=f"{sum(source.n_dialogues for source in sources):,}",
             files=len(used),
@@ -180,19 +184,28 @@ def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) ->
     )
     for file in files:
         if file.dropped:
-            say(t("data_dropped", path=file.path, n=file.dropped))
+            say(t("  {path}: {n} left out", path=file.path, n=file.dropped))
         if file.duplicates:
-            say(t("data_repeated", path=file.path, n=f"{file.duplicates:,}"))
+            say(
+                t(
+                    "  {path}: {n} duplicates left out (--keep-duplicates keeps them)",
+                    path=file.path,
+                    n=f"{file.duplicates:,}",
+                )
+            )
     for line in left_out(files, [source.invalid for source in sources]):
         say(line)
     for source in sources:
         if source.mended:
             say(mended(source.entry, source.mended))
         elif source.entry and not source.cached:
-            say(t("data_prepared", path=source.entry))
+            say(t("the tokens are now in the cache: {path}", path=source.entry))
     for file in files:
         if file.skipped:
-            say("  " + t("data_skipped", path=file.path, reason=skip_reason(file.skipped)))
+            say(
+                "  "
+                + t("{path}: not read ({reason})", path=file.path, reason=skip_reason(file.skipped))
+            )
 
 
 MOST_NOTES = 10  # files of it that are named as not read
@@ -203,14 +216,24 @@ def local_notes() -> list[str]:
 
     used = {*local_data()}
     others = [
-        (path, skip_reason(skipped) if skipped else t("skip_beside_json"))
+        (
+            path,
+            skip_reason(skipped)
+            if skipped
+            else t("data/ has .json files, and only these are read; name others by --data"),
+        )
         for path, skipped in data_files()
         if path not in used
     ]
-    lines = [t("data_skipped", path=path, reason=reason) for path, reason in others[:MOST_NOTES]]
+    lines = [
+        t("{path}: not read ({reason})", path=path, reason=reason)
+        for path, reason in others[:MOST_NOTES]
+    ]
     if len(others) > MOST_NOTES:
-        lines.append(t("local_more", n=len(others) - MOST_NOTES))
-    return lines + [t("local_unused")] * bool(others and not used)
+        lines.append(t("... and {n} more files of data/ not read", n=len(others) - MOST_NOTES))
+    return lines + [
+        t("no file of data/ can be read: training on the data that comes with cgpt")
+    ] * bool(others and not used)
 
 
 def too_long_line(phase: str, found: TooLong) -> str:
@@ -221,7 +244,21 @@ def too_long_line(phase: str, found: TooLong) -> str:
         name: f"{getattr(found, name):,}"
         for name in ("documents", "dialogues", "of", "longest", "parts", "without_loss")
     }
-    text = N_("too_long_drop") if found.rule == "drop" else N_("too_long_cut")
+    text = (
+        N_(
+            "{phase}: {documents} documents and {dialogues} dialogues of {of} "
+            "are longer than the context of {longest} tokens and left out: "
+            "{without_loss} tokens carry no loss for it (--too-long "
+            "cut|drop|error)"
+        )
+        if found.rule == "drop"
+        else N_(
+            "{phase}: {documents} documents and {dialogues} dialogues of {of} "
+            "are longer than the context of {longest} tokens: cut into {parts} "
+            "parts, {without_loss} tokens carry no loss for it (--too-long "
+            "cut|drop|error)"
+        )
+    )
     return t(text, phase=phase_name(phase), **values)
 
 
@@ -236,16 +273,16 @@ def describe_run(run: TrainingRun, say: Callable[[str], object]) -> None:
         counts = {name: len(run.validation_documents(name) or ()) for name in run.phases}
         say(
             t(
-                "validation_data",
+                "documents to evaluate on: {n}",
                 n=", ".join(f"{phase_name(name)} {count:,}" for name, count in counts.items()),
             )
         )
     tokens = [f"{phase_name(name)} {run.epoch_tokens(name):,}" for name in run.phases]
-    say(t("data_epoch", n=", ".join(tokens)))
+    say(t("tokens an epoch: {n}", n=", ".join(tokens)))
     llm = run.llm
     say(
         t(
-            "model_made",
+            "model: {parameters} parameters, vocabulary {vocabulary}, context {context}",
             parameters=f"{llm.gpt.n_parameters:,}",
             vocabulary=f"{len(llm.tokenizer):,}",
             context=llm.gpt.config.block_size,

@@ -4,56 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
-from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.layout import WIDE, columns, folded
 from cgpt.cli.ui.terminal import plain_number
+from cgpt.locale import N_, t
 
 DETAILS = ("crc32", "offset", "elements")  # columns that a narrow screen goes without, in order
 # what `cgpt info` and `cgpt diff` call the fields of their JSON
 LABELS = {
-    "path": N_("info_path"),
-    "format": N_("info_format"),
-    "version": N_("info_version"),
-    "bytes": N_("info_bytes"),
-    "graph": N_("info_graph"),
-    "parameters": N_("info_parameters"),
-    "words": N_("info_words"),
-    "best_weights": N_("info_best_weights"),
-    "verified": N_("info_verified"),
-    "config": N_("info_config"),
-    "layers": N_("info_layers"),
-    "optimizer": N_("info_optimizer"),
-    "run_id": N_("info_run_id"),
-    "training_state": N_("info_training_state"),
-    "metadata": N_("info_metadata"),
-    "records": N_("info_records"),
-    "python": N_("info_python"),
-    "platform": N_("info_platform"),
-    "instruction_set": N_("info_instruction_set"),
-    "instruction_sets": N_("info_instruction_sets"),
-    "openmp": N_("info_openmp"),
-    "threads": N_("info_threads"),
-    "cpus": N_("info_cpus"),
-    "usable_cpus": N_("info_usable_cpus"),
-    "cpu_quota": N_("info_cpu_quota"),
-    "vocabulary": N_("info_vocabulary"),
+    "path": N_("path"),
+    "format": N_("format"),
+    "version": N_("version"),
+    "bytes": N_("bytes", "info"),
+    "graph": N_("graph"),
+    "parameters": N_("parameters", "info"),
+    "words": N_("words", "info"),
+    "best_weights": N_("best_weights"),
+    "verified": N_("verified"),
+    "config": N_("config"),
+    "layers": N_("layers"),
+    "optimizer": N_("optimizer"),
+    "run_id": N_("run_id"),
+    "training_state": N_("training_state"),
+    "metadata": N_("metadata"),
+    "records": N_("records"),
+    "python": N_("python"),
+    "platform": N_("platform"),
+    "instruction_set": N_("instruction_set"),
+    "instruction_sets": N_("instruction_sets"),
+    "openmp": N_("openmp"),
+    "threads": N_("threads"),
+    "cpus": N_("cpus"),
+    "usable_cpus": N_("usable_cpus"),
+    "cpu_quota": N_("cpu_quota"),
+    "vocabulary": N_("vocabulary"),
 }
 # names of columns of tables
 HEADS = {
-    "needs_layer": N_("head_needs_layer"),
-    "kind": N_("head_kind"),
-    "name": N_("head_name"),
-    "type": N_("head_type"),
-    "parameters": N_("head_parameters"),
-    "dtype": N_("head_dtype"),
-    "shape": N_("head_shape"),
-    "offset": N_("head_offset"),
-    "bytes": N_("head_bytes"),
-    "crc32": N_("head_crc32"),
-    "changed": N_("head_changed"),
-    "elements": N_("head_elements"),
-    "largest": N_("head_largest"),
-    "relative": N_("head_relative"),
+    "needs_layer": N_("--head needs --layer"),
+    "kind": N_("kind"),
+    "name": N_("name"),
+    "type": N_("type"),
+    "parameters": N_("parameters", "column"),
+    "dtype": N_("dtype"),
+    "shape": N_("shape"),
+    "offset": N_("offset"),
+    "bytes": N_("bytes", "column"),
+    "crc32": N_("crc32"),
+    "changed": N_("changed"),
+    "elements": N_("elements"),
+    "largest": N_("largest"),
+    "relative": N_("relative"),
 }
 
 
@@ -66,7 +66,7 @@ def description(found: dict[str, Any], width: int = WIDE, indent: int = 0) -> li
     pad = " " * indent
     plain = {key: value for key, value in found.items() if not nested(value)}
     if isinstance(plain.get("seconds"), float):
-        plain["seconds"] = t("seconds", n=f"{plain['seconds']:.1f}")
+        plain["seconds"] = t("{n} s", n=f"{plain['seconds']:.1f}")
     lines += columns([(key, one_line(value)) for key, value in plain.items()], width, indent)
     for key, value in found.items():
         if isinstance(value, dict) and nested(value):

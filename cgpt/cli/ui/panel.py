@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.layout import cut, text_width
 from cgpt.cli.ui.sketch import means, sparkline
 from cgpt.cli.ui.streams import printable, whole
 from cgpt.cli.ui.terminal import plain_number
+from cgpt.locale import N_, t
 from cgpt.runtime.memory import human_size
 
 if TYPE_CHECKING:
@@ -74,16 +74,16 @@ def rate(lr: float) -> str:
 
 
 PHASES = {
-    "pretrain": N_("phase_pretrain"),
-    "finetune": N_("phase_finetune"),
-    "validation": N_("phase_validation"),
-    "data": N_("phase_data"),
+    "pretrain": N_("pre-training"),
+    "finetune": N_("fine-tuning"),
+    "validation": N_("validation"),
+    "data": N_("data"),
 }
 
 
 def phase_name(phase: str) -> str:
     """The phase as users call it."""
-    return t(PHASES.get(phase, N_("phase_other")))
+    return t(PHASES.get(phase, N_("training")))
 
 
 def panel(p: Progress, view: View, width: int, height: int, left: str) -> list[Line]:
@@ -124,14 +124,14 @@ def bar(p: Progress, width: int, left: str, *, plain: bool) -> Line:
 def fields(p: Progress, memory: int) -> list[tuple[str, str, int]]:
     """(label, value, cells to keep for the value) in the order of reading."""
     return [
-        (t("f_epoch"), f"{p.epoch}/{p.epochs}", 2 * len(str(p.epochs)) + 1),
-        (t("f_step"), f"{p.step}/{p.steps}", 2 * len(str(p.steps)) + 1),
-        (t("f_loss"), number(p.loss), 7),
-        (t("f_val"), number(p.val_loss), 7),
-        (t("f_lr"), rate(p.lr), 8),
-        (t("f_speed"), f"{p.tokens_per_second:,.0f}", 7),
-        (t("f_norm"), number(p.grad_norm), 7),
-        (t("f_memory"), human_size(memory) if memory else "-", 8),
+        (t("epoch"), f"{p.epoch}/{p.epochs}", 2 * len(str(p.epochs)) + 1),
+        (t("step"), f"{p.step}/{p.steps}", 2 * len(str(p.steps)) + 1),
+        (t("loss"), number(p.loss), 7),
+        (t("held-out"), number(p.val_loss), 7),
+        (t("lr"), rate(p.lr), 8),
+        (t("tok/s"), f"{p.tokens_per_second:,.0f}", 7),
+        (t("gradient"), number(p.grad_norm), 7),
+        (t("memory"), human_size(memory) if memory else "-", 8),
     ]
 
 
@@ -166,7 +166,7 @@ def curve_line(view: View, width: int) -> list[Line]:
     values = view.losses.values
     if len(values) < 2:
         return []
-    label, first, last = t("f_curve"), f"{values[0]:.2f}", f"{values[-1]:.2f}"
+    label, first, last = t("curve"), f"{values[0]:.2f}", f"{values[-1]:.2f}"
     room = width - text_width(label) - len(first) - len(last) - 3
     if room < 4:
         return []
@@ -186,7 +186,7 @@ def sample_lines(sample: tuple[int, str, str] | None, width: int) -> list[Line]:
     if sample is None:
         return []
     step, prompt, text = sample
-    label = t("f_sample", step=step)
+    label = t("sample [step {step}]", step=step)
     shown = " ".join(printable(part) for part in (one_row(prompt), one_row(text)) if part)
     lines: list[str] = []
     rest = f"{label} {shown}"

@@ -10,11 +10,11 @@ from shutil import get_terminal_size
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.layout import cut, rows_of, text_width
 from cgpt.cli.ui.panel import Losses, View, number, one_row, panel, phase_name, rate
 from cgpt.cli.ui.streams import echo
 from cgpt.cli.ui.terminal import in_foreground, silent_keys
+from cgpt.locale import N_, t
 from cgpt.runtime.memory import human_size, resident
 
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.2  # drawing takes about a millisecond
 NARROW = 60  # cells; below it fields stand closer together
 ENDINGS = {
-    "early": N_("phase_early"),
-    "budget": N_("phase_budget"),
-    "interrupted": N_("phase_interrupted"),
+    "early": N_(
+        "{phase} stopped early (held-out loss no longer falls): {steps} steps, loss {loss}, {time}"
+    ),
+    "budget": N_("{phase} reached its budget: {steps} steps, loss {loss}, {time}"),
+    "interrupted": N_("{phase} interrupted: {steps} steps, loss {loss}, {time}"),
 }
 
 
@@ -48,15 +50,15 @@ def progress_line(p: Progress, width: int | None = None, memory: int = 0) -> str
     """
     fields = [  # (how soon it goes where the line is too long, text)
         (0, phase_name(p.phase)),
-        (4, t("p_epoch", now=p.epoch, all=p.epochs)),
-        (1, t("p_step", now=p.step, all=p.steps)),
-        (0, t("p_loss", loss=number(p.loss))),
-        (5, t("p_val", loss=number(p.val_loss)) if p.val_loss is not None else ""),
-        (6, t("p_lr", lr=rate(p.lr))),
-        (7, t("p_norm", norm=number(p.grad_norm))),
-        (3, t("p_speed", speed=f"{p.tokens_per_second:,.0f}")),
+        (4, t("epoch {now}/{all}", now=p.epoch, all=p.epochs)),
+        (1, t("step {now}/{all}", now=p.step, all=p.steps)),
+        (0, t("loss {loss}", loss=number(p.loss))),
+        (5, t("held-out {loss}", loss=number(p.val_loss)) if p.val_loss is not None else ""),
+        (6, t("lr {lr}", lr=rate(p.lr))),
+        (7, t("gradient {norm}", norm=number(p.grad_norm))),
+        (3, t("{speed} tok/s", speed=f"{p.tokens_per_second:,.0f}")),
         (8, human_size(memory) if memory else ""),
-        (2, t("p_left", time=duration(p.seconds_left))),
+        (2, t("{time} left", time=duration(p.seconds_left))),
     ]
     fields = [field for field in fields if field[1]]
     while True:
@@ -73,7 +75,7 @@ def progress_line(p: Progress, width: int | None = None, memory: int = 0) -> str
 def result_line(phase: str, result: FitResult) -> str:
     """How a phase ended."""
     return t(
-        ENDINGS.get(result.stopped, N_("phase_done")),
+        ENDINGS.get(result.stopped, N_("{phase} done: {steps} steps, loss {loss}, {time}")),
         phase=phase_name(phase),
         steps=result.steps,
         loss=number(result.loss),
@@ -133,7 +135,7 @@ class ProgressDisplay:
             self.last = -math.inf
         else:
             shown = " ".join(part for part in (one_row(prompt), one_row(text)) if part)
-            echo(f"{t('f_sample', step=step)} {shown}", stream=self.stream)
+            echo(f"{t('sample [step {step}]', step=step)} {shown}", stream=self.stream)
 
     def _show(self, progress: Progress, *, ended: bool = False) -> None:
         self.shown = progress
@@ -153,7 +155,11 @@ class ProgressDisplay:
         asked = self.stop is not None and self.stop()
         self.view.urgent = asked
         self.view.notice = (
-            "" if ended or self.stop is None else t("stopping") if asked else t("stop_hint")
+            ""
+            if ended or self.stop is None
+            else t("Finishing this step; a second Ctrl-C ends at once.")
+            if asked
+            else t("Ctrl-C finishes this step and stops")
         )
 
     def _clear_after_resize(self) -> None:
@@ -178,7 +184,7 @@ class ProgressDisplay:
             self.view,
             self.console.width - 1,
             self.console.height,
-            t("p_left", time=duration(progress.seconds_left)),
+            t("{time} left", time=duration(progress.seconds_left)),
         )
         self.drawn = ["".join(text for text, _ in line) for line in lines]
         whole = Text(no_wrap=True, overflow="crop")

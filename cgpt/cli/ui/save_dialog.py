@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.terminal import CANCEL, YES, Terminal, as_argument, fold
 from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CgptError
+from cgpt.locale import N_, t
 
 if TYPE_CHECKING:
     from cgpt.llm import LLM
@@ -42,7 +42,7 @@ def failure(error: BaseException) -> str:
     """That a save failed, and why."""
     from cgpt.cli.error_text import reason_of
 
-    return t("save_failed", reason=reason_of(error))
+    return t("❌ Could not save: {reason}", reason=reason_of(error))
 
 
 def free_name(path: str) -> str:
@@ -85,12 +85,12 @@ class Keeper:
 
         What was declined stays unsaved: only `exit` in the chat throws it away.
         """
-        self.terminal.box(t("box_save"), left=20)
+        self.terminal.box(t("Save the model"), left=20)
         self.terminal.say()
         self._ask_and_save()
 
     def _ask_and_save(self) -> None:
-        if self.terminal.yes_no(t("ask_save")):
+        if self.terminal.yes_no(t("Save the current model? (y/n): ")):
             self.terminal.say()
             self.dialog()
 
@@ -104,7 +104,7 @@ class Keeper:
         try:
             saved = self._choose_and_save(in_chat)
         except Cancelled:
-            terminal.say(t("save_cancelled"))
+            terminal.say(t("✗ Not saved"))
             if in_chat:
                 return
             saved = False
@@ -115,10 +115,10 @@ class Keeper:
     def _choose_and_save(self, in_chat: bool) -> bool:
         """Whether it was saved. Raises Cancelled."""
         terminal = self.terminal
-        terminal.say(t("which_format"))
-        terminal.note(t("format_1"))
-        terminal.note(t("format_2"))
-        terminal.note(t("format_3"))
+        terminal.say(t("Which format:"))
+        terminal.note(t("  1) Binary (.bin) - recommended, small and fast"))
+        terminal.note(t("  2) JSON (.json) - readable, for debugging"))
+        terminal.note(t("  3) Both formats"))
         terminal.say()
         chosen = terminal.choose(3, back=True)
         terminal.say()
@@ -127,23 +127,27 @@ class Keeper:
         if chosen == 3:
             return self._save_both()
         path = self._ask_path(FINAL if chosen == 1 else FINAL_JSON, in_chat=in_chat)
-        return self.try_save(path, N_("model_saved"), json=chosen == 2)
+        return self.try_save(path, N_("✅ Model saved: {path}"), json=chosen == 2)
 
     def _save_both(self) -> bool:
         binary, text = self._settle(FINAL), self._settle(FINAL_JSON)
-        self.terminal.say(t("saving_binary"))
-        if not self.try_save(binary, N_("binary_saved"), json=False):
+        self.terminal.say(t("Saving as binary..."))
+        if not self.try_save(binary, N_("✓ Binary saved: {path}"), json=False):
             return False
-        self.terminal.say(t("saving_json"))
-        return self.try_save(text, N_("json_saved"), json=True)
+        self.terminal.say(t("Saving as JSON..."))
+        return self.try_save(text, N_("✓ JSON saved: {path}"), json=True)
 
     def save_pretrained(self) -> None:
         """Save the checkpoint between the phases."""
         path = self._settle(PRETRAINED)
-        message = N_("pretrained_saved") if path == PRETRAINED else N_("pretrained_saved_as")
+        message = (
+            N_("✓ Pre-training checkpoint saved")
+            if path == PRETRAINED
+            else N_("✓ Pre-training checkpoint saved: {path}")
+        )
         if not self.try_save(path, message, json=False):
             self.terminal.say()
-            if self.terminal.yes_no(t("ask_save_pretrained")):
+            if self.terminal.yes_no(t("💾 Save the pre-training checkpoint? (y/n): ")):
                 self.save_pretrained()
 
     def _ask_path(self, default: str, *, in_chat: bool = False) -> str:
@@ -153,12 +157,14 @@ class Keeper:
         """
         folder = os.path.dirname(default)
         while True:
-            answer = self.terminal.ask(t("ask_file", default=default)).strip()
+            answer = self.terminal.ask(
+                t("File name (default: {default}): ", default=default)
+            ).strip()
             if "\n" in answer:
-                self.terminal.note(t("need_file"))
+                self.terminal.note(t("A file name is one line."))
                 continue
             if fold(answer) in COMMAND_WORDS and not self.terminal.yes_no(
-                t("ask_command_word", word=answer)
+                t("'{word}' looks like a command, is it the file name? (y/n): ", word=answer)
             ):
                 raise Cancelled
             path = os.path.expanduser(answer) if answer else default
@@ -174,7 +180,9 @@ class Keeper:
 
     def _may_write(self, path: str) -> bool:
         taken = Path(path).exists() and not Path(path).is_dir()
-        return not taken or self.terminal.yes_no(t("ask_overwrite", path=path))
+        return not taken or self.terminal.yes_no(
+            t("The file exists, overwrite {path}? (y/n): ", path=path)
+        )
 
     def model(self) -> LLM:
         """What is saved: the model with all that belongs to it."""
@@ -193,7 +201,12 @@ class Keeper:
         self.saved_paths.append(path)
         self.terminal.say(t(message, path=path))
         if not found_again(path):
-            self.terminal.say(t("saved_aside", path=as_argument(path)))
+            self.terminal.say(
+                t(
+                    "💡 The guided run does not list it; to open it: cgpt chat {path}",
+                    path=as_argument(path),
+                )
+            )
         return True
 
     def rescue(self) -> bool:
@@ -215,7 +228,14 @@ class Keeper:
                     continue
                 self.unsaved, self.resumable = False, whole
                 self.saved_paths.append(path)
-                text = N_("rescued") if whole else N_("rescued_weights")
+                text = (
+                    N_("💾 The model was not saved yet, it is now in: {path}")
+                    if whole
+                    else N_(
+                        "💾 There was no room for more than the weights (no training goes on "
+                        "from them exactly), they are in: {path}"
+                    )
+                )
                 self._tell("\n" + t(text, path=path))
                 return True
         return False

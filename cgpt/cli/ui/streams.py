@@ -7,9 +7,9 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
-from cgpt.cli.messages import t
 from cgpt.errors import DataError
 from cgpt.fileio.text import json_text
+from cgpt.locale import t
 
 BYTE_ORDER_MARK = "\ufeff"
 PATIENCE = 2.0  # seconds without a byte on stdin before that is said
@@ -128,7 +128,9 @@ def _say_that_it_waits() -> None:
     except (ImportError, OSError, ValueError):  # no pipe, or one that cannot be asked
         return
     if not ready:
-        echo(t("waiting_for_stdin"), stream=sys.stderr)
+        echo(
+            t("waiting for text on stdin; where there is none, add < /dev/null"), stream=sys.stderr
+        )
 
 
 def silence_broken_pipe() -> None:

@@ -17,10 +17,10 @@ from decimal import Decimal
 from types import FrameType
 from typing import Any, TextIO, TypeVar
 
-from cgpt.cli.messages import N_, t
 from cgpt.cli.ui.layout import box, cut, wrap
 from cgpt.cli.ui.streams import BYTE_ORDER_MARK, as_utf8, checked, echo, shown
 from cgpt.errors import DataError
+from cgpt.locale import N_, t
 
 Value = TypeVar("Value")
 
@@ -113,7 +113,7 @@ class Terminal:
                 raise
             if answer is not None:
                 break
-            self.note(t("not_utf8"))
+            self.note(t("That holds bytes that are not UTF-8, please type it again."))
         if remember and self._edit and answer.strip():
             import readline
 
@@ -164,7 +164,7 @@ class Terminal:
         def parse(answer: str) -> bool | None:
             return True if answer in YES else False if answer in NO else None
 
-        return self.ask_until(prompt, parse, t("need_yes_no"))
+        return self.ask_until(prompt, parse, t("Please type y or n."))
 
     def choose(self, count: int, *, back: bool = False) -> int:
         """A number of 1..count; with `back`, n (or exit, cancel) gives 0."""
@@ -177,9 +177,14 @@ class Terminal:
             return int(answer) if digits and 1 <= int(answer) <= count else None
 
         return self.ask_until(
-            t("ask_choice", numbers=numbers),
+            t("Your choice ({numbers}): ", numbers=numbers),
             parse,
-            t(N_("need_choice_or_n") if back else N_("need_choice"), numbers=numbers),
+            t(
+                N_("Please type one of {numbers}, or n to cancel.")
+                if back
+                else N_("Please type one of {numbers}."),
+                numbers=numbers,
+            ),
         )
 
     def epochs(self, default: int) -> int:
@@ -192,7 +197,9 @@ class Terminal:
             return int(answer) if digits and int(answer) > 0 else None
 
         return self.ask_until(
-            t("ask_epochs", default=default), parse, t("need_epochs", default=default)
+            t("Epochs (default {default}): ", default=default),
+            parse,
+            t("Epochs must be a whole number above 0, such as {default}.", default=default),
         )
 
     def learning_rate(self, default: float) -> float:
@@ -208,7 +215,14 @@ class Terminal:
             return value if math.isfinite(value) and 0 < value < 1 else None
 
         shown = plain_number(default)
-        return self.ask_until(t("ask_lr", default=shown), parse, t("need_lr", default=shown))
+        return self.ask_until(
+            t("Learning rate (default {default}): ", default=shown),
+            parse,
+            t(
+                "The learning rate must be a number between 0 and 1, such as {default}.",
+                default=shown,
+            ),
+        )
 
 
 def as_argument(path: str) -> str:
@@ -381,7 +395,7 @@ class StopRequest:
 
     def _tell(self) -> None:
         """Unbuffered, since the signal may have come in the middle of a print."""
-        notice = t("stopping")
+        notice = t("Finishing this step; a second Ctrl-C ends at once.")
         with suppress(OSError, ValueError):
             if not self.stream.isatty():
                 notice += "\n"
