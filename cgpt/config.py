@@ -161,9 +161,9 @@ class TrainConfig(Options):
         doc="steps of warm-up, None for `default_warmup` of the steps in which the rate rises and "
         "falls, or as the phase was begun",
     )
-    weight_decay: float = option(0.1, minimum=0.0, doc="decoupled weight decay of the matrices")
-    beta1: float = option(0.9, **_BELOW_1, doc="AdamW's decay of the mean gradient")
-    beta2: float = option(0.95, **_BELOW_1, doc="AdamW's decay of its square")
+    weight_decay: float = option(0.1, minimum=0.0, doc="AdamW's weight decay, of the matrices")
+    beta1: float = option(0.9, **_BELOW_1, doc="decay of AdamW's first moment")
+    beta2: float = option(0.95, **_BELOW_1, doc="decay of AdamW's second moment")
     eps: float = option(1e-8, **_ABOVE_0, doc="AdamW's epsilon")
     clip: float = option(
         1.0, minimum=0.0, doc="global gradient norm is scaled down to this; 0 never clips"
@@ -226,7 +226,7 @@ class TrainConfig(Options):
         'rest; "adamw": AdamW for all; None: the one with which the phase was begun, of a new one '
         "muon, or adamw where lora_rank is given",
     )
-    momentum: float = option(0.95, **_BELOW_1, doc="Muon's decay of the mean gradient")
+    momentum: float = option(0.95, **_BELOW_1, doc="Muon's momentum")
     embedding_lr: float | None = option(
         None,
         **_ABOVE_0,
@@ -307,6 +307,7 @@ class TrainConfig(Options):
         flag_maximum=1e6,
         group="finetune",
         help="the adapter is multiplied by F / rank (16)",
+        doc="the adapter is multiplied by lora_alpha / lora_rank",
     )
     lora_layers: tuple[str, ...] = option(
         ("h.*",),

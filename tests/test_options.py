@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 from dataclasses import dataclass, fields
@@ -144,6 +145,15 @@ def test_fields_without_a_declaration_are_those_of_other_configurations() -> Non
         name for config in CONFIGS for name in options_of(config)
     }
     assert bare == {"pretrain_train", "finetune_train"}
+
+
+def test_the_table_of_the_documentation_is_that_of_the_declarations() -> None:
+    path = Path(__file__).parent.parent / "docs" / "make_options.py"
+    spec = importlib.util.spec_from_file_location("make_options", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run docs/make_options.py"
 
 
 def test_a_declaration_has_no_unknown_part() -> None:
