@@ -26,6 +26,10 @@ class Value:
     pruned: bool = False
     max_rows: int = 0
 
+    def rows_of(self, rows: int) -> int:
+        """Its rows in a plan for so many."""
+        return min(rows, self.max_rows or rows)
+
 
 @dataclass(frozen=True)
 class Operation:

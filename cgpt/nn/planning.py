@@ -128,8 +128,7 @@ def make_plan(
 
 def value_size(value: Value, rows: int) -> int:
     """Elements of a value in a plan for so many rows, in whole cache lines."""
-    rows = min(rows, value.max_rows) if value.max_rows else rows
-    return -(-rows * value.width // STEP) * STEP
+    return -(-value.rows_of(rows) * value.width // STEP) * STEP
 
 
 def _traced(layers: Sequence[tuple[str, Layer]], mode: Mode) -> tuple[list[Operation], Value]:

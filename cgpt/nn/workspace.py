@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import itemgetter
 
@@ -12,7 +12,7 @@ from cgpt.nn.heads import HeadArrays
 from cgpt.nn.layer import Step
 from cgpt.nn.planning import Call, Plan
 
-_Bound = tuple[str, Function, tuple[Floats, ...]]
+Arguments = tuple[Floats, ...]
 
 
 class Workspace:
@@ -20,20 +20,38 @@ class Workspace:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._memory = aligned(plan.size)
+        self.nbytes = plan.size * 4
+        memory = aligned(plan.size)
+        self._whole: dict[Value, Floats] = {}
+        for value, start in plan.offsets.items():
+            shape = value.rows_of(plan.rows), value.width
+            self._whole[value] = memory[start : start + shape[0] * shape[1]].reshape(shape)
+        places = {value: i for i, value in enumerate(self._whole)}
+        self._forward = [(one, _chosen(one, places)) for one in plan.forward]
+        self._backward = [(one, _chosen(one, places)) for one in plan.backward]
         self._last: Pass | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all activations."""
-        return self._memory.nbytes
 
     def bind(self, N: int, R: int) -> Pass:
         """The plan for a batch of N rows, R of which the result has."""
         found = self._last
         if found is None or (found.N, found.R) != (N, R):
-            found = self._last = Pass(self.plan, self._memory, N, R)
+            arrays = [part[: R if one.pruned else N] for one, part in self._whole.items()]
+            forward, backward = (
+                [(one.part, one.function, choose(arrays)) for one, choose in calls if one.function]
+                for calls in (self._forward, self._backward)
+            )
+            named = dict(zip(self._whole, arrays, strict=True))
+            found = self._last = Pass(self.plan, N, R, named, forward, backward)
         return found
+
+
+def _chosen(call: Call, places: dict[Value, int]) -> Callable[[list[Floats]], Arguments]:
+    """What takes a call's arguments out of the arrays of all values."""
+    wanted = [places[value] for value in call.arguments]
+    if len(wanted) > 1:
+        return itemgetter(*wanted)
+    (only,) = wanted
+    return lambda arrays: (arrays[only],)
 
 
 class Pass:
@@ -43,26 +61,17 @@ class Pass:
     head  its arrays, in training
     """
 
-    def __init__(self, plan: Plan, memory: Floats, N: int, R: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        N: int,
+        R: int,
+        arrays: dict[Value, Floats],
+        forward: list[tuple[str, Function, Arguments]],
+        backward: list[tuple[str, Function, Arguments]],
+    ) -> None:
         self.plan, self.N, self.R = plan, N, R
-        arrays: dict[Value, Floats] = {}
-        for value, offset in plan.offsets.items():
-            n = R if value.pruned else N
-            n = min(n, value.max_rows) if value.max_rows else n
-            arrays[value] = memory[offset : offset + n * value.width].reshape(n, value.width)
-
-        def bound(calls: Iterable[Call]) -> list[_Bound]:
-            return [
-                (one.part, one.function, tuple(arrays[value] for value in one.arguments))
-                for one in calls
-                if one.function is not None
-            ]
-
-        self._arrays = arrays
-        self._forward = bound(plan.forward)
-        self._backward = [
-            (part, list(calls)) for part, calls in groupby(bound(plan.backward), key=itemgetter(0))
-        ]
+        self._arrays, self._forward, self._backward = arrays, forward, backward
         self.x = arrays[plan.output]
         if plan.head:
             self.head = HeadArrays(self.x, *(arrays[value] for value in plan.head))
@@ -72,7 +81,7 @@ class Pass:
         for _, function, arrays in self._forward:
             function(step, *arrays)
 
-    def operations(self, step: Step) -> Iterator[tuple[str, object, tuple[Floats, ...]]]:
+    def operations(self, step: Step) -> Iterator[tuple[str, object, Arguments]]:
         """The same one at a time: behind each operation its part, layer, inputs and outputs."""
         for one, (part, function, arrays) in zip(self.plan.operations, self._forward, strict=True):
             function(step, *arrays)
@@ -80,16 +89,16 @@ class Pass:
 
     def part(self, name: str, step: Step, x: Floats) -> Floats:
         """y of one layer at the top of the graph for an x of the caller's; the next call's too."""
-        calls = [one for one in self.plan.operations if one.part == name]
-        self._arrays[calls[0].inputs[0]][...] = x
+        operations = [one for one in self.plan.operations if one.part == name]
+        self._arrays[operations[0].inputs[0]][...] = x
         for part, function, arrays in self._forward:
             if part == name:
                 function(step, *arrays)
-        return self._arrays[calls[-1].y]
+        return self._arrays[operations[-1].y]
 
     def backward(self, step: Step) -> Iterator[str]:
         """All layers below the head, whose dx is there; gives the name of each when it is done."""
-        for part, calls in self._backward:
+        for part, calls in groupby(self._backward, key=itemgetter(0)):
             for _, function, arrays in calls:
                 function(step, *arrays)
             yield part
