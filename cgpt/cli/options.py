@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -212,12 +213,36 @@ parallel = option(
 )
 overwrite = option("--overwrite", is_flag=True, help="replace files that exist, without a question")
 as_json = option("--json", "as_json", is_flag=True, help="print one JSON object on stdout")
-weights = option(
+form_of_weights = partial(
+    option,
     "--weights",
     type=OneOf(FORMS),
     metavar="|".join(FORMS),
     help="form of the weights; float16 and int8 are smaller and faster, and their "
     "files go without the optimizer",
+)
+weights = form_of_weights()
+data = partial(
+    option,
+    "--data",
+    multiple=True,
+    help="training data: files or folders, several; dialogues are for fine-tuning, "
+    "the rest for pre-training",
+)
+out = partial(option, "--out", metavar="PATH", help="where the model goes")
+save_pretrained = option(
+    "--save-pretrained",
+    metavar="PATH",
+    callback=model_path,
+    help="also save the model after pre-training",
+)
+output = option(
+    "-o", "--output", metavar="FILE", callback=picture_path, help="picture: .png, .svg or .pdf"
+)
+font = option(
+    "--font",
+    metavar="FILE",
+    help="font file of the picture (default: one with Chinese letters is looked for)",
 )
 text = click.argument("text", required=False, metavar="[TEXT]", type=Text(empty=True))
 

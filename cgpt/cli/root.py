@@ -9,6 +9,7 @@ import click
 from cgpt.cli import options
 from cgpt.cli.app import LazyGroup, Option, option
 from cgpt.cli.ui.streams import echo
+from cgpt.config import RunConfig, TrainConfig
 from cgpt.locale import N_, t
 from cgpt.version import __version__
 
@@ -56,27 +57,12 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
     "Without a command it guides you through training, saving, loading and chat.\n"
     "Every option also reads CGPT_<OPTION>, such as CGPT_MAX_STEPS=100.",
 )
-@option(
-    "--data",
-    metavar="PATH",
-    multiple=True,
-    help="training data: files or folders, several; dialogues are for fine-tuning, "
-    "the rest for pre-training",
-)
+@options.data(metavar="PATH")
 @options.shape
 @options.seed
-@option(
-    "--max-steps",
-    type=options.COUNT,
-    metavar="N",
-    help="most steps of a phase (in all, where it is resumed), 0 for no bound",
-)
+@options.flag(TrainConfig, "max_steps")
 @options.phases
-@option(
-    "--skip-invalid",
-    is_flag=True,
-    help="leave out rows that cannot be used (by default they are listed, and that is the end)",
-)
+@options.flag(RunConfig, "skip_invalid")
 @options.threads
 @option(
     "--version",

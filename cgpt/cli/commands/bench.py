@@ -16,7 +16,7 @@ from cgpt.cli.ui import terminal
 from cgpt.cli.ui.layout import output_width, text_width, wrap
 from cgpt.cli.ui.progress import duration
 from cgpt.cli.ui.streams import echo, print_json
-from cgpt.config import FORMS
+from cgpt.config import FORMS, TrainConfig
 from cgpt.errors import ConfigError
 from cgpt.locale import t
 from cgpt.version import __version__
@@ -47,14 +47,7 @@ NAMES = tuple(BENCHES)
     note="S; threads: M",
     help="shape of the model: S, M, L or L64 (L with 64 tokens a sequence)",
 )
-@option(
-    "--weights",
-    type=OneOf(FORMS),
-    metavar="|".join(FORMS),
-    note=FORMS[0],
-    help="form of the weights; float16 and int8 are smaller and faster, and their "
-    "files go without the optimizer",
-)
+@options.form_of_weights(note=FORMS[0])
 @option(
     "--batch",
     type=Number(1, 4096, whole=True),
@@ -62,11 +55,7 @@ NAMES = tuple(BENCHES)
     note="1",
     help="sequences that are decoded together",
 )
-@option(
-    "--recompute",
-    is_flag=True,
-    help="less memory: compute activations again in the backward pass, a tenth to a fifth slower",
-)
+@options.flag(TrainConfig, "recompute")
 @option("--repeats", type=Number(1, 1000, whole=True), metavar="N", help="how often to measure")
 @options.threads
 @options.as_json

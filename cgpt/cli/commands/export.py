@@ -7,11 +7,10 @@ import os
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, OneOf, option
+from cgpt.cli.app import Command, option
 from cgpt.cli.targets import Target
 from cgpt.cli.ui.save_dialog import save_model
 from cgpt.cli.ui.terminal import tell
-from cgpt.config import FORMS
 from cgpt.errors import ConfigError
 from cgpt.locale import t
 from cgpt.runtime.memory import human_size
@@ -21,15 +20,7 @@ from cgpt.runtime.memory import human_size
 @click.argument("model")
 @click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
 @option("--weights-only", is_flag=True, help="weights without the optimizer")
-@option(
-    "--weights",
-    type=OneOf(FORMS),
-    metavar="|".join(FORMS),
-    default="float32",
-    note="float32",
-    help="form of the weights; float16 and int8 are smaller and faster, and their "
-    "files go without the optimizer",
-)
+@options.form_of_weights(default="float32", note="float32")
 @options.overwrite
 def export(model: str, out: str, weights_only: bool, weights: str, overwrite: bool) -> int:
     from cgpt.checkpoint.saving import save_model_binary

@@ -41,13 +41,7 @@ VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", " ": "␣", "\r": "⏎"})
 )
 @click.argument("model")
 @options.text
-@option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    callback=options.picture_path,
-    help="picture: .png, .svg or .pdf",
-)
+@options.output
 @option("--layer", type=options.POSITIVE, metavar="N", help="draw the heads of layer N, from 1")
 @option("--head", type=options.POSITIVE, metavar="N", help="draw head N of the layer alone, from 1")
 @option(
@@ -58,11 +52,7 @@ VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", " ": "␣", "\r": "⏎"})
     note="5",
     help="how many alternatives are listed",
 )
-@option(
-    "--font",
-    metavar="FILE",
-    help="font file of the picture (default: one with Chinese letters is looked for)",
-)
+@options.font
 @options.threads
 @options.as_json
 def inspect(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cgpt.cli import options
-from cgpt.cli.app import Command, option
+from cgpt.cli.app import Command
 from cgpt.cli.ui.layout import aligned, cut, output_width, text_width
 from cgpt.cli.ui.panel import number, phase_name
 from cgpt.cli.ui.sketch import Points, chart
@@ -46,18 +46,8 @@ LAST_SHARE = 20  # the loss at the end is the mean of the last twentieth of the 
     help="In the terminal, or with -o as .png, .svg or .pdf (needs cgpt[plot]).",
 )
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    callback=options.picture_path,
-    help="picture: .png, .svg or .pdf",
-)
-@option(
-    "--font",
-    metavar="FILE",
-    help="font file of the picture (default: one with Chinese letters is looked for)",
-)
+@options.output
+@options.font
 @options.as_json
 def plot(runs: tuple[str, ...], output: str | None, font: str | None, as_json: bool) -> int:
     found = [read_run(path) for path in runs]

@@ -37,13 +37,8 @@ if TYPE_CHECKING:
 @option("--epochs", type=options.POSITIVE, metavar="N", help="epochs of the phase in all")
 @options.flag(TrainConfig, "lr")
 @options.budget
-@option("--out", metavar="PATH", callback=options.model_path, help="where the model goes")
-@option(
-    "--save-pretrained",
-    metavar="PATH",
-    callback=options.model_path,
-    help="also save the model after pre-training",
-)
+@options.out(callback=options.model_path)
+@options.save_pretrained
 @option("--new-data", is_flag=True, help="where the data has changed, begin the phase anew on it")
 @options.checkpoints
 @options.viewing

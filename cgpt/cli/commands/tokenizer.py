@@ -72,7 +72,7 @@ def tokenizer() -> None:
     help="kind of vocabulary: words, characters, byte pairs",
 )
 @options.flag(GPTConfig, "vocab_size", default=8192, note="8192")
-@option("--out", metavar="PATH", default=DEFAULT_OUT, note=DEFAULT_OUT, help="where the model goes")
+@options.out(default=DEFAULT_OUT, note=DEFAULT_OUT)
 @options.rows
 @options.overwrite
 @options.as_json

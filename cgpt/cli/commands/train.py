@@ -26,14 +26,7 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
     help="Without data it takes data/*.json here, else the packaged data. Ctrl-C "
     "finishes the step and saves.",
 )
-@option(
-    "--data",
-    metavar="PATH...",
-    multiple=True,
-    type=PATHS,
-    help="training data: files or folders, several; dialogues are for fine-tuning, "
-    "the rest for pre-training",
-)
+@options.data(metavar="PATH...", type=PATHS)
 @options.flag(RunConfig, "pretrain", type=PATHS)
 @options.flag(RunConfig, "chat", type=PATHS)
 @options.flag(RunConfig, "validation", type=PATHS)
@@ -47,14 +40,7 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
     expose_value=False,
     help="TOML file; its keys are names of options",
 )
-@option(
-    "--out",
-    metavar="PATH",
-    default=FINAL,
-    note=FINAL,
-    callback=options.model_path,
-    help="where the model goes",
-)
+@options.out(default=FINAL, note=FINAL, callback=options.model_path)
 @options.phases
 @options.budget
 @options.recipe
@@ -64,12 +50,7 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
 @options.flag(RunConfig, "init")
 @options.fine_tuning
 @option("--freeze-attn", is_flag=True, help="leave attention as it is while fine-tuning")
-@option(
-    "--save-pretrained",
-    metavar="PATH",
-    callback=options.model_path,
-    help="also save the model after pre-training",
-)
+@options.save_pretrained
 @options.overwrite
 @options.as_json
 @options.parallel
