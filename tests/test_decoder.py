@@ -18,8 +18,8 @@ import cgpt
 from cgpt import kernels
 from cgpt.config import FORMS, GPTConfig
 from cgpt.generation.generate import generate_tokens
-from cgpt.models.decoder import bind
 from cgpt.models.gpt2 import GPT
+from cgpt.nn.decoder import bind
 from cgpt.nn.quantized import StoredTensor, dequantize, form_of, rounded
 
 ODD = GPTConfig(n_layer=2, n_head=3, n_embd=9, n_ff=17, vocab_size=37, block_size=40)

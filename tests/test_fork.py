@@ -107,7 +107,7 @@ def check():
 
 # What is made at the first use, and kept.
 FIRST_USE = """
-import cgpt.models.decoder as inference
+import cgpt.nn.decoder as inference
 import cgpt.tokenizers.vocabulary as vocabulary
 one = small_llm()
 {name} = {module}.{name}

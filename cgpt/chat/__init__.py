@@ -1,4 +1,4 @@
 """Dialogues with a model: the session, its history and its file.
 
-It may import `generation` and what lies below it. Begin with `session.py`.
+It may import `language_model`, `generation` and what lies below them. Begin with `session.py`.
 """

@@ -1,4 +1,5 @@
 """How good a model is: perplexity, answers, scores of continuations.
 
-It may import `generation`, `corpus` and what lies below them. Begin with `perplexity.py`.
+It may import `language_model`, `generation`, `corpus` and what lies below them. Begin with
+`perplexity.py`.
 """

@@ -1,5 +1,6 @@
-"""Bytes on their way to and from files: atomic writing, JSON text, checksums, decimal numbers.
+"""Bytes on their way to and from files: atomic writing, opened model files, JSON, checksums.
 
-It may import `errors` and `runtime`. Begin with `atomic.py`, which writes every file of cgpt;
-the formats themselves are in `checkpoint` and `interop`.
+It may import `runtime` and what lies below it. Begin with `atomic.py`, which writes every file of
+cgpt, and `binary_file.py`, which opens one of format v1 (`format_v1.py`); what the records mean is
+in `checkpoint`, `tokenizers` and `interop`.
 """

@@ -14,13 +14,13 @@ import numpy as np
 
 from cgpt.generation.results import Dropped, FinishReason, Recorder
 from cgpt.generation.sampling import Ints, Sampler, batch_request, noted_token, sample_processed
-from cgpt.models.decoder import SampleRequest
 from cgpt.nn.arena import Floats
+from cgpt.nn.decoder import SampleRequest
 from cgpt.nn.kv_cache import new_caches
 from cgpt.runtime.cancellation import Cancelled, Limit
 
 if TYPE_CHECKING:
-    from cgpt.models.inference import Inference
+    from cgpt.nn.inference import Inference
 
 
 class Rows:

@@ -17,7 +17,7 @@ from cgpt.nn.arena import Floats
 from cgpt.runtime.cancellation import Cancelled
 
 if TYPE_CHECKING:
-    from cgpt.models.inference import Inference
+    from cgpt.nn.inference import Inference
     from cgpt.nn.kv_cache import KVCache
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgpt.generation.sampling import Ints
-from cgpt.models.decoder import SampleRequest
 from cgpt.nn.arena import Floats
+from cgpt.nn.decoder import SampleRequest
 
 if TYPE_CHECKING:
-    from cgpt.models.inference import Inference
+    from cgpt.nn.inference import Inference
     from cgpt.nn.kv_cache import KVCache
     from cgpt.runtime.cancellation import Limit
 

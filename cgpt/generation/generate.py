@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgpt.config import SamplingConfig
 from cgpt.errors import ConfigError, DataError, shown
@@ -20,10 +21,10 @@ from cgpt.generation.context import Context
 from cgpt.generation.options import TOKENS, TokenOptions, limit_of, read_processors
 from cgpt.generation.results import Dropped, Noted, Recorder, Token
 from cgpt.generation.sampling import Ints, LogitsProcessor, Sampler, noted_token
-from cgpt.models.decoder import SampleRequest
-from cgpt.models.inference import Inference
 from cgpt.nn.arena import Floats
 from cgpt.nn.arrays import expect_ids
+from cgpt.nn.decoder import SampleRequest
+from cgpt.nn.inference import Inference
 from cgpt.nn.kv_cache import KVCache
 from cgpt.runtime.cancellation import Cancelled, Limit
 from cgpt.validation import check_int, expect
@@ -439,3 +440,46 @@ def _check_ids(gpt: Inference, ids: Prompt) -> list[int]:
     expect_ids(array, gpt.config.vocab_size)
     found: list[int] = array.tolist()
     return found
+
+
+class TokenGenerator(Inference):
+    """What infers and continues sequences of ids."""
+
+    def generate(
+        self,
+        ids: ArrayLike,
+        max_new_tokens: int = 100,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = 0,
+        **options: Unpack[TokenOptions],
+    ) -> Ints:
+        """The new tokens that follow ids: (n,) int32 for ids (T,), (B, n) for ids (B, T).
+
+        temperature 0 is greedy; row i of a batch is drawn with seed + i, all afresh with None.
+        options  cancel and timeout, which end it early with the tokens so far, and
+                 logits_processors (see TokenOptions)
+        Raises ConfigError or DataError for options or ids out of range.
+        """
+        tokens = list(self.stream(ids, max_new_tokens, temperature, top_k, top_p, seed, **options))
+        found = np.array(tokens, np.int32).reshape(len(tokens), *np.shape(ids)[:-1])
+        return np.ascontiguousarray(found.T)
+
+    def stream(
+        self,
+        ids: ArrayLike,
+        max_new_tokens: int = 100,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = 0,
+        **options: Unpack[TokenOptions],
+    ) -> Generator[int | Ints, None, None]:
+        """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
+        return stream_rows(
+            self,
+            self._tokens("ids", ids, 0),
+            SamplingConfig(temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed),
+            *token_options("GPT.generate", options),
+        )

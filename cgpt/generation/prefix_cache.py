@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cgpt.generation.context import Context
 
 if TYPE_CHECKING:
-    from cgpt.models.base import Model
+    from cgpt.nn.inference import Inference
 
 MOST = 16  # contexts that are kept
 MOST_BYTES = 1 << 28  # of all their keys and values; one is always kept
@@ -26,7 +26,7 @@ class Prefixes:
     def __init__(self) -> None:
         self._kept: list[tuple[Context, bytes]] = []  # with the weights' mark; last used last
 
-    def take(self, gpt: Model, prompt: Sequence[int]) -> tuple[Context, bytes]:
+    def take(self, gpt: Inference, prompt: Sequence[int]) -> tuple[Context, bytes]:
         """A context that has as much of the beginning of `prompt` as any, and what `give` wants.
 
         Of one that has much more, with which another dialogue may go on, the beginning is copied.

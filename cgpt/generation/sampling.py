@@ -21,8 +21,8 @@ from cgpt import kernels as K
 from cgpt.config import SamplingConfig
 from cgpt.errors import CgptError, ConfigError
 from cgpt.generation.results import Noted, Token, TopLogprob
-from cgpt.models.decoder import SampleRequest
 from cgpt.nn.arena import Floats
+from cgpt.nn.decoder import SampleRequest
 
 Ints = NDArray[np.int32]
 # Called with the tokens of the context (n,) and a copy of the logits (V,) behind them, which it may

@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike
 from cgpt import kernels as K
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.models.decoder import DecodePlan, Decoder, FusedDecoder, LayerDecoder, decode_plan
-from cgpt.models.inference import Inference
+from cgpt.generation.generate import TokenGenerator
 from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout, read_only
 from cgpt.nn.arrays import Ints, expect_shape, float32, int32, real
 from cgpt.nn.decode_operations import DecodeOperation
+from cgpt.nn.decoder import DecodePlan, Decoder, FusedDecoder, LayerDecoder, decode_plan
 from cgpt.nn.embedding import InputLayer
 from cgpt.nn.graph import Tape, Value
 from cgpt.nn.heads import Head, Loss, total_weight, weighted_sum
@@ -74,7 +74,7 @@ class _Pending:
     logits_shape: tuple[int, ...] = ()
 
 
-class Model(Inference):
+class Model(TokenGenerator):
     """A graph of layers with its parameters. `_declare` and `_layers` are the graph.
 
     config     shape of the graph
@@ -554,7 +554,7 @@ class Model(Inference):
                 part = slice(start, start + _HEAD_ROWS)
                 yield rows[part], self.head.project(x[part], logits[: len(x[part])])
 
-    # Inference (the rest of it in inference.py)
+    # Inference (the rest of it in nn/inference.py)
 
     def weights_mark(self) -> bytes:
         """As Inference's: of all weights, whoever wrote them."""

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cgpt.errors import DataError
-from cgpt.models.inference import Inference
 from cgpt.nn.arena import Floats
 from cgpt.nn.arrays import expect_ids
+from cgpt.nn.inference import Inference
 from cgpt.validation import check_int, expect
 
 if TYPE_CHECKING:

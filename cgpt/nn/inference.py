@@ -1,27 +1,21 @@
-"""Inference: tokens appended to a cache, and what is generated from there."""
+"""Inference: tokens appended to a cache, and their logits."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cgpt.config import GPTConfig
 from cgpt.errors import DataError
-from cgpt.models.decoder import Decoder, SampleRequest
 from cgpt.nn.arena import Floats
 from cgpt.nn.arrays import Ints, int32
+from cgpt.nn.decoder import Decoder, SampleRequest
 from cgpt.nn.kv_cache import KVCache
 from cgpt.nn.quantized import StoredTensor
 from cgpt.runtime.forking import cached_property
 from cgpt.validation import expect
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from cgpt.generation.options import TokenOptions
 
 
 class Inference:
@@ -113,48 +107,6 @@ class Inference:
     def weights_mark(self) -> bytes:
         """What is another one when the weights are others; b"" where they cannot change."""
         return b""
-
-    def generate(
-        self,
-        ids: ArrayLike,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = 0,
-        **options: Unpack[TokenOptions],
-    ) -> Ints:
-        """The new tokens that follow ids: (n,) int32 for ids (T,), (B, n) for ids (B, T).
-
-        temperature 0 is greedy; row i of a batch is drawn with seed + i, all afresh with None.
-        options  cancel and timeout, which end it early with the tokens so far, and
-                 logits_processors (see TokenOptions)
-        Raises ConfigError or DataError for options or ids out of range.
-        """
-        tokens = list(self.stream(ids, max_new_tokens, temperature, top_k, top_p, seed, **options))
-        found = np.array(tokens, np.int32).reshape(len(tokens), *np.shape(ids)[:-1])
-        return np.ascontiguousarray(found.T)
-
-    def stream(
-        self,
-        ids: ArrayLike,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = 0,
-        **options: Unpack[TokenOptions],
-    ) -> Generator[int | Ints, None, None]:
-        """The same tokens one by one, as they are made; for ids (B, T) each is an array (B,)."""
-        from cgpt.config import SamplingConfig
-        from cgpt.generation.generate import stream_rows, token_options
-
-        return stream_rows(
-            self,
-            self._tokens("ids", ids, 0),
-            SamplingConfig(temperature, top_k, top_p, max_new_tokens=max_new_tokens, seed=seed),
-            *token_options("GPT.generate", options),
-        )
 
 
 def _too_full(n: int, cache: KVCache) -> DataError:
