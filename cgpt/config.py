@@ -58,11 +58,11 @@ _ABOVE_0: dict[str, Any] = {"minimum": 0.0, "open_below": True}
 class GPTConfig(Options):
     """Shape of a GPT-2 graph. Raises ConfigError naming the field, the value and the range."""
 
+    group = "shape"
     n_layer: int = option(
         2,
         minimum=1,
         maximum=1024,
-        group="shape",
         help="transformer layers (by default the preset's, as the next four)",
         doc="L: transformer blocks",
     )
@@ -70,7 +70,6 @@ class GPTConfig(Options):
         8,
         minimum=1,
         maximum=1024,
-        group="shape",
         help="attention heads; must divide --n-embd",
         doc="H: attention heads; must divide n_embd",
     )
@@ -78,7 +77,6 @@ class GPTConfig(Options):
         256,
         minimum=1,
         maximum=65536,
-        group="shape",
         help="width of the model",
         doc="C: width of the residual stream",
     )
@@ -86,7 +84,6 @@ class GPTConfig(Options):
         0,
         minimum=0,
         maximum=1 << 18,
-        group="shape",
         help="width of the MLP, 0 for 4 times --n-embd",
         doc="F: width of the MLP, 0 for 4 * n_embd",
     )
@@ -103,7 +100,6 @@ class GPTConfig(Options):
         128,
         minimum=1,
         maximum=MAX_BLOCK_SIZE,
-        group="shape",
         help="tokens of the context",
         doc="T: longest context, rows of the position embedding",
     )
@@ -137,25 +133,24 @@ SHAPE = tuple(name for name, one in options_of(GPTConfig).items() if one.group =
 class TrainConfig(Options):
     """How one phase is trained. Raises ConfigError naming the field, the value and the range."""
 
+    group = "recipe"
     epochs: int = option(10, **_COUNT, doc="passes over the documents; 0 trains nothing")
     batch_tokens: int = option(4096, **_POSITIVE, doc="most tokens of one packed micro-batch")
-    grad_accum: int = option(1, **_POSITIVE, group="recipe", help="batches added up in a step")
+    grad_accum: int = option(1, **_POSITIVE, help="batches added up in a step")
     lr: float | None = option(
         None,
         **_ABOVE_0,
         flag_maximum=1,
-        group="recipe",
         help="peak learning rate (of a new training that of the optimizer at the model's width)",
         doc="peak learning rate, None for `default_lr`; warmed up over `warmup` steps, then down to"
         " lr * min_lr_ratio at the phase's last step as `schedule` says",
     )
     min_lr_ratio: float = option(
-        0.1, **_SHARE, group="recipe", help="share of the peak that the learning rate falls to"
+        0.1, **_SHARE, help="share of the peak that the learning rate falls to"
     )
     warmup: int | None = option(
         None,
         **_COUNT,
-        group="recipe",
         help="steps of learning-rate warm-up (own data: by default a tenth of all, at least 1 and "
         "at most 50)",
         doc="steps of warm-up, None for `default_warmup` of the steps in which the rate rises and "
@@ -168,14 +163,11 @@ class TrainConfig(Options):
     clip: float = option(
         1.0, minimum=0.0, doc="global gradient norm is scaled down to this; 0 never clips"
     )
-    dropout: float = option(0.0, **_BELOW_1, group="recipe", help="dropout probability")
-    val_fraction: float = option(
-        0.0, **_BELOW_1, group="recipe", help="share of the documents held out"
-    )
+    dropout: float = option(0.0, **_BELOW_1, help="dropout probability")
+    val_fraction: float = option(0.0, **_BELOW_1, help="share of the documents held out")
     patience: int = option(
         0,
         **_COUNT,
-        group="recipe",
         help="evaluations without a lower held-out loss before it stops, 0 never",
         doc="evaluations without improvement before the phase stops; 0 never stops early. It needs "
         "held-out documents, which also restore the best weights",
@@ -209,7 +201,6 @@ class TrainConfig(Options):
     )
     recompute: bool = option(
         False,
-        group="recipe",
         help="less memory: compute activations again in the backward pass, a tenth to a fifth "
         "slower",
         doc="keep only the blocks' outputs and compute the rest again in the backward pass: about "
@@ -219,7 +210,6 @@ class TrainConfig(Options):
     optimizer: str | None = option(
         None,
         choices=OPTIMIZERS,
-        group="recipe",
         help="muon for the matrices of the layers and AdamW for the rest (the default); adamw for "
         "all (that of LoRA)",
         doc='"muon": orthogonal updates of the blocks\' matrices with `momentum`, AdamW for the '
@@ -231,7 +221,6 @@ class TrainConfig(Options):
         None,
         **_ABOVE_0,
         flag_maximum=1e6,
-        group="recipe",
         help="learning rate of the embeddings as a multiple of the others' (by default 3 with "
         "muon, 1 with adamw)",
         doc="learning rate of the embeddings as a multiple of lr; None for 3 with muon and 1 with "
@@ -240,28 +229,19 @@ class TrainConfig(Options):
     schedule: str = option(
         "cosine",
         choices=SCHEDULES,
-        group="recipe",
         help="how the learning rate falls; wsd stays, then falls linearly",
         doc='"cosine", "linear", "constant" (which stays at lr) or "wsd": warm-up, stay at lr, '
         "fall linearly over the last part `decay_share` of the steps",
     )
     schedule_steps: int = option(
-        0,
-        **_COUNT,
-        group="recipe",
-        help="steps in which the learning rate falls, 0 for those of all epochs",
+        0, **_COUNT, help="steps in which the learning rate falls, 0 for those of all epochs"
     )
     decay_share: float = option(
-        0.2,
-        **_SHARE,
-        open_below=True,
-        group="recipe",
-        help="share of the steps of wsd in which it falls",
+        0.2, **_SHARE, open_below=True, help="share of the steps of wsd in which it falls"
     )
     label_smoothing: float = option(
         0.0,
         **_BELOW_1,
-        group="recipe",
         help="share of each target spread over the vocabulary, 0 for none",
         doc="share of a target's probability that is spread over all tokens; the losses of "
         "training are then of that, the held-out ones are not",
@@ -269,7 +249,6 @@ class TrainConfig(Options):
     ema: float = option(
         0.0,
         **_BELOW_1,
-        group="recipe",
         help="keep a moving average of the weights, such as 0.999; 0 for none",
         doc="the moving average of the weights keeps this much of itself a step; it is what is "
         "evaluated and what the phase ends with. 0 keeps none",
@@ -317,10 +296,7 @@ class TrainConfig(Options):
         doc="patterns (fnmatch) of the matrices that are adapted",
     )
     eval_every: int = option(
-        0,
-        **_COUNT,
-        group="recipe",
-        help="steps between two evaluations, 0 for one after each epoch",
+        0, **_COUNT, help="steps between two evaluations, 0 for one after each epoch"
     )
 
     def __post_init__(self) -> None:
@@ -485,22 +461,19 @@ class SamplingConfig(Options):
     Raises ConfigError naming the field, the value found and the range expected.
     """
 
+    group = "sampling"
     temperature: float = option(
         0.8,
         minimum=0.0,
         flag_maximum=1000,
-        group="sampling",
         help="temperature, 0 takes the most likely token",
         doc="divides the logits; 0 takes the likeliest token (greedy)",
     )
-    top_k: int = option(
-        0, **_TOKENS, group="sampling", help="sample from the K most likely, 0 for all"
-    )
+    top_k: int = option(0, **_TOKENS, help="sample from the K most likely, 0 for all")
     top_p: float = option(
         0.9,
         **_SHARE,
         open_below=True,
-        group="sampling",
         help="sample inside this much probability",
         doc="only the likeliest tokens that together have this probability; 1 for all",
     )
@@ -508,7 +481,6 @@ class SamplingConfig(Options):
         1.0,
         minimum=1e-3,
         maximum=1e3,
-        group="sampling",
         aliases=("repeat_penalty", "penalty_repeat"),
         help="divides or multiplies logits of tokens in the context, 1 for none",
         doc="logits of tokens in the context are divided (positive) or multiplied (negative) by "
@@ -518,7 +490,6 @@ class SamplingConfig(Options):
         256,
         **_TOKENS,
         flag_minimum=1,
-        group="sampling",
         aliases=("max_tokens", "max_completion_tokens", "max_length", "n_predict", "num_predict"),
         help="most new tokens",
     )
@@ -526,7 +497,6 @@ class SamplingConfig(Options):
         None,
         minimum=0,
         flag_maximum=(1 << 63) - 1,
-        group="sampling",
         aliases=("random_seed", "random_state"),
         help="seed of all that is random",
         doc="the same seed gives the same tokens; None for a fresh one",
@@ -535,44 +505,36 @@ class SamplingConfig(Options):
         1,
         minimum=1,
         maximum=256,
-        group="sampling",
         aliases=("num_beams", "n_beams", "beam_size"),
         help="width of beam search, 1 for none",
         doc="hypotheses of a beam search; 1 samples. A beam search is not random: it has no use "
         "for temperature, top_k, top_p, min_p and seed",
     )
     min_p: float = option(
-        0.0,
-        **_SHARE,
-        group="sampling",
-        help="only tokens at least F times as likely as the likeliest, 0 for all",
+        0.0, **_SHARE, help="only tokens at least F times as likely as the likeliest, 0 for all"
     )
     presence_penalty: float = option(
         0.0,
         minimum=-1e3,
         maximum=1e3,
-        group="sampling",
         help="subtracted from logits of tokens in the context, 0 for none",
     )
     frequency_penalty: float = option(
         0.0,
         minimum=-1e3,
         maximum=1e3,
-        group="sampling",
         help="the same, times the number of occurrences, 0 for none",
         doc="as presence_penalty, times the number of occurrences",
     )
     no_repeat_ngram: int = option(
         0,
         **_TOKENS,
-        group="sampling",
         aliases=("no_repeat_ngram_size",),
         help="no N tokens in a row occur twice, 0 never",
     )
     logit_bias: Mapping[int, float] | Sequence[tuple[int, float]] = option(
         (),
         check=_bias_pairs,
-        group="sampling",
         metavar="ID=F",
         help="add F to the logit of token ID; repeatable (generate --json shows ids)",
         doc="{token id: what is added to its logit}; kept as pairs",
@@ -580,7 +542,6 @@ class SamplingConfig(Options):
     stop: Sequence[str] = option(
         (),
         check=_stop_texts,
-        group="sampling",
         metavar="TEXT",
         aliases=("stop_sequences", "stop_strings", "stop_words"),
         help="end before TEXT would appear; repeatable",
@@ -590,7 +551,6 @@ class SamplingConfig(Options):
         1.0,
         minimum=-10.0,
         maximum=10.0,
-        group="sampling",
         help="a beam's score is divided by its length to the power F",
         doc="a beam's score is its log-probability / length ** this: 1 is the mean, 0 the sum "
         "(favours short ones), above 1 favours long ones",
@@ -599,7 +559,6 @@ class SamplingConfig(Options):
         0,
         minimum=0,
         maximum=64,
-        group="sampling",
         help="guess up to N tokens a step and check them at once, same result, 0 never",
         doc="up to so many tokens a step are guessed from the context and checked in one pass; "
         "neither the tokens nor their probabilities change. 0 for none",

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, field, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from cgpt.errors import ConfigError, shown
 from cgpt.validation import (
@@ -42,7 +42,7 @@ class Option:
                   the check that follows from the type
     help          one line for the command line
     doc           the same for Python, where there is more to say
-    group         of the command line's flags that has it, "" for none
+    group         of flags on a help page, by default that of the class; without `help` it has none
     metavar       what stands for the value on the command line, where the type does not say it
     flag_minimum, flag_maximum  narrower bounds for what is typed in, where others are likely slips
     aliases       what other libraries call it
@@ -108,14 +108,15 @@ def check_option(config: type[Options], name: str, owner: str, value: Any) -> An
 
 @cache
 def _options_of(config: type[Any]) -> dict[str, Option]:
-    return {one.name: _named(one) for one in fields(config) if "option" in one.metadata}
+    return {one.name: _named(one, config) for one in fields(config) if "option" in one.metadata}
 
 
-def _named(one: Field[Any]) -> Option:
+def _named(one: Field[Any], config: type[Options]) -> Option:
     declared: Option = one.metadata["option"]
     kind = str(one.type)
     declared.name, declared.type = one.name, kind.removesuffix(" | None")
     declared.optional = kind != declared.type
+    declared.group = declared.group or config.group
     return declared
 
 
@@ -123,8 +124,11 @@ class Options:
     """Base of frozen dataclasses of options: values are checked and made plain when one is made,
     and go through a dictionary and back; unknown names are refused with the nearest.
 
+    group  of the command line's flags to which its options belong where they say no other
     Raises ConfigError naming the option, the value found and the range expected.
     """
+
+    group: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         for one in fields(cast(Any, self)):

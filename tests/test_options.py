@@ -135,7 +135,6 @@ def test_the_keywords_of_generate_have_the_types_of_the_fields() -> None:
 def test_every_option_says_what_it_is(config: type[Options]) -> None:
     for name, one in options_of(config).items():
         assert one.doc or one.help, f"{config.__name__}.{name} says nothing"
-        assert one.help or not one.group, f"--{name} has no help"
         assert f"    {name} " in (config.__doc__ or "")
         assert one.checked("x", one.default) == one.default or name == "n_ff"
 
@@ -167,7 +166,7 @@ def test_every_flag_of_a_group_is_one_of_a_command() -> None:
     }
     for config in CONFIGS:
         for name, one in options_of(config).items():
-            if one.group:
+            if one.help and one.group:
                 assert known[name].help == one.help
 
 

@@ -125,11 +125,12 @@ def flag(config: type[Options], name: str, **attrs: Any) -> Decorator:
 def flags(
     group: str, *, defaults: bool = False, configs: Sequence[type[Options]] = CONFIGS
 ) -> dict[str, Decorator]:
-    """The flags of all options that are declared with this group, by name.
+    """The flags of all options of this group that have a help, by name.
 
     defaults  whether one that is not given has the default of its declaration
     """
-    found = [one for config in configs for one in options_of(config).values() if one.group == group]
+    declared = [one for config in configs for one in options_of(config).values()]
+    found = [one for one in declared if one.help and one.group == group]
     found.sort(key=lambda one: ORDER.index(one.name) if one.name in ORDER else len(ORDER))
     return {one.name: _flag(one, _default(one) if defaults else {}) for one in found}
 
