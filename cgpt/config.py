@@ -45,6 +45,9 @@ LOSS_ON = ("all", "answers")  # which tokens of a dialogue carry loss
 # Generous limits that keep every size product far inside 63 bits.
 MAX_VOCAB_SIZE = 1 << 24
 MAX_BLOCK_SIZE = 1 << 20
+MAX_THREADS = 1024  # more would exhaust the system before it helped
+MAX_BIAS = 1e6  # of a logit, up or down
+MAX_MIX = 1000  # how often an epoch takes a file
 _COUNT: dict[str, Any] = {"minimum": 0, "maximum": (1 << 63) - 1}
 _POSITIVE: dict[str, Any] = {**_COUNT, "minimum": 1}
 _TOKENS: dict[str, Any] = {"minimum": 0, "maximum": 1 << 31}  # a count of them, in sampling
@@ -388,7 +391,7 @@ def _bias_pairs(owner: str, name: str, value: Any) -> tuple[tuple[int, float], .
             f"SamplingConfig: logit_bias must be {{token id: number}}, found {value!r:.100}"
         )
     pairs = [
-        (check_int(owner, name, token, 0), check_float(owner, name, bias, -1e6, 1e6))
+        (check_int(owner, name, token, 0), check_float(owner, name, bias, -MAX_BIAS, MAX_BIAS))
         for token, bias in pairs
     ]
     if len({token for token, _ in pairs}) < len(pairs):
@@ -420,7 +423,7 @@ def _mix_pairs(owner: str, name: str, mix: Any) -> tuple[tuple[str, float], ...]
             f"RunConfig: mix must be pairs of a path and a weight, found {mix!r:.200}"
         ) from None
     for path, weight in pairs:
-        if not 0 <= weight <= 1000:
+        if not 0 <= weight <= MAX_MIX:
             raise ConfigError(
                 f"RunConfig: the weight of {path} in mix must be between 0 and 1000, "
                 f"found {weight!r}"

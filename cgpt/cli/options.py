@@ -14,6 +14,9 @@ from cgpt.cli.ui.streams import as_utf8, read_stdin
 from cgpt.config import (
     CHECKPOINTS,
     FORMS,
+    MAX_BIAS,
+    MAX_MIX,
+    MAX_THREADS,
     SAMPLE_EVERY,
     STRATEGIES,
     GPTConfig,
@@ -51,7 +54,7 @@ class Bias(ParamType[tuple[int, float]]):
         token, _, bias = str(value).partition("=")
         if not token.strip().isdecimal():
             self.fail(t("'{value}' is not ID=F, such as 270=-5", value=value), param, ctx)
-        return int(token), float(Number(-1e6, 1e6).convert(bias, param, ctx))
+        return int(token), float(Number(-MAX_BIAS, MAX_BIAS).convert(bias, param, ctx))
 
 
 class Text(ParamType[str]):
@@ -93,7 +96,7 @@ class Mix(ParamType[tuple[str, float]]):
             path, weight = map(str, value)
         if not path:
             self.fail(t("'{value}' is not PATH=F, such as data/a.txt=0.5", value=value), param, ctx)
-        return path, float(Number(0, 1000).convert(weight, param, ctx))
+        return path, float(Number(0, MAX_MIX).convert(weight, param, ctx))
 
 
 CONFIGS: tuple[type[Options], ...] = (RunConfig, GPTConfig, TrainConfig, SamplingConfig)
@@ -200,7 +203,7 @@ def _threads(ctx: click.Context, param: click.Parameter, value: int | None) -> i
 
 threads = option(
     "--threads",
-    type=Number(1, 1024, whole=True),
+    type=Number(1, MAX_THREADS, whole=True),
     metavar="N",
     expose_value=False,
     callback=_threads,

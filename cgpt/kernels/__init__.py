@@ -13,6 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from cgpt.config import MAX_THREADS
 from cgpt.errors import ConfigError
 from cgpt.runtime.processors import available
 from cgpt.validation import check_int
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from cgpt._kernels import *  # noqa: F403
 
 INSTRUCTION_SETS = ("generic", "avx2", "avx512")
-MOST_THREADS = 1024  # more would exhaust the system before it helped
 
 
 def runnable() -> list[str]:
@@ -82,14 +82,14 @@ def _threads_wanted() -> int:
     """CGPT_THREADS, OMP_NUM_THREADS, else the processors that this process may keep busy."""
     for variable in ("CGPT_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(variable, "").strip()
-        if value.isdecimal() and 0 < int(value) <= MOST_THREADS:
+        if value.isdecimal() and 0 < int(value) <= MAX_THREADS:
             return int(value)
         if value and variable == "CGPT_THREADS":  # the other one is not ours and may be a list
             raise ConfigError(
-                f"CGPT_THREADS: found '{value}', expected 1 to {MOST_THREADS}; "
+                f"CGPT_THREADS: found '{value}', expected 1 to {MAX_THREADS}; "
                 "correct it or leave CGPT_THREADS unset"
             )
-    return min(available(), MOST_THREADS)
+    return min(available(), MAX_THREADS)
 
 
 _name, _module = _choose()
@@ -104,7 +104,7 @@ def set_num_threads(n: int) -> None:  # type: ignore[no-redef]  # the compiled o
     parent's threads are not there, and GNU's OpenMP would wait for them for ever.
     Raises ConfigError for anything else.
     """
-    n = check_int("set_num_threads", "n", n, 1, MOST_THREADS)
+    n = check_int("set_num_threads", "n", n, 1, MAX_THREADS)
     _module.set_num_threads(n if os.getpid() == _PROCESS else 1)
 
 
