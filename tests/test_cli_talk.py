@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from screen import Screen
-from test_cli import MODEL, Run, clean_environment, place, run, trained
+from test_cli import MODEL, Run, place, run, trained
 
 from cgpt.config import SamplingConfig
 from cgpt.llm import load_model_auto

@@ -15,7 +15,7 @@ import pytest
 import rustgpt_reference as second
 from checkpoint_helpers import same_bits
 from small_llm import DIALOGUES, small_llm
-from test_cli import Run, clean_environment, run
+from test_cli import Run, run
 
 import cgpt
 from cgpt import LLM, CheckpointError, ConfigError, TrainConfig, Trainer

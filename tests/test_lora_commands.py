@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_helpers import same_bits
-from test_cli import Run, clean_environment, run, write_data
+from test_cli import Run, run, write_data
 
 from cgpt.llm import load_model_auto
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from test_cli import Run, clean_environment, run, write_data
+from test_cli import Run, run, write_data
 
 from cgpt.config import SHAPE, GPTConfig, RunConfig
 from cgpt.errors import ConfigError

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from said import Speaker
 from screen import CGPT, PATIENCE, Screen, environment, piped
-from test_cli import MODEL, Run, clean_environment, place, run, trained
+from test_cli import MODEL, Run, place, run, trained
 
 from cgpt.cli import main
 from cgpt.cli.ui import chat_loop as chatting

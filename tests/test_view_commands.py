@@ -16,18 +16,7 @@ import numpy as np
 import pytest
 from screen import Screen
 from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
-from test_cli import (
-    MODEL,
-    TRAIN,
-    Run,
-    clean_environment,
-    place,
-    run,
-    same_model,
-    stop_at,
-    trained,
-    write_data,
-)
+from test_cli import MODEL, TRAIN, Run, place, run, same_model, stop_at, trained, write_data
 
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli.commands import inspect as looking
@@ -50,7 +39,7 @@ from cgpt.training.run import continue_training
 from cgpt.training.step_log import Curve
 from cgpt.training.trainer import Trainer
 
-__all__ = ["clean_environment", "place", "run", "trained"]  # fixtures
+__all__ = ["place", "run", "trained"]  # fixtures
 
 if sys.version_info >= (3, 11):
     import tomllib

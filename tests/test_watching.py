@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 from screen import Screen, environment, plain
-from test_cli import MODEL, TRAIN, Run, clean_environment, run, same_model, stop_at, write_data
+from test_cli import MODEL, TRAIN, Run, run, same_model, stop_at, write_data
 
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.cli.ui.layout import aligned, text_width
 from cgpt.cli.ui.panel import Losses, View, panel
 from cgpt.cli.ui.progress import ProgressDisplay, progress_line
+from cgpt.cli.ui.signals import StopRequest, Terminated
 from cgpt.cli.ui.sketch import chart, means, sparkline
-from cgpt.cli.ui.terminal import StopRequest, Terminated
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
 from cgpt.locale import set_language
@@ -33,7 +33,7 @@ from cgpt.training.recipe import FINETUNE
 from cgpt.training.step_log import read_log
 from cgpt.training.trainer import Progress
 
-__all__ = ["clean_environment", "run"]  # fixtures
+__all__ = ["run"]  # fixtures
 
 # Without jieba, which takes a second to start.
 CGPT = [
@@ -473,7 +473,7 @@ def test_a_closed_terminal_stops_and_saves(tmp_path: Path) -> None:
 
 
 def test_a_hang_up_may_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpt.cli.ui.terminal.leave_terminal", lambda: None)
+    monkeypatch.setattr("cgpt.cli.ui.signals.leave_terminal", lambda: None)
     with StopRequest(io.StringIO()) as stop:
         assert not stop()
         signal.raise_signal(signal.SIGHUP)

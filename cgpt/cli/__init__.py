@@ -119,8 +119,9 @@ def guard(action: Callable[[], int]) -> int:
     import click
 
     from cgpt.cli.app import usage_sentence
+    from cgpt.cli.ui.signals import Terminated
     from cgpt.cli.ui.streams import echo
-    from cgpt.cli.ui.terminal import Terminated, tell
+    from cgpt.cli.ui.terminal import tell
     from cgpt.errors import CgptError, CheckpointError
 
     try:

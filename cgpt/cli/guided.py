@@ -14,14 +14,8 @@ from cgpt.cli.ui.chat_loop import chat_loop
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.samples import Samples, first_question
 from cgpt.cli.ui.save_dialog import FINAL, PRETRAINED, Keeper
-from cgpt.cli.ui.terminal import (
-    StopRequest,
-    Terminal,
-    Terminated,
-    as_argument,
-    plain_number,
-    termination_raises,
-)
+from cgpt.cli.ui.signals import StopRequest, Terminated, termination_raises
+from cgpt.cli.ui.terminal import Terminal, as_argument, plain_number
 from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CgptError, CheckpointError
 from cgpt.locale import N_, t

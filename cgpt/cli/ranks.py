@@ -24,7 +24,7 @@ from cgpt.locale import t
 from cgpt.training.mpi_environment import started_as
 
 if TYPE_CHECKING:
-    from cgpt.cli.ui.terminal import StopRequest
+    from cgpt.cli.ui.signals import StopRequest
     from cgpt.training.mpi import Ranks
     from cgpt.training.run import TrainingRun
     from cgpt.training.trainer import FitResult
@@ -70,7 +70,7 @@ class Team:
 
     def follow(self) -> int:
         """The others: train along."""
-        from cgpt.cli.ui.terminal import StopRequest
+        from cgpt.cli.ui.signals import StopRequest
         from cgpt.training.broadcast import receive_run
 
         run = None if self.ranks is None else receive_run(self.ranks, self.cache)

@@ -15,8 +15,9 @@ from cgpt.cli.targets import Own, Target, check_apart, state_of
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.samples import Samples, first_question
 from cgpt.cli.ui.save_dialog import FINAL, Keeper, free_name, save_model
+from cgpt.cli.ui.signals import StopRequest
 from cgpt.cli.ui.streams import echo, print_json
-from cgpt.cli.ui.terminal import StopRequest, Terminal, as_argument
+from cgpt.cli.ui.terminal import Terminal, as_argument
 from cgpt.config import CHECKPOINTS, RunConfig
 from cgpt.errors import CgptError, CheckpointError, ConfigError
 from cgpt.locale import t

@@ -14,8 +14,9 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, option
 from cgpt.cli.ui.chat_loop import tell_dropped
 from cgpt.cli.ui.save_dialog import FINAL, Keeper
+from cgpt.cli.ui.signals import termination_raises
 from cgpt.cli.ui.streams import echo, print_json, read_stdin, whole
-from cgpt.cli.ui.terminal import Terminal, termination_raises
+from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CheckpointError
 from cgpt.locale import t

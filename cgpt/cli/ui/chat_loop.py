@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cgpt.cli.error_text import localized
+from cgpt.cli.ui.signals import AnswerStop
 from cgpt.cli.ui.streams import whole
-from cgpt.cli.ui.terminal import Terminal, fold, handling, tell
+from cgpt.cli.ui.terminal import Terminal, fold, tell
 from cgpt.errors import CgptError
 from cgpt.locale import N_, t
 
 if TYPE_CHECKING:
     from cgpt.chat.session import ChatSession
     from cgpt.generation.results import Dropped
-
-
-class AnswerStop:
-    """Ctrl-C while the model answers ends the answer after its token.
-
-    At once where nothing was said yet (a long prompt, a beam search) or for a second Ctrl-C.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.said = False
-        self._handlers = handling({"SIGINT": self._on_signal})
-
-    def _on_signal(self, *_: object) -> None:
-        at_once = self.asked or not self.said
-        self.asked = True
-        if at_once:
-            raise KeyboardInterrupt
-
-    def __enter__(self) -> AnswerStop:
-        self._handlers.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._handlers.__exit__(kind, error, trace)
 
 
 HINTS = (
@@ -80,21 +50,21 @@ def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     try:
         with stop:
             for piece in pieces:
-                piece = whole(piece if stop.said else piece.lstrip())
+                piece = whole(piece if stop.has_output else piece.lstrip())
                 terminal.write(piece)
-                stop.said = stop.said or bool(piece)
-                if stop.asked:
+                stop.has_output = stop.has_output or bool(piece)
+                if stop.requested:
                     break
     except KeyboardInterrupt:
-        stop.asked = True
+        stop.requested = True
     except CgptError as error:
         terminal.write(t("error: ") + localized(error))
-        stop.said = True
+        stop.has_output = True
     finally:
         pieces.close()
-    if stop.asked:
-        terminal.write((" " if stop.said else "") + t("[stopped]"))
-    elif not stop.said:
+    if stop.requested:
+        terminal.write((" " if stop.has_output else "") + t("[stopped]"))
+    elif not stop.has_output:
         terminal.write(t("[no answer]"))
     terminal.say()
     tell_dropped(pieces.result.dropped, before.tokens)

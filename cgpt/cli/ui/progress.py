@@ -18,7 +18,7 @@ from cgpt.locale import N_, t
 from cgpt.runtime.memory import human_size, resident
 
 if TYPE_CHECKING:
-    from cgpt.cli.ui.terminal import StopRequest
+    from cgpt.cli.ui.signals import StopRequest
     from cgpt.training.trainer import FitResult, Progress
 
 PLAIN_SECONDS = 5.0
