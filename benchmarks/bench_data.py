@@ -160,11 +160,11 @@ def measure(what: str, folder: Path, args: argparse.Namespace) -> dict[str, floa
     """In a process of its own: train a few steps, and say what that took."""
     from cgpt.bench.workers import memory
     from cgpt.config import RunConfig
-    from cgpt.corpus import token_cache as prepare
+    from cgpt.corpus import token_cache
     from cgpt.training.recipe import default_run
     from cgpt.training.run import TrainingRun
 
-    prepare.LARGE_CORPUS = min(prepare.LARGE_CORPUS, args.megabytes * 500_000)
+    token_cache.LARGE_CORPUS = min(token_cache.LARGE_CORPUS, args.megabytes * 500_000)
     names = ["small.jsonl"] if what == "small" else [f"{n}.jsonl" for n in range(FILES)]
     paths = tuple(str(folder / name) for name in names)
     # The vocabulary of the large corpus: the same model, and no jieba in memory.

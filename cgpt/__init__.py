@@ -22,7 +22,7 @@ from cgpt.version import __version__ as __version__
 _PUBLIC = {
     "cgpt.errors": ("CgptError", "CgptWarning", "CheckpointError", "ConfigError", "DataError"),
     "cgpt.corpus.invalid_rows": ("InvalidRow", "InvalidRows", "InvalidRowsError"),
-    "cgpt.corpus.cutting": ("TooLong",),
+    "cgpt.corpus.splitting": ("TooLong",),
     "cgpt.config": ("GPTConfig", "RunConfig", "SamplingConfig", "TrainConfig"),
     "cgpt.kernels": ("get_num_threads", "instruction_set", "set_num_threads"),
     "cgpt.models.base": ("Model",),
@@ -148,10 +148,10 @@ if TYPE_CHECKING:
     from cgpt.checkpoint.saving import save_model_binary, save_model_json
     from cgpt.config import GPTConfig, RunConfig, SamplingConfig, TrainConfig
     from cgpt.corpus.batches import Corpus, Dialogue, FileReport, Message, read_corpus
-    from cgpt.corpus.cutting import TooLong
     from cgpt.corpus.documents import Documents
     from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError
     from cgpt.corpus.sources import Source
+    from cgpt.corpus.splitting import TooLong
     from cgpt.errors import CgptError, CgptWarning, CheckpointError, ConfigError, DataError
     from cgpt.evaluation.perplexity import EvalResult, evaluate
     from cgpt.generation.options import FurtherOptions, LimitOptions, SamplingOptions, TokenOptions

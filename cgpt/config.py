@@ -264,7 +264,7 @@ class TrainConfig(Options):
         help="texts and dialogues longer than the context: cut them, leave them out, or end with "
         "an error (by default cut)",
         doc='what becomes of documents longer than the context: "cut" cuts texts anywhere and '
-        'dialogues between turns (see cgpt/corpus/cutting.py), "drop" leaves them out, "error" '
+        'dialogues between turns (see cgpt/corpus/splitting.py), "drop" leaves them out, "error" '
         'refuses them; "windows" cuts dialogues anywhere too, as in runs of before there was a '
         "choice",
     )

@@ -12,9 +12,9 @@ import numpy as np
 
 from cgpt.chat.session import chat_stream
 from cgpt.checkpoint import loading
-from cgpt.checkpoint.copies import reduced, restored, to_bytes
+from cgpt.checkpoint.contents import LayerProgress
 from cgpt.checkpoint.loading import Loadable
-from cgpt.checkpoint.parts import Progress as LayerProgress
+from cgpt.checkpoint.pickling import reduced, restored, to_bytes
 from cgpt.config import MAX_BLOCK_SIZE, GPTConfig, SamplingConfig
 from cgpt.corpus.batches import (
     Message,

@@ -28,7 +28,7 @@ import catalogue
 import independent_reader
 from packaging.requirements import Requirement
 
-from cgpt.checkpoint.packing import Packed
+from cgpt.checkpoint.binary_writer import Packed
 
 if catalogue.outdated():
     catalogue.compile_catalogue()

@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 
 import cgpt
-from cgpt.fileio import failures, sniff
+from cgpt.fileio import failures, file_kind
 
 PACKAGE = Path(cgpt.__file__).parent
 ERRORS = {
@@ -60,7 +60,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "record.label": ("tensor 'h.0.attn.ln.weight'", "vocabulary"),
     "repr(MAGIC)": (repr(b"\x89CGPT\r\n"),),
     "repr(JSON_OPENING)": (repr(b'{"format": '),),
-    "fileio/sniff.py: name": tuple(name for _, name in sniff._SIGNATURES),
+    "fileio/file_kind.py: name": tuple(name for _, name in file_kind._SIGNATURES),
     "checkpoint/json_format.py: what": (
         "the weights",
         "Adam's m",
@@ -68,7 +68,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
         "the best weights",
         "the live weights",
     ),
-    "checkpoint/parts.py: error": (
+    "checkpoint/contents.py: error": (
         "GPTConfig: n_head must be between 1 and 1024, found 0",
         "training state: unknown field 'x'; known: done, epoch",
     ),
@@ -120,7 +120,7 @@ SETTINGS = failures.damaged(
 )
 REASONS = {
     "Unusable": "data/a.json, item 3 (line 7): {}",
-    "checkpoint/parts.py: ValueError": str(SETTINGS),
+    "checkpoint/contents.py: ValueError": str(SETTINGS),
     "fileio/strict_json.py: TypeError": str(
         failures.not_saved(
             "m.bin",

@@ -23,7 +23,7 @@ from cgpt.bench.measure import Skip
 from cgpt.bench.shapes import SHAPES, Shape
 from cgpt.bench.table import BENCHES, Settings
 from cgpt.bench.tasks import KernelClock
-from cgpt.cli.commands import bench as bench_command
+from cgpt.cli.commands import bench
 from cgpt.errors import CgptError, ConfigError
 from cgpt.models.gpt2 import GPT
 
@@ -374,7 +374,7 @@ def test_peers_decode_the_same_model(
 
 
 def measured(what: str, **more: Any) -> list[dict[str, Any]]:
-    results = bench_command.measure([what], 1, **more)["results"]
+    results = bench.measure([what], 1, **more)["results"]
     assert all(one["bench"] == what and one["values"] for one in results)
     return results
 
@@ -398,7 +398,7 @@ def test_grids_leave_out_what_takes_too_long(
     ],
 )
 def test_a_grid_says_how_long_it_takes(what: str, said: str) -> None:
-    assert bench_command.announced(what, BENCHES[what], "S", 2) == said
+    assert bench.announced(what, BENCHES[what], "S", 2) == said
 
 
 @pytest.mark.parametrize("what", ["small", "sweep"])

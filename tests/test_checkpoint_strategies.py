@@ -14,7 +14,7 @@ import pytest
 from checkpoint_helpers import assert_same
 from small_llm import DIALOGUES, TEXTS, small_llm
 
-from cgpt.checkpoint import packing
+from cgpt.checkpoint import binary_writer
 from cgpt.checkpoint.latest import read
 from cgpt.checkpoint.manager import STRATEGIES, CheckpointManager, epoch_loss
 from cgpt.checkpoint.saving import save_model_binary
@@ -186,13 +186,13 @@ def test_a_snapshot_is_the_model_as_it_was(tmp_path: Path, monkeypatch: pytest.M
     llm.metadata.clear()
     before = load_model_binary(save_model_binary(llm, tmp_path / "before.bin"))
     go_on = threading.Event()
-    write = packing.Packed.write
+    write = binary_writer.Packed.write
 
     def slow(self: Any, path: Any) -> Any:
         assert go_on.wait(10)
         return write(self, path)
 
-    monkeypatch.setattr(packing.Packed, "write", slow)
+    monkeypatch.setattr(binary_writer.Packed, "write", slow)
     manager = CheckpointManager(tmp_path / "run", "last", every=1)
     llm.training_state.step += 1
     assert manager.step_done(llm) == [tmp_path / "run" / "checkpoint_last.bin"]

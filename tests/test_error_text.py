@@ -126,7 +126,7 @@ def test_messages_are_found_all_over_the_package() -> None:
         "readers.py",
         "items.py",
         "run.py",
-        "fileio/sniff.py",
+        "fileio/file_kind.py",
         "fileio/strict_json.py",
         "cli/training.py",
         "kernels/__init__.py",

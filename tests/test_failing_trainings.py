@@ -15,8 +15,9 @@ from checkpoint_helpers import assert_same
 from screen import environment
 from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
 
+from cgpt.checkpoint import binary_writer
 from cgpt.checkpoint.saving import save_model_binary
-from cgpt.cli import training_session as training
+from cgpt.cli import training_session
 from cgpt.cli.guided import GuidedOptions, GuidedRun
 from cgpt.cli.ui.samples import Samples
 from cgpt.cli.ui.terminal import Terminal
@@ -181,11 +182,10 @@ def test_a_full_disk_falls_back(run: Run, monkeypatch: MONKEY, tmp_path: Path, f
     """Where the checkpoint does not fit either: elsewhere, else without the optimizer."""
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
-    from cgpt.checkpoint import packing
 
-    real = packing.Packed.write
+    real = binary_writer.Packed.write
 
-    def write(self: packing.Packed, path: Any) -> Path:
+    def write(self: binary_writer.Packed, path: Any) -> Path:
         whole = any(record.kind_name == "adam_m" for record in self.records)
         if free == "nothing" or (free == "little" and whole) or "tmp/" not in str(path):
             raise full(path)
@@ -193,7 +193,7 @@ def test_a_full_disk_falls_back(run: Run, monkeypatch: MONKEY, tmp_path: Path, f
 
     with monkeypatch.context() as patch:
         patch.setattr(Samples, "make", raising(RuntimeError("no words")))
-        patch.setattr(packing.Packed, "write", write)
+        patch.setattr(binary_writer.Packed, "write", write)
         if free == "nothing":
             with pytest.raises(RuntimeError, match="no words"):
                 run(*TRAIN)
@@ -459,4 +459,4 @@ def test_the_log_is_whole_whatever_was_written_before(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written") as info:
         StepLog(str(tmp_path), {})
     assert info.value.code == "write"
-    assert training.is_log(path) and not training.is_log(str(tmp_path))
+    assert training_session.is_log(path) and not training_session.is_log(str(tmp_path))

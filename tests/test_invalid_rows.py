@@ -15,8 +15,7 @@ from small_llm import small_llm
 
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
-from cgpt.corpus import invalid_rows
-from cgpt.corpus import token_cache as prepare
+from cgpt.corpus import invalid_rows, token_cache
 from cgpt.corpus.batches import read_corpus
 from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError, merged
 from cgpt.corpus.reader import Reading, fingerprint_of
@@ -298,7 +297,7 @@ def test_in_chinese(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_from_the_cache(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(prepare, "LARGE_CORPUS", 0)
+    monkeypatch.setattr(token_cache, "LARGE_CORPUS", 0)
     monkeypatch.setenv("CGPT_CACHE", str(here / "cache"))
     _, expected = rows_file(here, "a.jsonl", 40, BAD + BROKEN)
     command = ["data", "a.jsonl", "--tokenizer", "chars", "--lang", "en", "--json"]

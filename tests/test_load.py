@@ -23,14 +23,14 @@ from cgpt.checkpoint.info import describe, find_models, weights_form
 from cgpt.llm import load, load_weights
 from cgpt.models.rustgpt import RustGPT
 from cgpt.optim.lora import Lora
-from cgpt.tokenizers import rustgpt as rust_tokenizer
+from cgpt.tokenizers import rustgpt
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_dictionary() -> Iterator[None]:
     """jieba's dictionary takes a second to read: once for all of these tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rust_tokenizer, "_jieba_cut", cache(rust_tokenizer._jieba_cut))
+        patch.setattr(rustgpt, "_jieba_cut", cache(rustgpt._jieba_cut))
         yield
 
 

@@ -15,7 +15,7 @@ from make_fixtures import DATA, adapter_llm, rustgpt_llm
 from small_llm import DIALOGUES, TEXTS, small_llm
 
 from cgpt import get_num_threads, set_num_threads
-from cgpt.checkpoint import loading, packing
+from cgpt.checkpoint import binary_writer, loading
 from cgpt.checkpoint.adapter import settings_to_save
 from cgpt.checkpoint.compare import compare_models
 from cgpt.checkpoint.info import describe
@@ -283,9 +283,9 @@ def test_a_model_is_carried_as_it_was_when_the_checkpoint_was_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is written beside a training that may already change all weights."""
-    go, write = threading.Event(), packing.Packed.write
+    go, write = threading.Event(), binary_writer.Packed.write
 
-    def later(packed: packing.Packed, path: Path) -> Path:
+    def later(packed: binary_writer.Packed, path: Path) -> Path:
         assert go.wait(30)
         return write(packed, path)
 
@@ -293,7 +293,7 @@ def test_a_model_is_carried_as_it_was_when_the_checkpoint_was_due(
     Trainer(llm, changed(epochs=1), "finetune").fit(DIALOGUES)
     manager = CheckpointManager(tmp_path, "last", every=1)
     before = llm.gpt.arena.data.copy()
-    monkeypatch.setattr(packing.Packed, "write", later)
+    monkeypatch.setattr(binary_writer.Packed, "write", later)
     path = manager.step_done(llm)[0]
     llm.gpt.arena.data += 1
     go.set()
@@ -318,13 +318,15 @@ def test_a_model_that_is_carried_in_part_is_refused(
 ) -> None:
     llm = small_llm()
     Trainer(llm, changed(epochs=1), "finetune").fit(DIALOGUES)
-    monkeypatch.setattr(packing.Packed, "write", packing.Packed.write.__wrapped__)  # unchecked
-    packed = packing.pack(llm, "x", packing.arrays_of(llm), packing.Storage())
+    monkeypatch.setattr(
+        binary_writer.Packed, "write", binary_writer.Packed.write.__wrapped__
+    )  # unchecked
+    packed = binary_writer.pack(llm, "x", binary_writer.arrays_of(llm), binary_writer.Storage())
     out = next(i for i, record in enumerate(packed.records) if record.kind == kind)
     records, size = placed(
         [replace(one, offset=0) for i, one in enumerate(packed.records) if i != out]
     )
-    path = packing.Packed(
+    path = binary_writer.Packed(
         records, [one for i, one in enumerate(packed.payloads) if i != out], size
     ).write(tmp_path / "lora.bin")
     with pytest.raises(CheckpointError, match=sentence) as error:
@@ -529,8 +531,10 @@ def test_settings_that_cannot_be_are_refused(
 ) -> None:
     llm, _ = trained(tmp_path, epochs=1)
     settings = {**settings_to_save(llm.optimizer, tmp_path / "lora.bin"), **wrong}
-    monkeypatch.setattr(packing, "settings_to_save", lambda lora, path: settings)
-    monkeypatch.setattr(packing.Packed, "write", packing.Packed.write.__wrapped__)  # unchecked
+    monkeypatch.setattr(binary_writer, "settings_to_save", lambda lora, path: settings)
+    monkeypatch.setattr(
+        binary_writer.Packed, "write", binary_writer.Packed.write.__wrapped__
+    )  # unchecked
     with pytest.raises(CheckpointError, match=sentence):
         load_model_auto(save_model_binary(llm, tmp_path / "lora.bin"))
 
@@ -544,9 +548,11 @@ def test_an_adapter_has_one_model(
     if carries:
         llm.optimizer.base = ""
     to_dict, base = Lora.to_dict, "base.bin" if carries else ""
-    monkeypatch.setattr(packing.Packed, "write", packing.Packed.write.__wrapped__)  # unchecked
     monkeypatch.setattr(
-        packing,
+        binary_writer.Packed, "write", binary_writer.Packed.write.__wrapped__
+    )  # unchecked
+    monkeypatch.setattr(
+        binary_writer,
         "dump_json",
         lambda path, what, value: strict_json.dump_json(
             path, what, {**value, "base": base} if what == "optimizer" else value
@@ -564,7 +570,7 @@ def test_an_adapter_that_names_itself_is_refused(
 ) -> None:
     llm, path = trained(tmp_path, epochs=1)
     settings = {**llm.optimizer.to_dict(), "base": "lora.bin"}
-    monkeypatch.setattr(packing, "settings_to_save", lambda lora, path: settings)
+    monkeypatch.setattr(binary_writer, "settings_to_save", lambda lora, path: settings)
     save_model_binary(llm, path)
     with pytest.raises(CheckpointError, match="an adapter where a whole model is wanted"):
         load_model_auto(path)

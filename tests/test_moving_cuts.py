@@ -16,8 +16,8 @@ from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 import cgpt.training.trainer
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import TrainConfig
-from cgpt.corpus import documents as encoded
-from cgpt.corpus import token_cache as prepare
+from cgpt.corpus import documents as documents_module
+from cgpt.corpus import token_cache
 from cgpt.corpus.batches import IGNORED
 from cgpt.corpus.documents import Documents, Samples, stored
 from cgpt.corpus.sources import Source
@@ -138,8 +138,8 @@ def test_the_cache_of_a_large_corpus_gives_the_same_bits(
     path.write_text(json.dumps(texts), "utf-8")
     whole, mapped = small_llm(**BLOCK), small_llm(**BLOCK)
     Trainer(whole, CONFIG).fit(texts)
-    monkeypatch.setattr(prepare, "LARGE_CORPUS", 0)
-    monkeypatch.setattr(encoded, "SHARD_CHARACTERS", 20)
+    monkeypatch.setattr(token_cache, "LARGE_CORPUS", 0)
+    monkeypatch.setattr(documents_module, "SHARD_CHARACTERS", 20)
     source = Source([str(path)], "pretrain", cache=tmp_path / "cache")
     Trainer(mapped, CONFIG).fit(source.documents(mapped.tokenizer))
     assert source.entry is not None

@@ -15,7 +15,7 @@ from small_llm import FACTS, TEXTS, small_llm
 
 from cgpt.checkpoint.latest import read
 from cgpt.checkpoint.saving import save_model_binary
-from cgpt.cli import training_session as training
+from cgpt.cli import training_session
 from cgpt.llm import load_model_auto
 from cgpt.training.step_log import read_log
 
@@ -66,11 +66,11 @@ def write_data(folder: Path) -> None:
 
 def stopped_at(monkeypatch: pytest.MonkeyPatch, step: int, run: Run, *args: str) -> str:
     """The command, interrupted after that step; its stderr."""
-    fit = training.Session.fit
+    fit = training_session.Session.fit
 
-    def stop(self: training.Session, one: object, phase: str, request: object) -> object:
+    def stop(self: training_session.Session, one: object, phase: str, request: object) -> object:
         def done(llm: object) -> None:
-            training.Session.step_done(self, llm)  # type: ignore[arg-type]
+            training_session.Session.step_done(self, llm)  # type: ignore[arg-type]
             if llm.training_state.step == step:  # type: ignore[attr-defined]
                 request.number = 2  # type: ignore[attr-defined]
 
@@ -78,7 +78,7 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch, step: int, run: Run, *args: str)
         return fit(self, one, phase, request)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Session, "fit", stop)
+        patch.setattr(training_session.Session, "fit", stop)
         code, _, err = run(*args)
     assert code == 130, err
     return err
@@ -326,13 +326,13 @@ def test_what_another_program_writes_meanwhile_is_left(
     def other(self: object, path: str) -> None:
         save_model_binary(small_llm(), path)
 
-    save = training.Session.save
+    save = training_session.Session.save
 
-    def late(self: training.Session, llm: object, path: str) -> str:
+    def late(self: training_session.Session, llm: object, path: str) -> str:
         save_model_binary(small_llm(), "my.bin")
         return save(self, llm, path)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training.Session, "save", late)
+    monkeypatch.setattr(training_session.Session, "save", late)
     code, out, err = run(*TRAIN, "--max-steps", "2", "--out", "my.bin", "--json")
     assert code == 0 and "another program has written my.bin meanwhile" in err
     assert json.loads(out)["out"] == "my_2.bin" and step_of("my_2.bin") == 2

@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from cgpt.cli import options as flags
+from cgpt.cli import options
 from cgpt.cli.app import Command
 from cgpt.cli.app import option as own_flag
 from cgpt.cli.run_config import given, read_config
@@ -50,11 +50,11 @@ class MoreTraining(TrainConfig):
 
 @click.command("talk", cls=Command)
 @own_flag("--config", is_eager=True, callback=read_config, expose_value=False)
-@flags.all_of(*flags.flags("sampling", defaults=True, configs=(More,)).values())
-@flags.all_of(*flags.flags("recipe", configs=(MoreTraining,)).values())
+@options.all_of(*options.flags("sampling", defaults=True, configs=(More,)).values())
+@options.all_of(*options.flags("recipe", configs=(MoreTraining,)).values())
 def talk(**values: Any) -> None:
     """A command with the made-up options."""
-    sampling = flags.sampling_config(values, More)
+    sampling = options.sampling_config(values, More)
     click.echo(json.dumps([sampling.to_dict(), given(values, MoreTraining, "recipe")]))
 
 

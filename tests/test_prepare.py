@@ -18,13 +18,12 @@ from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 from cgpt.cli import main
 from cgpt.cli.run_config import run_config
 from cgpt.config import RunConfig, TrainConfig
-from cgpt.corpus import documents as encoded
-from cgpt.corpus import sources
-from cgpt.corpus import token_cache as prepare
+from cgpt.corpus import documents as documents_module
+from cgpt.corpus import sources, token_cache
 from cgpt.corpus.batches import encode_dialogue, encode_document
 from cgpt.corpus.documents import Documents, Samples, TokenStore, encode_documents, stored
-from cgpt.corpus.items import Message
 from cgpt.corpus.reader import Reading
+from cgpt.corpus.records import Message
 from cgpt.corpus.sources import Source
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
@@ -63,9 +62,9 @@ def write(path: Path, items: list) -> Path:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Everything is large, and a shard holds a few documents."""
-    monkeypatch.setattr(prepare, "LARGE_CORPUS", 0)
-    monkeypatch.setattr(encoded, "SHARD_CHARACTERS", 20)
-    monkeypatch.setattr(encoded, "_READS", 3)
+    monkeypatch.setattr(token_cache, "LARGE_CORPUS", 0)
+    monkeypatch.setattr(documents_module, "SHARD_CHARACTERS", 20)
+    monkeypatch.setattr(documents_module, "_READS", 3)
     monkeypatch.setenv("CGPT_CACHE", str(tmp_path / "cache"))
 
 
@@ -224,7 +223,7 @@ def test_a_vocabulary_of_a_large_corpus_is_kept_and_of_a_sample(
         write(tmp_path / name, items)
         for name, items in (("a.jsonl", texts), ("b.jsonl", texts[::-1]))
     )
-    picked = [sorted(prepare.sampled(Reading(path), 0.3)) for path in (first, second)]
+    picked = [sorted(token_cache.sampled(Reading(path), 0.3)) for path in (first, second)]
     assert picked[0] == picked[1] and 60 < len(picked[0]) < 180
     source = Source([str(first)], "pretrain")
     made = sources.learn_vocabulary([source], 300, "chars")
@@ -242,13 +241,13 @@ def test_documents_of_another_vocabulary_are_refused() -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from cgpt.corpus import documents, token_cache as prepare
+from cgpt.corpus import documents, token_cache
 from cgpt.corpus.reader import Reading, fingerprint_of
 from cgpt.tokenizers.tokenizer import Tokenizer
 documents.SHARD_CHARACTERS = 4000
 path, folder = sys.argv[1:]
 tokenizer = Tokenizer.from_state({"words": ["山", "水"], "scores": [-1.0, -2.0]})
-found = prepare.prepare(Reading(path), fingerprint_of([path]), tokenizer, Path(folder),
+found = token_cache.prepare(Reading(path), fingerprint_of([path]), tokenizer, Path(folder),
                         unique=True, threads=2)
 print(found.store.digests)
 """
@@ -463,13 +462,13 @@ def weights(path: str) -> bytes:
 
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert prepare.cache_folder("given") == Path("given")
+    assert token_cache.cache_folder("given") == Path("given")
     monkeypatch.setenv("CGPT_CACHE", "chosen")
-    assert prepare.cache_folder() == Path("chosen")
+    assert token_cache.cache_folder() == Path("chosen")
     monkeypatch.setenv("CGPT_CACHE", "")
     if sys.platform == "linux":
         monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-        assert prepare.cache_folder() == Path("/somewhere/cgpt")
+        assert token_cache.cache_folder() == Path("/somewhere/cgpt")
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", "/somebody")
-        assert prepare.cache_folder() == Path("/somebody/.cache/cgpt")
+        assert token_cache.cache_folder() == Path("/somebody/.cache/cgpt")

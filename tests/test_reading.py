@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgpt.corpus import reader as readers
-from cgpt.corpus import row_streams as large_files
+from cgpt.corpus import reader, text_rows
 from cgpt.corpus._seen import Seen
 from cgpt.corpus.reader import Reading, fingerprint_of, read_corpus
 from cgpt.errors import DataError
@@ -46,7 +45,7 @@ def write(folder: Path, name: str, content: object) -> Path:
 @pytest.fixture(params=[1, 7, 1 << 20])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """So many characters are read at a time."""
-    monkeypatch.setattr(large_files, "_CHUNK", request.param)
+    monkeypatch.setattr(text_rows, "_CHUNK", request.param)
     return request.param
 
 
@@ -74,7 +73,7 @@ def test_large_files_give_the_same(name: str, content: object, chunk: int, tmp_p
 
 
 def test_a_text_without_blank_lines_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in readers, large_files:
+    for module in reader, text_rows:
         monkeypatch.setattr(module, "LONGEST_TEXT", 5)
     path = write(tmp_path, "a.txt", "一二\n三四\n五六\n七八\n\n一二三四五六七八\n九\n\n十\n")
     assert list(Reading(path, large=0)) == [
@@ -127,7 +126,7 @@ def test_any_list_of_texts(tmp_path_factory: pytest.TempPathFactory, texts: list
 def test_faults_of_large_files(
     name: str, content: str | bytes, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(large_files, "_CHUNK", 3)
+    monkeypatch.setattr(text_rows, "_CHUNK", 3)
     path = write(tmp_path, name, content)
     with pytest.raises(DataError) as caught:
         list(Reading(path, large=0))

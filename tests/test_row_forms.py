@@ -15,15 +15,11 @@ from conftest import asked_for
 
 from cgpt.cli import main
 from cgpt.config import RunConfig
-from cgpt.corpus import files as data_files
-from cgpt.corpus import reader as readers
-from cgpt.corpus import row_streams as large_files
-from cgpt.corpus import tables
-from cgpt.corpus import token_cache as prepare
+from cgpt.corpus import files, reader, table_rows, text_rows, token_cache
 from cgpt.corpus.inputs import as_documents
 from cgpt.corpus.invalid_rows import InvalidRowsError
-from cgpt.corpus.items import CHANGES, FAULTS, Message, Unusable, read_item
 from cgpt.corpus.reader import Reading, data_size, read_corpus
+from cgpt.corpus.records import CHANGES, FAULTS, Message, Unusable, read_item
 from cgpt.corpus.sources import Source
 from cgpt.errors import CgptWarning, DataError
 from cgpt.training.config_file import load_toml
@@ -297,7 +293,7 @@ def test_as_text_in_commands(
 def test_the_cache_knows_texts_by_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from small_llm import small_tokenizer
 
-    monkeypatch.setattr(prepare, "LARGE_CORPUS", 0)
+    monkeypatch.setattr(token_cache, "LARGE_CORPUS", 0)
     path = tmp_path / "a.txt"
     path.write_text(LOOKS, encoding="utf-8")
     tokenizer = small_tokenizer()
@@ -348,7 +344,7 @@ def test_packed_files_give_the_same(name: str, suffix: str, tmp_path: Path) -> N
     other.write_bytes(packed(suffix, data[:40]) + packed(suffix, data[40:]))
     one, two = read_corpus(plain), read_corpus(other)
     assert (one.documents, one.dialogues) == (two.documents, two.dialogues)
-    assert two.fingerprint == readers.fingerprint_of(other) != one.fingerprint
+    assert two.fingerprint == reader.fingerprint_of(other) != one.fingerprint
     assert data_size(str(other), 1 << 20) == len(data)
 
 
@@ -385,15 +381,15 @@ def test_a_bomb_costs_little_memory(
 ) -> None:
     """One line of 40 MB in 40 KB; limits are made small so that this is enough."""
     for module, limit in (
-        (data_files, "LONGEST_LINE"),
-        (readers, "_MOST_AT_ONCE"),
-        (tables, "LONGEST_CELL"),
+        (files, "LONGEST_LINE"),
+        (reader, "_MOST_AT_ONCE"),
+        (table_rows, "LONGEST_CELL"),
     ):
         monkeypatch.setattr(module, limit, 1 << 18)
-    for module in readers, large_files:
+    for module in reader, text_rows:
         monkeypatch.setattr(module, "LONGEST_TEXT", 1 << 18)
-    monkeypatch.setattr(large_files, "_LONGEST", 1 << 18)
-    monkeypatch.setattr(large_files, "_CHUNK", 1 << 16)
+    monkeypatch.setattr(text_rows, "_LONGEST", 1 << 18)
+    monkeypatch.setattr(text_rows, "_CHUNK", 1 << 16)
     path = tmp_path / name
     start = {
         "a.jsonl": b'"a"\n"',
@@ -417,7 +413,7 @@ def test_a_bomb_costs_little_memory(
 def test_a_small_file_that_unpacks_to_much_is_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "LARGE_CORPUS", 1 << 20)
+    monkeypatch.setattr(token_cache, "LARGE_CORPUS", 1 << 20)
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(b"".join(b'"%d %s"\n' % (i, b"a" * 1000) for i in range(3000))))
     assert path.stat().st_size < 1 << 18 and Source([str(path)], "pretrain").large
@@ -520,7 +516,7 @@ def test_parquet(tmp_path: Path) -> None:
         ("row 2", 2, "type"),
         ("row 3", 3, "empty"),
     ]
-    assert corpus.fingerprint == readers.fingerprint_of(path) and data_size(str(path), 0) > 0
+    assert corpus.fingerprint == reader.fingerprint_of(path) and data_size(str(path), 0) > 0
     pairs = parquet(
         tmp_path / "b.parquet", {"instruction": ["a"], "input": [None], "output": ["b"]}
     )

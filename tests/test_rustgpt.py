@@ -31,7 +31,7 @@ from cgpt.evaluation.perplexity import evaluate
 from cgpt.llm import LLM, load, load_model_auto
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.nn.heads import Head
-from cgpt.tokenizers import rustgpt as rust_tokenizer
+from cgpt.tokenizers import rustgpt
 from cgpt.tokenizers.rustgpt import SPECIAL
 from cgpt.tokenizers.tokenizer import RustTokenizer, Tokenizer
 from cgpt.training.run import TrainingRun, continue_training
@@ -46,7 +46,7 @@ EXACT = {"beta2": 0.999, "weight_decay": 0.0}  # the program's Adam
 def one_dictionary() -> Iterator[None]:
     """jieba's dictionary takes a second to read: once for all of these tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rust_tokenizer, "_jieba_cut", cache(rust_tokenizer._jieba_cut))
+        patch.setattr(rustgpt, "_jieba_cut", cache(rustgpt._jieba_cut))
         yield
 
 

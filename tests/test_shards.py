@@ -15,8 +15,7 @@ from small_llm import DIALOGUES, TEXTS, small_tokenizer
 from test_prepare import MIXED, small_shards, trained, write
 
 from cgpt.cli import main
-from cgpt.corpus import shards
-from cgpt.corpus import token_cache as prepare
+from cgpt.corpus import shards, token_cache
 from cgpt.corpus.reader import Reading, fingerprint_of
 from cgpt.corpus.shards import Damaged, read_index, read_shard, write_index, write_shard
 from cgpt.corpus.sources import Source
@@ -28,11 +27,11 @@ __all__ = ["small_shards"]
 @pytest.fixture
 def prepared(
     small_shards: None, tmp_path: Path, request: pytest.FixtureRequest
-) -> Callable[[], prepare.Prepared]:
+) -> Callable[[], token_cache.Prepared]:
     """Prepares a corpus of several shards, or finds it."""
     items = getattr(request, "param", MIXED[:-1])
     path, tokenizer = write(tmp_path / "a.jsonl", items), small_tokenizer()
-    return lambda: prepare.prepare(
+    return lambda: token_cache.prepare(
         Reading(path),
         fingerprint_of([path]),
         tokenizer,
@@ -44,7 +43,7 @@ def prepared(
 
 @pytest.mark.parametrize("prepared", [[*TEXTS[:2], DIALOGUES[0]]], indirect=True)
 def test_every_flipped_bit_is_noticed(
-    prepared: Callable[[], prepare.Prepared], counted: Counted
+    prepared: Callable[[], token_cache.Prepared], counted: Counted
 ) -> None:
     """All of a shard and of the index; \\u00ff is the same as \\u00FF."""
     made, missed, same = prepared(), [], 0
@@ -55,7 +54,7 @@ def test_every_flipped_bit_is_noticed(
             for bit in range(8):
                 path.write_bytes(whole[:at] + bytes([byte ^ 1 << bit]) + whole[at + 1 :])
                 damaged: set[str] = set()
-                found = prepare._load(made.entry, made.store.tokenizer, 1, damaged)
+                found = token_cache._load(made.entry, made.store.tokenizer, 1, damaged)
                 if found is None:
                     assert damaged == {name}
                 elif (
@@ -77,7 +76,7 @@ def test_every_flipped_bit_is_noticed(
     assert prepared().cached
 
 
-def test_every_truncation_and_what_is_added(prepared: Callable[[], prepare.Prepared]) -> None:
+def test_every_truncation_and_what_is_added(prepared: Callable[[], token_cache.Prepared]) -> None:
     made = prepared()
     for name in ("000001.shard", "index.json"):
         path = made.entry / name
@@ -91,12 +90,12 @@ def test_every_truncation_and_what_is_added(prepared: Callable[[], prepare.Prepa
         ):
             path.write_bytes(other)
             damaged: set[str] = set()
-            assert prepare._load(made.entry, made.store.tokenizer, 1, damaged) is None
+            assert token_cache._load(made.entry, made.store.tokenizer, 1, damaged) is None
             assert damaged == {name}
         path.write_bytes(whole)
 
 
-def test_a_damaged_cache_is_made_again(prepared: Callable[[], prepare.Prepared]) -> None:
+def test_a_damaged_cache_is_made_again(prepared: Callable[[], token_cache.Prepared]) -> None:
     made = prepared()
     assert not made.cached and not made.mended and len(made.store.digests) > 3
     second, third, index = (
@@ -126,7 +125,7 @@ def test_a_damaged_cache_is_made_again(prepared: Callable[[], prepare.Prepared])
 
 
 def test_a_disk_that_cannot_read_costs_a_shard_only(
-    prepared: Callable[[], prepare.Prepared], monkeypatch: pytest.MonkeyPatch
+    prepared: Callable[[], token_cache.Prepared], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared()
     real, failing = shards._checksum, [errno.EIO]
@@ -149,7 +148,7 @@ def test_a_disk_that_cannot_read_costs_a_shard_only(
             read_index(Path("somewhere"))
 
 
-def test_lies_with_right_checksums(prepared: Callable[[], prepare.Prepared]) -> None:
+def test_lies_with_right_checksums(prepared: Callable[[], token_cache.Prepared]) -> None:
     made = prepared()
     index = read_index(made.entry)
     for harm in (
@@ -163,7 +162,7 @@ def test_lies_with_right_checksums(prepared: Callable[[], prepare.Prepared]) -> 
     ):
         write_index(made.entry, {**index, **harm})
         damaged: set[str] = set()
-        assert prepare._load(made.entry, made.store.tokenizer, 1, damaged) is None
+        assert token_cache._load(made.entry, made.store.tokenizer, 1, damaged) is None
         assert "index.json" in damaged
     path, kind = made.entry / "000001.shard", np.dtype("<i2")
     shard = read_shard(path, kind)

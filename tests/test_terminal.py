@@ -21,8 +21,7 @@ from screen import CGPT, PATIENCE, Screen, environment, piped
 from test_cli import MODEL, Run, place, run, trained
 
 from cgpt.cli import main
-from cgpt.cli.ui import chat_loop as chatting
-from cgpt.cli.ui import streams, terminal
+from cgpt.cli.ui import chat_loop, streams, terminal
 from cgpt.cli.ui.progress import ProgressDisplay
 from cgpt.cli.ui.streams import has_stray_bytes
 from cgpt.tokenizers.vocabulary import FIRST_BYTE
@@ -286,7 +285,7 @@ def test_control_characters_in_a_chat(place: Path) -> None:
 
 def test_the_chat_is_raw_where_it_goes_to_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     session = Speaker(lambda: (one for one in ("a\x1b[31m", "b\r\x9b")))
-    chatting.answer(terminal.Terminal(), session, "")  # type: ignore[arg-type]
+    chat_loop.answer(terminal.Terminal(), session, "")  # type: ignore[arg-type]
     assert capsys.readouterr().out == "🤖 模型: a\x1b[31mb\r\x9b\n\n"
 
 

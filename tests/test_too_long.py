@@ -13,13 +13,13 @@ from small_llm import CHARACTERS, DIALOGUES, TEXTS, small_llm, small_tokenizer
 
 from cgpt.cli import main
 from cgpt.config import RunConfig, TrainConfig
-from cgpt.corpus import documents as encoded
-from cgpt.corpus import token_cache as prepare
+from cgpt.corpus import documents as documents_module
+from cgpt.corpus import token_cache
 from cgpt.corpus.batches import Sample
-from cgpt.corpus.cutting import TooLong
 from cgpt.corpus.documents import Samples, stored
-from cgpt.corpus.items import Dialogue, Message
+from cgpt.corpus.records import Dialogue, Message
 from cgpt.corpus.sources import Source
+from cgpt.corpus.splitting import TooLong
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
 from cgpt.training.epochs import Epochs, cut, too_long
@@ -251,8 +251,8 @@ def test_texts_are_learnt_as_before_in_both_phases() -> None:
 
 
 def test_the_cache_trains_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "LARGE_CORPUS", 0)
-    monkeypatch.setattr(encoded, "SHARD_CHARACTERS", 40)
+    monkeypatch.setattr(token_cache, "LARGE_CORPUS", 0)
+    monkeypatch.setattr(documents_module, "SHARD_CHARACTERS", 40)
     items = [*DIALOGUES, *LONG]
     path = write(tmp_path / "a.jsonl", items)
     for phase in "pretrain", "finetune":

@@ -19,7 +19,7 @@ from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
 from test_cli import MODEL, TRAIN, Run, place, run, same_model, stop_at, trained, write_data
 
 from cgpt.checkpoint.saving import save_model_binary
-from cgpt.cli.commands import inspect as looking
+from cgpt.cli.commands import inspect
 from cgpt.cli.commands.plot import picture_lines
 from cgpt.cli.ui.layout import text_width
 from cgpt.config import RunConfig, TrainConfig
@@ -533,4 +533,4 @@ def test_config_errors_are_told() -> None:
     ],
 )
 def test_probabilities_have_no_exponent(probability: float, shown: str) -> None:
-    assert looking.percent(probability) == shown
+    assert inspect.percent(probability) == shown

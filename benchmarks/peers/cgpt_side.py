@@ -16,7 +16,7 @@ from cgpt.bench.measure import repeated
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import GPTConfig, TrainConfig
 from cgpt.corpus.batches import packaged_data, read_corpus
-from cgpt.corpus.items import Dialogue
+from cgpt.corpus.records import Dialogue
 from cgpt.errors import DataError
 from cgpt.llm import LLM, load_model_binary
 from cgpt.training.trainer import Trainer

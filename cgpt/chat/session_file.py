@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.config import SamplingConfig
-from cgpt.corpus.items import Message, turn_fault
+from cgpt.corpus.records import Message, turn_fault
 from cgpt.errors import ConfigError, DataError
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.text import utf8

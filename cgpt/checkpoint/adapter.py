@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cgpt.checkpoint.parts import build_config, build_optimizer, build_training_state
+from cgpt.checkpoint.contents import build_config, build_optimizer, build_training_state
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError, ConfigError
 from cgpt.fileio.binary_file import BinaryFile

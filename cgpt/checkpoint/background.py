@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from cgpt.checkpoint.packing import Packed, arrays_of, pack
+from cgpt.checkpoint.binary_writer import Packed, arrays_of, pack
 from cgpt.checkpoint.storage import Storage
 from cgpt.fileio.format_v1 import Kind
 from cgpt.language_model import LanguageModel

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.checkpoint.adapter import model_config, read_settings, read_state
-from cgpt.checkpoint.binary import read_shape
+from cgpt.checkpoint.binary_reader import read_shape
+from cgpt.checkpoint.contents import check_fits
 from cgpt.checkpoint.json_format import JsonModel
-from cgpt.checkpoint.parts import check_fits
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError
 from cgpt.fileio.binary_file import BinaryFile
+from cgpt.fileio.file_kind import kind_of
+from cgpt.fileio.file_objects import located
 from cgpt.fileio.format_v1 import VERSION, DType, Kind, Record
 from cgpt.fileio.json_file import quick_check
-from cgpt.fileio.sniff import kind_of
 from cgpt.fileio.source import Data, InMemory, Location, PathLike, Readable, Source
-from cgpt.fileio.streams import located
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import TrainingState
 from cgpt.models.registry import family_of

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint.adapter import adapter_of, check_optimizer
-from cgpt.checkpoint.parts import (
+from cgpt.checkpoint.contents import (
     build_config,
     build_optimizer,
     build_training_state,
@@ -24,9 +24,9 @@ from cgpt.checkpoint.parts import (
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import write_file
 from cgpt.fileio.failures import damaged, not_saved
+from cgpt.fileio.file_kind import JSON_OPENING
 from cgpt.fileio.format_v1 import VERSION
 from cgpt.fileio.json_file import JsonFile
-from cgpt.fileio.sniff import JSON_OPENING
 from cgpt.fileio.source import THREADS, Job, Location, in_parallel
 from cgpt.fileio.strict_json import (
     PIECE,

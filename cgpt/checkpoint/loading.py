@@ -9,14 +9,14 @@ import os
 
 import numpy as np
 
-from cgpt.checkpoint import binary, json_format
+from cgpt.checkpoint import binary_reader, json_format
 from cgpt.checkpoint.adapter import apply, base_of, require_adapter
+from cgpt.checkpoint.contents import LayerProgress
 from cgpt.checkpoint.info import kind_of_file
-from cgpt.checkpoint.parts import Progress
 from cgpt.errors import CgptError, ConfigError, shown
 from cgpt.fileio.binary_file import BinaryFile
+from cgpt.fileio.file_objects import located
 from cgpt.fileio.source import Data, InMemory, Location, PathLike, Readable
-from cgpt.fileio.streams import located
 from cgpt.language_model import LanguageModel
 from cgpt.models.quantized import with_weights
 from cgpt.nn.arena import aligned, read_only
@@ -31,7 +31,7 @@ def load(
     source: Loadable,
     *,
     training: bool = True,
-    progress: Progress | None = None,
+    progress: LayerProgress | None = None,
     weights: str | None = None,
     kind: str | None = None,
 ) -> LanguageModel:
@@ -70,10 +70,10 @@ def load(
 def _load_binary(path: Location, training: bool) -> LanguageModel:
     with BinaryFile(path) as file:
         if not file.is_adapter:
-            model = binary.load(file, training=training)
+            model = binary_reader.load(file, training=training)
             note_base(model, path)
             return model
-        model = binary.load_base(file) if file.carries_base else load_weights(base_of(file))
+        model = binary_reader.load_base(file) if file.carries_base else load_weights(base_of(file))
         apply(file, model, training=training)
         return model
 
@@ -107,7 +107,7 @@ def load_whole(path: Location) -> LanguageModel:
     if kind == "binary":
         with BinaryFile(path) as file:
             file.require_whole()
-            model = binary.load(file, training=False)
+            model = binary_reader.load(file, training=False)
     elif kind == "json":
         model = json_format.load(path, training=False)
     else:
@@ -144,7 +144,7 @@ def load_stored_weights(path: Loadable) -> dict[str, StoredTensor]:
 
     They are read-only, and every checksum was compared. Raises CheckpointError as `load` does.
     """
-    return binary.load_stored(located(path))
+    return binary_reader.load_stored(located(path))
 
 
 def is_intact(lora: Lora) -> bool:

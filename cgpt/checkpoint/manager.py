@@ -25,10 +25,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cgpt.checkpoint import latest, packing
+from cgpt.checkpoint import binary_writer, latest
 from cgpt.checkpoint.background import BackgroundWriter
+from cgpt.checkpoint.binary_writer import Packed
 from cgpt.checkpoint.latest import Found
-from cgpt.checkpoint.packing import Packed
 from cgpt.checkpoint.storage import Storage
 from cgpt.config import STRATEGIES
 from cgpt.errors import CheckpointError
@@ -99,7 +99,7 @@ class CheckpointManager:
         _check(llm, learning_rate)
         run = self._of(llm)
         path = self.folder / Names(self.folder, run, self._tag).of(_LAST)
-        packed = packing.pack(llm, path, packing.arrays_of(llm), Storage())
+        packed = binary_writer.pack(llm, path, binary_writer.arrays_of(llm), Storage())
         return self._write(packed, [_LAST], summary(llm, learning_rate), run)[0]
 
     def holds_last(self, llm: LanguageModel) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast, overload
 
-from cgpt.checkpoint import json_format, packing
+from cgpt.checkpoint import binary_writer, json_format
 from cgpt.checkpoint.adapter import adapter_of
 from cgpt.checkpoint.loading import note_base
 from cgpt.errors import ConfigError
+from cgpt.fileio.file_objects import StreamOutput, is_stream, name_of, write_all
 from cgpt.fileio.source import PathLike, Writable
-from cgpt.fileio.streams import StreamOutput, is_stream, name_of, write_all
 from cgpt.language_model import LanguageModel
 from cgpt.models.base import Model
 from cgpt.models.quantized import form_in_use
@@ -68,13 +68,13 @@ def save_model_binary(
     optimizer = check_bool("save_model_binary", "optimizer", optimizer)
     if is_stream(path):
         stream = cast(Writable, path)
-        packed = packing.packed_model(
+        packed = binary_writer.packed_model(
             llm, name_of(stream), optimizer=optimizer, weights=weights, group=group, alone=True
         )
         write_all(stream, packed.parts())
         return None
     path = cast(PathLike, path)
-    found = packing.packed_model(
+    found = binary_writer.packed_model(
         llm, path, optimizer=optimizer, weights=weights, group=group
     ).write(path)
     if weights in (None, form_in_use(llm.gpt)) and not (optimizer and adapter_of(llm)):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cgpt.corpus.items import Dialogue, Message, turn_fault
 from cgpt.corpus.reader import Corpus, FileReport, read_corpus
+from cgpt.corpus.records import Dialogue, Message, turn_fault
 from cgpt.errors import DataError
 from cgpt.tokenizers.chat_template import template_of
 from cgpt.tokenizers.tokenizer import Tokenizer

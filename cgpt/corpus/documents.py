@@ -20,9 +20,9 @@ import numpy as np
 
 from cgpt.config import WINDOWS
 from cgpt.corpus.batches import IGNORED, Dialogue, Sample, check_turns
-from cgpt.corpus.cutting import Part, TooLong, parts_of
 from cgpt.corpus.inputs import Document, as_documents
-from cgpt.corpus.items import n_characters
+from cgpt.corpus.records import n_characters
+from cgpt.corpus.splitting import Part, TooLong, parts_of
 from cgpt.errors import DataError
 from cgpt.tokenizers.chat_template import template_of
 from cgpt.tokenizers.tokenizer import Tokenizer

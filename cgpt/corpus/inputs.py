@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cgpt.corpus.items import (
+from cgpt.corpus.records import (
     CHANGES,
     Dialogue,
     Message,
@@ -31,7 +31,7 @@ def as_documents(
 
     A dialogue may be a list of Message or of {"role", "content"}, and any row that a data file may
     hold is taken as it is there: {"messages": [...]}, {"text"}, {"instruction", "output"}.
-    Warns (CgptWarning) where something is left out of rows, as cgpt/corpus/items.py says.
+    Warns (CgptWarning) where something is left out of rows, as cgpt/corpus/records.py says.
     Raises DataError naming the document that is none of these and what was found.
     """
     if not is_list_like(documents):

@@ -16,7 +16,7 @@ class InvalidRow:
 
     path    of its file;  place  in it, as "item 3 (line 7)", "line 7" or "row 5"
     line    on which it starts, 0 where that is not known; of a table without lines its row
-    kind    one of `cgpt.corpus.items.FAULTS`
+    kind    one of `cgpt.corpus.records.FAULTS`
     reason  what was found and expected
     """
 

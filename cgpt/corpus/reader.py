@@ -4,7 +4,7 @@
 .jsonl   one item a line
 .txt     documents between blank lines; CRLF and CR become LF
 .csv, .tsv, .parquet  one item a row
-What an item may be: cgpt/corpus/items.py; how files are found and unpacked:
+What an item may be: cgpt/corpus/records.py; how files are found and unpacked:
 cgpt/corpus/files.py. All texts are UTF-8, with or without a byte order mark.
 """
 
@@ -31,7 +31,7 @@ from cgpt.corpus.files import (
     unpacked_size,
 )
 from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows
-from cgpt.corpus.items import (
+from cgpt.corpus.records import (
     FORMS,
     Dialogue,
     Unusable,
@@ -41,7 +41,8 @@ from cgpt.corpus.items import (
     n_characters,
     read_item,
 )
-from cgpt.corpus.row_streams import (
+from cgpt.corpus.table_rows import csv_rows, parquet_rows, parquet_size
+from cgpt.corpus.text_rows import (
     LONGEST_TEXT,
     Broken,
     Parser,
@@ -54,7 +55,6 @@ from cgpt.corpus.row_streams import (
     text_lines,
     unreadable_json,
 )
-from cgpt.corpus.tables import csv_rows, parquet_rows, parquet_size
 from cgpt.errors import DataError
 from cgpt.validation import check_bool, check_names, path_list, plain
 
@@ -70,7 +70,7 @@ class FileReport:
     documents, dialogues  kept;  characters  of their texts;  bytes  of the file
     dropped     strings without text;  duplicates  exact duplicates of items before
     invalid     rows that cannot be used
-    changes     how often each of `cgpt.corpus.items.CHANGES` was made in what is kept
+    changes     how often each of `cgpt.corpus.records.CHANGES` was made in what is kept
     """
 
     path: str

@@ -4,7 +4,7 @@
     number of documents int64, their sizes int32, their tokens int16 or int32
 
 A file of a cache costs nothing to lose and much to use wrongly: so what cannot be read or is not
-as it was written is `Damaged`, and `prepare.py` makes it again.
+as it was written is `Damaged`, and `token_cache.py` makes it again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The data of one phase of a run: in memory, or where it is large in the cache of prepare.py."""
+"""The data of one phase of a run: in memory, or where it is large in the token cache."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.corpus import token_cache as prepare
+from cgpt.corpus import token_cache
 from cgpt.corpus.documents import Documents, stored
 from cgpt.corpus.files import find_files, lies_in
 from cgpt.corpus.invalid_rows import InvalidRows
-from cgpt.corpus.items import Dialogue
 from cgpt.corpus.reader import Corpus, FileReport, Reading, data_size, fingerprint_of, read_corpus
+from cgpt.corpus.records import Dialogue
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.kernels import get_num_threads
 from cgpt.tokenizers.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ class Source:
     files   a report for each, complete once the data was read
     fingerprint  SHA-256 of the contents
     first_dialogue  () where there is none, or a large corpus was not read yet
-    entry, cached, mended  of a large corpus that was read: see `prepare.Prepared`
+    entry, cached, mended  of a large corpus that was read: see `token_cache.Prepared`
     invalid  rows that cannot be used, complete like `files`
     required  whether a fine-tuning without dialogues is a fault
     skip_invalid, as_text, suffixes  as in `Reading`
@@ -53,7 +53,7 @@ class Source:
         unique: bool = True,
         mix: Mix = (),
         cache: Path | None = None,
-        progress: prepare.Progress | None = None,
+        progress: token_cache.ReadProgress | None = None,
         required: bool = True,
         skip_invalid: bool = False,
         as_text: Sequence[str] = (),
@@ -71,11 +71,11 @@ class Source:
         self._corpus: Corpus | None = None
         self.first_dialogue: Dialogue = ()
         self.size = sum(
-            data_size(path, prepare.LARGE_CORPUS)
+            data_size(path, token_cache.LARGE_CORPUS)
             for path, skipped in find_files(self.paths, suffixes)
             if not skipped and os.path.isfile(path)
         )
-        self.large = self.size >= prepare.LARGE_CORPUS
+        self.large = self.size >= token_cache.LARGE_CORPUS
         self.files: list[FileReport] = []
         self.invalid = InvalidRows()
         how: dict[str, Any] = {
@@ -113,7 +113,9 @@ class Source:
         """What a vocabulary is learnt from: all texts, of a large corpus a sample of them."""
         if self._corpus is not None:
             return iter(self._corpus.texts())
-        return prepare.sampled(self._reading, min(1.0, SAMPLE_BYTES / self.size), self._progress)
+        return token_cache.sampled(
+            self._reading, min(1.0, SAMPLE_BYTES / self.size), self._progress
+        )
 
     def documents(self, tokenizer: Tokenizer) -> Documents:
         """All that the phase trains on, encoded; a large corpus is prepared in the cache."""
@@ -135,11 +137,11 @@ class Source:
         if self._corpus is not None:
             store = stored(tokenizer, [*self._corpus.documents, *self._corpus.dialogues]).store
         else:
-            made = prepare.prepare(
+            made = token_cache.prepare(
                 self._reading,
                 self.fingerprint,
                 tokenizer,
-                prepare.cache_folder(self._cache),
+                token_cache.cache_folder(self._cache),
                 unique=self.unique,
                 threads=get_num_threads(),
                 progress=self._progress,
@@ -226,7 +228,7 @@ def learn_vocabulary(
     parts = [__version__, kind, str(vocab_size), str(SAMPLE_BYTES)]
     parts += [f"{source.fingerprint} {source.unique} {source.manner}" for source in sources]
     name = blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
-    path = prepare.cache_folder(cache) / f"{name}.json"
+    path = token_cache.cache_folder(cache) / f"{name}.json"
     try:
         return Tokenizer.load(path)
     except CgptError:

@@ -31,8 +31,8 @@ import numpy as np
 
 from cgpt.corpus.documents import Shard, TokenStore, encode_documents, in_shards, token_type
 from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows
-from cgpt.corpus.items import Dialogue, Message, n_characters, turn_fault
 from cgpt.corpus.reader import FileReport, Reading, changed_while_read, digest_of
+from cgpt.corpus.records import Dialogue, Message, n_characters, turn_fault
 from cgpt.corpus.shards import (
     INDEX,
     Damaged,
@@ -53,7 +53,7 @@ from cgpt.version import __version__
 LARGE_CORPUS = 1 << 26
 _LAYOUT = 3  # of a cache entry; part of its name
 
-Progress = Callable[[int], object]
+ReadProgress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
     return user_cache_path("cgpt", appauthor=False)
 
 
-def sampled(reading: Reading, share: float, progress: Progress | None = None) -> Iterator[str]:
+def sampled(reading: Reading, share: float, progress: ReadProgress | None = None) -> Iterator[str]:
     """The texts of about this share of the items: which ones follows from what they say alone.
 
     So the same items in any order and any files give the same sample. progress: as in `prepare`.
@@ -109,11 +109,11 @@ def prepare(
     *,
     unique: bool,
     threads: int = 1,
-    progress: Progress | None = None,
+    progress: ReadProgress | None = None,
 ) -> Prepared:
     """The corpus of `reading`, from the cache in `folder` or put there now.
 
-    fingerprint  of the files' contents, `readers.fingerprint_of`
+    fingerprint  of the files' contents, `reader.fingerprint_of`
     progress     is called as progress(characters) when so many were read
     Where another process prepares the same, it is waited for. Rows that cannot be used do not
     decide where an entry lies: one that is complete holds what is usable.
@@ -217,7 +217,7 @@ def _encode_all(
     tokenizer: Tokenizer,
     entry: Path,
     threads: int,
-    progress: Progress | None,
+    progress: ReadProgress | None,
     damaged: set[str],
 ) -> tuple[list[str], Dialogue]:
     """Write every shard that is not there whole; the digests of all, and the first dialogue.

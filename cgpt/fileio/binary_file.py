@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cgpt.fileio._codec import READS, crc32, read_checked
 from cgpt.fileio.failures import damaged, foreign, other_base, unreadable
+from cgpt.fileio.file_kind import format_of
 from cgpt.fileio.format_v1 import ADAPTED, DType, Kind, Record, align, parse_header, parse_table
-from cgpt.fileio.sniff import format_of
 from cgpt.fileio.source import Job, Location, Source, in_parallel
 from cgpt.fileio.strict_json import check_listed, check_object, check_part_length, parse_json
 

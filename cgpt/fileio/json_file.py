@@ -11,8 +11,8 @@ import re
 from typing import Any
 
 from cgpt.fileio.failures import damaged, foreign, other_version
+from cgpt.fileio.file_kind import JSON_FORMAT, JSON_OPENING, format_of
 from cgpt.fileio.format_v1 import VERSION
-from cgpt.fileio.sniff import JSON_FORMAT, JSON_OPENING, format_of
 from cgpt.fileio.source import Location, Source
 from cgpt.fileio.strict_json import Pairs, Scan, Span, check_listed, check_object, parse_json
 

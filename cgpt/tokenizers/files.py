@@ -24,9 +24,9 @@ from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.failures import damaged, not_saved, other_version
+from cgpt.fileio.file_kind import format_of
 from cgpt.fileio.format_v1 import ADAPTED, VOCABULARY, Kind
 from cgpt.fileio.json_file import JsonFile
-from cgpt.fileio.sniff import format_of
 from cgpt.fileio.source import Source
 from cgpt.fileio.strict_json import check_object, check_text_size, parse_json, parsed_size
 from cgpt.tokenizers.rustgpt import KIND as RUSTGPT

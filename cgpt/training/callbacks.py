@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cgpt.corpus.cutting import TooLong
+from cgpt.corpus.splitting import TooLong
 from cgpt.errors import ConfigError, shown
 from cgpt.validation import expect_function
 

@@ -14,8 +14,8 @@ import numpy as np
 from cgpt.config import TrainConfig
 from cgpt.corpus import _packing
 from cgpt.corpus.batches import Batch, Sample, pack
-from cgpt.corpus.cutting import TooLong
 from cgpt.corpus.documents import Documents, Samples
+from cgpt.corpus.splitting import TooLong
 from cgpt.errors import DataError
 from cgpt.runtime.forking import cached_property
 from cgpt.tokenizers.tokenizer import Tokenizer

@@ -16,12 +16,12 @@ import numpy as np
 
 from cgpt.config import KINDS, RunConfig
 from cgpt.corpus.batches import Dialogue, packaged_data
-from cgpt.corpus.cutting import TooLong
 from cgpt.corpus.documents import Documents
 from cgpt.corpus.inputs import Document
 from cgpt.corpus.invalid_rows import InvalidRowsError, merged
 from cgpt.corpus.sources import Source, check_paths, learn_vocabulary
-from cgpt.corpus.token_cache import Progress as Progressing
+from cgpt.corpus.splitting import TooLong
+from cgpt.corpus.token_cache import ReadProgress
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.language_model import PHASES
 from cgpt.llm import LLM, load_weights
@@ -73,12 +73,12 @@ class TrainingRun:
 
     @classmethod
     def start(
-        cls, config: RunConfig, *, cache: Path | None = None, progress: Progressing | None = None
+        cls, config: RunConfig, *, cache: Path | None = None, progress: ReadProgress | None = None
     ) -> TrainingRun:
         """Read the data, learn the vocabulary from all of it, make a fresh model; or load one.
 
-        Of a large corpus (`prepare.LARGE_CORPUS`) a sample gives the vocabulary, and its tokens go
-        to the folder `cache` (see `prepare.cache_folder`), where the next start finds them.
+        Of a large corpus (`token_cache.LARGE_CORPUS`) a sample gives the vocabulary, and its tokens
+        go to the folder `cache` (see `token_cache.cache_folder`), where the next start finds them.
         progress  is called as progress(characters) while they are made
         Raises DataError where the data cannot be used or there is none, CheckpointError where
         config.init cannot be.
@@ -115,7 +115,7 @@ class TrainingRun:
         max_steps: int | None = None,
         max_minutes: float | None = None,
         cache: Path | None = None,
-        progress: Progressing | None = None,
+        progress: ReadProgress | None = None,
     ) -> TrainingRun:
         """Go on where the LLM's training state stands, with the data that it names.
 
@@ -355,7 +355,7 @@ def _phases(config: RunConfig, llm: LLM) -> list[str]:
 def read_sources(
     config: RunConfig,
     cache: Path | None = None,
-    progress: Progressing | None = None,
+    progress: ReadProgress | None = None,
     names: Sequence[str] | None = None,
 ) -> dict[str, Source]:
     """The data of these phases, or of all that have files; see `TrainingRun.start`.
@@ -396,7 +396,7 @@ def read_sources(
 
 
 def _read_validation(
-    config: RunConfig, cache: Path | None, progress: Progressing | None
+    config: RunConfig, cache: Path | None, progress: ReadProgress | None
 ) -> Source | None:
     """The data that both phases are evaluated on, None where there is none of its own."""
     if not config.validation:

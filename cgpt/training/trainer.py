@@ -22,9 +22,9 @@ import numpy as np
 
 from cgpt.config import EARLIER_WARMUP, TOO_LONG, WINDOWS, TrainConfig
 from cgpt.corpus.batches import Batch
-from cgpt.corpus.cutting import both
 from cgpt.corpus.documents import Documents, Samples, encoded
 from cgpt.corpus.inputs import Document
+from cgpt.corpus.splitting import both
 from cgpt.errors import CgptError, CgptWarning, DataError
 from cgpt.evaluation.perplexity import EvalResult, evaluate
 from cgpt.language_model import PHASES

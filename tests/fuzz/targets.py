@@ -21,19 +21,17 @@ from cgpt.chat.session_file import read_session, write_session
 from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.loading import load_stored_weights
 from cgpt.checkpoint.saving import save_model_binary
-from cgpt.corpus import row_streams as large_files
-from cgpt.corpus import shards
-from cgpt.corpus import token_cache as prepare
+from cgpt.corpus import shards, text_rows, token_cache
 from cgpt.corpus.reader import Reading
 from cgpt.errors import CheckpointError, DataError
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.format_v1 import HEADER_SIZE
-from cgpt.interop import rustgpt as rustgpt_import
+from cgpt.interop import rustgpt
 from cgpt.llm import LLM, load, load_model_auto, load_with_adapter
 from cgpt.tokenizers import rustgpt as rust_tokenizer
 from cgpt.tokenizers.tokenizer import Tokenizer
 
-LATE = (rustgpt_import,)  # imported here, so that it is instrumented
+LATE = (rustgpt,)  # imported here, so that it is instrumented
 DATA = Path(__file__).parent.parent / "data"
 ADAPTER = "tiny_v1_lora.bin"
 CARRIES = "tiny_v1_lora_carries.bin"
@@ -50,7 +48,7 @@ _INDEX = json.dumps(
     }
 ).encode()
 rust_tokenizer._jieba_cut = cache(rust_tokenizer._jieba_cut)  # reading it takes a second
-large_files._CHUNK = 7  # so that values lie on borders of what is read at a time
+text_rows._CHUNK = 7  # so that values lie on borders of what is read at a time
 
 
 def accepted(read: Callable[[], Any]) -> Any:
@@ -212,7 +210,7 @@ def cached(data: bytes) -> None:
             shard.write_bytes(content)
             Path(folder, INDEX).write_bytes(index)
             damaged: set[str] = set()
-            found = prepare._load(Path(folder), BYTES, 1, damaged)
+            found = token_cache._load(Path(folder), BYTES, 1, damaged)
             assert (found is None) == bool(damaged)
             for number in range(len(found.store) if found else 0):
                 assert len(found.store.tokens(number)) == found.store.sizes[number]

@@ -161,7 +161,7 @@ def report_of(source: Source, tokenizer: Tokenizer, context: int, rule: str) -> 
 def lines(report: dict[str, Any], width: int) -> list[str]:
     """For people: a row a file, the sum, and why files were skipped."""
     from cgpt.cli.ui.data_report import too_long_line
-    from cgpt.corpus.cutting import TooLong
+    from cgpt.corpus.splitting import TooLong
 
     read = [file for file in report["files"] if not file["skipped"]]
     mixed = any(file["weight"] != 1 for file in read)

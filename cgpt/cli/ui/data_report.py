@@ -16,9 +16,9 @@ from cgpt.training.recipe import data_files, local_data
 
 if TYPE_CHECKING:
     from cgpt.corpus.batches import Corpus, FileReport
-    from cgpt.corpus.cutting import TooLong
     from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError
     from cgpt.corpus.sources import Source
+    from cgpt.corpus.splitting import TooLong
     from cgpt.training.run import TrainingRun
 
 
@@ -68,14 +68,14 @@ def listing(
 
 def by_kind(counts: Mapping[str, int]) -> str:
     """The kinds of faults with their counts, in one order."""
-    from cgpt.corpus.items import FAULTS
+    from cgpt.corpus.records import FAULTS
 
     return ", ".join(f"{t(KINDS[kind])} {counts[kind]:,}" for kind in FAULTS if counts.get(kind))
 
 
 def change_lines(changes: Mapping[str, int]) -> list[str]:
     """What reading left out or joined in items that are kept, with counts."""
-    from cgpt.corpus.items import CHANGES
+    from cgpt.corpus.records import CHANGES
 
     return [t(CHANGED[name], n=f"{changes[name]:,}") for name in CHANGES if changes.get(name)]
 

@@ -29,7 +29,7 @@ from cgpt.validation import is_int
 _RUN_ID = re.compile("([0-9a-f]{16})?")
 _HALVES = re.compile("[\ud800-\udfff]")
 
-Progress = Callable[[int, int, LayerRecord], None]
+LayerProgress = Callable[[int, int, LayerRecord], None]
 Optimizer = TypeVar("Optimizer", bound=AdamW)
 
 

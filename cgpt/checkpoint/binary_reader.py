@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint.adapter import model_config, read_state
-from cgpt.checkpoint.parts import build_optimizer, check_fits, check_layers
+from cgpt.checkpoint.contents import build_optimizer, check_fits, check_layers
 from cgpt.config import GPTConfig
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.failures import damaged, other_version

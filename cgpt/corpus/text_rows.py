@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 from cgpt.corpus.files import LONGEST_LINE, byte_lines, not_utf8
-from cgpt.corpus.items import Unusable
+from cgpt.corpus.records import Unusable
 
 _CHUNK = 1 << 20  # characters that are read at a time
 _LONGEST = 1 << 24  # characters of an item

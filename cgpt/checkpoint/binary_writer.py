@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint.adapter import adapter_of, check_optimizer, settings_to_save, trained_arena
+from cgpt.checkpoint.contents import weights_to_save, with_floats
 from cgpt.checkpoint.loading import is_intact
-from cgpt.checkpoint.parts import weights_to_save, with_floats
 from cgpt.checkpoint.storage import Storage
 from cgpt.config import KINDS
 from cgpt.errors import ConfigError

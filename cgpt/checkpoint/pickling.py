@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.checkpoint import packing
+from cgpt.checkpoint import binary_writer
 from cgpt.checkpoint.adapter import adapter_of, trained_arena
 from cgpt.checkpoint.loading import load
 from cgpt.fileio.source import BYTES
@@ -18,7 +18,7 @@ def to_bytes(
     llm: LanguageModel, *, optimizer: bool = True, weights: str | None = None, group: int = 64
 ) -> bytes:
     """See LLM.to_bytes."""
-    packed = packing.packed_model(
+    packed = binary_writer.packed_model(
         llm, BYTES, optimizer=optimizer, weights=weights, group=group, alone=True
     )
     return b"".join(packed.parts())

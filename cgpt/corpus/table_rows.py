@@ -1,6 +1,6 @@
 """Rows of tables: .csv and .tsv by the standard library, .parquet by pyarrow.
 
-A column has the name of a key of an item (cgpt/corpus/items.py); other columns are not read.
+A column has the name of a key of an item (cgpt/corpus/records.py); other columns are not read.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from itertools import chain
 from typing import Any, BinaryIO
 
 from cgpt.corpus.files import opened
-from cgpt.corpus.items import KEYS, Unusable, has_form
-from cgpt.corpus.row_streams import Row, decoded
+from cgpt.corpus.records import KEYS, Unusable, has_form
+from cgpt.corpus.text_rows import Row, decoded
 from cgpt.errors import DataError
 
 LONGEST_CELL = 1 << 24  # characters

@@ -16,8 +16,8 @@ from pathlib import Path
 from cgpt.errors import CheckpointError, ConfigError, shown
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.failures import damaged, unreadable
+from cgpt.fileio.file_kind import kind_of
 from cgpt.fileio.format_v1 import HEADER_SIZE, MAGIC
-from cgpt.fileio.sniff import kind_of
 from cgpt.fileio.source import HEAD, Data, InMemory, Location, PathLike, Readable, Writable
 
 _PIECE = 1 << 20  # bytes asked of one read, or given to one write
