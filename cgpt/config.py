@@ -35,7 +35,7 @@ TUNED_WIDTH = 256
 MOST_WARMUP = 50
 EARLIER_WARMUP = 50  # of a phase begun by a version that did not record it and had no choice
 KINDS = ("words", "chars", "bpe")  # of a vocabulary
-FORMS = ("float32", "float16", "int8")  # of a model's matrices, in memory and in files
+WEIGHT_DTYPES = ("float32", "float16", "int8")  # of a model's matrices, in memory and in files
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
 STRATEGIES = ("best", "last", "periodic", "best+last", "best+periodic")  # of CheckpointManager
 TOO_LONG = ("cut", "drop", "error")  # what to do with documents longer than the context
@@ -337,7 +337,7 @@ class TrainConfig(Options):
         """Whether every token of a dialogue carries loss in "pretrain" or "finetune"."""
         return (self.loss_on or ("all" if phase == "pretrain" else "answers")) == "all"
 
-    def settled(
+    def resolved(
         self, width: int, begun: Mapping[str, Any] | None = None, steps: int = 0
     ) -> TrainConfig:
         """The same with an optimizer, learning rates and, given the steps, a warm-up.
@@ -346,10 +346,10 @@ class TrainConfig(Options):
         begun  optimizer, embedding_lr and warmup with which the phase was begun, where it was
         steps  in which the rate rises and falls; 0 where that is not known yet
         """
-        width = check_int("TrainConfig.settled", "width", width, 1)
+        width = check_int("TrainConfig.resolved", "width", width, 1)
         if begun is not None:
-            expect("TrainConfig.settled", begun, Mapping, "settings by name")
-        steps = check_int("TrainConfig.settled", "steps", steps, 0, (1 << 63) - 1)
+            expect("TrainConfig.resolved", begun, Mapping, "settings by name")
+        steps = check_int("TrainConfig.resolved", "steps", steps, 0, (1 << 63) - 1)
         begun = begun or {}
         optimizer = self.optimizer or (
             "adamw" if self.lora_rank else begun.get("optimizer", "muon")
@@ -718,7 +718,7 @@ class RunConfig(Options):
         """The paths of "pretrain", "finetune" or "validation"."""
         return self.validation if name == "validation" else self.phase(name)[0]
 
-    def settled(self, width: int) -> RunConfig:
+    def resolved(self, width: int) -> RunConfig:
         """The same with all that is named that the phases leave open.
 
         width  n_embd of the model
@@ -727,7 +727,7 @@ class RunConfig(Options):
         return self.with_phases(
             {
                 name: replace(
-                    train.settled(width), loss_on="all" if train.learns_all(name) else "answers"
+                    train.resolved(width), loss_on="all" if train.learns_all(name) else "answers"
                 )
                 for name, train in phases.items()
             }

@@ -165,8 +165,8 @@ CASES: dict[str, Case] = {
             "lora_layers": {"[]"},
         },
     ),
-    "TrainConfig.settled": Case(
-        lambda: cgpt.TrainConfig().settled,
+    "TrainConfig.resolved": Case(
+        lambda: cgpt.TrainConfig().resolved,
         lambda: {"width": 8},
         {"begun": {"None", "{}"}, "steps": {"0"}},
     ),
@@ -907,7 +907,7 @@ EXEMPT = {
             "Lora.base_weights",
             "RunConfig.data",
             "RunConfig.phase",
-            "RunConfig.settled",
+            "RunConfig.resolved",
             "RunConfig.with_phases",
             "TrainConfig.require_validation",
         ),

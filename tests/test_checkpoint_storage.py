@@ -19,7 +19,7 @@ from cgpt.errors import CheckpointError, ConfigError
 from cgpt.llm import load_model_binary
 from cgpt.nn.quantized import GROUPS, dequantize, quantize
 
-FORMS = ("float16", "int8")
+WEIGHT_DTYPES = ("float16", "int8")
 
 
 def in_float64(x: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +61,7 @@ def test_large_matrices_are_turned_in_parts() -> None:
     assert (scales == np.concatenate([part[1] for part in parts])).all()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 def test_what_is_stored_is_what_is_loaded(tmp_path: Path, form: str) -> None:
     llm = small_llm(seed=3)
     path = save_model_binary(llm, tmp_path / "m.bin", optimizer=False, weights=form)
@@ -100,7 +100,7 @@ def test_sizes(tmp_path: Path) -> None:
     llm = small_llm(n_embd=256, n_head=4)
     sizes = {
         form: save_model_binary(llm, tmp_path / form, optimizer=False, weights=form).stat().st_size
-        for form in ("float32", *FORMS)
+        for form in ("float32", *WEIGHT_DTYPES)
     }
     assert sizes["float16"] < 0.52 * sizes["float32"]
     assert sizes["int8"] < 0.29 * sizes["float32"]
@@ -113,7 +113,7 @@ def test_float32_weights_can_be_taken_as_they_are_too(tmp_path: Path) -> None:
         assert same_bits(tensor.data, llm.gpt.parameters()[name]) and tensor.scales is None
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 def test_an_independent_reader_reads_the_same(tmp_path: Path, form: str) -> None:
     for number, llm in enumerate((rounded_llm(), small_llm(seed=5))):
         for group in GROUPS:
@@ -128,7 +128,7 @@ def test_an_independent_reader_reads_the_same(tmp_path: Path, form: str) -> None
                 assert same_bits(np.frombuffer(model.tensors[name], "f4"), array.reshape(-1))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 def test_the_golden_file(form: str) -> None:
     path = DATA / f"tiny_v1_{form}.bin"
     wanted, found = rounded_llm(), load_model_binary(path)
@@ -148,7 +148,7 @@ def test_the_golden_file(form: str) -> None:
 
 
 def test_a_golden_file_written_again_has_the_same_bytes(tmp_path: Path) -> None:
-    for form in FORMS:
+    for form in WEIGHT_DTYPES:
         path = save_model_binary(
             rounded_llm(), tmp_path / form, optimizer=False, weights=form, group=32
         )
@@ -166,7 +166,7 @@ def test_options_that_cannot_be(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 def test_numbers_that_a_form_lacks_are_refused(tmp_path: Path, form: str) -> None:
     llm = rounded_llm()
     for value in (math.nan, math.inf, 7e4 if form == "float16" else math.nan):
@@ -176,7 +176,7 @@ def test_numbers_that_a_form_lacks_are_refused(tmp_path: Path, form: str) -> Non
         assert info.value.code == "write" and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 def test_every_flipped_byte_of_the_weights_is_noticed(tmp_path: Path, form: str) -> None:
     path = tmp_path / "m.bin"
     data = bytearray((DATA / f"tiny_v1_{form}.bin").read_bytes())

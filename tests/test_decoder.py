@@ -16,11 +16,11 @@ from test_kernels import ISAS, module  # noqa: F401
 
 import cgpt
 from cgpt import kernels
-from cgpt.config import FORMS, GPTConfig
+from cgpt.config import WEIGHT_DTYPES, GPTConfig
 from cgpt.generation.generate import generate_tokens
 from cgpt.models.gpt2 import GPT
 from cgpt.nn.decoder import bind
-from cgpt.nn.quantized import StoredTensor, dequantize, form_of, rounded
+from cgpt.nn.quantized import StoredTensor, dequantize, rounded, weight_dtype
 
 ODD = GPTConfig(n_layer=2, n_head=3, n_embd=9, n_ff=17, vocab_size=37, block_size=40)
 WIDE = GPTConfig(n_layer=2, n_head=2, n_embd=136, n_ff=330, vocab_size=301, block_size=90)
@@ -39,7 +39,7 @@ def weights(
     found = {}
     for entry in GPT.layout(config):
         x = rng.normal(0.2 if len(entry.shape) == 1 else 0, 0.25, entry.shape).astype(np.float32)
-        one = rounded(entry, x, form_of(entry, form), group)
+        one = rounded(entry, x, weight_dtype(entry, form), group)
         found[entry.name] = StoredTensor(
             place(one.data), None if one.scales is None else place(one.scales), one.group
         )
@@ -115,7 +115,7 @@ def expected(config: GPTConfig, stored: dict[str, StoredTensor], ids: np.ndarray
     return product(norm(x, "ln_f"), "wte")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 @pytest.mark.parametrize("config", SHAPES, ids=("odd", "wide", "flat"))
 def test_agrees_with_float64(module, config, form):
     """1e-5 of the largest logit where only float32 rounds. Where activations are rounded to int8,
@@ -151,7 +151,7 @@ def test_int8_weights_are_multiplied_exactly(module, group):
     assert np.median(np.abs(found - wanted)) < 1e-5 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 @pytest.mark.parametrize("config", SHAPES, ids=("odd", "wide", "flat"))
 def test_the_bits_depend_on_the_sequence_alone(module, config, form):
     """Whole, one by one, in odd parts, beside other sequences, with 1, 2 and 3 threads."""
@@ -182,7 +182,7 @@ def test_the_bits_depend_on_the_sequence_alone(module, config, form):
         module.set_num_threads(1)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 @pytest.mark.parametrize("at_end", [True, False])
 def test_nothing_outside_the_arrays_is_read(module, form, at_end):
     """Every array ends, or begins, at a page that may not be touched."""
@@ -208,7 +208,7 @@ def test_nothing_outside_the_arrays_is_read(module, form, at_end):
         assert (logits == alone(config, made, ids, 3)).all()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 def test_what_is_not_finite_is_seen(module, form):
     stored = weights(WIDE, form)
     for bad in (np.nan, np.inf):
@@ -217,7 +217,7 @@ def test_what_is_not_finite_is_seen(module, form):
 
 
 def test_the_forms_of_all_instruction_sets_agree():
-    for form in FORMS:
+    for form in WEIGHT_DTYPES:
         found = [
             alone(WIDE, decoder(kernels.load(isa), WIDE, weights(WIDE, form)), tokens(WIDE, 5), 5)
             for isa in ISAS
@@ -264,7 +264,7 @@ def test_wrong_calls_are_refused(module, name, value, message):
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 def test_going_on_is_running_and_picking_in_turn(module, form, temperature):
     """The same tokens, logits, keys and values, with 1 and 2 threads."""
     config, n = WIDE, 20

@@ -19,7 +19,7 @@ from test_cli import Run, run
 
 import cgpt
 from cgpt import LLM, CheckpointError, ConfigError, TrainConfig, Trainer
-from cgpt.checkpoint.info import describe, find_models, weights_form
+from cgpt.checkpoint.info import describe, find_models, weights_dtype
 from cgpt.llm import load, load_weights
 from cgpt.models.rustgpt import RustGPT
 from cgpt.optim.lora import Lora
@@ -95,7 +95,7 @@ def test_everything_is_loaded_by_its_content(files: dict[str, Path], kind: str) 
     assert found["path"] == str(path) and found["config"] == llm.config.to_dict()
     assert found["bytes"] == len(data) and found["verified"]
     assert found.keys() >= describe(files["binary"]).keys()
-    assert weights_form(path) == (kind if kind in ("float16", "int8") else "float32")
+    assert weights_dtype(path) == (kind if kind in ("float16", "int8") else "float32")
     if not kind.startswith("adapter"):
         assert same_bits(load_weights(path).gpt.arena.data, llm.gpt.arena.data)
     assert path in find_models(path.parent, path.parent / "none")

@@ -74,10 +74,10 @@ def stopped(llm: LLM, config: TrainConfig, steps: int) -> LLM:
 
 
 def test_new_phases_are_trained_by_muon_at_its_rate() -> None:
-    config = TrainConfig().settled(256)
+    config = TrainConfig().resolved(256)
     assert (config.optimizer, config.lr) == ("muon", default_lr("muon", 256))
     assert config.embedding_lr == EMBEDDING_RATES["muon"] != EMBEDDING_RATES["adamw"]
-    assert config.settled(512) == config  # what is named stays
+    assert config.resolved(512) == config  # what is named stays
     assert type(make_optimizer(small_llm().gpt, TrainConfig())) is Muon
     llm = small_llm()
     found = []
@@ -88,23 +88,23 @@ def test_new_phases_are_trained_by_muon_at_its_rate() -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_rate_is_that_of_the_optimizer_and_falls_with_the_width(name: str) -> None:
-    assert TrainConfig(optimizer=name).settled(256).lr == default_lr(name, 256)
-    assert TrainConfig(optimizer=name, lr=7e-4).settled(256).lr == 7e-4
+    assert TrainConfig(optimizer=name).resolved(256).lr == default_lr(name, 256)
+    assert TrainConfig(optimizer=name, lr=7e-4).resolved(256).lr == 7e-4
     assert default_lr(name, 64) == default_lr(name, 256) == 2 * default_lr(name, 512)
     assert default_lr("adamw", 256) != default_lr("muon", 256)
 
 
 def test_the_default_run_says_what_it_is_trained_by() -> None:
-    run = default_run().settled(512)
+    run = default_run().resolved(512)
     for train in (run.pretrain_train, run.finetune_train):
         assert (train.optimizer, train.lr) == ("muon", default_lr("muon", 512))
     assert RunConfig.from_dict(recorded(run.to_dict())) == run
 
 
 def test_an_adapter_is_trained_by_adamw() -> None:
-    config = TrainConfig(lora_rank=2).settled(256)
+    config = TrainConfig(lora_rank=2).resolved(256)
     assert (config.optimizer, config.lr) == ("adamw", default_lr("adamw", 256))
-    assert replace(TrainConfig(), lora_rank=2).settled(256) == config
+    assert replace(TrainConfig(), lora_rank=2).resolved(256) == config
     assert isinstance(make_optimizer(small_llm().gpt, TrainConfig(lora_rank=2)), Lora)
     with pytest.raises(ConfigError, match="lora_rank=2 is trained by adamw"):
         TrainConfig(lora_rank=2, optimizer="muon")

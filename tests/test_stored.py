@@ -18,9 +18,9 @@ from cgpt.generation.batch import steps
 from cgpt.generation.generate import generate_batch, generate_tokens
 from cgpt.generation.sampling import Sampler
 from cgpt.llm import LLM
-from cgpt.models.quantized import StoredGPT, form_in_use, with_weights
+from cgpt.models.quantized import StoredGPT, weight_dtype_of, with_weights
 
-FORMS = ("float16", "int8")
+WEIGHT_DTYPES = ("float16", "int8")
 PROMPTS = [[5, 6, 7], [9], list(range(4, 24)), [8, 9, 10, 11, 12, 13, 14]]
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=12)
 
@@ -32,14 +32,14 @@ def llm() -> LLM:
     return found
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 def test_a_file_of_a_form_is_used_in_that_form(llm: LLM, tmp_path: Path, form: str) -> None:
     """The model of the file, one made at load from float32, and the parameters it stands for."""
     path = save_model_binary(llm, tmp_path / "m.bin", optimizer=False, weights=form)
     whole = save_model_binary(llm, tmp_path / "whole.bin")
     text = save_model_json(llm, tmp_path / "whole.json")
     found = load_model_auto(path, training=False)
-    assert isinstance(found.gpt, StoredGPT) and form_in_use(found.gpt) == form
+    assert isinstance(found.gpt, StoredGPT) and weight_dtype_of(found.gpt) == form
     assert found.n_parameters == llm.n_parameters
     ids = np.array([PROMPTS[2]], np.int32)
     logits = found.gpt.logits(ids)
@@ -49,7 +49,7 @@ def test_a_file_of_a_form_is_used_in_that_form(llm: LLM, tmp_path: Path, form: s
     ):
         assert (other.gpt.logits(ids) == logits).all()
     back = load_model_auto(path, training=False, weights="float32")
-    assert form_in_use(back.gpt) == "float32"
+    assert weight_dtype_of(back.gpt) == "float32"
     for name, value in found.gpt.parameters().items():
         assert (back.gpt.parameters()[name] == value).all()
     # int8 also rounds activations; both ways compute the same function of the same weights.
@@ -57,7 +57,7 @@ def test_a_file_of_a_form_is_used_in_that_form(llm: LLM, tmp_path: Path, form: s
     assert np.abs(back.gpt.logits(ids) - logits).max() < limit * np.abs(logits).max()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_DTYPES)
 def test_it_answers_and_measures(llm: LLM, form: str) -> None:
     other = LLM(llm.tokenizer, with_weights(llm.gpt, form))
     for question, _ in FACTS:
@@ -107,7 +107,7 @@ def test_what_it_cannot_do_is_refused(llm: LLM, tmp_path: Path) -> None:
         with_weights(huge.gpt, "float16")
 
 
-@pytest.mark.parametrize("form", ("float32", *FORMS))
+@pytest.mark.parametrize("form", ("float32", *WEIGHT_DTYPES))
 @pytest.mark.parametrize(
     "options",
     [

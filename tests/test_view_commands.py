@@ -476,7 +476,7 @@ def test_a_toml_reads_back_as_it_was() -> None:
             seed=3,
             pretrain_train=TrainConfig(lr=3e-4, eps=1e-8, max_minutes=0.5),
         )
-        .settled(256)
+        .resolved(256)
         .to_dict()
     )
     assert tomllib.loads(to_toml({"x": {"a": {"k-1": 1.5}}, "b": True, "n": None}, {"c": "d"})) == {

@@ -80,7 +80,7 @@ class History:
 
     def question(self, text: str) -> list[int]:
         """The tokens of a question, up to the answer that is due."""
-        return [*self._template.message("user", text), *self._template.cue]
+        return [*self._template.message("user", text), *self._template.generation_prompt]
 
     def prompt(self, question: list[int], budget: int) -> tuple[list[int], Dropped]:
         """The tokens of the dialogue up to a new question's, and what was left out of them.
@@ -129,9 +129,9 @@ class History:
         """Make the tokens of a turn, and count them."""
         template = self._template
         said, ids = said or turn.said, template.message("user", turn.question)
-        turn.asked = len(ids) + len(template.cue)
+        turn.asked = len(ids) + len(template.generation_prompt)
         if said and text_of(said, self.tokenizer) == turn.answer:
-            ids = [*ids, *template.cue, *said, self.tokenizer.eos_id]
+            ids = [*ids, *template.generation_prompt, *said, self.tokenizer.eos_id]
         else:
             ids += template.message("assistant", turn.answer)
         turn.ids, turn.size = ids, len(ids)
@@ -166,9 +166,10 @@ class History:
         excess = len(ids) - most
         if excess <= 0:
             return ids
-        mark, cue = len(self._template.message("user", "")), len(self._template.cue)
+        mark = len(self._template.message("user", ""))
+        n_prompt_tokens = len(self._template.generation_prompt)
         start = len(ids) - len(question) + mark
-        excess = min(excess, len(ids) - cue - start)
+        excess = min(excess, len(ids) - n_prompt_tokens - start)
         return ids[:start] + ids[start + excess :]
 
     def copied_turns(self) -> list[Turn]:

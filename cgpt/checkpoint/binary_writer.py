@@ -25,7 +25,7 @@ from cgpt.fileio.format_v1 import ADAPTED, OPTIONAL, DType, Kind, Record, align,
 from cgpt.fileio.source import Job, PathLike, grouped
 from cgpt.fileio.strict_json import check_part_size, dump_json, dump_metadata
 from cgpt.language_model import LanguageModel
-from cgpt.models.quantized import form_in_use
+from cgpt.models.quantized import weight_dtype_of
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, Floats
 from cgpt.nn.quantized import quantize, too_large
@@ -92,7 +92,7 @@ def packed_model(
 
     alone  whether an adapter's file is to carry its model in any case
     """
-    own = form_in_use(llm.gpt)
+    own = weight_dtype_of(llm.gpt)
     storage = Storage(own if weights is None else weights, group)
     if own != "float32":
         if weights is None:
@@ -109,7 +109,7 @@ def packed_model(
 def _pack_stored(llm: LanguageModel, path: PathLike) -> Packed:
     """The file of a model whose weights are rounded: they go in as they are."""
     tensors = llm.gpt.stored()
-    storage = Storage(form_in_use(llm.gpt), max(one.group for one in tensors.values()) or 64)
+    storage = Storage(weight_dtype_of(llm.gpt), max(one.group for one in tensors.values()) or 64)
     pairs = list(_parts(llm, path, _config(llm, storage, adapted=False), None, whole=True))
     scales: list[Pair] = []
     for entry in type(llm.gpt).layout(llm.config):
@@ -186,7 +186,7 @@ def pack(
     for kind, array in arrays:
         for entry in entries:
             flat = array[entry.offset : entry.offset + entry.size]
-            form = storage.form_of(entry) if kind == Kind.TENSOR else "float32"
+            form = storage.weight_dtype(entry) if kind == Kind.TENSOR else "float32"
             found = list(_tensor(path, kind, entry, flat, form, storage.group))
             pairs.append(found[0])
             scales += found[1:]

@@ -18,7 +18,7 @@ from cgpt.fileio.failures import damaged, other_version
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.models.base import LayerRecord, Model
-from cgpt.models.quantized import form_in_use, with_weights
+from cgpt.models.quantized import weight_dtype_of, with_weights
 from cgpt.models.registry import FAMILIES, family_named, family_of
 from cgpt.nn.arena import Entry, Floats
 from cgpt.optim.adamw import AdamW
@@ -35,7 +35,7 @@ Optimizer = TypeVar("Optimizer", bound=AdamW)
 
 def with_floats(llm: LanguageModel) -> LanguageModel:
     """The same model with float32 weights: those that rounded ones stand for."""
-    if form_in_use(llm.gpt) == "float32":
+    if weight_dtype_of(llm.gpt) == "float32":
         return llm
     return LanguageModel(
         llm.tokenizer,

@@ -187,7 +187,7 @@ def read_json_progress(
         return file.config, state, check_object(path, "metadata", file.plain("metadata"))
 
 
-def weights_form(path: Loadable) -> str:
+def weights_dtype(path: Loadable) -> str:
     """The form of a file's matrices: "float32", "float16" or "int8" (JSON has float32 only).
 
     Raises CheckpointError as the loaders do.

@@ -13,7 +13,7 @@ from cgpt.fileio.file_objects import StreamOutput, is_stream, name_of, write_all
 from cgpt.fileio.source import PathLike, Writable
 from cgpt.language_model import LanguageModel
 from cgpt.models.base import Model
-from cgpt.models.quantized import form_in_use
+from cgpt.models.quantized import weight_dtype_of
 from cgpt.validation import check_bool, expect
 
 
@@ -77,7 +77,7 @@ def save_model_binary(
     found = binary_writer.packed_model(
         llm, path, optimizer=optimizer, weights=weights, group=group
     ).write(path)
-    if weights in (None, form_in_use(llm.gpt)) and not (optimizer and adapter_of(llm)):
+    if weights in (None, weight_dtype_of(llm.gpt)) and not (optimizer and adapter_of(llm)):
         note_base(llm, path)
     return found
 

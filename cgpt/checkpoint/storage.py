@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgpt.config import FORMS
+from cgpt.config import WEIGHT_DTYPES
 from cgpt.errors import ConfigError, shown
 from cgpt.nn.arena import Entry
-from cgpt.nn.quantized import GROUPS, form_of
+from cgpt.nn.quantized import GROUPS, weight_dtype
 from cgpt.validation import plain
 
 
@@ -24,15 +24,16 @@ class Storage:
     def __post_init__(self) -> None:
         for name in ("weights", "group"):
             object.__setattr__(self, name, plain(getattr(self, name)))
-        if not isinstance(self.weights, str) or self.weights not in FORMS:
+        if not isinstance(self.weights, str) or self.weights not in WEIGHT_DTYPES:
             raise ConfigError(
-                f"save: unknown form of weights {shown(self.weights)}; known: {', '.join(FORMS)}"
+                f"save: unknown form of weights {shown(self.weights)}; "
+                f"known: {', '.join(WEIGHT_DTYPES)}"
             )
         if type(self.group) is not int or self.group not in GROUPS:
             raise ConfigError(
                 f"save: int8 weights have groups of 32 or 64, found {shown(self.group)}"
             )
 
-    def form_of(self, entry: Entry) -> str:
+    def weight_dtype(self, entry: Entry) -> str:
         """The form in which this tensor is stored."""
-        return form_of(entry, self.weights)
+        return weight_dtype(entry, self.weights)

@@ -13,12 +13,12 @@ from cgpt.cli.app import Decorator, Function, Number, OneOf, ParamType, option
 from cgpt.cli.ui.streams import as_utf8, read_stdin
 from cgpt.config import (
     CHECKPOINTS,
-    FORMS,
     MAX_BIAS,
     MAX_MIX,
     MAX_THREADS,
     SAMPLE_EVERY,
     STRATEGIES,
+    WEIGHT_DTYPES,
     GPTConfig,
     RunConfig,
     SamplingConfig,
@@ -220,8 +220,8 @@ as_json = option("--json", "as_json", is_flag=True, help="print one JSON object 
 form_of_weights = partial(
     option,
     "--weights",
-    type=OneOf(FORMS),
-    metavar="|".join(FORMS),
+    type=OneOf(WEIGHT_DTYPES),
+    metavar="|".join(WEIGHT_DTYPES),
     help="form of the weights; float16 and int8 are smaller and faster, and their "
     "files go without the optimizer",
 )

@@ -1,8 +1,8 @@
 """Documents and dialogues -> tokens -> packed batches; files are read in cgpt/corpus/reader.py.
 
-A document is <bos> text <eos>, each token learnt. A dialogue is
+A document is <bos> text <eos>, every token of which carries loss. A dialogue is
     <bos> [<system> text] <user> text <assistant> text <eos> <user> text <assistant> text <eos>
-and only the assistant's text and its <eos> are learnt.
+and only the assistant's text and its <eos> carry loss.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ def encode_dialogue(tokenizer: Tokenizer, dialogue: Sequence[Message]) -> Sample
     """The dialogue by the template above. Raises DataError where the turns do not alternate."""
     check_turns(dialogue, "assistant")
     template = template_of(tokenizer)
-    tokens, learnt = list(template.start), [False] * len(template.start)
+    tokens, loss_mask = list(template.start), [False] * len(template.start)
     for message in dialogue:
         found = template.message(message.role, message.content)
-        unlearnt = len(template.cue) if message.role == "assistant" else len(found)
+        n_masked = len(template.generation_prompt) if message.role == "assistant" else len(found)
         tokens += found
-        learnt += [False] * unlearnt + [True] * (len(found) - unlearnt)
+        loss_mask += [False] * n_masked + [True] * (len(found) - n_masked)
     ids = np.array(tokens, dtype=np.int32)
-    return Sample(ids[:-1], np.where(learnt[1:], ids[1:], np.int32(IGNORED)))
+    return Sample(ids[:-1], np.where(loss_mask[1:], ids[1:], np.int32(IGNORED)))
 
 
 def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
@@ -100,7 +100,7 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
             for message in messages
             for token in template.message(message.role, message.content)
         ),
-        *template.cue,
+        *template.generation_prompt,
     ]
 
 

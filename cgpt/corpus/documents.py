@@ -36,7 +36,7 @@ _READS = 2048  # documents that are read before their pages are given back
 class Shard:
     """Some documents end to end.
 
-    tokens  (n,) int16 or int32: ids, or ~id where the token is not learnt
+    tokens  (n,) int16 or int32: ids, or ~id where the token carries no loss
     sizes   (documents,) int32: tokens of each, negative where it is a dialogue
     digest  of both; "" where nobody needs it
     mapped  the map of a file in which the tokens lie, or None
@@ -80,7 +80,7 @@ class TokenStore:
         self._reads += 1
         if self._reads % _READS == 0:
             for one in self._maps:
-                _give_back(one)
+                _release_pages(one)
         start = self._starts[document]
         shard = self._shards[bisect_right(self._firsts, document) - 1]
         return shard[start : start + self.sizes[document]]
@@ -94,11 +94,11 @@ class TokenStore:
             self._shards, self._maps, borders, borders[1:], strict=False
         ):
             found[first:end] = shard[places[first:end]]
-            _give_back(mapped)
+            _release_pages(mapped)
         return found
 
 
-def _place(tokens: np.ndarray, mark: np.ndarray) -> int:
+def _find_first(tokens: np.ndarray, mark: np.ndarray) -> int:
     """Where the first question of a dialogue begins: at these tokens, which no text can produce."""
     for start in np.flatnonzero(tokens == mark[0]).tolist():
         if np.array_equal(tokens[start : start + len(mark)], mark):
@@ -106,8 +106,8 @@ def _place(tokens: np.ndarray, mark: np.ndarray) -> int:
     return 0
 
 
-def _give_back(mapped: mmap.mmap | None) -> None:
-    """Let go of the pages of a map, else a process seems to hold all that it ever read."""
+def _release_pages(mapped: mmap.mmap | None) -> None:
+    """Let go of the pages of a map; else a process seems to hold all that it ever read."""
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
@@ -208,18 +208,19 @@ class Samples(Sequence[Sample]):
         self.lengths = np.minimum(longest, sizes[rows] - self._firsts)
         self.weights = None if documents.weights is None else documents.weights[rows]
         # Tokens from the beginning of a dialogue that a part repeats, and whether a mark follows.
-        self._prefixes = self._cued = None
+        self._prefixes = self._prompted = None
         if parts:
             where = turned[rows]
             values = np.array([*chain.from_iterable(parts)], np.int64).reshape(-1, 4)
             self._firsts[where] = values[:, 0]
-            self._prefixes, self._cued = np.zeros(len(rows), np.int32), np.zeros(len(rows), bool)
-            self._prefixes[where], self._cued[where] = values[:, 2], values[:, 3]
+            self._prefixes = np.zeros(len(rows), np.int32)
+            self._prompted = np.zeros(len(rows), bool)
+            self._prefixes[where], self._prompted[where] = values[:, 2], values[:, 3]
             self.lengths[where] = (
                 values[:, 1]
                 + values[:, 2]
                 - 1
-                + values[:, 3] * len(template_of(store.tokenizer).cue)
+                + values[:, 3] * len(template_of(store.tokenizer).generation_prompt)
             )
         elif too_long == WINDOWS and not self._all:
             self._leave_out(np.flatnonzero(store.dialogues[self._numbers] & (counts[rows] > 1)))
@@ -233,7 +234,11 @@ class Samples(Sequence[Sample]):
         for number in numbers.tolist():
             tokens = self._store.tokens(number)
             parts, without_loss = parts_of(
-                tokens, _place(tokens, mark), self._longest, len(template.cue), self._all
+                tokens,
+                _find_first(tokens, mark),
+                self._longest,
+                len(template.generation_prompt),
+                self._all,
             )
             found.append(parts)
             total += without_loss
@@ -280,10 +285,10 @@ class Samples(Sequence[Sample]):
         if self.weights is not None:
             found.weights = np.append(self.weights[fixed], self.weights[heads][rows])
         found._of_long = np.arange(len(found)) >= np.count_nonzero(fixed)
-        if self._prefixes is not None and self._cued is not None:
+        if self._prefixes is not None and self._prompted is not None:
             none = np.zeros(len(rows), bool)
             found._prefixes = np.append(self._prefixes[fixed], none)
-            found._cued = np.append(self._cued[fixed], none)
+            found._prompted = np.append(self._prompted[fixed], none)
         return found
 
     def __len__(self) -> int:
@@ -306,26 +311,27 @@ class Samples(Sequence[Sample]):
         targets = np.maximum(tokens[1:], IGNORED)
         if self._all and self._store.dialogues[document]:
             targets = tokens[1:] ^ (tokens[1:] >> 31)
-            targets[: max(len(head) - 1, 0)] = IGNORED  # they are learnt in the first part
+            targets[: max(len(head) - 1, 0)] = IGNORED  # they carry loss in the first part
         return Sample(ids ^ (ids >> 31), targets)
 
     def _head(self, number: int) -> np.ndarray:
         """Tokens of a sample before those that lie together in its document."""
-        if self._prefixes is None or self._cued is None:
+        if self._prefixes is None or self._prompted is None:
             return _NOTHING
         start = self._store.tokens(int(self._numbers[number]))[: self._prefixes[number]]
-        cue = template_of(self._store.tokenizer).cue if self._cued[number] else []
-        return np.concatenate([start, ~np.array(cue, np.int32)]).astype(np.int32)
+        template = template_of(self._store.tokenizer)
+        prompt = template.generation_prompt if self._prompted[number] else []
+        return np.concatenate([start, ~np.array(prompt, np.int32)]).astype(np.int32)
 
     def joinable(self, tokenizer: Tokenizer) -> np.ndarray:
         """(samples,) bool: where <bos> <user> begins a dialogue and <eos> ends the sample."""
         found: np.ndarray = self._store.dialogues[self._numbers]
         second: int | np.ndarray = 1
         last = self.lengths
-        if self._prefixes is None or self._cued is None:
+        if self._prefixes is None or self._prompted is None:
             found = found & (self._firsts == 0)
         else:  # a part behind <bos> alone is as good as a dialogue
-            found = found & ((self._firsts == 0) | ((self._prefixes == 1) & ~self._cued))
+            found = found & ((self._firsts == 0) | ((self._prefixes == 1) & ~self._prompted))
             second = np.where(self._firsts > 0, self._firsts, 1)
             last = self._firsts + self.lengths - self._prefixes
         for offset, token in (
@@ -344,8 +350,8 @@ class Samples(Sequence[Sample]):
         if not known or not all(known):
             return ""
         parts = [self._numbers, self._firsts, self.lengths]
-        if self._prefixes is not None and self._cued is not None:
-            parts += [self._prefixes, self._cued]
+        if self._prefixes is not None and self._prompted is not None:
+            parts += [self._prefixes, self._prompted]
         if self._all and self._store.dialogues[self._numbers].any():
             known = [*known, "all tokens"]
         return " ".join(
@@ -409,26 +415,26 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[str | Dialogue]) 
     """
     template = template_of(tokenizer)
     texts: list[str] = []
-    before: list[list[int]] = []  # tokens before each text, none of them learnt,
-    behind: list[list[int]] = []  # and behind it, learnt
-    learnt: list[bool] = []  # whether the text is
+    before: list[list[int]] = []  # tokens before each text, without loss,
+    behind: list[list[int]] = []  # and behind it, with loss
+    loss_mask: list[bool] = []  # whether the text is
     pieces: list[int] = []  # texts of each document, negative for a dialogue
     for document in documents:
         if isinstance(document, str):
             parts = [(template.opening, document, [tokenizer.eos_id])]
-            learnt.append(True)
+            loss_mask.append(True)
         else:
             check_turns(document, "assistant")
             parts = [template.parts(message.role, message.content) for message in document]
             parts[0] = ([*template.start, *parts[0][0]], *parts[0][1:])
-            learnt += [message.role == "assistant" for message in document]
+            loss_mask += [message.role == "assistant" for message in document]
         for start, text, end in parts:
             before.append(start)
             texts.append(text)
             behind.append(end)
         pieces.append(1 if isinstance(document, str) else -len(parts))
     ids, counts = tokenizer.encode_many(texts)
-    ids = np.where(np.repeat(np.array(learnt, bool), counts), ids, ~ids)
+    ids = np.where(np.repeat(np.array(loss_mask, bool), counts), ids, ~ids)
     heads, tails = _flat(before), _flat(behind)
     tokens, sizes = _interleaved(
         [(~heads[0], heads[1]), (ids, counts), tails], token_type(tokenizer)

@@ -31,7 +31,7 @@ _PIECE = 1 << 20
 _FEW = 1 << 8  # bytes of zstd, which are at most 8 MB unpacked
 
 
-def form_of(path: str) -> tuple[str, str]:
+def suffixes_of(path: str) -> tuple[str, str]:
     """(suffix that says what is in a file, suffix of its packing or ""); ("", "") if unknown."""
     name = path.lower()
     packing = next((one for one in PACKINGS if name.endswith(one)), "")
@@ -71,7 +71,7 @@ def _find(path: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             )
     elif not os.path.exists(path):
         raise DataError(f"{path}: no such file or folder; check the path")
-    elif not form_of(path)[0]:
+    elif not suffixes_of(path)[0]:
         raise DataError(
             f"{path}: the name must end in {NAMES} so that the form is known; rename the file"
         )
@@ -97,7 +97,7 @@ def walk(folder: str, suffixes: tuple[str, ...] = ()) -> Iterator[tuple[str, str
         elif os.path.isdir(path):
             if not os.path.islink(path):
                 yield from walk(path, suffixes)
-        elif not form_of(name)[0]:
+        elif not suffixes_of(name)[0]:
             yield path, f"not a {NAMES} file"
         elif suffixes and not name.lower().endswith(suffixes):
             yield path, "not of the kinds of files that this run was begun with"
@@ -133,7 +133,7 @@ def size_of(path: str) -> int:
 def unpacked_size(path: str, most: int) -> int:
     """Bytes that a file holds: those of a packed one are counted up to `most`, then estimated."""
     size = size_of(path)
-    if not form_of(path)[1]:
+    if not suffixes_of(path)[1]:
         return size
     content, found = hashlib.sha256(), 0
     with opened(path, content, whole=False) as (file, taken):
@@ -185,7 +185,7 @@ def opened(
     Where `whole`, all bytes of the file have gone into `digest` when the block ends as it should.
     Raises DataError where the file cannot be read, or its packing is damaged.
     """
-    packing = form_of(path)[1]
+    packing = suffixes_of(path)[1]
     try:
         with _Hashed(path, digest) as raw:
             file = io.BufferedReader(raw, _PIECE)

@@ -22,12 +22,12 @@ from cgpt.corpus.files import (
     NAMES,
     find_files,
     first_wrong_line,
-    form_of,
     hash_file,
     lies_in,
     not_utf8,
     opened,
     size_of,
+    suffixes_of,
     unpacked_size,
 )
 from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows
@@ -235,7 +235,7 @@ class Reading:
         """What to raise of a file that gave nothing."""
         if invalid:
             return self.invalid.nothing_in(path, invalid)
-        if not dropped and form_of(path)[0] in (".jsonl", ".txt"):
+        if not dropped and suffixes_of(path)[0] in (".jsonl", ".txt"):
             return _empty(path)
         return DataError(f"{path}: no usable document in it, expected items, each {FORMS}")
 
@@ -271,7 +271,7 @@ def data_size(path: str, most: int) -> int:
 
     Raises DataError.
     """
-    return parquet_size(path) if form_of(path)[0] == ".parquet" else unpacked_size(path, most)
+    return parquet_size(path) if suffixes_of(path)[0] == ".parquet" else unpacked_size(path, most)
 
 
 def fingerprint_of(paths: Paths, suffixes: Sequence[str] = ()) -> str:
@@ -311,7 +311,7 @@ def _empty(path: str) -> DataError:
 
 def _rows(path: str, large: bool, digest: Any) -> Iterator[Row]:
     """Every row of a file, whose bytes go into `digest`. Raises DataError."""
-    suffix, packing = form_of(path)
+    suffix, packing = suffixes_of(path)
     large = large or bool(packing)
     if suffix == ".parquet":
         yield from parquet_rows(path, digest)
@@ -351,7 +351,7 @@ def _begins_as_list(path: str) -> bool:
 
 def _all_of(path: str, digest: Any) -> bytes:
     """The bytes of a file that has to be read at once; a packed one holds at most _MOST_AT_ONCE."""
-    packed = bool(form_of(path)[1])
+    packed = bool(suffixes_of(path)[1])
     with opened(path, digest) as (file, _):
         data = file.read(_MOST_AT_ONCE + 1) if packed else file.read()
         if packed and len(data) > _MOST_AT_ONCE:

@@ -41,43 +41,37 @@ class TooLong:
     def __bool__(self) -> bool:
         return bool(self.documents or self.dialogues)
 
-
-def both(one: TooLong, other: TooLong) -> TooLong:
-    """What two parts of the same data come to together."""
-    return replace(
-        one,
-        **{
-            name: getattr(one, name) + getattr(other, name)
-            for name in ("documents", "dialogues", "of", "parts", "without_loss")
-        },
-    )
+    def __add__(self, other: TooLong) -> TooLong:
+        """The sums of two parts of the same data."""
+        names = ("documents", "dialogues", "of", "parts", "without_loss")
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 class Part(NamedTuple):
     """Tokens first .. first + size - 1 of a dialogue behind its first `prefix` ones.
 
-    cued  whether <assistant> stands between them
+    cued  whether the generation prompt (<assistant>) stands between them
     """
 
     first: int
     size: int
     prefix: int
-    cued: bool
+    prompted: bool
 
 
 def parts_of(
-    tokens: np.ndarray, question: int, longest: int, cue: int, all_tokens: bool
+    tokens: np.ndarray, question: int, longest: int, n_prompt_tokens: int, all_tokens: bool
 ) -> tuple[list[Part], int]:
     """(parts of a dialogue, tokens that would carry loss in a longer context and carry none).
 
-    tokens      (n,) as a shard has them: ~id where the token is not learnt
+    tokens      (n,) as a shard has them: ~id where the token carries no loss
     question    where the first question begins: what stands before it begins every part
     longest     ids of a part at the most, so that it has at most longest + 1 tokens
-    cue         tokens of the mark of an answer: 1, or 0 where a template has none
-    all_tokens  whether every token carries loss and not only what is learnt
+    cue         tokens of the generation prompt: 1, or 0 where a template has none
+    all_tokens  whether every token carries loss and not only the answers
     """
-    learnt = tokens >= 0
-    turns = np.flatnonzero(learnt[1:] != learnt[:-1]) + 1  # answer, question, answer, ...
+    loss_mask = tokens >= 0
+    turns = np.flatnonzero(loss_mask[1:] != loss_mask[:-1]) + 1  # answer, question, answer, ...
     answers, starts = turns[0::2].tolist(), [question, *turns[1::2].tolist()]
     ends = [*starts[1:], len(tokens)]
     room = longest + 1 - question
@@ -98,7 +92,7 @@ def parts_of(
             # So that the last part is no mere <eos>: an answer that is as good as empty.
             first -= max(room - (answer - start) - (end - first), 0) // 2
             found.append(_part(start, first - start, question))
-            found += _rest(first, end, question, longest, cue)
+            found += _rest(first, end, question, longest, n_prompt_tokens)
         elif all_tokens and room > 0:
             found.append(_part(start, room, question))
             without_loss += end - start - room
@@ -117,15 +111,15 @@ def _part(start: int, size: int, question: int) -> Part:
     return Part(start, size, question, False)
 
 
-def _rest(at: int, end: int, question: int, longest: int, cue: int) -> list[Part]:
+def _rest(at: int, end: int, question: int, longest: int, n_prompt_tokens: int) -> list[Part]:
     """The parts of an answer from token `at` on, alike in size."""
     # Behind nothing the first token cannot be predicted; it is the one before it then.
-    behind = 0 if question + cue else 1
-    room = longest + 1 - question - cue - behind
+    behind = 0 if question + n_prompt_tokens else 1
+    room = longest + 1 - question - n_prompt_tokens - behind
     size = -(-(end - at) // -(-(end - at) // room))
     found = []
     while at < end:
         size = min(size, end - at)
-        found.append(Part(at - behind, size + behind, question, bool(cue)))
+        found.append(Part(at - behind, size + behind, question, bool(n_prompt_tokens)))
         at += size
     return found

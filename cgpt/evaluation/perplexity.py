@@ -111,8 +111,8 @@ def score_documents(
         losses = losses.astype(np.float64)
         for owner, (start, end) in zip(owners, pairwise(batch.offsets), strict=True):
             targets = batch.targets[start:end]
-            learnt = targets[targets >= 0]
-            totals[owner] += (losses[start:end].sum(), len(learnt), *sizes[:, learnt].sum(axis=1))
+            counted = targets[targets >= 0]
+            totals[owner] += (losses[start:end].sum(), len(counted), *sizes[:, counted].sum(axis=1))
     return [
         DocumentScore(float(nats), int(tokens), int(characters), int(size))
         for nats, tokens, characters, size in totals

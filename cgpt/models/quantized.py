@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgpt.config import FORMS, GPTConfig
+from cgpt.config import WEIGHT_DTYPES, GPTConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
 from cgpt.models.gpt2 import GPT
@@ -17,7 +17,7 @@ from cgpt.nn.arena import Floats, ParameterArena, aligned, arena_size, read_only
 from cgpt.nn.arrays import Ints
 from cgpt.nn.kv_cache import new_caches
 from cgpt.nn.layer import Step
-from cgpt.nn.quantized import GROUPS, StoredTensor, form_of, own_copy, rounded
+from cgpt.nn.quantized import GROUPS, StoredTensor, own_copy, rounded, weight_dtype
 from cgpt.validation import expect, plain
 
 _ROWS = 256  # whose logits are held at once
@@ -160,15 +160,15 @@ def with_weights(gpt: Model, form: str, group: int = 64) -> Model:
     form, group = plain(form), plain(group)
     if (
         not isinstance(form, str)
-        or form not in FORMS
+        or form not in WEIGHT_DTYPES
         or type(group) is not int
         or group not in GROUPS
     ):
         raise ConfigError(
             f"weights: found form {shown(form)} in groups of {shown(group)}; known: "
-            f"{', '.join(FORMS)}, int8 in groups of 32 or 64"
+            f"{', '.join(WEIGHT_DTYPES)}, int8 in groups of 32 or 64"
         )
-    if form == form_in_use(gpt):
+    if form == weight_dtype_of(gpt):
         return gpt
     if not gpt.supports_quantized(gpt.config):
         raise ConfigError(
@@ -184,13 +184,15 @@ def with_weights(gpt: Model, form: str, group: int = 64) -> Model:
             )
         return GPT(gpt.config, weights=read_only(weights))
     stored = {
-        entry.name: rounded(entry, gpt.stored()[entry.name].floats(), form_of(entry, form), group)
+        entry.name: rounded(
+            entry, gpt.stored()[entry.name].floats(), weight_dtype(entry, form), group
+        )
         for entry in entries
     }
     return StoredGPT(gpt.config, stored, form)
 
 
-def form_in_use(gpt: Model) -> str:
+def weight_dtype_of(gpt: Model) -> str:
     """The form of a model's matrices."""
     return gpt.form if isinstance(gpt, StoredGPT) else "float32"
 

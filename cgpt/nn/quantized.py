@@ -53,7 +53,7 @@ def own_copy(array: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def form_of(entry: Entry, weights: str) -> str:
+def weight_dtype(entry: Entry, weights: str) -> str:
     """The form of a tensor in a model whose `weights` are of a form.
 
     Only matrices become smaller; vectors, and for int8 the position embedding (which no product

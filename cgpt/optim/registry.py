@@ -30,7 +30,7 @@ def make_optimizer(
     Raises ConfigError as the optimizers do, and where it cannot go on with `current`, as that is
     of another kind or trains another adapter.
     """
-    config = config.settled(gpt.config.n_embd)
+    config = config.resolved(gpt.config.n_embd)
     adam: dict[str, Any] = {
         "betas": (config.beta1, config.beta2),
         "eps": config.eps,

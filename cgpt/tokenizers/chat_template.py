@@ -11,15 +11,15 @@ from cgpt.tokenizers.tokenizer import RustTokenizer, Tokenizer
 class Template:
     """Marks that no text can produce: <bos> [<system> text] <user> text <assistant> text <eos>.
 
-    opening  tokens before a text that is learnt
+    opening  tokens before a text that is trained on
     start    tokens before a dialogue, and before a text that is to be continued
-    cue      tokens between a question and the answer that is due, which are not learnt
+    generation_prompt  tokens between a question and the answer that is due; they carry no loss
     """
 
     tokenizer: Tokenizer
     opening: list[int]
     start: list[int]
-    cue: list[int]
+    generation_prompt: list[int]
 
     @property
     def question(self) -> list[int]:
@@ -34,7 +34,7 @@ class Template:
     def parts(self, role: str, text: str) -> tuple[list[int], str, list[int]]:
         """The same before it is encoded: (tokens before, text, tokens behind).
 
-        Of an answer, text and tokens behind are learnt; of other messages nothing is.
+        Of an answer, text and tokens behind carry loss; of other messages nothing does.
         """
         tokenizer = self.tokenizer
         marks = {
@@ -52,9 +52,9 @@ class Template:
 class RustTemplate(Template):
     """Marks that are text, as RustGPT-Chinese has them: 用户：text助手：text</s>.
 
-    There is no cue: the model says "助手：" itself. A system message is its text. That program's
-    prompts begin with nothing even where its training began with <|bos|>, and so do ours; what
-    is learnt here as a dialogue begins as the prompts do.
+    There is no generation prompt: the model says "助手：" itself. A system message is its text. The
+    prompts of that program begin with nothing even where its training began with <|bos|>, and so do
+    ours; what is trained here as a dialogue begins as the prompts do.
     """
 
     tokenizer: RustTokenizer

@@ -34,7 +34,9 @@ from cgpt.tokenizers.vocabulary import FIRST_WORD, RESERVED
 from cgpt.validation import is_int
 
 FORMAT, VERSION = "cgpt-tokenizer", 1
-N_RESERVED = {"rustgpt": 0}  # words before those with a score, by graph; FIRST_WORD for all others
+N_RESERVED_TOKENS = {
+    "rustgpt": 0
+}  # words before those with a score, by graph; FIRST_WORD for all others
 _OPENING = f'{{"format": "{FORMAT}"'.encode()
 _MOST = 1 << 28  # bytes of a vocabulary's file
 _KEYS = ("format", "version", "kind", "words", "scores", "crc32")
@@ -98,20 +100,20 @@ def state_of(file: BinaryFile | JsonFile) -> State:
     """The state of the tokenizer in an open model file. Raises CheckpointError."""
     path = file.path
     if isinstance(file, JsonFile):
-        n_reserved, most = _shape(path, file.root)
-        words, scores, kind = _from_json(file, n_reserved)
+        n_reserved_tokens, most = _shape(path, file.root)
+        words, scores, kind = _from_json(file, n_reserved_tokens)
     else:
         if not file.carries_base:
             file.require_whole()
         payload = file.payload(file.one(Kind.VOCABULARY))
-        n_reserved, most = _shape(path, file.config_values())
+        n_reserved_tokens, most = _shape(path, file.config_values())
         _check_count(path, int.from_bytes(payload[:4], "little"), min(most, most_words(file.size)))
-        words, scores = unpack(path, payload, n_reserved)
+        words, scores = unpack(path, payload, n_reserved_tokens)
         record = file.maybe(Kind.TOKENIZER)
         kind = "words"
         if record is not None:
             kind = check_object(path, record.label, file.json(record)).get("kind")
-    if words[:n_reserved] != list(RESERVED[:n_reserved]):
+    if words[:n_reserved_tokens] != list(RESERVED[:n_reserved_tokens]):
         raise damaged(
             path,
             "a vocabulary whose first words are not the special tokens and bytes",
@@ -120,7 +122,11 @@ def state_of(file: BinaryFile | JsonFile) -> State:
     _check_count(path, len(words), most)
     if isinstance(kind, str) and kind not in KINDS:
         raise other_version(path, f"a tokenizer of the kind {kind!r:.60}", ", ".join(KINDS))
-    return {"words": words[n_reserved:], "scores": scores, "kind": kind if n_reserved else RUSTGPT}
+    return {
+        "words": words[n_reserved_tokens:],
+        "scores": scores,
+        "kind": kind if n_reserved_tokens else RUSTGPT,
+    }
 
 
 def _shape(path: object, values: dict[str, Any]) -> tuple[int, int]:
@@ -129,7 +135,7 @@ def _shape(path: object, values: dict[str, Any]) -> tuple[int, int]:
     most = config.get("vocab_size") if isinstance(config, dict) else None
     if not isinstance(graph, str) or not is_int(most):
         raise damaged(path, "a configuration without graph or vocab_size", "a valid one")
-    return N_RESERVED.get(graph.removesuffix(ADAPTED), FIRST_WORD), most
+    return N_RESERVED_TOKENS.get(graph.removesuffix(ADAPTED), FIRST_WORD), most
 
 
 def most_words(size: int) -> int:
@@ -159,26 +165,26 @@ def check_size(path: object, number: int, size: int) -> None:
         )
 
 
-def _from_json(file: JsonFile, n_reserved: int) -> tuple[list[str], list[Any], Any]:
+def _from_json(file: JsonFile, n_reserved_tokens: int) -> tuple[list[str], list[Any], Any]:
     """words, scores and kind of the file's `vocab`."""
     vocab = check_object(file.path, "vocab", file.root["vocab"])
     words: Any = vocab.get("words")
     scores: Any = vocab.get("scores")
     kind = vocab.get("kind", "words")
     if kind == "bpe" and isinstance(words, list) and scores is None:
-        scores = [None] * n_reserved + [0.0] * (len(words) - n_reserved)
+        scores = [None] * n_reserved_tokens + [0.0] * (len(words) - n_reserved_tokens)
     if not (
         isinstance(words, list)
         and isinstance(scores, list)
         and len(words) == len(scores)
-        and scores[:n_reserved] == [None] * n_reserved
+        and scores[:n_reserved_tokens] == [None] * n_reserved_tokens
     ):
         raise damaged(
             file.path,
             "words and scores that do not belong together",
-            f"two lists of one length, the first {n_reserved} scores null",
+            f"two lists of one length, the first {n_reserved_tokens} scores null",
         )
-    return words, scores[n_reserved:], kind
+    return words, scores[n_reserved_tokens:], kind
 
 
 def json_object(kind: str, words: list[str], scores: list[float | None]) -> dict[str, Any]:
@@ -206,18 +212,20 @@ def pack(words: list[str], scores: list[float | None]) -> bytes:
     )
 
 
-def unpack(path: object, data: bytes | bytearray, n_reserved: int) -> tuple[list[str], list[float]]:
-    """(words of every id, scores of those from `n_reserved` on). Raises CheckpointError."""
+def unpack(
+    path: object, data: bytes | bytearray, n_reserved_tokens: int
+) -> tuple[list[str], list[float]]:
+    """(words of every id, scores of those from `n_reserved_tokens` on). Raises CheckpointError."""
     n_words, first, size = VOCABULARY.unpack_from(data.ljust(VOCABULARY.size, b"\0"))
     scores_at = VOCABULARY.size
     offsets_at = scores_at + 8 * (n_words - first)
     text_at = offsets_at + 4 * (n_words + 1)
-    if first != n_reserved or n_words < first or text_at + size != len(data):
+    if first != n_reserved_tokens or n_words < first or text_at + size != len(data):
         raise damaged(
             path,
             f"a vocabulary of {n_words} words, {first} without a score and {size} "
             f"bytes of text in {len(data)} bytes",
-            f"{n_reserved} without a score, and lengths that add up",
+            f"{n_reserved_tokens} without a score, and lengths that add up",
         )
     scores = np.frombuffer(data, "<f8", n_words - first, scores_at)
     offsets = np.frombuffer(data, "<u4", n_words + 1, offsets_at).astype(np.int64)

@@ -21,7 +21,7 @@ from cgpt.runtime.forking import cached_property
 from cgpt.tokenizers.tokenizer import Tokenizer
 
 
-def bits(seed: int, *names: int | str) -> np.random.Philox:
+def philox_stream(seed: int, *names: int | str) -> np.random.Philox:
     """The random stream of (seed, names): the same on every machine, unlike for other names."""
     keys = [crc32(name.encode()) if isinstance(name, str) else name for name in names]
     return np.random.Philox(np.random.SeedSequence([seed, *keys]))
@@ -53,7 +53,7 @@ def held_out_documents(size: int, fraction: float, seed: int, phase: str) -> np.
             f"needs at least 2, found {size}; give more or set it to 0"
         )
     most = min(max(1, round(fraction * size)), size - 1)
-    found[shuffled(size, bits(seed, phase, "split"))[:most]] = True
+    found[shuffled(size, philox_stream(seed, phase, "split"))[:most]] = True
     return found
 
 
@@ -235,7 +235,7 @@ class Epochs:
 
     def _planned(self, epoch: int) -> Plan:
         config, samples = self._config, self._cut(epoch)
-        source = bits(config.seed, self._phase, "shuffle", epoch)
+        source = philox_stream(config.seed, self._phase, "shuffle", epoch)
         order = self._order(samples, epoch, source)
         lengths = samples.lengths[order]
         groups = np.arange(len(order) + 1)
@@ -257,7 +257,7 @@ class Epochs:
         """The samples of an epoch."""
         if not epoch or not self._moving:
             return self._samples
-        source = bits(self._config.seed, self._phase, "cuts", epoch)
+        source = philox_stream(self._config.seed, self._phase, "cuts", epoch)
         draws = source.random_raw(self._samples.n_long) % np.uint64(self._longest)
         return self._samples.recut(draws.astype(np.int64))
 
@@ -277,7 +277,7 @@ class Epochs:
         often = np.floor(weights).astype(np.int64)
         for weight in np.unique(weights[weights > often]):
             alike = np.flatnonzero(weights == weight)
-            part = bits(self._config.seed, self._phase, "mix", epoch, len(alike))
+            part = philox_stream(self._config.seed, self._phase, "mix", epoch, len(alike))
             size = round((weight - np.floor(weight)) * len(alike))
             often[alike[shuffled(len(alike), part)[:size]]] += 1
         chosen: np.ndarray = np.repeat(np.arange(len(often)), often)

@@ -94,7 +94,7 @@ class TrainingRun:
                 find_vocabulary(config, sources, cache), config.shape(), seed=config.seed
             )
         )
-        config = config.settled(llm.config.n_embd)
+        config = config.resolved(llm.config.n_embd)
         fingerprints = _fingerprints(sources, validation)
         if config.init:
             fingerprints["init"] = fingerprint(llm.gpt)
@@ -324,7 +324,7 @@ def continue_training(
             skip_invalid = state.run.get("skip_invalid") is True
         plan = RunConfig(
             chat=paths, seed=FINETUNE.seed, skip_invalid=skip_invalid, finetune_train=config
-        ).settled(llm.config.n_embd)
+        ).resolved(llm.config.n_embd)
         source = read_sources(plan)["finetune"]
         documents = source.documents(llm.tokenizer)
         if on_data:

@@ -24,7 +24,6 @@ from cgpt.config import EARLIER_WARMUP, TOO_LONG, WINDOWS, TrainConfig
 from cgpt.corpus.batches import Batch
 from cgpt.corpus.documents import Documents, Samples, encoded
 from cgpt.corpus.inputs import Document
-from cgpt.corpus.splitting import both
 from cgpt.errors import CgptError, CgptWarning, DataError
 from cgpt.evaluation.perplexity import EvalResult, evaluate
 from cgpt.language_model import PHASES
@@ -45,7 +44,7 @@ from cgpt.training.callbacks import (
     StopTraining,
 )
 from cgpt.training.data_parallel import GradientSum, share
-from cgpt.training.epochs import Epochs, bits, cut, digest, held_out_documents
+from cgpt.training.epochs import Epochs, cut, digest, held_out_documents, philox_stream
 from cgpt.validation import check_choice, expect
 
 __all__ = ["Callback", "EvalResult", "FitResult", "Progress", "StopTraining", "Trainer", "evaluate"]
@@ -252,7 +251,7 @@ class _Run:
         if validation is not None:
             kept = validation
         samples, self.held_out = (cut(one, longest, config, phase) for one in (trained, kept))
-        self.too_long = both(samples.too_long, self.held_out.too_long)
+        self.too_long = samples.too_long + self.held_out.too_long
         wanted = validation is not None or bool(config.val_fraction)
         if not samples or (wanted and not self.held_out):
             raise DataError(
@@ -353,7 +352,7 @@ class _Run:
         )
 
     def _settle(self, begun: dict[str, object], planned: int) -> None:
-        self.config = self.config.settled(
+        self.config = self.config.resolved(
             self.llm.config.n_embd, begun, self.config.schedule_steps or planned
         )
 
@@ -399,7 +398,7 @@ class _Run:
         stopped = self.reason()
         while not stopped:
             after_step(self.step())
-            stopped = self.agreed(
+            stopped = self.stop_reason_of_all(
                 interrupts.pending or self._stop or bool(should_stop and should_stop())
             )
             if self.parallel.size == 1 or stopped == "interrupted":
@@ -443,7 +442,7 @@ class _Run:
             return "budget"
         return ""
 
-    def agreed(self, stop: bool) -> str:
+    def stop_reason_of_all(self, stop: bool) -> str:
         """Why no step follows in any of the processes, or ""; the time is that of process 0."""
         asked = self.parallel.gather([float(stop), self.state.seconds])
         self.state.seconds = float(asked[0, 1])
@@ -539,7 +538,7 @@ class _Run:
         """What names the dropout masks of a micro-batch, or of its part from token `first` on."""
         if not self.config.dropout:
             return 0
-        source = bits(
+        source = philox_stream(
             self.config.seed,
             self.phase,
             "dropout",

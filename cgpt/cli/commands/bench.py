@@ -16,7 +16,7 @@ from cgpt.cli.ui import terminal
 from cgpt.cli.ui.layout import output_width, text_width, wrap
 from cgpt.cli.ui.progress import duration
 from cgpt.cli.ui.streams import echo, print_json
-from cgpt.config import FORMS, TrainConfig
+from cgpt.config import WEIGHT_DTYPES, TrainConfig
 from cgpt.errors import ConfigError
 from cgpt.locale import t
 from cgpt.version import __version__
@@ -47,7 +47,7 @@ NAMES = tuple(BENCHES)
     note="S; threads: M",
     help="shape of the model: S, M, L or L64 (L with 64 tokens a sequence)",
 )
-@options.form_of_weights(note=FORMS[0])
+@options.form_of_weights(note=WEIGHT_DTYPES[0])
 @option(
     "--batch",
     type=Number(1, 4096, whole=True),

@@ -18,7 +18,7 @@ from cgpt.cli.ui.data_report import read_files
 from cgpt.cli.ui.layout import aligned, columns, output_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import plain_number, tell
-from cgpt.config import FORMS, SamplingConfig
+from cgpt.config import WEIGHT_DTYPES, SamplingConfig
 from cgpt.errors import DataError
 from cgpt.fileio.text import JsonLines
 from cgpt.locale import N_, t
@@ -70,7 +70,7 @@ class Measured:
 @option(
     "--compare",
     multiple=True,
-    metavar="MODEL|" + "|".join(FORMS),
+    metavar="MODEL|" + "|".join(WEIGHT_DTYPES),
     help="another model, or another form of this one's weights: shows the difference "
     "from the first model; repeatable",
 )
@@ -124,7 +124,7 @@ def eval(
     for other in compare:
         name, llm = (
             (f"{model} {other}", load(model, other))
-            if other in FORMS
+            if other in WEIGHT_DTYPES
             else (other, load(other, weights))
         )
         found.append(measure(name, llm, corpora, asked, stride))

@@ -51,14 +51,14 @@ if TYPE_CHECKING:
 def resume(
     checkpoint: str | None, epochs: int | None, lr: float | None, new_data: bool, **values: Any
 ) -> int:
-    from cgpt.checkpoint.info import weights_form
+    from cgpt.checkpoint.info import weights_dtype
     from cgpt.cli.ui.data_report import describe_run
     from cgpt.llm import load_model_auto
     from cgpt.training.run import TrainingRun
 
     path = checkpoint or find(values["checkpoint_dir"])
     llm = load_model_auto(path)
-    form = weights_form(path) if llm.optimizer is None else "float32"
+    form = weights_dtype(path) if llm.optimizer is None else "float32"
     if form != "float32":
         raise DataError(
             f"{path}: the file holds weights rounded to {form} without the optimizer's "
