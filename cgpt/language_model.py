@@ -23,7 +23,7 @@ PHASES = ("pretrain", "finetune")
 
 @dataclass
 class TrainingState:
-    """Where training stands; with weights, m and v enough to go on to the bit.
+    """Where training stands; with weights, m and v enough to resume to the bit.
 
     phase         the phase begun last: "", "pretrain" or "finetune"
     done          phases that are finished
@@ -32,16 +32,16 @@ class TrainingState:
     tokens        tokens seen in the phase (those without loss included)
     seconds       spent on the phase's steps and evaluations
     loss_sum, loss_tokens  of the epoch under way (nats, counted tokens)
-    best_loss     lowest held-out loss of the phase (nats a token), reached at best_step;
+    best_loss     lowest held-out loss of the phase (nats per token), reached at best_step;
                   bad_evals: evaluations since then
-    history       [phase, step, loss, held-out loss or None]; at most about 5000 a phase
+    history       [phase, step, loss, held-out loss or None]; at most about 5000 per phase
     documents     digest of the phase's training tokens; resuming with others is refused
     moving_cuts   whether texts longer than the context are cut elsewhere in each epoch; a phase
-                  that was begun without goes on without
+                  that was begun without continues without
     warmup        steps of warm-up that the phase was begun with; None: by a version that kept none
     run           the RunConfig that started it ({} where there was none)
     data_fingerprint  of the files of that run
-    run_id        random name of the training, made by its first step and kept by all that goes on
+    run_id        random name of the training, made by its first step and kept by all that continues
                   from it; "" before that and in files of earlier versions. It says nothing about
                   the model, so states that differ in it alone are equal.
     """
@@ -75,7 +75,7 @@ class TrainingState:
 
     @property
     def unfinished(self) -> bool:
-        """True in the middle of a phase: training goes on there to the bit."""
+        """True in the middle of a phase: training continues there to the bit."""
         return bool(self.phase) and self.phase not in self.done
 
     def phases_left(self) -> list[str]:

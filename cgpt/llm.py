@@ -83,7 +83,7 @@ class Score:
 
     text           what was scored, without the prompt
     ids            its tokens
-    logprobs       (len(ids),) float32, each behind the prompt and the tokens before it
+    logprobs       (len(ids),) float32, each after the prompt and the tokens before it
     total          their sum
     per_token      the sum over the number of tokens
     per_character  the sum over the number of characters
@@ -436,13 +436,13 @@ class LLM(LanguageModel):
         stride: int | None = None,
         **options: Unpack[LimitOptions],
     ) -> Score | list[Score]:
-        """How likely the model finds `text` behind `prompt`: log-probabilities in nats.
+        """How likely the model finds `text` after `prompt`: log-probabilities in nats.
 
         text    a text; or a list of texts, or of pairs (prompt, text), which gives their scores in
                 order. Scores in a list agree with those by themselves to about 1e-5
         prompt  the text before it, which is encoded for itself and not scored, or the messages of
                 a dialogue whose answer `text` is; one for all texts or a list with one for each.
-                None: nothing, as a text that is learnt begins
+                None: nothing, as a text that is trained on begins
         end     whether it should also end there, by eos
         stride  of the windows in which what is longer than the context is scored: a window of
                 block_size tokens begins every `stride` tokens (half the context by default), so
@@ -496,7 +496,7 @@ class LLM(LanguageModel):
     ) -> Floats:
         """(n, C) float32: a vector for each of n texts; (C,) for one text by itself.
 
-        pooling    "mean" of the final norm's output behind the text's tokens, or that behind the
+        pooling    "mean" of the final norm's output after the text's tokens, or that after the
                    "last" of them, which has seen all others
         normalize  whether each vector is scaled to length 1
         stride     of the windows in which a text longer than the context is read, as of `score`
@@ -543,7 +543,7 @@ class LLM(LanguageModel):
         return summed_loss(self.gpt, samples, processes)
 
     def loss(self, texts: Iterable[Document], *, stride: int | None = None) -> float:
-        """Mean loss (nats a token, eos included) over all tokens of the texts that carry loss.
+        """Mean loss (nats per token, eos included) over all tokens of the texts that carry loss.
 
         texts   texts, dialogues or rows as files of data have them: {"messages": [...]}
         stride  of the windows in which what is longer than the context is measured, as of `score`
@@ -579,7 +579,7 @@ def load(
               is left alone
     weights   the form that the model's matrices are to have: "float32", "float16" or "int8". By
               default that of the file; a model that is loaded for training has float32 only
-    progress  called once a layer as progress(i, n, LayerRecord), i from 1 to n
+    progress  called once per layer as progress(i, n, LayerRecord), i from 1 to n
     Everything that is read is checked before it is used.
     Raises CheckpointError with code missing, damaged, version or foreign.
     """

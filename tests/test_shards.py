@@ -97,7 +97,7 @@ def test_every_truncation_and_what_is_added(prepared: Callable[[], token_cache.P
 
 def test_a_damaged_cache_is_made_again(prepared: Callable[[], token_cache.Prepared]) -> None:
     made = prepared()
-    assert not made.cached and not made.mended and len(made.store.digests) > 3
+    assert not made.cached and not made.repaired and len(made.store.digests) > 3
     second, third, index = (
         made.entry / name for name in ("000001.shard", "000002.shard", "index.json")
     )
@@ -118,10 +118,10 @@ def test_a_damaged_cache_is_made_again(prepared: Callable[[], token_cache.Prepar
     for harm, names in harms:
         harm()
         again = prepared()
-        assert not again.cached and set(again.mended) == names
+        assert not again.cached and set(again.repaired) == names
         assert again.store.digests == made.store.digests and again.files == made.files
         assert {path.name: path.read_bytes() for path in made.entry.iterdir()} == whole
-        assert prepared().cached and not prepared().mended
+        assert prepared().cached and not prepared().repaired
 
 
 def test_a_disk_that_cannot_read_costs_a_shard_only(
@@ -136,7 +136,7 @@ def test_a_disk_that_cannot_read_costs_a_shard_only(
         return real(file, crc)
 
     monkeypatch.setattr(shards, "_checksum", checksum)
-    assert prepared().mended == ("000001.shard",)
+    assert prepared().repaired == ("000001.shard",)
     failing.append(errno.EACCES)
     with pytest.raises(DataError, match="cannot be written or read"):
         prepared()
@@ -199,7 +199,7 @@ def test_it_is_told_and_trains_to_the_same_bits(
     damage()
     source = Source([str(path)], "pretrain", unique=False)
     assert trained(source.documents(small_tokenizer()), "pretrain") == expected
-    assert source.mended == ("000001.shard",)
+    assert source.repaired == ("000001.shard",)
     for command in (
         ["data", "a.jsonl"],
         [

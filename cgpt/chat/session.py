@@ -53,7 +53,7 @@ class ChatSession:
     system    a message that stands before all turns and is never dropped
     When the context is full the oldest turns are dropped from it (never from `history`), and a
     single message that is too long keeps its last part; `dropped` of an answer says so. Keys and
-    values are reused between turns: only tokens that the model has not seen behind the same
+    values are reused between turns: only tokens that the model has not seen after the same
     beginning are inferred.
     A session is for one caller at a time. What is called in the thread of an answer that was not
     read to its end ends that answer; in another thread it gets a CgptError (code "busy") while an
@@ -146,7 +146,7 @@ class ChatSession:
     def edit(self, turn: int, text: str, **options: Unpack[SamplingOptions]) -> TextStream:
         """Ask `text` in place of the question of `turn` (negative from the end) and answer it.
 
-        That turn and those behind it leave the history; a blank answer brings them back.
+        That turn and those after it leave the history; a blank answer brings them back.
         Raises ConfigError where there is no such turn; the rest as `reply`.
         """
         return self._begin(TextStream, "ChatSession.edit", text, self._number(turn), options)
@@ -242,7 +242,7 @@ class ChatSession:
         path: str | os.PathLike[str],
         sampling: SamplingConfig | None = None,
     ) -> ChatSession:
-        """The session that `save` wrote, ready to go on; with a seed it goes on to the token.
+        """The session that `save` wrote, ready to continue; with a seed, with the same tokens.
 
         sampling  instead of the one in the file
         Raises DataError for a file that is no session, ConfigError as the class does.
@@ -380,7 +380,7 @@ def answer(
     request: Request,
     recorder: Recorder,
 ) -> Generator[Piece, None, None]:
-    """The answer to `text` behind a history; half a character at the end is not shown.
+    """The answer to `text` after a history; half a character at the end is not shown.
 
     take  gives the context in which it is made, for a prompt
     """

@@ -2,7 +2,7 @@
 
     {"format": "cgpt-session", "version": 1, "system": null, "sampling": {...}, "drawn": 0,
      "messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
-`drawn` counts the random numbers that were used, so that a conversation with a seed goes on.
+`drawn` counts the random numbers that were used, so that a conversation with a seed continues.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def apply(file: BinaryFile, llm: LanguageModel, *, training: bool) -> None:
 def _training_arrays(
     file: BinaryFile, llm: LanguageModel, arena: ParameterArena
 ) -> dict[Kind, Floats]:
-    """Where the tensors of each kind go when training goes on; makes what `llm` needs for it."""
+    """Where the tensors of each kind go when training continues; makes what `llm` needs for it."""
     m, v = arena.require_moments()
     targets = {Kind.TENSOR: arena.data, Kind.ADAM_M: m, Kind.ADAM_V: v}
     if file.of(Kind.BEST_TENSOR):

@@ -63,7 +63,7 @@ def _load_floats(file: BinaryFile) -> LanguageModel:
 
 
 def _load_to_train(file: BinaryFile) -> LanguageModel:
-    """A model with all that its training goes on with."""
+    """A model with all that its training resumes with."""
     config, entries = read_shape(file)
     file.check_rounded()
     weights = aligned(arena_size(entries), zero=True)
@@ -111,7 +111,7 @@ def load_stored(path: Location) -> dict[str, StoredTensor]:
 
 
 def _stored_tensors(file: BinaryFile, entries: list[Entry]) -> dict[str, StoredTensor]:
-    """Every tensor as it lies in the file."""
+    """Every tensor as it is stored in the file."""
     group = read_group(file)
     kinds = [kind for kind in (Kind.TENSOR, Kind.SCALE) if file.of(kind)]
     views = {kind: _region(file, kind) for kind in kinds}
@@ -132,7 +132,7 @@ def _stored_tensors(file: BinaryFile, entries: list[Entry]) -> dict[str, StoredT
 
 
 def _region(file: BinaryFile, kind: Kind) -> memoryview:
-    """All payloads of a kind as they lie in the file, checked."""
+    """All payloads of a kind as they are stored in the file, checked."""
     records = file.of(kind)
     start = records[0].offset
     region = aligned(-(-(records[-1].end - start) // 4), zero=True).data.cast("B")
@@ -172,7 +172,7 @@ def read_group(file: BinaryFile) -> int:
 
 
 def check_tensors(file: BinaryFile, entries: list[Entry]) -> None:
-    """Every tensor of the configuration once in each kind, in the order of the arena; none over.
+    """Check that each kind has exactly the tensors of the configuration, in the arena's order.
 
     Weights may be float32, float16, or int8 with scales; all else is float32.
     """
@@ -190,7 +190,7 @@ def check_tensors(file: BinaryFile, entries: list[Entry]) -> None:
 def check_kind(
     file: BinaryFile, kind: Kind, entries: list[Entry], allowed: Collection[int]
 ) -> None:
-    """Every tensor of the configuration once in one kind, in the order of the arena; none over."""
+    """Check that a kind has exactly the tensors of the configuration, in the arena's order."""
     records = file.of(kind)
     expected = {entry.name for entry in entries}
     for name in sorted(expected.symmetric_difference(record.name for record in records)):
@@ -213,7 +213,7 @@ def check_kind(
 
 
 def _check_scales(file: BinaryFile) -> None:
-    """One record of scales for each int8 matrix, of its shape; none over."""
+    """One record of scales for each int8 matrix, of its shape; none unexpected."""
     group = read_group(file)
     whole = [record for record in file.of(Kind.TENSOR) if record.dtype == DType.INT8]
     wanted = [

@@ -159,7 +159,7 @@ def pack(
     """The file that holds `llm` with these arrays (its own, or copies of them).
 
     alone     whether an adapter's file is to carry its model in any case
-    snapshot  whether that model is copied too, as training may go on with it
+    snapshot  whether that model is copied too, as training may resume with it
 
     All that is not an array is copied. Raises CheckpointError (code "write") naming what a file
     cannot hold; `path` is where it will go.

@@ -291,5 +291,5 @@ def _tensor_pieces(entries: list[Entry], array: Floats) -> Iterator[str | Floats
 
 
 def checksum(flat: Floats) -> int:
-    """CRC-32 of the numbers as they lie in a binary file."""
+    """CRC-32 of the numbers as they are stored in a binary file."""
     return crc32(flat.astype("<f4", copy=False).data.cast("B"))

@@ -1,4 +1,4 @@
-"""Which checkpoint of a folder to go on from: found by what the files hold, not by their time.
+"""Which checkpoint of a folder to resume from: found by what the files hold, not by their time.
 
 A folder may hold the checkpoints of several runs. Whose a file is, its training state says: the
 random run_id, and the history of losses, which tells apart what two trainings made of copies of
@@ -44,7 +44,7 @@ class Found:
 
     @property
     def reached(self) -> tuple[int, int, int, int]:
-        """Grows while a training goes on, also when it takes up a finished phase again."""
+        """Grows while a training continues, also when it resumes a finished phase."""
         state = self.state
         phase = PHASES.index(state.phase) if state.phase in PHASES else -1
         return len(state.history), phase, state.step, len(state.done)
@@ -135,7 +135,7 @@ def holds_earlier(path: str | os.PathLike[str], found: Found) -> bool:
 
 
 def found_in(folder: Path, warn: Warn) -> list[Found]:
-    """The binary models of a folder, the furthest trained first; `warn` is told of the damaged."""
+    """The binary models of a folder, the furthest trained first; damaged ones go to `warn`."""
     found: dict[str, Found] = {}
     for path in sorted(folder.glob(PATTERN)):
         try:
@@ -158,7 +158,7 @@ def branches(found: Iterable[Found]) -> list[list[Found]]:
     """Files of the same training together, in the order in which they are given.
 
     Of files without a run_id only one training is kept: that of the last checkpoint, since earlier
-    versions had one a folder.
+    versions had one per folder.
     """
     groups: list[list[Found]] = []
     for one in found:
@@ -175,7 +175,7 @@ def branches(found: Iterable[Found]) -> list[list[Found]]:
 
 
 def unfinished(folder: Path, warn: Warn) -> list[Found]:
-    """What can be gone on with, one checkpoint a training, every byte of it checked.
+    """What can be resumed, one checkpoint per training, every byte of it checked.
 
     Where no training is unfinished, the furthest of each that is there.
     """
@@ -191,7 +191,7 @@ def first_whole(found: Iterable[Found], warn: Warn) -> Found | None:
 
 
 def is_whole(path: Path, warn: Warn = lambda error: None) -> bool:
-    """Whether every byte is as written; `warn` is told where that is not so."""
+    """Whether every byte is as written; `warn` is called where that is not so."""
     try:
         info.describe_binary(path, verify=True)
         return True

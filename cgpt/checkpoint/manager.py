@@ -5,11 +5,11 @@
     checkpoint_best_epoch_42_loss_2.1234.bin       one of the best of its phase
     checkpoint_epoch_50.bin                        the end of an epoch
 
-Each has a .json beside it that says for people what it is (not needed to go on).
+Each has a .json beside it that says for people what it is (not needed to continue).
 
 Several trainings may save in one folder, one after another or at the same time. The first keeps
 the plain names. Where a name belongs to another training that is not finished, eight digits of
-the run's identity go behind it: checkpoint_last_1f3a5c70.bin, checkpoint_previous_1f3a5c70.bin.
+the run's identity go after it: checkpoint_last_1f3a5c70.bin, checkpoint_previous_1f3a5c70.bin.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TAG = 8  # digits of a run_id in a name
 
 
 class CheckpointManager:
-    """Saves a training's state in `folder` while it goes on, and finds it again.
+    """Saves a training's state in `folder` while it continues, and finds it again.
 
     What other trainings save there is neither replaced nor removed while it may be needed.
 
@@ -89,7 +89,7 @@ class CheckpointManager:
         self._writer = BackgroundWriter()
         self._run: Found | None = None  # as it was saved last
         self._run_id: str | None = None  # of the training that it is called for
-        self._tag = ""  # behind the names of its last state
+        self._tag = ""  # after the names of its last state
 
     def save_last(self, llm: LanguageModel, learning_rate: float | None = None) -> Path:
         """Save everything as checkpoint_last.bin, now; gives the path, which may have the tag.
@@ -144,7 +144,7 @@ class CheckpointManager:
     def latest(
         self, warn: Callable[[CheckpointError], object] | None = None, run_id: str | None = None
     ) -> Path | None:
-        """The checkpoint to go on from, every byte of it checked, or None where there is none.
+        """The checkpoint to resume from, every byte of it checked, or None where there is none.
 
         That of the training that this manager saves, or of the one with this `run_id`
         (TrainingState.run_id). A manager of none yet takes the only training of the folder that is
@@ -221,7 +221,7 @@ class CheckpointManager:
     def _write(
         self, packed: Packed, stems: list[str], about: dict[str, Any], run: Found
     ) -> list[Path]:
-        """Write one file under several names, then its descriptions, then remove what is over."""
+        """Write one file under several names and its descriptions, then remove what is too many."""
         with suppress(OSError):  # the write itself says what is wrong
             self.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.folder):  # another training may have come first meanwhile

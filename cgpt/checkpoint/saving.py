@@ -47,7 +47,7 @@ def save_model_binary(
     weights: str | None = None,
     group: int = 64,
 ) -> Path | None:
-    """Save `llm` as a binary file of format v1; about 12 bytes a parameter, 4 without optimizer.
+    """Save `llm` as a binary file of format v1; about 12 bytes per parameter, 4 without optimizer.
 
     path       or a binary file object (a socket's, a pipe, io.BytesIO), which is written from where
                it stands and needs no seek

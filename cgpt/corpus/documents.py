@@ -330,7 +330,7 @@ class Samples(Sequence[Sample]):
         last = self.lengths
         if self._prefixes is None or self._prompted is None:
             found = found & (self._firsts == 0)
-        else:  # a part behind <bos> alone is as good as a dialogue
+        else:  # a part after <bos> alone is as good as a dialogue
             found = found & ((self._firsts == 0) | ((self._prefixes == 1) & ~self._prompted))
             second = np.where(self._firsts > 0, self._firsts, 1)
             last = self._firsts + self.lengths - self._prefixes
@@ -416,7 +416,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[str | Dialogue]) 
     template = template_of(tokenizer)
     texts: list[str] = []
     before: list[list[int]] = []  # tokens before each text, without loss,
-    behind: list[list[int]] = []  # and behind it, with loss
+    behind: list[list[int]] = []  # and after it, with loss
     loss_mask: list[bool] = []  # whether the text is
     pieces: list[int] = []  # texts of each document, negative for a dialogue
     for document in documents:

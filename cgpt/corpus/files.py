@@ -1,6 +1,6 @@
 """Which files hold data, in which order they are read, and their bytes, unpacked and hashed.
 
-.json .jsonl .txt .csv .tsv   also behind .gz, or behind .zst where zstandard is installed
+.json .jsonl .txt .csv .tsv   also packed as .gz, or as .zst where zstandard is installed
 .parquet                      where pyarrow is installed
 """
 

@@ -18,7 +18,7 @@ from cgpt.corpus.records import (
 from cgpt.errors import CgptWarning, DataError, shown
 from cgpt.validation import is_list_like, plain
 
-# What callers hand over as one document: a text, a dialogue, or a row as a file of data has it.
+# What callers pass as one document: a text, a dialogue, or a row as a file of data has it.
 Document = str | Sequence[Message | Mapping[str, Any]] | Mapping[str, Any]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cgpt.errors import DataError
 
-MOST_ROWS = 100_000  # that are kept by themselves; behind them only counts go on
+MOST_ROWS = 100_000  # that are kept by themselves; after them only counts continue
 
 
 @dataclass(frozen=True)

@@ -378,7 +378,7 @@ def _decode(path: str, data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # With utf-8-sig the position counts from behind the byte order mark.
+        # With utf-8-sig the position counts from after the byte order mark.
         at = error.start + 3 * data.startswith(b"\xef\xbb\xbf")
     line, start = data.count(b"\n", 0, at) + 1, data.rfind(b"\n", 0, at) + 1
     rest = data[start:].split(b"\n", 1)[0]

@@ -83,7 +83,7 @@ def place_checksum(path: Path) -> int:
 
 
 def _checksum(file: Any, crc: int) -> int:
-    """CRC-32 of what follows the checksum, behind `crc`."""
+    """CRC-32 of what follows the checksum, after `crc`."""
     buffer = memoryview(bytearray(_PIECE))
     file.seek(_CHECKSUM)
     while size := file.readinto(buffer):

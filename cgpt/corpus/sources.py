@@ -34,7 +34,7 @@ class Source:
     files   a report for each, complete once the data was read
     fingerprint  SHA-256 of the contents
     first_dialogue  () where there is none, or a large corpus was not read yet
-    entry, cached, mended  of a large corpus that was read: see `token_cache.Prepared`
+    entry, cached, repaired  of a large corpus that was read: see `token_cache.Prepared`
     invalid  rows that cannot be used, complete like `files`
     required  whether a fine-tuning without dialogues is a fault
     skip_invalid, as_text, suffixes  as in `Reading`
@@ -66,7 +66,7 @@ class Source:
         self._required = required
         self.entry: Path | None = None
         self.cached = False
-        self.mended: tuple[str, ...] = ()
+        self.repaired: tuple[str, ...] = ()
         self._found: Documents | None = None
         self._corpus: Corpus | None = None
         self.first_dialogue: Dialogue = ()
@@ -147,7 +147,7 @@ class Source:
                 progress=self._progress,
             )
             store, self.files, self.first_dialogue = made.store, made.files, made.first_dialogue
-            self.entry, self.cached, self.mended = made.entry, made.cached, made.mended
+            self.entry, self.cached, self.repaired = made.entry, made.cached, made.repaired
             self.invalid = made.invalid
             if self.invalid and not self._skip_invalid:
                 raise self.invalid.error()

@@ -1,11 +1,11 @@
 """Where dialogues longer than the context are cut, and what that leaves out.
 
-A part of a dialogue is whole rounds (a question and its answer), as many as fit, behind the
+A part of a dialogue is whole rounds (a question and its answer), as many as fit, after the
 beginning of the dialogue, <bos> and the system message, which every part has. So no part begins
 inside a question. Of a round that is too long by itself:
 
 - where its question leaves room for an answer, the first part has the question and as much of the
-  answer as fits; what is left of the answer follows in further parts, each behind the beginning of
+  answer as fits; what is left of the answer follows in further parts, each after the beginning of
   the dialogue and <assistant>
 - else its answer is left out, and with it the question; where every token is trained, the question
   as far as it fits stays
@@ -48,7 +48,7 @@ class TooLong:
 
 
 class Part(NamedTuple):
-    """Tokens first .. first + size - 1 of a dialogue behind its first `prefix` ones.
+    """Tokens first .. first + size - 1 of a dialogue after its first `prefix` ones.
 
     cued  whether the generation prompt (<assistant>) stands between them
     """

@@ -22,7 +22,7 @@ _EXPECTED = "expected text, messages, or a question and its answer, such as inst
 
 
 def csv_rows(path: str, file: BinaryIO, delimiters: Iterable[str] = _DELIMITERS) -> Iterator[Row]:
-    """A row for every record behind the first, which names the columns.
+    """A row for every record after the first, which names the columns.
 
     delimiters  of which the first is taken that separates known names
     Raises DataError where no column has a known name, UnicodeDecodeError.
@@ -77,7 +77,7 @@ def _lines(path: str, text: Any) -> Iterator[str]:
 def _reader(
     path: str, first: str, lines: Iterator[str], delimiters: tuple[str, ...]
 ) -> tuple[Any, list[str]]:
-    """A reader behind the first record, and the names of the columns."""
+    """A reader after the first record, and the names of the columns."""
     chosen = next((one for one in delimiters if has_form(_names([first], one))), delimiters[0])
     reader = csv.reader(chain([first], lines), delimiter=chosen, strict=True)
     try:

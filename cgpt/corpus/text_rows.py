@@ -221,7 +221,7 @@ class _Window:
         self._at += size
 
     def _more(self) -> bool:
-        """Read on, and forget what lies behind."""
+        """Read on, and discard what was read."""
         chunk = self._file.read(_CHUNK)
         self._text, self._at = self._text[self._at :] + chunk, 0
         return bool(chunk)
@@ -244,7 +244,7 @@ class _Window:
             try:
                 self._parser.forget()
                 value, end = self._parser.scan(self._text, self._at)
-                # A number at the end of the window may go on.
+                # A number at the end of the window may continue.
                 if end < len(self._text):
                     self.line += self._text.count("\n", self._at, end)
                     self._at = end
@@ -259,6 +259,6 @@ class _Window:
                     if isinstance(error, RecursionError)
                     else "too long a number",
                 ) from None
-            # What is wrong may only be that the value goes on behind the window.
+            # What is wrong may only be that the value continues after the window.
             if len(self._text) - self._at > _LONGEST or not self._more():
                 raise Broken(self.line, wrong)

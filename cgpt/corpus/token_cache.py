@@ -2,11 +2,10 @@
 
 A cache entry is a folder named by what its tokens follow from: the files' contents, the vocabulary,
 whether duplicates were left out, which strings are texts whatever they look like, and the version
-of cgpt. It holds shards of about a million
-tokens, each written whole or not at all, and index.json last of all. So a preparation that was
-killed goes on behind the last shard, and an entry with an index is complete. A cache may be deleted
-at any time. Every byte of it is compared with a checksum before it is used (shards.py), and what
-is damaged is made again from the files.
+of cgpt. It holds shards of about a million tokens, each written whole or not at all, and index.json
+last of all. So a preparation that was killed continues after the last shard, and an entry with an
+index is complete. A cache may be deleted at any time. Every byte of it is compared with a checksum
+before it is used (shards.py), and what is damaged is made again from the files.
 
     shard       some documents, encoded
     index.json  digests of the shards, what was read from each file, the first dialogue
@@ -49,7 +48,7 @@ from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.version import __version__
 
 # Bytes of files from which on a corpus is prepared on disk. What a checkpoint says of its data
-# differs on both sides, so a training that was begun on one cannot go on on the other.
+# differs on both sides, so a training that was begun on one cannot continue on the other.
 LARGE_CORPUS = 1 << 26
 _LAYOUT = 3  # of a cache entry; part of its name
 
@@ -65,7 +64,7 @@ class Prepared:
     entry   its folder
     cached  whether it was there before
     invalid  rows that were left out
-    mended  names of its files that were damaged, or gone, and were made again
+    repaired  names of its files that were damaged, or gone, and were made again
     """
 
     store: TokenStore
@@ -74,7 +73,7 @@ class Prepared:
     entry: Path
     cached: bool
     invalid: InvalidRows
-    mended: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
 
 
 def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
@@ -157,7 +156,7 @@ def prepare(
         ) from error
     if found is None:
         raise DataError(f"{entry}: the cache was changed while it was written; delete this folder")
-    return replace(found, cached=False, mended=tuple(sorted(damaged)))
+    return replace(found, cached=False, repaired=tuple(sorted(damaged)))
 
 
 def _load(entry: Path, tokenizer: Tokenizer, threads: int, damaged: set[str]) -> Prepared | None:

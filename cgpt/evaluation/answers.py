@@ -57,7 +57,7 @@ def questions_of(dialogues: Iterable[Dialogue]) -> Iterator[tuple[list[Message],
 def answer(
     llm: LanguageModel, dialogues: Iterable[Dialogue], max_new_tokens: int = 128, most: int = 0
 ) -> Iterator[Answer]:
-    """The model's most likely answer (greedy) to each question, behind the turns as they are.
+    """The model's most likely answer (greedy) to each question, after the turns as they are.
 
     most  questions at the most, 0 for all
     Raises ConfigError for a number out of range, and DataError with the first that is no dialogue.

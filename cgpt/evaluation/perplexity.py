@@ -1,4 +1,4 @@
-"""How well a model predicts text: nats a token, bits a character, bits a byte."""
+"""How well a model predicts text: nats per token, bits per character, bits per byte."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_TEXT = (
 class EvalResult:
     """Totals over everything that carries loss; eos is a token but no character.
 
-    loss                mean, nats a token
+    loss                mean, nats per token
     tokens              counted tokens; characters and bytes (UTF-8) of their text
     perplexity          exp(loss), infinite where that is too large
     bits_per_character  total bits / characters: compares models of different vocabularies

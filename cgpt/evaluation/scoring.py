@@ -1,8 +1,8 @@
 """What a model thinks of token sequences of any length: log-probabilities and hidden states.
 
 One rule of windows for all of it. A window has at most block_size tokens and begins `stride` tokens
-behind the one before; of each, only the tokens that no earlier window had are counted. So every
-token counts once, behind at least block_size - stride tokens where there are that many. A stride
+after the one before; of each, only the tokens that no earlier window had are counted. So every
+token counts once, after at least block_size - stride tokens where there are that many. A stride
 of block_size cuts the sequence into pieces, as training does; a small one gives every token nearly
 a whole context and takes block_size / stride times as long.
 """
@@ -34,7 +34,7 @@ from cgpt.runtime.process_group import SINGLE_PROCESS, SingleProcess
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.validation import check_int
 
-BATCH_TOKENS = 4096  # of one batch where nothing is learnt
+BATCH_TOKENS = 4096  # of one batch where nothing is trained
 POOLINGS = ("mean", "last")
 _TOGETHER = 16  # continuations of one prompt that are inferred side by side
 _SHARED = 16  # tokens of a prompt from which on it is worth inferring once
@@ -104,7 +104,7 @@ def logprobs(
     gpt: Model, sequences: Sequence[Scored], stride: int, limit: Limit | None = None
 ) -> list[Floats]:
     """For each (ids, first), first at least 1: log-probabilities (len(ids) - first,) float32, in
-    nats, of ids[first:], each behind the tokens before it.
+    nats, of ids[first:], each after the tokens before it.
 
     Where several sequences have the same ids[:first] and fit the context, these are inferred once.
     Beside other sequences or alone the numbers agree to about 1e-5: sums are made in another order.
@@ -175,7 +175,7 @@ def _behind_one_prompt(gpt: Model, sequences: Sequence[Scored]) -> list[Floats]:
     losses: Floats = np.empty(len(wanted), np.float32)
     some = begins[sizes > 0]
     losses[some] = _losses(np.repeat(logits, len(some), axis=0), wanted[some])
-    # Every token but a sequence's last is fed; the one that follows it stands right behind it.
+    # Every token but a sequence's last is fed; the one that follows it stands right after it.
     fed = np.delete(np.arange(len(wanted)), (begins + sizes - 1)[sizes > 0])
     rows = np.repeat(np.arange(n, dtype=np.int32), np.maximum(sizes - 1, 0))
     positions = (first + fed - begins[rows]).astype(np.int32)

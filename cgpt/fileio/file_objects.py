@@ -2,7 +2,7 @@
 
 A model is read whole before it is taken apart, so that everything that is checked of a file is
 checked here too. Of a binary model no more is read than its header says: a pipe or socket may stay
-open behind it, and another model may follow.
+open after it, and another model may follow.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class StreamOutput:
 
 
 def write_all(stream: Writable, parts: Iterable[Data]) -> None:
-    """Write the parts of a model one behind another; see StreamOutput."""
+    """Write the parts of a model one after another; see StreamOutput."""
     out = StreamOutput(stream)
     for part in parts:
         out.write(part)

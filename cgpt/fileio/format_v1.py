@@ -20,7 +20,7 @@ MAGIC = b"\x89CGPT\r\n\x1a"
 VERSION = 1
 HEADER_SIZE = 64
 ALIGNMENT = 64
-ADAPTED = "+lora"  # behind a graph's name: an adapter instead of weights
+ADAPTED = "+lora"  # after a graph's name: an adapter instead of weights
 OPTIONAL = 1  # record flag: a reader that does not know it skips it
 
 _HEADER = struct.Struct("<8sIIIIQQQIIII")

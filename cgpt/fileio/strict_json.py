@@ -186,7 +186,7 @@ def check_listed(path: object, found: Any) -> list[dict[str, Any]]:
 
 
 class Span(NamedTuple):
-    """Where the numbers of a "data" list lie in the file: first byte and the one behind."""
+    """Where the numbers of a "data" list lie in the file: first byte and the one after."""
 
     start: int
     end: int
@@ -263,7 +263,7 @@ def read_floats(
 ) -> None:
     """As `parse_floats`, of a text that `read(position, length)` gives, a piece at a time.
 
-    start, end  the text's first byte and the one behind it
+    start, end  the text's first byte and the one after it
     """
     filled = 0
     while True:
@@ -271,7 +271,7 @@ def read_floats(
         text = read(start, size)
         if start + size == end:
             return _complete(_parse(text, target, filled), target)
-        cut = text.rfind(b",")  # a number may go on in the next piece
+        cut = text.rfind(b",")  # a number may continue in the next piece
         if cut < 0:
             raise ValueError("a malformed number")
         filled = _parse(memoryview(text)[:cut], target, filled)

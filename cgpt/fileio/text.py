@@ -42,7 +42,7 @@ def without_nan(value: Any) -> Any:
 class JsonLines:
     """A file of one JSON object a line, each on its way to the disk when `write` returns.
 
-    append   go on with what is there; a last line that was cut off is removed
+    append   continue what is there; a last line that was cut off is removed
     failure  makes the error that is raised where the file cannot be written, of the reason
     """
 
@@ -83,7 +83,7 @@ class JsonLines:
 
 
 def _cut_to_whole_lines(path: Path) -> None:
-    """Remove what stands behind the last line end, where a process was killed while it wrote."""
+    """Remove what stands after the last line end, where a process was killed while it wrote."""
     if not path.is_file():
         return
     with path.open("rb+") as file:

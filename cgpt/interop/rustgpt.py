@@ -51,7 +51,7 @@ def load(path: Location) -> LanguageModel:
     """The model of an export, with its words.
 
     Both generations of the format become the graph RustGPT. Adam's state comes along where it can
-    go on exactly: where all arrays have the same settings and number of steps; else `optimizer` is
+    resume exactly: where all arrays have the same settings and number of steps; else `optimizer` is
     None.
     """
     with Source(path) as source:

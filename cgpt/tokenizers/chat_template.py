@@ -32,9 +32,9 @@ class Template:
         return [*before, *self.tokenizer.encode(text), *behind]
 
     def parts(self, role: str, text: str) -> tuple[list[int], str, list[int]]:
-        """The same before it is encoded: (tokens before, text, tokens behind).
+        """The same before it is encoded: (tokens before, text, tokens after).
 
-        Of an answer, text and tokens behind carry loss; of other messages nothing does.
+        Of an answer, text and tokens after carry loss; of other messages nothing does.
         """
         tokenizer = self.tokenizer
         marks = {

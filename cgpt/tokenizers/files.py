@@ -141,7 +141,7 @@ def _shape(path: object, values: dict[str, Any]) -> tuple[int, int]:
 def most_words(size: int) -> int:
     """Bounds the vocabulary of a file of `size` bytes before its words are taken apart.
 
-    A tokenizer takes some 400 bytes a word, the file of a real model more than that.
+    A tokenizer takes some 400 bytes per word, the file of a real model more than that.
     """
     return (strict_json.PARSED_ROOM + size) // 400
 

@@ -314,7 +314,7 @@ class RustTokenizer(Tokenizer):
 
     marks    texts before a question and an answer, those of the two generations that the
              vocabulary knows
-    opening  tokens before a text that is learnt: <|bos|> where its score is not -inf
+    opening  tokens before a text that is trained on: <|bos|> where its score is not -inf
     Whitespace is dropped, as it was in training; decoded words that letters or digits would join
     have a space between them. What encode() makes <|unk|> is lost.
     """

@@ -2,7 +2,7 @@
 
 They get the model with its training state as process 0 has it, of an adapter that and the model
 that it belongs to, and read the data themselves. So only process 0 needs the checkpoint that a
-training goes on from, and all start with the same bits.
+training resumes from, and all start with the same bits.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class Progress:
 
     epoch, epochs      the pass under way (from 1) of how many
     step, steps        optimizer steps done of how many (no more than the budget)
-    loss               of this step, nats a token; val_loss: of the last evaluation or None
+    loss               of this step, nats per token; val_loss: of the last evaluation or None
     lr, grad_norm      of this step; the norm is the global one before clipping
     tokens             of the phase so far; tokens_per_second of this call of fit
     seconds            of the phase so far; seconds_left is estimated from this call's steps
@@ -77,7 +77,7 @@ class Callback:
     """What `Trainer.fit(callbacks=[...])` calls; override what you need.
 
     Whenever one of these is called the model is consistent: it may be saved, asked or measured, and
-    an exception that is raised leaves a training that goes on exactly. To end it after this step,
+    an exception that is raised leaves a training that resumes exactly. To end it after this step,
     raise StopTraining.
     """
 
@@ -88,7 +88,7 @@ class Callback:
         """After an evaluation: progress.val_loss is its result; before `on_step` of that step."""
 
     def on_epoch_end(self, progress: Progress) -> object:
-        """After the last step of an epoch, behind its `on_step`."""
+        """After the last step of an epoch, after its `on_step`."""
 
     def on_end(self, result: FitResult) -> object:
         """When the phase has ended and the model has its final weights; not where it was

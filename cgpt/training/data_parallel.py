@@ -3,7 +3,7 @@
 What a process asks of the others are the methods of `runtime.process_group.SingleProcess`;
 `training.mpi.Ranks` has them over MPI. A step's global batch is that of its
 settings (batch_tokens * grad_accum), whatever the number of processes, so a training may
-go on with another number of them. Every process holds the whole model and applies the same update
+resume with another number of them. Every process holds the whole model and applies the same update
 to it.
 """
 

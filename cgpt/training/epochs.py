@@ -134,7 +134,7 @@ def group_borders(
     """Where the groups begin in a shuffled list, and where the last one ends.
 
     A group is 1..most neighbours (drawn by rng), to be joined into one longer dialogue, so that a
-    model learns to answer behind turns that have nothing to do with the question. What is not
+    model learns to answer after turns that have nothing to do with the question. What is not
     `joinable` (n,) bool stays alone, and no group is longer than `longest` tokens.
     """
     borders = np.empty(len(lengths) + 1, np.int64)
@@ -183,7 +183,7 @@ class Batches(Sequence[Batch]):
         return pack(samples, sum(map(len, samples)))[0]
 
     def group(self, number: int) -> Sample:
-        """One sample of several dialogues: behind the first, <bos> gives way to the last <eos>."""
+        """One sample of several dialogues: after the first, <bos> gives way to the last <eos>."""
         start, end = self._plan.groups[number : number + 2]
         rows = self._plan.order[start:end].tolist()
         samples: list[Sample] = [self._plan.samples[i] for i in rows]

@@ -1,6 +1,6 @@
 """The recipe of the guided run: its settings, the data that it finds, and what a recorded one says.
 
-A training state keeps a RunConfig as a dictionary, so that a checkpoint alone says how to go on.
+A training state keeps a RunConfig as a dictionary, so that a checkpoint alone says how to continue.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def recorded(run: dict[str, Any]) -> dict[str, Any]:
 
     One of before duplicates were left out was trained with them, one of before there was a choice
     of optimizers by AdamW; before too_long and loss_on long dialogues were cut anywhere, and of
-    dialogues only the answers were learnt; before skip_invalid folders were read for other files.
+    dialogues only the answers were trained on; before skip_invalid, folders were read for others.
     """
     names = [str(name) for name in ("pretrain_train", "finetune_train") if name in run]
     before = {"optimizer": "adamw", "embedding_lr": 1.0, "too_long": WINDOWS, "loss_on": "answers"}

@@ -65,7 +65,7 @@ class TrainingRun:
         self.validation = validation
         self.changed: list[str] = []
         self.parallel = SINGLE_PROCESS
-        for name in self.phases:  # so that what cannot be is told now
+        for name in self.phases:  # so that errors are reported now
             self.validation_documents(name)
 
     def __repr__(self) -> str:
@@ -120,14 +120,14 @@ class TrainingRun:
         """Go on where the LLM's training state stands, with the data that it names.
 
         epochs, lr  override those of the phase under way; with epochs, a run whose phases are
-                    all done goes on with its last phase
+                    all done resumes with its last phase
         new_data    where the files have changed, begin the phase under way anew on them, from the
                     weights as they are; `changed` of the run names the phases
         max_steps, max_minutes  new budgets of each phase still to do, what it has had included
         cache, progress  as in `start`
-        A run that a step or time budget ended goes on without it, or with a new one.
+        A run that a step or time budget ended continues without it, or with a new one.
         Raises DataError where the run is unknown or its data is missing or has changed,
-        ConfigError for an override that cannot work, CgptError where the phase to go on with
+        ConfigError for an override that cannot work, CgptError where the phase to resume with
         needs the optimizer's state and the file it came from held none.
         """
         expect("TrainingRun.resume", llm, LLM, "an LLM")
@@ -220,7 +220,7 @@ class TrainingRun:
         *,
         callbacks: Sequence[AnyCallback] = (),
     ) -> FitResult:
-        """Train one phase, or go on in the middle of it; see Trainer.fit for the rest."""
+        """Train one phase, or continue in the middle of it; see Trainer.fit for the rest."""
         if name not in self.sources:
             raise ConfigError(
                 f"run: no data for the phase {name!r}; this run has "
@@ -452,7 +452,7 @@ def find_vocabulary(
 
 
 def _ended_by_budget(config: RunConfig, llm: LLM) -> bool:
-    """Whether the last phase can go on exactly: a budget ended it, with its last weights."""
+    """Whether the last phase can resume exactly: a budget ended it, with its last weights."""
     state, train = llm.training_state, config.phase(llm.training_state.phase)[1]
     return (
         state.step < state.total_steps

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class StepLog:
     """A log that is being written. The first object has version, seed, run_id and config.
 
-    append  go on with the file: the head then follows the steps of the run before it
+    append  continue the file: the head then follows the steps of the run before it
     Raises DataError (code "write") where the file cannot be written, here or later.
     """
 
@@ -69,7 +69,7 @@ class Curve:
     held_out: list[tuple[int, float]] = field(default_factory=list)
 
     def cut(self, step: int) -> None:
-        """Forget this step and those behind it: the run went on again from before it."""
+        """Forget this step and those after it: the run went on again from before it."""
         while self.steps and self.steps[-1] >= step:
             self.steps.pop()
             self.losses.pop()
@@ -103,7 +103,7 @@ class Run:
 
 
 def read_log(path: str) -> Run:
-    """The curves of a log; a last line that was cut off (the run goes on) is left out.
+    """The curves of a log; a last line that was cut off (the run continues) is left out.
 
     Raises DataError naming the line that is no step of a log, or where there is no step.
     """

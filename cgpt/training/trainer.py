@@ -2,7 +2,7 @@
 
 All that decides a step is in the training state: the order of the documents follows from (seed,
 phase, epoch), the dropout masks from (seed, phase, step, micro-batch), the learning rate from the
-step. So a run that was stopped, saved and loaded goes on as if it had never stopped.
+step. So a run that was stopped, saved and loaded continues as if it had never stopped.
 
 A phase starts with fresh Adam moments and a schedule of its own; phases are independent but for
 the weights that one leaves to the next.
@@ -95,7 +95,7 @@ class Trainer:
     ) -> FitResult:
         """Train until the epochs, the patience or a budget are used up, or should_stop() is true.
 
-        An LLM in the middle of this phase goes on exactly there; otherwise the phase begins.
+        An LLM in the middle of this phase resumes exactly there; otherwise the phase begins.
         on_progress    is called after every step
         on_checkpoint  is called after every step, when a save of the LLM would be complete
         should_stop    is asked after every step
@@ -104,7 +104,7 @@ class Trainer:
                        the TrainConfig
         callbacks      functions that are called after every step, or objects like `Callback`
         The phase is then done, with the best weights where there are held-out documents; an
-        interrupted one is not and can be resumed. One that a budget ended goes on exactly when it
+        interrupted one is not and can be resumed. One that a budget ended resumes exactly when it
         is fitted to the same documents with a larger budget (and nothing is held out).
         Ctrl-C is taken between two steps, a second one at once. After any exception the model is as
         after its last whole step, and fitting again gives the bits of an undisturbed training.
@@ -141,7 +141,7 @@ class Trainer:
 
 
 def _imported(llm: LLM, config: TrainConfig) -> bool:
-    """Whether the model brought moments along from elsewhere that this phase goes on with."""
+    """Whether the model brought moments along from elsewhere that this phase resumes with."""
     state = llm.training_state
     return (
         llm.optimizer is not None
@@ -220,7 +220,7 @@ class _Run:
     ) -> tuple[Samples, str]:
         """The samples to train on and the digest of all.
 
-        Of a phase that an earlier version began, as that version cut and learnt them.
+        Of a phase that an earlier version began, as that version cut and trained on them.
         """
         config, state = self.config, self.state
         given = encoded(documents, self.llm.tokenizer)
@@ -295,7 +295,7 @@ class _Run:
     def _reopens(self, documents: str, planned: int) -> bool:
         """Whether a budget ended this very phase and there is more of it now.
 
-        It then goes on exactly, since the schedule is that of all epochs whatever the budget. Not
+        It then resumes exactly, since the schedule is that of all epochs whatever the budget. Not
         where documents are held out or an average is kept: the weights are then not the last ones.
         """
         state = self.state

@@ -16,7 +16,7 @@ from cgpt.cli.ui.data_report import (
     Preparing,
     change_lines,
     listing,
-    mended,
+    repaired,
     report_of_invalid,
     skip_reason,
     total_changes,
@@ -154,7 +154,7 @@ def report_of(source: Source, tokenizer: Tokenizer, context: int, rule: str) -> 
         "fingerprint": source.fingerprint,
         "cache": str(source.entry) if source.entry else "",
         "cached": source.cached,
-        "mended": list(source.mended),
+        "mended": list(source.repaired),
     }
 
 
@@ -203,7 +203,7 @@ def lines(report: dict[str, Any], width: int) -> list[str]:
         )
         shown.append(t(known, path=report["cache"]))
     if report["mended"]:
-        shown.append(mended(report["cache"], report["mended"]))
+        shown.append(repaired(report["cache"], report["mended"]))
     return shown
 
 

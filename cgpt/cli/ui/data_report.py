@@ -124,7 +124,7 @@ def report_of_phase(source: Source) -> dict[str, Any]:
     }
 
 
-def mended(entry: object, names: Sequence[str]) -> str:
+def repaired(entry: object, names: Sequence[str]) -> str:
     """What was found damaged in a cache entry: a few of its files by name."""
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return t(
@@ -196,8 +196,8 @@ def describe_sources(sources: Sequence[Source], say: Callable[[str], object]) ->
     for line in left_out(files, [source.invalid for source in sources]):
         say(line)
     for source in sources:
-        if source.mended:
-            say(mended(source.entry, source.mended))
+        if source.repaired:
+            say(repaired(source.entry, source.repaired))
         elif source.entry and not source.cached:
             say(t("the tokens are now in the cache: {path}", path=source.entry))
     for file in files:
