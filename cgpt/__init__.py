@@ -56,7 +56,8 @@ _PUBLIC = {
     "cgpt.training.run": ("continue_training", "TrainingRun"),
     "cgpt.optim.lora": ("Lora",),
     "cgpt.generation.streaming": ("Piece", "PieceStream", "TextStream"),
-    "cgpt.models.inspection": ("Inspection", "Prediction"),
+    "cgpt.evaluation.predictions": ("Prediction",),
+    "cgpt.models.inspection": ("Inspection",),
     "cgpt.generation.results": ("Dropped", "Generation", "TopLogprob", "Usage"),
     "cgpt.generation.options": (
         "FurtherOptions",
@@ -154,6 +155,7 @@ if TYPE_CHECKING:
     from cgpt.corpus.splitting import TooLong
     from cgpt.errors import CgptError, CgptWarning, CheckpointError, ConfigError, DataError
     from cgpt.evaluation.perplexity import EvalResult, evaluate
+    from cgpt.evaluation.predictions import Prediction
     from cgpt.generation.options import FurtherOptions, LimitOptions, SamplingOptions, TokenOptions
     from cgpt.generation.results import Dropped, Generation, TopLogprob, Usage
     from cgpt.generation.sampling import LogitsProcessor
@@ -172,7 +174,7 @@ if TYPE_CHECKING:
     )
     from cgpt.models.base import Model
     from cgpt.models.gpt2 import GPT
-    from cgpt.models.inspection import Inspection, Prediction
+    from cgpt.models.inspection import Inspection
     from cgpt.nn.kv_cache import KVCache
     from cgpt.optim.adamw import AdamW
     from cgpt.optim.lora import Lora

@@ -25,9 +25,9 @@ from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.errors import CgptError
 from cgpt.evaluation.answers import Answer, accuracy, answer
 from cgpt.evaluation.perplexity import difference, evaluate, score_documents, total_of
+from cgpt.evaluation.predictions import predictions
 from cgpt.generation.generate import generate_tokens
 from cgpt.llm import LLM
-from cgpt.models.inspection import predictions
 from cgpt.models.quantized import with_weights
 
 WRONG: dict[str, Any] = {

@@ -32,8 +32,8 @@ from cgpt.evaluation.perplexity import (
     score_documents,
     total_of,
 )
+from cgpt.evaluation.predictions import predictions
 from cgpt.llm import load_model_auto
-from cgpt.models.inspection import predictions
 from cgpt.training.config_file import check_fingerprint, repeated, to_toml
 from cgpt.training.run import continue_training
 from cgpt.training.step_log import Curve

@@ -17,8 +17,10 @@ from cgpt import kernels as K
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
 from cgpt.generation.generate import TokenGenerator
+from cgpt.models.inspection import Inspection, check_sequence
 from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout, read_only
 from cgpt.nn.arrays import Ints, expect_shape, float32, int32, real
+from cgpt.nn.attention import CausalAttention
 from cgpt.nn.decode_operations import DecodeOperation
 from cgpt.nn.decoder import DecodePlan, Decoder, FusedDecoder, LayerDecoder, decode_plan
 from cgpt.nn.embedding import InputLayer
@@ -33,8 +35,6 @@ from cgpt.validation import check_bool, check_float, check_int, expect, expect_f
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from cgpt.models.inspection import Inspection
 
 _HEAD_ROWS = 256  # rows whose logits are held at once where no gradient is wanted
 
@@ -345,10 +345,24 @@ class Model(TokenGenerator):
         return wanted.reshape(-1)
 
     def inspect(self, ids: ArrayLike) -> Inspection:
-        """Hidden states and attention weights for ids (T,): see cgpt.models.inspection.inspect."""
-        from cgpt.models.inspection import inspect
+        """Hidden states, attention weights and logits for ids (T,), from the layers themselves.
 
-        return inspect(self, ids)
+        Raises DataError for ids out of range or of a wrong shape, or more than block_size of them.
+        """
+        step = self._prepare(check_sequence(ids, self.config)[None], None, None)
+        T, config = len(step.ids), self.config
+        behind, attention = dict[str, Floats](), list[Floats]()
+        logits = np.empty((T, config.vocab_size), np.float32)
+        with self._turn:
+            run = self._pass_for(step)
+            for part, layer, inputs, y in run.operations(step):
+                behind[part] = y.copy()  # the last one of a part stays
+                if isinstance(layer, CausalAttention):
+                    attention.append(layer.weights(inputs[0]))
+            self.head.project(run.x, logits)
+        hidden = np.stack([behind[name] for name in ("embedding", *self.block_names())])
+        weights = np.stack(attention) if attention else np.empty((0, config.n_head, T, T), "f4")
+        return Inspection(hidden, weights, logits)
 
     def _run(self, step: Step, *, training: bool = False) -> Pass:
         """The layers up to the head, run; ends what backward() could use."""

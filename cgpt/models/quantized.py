@@ -13,6 +13,7 @@ from cgpt.config import WEIGHT_DTYPES, GPTConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
 from cgpt.models.gpt2 import GPT
+from cgpt.models.inspection import Inspection
 from cgpt.nn.arena import Floats, ParameterArena, aligned, arena_size, read_only
 from cgpt.nn.arrays import Ints
 from cgpt.nn.kv_cache import new_caches
@@ -60,6 +61,10 @@ class StoredGPT(GPT):
             f"arena: this model's weights are {self.form}, which cannot be "
             'changed; load it with weights="float32"'
         )
+
+    def inspect(self, ids: ArrayLike) -> Inspection:
+        """As of the model with these weights in float32."""
+        return with_weights(self, "float32").inspect(ids)
 
     def _repr_more(self) -> str:
         return f", {self.form} weights"

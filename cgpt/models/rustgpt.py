@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import ArrayLike
 
 from cgpt.config import GPTConfig
 from cgpt.models.base import Block, Model
 from cgpt.nn.activations import ReLU
 from cgpt.nn.attention import CausalAttention
-from cgpt.nn.embedding import SinusoidalEmbedding, sinusoids
+from cgpt.nn.embedding import SinusoidalEmbedding
 from cgpt.nn.heads import LinearHead
 from cgpt.nn.linear import Linear
 from cgpt.nn.norms import LayerNorm
 from cgpt.nn.residual import Residual
 from cgpt.options import documented, option
-
-if TYPE_CHECKING:
-    from cgpt.models.inspection import Inspection
 
 
 @documented
@@ -81,18 +74,3 @@ class RustGPT(Model):
         self.embedding = SinusoidalEmbedding(config.vocab_size, config.block_size, config.n_embd)
         self.blocks = [RustBlock(config, i) for i in range(config.n_layer)]
         self.head = LinearHead(config.n_embd, config.vocab_size)
-
-    def inspect(self, ids: ArrayLike) -> Inspection:
-        """Hidden states and attention weights for ids (T,): see cgpt.models.inspection.inspect."""
-        from cgpt.models.inspection import Parts, inspect
-
-        config = self.config
-        return inspect(
-            self,
-            ids,
-            Parts(
-                sinusoids(config.block_size, config.n_embd),
-                config.norm_eps,
-                lambda x: np.maximum(x, 0),
-            ),
-        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cgpt import kernels as K
 from cgpt.nn.arena import Floats
 from cgpt.nn.decode_operations import Attend, DecodeOperation
@@ -35,6 +37,16 @@ class CausalAttention(Layer):
             K.attention_cached(x, cache.keys[i], cache.values[i], cache.length, y)
         else:
             K.attention_forward(x, step.offsets, self.n_head, y, lse.reshape(self.n_head, -1))
+
+    def weights(self, qkv: Floats) -> Floats:
+        """softmax(q k^T / sqrt(D), causal) (H, T, T) of one sequence, computed in float64."""
+        T, H = len(qkv), self.n_head
+        q, k, _ = qkv.astype(np.float64).reshape(T, 3, H, -1).transpose(1, 2, 0, 3)
+        scores = q @ k.transpose(0, 2, 1) / np.sqrt(q.shape[2])
+        scores[:, ~np.tri(T, dtype=bool)] = -np.inf
+        exps = np.exp(scores - scores.max(axis=2, keepdims=True))
+        weights: Floats = (exps / exps.sum(axis=2, keepdims=True)).astype(np.float32)
+        return weights
 
     def backward(
         self, step: Step, dy: Floats, x: Floats, y: Floats, lse: Floats, dx: Floats

@@ -81,11 +81,11 @@ class Pass:
         for _, function, arrays in self._forward:
             function(step, *arrays)
 
-    def operations(self, step: Step) -> Iterator[tuple[str, object, Arguments]]:
-        """The same one at a time: behind each operation its part, layer, inputs and outputs."""
+    def operations(self, step: Step) -> Iterator[tuple[str, object, Arguments, Floats]]:
+        """The same one at a time: behind each operation its part, layer, inputs and y."""
         for one, (part, function, arrays) in zip(self.plan.operations, self._forward, strict=True):
             function(step, *arrays)
-            yield part, one.layer, arrays
+            yield part, one.layer, arrays[: len(one.inputs)], self._arrays[one.y]
 
     def part(self, name: str, step: Step, x: Floats) -> Floats:
         """y of one layer at the top of the graph for an x of the caller's; the next call's too."""

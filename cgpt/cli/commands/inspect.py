@@ -18,8 +18,8 @@ from cgpt.errors import DataError
 from cgpt.locale import N_, language, t
 
 if TYPE_CHECKING:
+    from cgpt.evaluation.predictions import Prediction
     from cgpt.llm import LLM
-    from cgpt.models.inspection import Prediction
 
 # Labels of the picture
 ATTENTION = {
@@ -65,8 +65,8 @@ def inspect(
     font: str | None,
     as_json: bool,
 ) -> int:
+    from cgpt.evaluation.predictions import predictions
     from cgpt.llm import load_model_auto
-    from cgpt.models.inspection import predictions
 
     check_places(output, layer, head)
     text = options.text_or_stdin(text)

@@ -1,0 +1,47 @@
+"""What a model expected, token by token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cgpt.models.base import Model
+from cgpt.models.inspection import check_sequence
+from cgpt.validation import check_int, expect
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model expected in one place of a sequence.
+
+    id            of the token that stands there, -1 behind the last one
+    probability   that the model gave it (nan behind the last one); rank: 1 for the most likely
+    alternatives  the most likely (id, probability), best first
+    """
+
+    id: int
+    probability: float
+    rank: int
+    alternatives: list[tuple[int, float]]
+
+
+def predictions(gpt: Model, ids: ArrayLike, top: int = 5) -> list[Prediction]:
+    """What gpt expected at ids[1], ids[2], ... and behind the last of ids (n,): n in all.
+
+    Raises DataError for ids out of range or of a wrong shape, or more than block_size of them.
+    """
+    expect("predictions", gpt, Model, "a GPT")
+    top = check_int("predictions", "top", top, 0, (1 << 31) - 1)
+    flat = check_sequence(ids, gpt.config)
+    logits = gpt.logits(flat[None])[0].astype(np.float64)
+    found = []
+    for row, token in zip(logits, [*flat[1:].tolist(), -1], strict=True):
+        odds = np.exp(row - row.max())
+        odds /= odds.sum()
+        best = np.argsort(-odds, kind="stable")[:top]
+        probability = float(odds[token]) if token >= 0 else float("nan")
+        rank = 1 + int(np.count_nonzero(odds > odds[token])) if token >= 0 else 0
+        found.append(Prediction(token, probability, rank, [(int(i), float(odds[i])) for i in best]))
+    return found
