@@ -880,6 +880,7 @@ RESULTS = {
 # Not tried, and why.
 EXEMPT = {
     "GPT.decode_n": "arrays and picks that the decoding loop makes",
+    **dict.fromkeys(("GPT.decode_plan", "GPT.supports_quantized"), "called by what loads"),
     "GPT.prefill": "as GPT.infer, for the decoding loop",
     **dict.fromkeys(
         (
