@@ -19,7 +19,7 @@ from cgpt.config import TrainConfig
 from cgpt.corpus import documents as documents_module
 from cgpt.corpus import token_cache
 from cgpt.corpus.batches import IGNORED
-from cgpt.corpus.documents import Documents, Samples, stored
+from cgpt.corpus.documents import Documents, Samples, encode_in_memory
 from cgpt.corpus.sources import Source
 from cgpt.language_model import TrainingState
 from cgpt.llm import LLM, load_model_auto
@@ -49,7 +49,7 @@ def planned(documents: Documents, **more: bool) -> Epochs:
 
 
 def test_every_epoch_cuts_elsewhere_and_holds_every_token() -> None:
-    documents = stored(small_tokenizer(), MIXED)
+    documents = encode_in_memory(small_tokenizer(), MIXED)
     moving, fixed = planned(documents), planned(documents, moving_cuts=False)
     first = windows(moving, 0)
     assert first == windows(fixed, 0) == windows(fixed, 1)
@@ -70,7 +70,7 @@ def test_windows_follow_one_another_without_a_gap(lengths: list[int], data: st.D
     tokenizer = small_tokenizer()
     documents = [LONG[:1] * length for length in lengths]
     weights = np.arange(1.0, len(documents) + 1)
-    store = stored(tokenizer, documents)
+    store = encode_in_memory(tokenizer, documents)
     samples = Samples(Documents(store.store, store.numbers, weights), LONGEST)
     firsts = data.draw(
         st.lists(st.integers(0, LONGEST - 1), min_size=samples.n_long, max_size=samples.n_long)
@@ -98,7 +98,7 @@ def test_windows_follow_one_another_without_a_gap(lengths: list[int], data: st.D
 
 def test_dialogues_stay_as_they_are_cut() -> None:
     long = (DIALOGUES[0][0], replace(DIALOGUES[0][1], content=LONG))
-    epochs = planned(stored(small_tokenizer(), [long, *DIALOGUES]))
+    epochs = planned(encode_in_memory(small_tokenizer(), [long, *DIALOGUES]))
     assert windows(epochs, 0) == windows(epochs, 1)
 
 

@@ -21,7 +21,7 @@ from cgpt.config import RunConfig, TrainConfig
 from cgpt.corpus import documents as documents_module
 from cgpt.corpus import sources, token_cache
 from cgpt.corpus.batches import encode_dialogue, encode_document
-from cgpt.corpus.documents import Documents, Samples, TokenStore, encode_documents, stored
+from cgpt.corpus.documents import Documents, Samples, TokenStore, encode_documents, encode_in_memory
 from cgpt.corpus.reader import Reading
 from cgpt.corpus.records import Message
 from cgpt.corpus.sources import Source
@@ -71,7 +71,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("longest", [4, 9, 64])
 def test_samples_are_those_of_the_documents(longest: int) -> None:
     llm = small_llm()
-    documents = stored(llm.tokenizer, MIXED)
+    documents = encode_in_memory(llm.tokenizer, MIXED)
     found, expected = Samples(documents, longest), llm.samples(MIXED, longest)
     assert len(found) == len(expected) and found.lengths.tolist() == [*map(len, expected)]
     for one, other in zip(found, expected, strict=True):
@@ -206,7 +206,7 @@ def test_a_run_of_before_duplicates_were_left_out_goes_on_with_them(tmp_path: Pa
 
 def test_another_mix_is_another_training() -> None:
     llm, config = small_llm(), TrainConfig(epochs=2, batch_tokens=64)
-    store = stored(llm.tokenizer, TEXTS).store
+    store = encode_in_memory(llm.tokenizer, TEXTS).store
     weights = np.ones(len(TEXTS))
     trainer = Trainer(llm, config)
     trainer.fit(Documents(store, np.arange(len(TEXTS)), 2 * weights), should_stop=lambda: True)
@@ -234,8 +234,10 @@ def test_a_vocabulary_of_a_large_corpus_is_kept_and_of_a_sample(
 def test_documents_of_another_vocabulary_are_refused() -> None:
     other = Tokenizer.from_state({"words": ["山"], "scores": [-1.0]})
     with pytest.raises(DataError, match="another vocabulary"):
-        trained(stored(other, TEXTS), "pretrain")
-    assert trained(stored(small_tokenizer(), TEXTS), "pretrain") == trained(TEXTS, "pretrain")
+        trained(encode_in_memory(other, TEXTS), "pretrain")
+    assert trained(encode_in_memory(small_tokenizer(), TEXTS), "pretrain") == trained(
+        TEXTS, "pretrain"
+    )
 
 
 KILLED = """
@@ -288,7 +290,7 @@ def test_a_cache_that_cannot_be_written_is_told(small_shards: None, tmp_path: Pa
 def epochs_of(weights: list[float], epochs: int = 4) -> list[np.ndarray]:
     """How often each of 40 documents is trained in each epoch."""
     tokenizer = small_tokenizer()
-    store = stored(tokenizer, [f"{number:02}" for number in range(40)]).store
+    store = encode_in_memory(tokenizer, [f"{number:02}" for number in range(40)]).store
     documents = Documents(store, np.arange(40), np.repeat(weights, 40 // len(weights)))
     made = Epochs(Samples(documents, 64), tokenizer, TrainConfig(batch_tokens=64), "pretrain", 64)
     return [np.bincount(made.plan(epoch).order, minlength=40) for epoch in range(epochs)]
@@ -304,7 +306,7 @@ def test_weights_say_how_often_an_epoch_takes_a_document() -> None:
 
 
 def test_weights_of_one_change_nothing() -> None:
-    documents = stored(small_tokenizer(), TEXTS)
+    documents = encode_in_memory(small_tokenizer(), TEXTS)
     ones = Documents(documents.store, documents.numbers, np.ones(len(TEXTS)))
     assert trained(ones, "pretrain")[0] == trained(TEXTS, "pretrain")[0]
 

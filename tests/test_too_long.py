@@ -16,7 +16,7 @@ from cgpt.config import RunConfig, TrainConfig
 from cgpt.corpus import documents as documents_module
 from cgpt.corpus import token_cache
 from cgpt.corpus.batches import Sample
-from cgpt.corpus.documents import Samples, stored
+from cgpt.corpus.documents import Samples, encode_in_memory
 from cgpt.corpus.records import Dialogue, Message
 from cgpt.corpus.sources import Source
 from cgpt.corpus.splitting import TooLong
@@ -114,7 +114,7 @@ ONE = turns("长", "一千五六年很高见")
 def test_where_dialogues_are_cut(
     dialogue: Dialogue, longest: int, answers: list[str], every: list[str]
 ) -> None:
-    documents = stored(TOKENIZER, [dialogue])
+    documents = encode_in_memory(TOKENIZER, [dialogue])
     for all_tokens, expected in (False, answers), (True, every):
         assert [words(one) for one in Samples(documents, longest, "cut", all_tokens)] == expected
 
@@ -128,7 +128,7 @@ def test_any_dialogues(longest: int, all_tokens: bool) -> None:
         some_dialogue(source) if i % 5 else "".join(source.choices(CHARACTERS, k=i))
         for i in range(1, 60)
     ]
-    documents = stored(TOKENIZER, given)
+    documents = encode_in_memory(TOKENIZER, given)
     whole = counted(Samples(documents, 10**6, "cut", all_tokens))
     for rule in "cut", "drop":
         found = Samples(documents, longest, rule, all_tokens)
@@ -155,7 +155,7 @@ def test_any_dialogues(longest: int, all_tokens: bool) -> None:
 
 @pytest.mark.parametrize("rule", ["cut", "drop", "error", "windows"])
 def test_where_nothing_is_too_long_nothing_changes(rule: str) -> None:
-    documents = stored(TOKENIZER, [*TEXTS, *DIALOGUES])
+    documents = encode_in_memory(TOKENIZER, [*TEXTS, *DIALOGUES])
     config = TrainConfig(too_long=rule)
     found, before = cut(documents, 64, config, "finetune"), Samples(documents, 64)
     assert [words(one) for one in found] == [words(one) for one in before]
@@ -167,7 +167,7 @@ def test_long_dialogues_may_be_joined_and_recut_beside_texts() -> None:
     source = random.Random(1)
     given = [*(some_dialogue(source) for _ in range(20)), *("长江有多长" * n for n in range(1, 9))]
     config = TrainConfig(batch_tokens=48, join_dialogues=4, epochs=3)
-    samples = cut(stored(TOKENIZER, given), 16, config, "finetune")
+    samples = cut(encode_in_memory(TOKENIZER, given), 16, config, "finetune")
     epochs = Epochs(samples, TOKENIZER, config, "finetune", 16)
     for epoch in range(3):
         batches = epochs.batches(epoch)
@@ -176,7 +176,7 @@ def test_long_dialogues_may_be_joined_and_recut_beside_texts() -> None:
 
 
 def test_refused() -> None:
-    documents = stored(TOKENIZER, [TEXTS[0], "长" * 70, *DIALOGUES])
+    documents = encode_in_memory(TOKENIZER, [TEXTS[0], "长" * 70, *DIALOGUES])
     config = TrainConfig(too_long="error")
     for action in cut, too_long:
         with pytest.raises(
@@ -186,7 +186,12 @@ def test_refused() -> None:
         ):
             action(documents, 64, config, "pretrain")
     with pytest.raises(DataError, match="all 1 documents are longer"):
-        too_long(stored(TOKENIZER, ["长" * 70]), 64, replace(config, too_long="drop"), "pretrain")
+        too_long(
+            encode_in_memory(TOKENIZER, ["长" * 70]),
+            64,
+            replace(config, too_long="drop"),
+            "pretrain",
+        )
     with pytest.raises(ConfigError, match="unknown too_long 'no'; known: cut, drop, error"):
         TrainConfig(too_long="no")
     with pytest.raises(ConfigError, match="unknown loss_on 'no'"):
@@ -212,7 +217,7 @@ def test_the_result_says_what_was_too_long() -> None:
 
 
 def test_every_token_of_pretraining_carries_loss() -> None:
-    documents = stored(TOKENIZER, [*TEXTS, *DIALOGUES])
+    documents = encode_in_memory(TOKENIZER, [*TEXTS, *DIALOGUES])
     tokens = int((documents.store.sizes - 1).sum())
     answers = sum(len(one[-1].content) + 1 for one in DIALOGUES)
     texts = sum(len(one) + 1 for one in TEXTS)

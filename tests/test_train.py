@@ -19,7 +19,7 @@ from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer, split
 from cgpt.config import TrainConfig
 from cgpt.corpus import _packing
 from cgpt.corpus.batches import Sample, encode_dialogue, pack
-from cgpt.corpus.documents import Samples, stored
+from cgpt.corpus.documents import Samples, encode_in_memory
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluation.perplexity import evaluate
 from cgpt.training.epochs import Epochs, batch_borders, group_borders
@@ -344,7 +344,7 @@ def test_batches_are_counted_as_they_are_packed(lengths, batch_tokens):
 
 def test_every_epoch_holds_every_document_once_in_another_order():
     tokenizer = small_tokenizer()
-    samples = Samples(stored(tokenizer, TEXTS), 64)
+    samples = Samples(encode_in_memory(tokenizer, TEXTS), 64)
     epochs = Epochs(samples, tokenizer, TrainConfig(batch_tokens=1000), "pretrain", 64)
     orders = [epochs.batches(epoch)[0].ids.tolist() for epoch in range(4)]
     assert orders == [epochs.batches(epoch)[0].ids.tolist() for epoch in range(4)]
@@ -354,7 +354,7 @@ def test_every_epoch_holds_every_document_once_in_another_order():
 
 def test_joined_dialogues_are_encoded_as_one():
     tokenizer = small_tokenizer()
-    samples = Samples(stored(tokenizer, DIALOGUES), 64)
+    samples = Samples(encode_in_memory(tokenizer, DIALOGUES), 64)
     config = TrainConfig(batch_tokens=64, join_dialogues=4)
     epochs = Epochs(samples, tokenizer, config, "finetune", 64)
     plan = epochs.plan(0)

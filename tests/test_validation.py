@@ -15,7 +15,7 @@ import cgpt
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import TrainConfig
-from cgpt.corpus.documents import stored
+from cgpt.corpus.documents import encode_in_memory
 from cgpt.errors import ConfigError, DataError
 from cgpt.evaluation.perplexity import evaluate
 from cgpt.llm import LLM, load_model_auto
@@ -119,9 +119,9 @@ def test_other_validation_documents_are_refused_in_the_middle(validation: Any) -
 
 def test_encoded_documents_of_another_store_are_checked_too() -> None:
     llm = small_llm()
-    train = stored(llm.tokenizer, TRAINED)
+    train = encode_in_memory(llm.tokenizer, TRAINED)
     train.store.digests[:] = ["known"]
-    for own in (OWN, stored(llm.tokenizer, OWN)):
+    for own in (OWN, encode_in_memory(llm.tokenizer, OWN)):
         Trainer(llm, CONFIG).fit(train, validation=own, should_stop=stop_after(1))
         with pytest.raises(DataError, match="other documents"):
             Trainer(llm, CONFIG).fit(train, validation=OWN[:1])

@@ -107,7 +107,7 @@ def _noted(metadata: dict[str, Any]) -> list[str]:
     return [one if isinstance(one, str) else "" for one in values]
 
 
-def of_llm(llm: LanguageModel, path: Path = Path(LAST)) -> Found:
+def checkpoint_of(llm: LanguageModel, path: Path = Path(LAST)) -> Found:
     """What a checkpoint of `llm` at this path says of its training; a copy."""
     state = llm.training_state
     copy = TrainingState.from_dict(json.loads(json.dumps(state.to_dict())))

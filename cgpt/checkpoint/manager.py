@@ -179,7 +179,7 @@ class CheckpointManager:
         if not state.run_id and self._run is not None:  # not trained by Trainer.fit
             state.run_id = self._run.state.run_id
         state.identify()
-        return latest.of_llm(llm, self.folder / f"{_LAST}.bin")
+        return latest.checkpoint_of(llm, self.folder / f"{_LAST}.bin")
 
     def _due(self, llm: LanguageModel) -> list[str]:
         """Names of what is to be saved after this step, without what tells trainings apart."""

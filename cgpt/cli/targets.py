@@ -105,7 +105,7 @@ def may_replace(path: str) -> bool:
 
 def state_of(llm: LLM) -> Own:
     """Says of a file whether it holds this training, as it is now or as it was earlier."""
-    from cgpt.checkpoint.latest import holds_earlier, of_llm
+    from cgpt.checkpoint.latest import checkpoint_of, holds_earlier
 
-    now = of_llm(llm)
+    now = checkpoint_of(llm)
     return lambda path: holds_earlier(path, now)

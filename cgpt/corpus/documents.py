@@ -365,13 +365,13 @@ class Samples(Sequence[Sample]):
         )
 
 
-def encoded(documents: Iterable[Document] | Documents, tokenizer: Tokenizer) -> Documents:
+def as_encoded(documents: Iterable[Document] | Documents, tokenizer: Tokenizer) -> Documents:
     """The documents encoded with this tokenizer, in memory where they are not yet.
 
     Raises DataError where they were encoded with another one, or as `encode_documents`.
     """
     if not isinstance(documents, Documents):
-        return stored(tokenizer, documents)
+        return encode_in_memory(tokenizer, documents)
     other = documents.store.tokenizer
     if other is not tokenizer and other.fingerprint() != tokenizer.fingerprint():
         raise DataError(
@@ -381,7 +381,7 @@ def encoded(documents: Iterable[Document] | Documents, tokenizer: Tokenizer) -> 
     return documents
 
 
-def stored(tokenizer: Tokenizer, documents: Iterable[Document]) -> Documents:
+def encode_in_memory(tokenizer: Tokenizer, documents: Iterable[Document]) -> Documents:
     """The documents, dialogues and rows encoded in memory. Errors as `as_documents`."""
     given = as_documents("fit", documents)
     store = TokenStore([encode_documents(tokenizer, some) for some in in_shards(given)], tokenizer)

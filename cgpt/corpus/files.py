@@ -110,7 +110,7 @@ def _natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
-def lies_in(file: str, folder: str) -> bool:
+def is_inside(file: str, folder: str) -> bool:
     """Whether a file is `folder` or in it; both without links."""
     return file == folder or file.startswith(folder.rstrip(os.sep) + os.sep)
 
@@ -136,7 +136,7 @@ def unpacked_size(path: str, most: int) -> int:
     if not suffixes_of(path)[1]:
         return size
     content, found = hashlib.sha256(), 0
-    with opened(path, content, whole=False) as (file, taken):
+    with open_data(path, content, whole=False) as (file, taken):
         while found < most and (piece := file.read(_PIECE)):
             found += len(piece)
         return found if found < most else max(found, found * size // max(taken(), 1))
@@ -177,7 +177,7 @@ class _Hashed(io.RawIOBase):
 
 
 @contextmanager
-def opened(
+def open_data(
     path: str, digest: Any, *, whole: bool = True
 ) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
     """(the unpacked bytes of a file, a function that says how many packed ones were read).
@@ -274,7 +274,7 @@ def byte_lines(file: BinaryIO) -> Iterator[bytes | None]:
 def first_wrong_line(path: str) -> DataError | None:
     """What to raise of the first line that is no UTF-8; None where there is none."""
     number, before = 1, b""
-    with opened(path, hashlib.sha256()) as (file, _):
+    with open_data(path, hashlib.sha256()) as (file, _):
         while line := file.readline(LONGEST_LINE):
             line, before = before + line, b""
             try:

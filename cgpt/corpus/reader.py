@@ -23,9 +23,9 @@ from cgpt.corpus.files import (
     find_files,
     first_wrong_line,
     hash_file,
-    lies_in,
+    is_inside,
     not_utf8,
-    opened,
+    open_data,
     size_of,
     suffixes_of,
     unpacked_size,
@@ -155,7 +155,7 @@ class Reading:
         self.invalid = InvalidRows()
 
     @property
-    def manner(self) -> str:
+    def reading_options(self) -> str:
         """Which of the files are read as texts: beside their contents all that decides."""
         flags = [
             self._is_text(path)
@@ -229,7 +229,7 @@ class Reading:
         if isinstance(self._as_text, bool):
             return self._as_text
         real = os.path.realpath(path)
-        return any(lies_in(real, folder) for folder in self._as_text)
+        return any(is_inside(real, folder) for folder in self._as_text)
 
     def _nothing_in(self, path: str, dropped: int, invalid: int) -> DataError:
         """What to raise of a file that gave nothing."""
@@ -320,7 +320,7 @@ def _rows(path: str, large: bool, digest: Any) -> Iterator[Row]:
         yield from _items_of_object(path, _all_of(path, digest))
         return
     try:
-        with opened(path, digest) as (file, _):
+        with open_data(path, digest) as (file, _):
             if suffix == ".json":
                 yield from listed(file)
             elif suffix == ".jsonl":
@@ -345,14 +345,14 @@ def _rows(path: str, large: bool, digest: Any) -> Iterator[Row]:
 
 
 def _begins_as_list(path: str) -> bool:
-    with opened(path, hashlib.sha256(), whole=False) as (file, _):
+    with open_data(path, hashlib.sha256(), whole=False) as (file, _):
         return is_list(file)
 
 
 def _all_of(path: str, digest: Any) -> bytes:
     """The bytes of a file that has to be read at once; a packed one holds at most _MOST_AT_ONCE."""
     packed = bool(suffixes_of(path)[1])
-    with opened(path, digest) as (file, _):
+    with open_data(path, digest) as (file, _):
         data = file.read(_MOST_AT_ONCE + 1) if packed else file.read()
         if packed and len(data) > _MOST_AT_ONCE:
             raise DataError(

@@ -116,7 +116,7 @@ def read_index(entry: Path) -> dict[str, Any]:
     raise Damaged(path)
 
 
-def allow_open(files: int) -> None:
+def raise_file_limit(files: int) -> None:
     """Let this process hold so many files more, where the system can: every map keeps its own."""
     with suppress(ImportError, ValueError, OSError):
         import resource

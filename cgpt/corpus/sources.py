@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from cgpt.corpus import token_cache
-from cgpt.corpus.documents import Documents, stored
-from cgpt.corpus.files import find_files, lies_in
+from cgpt.corpus.documents import Documents, encode_in_memory
+from cgpt.corpus.files import find_files, is_inside
 from cgpt.corpus.invalid_rows import InvalidRows
 from cgpt.corpus.reader import Corpus, FileReport, Reading, data_size, fingerprint_of, read_corpus
 from cgpt.corpus.records import Dialogue
@@ -95,9 +95,9 @@ class Source:
             self._check()
 
     @property
-    def manner(self) -> str:
+    def reading_options(self) -> str:
         """As `Reading.manner`, of a large corpus."""
-        return self._reading.manner if self.large else ""
+        return self._reading.reading_options if self.large else ""
 
     @property
     def n_documents(self) -> int:
@@ -135,7 +135,9 @@ class Source:
 
     def _encoded(self, tokenizer: Tokenizer) -> Documents:
         if self._corpus is not None:
-            store = stored(tokenizer, [*self._corpus.documents, *self._corpus.dialogues]).store
+            store = encode_in_memory(
+                tokenizer, [*self._corpus.documents, *self._corpus.dialogues]
+            ).store
         else:
             made = token_cache.prepare(
                 self._reading,
@@ -189,7 +191,7 @@ class Source:
         for path, weight in self._mix:
             folder = os.path.realpath(path)
             for number, file in enumerate(files):
-                if lies_in(file, folder):
+                if is_inside(file, folder):
                     found[number] = weight
         return found
 
@@ -207,7 +209,7 @@ def check_paths(name: str, chosen: Iterable[str], paths: Sequence[str]) -> None:
     found = [os.path.realpath(path) for path, skipped in find_files(paths) if not skipped]
     for path in chosen:
         folder = os.path.realpath(path)
-        if not any(lies_in(file, folder) for file in found):
+        if not any(is_inside(file, folder) for file in found):
             raise ConfigError(
                 f"{name}: no file of the data is {path} or lies in it; name a file "
                 "or folder of the data"
@@ -226,7 +228,7 @@ def learn_vocabulary(
     if not any(source.large for source in sources):
         return Tokenizer.train(texts(), vocab_size, kind)
     parts = [__version__, kind, str(vocab_size), str(SAMPLE_BYTES)]
-    parts += [f"{source.fingerprint} {source.unique} {source.manner}" for source in sources]
+    parts += [f"{source.fingerprint} {source.unique} {source.reading_options}" for source in sources]
     name = blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
     path = token_cache.cache_folder(cache) / f"{name}.json"
     try:

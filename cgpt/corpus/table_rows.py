@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO
 
-from cgpt.corpus.files import opened
+from cgpt.corpus.files import open_data
 from cgpt.corpus.records import KEYS, Unusable, has_form
 from cgpt.corpus.text_rows import Row, decoded
 from cgpt.errors import DataError
@@ -128,7 +128,7 @@ def parquet_rows(path: str, digest: Any) -> Iterator[Row]:
 
     Raises DataError where it cannot be read or no column has a known name.
     """
-    with opened(path, digest):
+    with open_data(path, digest):
         pass
     pyarrow, parquet = _pyarrow(path)
     try:

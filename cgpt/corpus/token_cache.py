@@ -35,7 +35,7 @@ from cgpt.corpus.records import Dialogue, Message, n_characters, turn_fault
 from cgpt.corpus.shards import (
     INDEX,
     Damaged,
-    allow_open,
+    raise_file_limit,
     read_index,
     read_shard,
     shard_path,
@@ -125,7 +125,7 @@ def prepare(
         fingerprint,
         tokenizer.fingerprint(),
         unique,
-        reading.manner,
+        reading.reading_options,
     )
     entry = folder / blake2b(" ".join(map(str, parts)).encode(), digest_size=16).hexdigest()
     damaged: set[str] = set()
@@ -167,7 +167,7 @@ def _load(entry: Path, tokenizer: Tokenizer, threads: int, damaged: set[str]) ->
     try:
         index = read_index(entry)
         digests, files = index["digests"], [FileReport(**one) for one in index["files"]]
-        allow_open(len(digests))
+        raise_file_limit(len(digests))
         rows = [InvalidRow(**one) for one in index["invalid"]["rows"]]
         invalid = InvalidRows(rows, {**index["invalid"]["counts"]})
         dialogue = tuple(Message(*one) for one in index["first_dialogue"])

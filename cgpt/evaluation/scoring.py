@@ -120,7 +120,7 @@ def logprobs(
             some = group[start : start + _TOGETHER]
             check(limit, "LLM.score")
             for number, values in zip(
-                some, _behind_one_prompt(gpt, [sequences[number] for number in some]), strict=True
+                some, _after_shared_prompt(gpt, [sequences[number] for number in some]), strict=True
             ):
                 found[number] = values
     parts: list[list[Floats]] = [[] for _ in sequences]
@@ -153,7 +153,7 @@ def _groups(gpt: Model, sequences: Sequence[Scored]) -> list[list[int]]:
     return list(found.values())
 
 
-def _behind_one_prompt(gpt: Model, sequences: Sequence[Scored]) -> list[Floats]:
+def _after_shared_prompt(gpt: Model, sequences: Sequence[Scored]) -> list[Floats]:
     """The log-probabilities of sequences with the same ids[:first], which are inferred once."""
     decoder, config, n = gpt.decoder, gpt.config, len(sequences)
     ids, first = sequences[0]

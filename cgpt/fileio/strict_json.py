@@ -216,13 +216,13 @@ class Scan:
             piece = source.read(start, min(_WINDOW, source.size - start))
             self.crc = crc32(piece[: max(0, source.size - tail - start)], self.crc)
             text = held + piece
-            at = self._look(text, base, seen, start + len(piece) == source.size)
+            at = self._scan_window(text, base, seen, start + len(piece) == source.size)
             seen = min(at, 1)  # one byte is kept: an opening must follow certain ones
             held, base = bytes(text[at - seen :]), base + at - seen
         if self._key >= 0:
-            self._give_up(source.size)
+            self._keep_text(source.size)
 
-    def _look(self, text: bytes | bytearray, base: int, at: int, last: bool) -> int:
+    def _scan_window(self, text: bytes | bytearray, base: int, at: int, last: bool) -> int:
         """Look through a window from `at` on; how far."""
         while True:
             if self._key >= 0:
@@ -234,7 +234,7 @@ class Scan:
                     self.spans.append(Span(self._numbers, base + at))
                     self._key, at = -1, at + 1
                 else:
-                    self._give_up(base + at)
+                    self._keep_text(base + at)
             found = self._open.search(text, at)
             if found is None:
                 end = len(text) if last else max(at, len(text) - _LONGEST_OPEN)
@@ -244,7 +244,7 @@ class Scan:
             self._key, self._numbers, at = base + found.start(), base + found.end(), found.end()
             self._name = found[1].decode()
 
-    def _give_up(self, end: int) -> None:
+    def _keep_text(self, end: int) -> None:
         """What began like a list of numbers and is none, up to `end`, stays as it is."""
         self.skeleton += self._source.read(self._key, end - self._key)
         self._key = -1

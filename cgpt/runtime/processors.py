@@ -46,7 +46,7 @@ def _folders(root: Path) -> Iterator[Path]:
     for version, base, mount in _mounts(root):
         path = own.get(version, "")
         # A container may see its own cgroup as the top of the mount, and its name from outside.
-        inside = path[len(base.rstrip("/")) :] if _lies_in(path, base) else "/"
+        inside = path[len(base.rstrip("/")) :] if _is_inside(path, base) else "/"
         folder = root / mount.lstrip("/")
         yield folder
         for part in Path(inside).parts[1:]:
@@ -54,7 +54,7 @@ def _folders(root: Path) -> Iterator[Path]:
             yield folder
 
 
-def _lies_in(path: str, base: str) -> bool:
+def _is_inside(path: str, base: str) -> bool:
     return ".." not in path.split("/") and f"{path}/".startswith(f"{base.rstrip('/')}/")
 
 

@@ -75,8 +75,8 @@ class GradientSum:
         self._arena = gpt.arena if arena is None else arena
         self._buckets = buckets(self._arena, gpt.block_names()) if parallel.size > 1 else []
         self._begun = 0
-        self._held: Floats | None = None
-        self._holds = False  # whether _held has anything of this step
+        self._accumulated: Floats | None = None
+        self._has_accumulated = False  # whether _held has anything of this step
 
     def add(self, *, last: bool) -> None:
         """gpt.backward() of a micro-batch, the last of this process or not."""
@@ -85,18 +85,18 @@ class GradientSum:
                 self._gpt.backward(finished=self._layer_done)
             else:
                 self._gpt.backward()
-                self._join(0, self._arena.size)
+                self._add_accumulated(0, self._arena.size)
             return
         self._gpt.backward()
         arena = self._arena
         grad = arena.require_grad()
-        if self._held is None:
-            self._held = aligned(arena.size)
-        if self._holds:
-            self._held += grad
+        if self._accumulated is None:
+            self._accumulated = aligned(arena.size)
+        if self._has_accumulated:
+            self._accumulated += grad
         else:
-            np.copyto(self._held, grad)
-        self._holds = True
+            np.copyto(self._accumulated, grad)
+        self._has_accumulated = True
         grad.fill(0)
         arena.clean = True
 
@@ -107,7 +107,7 @@ class GradientSum:
         self._parallel.finish_sums()
         if self._buckets:
             self._arena.clean = False
-        self._begun, self._holds = 0, False
+        self._begun, self._has_accumulated = 0, False
 
     def _layer_done(self, name: str) -> None:
         while self._begun < len(self._buckets) and self._buckets[self._begun][0] == name:
@@ -116,14 +116,14 @@ class GradientSum:
 
     def _begin(self) -> None:
         _, start, stop = self._buckets[self._begun]
-        self._join(start, stop)
+        self._add_accumulated(start, stop)
         self._parallel.begin_sum(self._arena.require_grad()[start:stop])
         self._begun += 1
 
-    def _join(self, start: int, stop: int) -> None:
+    def _add_accumulated(self, start: int, stop: int) -> None:
         """Add what is held of earlier micro-batches."""
-        if self._holds and self._held is not None:
-            self._arena.require_grad()[start:stop] += self._held[start:stop]
+        if self._has_accumulated and self._accumulated is not None:
+            self._arena.require_grad()[start:stop] += self._accumulated[start:stop]
 
 
 def buckets(

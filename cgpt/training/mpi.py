@@ -128,11 +128,11 @@ class Ranks(SingleProcess):
 
     def fail(self, reason: str) -> None:
         """Tell all others that this process failed; returns at once."""
-        self._tell(_FAILED, reason.encode()[:4096])
+        self._notify(_FAILED, reason.encode()[:4096])
 
     def release(self) -> None:
         """Process 0: let the processes go that wait to be released."""
-        self._tell(_RELEASED, b"")
+        self._notify(_RELEASED, b"")
         until = time.monotonic() + 2
         with suppress(self._mpi.Exception):
             while not self._mpi.Request.Testall(self._sent) and time.monotonic() < until:
@@ -142,11 +142,11 @@ class Ranks(SingleProcess):
         """Return when process 0 has saved what is to be saved, or is gone."""
         began = time.monotonic()
         while not self._notices.Iprobe(0, _RELEASED) and time.monotonic() - began < PATIENCE:
-            if self._lost() == 0:
+            if self._lost_peer() == 0:
                 return
             time.sleep(_LOOK / 10)
 
-    def _tell(self, tag: int, data: bytes) -> None:
+    def _notify(self, tag: int, data: bytes) -> None:
         with suppress(self._mpi.Exception):  # of those that are gone
             for peer in range(self.size):
                 if peer != self.rank:
@@ -163,19 +163,19 @@ class Ranks(SingleProcess):
                 if now - began < _BUSY:
                     os.sched_yield() if hasattr(os, "sched_yield") else time.sleep(0)
                     continue
-                self._hear()
+                self._raise_notices()
                 if now - looked > _LOOK:
                     looked = now
-                    self._look(now - began)
+                    self._check_peers(now - began)
                 time.sleep(_PAUSE)
         except self._mpi.Exception as error:
-            self._hear()
+            self._raise_notices()
             raise PeerError(
                 f"parallel: MPI could not go on ({error}); see which process ended "
                 "first, then resume the training"
             ) from None
 
-    def _hear(self) -> None:
+    def _raise_notices(self) -> None:
         """Raises PeerError where another process has said that it failed."""
         status = self._mpi.Status()
         if self._notices.Iprobe(self._mpi.ANY_SOURCE, _FAILED, status):
@@ -187,9 +187,9 @@ class Ranks(SingleProcess):
                 f"{data.decode(errors='replace')}"
             )
 
-    def _look(self, waited: float) -> None:
+    def _check_peers(self, waited: float) -> None:
         """Raises PeerError where another process is gone."""
-        lost = self._lost()
+        lost = self._lost_peer()
         if lost is not None:
             raise PeerError(
                 f"process {lost} of {self.size} on {self._host(lost)} is gone "
@@ -212,7 +212,7 @@ class Ranks(SingleProcess):
     def _host(self, rank: int) -> str:
         return str(self._peers[rank]["host"]) if self._peers else "?"
 
-    def _lost(self) -> int | None:
+    def _lost_peer(self) -> int | None:
         """A process on this machine that no longer lives, or None."""
         own = self._peers[self.rank] if self._peers else {}
         for rank, peer in enumerate(self._peers):

@@ -22,7 +22,7 @@ import numpy as np
 
 from cgpt.config import EARLIER_WARMUP, TOO_LONG, WINDOWS, TrainConfig
 from cgpt.corpus.batches import Batch
-from cgpt.corpus.documents import Documents, Samples, encoded
+from cgpt.corpus.documents import Documents, Samples, as_encoded
 from cgpt.corpus.inputs import Document
 from cgpt.errors import CgptError, CgptWarning, DataError
 from cgpt.evaluation.perplexity import EvalResult, evaluate
@@ -123,7 +123,7 @@ class Trainer:
         def after_step(progress: Progress) -> None:
             if on_progress:
                 on_progress(progress)
-            run.tell(told, progress)
+            run.notify(told, progress)
             if on_checkpoint:
                 on_checkpoint(self.llm)
 
@@ -198,7 +198,7 @@ class _Run:
         longest = min(llm.config.block_size, self.config.batch_tokens)
         samples, found = self._samples(documents, validation, longest)
         config = self.config
-        planned = self._take_up(samples, found, longest)
+        planned = self._resume_or_begin(samples, found, longest)
         self.gradient = GradientSum(llm.gpt, self.parallel, self._trained.arena)
         self.parallel.require_same(
             {"documents": found, "settings": self.config.to_dict(), "step": self.state.step},
@@ -223,8 +223,8 @@ class _Run:
         Of a phase that an earlier version began, as that version cut and trained on them.
         """
         config, state = self.config, self.state
-        given = encoded(documents, self.llm.tokenizer)
-        measured = None if validation is None else encoded(validation, self.llm.tokenizer)
+        given = as_encoded(documents, self.llm.tokenizer)
+        measured = None if validation is None else as_encoded(validation, self.llm.tokenizer)
         samples = self._split(given, measured, longest)
         found = digest(samples, self.held_out, config)
         if (
@@ -261,7 +261,7 @@ class _Run:
         self._validation_documents = len(kept)
         return samples
 
-    def _take_up(self, samples: Samples, documents: str, longest: int) -> int:
+    def _resume_or_begin(self, samples: Samples, documents: str, longest: int) -> int:
         """Go on where the state stands, or begin the phase; the steps of all its epochs."""
         state, config = self.state, self.config
 
@@ -318,7 +318,7 @@ class _Run:
                 "same ones, or start the phase anew with llm.training_state.begin(...)"
             )
         warmup = EARLIER_WARMUP if state.warmup is None else state.warmup
-        self._settle({"warmup": warmup, **begun_with(llm.optimizer)}, planned)
+        self._resolve({"warmup": warmup, **begun_with(llm.optimizer)}, planned)
         optimizer = make_optimizer(llm.gpt, self.config, llm.optimizer, fresh=False, base=llm.base)
         kept = llm.average
         if self.config.ema and kept is None:
@@ -326,7 +326,7 @@ class _Run:
         uninterrupted(
             [
                 *optimizer.restoring(),
-                *self._owning(optimizer, kept),
+                *self._taking_over(optimizer, kept),
                 partial(setattr, state, "total_steps", planned),
             ]
         )
@@ -335,7 +335,7 @@ class _Run:
         """The first step comes next, with fresh moments or those of an import."""
         llm, state = self.llm, self.state
         fresh = not _imported(llm, self.config)
-        self._settle({} if fresh else begun_with(llm.optimizer), planned)
+        self._resolve({} if fresh else begun_with(llm.optimizer), planned)
         optimizer = make_optimizer(llm.gpt, self.config, llm.optimizer, fresh=fresh, base=llm.base)
         at_first = state.begun(self.phase)
         at_first.update(
@@ -346,17 +346,17 @@ class _Run:
             [
                 *(optimizer.resetting() if fresh else ()),
                 partial(setattr, llm, "best_weights", None),
-                *self._owning(optimizer, average),
+                *self._taking_over(optimizer, average),
                 partial(vars(state).update, at_first),
             ]
         )
 
-    def _settle(self, begun: dict[str, object], planned: int) -> None:
+    def _resolve(self, begun: dict[str, object], planned: int) -> None:
         self.config = self.config.resolved(
             self.llm.config.n_embd, begun, self.config.schedule_steps or planned
         )
 
-    def _owning(self, optimizer: AdamW, average: Floats | None) -> list[Operation]:
+    def _taking_over(self, optimizer: AdamW, average: Floats | None) -> list[Operation]:
         """The operations by which the model gets these; its weights are about to change."""
         self.optimizer = optimizer
         return [
@@ -394,7 +394,7 @@ class _Run:
         interrupts = self.interrupts
         if self.evaluation_is_due():  # that of the last step, which was broken off
             self._evaluate()
-            self.tell(told, self._progress(self.state.history[-1][2]), stepped=False)
+            self.notify(told, self._progress(self.state.history[-1][2]), stepped=False)
         stopped = self.reason()
         while not stopped:
             after_step(self.step())
@@ -407,14 +407,14 @@ class _Run:
             if self.held_out and self.state.loss_tokens and self._evaluated != self.state.step:
                 mean = self.state.loss_sum / self.state.loss_tokens
                 self._evaluate(mean)
-                self.tell(told, self._progress(mean), stepped=False)
+                self.notify(told, self._progress(mean), stepped=False)
             self.finish()
         result = self.result(stopped)
         if self.ended:
             self._call(told, "on_end", result)
         return result
 
-    def tell(self, told: Callbacks, progress: Progress, *, stepped: bool = True) -> None:
+    def notify(self, told: Callbacks, progress: Progress, *, stepped: bool = True) -> None:
         """The callbacks that are due after a step, or after an evaluation by itself."""
         if self._evaluated == self.state.step:
             self._call(told, "on_evaluation", progress)
