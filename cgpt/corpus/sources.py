@@ -96,7 +96,7 @@ class Source:
 
     @property
     def reading_options(self) -> str:
-        """As `Reading.manner`, of a large corpus."""
+        """As `Reading.reading_options`, of a large corpus."""
         return self._reading.reading_options if self.large else ""
 
     @property
@@ -228,7 +228,9 @@ def learn_vocabulary(
     if not any(source.large for source in sources):
         return Tokenizer.train(texts(), vocab_size, kind)
     parts = [__version__, kind, str(vocab_size), str(SAMPLE_BYTES)]
-    parts += [f"{source.fingerprint} {source.unique} {source.reading_options}" for source in sources]
+    parts += [
+        f"{source.fingerprint} {source.unique} {source.reading_options}" for source in sources
+    ]
     name = blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
     path = token_cache.cache_folder(cache) / f"{name}.json"
     try:
