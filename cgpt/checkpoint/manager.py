@@ -19,21 +19,26 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cgpt.checkpoint import binary_writer, latest
-from cgpt.checkpoint.background import BackgroundWriter
 from cgpt.checkpoint.binary_writer import Packed
 from cgpt.checkpoint.latest import Found
 from cgpt.checkpoint.storage import Storage
 from cgpt.config import STRATEGIES
 from cgpt.errors import CheckpointError
 from cgpt.fileio.atomic import PREFIX, SUFFIX, folder_lock, write_file
+from cgpt.fileio.format_v1 import Kind
 from cgpt.language_model import LanguageModel, TrainingState
+from cgpt.nn.arena import Floats, aligned
+from cgpt.runtime.forking import renew_after_fork
 from cgpt.validation import check_choice, check_float, check_int, expect, expect_function, path_text
 
 _BEST, _EPOCH = "checkpoint_best_epoch_", "checkpoint_epoch_"
@@ -258,6 +263,64 @@ class CheckpointManager:
         """Remove the checkpoints of the phase beyond `keep`, once the new one is safe."""
         for one in self._of_phase(prefix, run)[self.keep :]:
             _remove(one.path)
+
+
+class BackgroundWriter:
+    """One thread that writes snapshots, one at a time.
+
+    The copies are kept and used again: they take as much memory as the arrays themselves.
+    """
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Nothing is being written: the thread of a parent process is not in its child."""
+        self._pool: ThreadPoolExecutor | None = None
+        self._running: Future[object] | None = None
+        self._copies: dict[Kind, Floats] = {}
+
+    def submit(
+        self, llm: LanguageModel, path: str | os.PathLike[str], write: Callable[[Packed], object]
+    ) -> None:
+        """Copy `llm` as it is now and let the thread call `write` with the file made of it.
+
+        Waits for the snapshot before it, whose error is raised here; `path` is what errors name.
+        """
+        self.wait()
+        packed = binary_writer.pack(
+            llm,
+            path,
+            [(kind, self._copy(kind, array)) for kind, array in binary_writer.arrays_of(llm)],
+            Storage(),
+            snapshot=True,
+        )
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "cgpt-checkpoint")
+        self._running = self._pool.submit(write, packed)
+
+    def wait(self) -> None:
+        """Return when nothing is being written. Raises what the last write failed with."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def close(self) -> None:
+        """Wait and end the thread. Raises as `wait` does."""
+        try:
+            self.wait()
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown()
+                self._pool = None
+            self._copies.clear()
+
+    def _copy(self, kind: Kind, array: Floats) -> Floats:
+        if kind not in self._copies or self._copies[kind].size != array.size:
+            self._copies[kind] = aligned(array.size)
+        np.copyto(self._copies[kind], array)
+        return self._copies[kind]
 
 
 class Names:
