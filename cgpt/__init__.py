@@ -6,9 +6,10 @@
     print(llm.generate("山", max_new_tokens=40))
     cgpt.save_model_binary(llm, "checkpoints/mine.bin")
 
-To read the code, begin with model.py (the graph) and layers.py (forward beside backward), then
-train.py and chat.py; docs/architecture.md shows the whole house. Names below are loaded when
-they are first used, so that `import cgpt` stays quick.
+To read the code, begin with models/gpt2.py (the graph) and nn/linear.py (forward beside backward),
+then training/trainer.py and chat/session.py; the docstring of each package says what it is for, what
+it may import and where to begin. Names below are loaded when they are first used, so that
+`import cgpt` stays quick.
 """
 
 from __future__ import annotations

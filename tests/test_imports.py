@@ -1,4 +1,4 @@
-"""The house's rules: imports run one way, and heavy packages stay where they belong."""
+"""Where other packages are imported, what `import cgpt` costs, which public names there are."""
 
 from __future__ import annotations
 
