@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 from cgpt import TrainConfig, kernels, load_model_auto, save_model_binary
 from cgpt.checkpoint.compare import compare_models
 from cgpt.checkpoint.info import describe
-from cgpt.checkpoint.latest import found_in, unfinished
+from cgpt.checkpoint.latest import checkpoints_in, unfinished
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.config import RunConfig
 from cgpt.errors import CheckpointError
@@ -217,7 +217,7 @@ def see_that_nothing_is_lost(training: Training) -> None:
     reached = max(
         (
             one.reached
-            for one in found_in(training.folder, refuse)
+            for one in checkpoints_in(training.folder, refuse)
             if one.state.run.get("seed") == training.seed
         ),
         default=(),

@@ -47,7 +47,7 @@ from cgpt.generation.options import (
     limit_of,
     read_options,
 )
-from cgpt.generation.prefix_cache import Prefixes
+from cgpt.generation.prefix_cache import PrefixCache
 from cgpt.generation.results import Generation, Recorder
 from cgpt.generation.sampling import GREEDY
 from cgpt.generation.streaming import (
@@ -131,8 +131,8 @@ class LLM(LanguageModel):
     """
 
     @cached_property
-    def _prefixes(self) -> Prefixes:
-        return Prefixes()
+    def _prefixes(self) -> PrefixCache:
+        return PrefixCache()
 
     @classmethod
     def of(cls, model: LanguageModel) -> LLM:

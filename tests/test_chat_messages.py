@@ -16,7 +16,7 @@ from cgpt.chat.session import ChatSession
 from cgpt.config import SamplingConfig, TrainConfig
 from cgpt.corpus.batches import Message
 from cgpt.errors import CgptError, ConfigError, DataError
-from cgpt.generation.prefix_cache import MOST, Prefixes
+from cgpt.generation.prefix_cache import MOST, PrefixCache
 from cgpt.generation.results import Generation
 from cgpt.llm import LLM
 from cgpt.models.quantized import with_weights
@@ -33,7 +33,7 @@ def llm() -> LLM:
 @pytest.fixture
 def fresh(llm, monkeypatch):
     """The model without contexts of earlier tests, and the tokens of each call of infer."""
-    monkeypatch.setattr(llm, "_prefixes", Prefixes())
+    monkeypatch.setattr(llm, "_prefixes", PrefixCache())
     calls, infer = [], llm.gpt.infer
     monkeypatch.setattr(
         llm.gpt, "infer", lambda ids, *more: (calls.append(len(ids)), infer(ids, *more))[1]
@@ -114,7 +114,7 @@ def test_dialogues_do_not_take_each_others_beginnings(llm, fresh):
 
 
 def test_the_contexts_that_are_kept_are_bounded(llm, monkeypatch):
-    kept = Prefixes()
+    kept = PrefixCache()
     monkeypatch.setattr(llm, "_prefixes", kept)
     for i in range(MOST + 5):
         llm.chat([user(chr(0x4E00 + i) * 3)], **{**GREEDY, "max_new_tokens": 2})
@@ -156,7 +156,7 @@ def test_other_weights_forget_what_was_seen(change):
     change(llm)
     found = llm.chat(messages, logprobs=True, **GREEDY)
     assert found.usage.cached_tokens == 0
-    llm._prefixes = Prefixes()
+    llm._prefixes = PrefixCache()
     assert vars(llm.chat(messages, logprobs=True, **GREEDY))["logprobs"] == found.logprobs
 
 

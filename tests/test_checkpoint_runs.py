@@ -12,7 +12,7 @@ import pytest
 from checkpoint_helpers import assert_same
 from small_llm import TEXTS, small_llm
 
-from cgpt.checkpoint.latest import Found, read
+from cgpt.checkpoint.latest import CheckpointSummary, read
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.config import RunConfig, TrainConfig
@@ -256,9 +256,9 @@ def test_the_identity_of_a_run(tmp_path: Path) -> None:
 
 
 def test_what_descends_from_what() -> None:
-    def found(run_id: str, *losses: float, step: int = 0, config: int = 0) -> Found:
+    def found(run_id: str, *losses: float, step: int = 0, config: int = 0) -> CheckpointSummary:
         history: list[list[Any]] = [["pretrain", i, loss, None] for i, loss in enumerate(losses)]
-        return Found(
+        return CheckpointSummary(
             Path("x"),
             {"n": config},
             TrainingState("pretrain", step=step or len(losses), history=history, run_id=run_id),

@@ -19,7 +19,7 @@ from cgpt.generation.beam import search
 from cgpt.generation.context import Context
 from cgpt.generation.generate import decode_stream, tokens_of
 from cgpt.generation.options import Request, SamplingOptions, read_options, tokens_only
-from cgpt.generation.prefix_cache import Prefixes
+from cgpt.generation.prefix_cache import PrefixCache
 from cgpt.generation.results import Dropped, Recorder, Token
 from cgpt.generation.sampling import DEFAULTS, LogitsProcessor, Sampler
 from cgpt.generation.streaming import Piece, PieceStream, TextStream, pieces
@@ -428,7 +428,7 @@ def chat_stream(
     llm: LanguageModel,
     messages: Sequence[Message | Mapping[str, Any]],
     options: Mapping[str, Any],
-    kept: Prefixes,
+    kept: PrefixCache,
 ) -> TextStream:
     """The answer to the last of `messages`: that of a ChatSession in which the others were said.
 

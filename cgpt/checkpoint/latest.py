@@ -29,7 +29,7 @@ Warn = Callable[[CheckpointError], object]
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckpointSummary:
     """A checkpoint whose header and training state could be read; its payloads may be damaged.
 
     out   where its run saves the finished model, "" where the file does not say so
@@ -49,7 +49,7 @@ class Found:
         phase = PHASES.index(state.phase) if state.phase in PHASES else -1
         return len(state.history), phase, state.step, len(state.done)
 
-    def descends_from(self, earlier: Found) -> bool:
+    def descends_from(self, earlier: CheckpointSummary) -> bool:
         """Whether this is `earlier`, or what the same training came to after it."""
         mine, theirs = self.state, earlier.state
         if (
@@ -64,7 +64,7 @@ class Found:
             and mine.history[last][:2] == theirs.history[-1][:2]
         )
 
-    def is_of(self, other: Found) -> bool:
+    def is_of(self, other: CheckpointSummary) -> bool:
         """Whether it is of the same phase of the same model on the same documents."""
         return (
             self.config == other.config
@@ -91,14 +91,14 @@ class Found:
         return False
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> CheckpointSummary:
     """Configuration and training state of a model of either format. Raises CheckpointError."""
     if not info.is_binary(path):
         config, state, metadata = info.read_json_progress(path)
     else:
         with BinaryFile(path) as file:
             config, state, metadata = info.read_progress(file)
-    return Found(path, config.to_dict(), state, *_noted(metadata))
+    return CheckpointSummary(path, config.to_dict(), state, *_noted(metadata))
 
 
 def _noted(metadata: dict[str, Any]) -> list[str]:
@@ -107,15 +107,15 @@ def _noted(metadata: dict[str, Any]) -> list[str]:
     return [one if isinstance(one, str) else "" for one in values]
 
 
-def checkpoint_of(llm: LanguageModel, path: Path = Path(LAST)) -> Found:
+def checkpoint_of(llm: LanguageModel, path: Path = Path(LAST)) -> CheckpointSummary:
     """What a checkpoint of `llm` at this path says of its training; a copy."""
     state = llm.training_state
     copy = TrainingState.from_dict(json.loads(json.dumps(state.to_dict())))
     copy.run_id = state.run_id
-    return Found(path, llm.config.to_dict(), copy, *_noted(llm.metadata))
+    return CheckpointSummary(path, llm.config.to_dict(), copy, *_noted(llm.metadata))
 
 
-def holds_earlier(path: str | os.PathLike[str], found: Found) -> bool:
+def holds_earlier(path: str | os.PathLike[str], found: CheckpointSummary) -> bool:
     """Whether a file holds the same training, at this state or an earlier one.
 
     The copy that a training was begun from and goes back to (`out`) is such a file too.
@@ -134,9 +134,9 @@ def holds_earlier(path: str | os.PathLike[str], found: Found) -> bool:
     return False
 
 
-def found_in(folder: Path, warn: Warn) -> list[Found]:
+def checkpoints_in(folder: Path, warn: Warn) -> list[CheckpointSummary]:
     """The binary models of a folder, the furthest trained first; damaged ones go to `warn`."""
-    found: dict[str, Found] = {}
+    found: dict[str, CheckpointSummary] = {}
     for path in sorted(folder.glob(PATTERN)):
         try:
             found[path.name] = read(path)
@@ -154,13 +154,13 @@ def found_in(folder: Path, warn: Warn) -> list[Found]:
     )
 
 
-def branches(found: Iterable[Found]) -> list[list[Found]]:
+def branches(found: Iterable[CheckpointSummary]) -> list[list[CheckpointSummary]]:
     """Files of the same training together, in the order in which they are given.
 
     Of files without a run_id only one training is kept: that of the last checkpoint, since earlier
     versions had one per folder.
     """
-    groups: list[list[Found]] = []
+    groups: list[list[CheckpointSummary]] = []
     for one in found:
         for group in groups:
             if group[0].descends_from(one):
@@ -174,18 +174,18 @@ def branches(found: Iterable[Found]) -> list[list[Found]]:
     return [group for group in groups if group not in old[1:]]
 
 
-def unfinished(folder: Path, warn: Warn) -> list[Found]:
+def unfinished(folder: Path, warn: Warn) -> list[CheckpointSummary]:
     """What can be resumed, one checkpoint per training, every byte of it checked.
 
     Where no training is unfinished, the furthest of each that is there.
     """
-    groups = branches(found_in(folder, warn))
+    groups = branches(checkpoints_in(folder, warn))
     groups = [group for group in groups if not group[0].finished] or groups
     heads = (first_whole(group, warn) for group in groups)
     return [one for one in heads if one is not None]
 
 
-def first_whole(found: Iterable[Found], warn: Warn) -> Found | None:
+def first_whole(found: Iterable[CheckpointSummary], warn: Warn) -> CheckpointSummary | None:
     """The first of which every byte is as written."""
     return next((one for one in found if is_whole(one.path, warn)), None)
 
@@ -201,7 +201,7 @@ def is_whole(path: Path, warn: Warn = lambda error: None) -> bool:
         return False
 
 
-def several(folder: object, found: Iterable[Found]) -> CheckpointError:
+def several(folder: object, found: Iterable[CheckpointSummary]) -> CheckpointError:
     """That a folder holds more than one training that could be meant."""
     paths = ", ".join(str(one.path) for one in found)
     return CheckpointError(

@@ -30,7 +30,7 @@ import numpy as np
 
 from cgpt.checkpoint import binary_writer, latest
 from cgpt.checkpoint.binary_writer import Packed
-from cgpt.checkpoint.latest import Found
+from cgpt.checkpoint.latest import CheckpointSummary
 from cgpt.checkpoint.storage import Storage
 from cgpt.config import STRATEGIES
 from cgpt.errors import CheckpointError
@@ -92,7 +92,7 @@ class CheckpointManager:
         self._kinds = strategy.split("+") if strategy else []
         self._epoch_step = 0  # of the last end of an epoch that was seen
         self._writer = BackgroundWriter()
-        self._run: Found | None = None  # as it was saved last
+        self._run: CheckpointSummary | None = None  # as it was saved last
         self._run_id: str | None = None  # of the training that it is called for
         self._tag = ""  # after the names of its last state
 
@@ -113,7 +113,7 @@ class CheckpointManager:
         run = self._of(llm)
         return any(
             found.path.name.startswith(_LAST) and run.descends_from(found)
-            for found in latest.found_in(self.folder, lambda error: None)
+            for found in latest.checkpoints_in(self.folder, lambda error: None)
         )
 
     def step_done(self, llm: LanguageModel, learning_rate: float | None = None) -> list[Path]:
@@ -169,7 +169,7 @@ class CheckpointManager:
             if len(found) > 1:
                 raise latest.several(self.folder, found)
             return found[0].path if found else None
-        found, run = latest.found_in(self.folder, warn), self._run
+        found, run = latest.checkpoints_in(self.folder, warn), self._run
         if run_id is not None or run is None:
             mine = [one for one in found if one.state.run_id == run_id]
         else:  # what it has saved itself comes before what went on from that
@@ -178,7 +178,7 @@ class CheckpointManager:
         whole = latest.first_whole(mine, warn)
         return None if whole is None else whole.path
 
-    def _of(self, llm: LanguageModel) -> Found:
+    def _of(self, llm: LanguageModel) -> CheckpointSummary:
         """What a checkpoint of `llm` will say of its training: a copy, which is compared later."""
         state = llm.training_state
         if not state.run_id and self._run is not None:  # not trained by Trainer.fit
@@ -224,7 +224,7 @@ class CheckpointManager:
         return bool(self.minutes) and now - self._last_at >= 60 * self.minutes
 
     def _write(
-        self, packed: Packed, stems: list[str], about: dict[str, Any], run: Found
+        self, packed: Packed, stems: list[str], about: dict[str, Any], run: CheckpointSummary
     ) -> list[Path]:
         """Write one file under several names and its descriptions, then remove what is too many."""
         with suppress(OSError):  # the write itself says what is wrong
@@ -247,7 +247,7 @@ class CheckpointManager:
                     self._prune(prefix, run)
         return paths
 
-    def _of_phase(self, prefix: str, run: Found) -> list[Found]:
+    def _of_phase(self, prefix: str, run: CheckpointSummary) -> list[CheckpointSummary]:
         """The run's best (lowest loss first) or periodic (newest first) checkpoints of a phase."""
         found = []
         for path in self.folder.glob(f"{prefix}*.bin"):
@@ -259,7 +259,7 @@ class CheckpointManager:
             return sorted(found, key=lambda one: (_loss(one), one.reached))
         return sorted(found, key=lambda one: one.reached, reverse=True)
 
-    def _prune(self, prefix: str, run: Found) -> None:
+    def _prune(self, prefix: str, run: CheckpointSummary) -> None:
         """Remove the checkpoints of the phase beyond `keep`, once the new one is safe."""
         for one in self._of_phase(prefix, run)[self.keep :]:
             _remove(one.path)
@@ -329,11 +329,11 @@ class Names:
     run  the training that saves;  tag  of its last state, "" while that is not known
     """
 
-    def __init__(self, folder: Path, run: Found, tag: str = "") -> None:
+    def __init__(self, folder: Path, run: CheckpointSummary, tag: str = "") -> None:
         self.folder = folder
         self.run = run
         self.tag = tag
-        self._found: dict[str, Found | None] = {}
+        self._found: dict[str, CheckpointSummary | None] = {}
 
     def of(self, stem: str) -> str:
         """The first of the names of this stem that the training may write to."""
@@ -394,7 +394,7 @@ class Names:
             or (last is not None and last.is_kept_elsewhere() and last.descends_from(before))
         )
 
-    def _read(self, name: str) -> Found | None:
+    def _read(self, name: str) -> CheckpointSummary | None:
         """What has this name; None for nothing, and for what is of no use to anybody.
 
         What cannot be read by this version stands for a training of its own.
@@ -406,7 +406,9 @@ class Names:
             except CheckpointError as error:
                 useless = error.code in ("missing", "damaged")
                 self._found[name] = (
-                    None if useless else Found(path, {}, TrainingState(run_id="unknown"))
+                    None
+                    if useless
+                    else CheckpointSummary(path, {}, TrainingState(run_id="unknown"))
                 )
         return self._found[name]
 
@@ -437,7 +439,7 @@ def epoch_loss(state: TrainingState) -> float | None:
     return found
 
 
-def _loss(found: Found) -> float:
+def _loss(found: CheckpointSummary) -> float:
     loss = epoch_loss(found.state)
     return float("inf") if loss is None else loss
 

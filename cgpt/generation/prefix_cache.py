@@ -15,7 +15,7 @@ MOST = 16  # contexts that are kept
 MOST_BYTES = 1 << 28  # of all their keys and values; one is always kept
 
 
-class Prefixes:
+class PrefixCache:
     """The contexts of a model that nobody uses at the moment.
 
     What is kept is forgotten as soon as the model's weights are not those that made it, whoever

@@ -23,7 +23,7 @@ from cgpt.errors import CheckpointError, DataError
 from cgpt.locale import t
 
 if TYPE_CHECKING:
-    from cgpt.checkpoint.latest import Found
+    from cgpt.checkpoint.latest import CheckpointSummary
     from cgpt.llm import LLM
 
 
@@ -135,7 +135,7 @@ def find(folder: str) -> str:
         raise several(folder, found) from None
 
 
-def described(found: Found) -> str:
+def described(found: CheckpointSummary) -> str:
     """Where a checkpoint is and how far its training has come."""
     state = found.state
     loss = state.history[-1][2] if state.history else None
