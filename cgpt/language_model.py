@@ -23,7 +23,7 @@ PHASES = ("pretrain", "finetune")
 
 @dataclass
 class TrainingState:
-    """Where training stands; with weights, m and v enough to resume to the bit.
+    """How far training is; with weights, m and v enough to resume bit for bit.
 
     phase         the phase begun last: "", "pretrain" or "finetune"
     done          phases that are finished
@@ -37,7 +37,7 @@ class TrainingState:
     history       [phase, step, loss, held-out loss or None]; at most about 5000 per phase
     documents     digest of the phase's training tokens; resuming with others is refused
     moving_cuts   whether texts longer than the context are cut elsewhere in each epoch; a phase
-                  that was begun without continues without
+                  that was begun without it continues without it
     warmup        steps of warm-up that the phase was begun with; None: by a version that kept none
     run           the RunConfig that started it ({} where there was none)
     data_fingerprint  of the files of that run
@@ -75,7 +75,7 @@ class TrainingState:
 
     @property
     def unfinished(self) -> bool:
-        """True in the middle of a phase: training continues there to the bit."""
+        """True in the middle of a phase: training resumes there bit for bit."""
         return bool(self.phase) and self.phase not in self.done
 
     def phases_left(self) -> list[str]:

@@ -175,7 +175,7 @@ class LLM(LanguageModel):
     ) -> bytes:
         """The bytes of the file that cgpt.save_model_binary makes, with the same arguments.
 
-        Of an adapter's training it holds the model too. Raises as save_model_binary.
+        For a model with an adapter it holds both. Raises as save_model_binary.
         """
         optimizer = check_bool("LLM.to_bytes", "optimizer", optimizer)
         return to_bytes(self, optimizer=optimizer, weights=weights, group=group)
@@ -332,7 +332,7 @@ class LLM(LanguageModel):
         options   see SamplingOptions; those of SamplingConfig have its defaults
         Nothing is remembered: each call brings the whole dialogue, and gets what a ChatSession
         would answer in which it was said. What has a beginning in common with an earlier call is
-        not computed anew. Turns that the context has no room for are left out, the oldest first;
+        not computed again. Turns that the context has no room for are left out, the oldest first;
         `dropped` of the answer tells.
         Raises DataError naming the message that is wrong, ConfigError for an option that is unknown
         or out of range, or a system message that leaves too little room. Any number of threads
@@ -440,7 +440,7 @@ class LLM(LanguageModel):
 
         text    a text; or a list of texts, or of pairs (prompt, text), which gives their scores in
                 order. Scores in a list agree with those by themselves to about 1e-5
-        prompt  the text before it, which is encoded for itself and not scored, or the messages of
+        prompt  the text before it, which is encoded separately and not scored, or the messages of
                 a dialogue whose answer `text` is; one for all texts or a list with one for each.
                 None: nothing, as a text that is trained on begins
         end     whether it should also end there, by eos

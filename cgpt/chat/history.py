@@ -86,7 +86,7 @@ class History:
         """The tokens of the dialogue up to a new question's, and what was left out of them.
 
         Where turns have to go, a quarter of the budget is freed at once, so that not every turn
-        from then on has to be inferred anew.
+        from then on has to be inferred again.
         """
         if self._size() + len(question) > budget:
             self._drop(budget * 3 // 4 - len(question))

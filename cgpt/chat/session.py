@@ -152,7 +152,7 @@ class ChatSession:
         return self._begin(TextStream, "ChatSession.edit", text, self._number(turn), options)
 
     def regenerate(self, **options: Unpack[SamplingOptions]) -> TextStream:
-        """Answer the last question anew, with the next random numbers.
+        """Answer the last question again, with the next random numbers.
 
         Raises ConfigError where there is none; the rest as `reply`.
         """

@@ -91,7 +91,7 @@ def read_settings(file: BinaryFile) -> dict[str, Any]:
 
 
 def base_of(file: BinaryFile) -> Path:
-    """Where the model of an adapter's file lies: at the path noted, else beside the adapter.
+    """Where the model of an adapter's file lies: at the path noted, else next to the adapter.
 
     Raises CheckpointError (code "missing") where it is at neither.
     """

@@ -5,7 +5,7 @@
     checkpoint_best_epoch_42_loss_2.1234.bin       one of the best of its phase
     checkpoint_epoch_50.bin                        the end of an epoch
 
-Each has a .json beside it that says for people what it is (not needed to continue).
+Next to each is a .json that describes it for people (not needed to resume).
 
 Several trainings may save in one folder, one after another or at the same time. The first keeps
 the plain names. Where a name belongs to another training that is not finished, eight digits of
@@ -324,7 +324,7 @@ class BackgroundWriter:
 
 
 class Names:
-    """What the files of a folder may be called, as it is now; each is read once at the most.
+    """What the files of a folder may be called, as it is now; each is read at most once.
 
     run  the training that saves;  tag  of its last state, "" while that is not known
     """
@@ -445,7 +445,7 @@ def _loss(found: CheckpointSummary) -> float:
 
 
 def summary(llm: LanguageModel, learning_rate: float | None) -> dict[str, Any]:
-    """What the .json beside a checkpoint says."""
+    """The content of the .json next to a checkpoint."""
     state = llm.training_state
     mean = state.loss_sum / state.loss_tokens if state.loss_tokens else None
     held_out = next(
@@ -489,7 +489,7 @@ def _remove(path: Path) -> None:
 
 
 def _describe(path: Path, about: dict[str, Any]) -> None:
-    """Write the .json beside a checkpoint; a failure costs only that."""
+    """Write the .json next to a checkpoint; a failure costs only that."""
     text = json.dumps({"file": path.name, **about}, indent=1).encode() + b"\n"
     with suppress(CheckpointError):
         write_file(path.with_suffix(".json"), len(text), lambda out: out.write(text))

@@ -1,4 +1,4 @@
-"""How weights are to lie in a file: as float32, as float16, or as int8 in groups with a scale."""
+"""How weights are stored in a file: as float32, as float16, or as int8 in groups with a scale."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cgpt.validation import plain
 class Storage:
     """The form of a file's matrices; `group` is the length of a group of int8.
 
-    Raises ConfigError for a form or group that there is not.
+    Raises ConfigError for an unknown form or group.
     """
 
     weights: str = "float32"

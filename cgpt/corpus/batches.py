@@ -142,7 +142,7 @@ def packed(samples: Iterable[Sample], batch_tokens: int) -> Iterator[Batch]:
 def packaged_data() -> tuple[Path, Path]:
     """(pre-training file, chat file) that come with cgpt. Raises DataError where they are missing.
 
-    A wheel holds them in cgpt/_data; a source tree in data/ beside the package.
+    A wheel holds them in cgpt/_data; a source tree in data/ next to the package.
     """
     package = Path(os.path.abspath(__file__)).parents[1]
     folder = package / "_data"

@@ -330,7 +330,7 @@ class Samples(Sequence[Sample]):
         last = self.lengths
         if self._prefixes is None or self._prompted is None:
             found = found & (self._firsts == 0)
-        else:  # a part after <bos> alone is as good as a dialogue
+        else:  # a part after <bos> alone begins like a dialogue
             found = found & ((self._firsts == 0) | ((self._prefixes == 1) & ~self._prompted))
             second = np.where(self._firsts > 0, self._firsts, 1)
             last = self._firsts + self.lengths - self._prefixes

@@ -156,7 +156,7 @@ class Reading:
 
     @property
     def reading_options(self) -> str:
-        """Which of the files are read as texts: beside their contents all that decides."""
+        """Which files are read as texts: besides their contents, all that decides the result."""
         flags = [
             self._is_text(path)
             for path, skipped in find_files(self._paths, self._suffixes)
@@ -403,7 +403,7 @@ def _parse(path: str, text: str, parser: Parser) -> Any:
 
 
 def _listed(path: str, value: Any, parser: Parser) -> list[Any]:
-    """The items of what a .json file holds beside a list."""
+    """The items of a .json file that holds no list."""
     if not isinstance(value, dict):
         raise DataError(
             f"{path}: found {kind_of(value)}, expected a list of items; an item is {FORMS}"

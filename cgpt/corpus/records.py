@@ -5,7 +5,7 @@ A string · {"text"} or {"content"} · {"messages": [{"role", "content"}]} · Sh
 "output"}, {"prompt", "completion"}, {"question", "answer"}, {"query", "response"}, {"input",
 "output"} · an idiom {"成语", ...}.
 A string of the older forms `用户：…助手：…` and `User: … Assistant: …` is a dialogue of one or more
-turns. Of other strings only start and end markers such as </s> are stripped.
+turns. From other strings only start and end markers such as </s> are stripped.
 
 What a dialogue of the template cannot hold is left out by these rules, and counted (`CHANGES`):
 turns that call a tool or come from one, an assistant's turn before the first question, a last
@@ -432,7 +432,7 @@ def _turns(text: str, labels: re.Pattern[str]) -> list[Message]:
 
 
 def _strip_markers(text: str) -> str:
-    """Without start and end markers and the blanks beside them; otherwise as it was."""
+    """Without start and end markers and the blanks next to them; otherwise unchanged."""
     while (bare := text.lstrip()).startswith(_START_MARKERS):
         text = bare[bare.index(">") + 1 :].lstrip()
     while (bare := text.rstrip()).endswith(_END_MARKERS):

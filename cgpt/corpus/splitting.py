@@ -2,7 +2,7 @@
 
 A part of a dialogue is whole rounds (a question and its answer), as many as fit, after the
 beginning of the dialogue, <bos> and the system message, which every part has. So no part begins
-inside a question. Of a round that is too long by itself:
+inside a question. A round that is too long by itself is split:
 
 - where its question leaves room for an answer, the first part has the question and as much of the
   answer as fits; what is left of the answer follows in further parts, each after the beginning of
@@ -66,7 +66,7 @@ def parts_of(
 
     tokens      (n,) as a shard has them: ~id where the token carries no loss
     question    where the first question begins: what stands before it begins every part
-    longest     ids of a part at the most, so that it has at most longest + 1 tokens
+    longest     most ids of a part, so that it has at most longest + 1 tokens
     cue         tokens of the generation prompt: 1, or 0 where a template has none
     all_tokens  whether every token carries loss and not only the answers
     """
@@ -89,7 +89,7 @@ def parts_of(
         end, answer = ends[at], answers[at]
         if answer - start < room:
             first = start + room
-            # So that the last part is no mere <eos>: an answer that is as good as empty.
+            # So that the last part is more than <eos>, an answer that is nearly empty.
             first -= max(room - (answer - start) - (end - first), 0) // 2
             found.append(_part(start, first - start, question))
             found += _rest(first, end, question, longest, n_prompt_tokens)

@@ -59,7 +59,7 @@ def answer(
 ) -> Iterator[Answer]:
     """The model's most likely answer (greedy) to each question, after the turns as they are.
 
-    most  questions at the most, 0 for all
+    most  number of questions, 0 for all
     Raises ConfigError for a number out of range, and DataError with the first that is no dialogue.
     """
     expect("answer", llm, LanguageModel, "an LLM")

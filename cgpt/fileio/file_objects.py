@@ -1,7 +1,7 @@
-"""Models that lie in no file of a path: in bytes, or on what a binary file object gives and takes.
+"""Models without a path: in bytes, or read from and written to a binary file object.
 
 A model is read whole before it is taken apart, so that everything that is checked of a file is
-checked here too. Of a binary model no more is read than its header says: a pipe or socket may stay
+checked here too. No more of a binary model is read than its header says: a pipe or socket may stay
 open after it, and another model may follow.
 """
 

@@ -354,7 +354,7 @@ class _Export:
         return {} if value is None else check_object(self.path, name, value)
 
     def _metadata(self) -> dict[str, Any]:
-        """What is kept of the export beside the model."""
+        """What is kept of the export besides the model."""
         block = self.root["layers"][1]["TransformerBlock"]
         dropout = check_object(self.path, "dropout1", block.get("dropout1", {}))
         found = {"imported_from": "RustGPT-Chinese", "dropout": dropout.get("dropout_rate")}

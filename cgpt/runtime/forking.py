@@ -1,4 +1,4 @@
-"""What a child of os.fork() makes anew: locks and threads whose owners are not in it.
+"""What a child of os.fork() renews: locks and threads whose owners are not in it.
 
 A lock that another thread held at the time of the fork is never given back in the child, and a
 buffer that thread was writing stays half written. So no module of the package makes a lock of

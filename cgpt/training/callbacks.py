@@ -103,7 +103,7 @@ class Callbacks:
     """Callbacks of one call of fit: objects, and functions that are called after every step.
 
     others  functions that fit takes by name, which are only checked
-    Raises ConfigError for what is neither, and for a method on_... that there is not.
+    Raises ConfigError for what is neither, and for an unknown method on_... .
     """
 
     def __init__(self, callbacks: Sequence[AnyCallback], **others: object) -> None:

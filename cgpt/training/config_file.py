@@ -26,7 +26,7 @@ def with_fields(config: RunConfig, values: dict[str, Any]) -> RunConfig:
     A file with a fingerprint of the data repeats a run: its tables are whole, what they lack has
     the default of a TrainConfig.
 
-    Raises ConfigError for a field that there is not, or a value that cannot be.
+    Raises ConfigError for an unknown field, or a value out of range.
     """
     changes: dict[str, Any] = {}
     for name, value in values.items():

@@ -61,9 +61,9 @@ def _part(batch: Batch, first: int, last: int) -> Batch:
 class GradientSum:
     """The gradient of a step: the sum over its micro-batches, then over all processes.
 
-    Each micro-batch's gradient is made for itself and then added, so that the bits do not depend on
-    whether micro-batches are computed one after another or by as many processes. Parts of the arena
-    are summed over the processes while earlier layers are still computed: see `buckets`.
+    Each micro-batch's gradient is computed separately and then added, so that the bits do not
+    depend on whether micro-batches are computed one after another or by as many processes. Parts of
+    the arena are summed over the processes while earlier layers are still computed: see `buckets`.
     """
 
     def __init__(

@@ -198,7 +198,7 @@ class Epochs:
     """The packed micro-batches of every epoch of one phase.
 
     Texts longer than `longest` are cut at its multiples in epoch 0, and at other places in each
-    epoch after it where `moving_cuts`: so tokens beside a cut are not always the same ones.
+    epoch after it where `moving_cuts`: so tokens next to a cut are not always the same ones.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ class Epochs:
     def _order(self, samples: Samples, epoch: int, source: np.random.Philox) -> np.ndarray:
         """The samples of an epoch in random order, those of a weight above 1 several times.
 
-        Of a fraction, another part of the samples has its turn in each epoch.
+        For a fraction, each epoch takes another part of the samples.
         """
         weights = samples.weights
         if weights is None:

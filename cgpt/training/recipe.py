@@ -29,9 +29,9 @@ FINETUNE = replace(PRETRAIN, epochs=22, join_dialogues=8)
 def recorded(run: dict[str, Any]) -> dict[str, Any]:
     """The fields of the RunConfig that a training state holds.
 
-    One of before duplicates were left out was trained with them, one of before there was a choice
-    of optimizers by AdamW; before too_long and loss_on long dialogues were cut anywhere, and of
-    dialogues only the answers were trained on; before skip_invalid, folders were read for others.
+    What a run of an earlier version does not say is what that version did: it kept duplicates,
+    trained by AdamW on the answers of dialogues, cut long dialogues anywhere and read only files
+    of the EARLIER suffixes in folders.
     """
     names = [str(name) for name in ("pretrain_train", "finetune_train") if name in run]
     before = {"optimizer": "adamw", "embedding_lr": 1.0, "too_long": WINDOWS, "loss_on": "answers"}

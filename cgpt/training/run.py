@@ -77,8 +77,8 @@ class TrainingRun:
     ) -> TrainingRun:
         """Read the data, learn the vocabulary from all of it, make a fresh model; or load one.
 
-        Of a large corpus (`token_cache.LARGE_CORPUS`) a sample gives the vocabulary, and its tokens
-        go to the folder `cache` (see `token_cache.cache_folder`), where the next start finds them.
+        For a large corpus (`token_cache.LARGE_CORPUS`) a sample gives the vocabulary, its tokens go
+        to the folder `cache` (see `token_cache.cache_folder`), where the next start finds them.
         progress  is called as progress(characters) while they are made
         Raises DataError where the data cannot be used or there is none, CheckpointError where
         config.init cannot be.
@@ -121,7 +121,7 @@ class TrainingRun:
 
         epochs, lr  override those of the phase under way; with epochs, a run whose phases are
                     all done resumes with its last phase
-        new_data    where the files have changed, begin the phase under way anew on them, from the
+        new_data    where the files have changed, restart the phase under way on them, from the
                     weights as they are; `changed` of the run names the phases
         max_steps, max_minutes  new budgets of each phase still to do, what it has had included
         cache, progress  as in `start`

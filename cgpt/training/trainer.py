@@ -157,7 +157,7 @@ def _imported(llm: LLM, config: TrainConfig) -> bool:
 class _Run:
     """One call of fit: the encoded documents and the loop's steps.
 
-    What an exception may interrupt changes nothing but gradients and buffers, which are made anew.
+    What an exception may interrupt changes nothing but gradients and buffers, which are recomputed.
     What has to change together is changed by `uninterrupted`: the beginning of a phase, a step with
     all that is counted of it, an evaluation, the end of a phase.
     """
@@ -220,7 +220,7 @@ class _Run:
     ) -> tuple[Samples, str]:
         """The samples to train on and the digest of all.
 
-        Of a phase that an earlier version began, as that version cut and trained on them.
+        For a phase that an earlier version began, cut and trained on as that version did.
         """
         config, state = self.config, self.state
         given = as_encoded(documents, self.llm.tokenizer)
@@ -278,7 +278,7 @@ class _Run:
         if self._reopens(documents, planned):
             state.done.remove(self.phase)
         state.identify()
-        # Weights alone do not make a phase exact again: without an optimizer it starts anew.
+        # Weights alone do not make a phase exact again: without an optimizer it starts again.
         if (
             state.unfinished
             and state.phase == self.phase
