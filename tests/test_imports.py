@@ -52,6 +52,20 @@ def test_other_packages_are_imported_in_one_place() -> None:
             assert where.startswith(HOMES[name]), f"{where} imports {name}"
 
 
+def test_imports_run_one_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The contracts of pyproject.toml hold, and one that does not hold is noticed."""
+    linter = pytest.importorskip("importlinter.cli")
+    monkeypatch.chdir(ROOT)
+    assert linter.lint_imports(no_cache=True) == 0
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    text = text[text.index("[tool.importlinter]") :]
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(
+        text.replace('"nn"', '"x"').replace('"models"', '"nn"').replace('"x"', '"models"')
+    )
+    assert linter.lint_imports(config_filename=str(wrong), no_cache=True) == 1
+
+
 def test_import_stays_light() -> None:
     code = (
         "import sys, cgpt; cgpt.GPT; cgpt.Tokenizer; cgpt.Trainer; cgpt.ChatSession; "

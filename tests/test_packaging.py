@@ -72,6 +72,7 @@ def test_wheel_contains_kernels_and_data_and_nothing_else(wheel: Path) -> None:
         ".so",
         ".pyd",
         ".json",
+        ".mo",
         ".typed",
     }
     assert all(name.startswith("cgpt/") for name in names)
