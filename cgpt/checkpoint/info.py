@@ -20,6 +20,7 @@ from cgpt.fileio.format_v1 import VERSION, DType, Kind, Record
 from cgpt.fileio.json_file import quick_check
 from cgpt.fileio.source import Data, InMemory, Location, PathLike, Readable, Source
 from cgpt.fileio.strict_json import check_object
+from cgpt.interop import rustgpt
 from cgpt.language_model import TrainingState
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import aligned, arena_size
@@ -143,8 +144,6 @@ def describe_rustgpt(path: Location, verify: bool = False) -> dict[str, Any]:
 
     It is loaded for that, so everything in it is checked whatever `verify` says.
     """
-    from cgpt.interop import rustgpt
-
     llm = rustgpt.load(path)
     with Source(path) as source:
         size = source.size

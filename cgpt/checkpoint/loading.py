@@ -17,6 +17,7 @@ from cgpt.errors import CgptError, ConfigError, shown
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.file_objects import located
 from cgpt.fileio.source import Data, InMemory, Location, PathLike, Readable
+from cgpt.interop import rustgpt
 from cgpt.language_model import LanguageModel
 from cgpt.models.quantized import with_weights
 from cgpt.nn.arena import aligned, read_only
@@ -49,7 +50,7 @@ def load(
         model = json_format.load(location, training=training)
         note_base(model, location)
     else:
-        model = _imported(location)
+        model = rustgpt.load(location)
     if progress is not None:
         layers = model.gpt.layer_records()
         for number, layer in enumerate(layers, 1):
@@ -76,12 +77,6 @@ def _load_binary(path: Location, training: bool) -> LanguageModel:
         model = binary_reader.load_base(file) if file.carries_base else load_weights(base_of(file))
         apply(file, model, training=training)
         return model
-
-
-def _imported(path: Location) -> LanguageModel:
-    from cgpt.interop import rustgpt
-
-    return rustgpt.load(path)
 
 
 def _read_only(model: LanguageModel) -> LanguageModel:
@@ -111,7 +106,7 @@ def load_whole(path: Location) -> LanguageModel:
     elif kind == "json":
         model = json_format.load(path, training=False)
     else:
-        model = _read_only(_imported(path))
+        model = _read_only(rustgpt.load(path))
     model.gpt = with_weights(model.gpt, "float32")
     return model
 

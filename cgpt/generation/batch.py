@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,11 +15,9 @@ from cgpt.generation.results import Dropped, FinishReason, Recorder
 from cgpt.generation.sampling import Ints, Sampler, batch_request, noted_token, sample_processed
 from cgpt.nn.arena import Floats
 from cgpt.nn.decoder import SampleRequest
+from cgpt.nn.inference import Inference
 from cgpt.nn.kv_cache import new_caches
 from cgpt.runtime.cancellation import Cancelled, Limit
-
-if TYPE_CHECKING:
-    from cgpt.nn.inference import Inference
 
 
 class Rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +14,9 @@ from cgpt.generation.context import Context
 from cgpt.generation.results import Dropped, FinishReason, Recorder
 from cgpt.generation.sampling import Ints, Sampler
 from cgpt.nn.arena import Floats
+from cgpt.nn.inference import Inference
+from cgpt.nn.kv_cache import KVCache
 from cgpt.runtime.cancellation import Cancelled
-
-if TYPE_CHECKING:
-    from cgpt.nn.inference import Inference
-    from cgpt.nn.kv_cache import KVCache
 
 
 class Hypothesis(NamedTuple):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cgpt.generation.sampling import Ints
 from cgpt.nn.arena import Floats
 from cgpt.nn.decoder import SampleRequest
-
-if TYPE_CHECKING:
-    from cgpt.nn.inference import Inference
-    from cgpt.nn.kv_cache import KVCache
-    from cgpt.runtime.cancellation import Limit
+from cgpt.nn.inference import Inference
+from cgpt.nn.kv_cache import KVCache
+from cgpt.runtime.cancellation import Limit
 
 
 class Context:

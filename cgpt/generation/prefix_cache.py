@@ -4,12 +4,9 @@ inferred again."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from cgpt.generation.context import Context
-
-if TYPE_CHECKING:
-    from cgpt.nn.inference import Inference
+from cgpt.nn.inference import Inference
 
 MOST = 16  # contexts that are kept
 MOST_BYTES = 1 << 28  # of all their keys and values; one is always kept

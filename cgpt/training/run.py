@@ -23,6 +23,7 @@ from cgpt.corpus.sources import Source, check_paths, learn_vocabulary
 from cgpt.corpus.splitting import TooLong
 from cgpt.corpus.token_cache import ReadProgress
 from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.kernels import instruction_set
 from cgpt.language_model import PHASES
 from cgpt.llm import LLM, load_weights
 from cgpt.optim.lora import fingerprint
@@ -245,13 +246,11 @@ class TrainingRun:
 
 def made_with() -> dict[str, Any]:
     """Versions and instruction set that the bits of a training follow from."""
-    from cgpt import kernels
-
     return {
         "cgpt": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "instruction_set": kernels.instruction_set(),
+        "instruction_set": instruction_set(),
         "machine": platform.machine(),
     }
 

@@ -6,13 +6,11 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cgpt.errors import DataError
 from cgpt.fileio.text import JsonLines
-
-if TYPE_CHECKING:
-    from cgpt.training.trainer import Progress
+from cgpt.training.callbacks import Progress
 
 
 class StepLog:
