@@ -102,8 +102,8 @@ def measure_invalid(what: str, path: Path, args: argparse.Namespace) -> dict[str
     """In a process of its own: read the rows, or train a few steps without the invalid ones."""
     from cgpt.bench.workers import memory
     from cgpt.config import RunConfig
-    from cgpt.corpus.batches import read_corpus
     from cgpt.corpus.invalid_rows import InvalidRowsError
+    from cgpt.corpus.reader import read_corpus
     from cgpt.training.recipe import default_run
     from cgpt.training.run import TrainingRun
 

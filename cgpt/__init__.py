@@ -33,7 +33,8 @@ _PUBLIC = {
     "cgpt.optim.adamw": ("AdamW",),
     "cgpt.optim.schedules": ("schedule",),
     "cgpt.tokenizers.tokenizer": ("StreamDecoder", "Tokenizer"),
-    "cgpt.corpus.batches": ("Corpus", "Dialogue", "FileReport", "Message", "read_corpus"),
+    "cgpt.corpus.reader": ("Corpus", "FileReport", "read_corpus"),
+    "cgpt.corpus.records": ("Dialogue", "Message"),
     "cgpt.language_model": ("TrainingState",),
     "cgpt.llm": (
         "Continuation",
@@ -149,9 +150,10 @@ if TYPE_CHECKING:
     from cgpt.checkpoint.manager import CheckpointManager
     from cgpt.checkpoint.saving import save_model_binary, save_model_json
     from cgpt.config import GPTConfig, RunConfig, SamplingConfig, TrainConfig
-    from cgpt.corpus.batches import Corpus, Dialogue, FileReport, Message, read_corpus
     from cgpt.corpus.documents import Documents
     from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError
+    from cgpt.corpus.reader import Corpus, FileReport, read_corpus
+    from cgpt.corpus.records import Dialogue, Message
     from cgpt.corpus.sources import Source
     from cgpt.corpus.splitting import TooLong
     from cgpt.errors import CgptError, CgptWarning, CheckpointError, ConfigError, DataError

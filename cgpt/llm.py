@@ -16,15 +16,10 @@ from cgpt.checkpoint.contents import LayerProgress
 from cgpt.checkpoint.loading import Loadable
 from cgpt.checkpoint.pickling import reduced, restored, to_bytes
 from cgpt.config import MAX_BLOCK_SIZE, GPTConfig, SamplingConfig
-from cgpt.corpus.batches import (
-    Message,
-    Sample,
-    encode_prompt,
-    packaged_data,
-    read_corpus,
-    split_samples,
-)
+from cgpt.corpus.batches import Sample, encode_prompt, packaged_data, split_samples
 from cgpt.corpus.inputs import Document, as_documents, as_messages
+from cgpt.corpus.reader import read_corpus
+from cgpt.corpus.records import Message
 from cgpt.errors import ConfigError, DataError, shown
 from cgpt.evaluation.scoring import (
     POOLINGS,
@@ -61,8 +56,7 @@ from cgpt.generation.streaming import (
 )
 from cgpt.language_model import LanguageModel
 from cgpt.models.registry import family_of
-from cgpt.nn.arena import Floats
-from cgpt.nn.arrays import text_list
+from cgpt.nn.arrays import Floats, text_list
 from cgpt.runtime.cancellation import Limit
 from cgpt.runtime.forking import cached_property
 from cgpt.runtime.process_group import SINGLE_PROCESS, SingleProcess

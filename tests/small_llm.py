@@ -6,7 +6,7 @@ import math
 from functools import cache
 
 from cgpt.config import GPTConfig, TrainConfig
-from cgpt.corpus.batches import Message
+from cgpt.corpus.records import Message
 from cgpt.llm import LLM
 from cgpt.models.gpt2 import GPT
 from cgpt.tokenizers.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from small_llm import DIALOGUES, FACTS, small_llm, trained_llm
 
 from cgpt.chat.session import ChatSession
 from cgpt.config import SamplingConfig, TrainConfig
-from cgpt.corpus.batches import Message
+from cgpt.corpus.records import Message
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.generation.prefix_cache import MOST, PrefixCache
 from cgpt.generation.results import Generation

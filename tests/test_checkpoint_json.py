@@ -25,7 +25,8 @@ from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.errors import CheckpointError
 from cgpt.fileio import strict_json
-from cgpt.fileio.strict_json import PIECE, format_floats, parse_floats, read_floats
+from cgpt.fileio._codec import format_floats
+from cgpt.fileio.strict_json import PIECE, parse_floats, read_floats
 from cgpt.llm import load_model_auto, load_model_binary, load_model_json
 
 

@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgpt.corpus.batches import (
-    Message,
     Sample,
     encode_dialogue,
     encode_document,
     encode_prompt,
     pack,
     packaged_data,
-    read_corpus,
     split_samples,
 )
+from cgpt.corpus.reader import read_corpus
+from cgpt.corpus.records import Message
 from cgpt.errors import DataError
 from cgpt.tokenizers.tokenizer import Tokenizer
 

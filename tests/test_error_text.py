@@ -21,7 +21,7 @@ from cgpt.cli import error_text, main
 from cgpt.cli.error_parts import CHECKPOINT, OTHER, PARTS, PYTHON
 from cgpt.cli.error_sentences import SENTENCES
 from cgpt.cli.error_text import NESTED, localized, reason_of, translated
-from cgpt.corpus.batches import read_corpus
+from cgpt.corpus.reader import read_corpus
 from cgpt.errors import CgptError, DataError
 from cgpt.fileio import failures
 from cgpt.locale import set_language

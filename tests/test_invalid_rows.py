@@ -16,9 +16,8 @@ from small_llm import small_llm
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
 from cgpt.corpus import invalid_rows, token_cache
-from cgpt.corpus.batches import read_corpus
 from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError, merged
-from cgpt.corpus.reader import Reading, fingerprint_of
+from cgpt.corpus.reader import Reading, fingerprint_of, read_corpus
 from cgpt.llm import load_model_auto
 from cgpt.training.run import TrainingRun
 

@@ -16,7 +16,7 @@ from test_generate import log_softmax, sharp_gpt
 
 from cgpt.chat.session import ChatSession
 from cgpt.config import SamplingConfig
-from cgpt.corpus.batches import Message
+from cgpt.corpus.records import Message
 from cgpt.errors import CgptError, ConfigError
 from cgpt.evaluation.answers import accuracy, answer
 from cgpt.generation.generate import generate_batch, generate_tokens

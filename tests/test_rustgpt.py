@@ -25,7 +25,8 @@ from cgpt import kernels
 from cgpt.checkpoint.info import describe
 from cgpt.cli import main
 from cgpt.config import RunConfig, TrainConfig
-from cgpt.corpus.batches import Message, encode_dialogue, encode_document
+from cgpt.corpus.batches import encode_dialogue, encode_document
+from cgpt.corpus.records import Message
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.evaluation.perplexity import evaluate
 from cgpt.llm import LLM, load, load_model_auto

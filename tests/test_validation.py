@@ -19,8 +19,8 @@ from cgpt.corpus.documents import encode_in_memory
 from cgpt.errors import ConfigError, DataError
 from cgpt.evaluation.perplexity import evaluate
 from cgpt.llm import LLM, load_model_auto
-from cgpt.training.callbacks import Callback, Progress, StopTraining
-from cgpt.training.trainer import FitResult, Trainer
+from cgpt.training.callbacks import Callback, FitResult, Progress, StopTraining
+from cgpt.training.trainer import Trainer
 
 TRAINED, OWN = TEXTS[:4] * 4, TEXTS[4:]
 CONFIG = TrainConfig(epochs=3, batch_tokens=48, lr=3e-3, dropout=0.1, seed=5)

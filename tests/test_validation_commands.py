@@ -13,9 +13,10 @@ from small_llm import DIALOGUES, TEXTS
 from cgpt.config import RunConfig
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
+from cgpt.training.callbacks import FitResult
 from cgpt.training.config_file import load_toml
 from cgpt.training.run import TrainingRun
-from cgpt.training.trainer import FitResult, Trainer
+from cgpt.training.trainer import Trainer
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -29,9 +29,9 @@ from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
 from cgpt.locale import set_language
 from cgpt.runtime.memory import resident
+from cgpt.training.callbacks import Progress
 from cgpt.training.recipe import FINETUNE
 from cgpt.training.step_log import read_log
-from cgpt.training.trainer import Progress
 
 __all__ = ["run"]  # fixtures
 

@@ -15,7 +15,8 @@ from cgpt.bench import tasks
 from cgpt.bench.measure import repeated
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import GPTConfig, TrainConfig
-from cgpt.corpus.batches import packaged_data, read_corpus
+from cgpt.corpus.batches import packaged_data
+from cgpt.corpus.reader import read_corpus
 from cgpt.corpus.records import Dialogue
 from cgpt.errors import DataError
 from cgpt.llm import LLM, load_model_binary

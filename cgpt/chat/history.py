@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cgpt.corpus.batches import Message, check_turns
+from cgpt.corpus.batches import check_turns
 from cgpt.corpus.inputs import as_messages
+from cgpt.corpus.records import Message
 from cgpt.errors import ConfigError
 from cgpt.generation.results import Dropped, Generation
 from cgpt.generation.streaming import text_of

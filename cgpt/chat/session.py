@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cgpt.chat.history import History, Turn, read_turns
 from cgpt.chat.session_file import Saved, read_session, saved_of, values_of, write_session
 from cgpt.config import SamplingConfig
-from cgpt.corpus.batches import Message
+from cgpt.corpus.records import Message
 from cgpt.errors import CgptError, ConfigError
 from cgpt.generation.beam import search
 from cgpt.generation.context import Context

@@ -20,7 +20,8 @@ from cgpt.fileio.format_v1 import ADAPTED, DType, Kind
 from cgpt.fileio.source import Job, folder_of, in_parallel
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel, TrainingState
-from cgpt.nn.arena import Floats, ParameterArena
+from cgpt.nn.arena import ParameterArena
+from cgpt.nn.arrays import Floats
 from cgpt.optim.lora import Lora
 
 

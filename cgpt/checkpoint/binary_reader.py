@@ -20,7 +20,8 @@ from cgpt.language_model import LanguageModel
 from cgpt.models.base import Model
 from cgpt.models.quantized import StoredGPT
 from cgpt.models.registry import family_of
-from cgpt.nn.arena import Entry, Floats, aligned, arena_size, read_only
+from cgpt.nn.arena import Entry, aligned, arena_size, read_only
+from cgpt.nn.arrays import Floats
 from cgpt.nn.quantized import GROUPS, StoredTensor, dequantize
 from cgpt.optim.registry import restore_optimizer
 from cgpt.tokenizers.tokenizer import tokenizer_of

@@ -27,7 +27,8 @@ from cgpt.fileio.strict_json import check_part_size, dump_json, dump_metadata
 from cgpt.language_model import LanguageModel
 from cgpt.models.quantized import weight_dtype_of
 from cgpt.models.registry import family_of
-from cgpt.nn.arena import Entry, Floats
+from cgpt.nn.arena import Entry
+from cgpt.nn.arrays import Floats
 from cgpt.nn.quantized import quantize, too_large
 from cgpt.tokenizers import files as vocabulary_files
 

@@ -9,7 +9,8 @@ import numpy as np
 from cgpt.checkpoint.adapter import trained_arena
 from cgpt.checkpoint.loading import Loadable, load
 from cgpt.language_model import LanguageModel
-from cgpt.nn.arena import Floats, ParameterArena
+from cgpt.nn.arena import ParameterArena
+from cgpt.nn.arrays import Floats
 
 
 def compare_models(a: Loadable, b: Loadable) -> dict[str, Any]:

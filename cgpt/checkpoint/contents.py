@@ -20,7 +20,8 @@ from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.models.base import LayerRecord, Model
 from cgpt.models.quantized import weight_dtype_of, with_weights
 from cgpt.models.registry import FAMILIES, family_named, family_of
-from cgpt.nn.arena import Entry, Floats
+from cgpt.nn.arena import Entry
+from cgpt.nn.arrays import Floats
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.lora import Lora
 from cgpt.optim.moving_average import with_average

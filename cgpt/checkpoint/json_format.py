@@ -21,7 +21,7 @@ from cgpt.checkpoint.contents import (
     weights_to_save,
     with_floats,
 )
-from cgpt.fileio._codec import crc32
+from cgpt.fileio._codec import crc32, format_floats
 from cgpt.fileio.atomic import write_file
 from cgpt.fileio.failures import damaged, not_saved
 from cgpt.fileio.file_kind import JSON_OPENING
@@ -35,13 +35,13 @@ from cgpt.fileio.strict_json import (
     check_text_size,
     dump_json,
     dump_metadata,
-    format_floats,
     parsed_size,
     read_floats,
 )
 from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.models.registry import family_of
-from cgpt.nn.arena import Entry, Floats, aligned, arena_size, read_only
+from cgpt.nn.arena import Entry, aligned, arena_size, read_only
+from cgpt.nn.arrays import Floats
 from cgpt.optim.registry import restore_optimizer
 from cgpt.tokenizers import files as vocabulary_files
 from cgpt.tokenizers.tokenizer import Tokenizer, tokenizer_of

@@ -37,7 +37,8 @@ from cgpt.errors import CheckpointError
 from cgpt.fileio.atomic import PREFIX, SUFFIX, folder_lock, write_file
 from cgpt.fileio.format_v1 import Kind
 from cgpt.language_model import LanguageModel, TrainingState
-from cgpt.nn.arena import Floats, aligned
+from cgpt.nn.arena import aligned
+from cgpt.nn.arrays import Floats
 from cgpt.runtime.forking import renew_after_fork
 from cgpt.validation import check_choice, check_float, check_int, expect, expect_function, path_text
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from cgpt.config import RunConfig
     from cgpt.corpus.sources import Source
     from cgpt.llm import LLM
+    from cgpt.training.callbacks import FitResult, Progress
     from cgpt.training.run import TrainingRun
-    from cgpt.training.trainer import FitResult, Progress
 
 DEFAULT_EPOCHS, DEFAULT_LR = 50, 0.0001
 KINDS = {

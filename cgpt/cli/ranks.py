@@ -25,9 +25,9 @@ from cgpt.training.mpi_environment import started_as
 
 if TYPE_CHECKING:
     from cgpt.cli.ui.signals import StopRequest
+    from cgpt.training.callbacks import FitResult
     from cgpt.training.mpi import Ranks
     from cgpt.training.run import TrainingRun
-    from cgpt.training.trainer import FitResult
 
 
 class Team:

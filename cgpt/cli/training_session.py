@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from cgpt.checkpoint.manager import CheckpointManager
     from cgpt.config import RunConfig
     from cgpt.llm import LLM
+    from cgpt.training.callbacks import FitResult, Progress
     from cgpt.training.run import TrainingRun
-    from cgpt.training.trainer import FitResult, Progress
 
 
 WRITTEN = {"--out": "out", "--save-pretrained": "save_pretrained", "--log": "log"}

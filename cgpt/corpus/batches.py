@@ -14,27 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cgpt.corpus.reader import Corpus, FileReport, read_corpus
-from cgpt.corpus.records import Dialogue, Message, turn_fault
+from cgpt.corpus.records import Message, turn_fault
 from cgpt.errors import DataError
 from cgpt.tokenizers.chat_template import template_of
 from cgpt.tokenizers.tokenizer import Tokenizer
-
-__all__ = [
-    "Batch",
-    "Corpus",
-    "Dialogue",
-    "FileReport",
-    "Message",
-    "Sample",
-    "encode_dialogue",
-    "encode_document",
-    "encode_prompt",
-    "pack",
-    "packaged_data",
-    "read_corpus",
-    "split_samples",
-]
 
 IGNORED = -1  # the target of a token that carries no loss
 

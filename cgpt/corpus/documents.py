@@ -19,9 +19,9 @@ from typing import Any, overload
 import numpy as np
 
 from cgpt.config import WINDOWS
-from cgpt.corpus.batches import IGNORED, Dialogue, Sample, check_turns
+from cgpt.corpus.batches import IGNORED, Sample, check_turns
 from cgpt.corpus.inputs import Document, as_documents
-from cgpt.corpus.records import n_characters
+from cgpt.corpus.records import Dialogue, n_characters
 from cgpt.corpus.splitting import Part, TooLong, parts_of
 from cgpt.errors import DataError
 from cgpt.tokenizers.chat_template import template_of

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cgpt.config import SamplingConfig
-from cgpt.corpus.batches import Dialogue, Message, encode_prompt
+from cgpt.corpus.batches import encode_prompt
 from cgpt.corpus.inputs import as_documents
+from cgpt.corpus.records import Dialogue, Message
 from cgpt.errors import DataError
 from cgpt.generation.generate import generate_batch
 from cgpt.generation.results import Recorder

@@ -16,18 +16,10 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.config import GPTConfig
-from cgpt.corpus.batches import (
-    IGNORED,
-    Batch,
-    Dialogue,
-    Sample,
-    encode_dialogue,
-    encode_document,
-    packed,
-)
+from cgpt.corpus.batches import IGNORED, Batch, Sample, encode_dialogue, encode_document, packed
+from cgpt.corpus.records import Dialogue
 from cgpt.models.base import Model
-from cgpt.nn.arena import Floats
-from cgpt.nn.arrays import Ints
+from cgpt.nn.arrays import Floats, Ints
 from cgpt.nn.kv_cache import new_caches
 from cgpt.runtime.cancellation import Limit, check
 from cgpt.runtime.process_group import SINGLE_PROCESS, SingleProcess

@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgpt.errors import CheckpointError
-from cgpt.fileio._codec import crc32, format_floats, skip_numbers
+from cgpt.fileio._codec import crc32, skip_numbers
 from cgpt.fileio._codec import parse_floats as _parse
 from cgpt.fileio.failures import damaged, not_saved
 from cgpt.fileio.source import Source
-
-__all__ = ["format_floats"]
 
 _DEEPEST = 64  # nesting of a JSON part
 _LONGEST = 1 << 24  # bytes of a JSON part

@@ -12,8 +12,8 @@ from itertools import chain
 import numpy as np
 
 from cgpt.generation.results import Dropped, FinishReason, Recorder
-from cgpt.generation.sampling import Ints, Sampler, batch_request, noted_token, sample_processed
-from cgpt.nn.arena import Floats
+from cgpt.generation.sampling import Sampler, batch_request, noted_token, sample_processed
+from cgpt.nn.arrays import Floats, Ints
 from cgpt.nn.decoder import SampleRequest
 from cgpt.nn.inference import Inference
 from cgpt.nn.kv_cache import new_caches

@@ -12,8 +12,8 @@ from cgpt import kernels as K
 from cgpt.generation.batch import Rows
 from cgpt.generation.context import Context
 from cgpt.generation.results import Dropped, FinishReason, Recorder
-from cgpt.generation.sampling import Ints, Sampler
-from cgpt.nn.arena import Floats
+from cgpt.generation.sampling import Sampler
+from cgpt.nn.arrays import Floats, Ints
 from cgpt.nn.inference import Inference
 from cgpt.nn.kv_cache import KVCache
 from cgpt.runtime.cancellation import Cancelled

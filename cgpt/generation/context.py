@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cgpt.generation.sampling import Ints
-from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import Floats, Ints
 from cgpt.nn.decoder import SampleRequest
 from cgpt.nn.inference import Inference
 from cgpt.nn.kv_cache import KVCache

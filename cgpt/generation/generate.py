@@ -20,9 +20,8 @@ from cgpt.generation.beam import Hypothesis, search
 from cgpt.generation.context import Context
 from cgpt.generation.options import TOKENS, TokenOptions, limit_of, read_processors
 from cgpt.generation.results import Dropped, Noted, Recorder, Token
-from cgpt.generation.sampling import Ints, LogitsProcessor, Sampler, noted_token
-from cgpt.nn.arena import Floats
-from cgpt.nn.arrays import expect_ids
+from cgpt.generation.sampling import LogitsProcessor, Sampler, noted_token
+from cgpt.nn.arrays import Floats, Ints, expect_ids
 from cgpt.nn.decoder import SampleRequest
 from cgpt.nn.inference import Inference
 from cgpt.nn.kv_cache import KVCache

@@ -21,10 +21,9 @@ from cgpt import kernels as K
 from cgpt.config import SamplingConfig
 from cgpt.errors import CgptError, ConfigError
 from cgpt.generation.results import Noted, Token, TopLogprob
-from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import Floats, Ints
 from cgpt.nn.decoder import SampleRequest
 
-Ints = NDArray[np.int32]
 # Called with the tokens of the context (n,) and a copy of the logits (V,) behind them, which it may
 # change; it may return others instead.
 LogitsProcessor = Callable[[NDArray[np.int32], NDArray[np.float32]], NDArray[np.float32] | None]

@@ -20,7 +20,7 @@ from cgpt.fileio.source import Job, Location, Source, in_parallel
 from cgpt.fileio.strict_json import Scan, Span, check_object, parse_json, read_floats
 from cgpt.language_model import LanguageModel
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
-from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import Floats
 from cgpt.optim.adamw import LEAST_EPS, AdamW
 from cgpt.tokenizers.rustgpt import NEVER, SPECIAL, jieba_scores
 from cgpt.tokenizers.tokenizer import RustTokenizer

@@ -18,8 +18,8 @@ from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
 from cgpt.generation.generate import TokenGenerator
 from cgpt.models.inspection import Inspection, check_sequence
-from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, aligned_copy, layout, read_only
-from cgpt.nn.arrays import Ints, expect_shape, float32, int32, real
+from cgpt.nn.arena import Entry, Parameter, ParameterArena, aligned_copy, layout, read_only
+from cgpt.nn.arrays import Floats, Ints, expect_shape, float32, int32, real
 from cgpt.nn.attention import CausalAttention
 from cgpt.nn.decode_operations import DecodeOperation
 from cgpt.nn.decoder import DecodePlan, Decoder, FusedDecoder, LayerDecoder, decode_plan

@@ -9,8 +9,7 @@ from numpy.typing import ArrayLike
 
 from cgpt.config import GPTConfig
 from cgpt.errors import DataError
-from cgpt.nn.arena import Floats
-from cgpt.nn.arrays import Ints, expect_ids
+from cgpt.nn.arrays import Floats, Ints, expect_ids
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
 from cgpt.models.gpt2 import GPT
 from cgpt.models.inspection import Inspection
-from cgpt.nn.arena import Floats, ParameterArena, aligned, arena_size, read_only
-from cgpt.nn.arrays import Ints
+from cgpt.nn.arena import ParameterArena, aligned, arena_size, read_only
+from cgpt.nn.arrays import Floats, Ints
 from cgpt.nn.kv_cache import new_caches
 from cgpt.nn.layer import Step
 from cgpt.nn.quantized import GROUPS, StoredTensor, own_copy, rounded, weight_dtype

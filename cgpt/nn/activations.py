@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cgpt import kernels as K
-from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import Floats
 from cgpt.nn.decode_operations import Activate, DecodeOperation
 from cgpt.nn.layer import Layer, Step
 

@@ -15,12 +15,11 @@ from typing import Any
 from weakref import ref
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cgpt.errors import ConfigError
+from cgpt.nn.arrays import Floats
 from cgpt.validation import expect
 
-Floats = NDArray[np.float32]
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 STEP = ALIGNMENT // 4  # the same in float32 elements
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import Floats
 from cgpt.nn.decode_operations import Attend, DecodeOperation
 from cgpt.nn.layer import Layer, Step
 

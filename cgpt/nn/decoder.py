@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgpt import kernels as K
-from cgpt.nn.arena import Floats, Parameter
-from cgpt.nn.arrays import Ints
+from cgpt.nn.arena import Parameter
+from cgpt.nn.arrays import Floats, Ints
 from cgpt.nn.decode_operations import Activate, AddToStream, Attend, Embed, Multiply, Normalize
 from cgpt.nn.kv_cache import CacheView
 from cgpt.nn.layer import Layer, Step, operations_of

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.nn.arena import Floats, Parameter, Role
+from cgpt.nn.arena import Parameter, Role
+from cgpt.nn.arrays import Floats
 from cgpt.nn.decode_operations import DecodeOperation, Embed
 from cgpt.nn.dropout import Dropout
 from cgpt.nn.graph import Tape, Value

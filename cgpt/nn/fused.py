@@ -12,7 +12,7 @@ from functools import partial
 
 from cgpt import kernels as K
 from cgpt.nn.activations import GELU
-from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import Floats
 from cgpt.nn.graph import Operation, Value
 from cgpt.nn.layer import Step
 from cgpt.nn.linear import Linear

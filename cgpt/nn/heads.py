@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cgpt import kernels as K
-from cgpt.nn.arena import Floats, Parameter, Role
-from cgpt.nn.arrays import Ints
+from cgpt.nn.arena import Parameter, Role
+from cgpt.nn.arrays import Floats, Ints
 from cgpt.nn.decode_operations import DecodeOperation, Multiply
 from cgpt.nn.embedding import InputLayer
 from cgpt.nn.graph import Value

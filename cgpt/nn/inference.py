@@ -9,8 +9,7 @@ from numpy.typing import ArrayLike
 
 from cgpt.config import GPTConfig
 from cgpt.errors import DataError
-from cgpt.nn.arena import Floats
-from cgpt.nn.arrays import Ints, int32
+from cgpt.nn.arrays import Floats, Ints, int32
 from cgpt.nn.decoder import Decoder, SampleRequest
 from cgpt.nn.kv_cache import KVCache
 from cgpt.nn.quantized import StoredTensor

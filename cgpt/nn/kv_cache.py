@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgpt.config import GPTConfig
-from cgpt.nn.arena import Floats
-from cgpt.nn.arrays import Ints
+from cgpt.nn.arrays import Floats, Ints
 from cgpt.validation import check_int, expect
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from cgpt.nn.arena import Floats, Parameter
-from cgpt.nn.arrays import Ints
+from cgpt.nn.arena import Parameter
+from cgpt.nn.arrays import Floats, Ints
 from cgpt.nn.decode_operations import DecodeOperation
 from cgpt.nn.graph import Operation, Tape, Value
 from cgpt.nn.kv_cache import CacheView

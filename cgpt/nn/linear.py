@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cgpt import kernels as K
-from cgpt.nn.arena import Floats, Parameter
+from cgpt.nn.arena import Parameter
+from cgpt.nn.arrays import Floats
 from cgpt.nn.decode_operations import DecodeOperation, Multiply
 from cgpt.nn.layer import Layer, Step
 

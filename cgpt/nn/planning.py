@@ -12,7 +12,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from cgpt import kernels as K
-from cgpt.nn.arena import STEP, Floats
+from cgpt.nn.arena import STEP
+from cgpt.nn.arrays import Floats
 from cgpt.nn.fused import FUSIONS
 from cgpt.nn.graph import Function, Operation, Tape, Value
 from cgpt.nn.heads import Head

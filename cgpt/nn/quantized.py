@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgpt.errors import ConfigError
-from cgpt.nn.arena import Entry, Floats, Role, aligned
+from cgpt.nn.arena import Entry, Role, aligned
+from cgpt.nn.arrays import Floats
 
 GROUPS = (32, 64)
 _LARGEST = 127

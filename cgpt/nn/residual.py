@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cgpt import kernels as K
-from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import Floats
 from cgpt.nn.decode_operations import AddToStream, DecodeOperation
 from cgpt.nn.dropout import Dropout
 from cgpt.nn.graph import Tape, Value

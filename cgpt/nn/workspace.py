@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import itemgetter
 
-from cgpt.nn.arena import Floats, aligned
+from cgpt.nn.arena import aligned
+from cgpt.nn.arrays import Floats
 from cgpt.nn.graph import Function, Value
 from cgpt.nn.heads import HeadArrays
 from cgpt.nn.layer import Step

@@ -14,7 +14,8 @@ from cgpt import kernels as K
 from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
-from cgpt.nn.arena import Entry, Floats, ParameterArena
+from cgpt.nn.arena import Entry, ParameterArena
+from cgpt.nn.arrays import Floats
 from cgpt.options import check_option
 from cgpt.runtime.interrupts import Operation, uninterrupted
 from cgpt.validation import check_bool, check_float, check_int, check_names, expect

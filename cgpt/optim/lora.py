@@ -14,7 +14,8 @@ from cgpt import kernels as K
 from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
-from cgpt.nn.arena import Entry, Floats, Parameter, ParameterArena, Role, aligned_copy, layout
+from cgpt.nn.arena import Entry, Parameter, ParameterArena, Role, aligned_copy, layout
+from cgpt.nn.arrays import Floats
 from cgpt.optim.adamw import AdamW
 from cgpt.options import check_option
 from cgpt.runtime.interrupts import Operation

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from cgpt import kernels as K
-from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import Floats
 from cgpt.optim.adamw import AdamW
 from cgpt.runtime.interrupts import Operation, uninterrupted
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from cgpt.corpus.batches import Batch
 from cgpt.models.base import Model
-from cgpt.nn.arena import Floats, ParameterArena, aligned
+from cgpt.nn.arena import ParameterArena, aligned
+from cgpt.nn.arrays import Floats
 from cgpt.runtime.process_group import SingleProcess
 
 _BUCKET = 1 << 19  # least float32 elements of an all-reduce (2 MB): latency no longer shows

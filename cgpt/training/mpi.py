@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cgpt import kernels, version
 from cgpt.errors import ConfigError
-from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import Floats
 from cgpt.runtime.process_group import PeerError, SingleProcess
 from cgpt.runtime.processors import available
 from cgpt.training.mpi_environment import launched, started_as

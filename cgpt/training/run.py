@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from cgpt.config import KINDS, RunConfig
-from cgpt.corpus.batches import Dialogue, packaged_data
+from cgpt.corpus.batches import packaged_data
 from cgpt.corpus.documents import Documents
 from cgpt.corpus.inputs import Document
 from cgpt.corpus.invalid_rows import InvalidRowsError, merged
+from cgpt.corpus.records import Dialogue
 from cgpt.corpus.sources import Source, check_paths, learn_vocabulary
 from cgpt.corpus.splitting import TooLong
 from cgpt.corpus.token_cache import ReadProgress
@@ -30,10 +31,10 @@ from cgpt.optim.lora import fingerprint
 from cgpt.optim.registry import begun_with, settings_of
 from cgpt.runtime.process_group import SINGLE_PROCESS
 from cgpt.tokenizers.tokenizer import Tokenizer
-from cgpt.training.callbacks import AnyCallback
+from cgpt.training.callbacks import AnyCallback, FitResult, Progress
 from cgpt.training.epochs import too_long
 from cgpt.training.recipe import FINETUNE, recorded
-from cgpt.training.trainer import FitResult, Progress, Trainer
+from cgpt.training.trainer import Trainer
 from cgpt.validation import check_bool, check_int, expect, expect_function, path_list, path_text
 from cgpt.version import __version__
 

@@ -25,29 +25,19 @@ from cgpt.corpus.batches import Batch
 from cgpt.corpus.documents import Documents, Samples, as_encoded
 from cgpt.corpus.inputs import Document
 from cgpt.errors import CgptError, CgptWarning, DataError
-from cgpt.evaluation.perplexity import EvalResult, evaluate
 from cgpt.language_model import PHASES
 from cgpt.llm import LLM
-from cgpt.nn.arena import Floats
+from cgpt.nn.arrays import Floats
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.moving_average import averaging, with_average
 from cgpt.optim.registry import begun_with, make_optimizer, settings_of
 from cgpt.optim.schedules import schedule
 from cgpt.runtime.interrupts import Interrupts, Operation, uninterrupted
 from cgpt.runtime.process_group import SINGLE_PROCESS, SingleProcess
-from cgpt.training.callbacks import (
-    AnyCallback,
-    Callback,
-    Callbacks,
-    FitResult,
-    Progress,
-    StopTraining,
-)
+from cgpt.training.callbacks import AnyCallback, Callbacks, FitResult, Progress, StopTraining
 from cgpt.training.data_parallel import GradientSum, share
 from cgpt.training.epochs import Epochs, cut, digest, held_out_documents, philox_stream
 from cgpt.validation import check_choice, expect
-
-__all__ = ["Callback", "EvalResult", "FitResult", "Progress", "StopTraining", "Trainer", "evaluate"]
 
 _HISTORY = 5000  # about so many entries a phase; longer runs keep every k-th step
 

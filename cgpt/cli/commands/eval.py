@@ -24,7 +24,7 @@ from cgpt.fileio.text import JsonLines
 from cgpt.locale import N_, t
 
 if TYPE_CHECKING:
-    from cgpt.corpus.batches import Corpus
+    from cgpt.corpus.reader import Corpus
     from cgpt.evaluation.answers import Accuracy
     from cgpt.evaluation.perplexity import Difference, DocumentScore, EvalResult
     from cgpt.llm import LLM

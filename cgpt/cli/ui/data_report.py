@@ -15,8 +15,8 @@ from cgpt.locale import N_, t
 from cgpt.training.recipe import data_files, local_data
 
 if TYPE_CHECKING:
-    from cgpt.corpus.batches import Corpus, FileReport
     from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows, InvalidRowsError
+    from cgpt.corpus.reader import Corpus, FileReport
     from cgpt.corpus.sources import Source
     from cgpt.corpus.splitting import TooLong
     from cgpt.training.run import TrainingRun
@@ -162,7 +162,7 @@ def left_out(files: Iterable[FileReport], invalid: Iterable[InvalidRows]) -> lis
 
 def read_files(paths: Sequence[str], skip_invalid: bool, as_text: bool) -> Corpus:
     """The data of files; what was left out of them goes to stderr."""
-    from cgpt.corpus.batches import read_corpus
+    from cgpt.corpus.reader import read_corpus
 
     corpus = read_corpus(paths, skip_invalid=skip_invalid, as_text=as_text)
     for line in left_out(corpus.files, [corpus.invalid]):

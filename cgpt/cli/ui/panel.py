@@ -15,7 +15,7 @@ from cgpt.locale import N_, t
 from cgpt.runtime.memory import human_size
 
 if TYPE_CHECKING:
-    from cgpt.training.trainer import Progress
+    from cgpt.training.callbacks import Progress
 
 Line = list[tuple[str, str]]  # pieces of text and their styles
 LABEL, VALUE, BAR, REST, NOTICE = "dim", "bold", "cyan", "dim", "yellow"

@@ -19,7 +19,7 @@ from cgpt.runtime.memory import human_size, resident
 
 if TYPE_CHECKING:
     from cgpt.cli.ui.signals import StopRequest
-    from cgpt.training.trainer import FitResult, Progress
+    from cgpt.training.callbacks import FitResult, Progress
 
 PLAIN_SECONDS = 5.0
 LIVE_SECONDS = 0.2  # drawing takes about a millisecond

@@ -9,8 +9,8 @@ from cgpt.errors import CgptError
 
 if TYPE_CHECKING:
     from cgpt.llm import LLM
+    from cgpt.training.callbacks import Progress
     from cgpt.training.run import TrainingRun
-    from cgpt.training.trainer import Progress
 
 NEW_TOKENS = 40
 GREETING = "你好"
