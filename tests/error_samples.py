@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 
 import cgpt
-from cgpt.fileio import failures, file_kind
+from cgpt.fileio import file_errors, file_kind
 
 PACKAGE = Path(cgpt.__file__).parent
 ERRORS = {
@@ -115,14 +115,14 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     ),
 }
 # Reasons that another function puts into a sentence, and such a sentence.
-SETTINGS = failures.damaged(
+SETTINGS = file_errors.damaged(
     "m.bin", "optimizer settings that cannot be ({})", "betas, eps, weight_decay and step_count"
 )
 REASONS = {
     "Unusable": "data/a.json, item 3 (line 7): {}",
     "checkpoint/contents.py: ValueError": str(SETTINGS),
     "fileio/strict_json.py: TypeError": str(
-        failures.not_saved(
+        file_errors.not_saved(
             "m.bin",
             "metadata that JSON cannot hold ({})",
             "strings, finite numbers, lists and objects",
@@ -132,7 +132,7 @@ REASONS = {
     "session_file.py: ValueError": "a.json: not a session that cgpt saved ({}); choose another "
     "file",
     "fileio/strict_json.py: ValueError": str(
-        failures.damaged("m.json", "in the tensor 'wte.weight' {}", "8 numbers")
+        file_errors.damaged("m.json", "in the tensor 'wte.weight' {}", "8 numbers")
     ),
 }
 
@@ -194,14 +194,14 @@ class Samples:
             yield from self.texts(source, node.args[0])
         elif isinstance(node, ast.Call) and called in BUILDERS and len(node.args) > 1:
             for parts in combined(self.texts(source, part) for part in node.args[1:]):
-                yield str(getattr(failures, called)("models/m 1.bin", *parts))
+                yield str(getattr(file_errors, called)("models/m 1.bin", *parts))
         elif isinstance(node, ast.Call) and wrap:
             yield from (wrap.format(text) for text in self.texts(source, node.args[0]))
         elif isinstance(node, ast.Return) and node.value is not None and node in source.around:
             function = source.around[node].name
             if function == "_recognise" and isinstance(node.value, ast.Tuple):
                 for parts in combined(self.texts(source, part) for part in node.value.elts):
-                    yield str(failures.foreign("models/m 1.bin", *parts))
+                    yield str(file_errors.foreign("models/m 1.bin", *parts))
 
     def texts(self, source: Source, node: ast.AST, depth: int = 0) -> list[str]:
         """What an expression can be, as text."""
@@ -323,9 +323,9 @@ def of_the_package() -> dict[str, list[str]]:
 
 
 def _of_the_system() -> Iterator[str]:
-    for number in (*failures._REASONS, errno.EBUSY, errno.ENOENT):
+    for number in (*file_errors._REASONS, errno.EBUSY, errno.ENOENT):
         error = OSError(number, os.strerror(number))
-        yield str(failures.unwritable("models/m 1.bin", error))
-        yield str(failures.unreadable("models/m 1.bin", error))
+        yield str(file_errors.unwritable("models/m 1.bin", error))
+        yield str(file_errors.unreadable("models/m 1.bin", error))
     for reason in ("a NUL character in the name", "half a character in the name"):
-        yield str(failures.unwritable("m.bin", OSError(errno.EINVAL, reason)))
+        yield str(file_errors.unwritable("m.bin", OSError(errno.EINVAL, reason)))

@@ -23,7 +23,7 @@ from cgpt.cli.error_sentences import SENTENCES
 from cgpt.cli.error_text import NESTED, localized, reason_of, translated
 from cgpt.corpus.reader import read_corpus
 from cgpt.errors import CgptError, DataError
-from cgpt.fileio import failures
+from cgpt.fileio import file_errors
 from cgpt.locale import set_language
 from cgpt.training.recipe import default_run
 
@@ -220,7 +220,7 @@ def test_files_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_another_version(tmp_path: Path) -> None:
-    assert localized(failures.other_version("m.bin", "format version 2", "version 1")) == (
+    assert localized(file_errors.other_version("m.bin", "format version 2", "version 1")) == (
         "m.bin 由其他版本的 cgpt 写成: 发现格式版本 2，应为版本 1；请升级 cgpt 后再读取"
     )
 
@@ -285,7 +285,7 @@ def test_configurations() -> None:
 
 
 def test_a_reason_inside_a_reason() -> None:
-    inner = failures.damaged(
+    inner = file_errors.damaged(
         "m.json",
         "a configuration that cannot be (GPTConfig: n_head must be "
         "a whole number, found '3, expected 4')",
@@ -308,7 +308,7 @@ def test_a_reason_inside_a_reason() -> None:
     ],
 )
 def test_files_that_cannot_be_written(tmp_path: Path, number: int, found: str, advice: str) -> None:
-    error = failures.unwritable(tmp_path / "m.bin", OSError(number, os.strerror(number)))
+    error = file_errors.unwritable(tmp_path / "m.bin", OSError(number, os.strerror(number)))
     begins = "发现 " if found.startswith("{") else "发现"
     begins += found.format(folder=tmp_path)
     assert localized(error) == (
@@ -326,7 +326,9 @@ def test_errors_that_are_not_ours() -> None:
 def test_english_is_as_raised_and_so_is_what_is_unknown() -> None:
     set_language("en")
     assert localized(ConfigError("AdamW: a, b")) == "AdamW: a, b"
-    assert localized(failures.foreign("a.bin", "text")).startswith("a.bin is not a cgpt model file")
+    assert localized(file_errors.foreign("a.bin", "text")).startswith(
+        "a.bin is not a cgpt model file"
+    )
     set_language("zh")
     assert localized(ConfigError("12 bytes, but nobody knows of what")) == (
         "12 bytes, but nobody knows of what"

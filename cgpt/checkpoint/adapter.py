@@ -15,7 +15,7 @@ from cgpt.checkpoint.contents import build_config, build_optimizer, build_traini
 from cgpt.config import GPTConfig
 from cgpt.errors import CheckpointError, ConfigError
 from cgpt.fileio.binary_file import BinaryFile
-from cgpt.fileio.failures import damaged, not_saved, other_base
+from cgpt.fileio.file_errors import damaged, not_saved, other_base
 from cgpt.fileio.format_v1 import ADAPTED, DType, Kind
 from cgpt.fileio.source import Job, folder_of, in_parallel
 from cgpt.fileio.strict_json import check_object

@@ -12,7 +12,7 @@ from cgpt.checkpoint.adapter import model_config, read_state
 from cgpt.checkpoint.contents import build_optimizer, check_fits, check_layers
 from cgpt.config import GPTConfig
 from cgpt.fileio.binary_file import BinaryFile
-from cgpt.fileio.failures import damaged, other_version
+from cgpt.fileio.file_errors import damaged, other_version
 from cgpt.fileio.format_v1 import WHOLE, DType, Kind, Record
 from cgpt.fileio.source import Job, Location, Running, in_parallel
 from cgpt.fileio.strict_json import check_object

@@ -20,7 +20,7 @@ from cgpt.config import KINDS
 from cgpt.errors import ConfigError
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
-from cgpt.fileio.failures import not_saved
+from cgpt.fileio.file_errors import not_saved
 from cgpt.fileio.format_v1 import ADAPTED, OPTIONAL, DType, Kind, Record, align, pack_front, place
 from cgpt.fileio.source import Job, PathLike, grouped
 from cgpt.fileio.strict_json import check_part_size, dump_json, dump_metadata

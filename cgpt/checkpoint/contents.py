@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.fileio.failures import damaged, other_version
+from cgpt.fileio.file_errors import damaged, other_version
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.models.base import LayerRecord, Model

@@ -23,7 +23,7 @@ from cgpt.checkpoint.contents import (
 )
 from cgpt.fileio._codec import crc32, format_floats
 from cgpt.fileio.atomic import write_file
-from cgpt.fileio.failures import damaged, not_saved
+from cgpt.fileio.file_errors import damaged, not_saved
 from cgpt.fileio.file_kind import JSON_OPENING
 from cgpt.fileio.format_v1 import VERSION
 from cgpt.fileio.json_file import JsonFile

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cgpt.errors import CheckpointError
-from cgpt.fileio.failures import not_saved, unwritable
+from cgpt.fileio.file_errors import not_saved, unwritable
 
 try:
     import fcntl

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgpt.fileio._codec import READS, crc32, read_checked
-from cgpt.fileio.failures import damaged, foreign, other_base, unreadable
+from cgpt.fileio.file_errors import damaged, foreign, other_base, unreadable
 from cgpt.fileio.file_kind import format_of
 from cgpt.fileio.format_v1 import ADAPTED, DType, Kind, Record, align, parse_header, parse_table
 from cgpt.fileio.source import Job, Location, Source, in_parallel

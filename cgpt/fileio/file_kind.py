@@ -6,7 +6,7 @@ import re
 
 from cgpt.errors import CheckpointError
 from cgpt.fileio._codec import crc32
-from cgpt.fileio.failures import ANYTHING, OWN, damaged, foreign
+from cgpt.fileio.file_errors import ANYTHING, OWN, damaged, foreign
 from cgpt.fileio.format_v1 import HEADER_SIZE, MAGIC
 
 JSON_FORMAT = "cgpt-json"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cgpt.errors import CheckpointError, ConfigError, shown
 from cgpt.fileio._codec import crc32
-from cgpt.fileio.failures import damaged, unreadable
+from cgpt.fileio.file_errors import damaged, unreadable
 from cgpt.fileio.file_kind import kind_of
 from cgpt.fileio.format_v1 import HEADER_SIZE, MAGIC
 from cgpt.fileio.source import HEAD, Data, InMemory, Location, PathLike, Readable, Writable

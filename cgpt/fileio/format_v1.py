@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from cgpt.fileio._codec import crc32
-from cgpt.fileio.failures import damaged, other_version
+from cgpt.fileio.file_errors import damaged, other_version
 
 MAGIC = b"\x89CGPT\r\n\x1a"
 VERSION = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cgpt.fileio.failures import damaged, foreign, other_version
+from cgpt.fileio.file_errors import damaged, foreign, other_version
 from cgpt.fileio.file_kind import JSON_FORMAT, JSON_OPENING, format_of
 from cgpt.fileio.format_v1 import VERSION
 from cgpt.fileio.source import Location, Source

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from cgpt.fileio.failures import damaged, foreign, unreadable
+from cgpt.fileio.file_errors import damaged, foreign, unreadable
 from cgpt.runtime.forking import ForkLock
 from cgpt.runtime.processors import available
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cgpt.errors import CheckpointError
 from cgpt.fileio._codec import crc32, skip_numbers
 from cgpt.fileio._codec import parse_floats as _parse
-from cgpt.fileio.failures import damaged, not_saved
+from cgpt.fileio.file_errors import damaged, not_saved
 from cgpt.fileio.source import Source
 
 _DEEPEST = 64  # nesting of a JSON part

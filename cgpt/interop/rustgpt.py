@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgpt.errors import ConfigError, DataError
-from cgpt.fileio.failures import damaged, foreign, other_version
+from cgpt.fileio.file_errors import damaged, foreign, other_version
 from cgpt.fileio.file_kind import is_rustgpt_json
 from cgpt.fileio.source import Job, Location, Source, in_parallel
 from cgpt.fileio.strict_json import Scan, Span, check_object, parse_json, read_floats

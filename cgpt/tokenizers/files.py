@@ -23,7 +23,7 @@ from cgpt.fileio import strict_json
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.binary_file import BinaryFile
-from cgpt.fileio.failures import damaged, not_saved, other_version
+from cgpt.fileio.file_errors import damaged, not_saved, other_version
 from cgpt.fileio.file_kind import format_of
 from cgpt.fileio.format_v1 import ADAPTED, VOCABULARY, Kind
 from cgpt.fileio.json_file import JsonFile

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from cgpt.config import KINDS, MAX_VOCAB_SIZE
 from cgpt.errors import ConfigError, DataError, shown
 from cgpt.fileio.binary_file import BinaryFile
-from cgpt.fileio.failures import damaged
+from cgpt.fileio.file_errors import damaged
 from cgpt.fileio.json_file import JsonFile
 from cgpt.nn.arrays import Ints, text_list
 from cgpt.runtime.forking import cached_property

@@ -1,4 +1,4 @@
-"""The sentences of CheckpointError: file, what was found, what was expected, what to do."""
+"""The errors of model files: which file, what was found, what was expected, what to do."""
 
 from __future__ import annotations
 
