@@ -17,7 +17,7 @@ from cgpt.errors import CheckpointError, ConfigError
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.file_errors import damaged, not_saved, other_base
 from cgpt.fileio.format_v1 import ADAPTED, DType, Kind
-from cgpt.fileio.source import Job, folder_of, in_parallel
+from cgpt.fileio.open_file import Job, folder_of, in_parallel
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel, TrainingState
 from cgpt.nn.arena import ParameterArena

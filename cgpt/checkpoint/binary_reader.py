@@ -1,4 +1,4 @@
-"""Records of format v1 as an LLM; packing.py is the way back."""
+"""Records of format v1 as an LLM; binary_writer.py is the way back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cgpt.config import GPTConfig
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.file_errors import damaged, other_version
 from cgpt.fileio.format_v1 import WHOLE, DType, Kind, Record
-from cgpt.fileio.source import Job, Location, Running, in_parallel
+from cgpt.fileio.open_file import Job, Location, Running, in_parallel
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel
 from cgpt.models.base import Model

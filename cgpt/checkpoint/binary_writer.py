@@ -22,7 +22,7 @@ from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.file_errors import not_saved
 from cgpt.fileio.format_v1 import ADAPTED, OPTIONAL, DType, Kind, Record, align, pack_front, place
-from cgpt.fileio.source import Job, PathLike, grouped
+from cgpt.fileio.open_file import Job, PathLike, grouped
 from cgpt.fileio.strict_json import check_part_size, dump_json, dump_metadata
 from cgpt.language_model import LanguageModel
 from cgpt.models.quantized import weight_dtype_of
@@ -30,7 +30,7 @@ from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry
 from cgpt.nn.arrays import Floats
 from cgpt.nn.quantized import quantize, too_large
-from cgpt.tokenizers import files as vocabulary_files
+from cgpt.tokenizers import vocabulary_file
 
 _DTYPES = {"float32": DType.FLOAT32, "float16": DType.FLOAT16, "int8": DType.INT8}
 Arrays = list[tuple[Kind, Floats]]
@@ -128,7 +128,7 @@ def _placed(llm: LanguageModel, path: PathLike, pairs: list[Pair], *, words: boo
     """A file of these records; words: whether it has the vocabulary."""
     records, size = place([record for record, _ in pairs])
     if words:
-        vocabulary_files.check_size(path, len(llm.tokenizer), size)
+        vocabulary_file.check_size(path, len(llm.tokenizer), size)
     return Packed(records, [payload for _, payload in pairs], size)
 
 
@@ -227,7 +227,7 @@ def _parts(
     part = partial(_part, path)
     yield part(Kind.CONFIG, config)
     if whole:
-        vocabulary = vocabulary_files.pack(llm.tokenizer.words, llm.tokenizer.to_state()["scores"])
+        vocabulary = vocabulary_file.pack(llm.tokenizer.words, llm.tokenizer.to_state()["scores"])
         yield Record(Kind.VOCABULARY, "vocabulary", len(vocabulary)), memoryview(vocabulary)
         for layer in llm.gpt.layer_records():
             yield part(

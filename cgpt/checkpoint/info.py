@@ -18,7 +18,7 @@ from cgpt.fileio.file_kind import kind_of
 from cgpt.fileio.file_objects import located
 from cgpt.fileio.format_v1 import VERSION, DType, Kind, Record
 from cgpt.fileio.json_file import quick_check
-from cgpt.fileio.source import Data, InMemory, Location, PathLike, Readable, Source
+from cgpt.fileio.open_file import Data, InMemory, Location, OpenFile, PathLike, Readable
 from cgpt.fileio.strict_json import check_object
 from cgpt.interop import rustgpt
 from cgpt.language_model import TrainingState
@@ -145,7 +145,7 @@ def describe_rustgpt(path: Location, verify: bool = False) -> dict[str, Any]:
     It is loaded for that, so everything in it is checked whatever `verify` says.
     """
     llm = rustgpt.load(path)
-    with Source(path) as source:
+    with OpenFile(path) as source:
         size = source.size
     layers = [
         {"name": one.name, "type": one.type, "parameters": list(one.parameters)}
@@ -201,7 +201,7 @@ def weights_dtype(path: Loadable) -> str:
 
 def kind_of_file(path: Location) -> str:
     """ "binary", "json" or "rustgpt": see `sniff.kind_of`. Raises CheckpointError."""
-    with Source(path) as source:
+    with OpenFile(path) as source:
         return kind_of(path, source.head, source.size)
 
 
@@ -213,7 +213,7 @@ def is_binary(path: Location) -> bool:
 def is_model(path: str | os.PathLike[str]) -> bool:
     """Whether this looks like a whole model that this version reads; opens it, reads little."""
     try:
-        with Source(path) as source:
+        with OpenFile(path) as source:
             kind = kind_of(path, source.head, source.size)
             if kind == "rustgpt":
                 return source.read(source.size - 16, 16).rstrip().endswith(b"}")

@@ -27,7 +27,7 @@ from cgpt.fileio.file_errors import damaged, not_saved
 from cgpt.fileio.file_kind import JSON_OPENING
 from cgpt.fileio.format_v1 import VERSION
 from cgpt.fileio.json_file import JsonFile
-from cgpt.fileio.source import THREADS, Job, Location, in_parallel
+from cgpt.fileio.open_file import THREADS, Job, Location, in_parallel
 from cgpt.fileio.strict_json import (
     PIECE,
     Span,
@@ -43,7 +43,7 @@ from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, aligned, arena_size, read_only
 from cgpt.nn.arrays import Floats
 from cgpt.optim.registry import restore_optimizer
-from cgpt.tokenizers import files as vocabulary_files
+from cgpt.tokenizers import vocabulary_file
 from cgpt.tokenizers.tokenizer import Tokenizer, tokenizer_of
 
 _AHEAD = 8  # pieces of numbers that are formatted before their turn
@@ -244,7 +244,7 @@ def _pieces(
     yield part("config", llm.config.to_dict())
     yield part(
         "vocab",
-        vocabulary_files.json_object(
+        vocabulary_file.json_object(
             llm.tokenizer.kind, llm.tokenizer.words, llm.tokenizer.to_state()["scores"]
         ),
     )

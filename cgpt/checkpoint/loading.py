@@ -16,7 +16,7 @@ from cgpt.checkpoint.info import kind_of_file
 from cgpt.errors import CgptError, ConfigError, shown
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.file_objects import located
-from cgpt.fileio.source import Data, InMemory, Location, PathLike, Readable
+from cgpt.fileio.open_file import Data, InMemory, Location, PathLike, Readable
 from cgpt.interop import rustgpt
 from cgpt.language_model import LanguageModel
 from cgpt.models.quantized import with_weights

@@ -9,7 +9,7 @@ import numpy as np
 from cgpt.checkpoint import binary_writer
 from cgpt.checkpoint.adapter import adapter_of, trained_arena
 from cgpt.checkpoint.loading import load
-from cgpt.fileio.source import BYTES
+from cgpt.fileio.open_file import BYTES
 from cgpt.language_model import LanguageModel
 from cgpt.models.quantized import StoredGPT
 

@@ -10,7 +10,7 @@ from cgpt.checkpoint.adapter import adapter_of
 from cgpt.checkpoint.loading import note_base
 from cgpt.errors import ConfigError
 from cgpt.fileio.file_objects import StreamOutput, is_stream, name_of, write_all
-from cgpt.fileio.source import PathLike, Writable
+from cgpt.fileio.open_file import PathLike, Writable
 from cgpt.language_model import LanguageModel
 from cgpt.models.base import Model
 from cgpt.models.quantized import weight_dtype_of

@@ -14,14 +14,14 @@ from cgpt.fileio._codec import READS, crc32, read_checked
 from cgpt.fileio.file_errors import damaged, foreign, other_base, unreadable
 from cgpt.fileio.file_kind import format_of
 from cgpt.fileio.format_v1 import ADAPTED, DType, Kind, Record, align, parse_header, parse_table
-from cgpt.fileio.source import Job, Location, Source, in_parallel
+from cgpt.fileio.open_file import Job, Location, OpenFile, in_parallel
 from cgpt.fileio.strict_json import check_listed, check_object, check_part_length, parse_json
 
 _PIECE = 1 << 19  # bytes read and checked at a time
 _MOST_LAYERS = 1 << 21  # bytes of all layer records together
 
 
-class BinaryFile(Source):
+class BinaryFile(OpenFile):
     """A file of format v1 whose header and table are checked; payloads are checked when read."""
 
     def __init__(self, path: Location) -> None:

@@ -18,7 +18,7 @@ from cgpt.fileio._codec import crc32
 from cgpt.fileio.file_errors import damaged, unreadable
 from cgpt.fileio.file_kind import kind_of
 from cgpt.fileio.format_v1 import HEADER_SIZE, MAGIC
-from cgpt.fileio.source import HEAD, Data, InMemory, Location, PathLike, Readable, Writable
+from cgpt.fileio.open_file import HEAD, Data, InMemory, Location, PathLike, Readable, Writable
 
 _PIECE = 1 << 20  # bytes asked of one read, or given to one write
 _LARGEST = 1 << 40  # bytes of a model, where the memory is not known

@@ -13,7 +13,7 @@ from typing import Any
 from cgpt.fileio.file_errors import damaged, foreign, other_version
 from cgpt.fileio.file_kind import JSON_FORMAT, JSON_OPENING, format_of
 from cgpt.fileio.format_v1 import VERSION
-from cgpt.fileio.source import Location, Source
+from cgpt.fileio.open_file import Location, OpenFile
 from cgpt.fileio.strict_json import Pairs, Scan, Span, check_listed, check_object, parse_json
 
 _TAIL = re.compile(rb'\n"text_crc32": "([0-9a-f]{8})"\}\n\Z')
@@ -33,7 +33,7 @@ _KEYS = {
 }
 
 
-class JsonFile(Source):
+class JsonFile(OpenFile):
     """A JSON model file: everything but the numbers is parsed, the numbers are `Span`s."""
 
     def __init__(self, path: Location) -> None:
@@ -135,7 +135,7 @@ class JsonFile(Source):
         return check_listed(self.path, self.root["layers"])
 
 
-def quick_check(source: Source) -> bool:
+def quick_check(source: OpenFile) -> bool:
     """Whether an open file that begins like a cgpt JSON file also ends like a whole one."""
     if not _VERSION.search(source.head):
         return False

@@ -15,7 +15,7 @@ from cgpt.errors import CheckpointError
 from cgpt.fileio._codec import crc32, skip_numbers
 from cgpt.fileio._codec import parse_floats as _parse
 from cgpt.fileio.file_errors import damaged, not_saved
-from cgpt.fileio.source import Source
+from cgpt.fileio.open_file import OpenFile
 
 _DEEPEST = 64  # nesting of a JSON part
 _LONGEST = 1 << 24  # bytes of a JSON part
@@ -199,7 +199,7 @@ class Scan:
     The names of such lists are what the pattern `names` matches.
     """
 
-    def __init__(self, source: Source, tail: int = 0, names: bytes = b"data") -> None:
+    def __init__(self, source: OpenFile, tail: int = 0, names: bytes = b"data") -> None:
         self._open = re.compile(rb'(?<=[{,\s])"(' + names + rb')"\s*:\s*\[')
         self.token = secrets.token_hex(8)
         self.crc = 0

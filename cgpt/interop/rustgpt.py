@@ -16,7 +16,7 @@ import numpy as np
 from cgpt.errors import ConfigError, DataError
 from cgpt.fileio.file_errors import damaged, foreign, other_version
 from cgpt.fileio.file_kind import is_rustgpt_json
-from cgpt.fileio.source import Job, Location, Source, in_parallel
+from cgpt.fileio.open_file import Job, Location, OpenFile, in_parallel
 from cgpt.fileio.strict_json import Scan, Span, check_object, parse_json, read_floats
 from cgpt.language_model import LanguageModel
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
@@ -54,7 +54,7 @@ def load(path: Location) -> LanguageModel:
     resume exactly: where all arrays have the same settings and number of steps; else `optimizer` is
     None.
     """
-    with Source(path) as source:
+    with OpenFile(path) as source:
         if not is_rustgpt_json(source.head):
             raise foreign(path, "no JSON export of RustGPT-Chinese", "name one, or a cgpt model")
         return _Export(source).build()
@@ -63,7 +63,7 @@ def load(path: Location) -> LanguageModel:
 class _Export:
     """An open export: its text is parsed, its numbers are `Span`s."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: OpenFile) -> None:
         self.source, self.path = source, source.path
         scan = Scan(source, names=_DATA)
         spans = {f"{scan.token}:{number}": span for number, span in enumerate(scan.spans)}

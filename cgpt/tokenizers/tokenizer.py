@@ -34,7 +34,7 @@ from cgpt.fileio.file_errors import damaged
 from cgpt.fileio.json_file import JsonFile
 from cgpt.nn.arrays import Ints, text_list
 from cgpt.runtime.forking import cached_property
-from cgpt.tokenizers import bpe, files, rustgpt, vocabulary
+from cgpt.tokenizers import bpe, rustgpt, vocabulary, vocabulary_file
 from cgpt.tokenizers._bpe import BytePairs
 from cgpt.tokenizers._lattice import Lattice
 from cgpt.tokenizers.rustgpt import MARKS, NEVER, SPECIAL, WordPaths
@@ -243,7 +243,7 @@ class Tokenizer:
 
         Returns the path. Raises CheckpointError (code "write") with the reason.
         """
-        return files.save(path_text("Tokenizer.save", path), self.kind, self.to_state())
+        return vocabulary_file.save(path_text("Tokenizer.save", path), self.kind, self.to_state())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -252,10 +252,10 @@ class Tokenizer:
         Raises CheckpointError with code missing, damaged, version or foreign.
         """
         path = path_text("Tokenizer.load", path)
-        state = files.read(path)
+        state = vocabulary_file.read(path)
         found = _built(path, state)
         if "crc32" in state:
-            checksum = files.checksum(found.kind, found.to_state())
+            checksum = vocabulary_file.checksum(found.kind, found.to_state())
             if checksum != state["crc32"]:
                 raise damaged(
                     path, f"a vocabulary with checksum {checksum}", f"{state['crc32']!r:.60}"
@@ -398,7 +398,7 @@ def _is_latin(char: str) -> bool:
 
 def tokenizer_of(file: BinaryFile | JsonFile) -> Tokenizer:
     """The tokenizer of an open model file. Raises CheckpointError."""
-    return _built(file.path, files.state_of(file))
+    return _built(file.path, vocabulary_file.state_of(file))
 
 
 def _built(path: object, state: Mapping[str, Any]) -> Tokenizer:

@@ -63,7 +63,7 @@ def folder_of(location: Location) -> Path:
     return location.folder if isinstance(location, InMemory) else Path(location).parent
 
 
-Opened = TypeVar("Opened", bound="Source")
+Opened = TypeVar("Opened", bound="OpenFile")
 
 
 class Job(NamedTuple):
@@ -73,7 +73,7 @@ class Job(NamedTuple):
     run: Callable[[], Any]
 
 
-class Source:
+class OpenFile:
     """A regular file, or bytes in memory, for reading at any position; `head` is the first 64 KiB.
 
     path  what was opened, as errors name it

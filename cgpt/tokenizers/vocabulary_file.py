@@ -27,7 +27,7 @@ from cgpt.fileio.file_errors import damaged, not_saved, other_version
 from cgpt.fileio.file_kind import format_of
 from cgpt.fileio.format_v1 import ADAPTED, VOCABULARY, Kind
 from cgpt.fileio.json_file import JsonFile
-from cgpt.fileio.source import Source
+from cgpt.fileio.open_file import OpenFile
 from cgpt.fileio.strict_json import check_object, check_text_size, parse_json, parsed_size
 from cgpt.tokenizers.rustgpt import KIND as RUSTGPT
 from cgpt.tokenizers.vocabulary import FIRST_WORD, RESERVED
@@ -75,7 +75,7 @@ def read(path: str | os.PathLike[str]) -> State:
 
     Raises CheckpointError with code missing, damaged, version or foreign.
     """
-    with Source(path) as source:
+    with OpenFile(path) as source:
         if source.head.startswith(_OPENING):
             if source.size > _MOST:
                 raise damaged(path, f"a vocabulary in {source.size} bytes", f"at most {_MOST}")
