@@ -21,7 +21,7 @@ from cgpt.bench.measure import Measurement
 from cgpt.bench.shapes import REPEATS, SHAPES
 from cgpt.bench.table import Settings
 from cgpt.cli.commands.bench import machine_report, show, tell_skipped
-from cgpt.config import FORMS
+from cgpt.config import WEIGHT_DTYPES
 from cgpt.errors import CgptError
 
 TORCH = ("torch", "torch-malloc", "torch-compile")
@@ -51,7 +51,7 @@ COMPARISONS = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "config": {"choices": SHAPES, "default": "S", "help": "the shape"},
     "recompute": {"action": "store_true", "help": "of cgpt's side: activations again in backward"},
-    "weights": {"choices": FORMS, "default": FORMS[0], "help": "how matrices are stored"},
+    "weights": {"choices": WEIGHT_DTYPES, "default": WEIGHT_DTYPES[0], "help": "how matrices are stored"},
     "batch": {"type": int, "default": 1, "help": "rows that are decoded together"},
     "rows": {"type": int, "default": 0, "help": "of a product; 0: those of a training batch"},
     "data": {"action": "append", "default": [], "help": "dialogues; the packaged ones"},
