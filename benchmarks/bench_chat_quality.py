@@ -21,7 +21,7 @@ from pathlib import Path
 
 import cgpt
 from cgpt.config import RunConfig
-from cgpt.corpus.batches import packaged_data
+from cgpt.corpus.files import packaged_data
 from cgpt.corpus.reader import read_corpus
 from cgpt.language_model import PHASES
 from cgpt.llm import load_model_auto

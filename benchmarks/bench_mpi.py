@@ -25,7 +25,7 @@ def measure(preset: str, steps: int, processes: int) -> dict[str, Any]:
     import numpy as np
 
     from cgpt import GPTConfig, TrainConfig
-    from cgpt.corpus.batches import Batch
+    from cgpt.corpus.packing import Batch
     from cgpt.models.gpt2 import GPT
     from cgpt.optim.adamw import AdamW
     from cgpt.runtime.process_group import SINGLE_PROCESS

@@ -16,8 +16,10 @@ from cgpt.checkpoint.contents import LayerProgress
 from cgpt.checkpoint.loading import Loadable
 from cgpt.checkpoint.pickling import reduced, restored, to_bytes
 from cgpt.config import MAX_BLOCK_SIZE, GPTConfig, SamplingConfig
-from cgpt.corpus.batches import Sample, encode_prompt, packaged_data, split_samples
+from cgpt.corpus.encoding import Sample, encode_prompt
+from cgpt.corpus.files import packaged_data
 from cgpt.corpus.inputs import Document, as_documents, as_messages
+from cgpt.corpus.packing import split_samples
 from cgpt.corpus.reader import read_corpus
 from cgpt.corpus.records import Message
 from cgpt.errors import ConfigError, DataError, shown

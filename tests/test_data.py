@@ -13,15 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgpt.corpus.batches import (
-    Sample,
-    encode_dialogue,
-    encode_document,
-    encode_prompt,
-    pack,
-    packaged_data,
-    split_samples,
-)
+from cgpt.corpus.encoding import Sample, encode_dialogue, encode_document, encode_prompt
+from cgpt.corpus.files import packaged_data
+from cgpt.corpus.packing import pack, split_samples
 from cgpt.corpus.reader import read_corpus
 from cgpt.corpus.records import Message
 from cgpt.errors import DataError
@@ -361,7 +355,7 @@ def test_all_sample_data_loads() -> None:
 
 def test_packaged_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "cgpt.corpus.batches.__file__", str(tmp_path / "cgpt" / "corpus" / "batches.py")
+        "cgpt.corpus.files.__file__", str(tmp_path / "cgpt" / "corpus" / "files.py")
     )
     names = "pretraining_data.json", "chat_training_data.json"
     with pytest.raises(DataError, match="missing"):

@@ -9,7 +9,7 @@ import pytest
 from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer
 
 from cgpt.config import GPTConfig, TrainConfig
-from cgpt.corpus.batches import encode_document
+from cgpt.corpus.encoding import encode_document
 from cgpt.errors import ConfigError, DataError
 from cgpt.language_model import TrainingState
 from cgpt.llm import LLM

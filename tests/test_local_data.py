@@ -11,7 +11,7 @@ import pytest
 
 from cgpt.cli import main
 from cgpt.cli.ui.data_report import local_notes
-from cgpt.corpus.batches import packaged_data
+from cgpt.corpus.files import packaged_data
 from cgpt.locale import set_language
 from cgpt.training.recipe import continued_chat, default_recipe, local_data
 

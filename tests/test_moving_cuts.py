@@ -18,8 +18,8 @@ from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import TrainConfig
 from cgpt.corpus import documents as documents_module
 from cgpt.corpus import token_cache
-from cgpt.corpus.batches import IGNORED
 from cgpt.corpus.documents import Documents, Samples, encode_in_memory
+from cgpt.corpus.encoding import IGNORED
 from cgpt.corpus.sources import Source
 from cgpt.language_model import TrainingState
 from cgpt.llm import LLM, load_model_auto

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from cgpt.corpus.batches import packaged_data
+from cgpt.corpus.files import packaged_data
 from cgpt.corpus.reader import read_corpus
 
 REWORDINGS = json.loads((Path(__file__).parent / "data" / "rewordings.json").read_text("utf-8"))

@@ -21,7 +21,7 @@ from small_llm import TEXTS, small_llm
 
 from cgpt import ConfigError, TrainConfig, Trainer, load_model_auto
 from cgpt.cli import ranks
-from cgpt.corpus.batches import pack
+from cgpt.corpus.packing import pack
 from cgpt.locale import set_language
 from cgpt.runtime.process_group import SINGLE_PROCESS
 from cgpt.training import mpi

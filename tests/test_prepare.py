@@ -20,8 +20,8 @@ from cgpt.cli.run_config import run_config
 from cgpt.config import RunConfig, TrainConfig
 from cgpt.corpus import documents as documents_module
 from cgpt.corpus import sources, token_cache
-from cgpt.corpus.batches import encode_dialogue, encode_document
 from cgpt.corpus.documents import Documents, Samples, TokenStore, encode_documents, encode_in_memory
+from cgpt.corpus.encoding import encode_dialogue, encode_document
 from cgpt.corpus.reader import Reading
 from cgpt.corpus.records import Message
 from cgpt.corpus.sources import Source

@@ -25,7 +25,7 @@ from cgpt import kernels
 from cgpt.checkpoint.info import describe
 from cgpt.cli import main
 from cgpt.config import RunConfig, TrainConfig
-from cgpt.corpus.batches import encode_dialogue, encode_document
+from cgpt.corpus.encoding import encode_dialogue, encode_document
 from cgpt.corpus.records import Message
 from cgpt.errors import CheckpointError, ConfigError, DataError
 from cgpt.evaluation.perplexity import evaluate

@@ -13,7 +13,7 @@ from small_llm import DIALOGUES, FACTS, TEXTS, small_llm, trained_llm
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
 from cgpt.config import TrainConfig
-from cgpt.corpus.batches import Sample, encode_dialogue
+from cgpt.corpus.encoding import Sample, encode_dialogue
 from cgpt.corpus.records import Message
 from cgpt.errors import ConfigError, DataError
 from cgpt.evaluation.perplexity import evaluate, score_documents

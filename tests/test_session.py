@@ -12,7 +12,7 @@ from small_llm import FACTS, TEXTS, small_llm, trained_llm
 
 from cgpt.chat.session import ChatSession
 from cgpt.config import SamplingConfig
-from cgpt.corpus.batches import encode_prompt
+from cgpt.corpus.encoding import encode_prompt
 from cgpt.corpus.records import Message
 from cgpt.errors import CheckpointError, ConfigError, DataError
 

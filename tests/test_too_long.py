@@ -15,8 +15,8 @@ from cgpt.cli import main
 from cgpt.config import RunConfig, TrainConfig
 from cgpt.corpus import documents as documents_module
 from cgpt.corpus import token_cache
-from cgpt.corpus.batches import Sample
 from cgpt.corpus.documents import Samples, encode_in_memory
+from cgpt.corpus.encoding import Sample
 from cgpt.corpus.records import Dialogue, Message
 from cgpt.corpus.sources import Source
 from cgpt.corpus.splitting import TooLong

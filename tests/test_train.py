@@ -18,8 +18,9 @@ from small_llm import DIALOGUES, TEXTS, small_llm, small_tokenizer, split
 
 from cgpt.config import TrainConfig
 from cgpt.corpus import _packing
-from cgpt.corpus.batches import Sample, encode_dialogue, pack
 from cgpt.corpus.documents import Samples, encode_in_memory
+from cgpt.corpus.encoding import Sample, encode_dialogue
+from cgpt.corpus.packing import pack
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluation.perplexity import evaluate
 from cgpt.training.epochs import Epochs, batch_borders, group_borders

@@ -16,7 +16,7 @@ from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import main
 from cgpt.cli.run_config import run_config
 from cgpt.config import EARLIER_WARMUP, MOST_WARMUP, TrainConfig, default_warmup
-from cgpt.corpus.batches import packaged_data
+from cgpt.corpus.files import packaged_data
 from cgpt.errors import CgptWarning, ConfigError
 from cgpt.language_model import TrainingState
 from cgpt.llm import load_model_auto

@@ -51,7 +51,11 @@ COMPARISONS = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "config": {"choices": SHAPES, "default": "S", "help": "the shape"},
     "recompute": {"action": "store_true", "help": "of cgpt's side: activations again in backward"},
-    "weights": {"choices": WEIGHT_DTYPES, "default": WEIGHT_DTYPES[0], "help": "how matrices are stored"},
+    "weights": {
+        "choices": WEIGHT_DTYPES,
+        "default": WEIGHT_DTYPES[0],
+        "help": "how matrices are stored",
+    },
     "batch": {"type": int, "default": 1, "help": "rows that are decoded together"},
     "rows": {"type": int, "default": 0, "help": "of a product; 0: those of a training batch"},
     "data": {"action": "append", "default": [], "help": "dialogues; the packaged ones"},

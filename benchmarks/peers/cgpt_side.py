@@ -15,7 +15,7 @@ from cgpt.bench import tasks
 from cgpt.bench.measure import repeated
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import GPTConfig, TrainConfig
-from cgpt.corpus.batches import packaged_data
+from cgpt.corpus.files import packaged_data
 from cgpt.corpus.reader import read_corpus
 from cgpt.corpus.records import Dialogue
 from cgpt.errors import DataError

@@ -23,7 +23,7 @@ from typing import Any
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
 
-from cgpt.corpus.batches import packaged_data
+from cgpt.corpus.files import packaged_data
 from cgpt.corpus.reader import read_corpus
 from cgpt.tokenizers.tokenizer import KINDS, Tokenizer
 

@@ -17,7 +17,7 @@ from cgpt.bench.measure import Decoded, decoding, repeated, seconds_of
 from cgpt.bench.shapes import NEW, Shape, random_batch, random_prompts
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.config import GPTConfig
-from cgpt.corpus.batches import packaged_data
+from cgpt.corpus.files import packaged_data
 from cgpt.corpus.reader import read_corpus
 from cgpt.llm import LLM, load_model_binary
 from cgpt.models.gpt2 import GPT

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cgpt.corpus.batches import check_turns
+from cgpt.corpus.encoding import check_turns
 from cgpt.corpus.inputs import as_messages
 from cgpt.corpus.records import Message
 from cgpt.errors import ConfigError

@@ -15,9 +15,8 @@ import numpy as np
 from cgpt.checkpoint.adapter import adapter_of, check_optimizer, settings_to_save, trained_arena
 from cgpt.checkpoint.contents import weights_to_save, with_floats
 from cgpt.checkpoint.loading import is_intact
-from cgpt.checkpoint.storage import Storage
-from cgpt.config import KINDS
-from cgpt.errors import ConfigError
+from cgpt.config import KINDS, WEIGHT_DTYPES
+from cgpt.errors import ConfigError, shown
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.file_errors import not_saved
@@ -29,12 +28,41 @@ from cgpt.models.quantized import weight_dtype_of
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry
 from cgpt.nn.arrays import Floats
-from cgpt.nn.quantized import quantize, too_large
+from cgpt.nn.quantized import GROUPS, quantize, too_large, weight_dtype
 from cgpt.tokenizers import vocabulary_file
+from cgpt.validation import plain
 
 _DTYPES = {"float32": DType.FLOAT32, "float16": DType.FLOAT16, "int8": DType.INT8}
 Arrays = list[tuple[Kind, Floats]]
 Pair = tuple[Record, memoryview]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a file stores its matrices; `group` is the length of a group of int8.
+
+    Raises ConfigError for an unknown form or group.
+    """
+
+    weights: str = "float32"
+    group: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "group"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        if not isinstance(self.weights, str) or self.weights not in WEIGHT_DTYPES:
+            raise ConfigError(
+                f"save: unknown form of weights {shown(self.weights)}; "
+                f"known: {', '.join(WEIGHT_DTYPES)}"
+            )
+        if type(self.group) is not int or self.group not in GROUPS:
+            raise ConfigError(
+                f"save: int8 weights have groups of 32 or 64, found {shown(self.group)}"
+            )
+
+    def weight_dtype(self, entry: Entry) -> str:
+        """The form in which this tensor is stored."""
+        return weight_dtype(entry, self.weights)
 
 
 @dataclass(frozen=True)

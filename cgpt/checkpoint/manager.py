@@ -29,9 +29,8 @@ from typing import Any
 import numpy as np
 
 from cgpt.checkpoint import binary_writer, latest
-from cgpt.checkpoint.binary_writer import Packed
+from cgpt.checkpoint.binary_writer import Packed, Storage
 from cgpt.checkpoint.latest import CheckpointSummary
-from cgpt.checkpoint.storage import Storage
 from cgpt.config import STRATEGIES
 from cgpt.errors import CheckpointError
 from cgpt.fileio.atomic import PREFIX, SUFFIX, folder_lock, write_file

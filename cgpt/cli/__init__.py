@@ -1,5 +1,6 @@
 """The command line: `main()` runs it and gives the exit code. Only cli/ imports click and rich.
 
+It may import everything. Begin with `root.py`, which names the commands, and with `commands/`.
 Exit codes: 0 · 1 a CgptError · 2 usage · 3 a damaged or foreign checkpoint · 130 Ctrl-C.
 """
 

@@ -19,7 +19,7 @@ from typing import Any, overload
 import numpy as np
 
 from cgpt.config import WINDOWS
-from cgpt.corpus.batches import IGNORED, Sample, check_turns
+from cgpt.corpus.encoding import IGNORED, Sample, check_turns
 from cgpt.corpus.inputs import Document, as_documents
 from cgpt.corpus.records import Dialogue, n_characters
 from cgpt.corpus.splitting import Part, TooLong, parts_of

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from cgpt.errors import DataError
@@ -303,3 +304,19 @@ def not_utf8(line: bytes, at: int) -> str:
         f"found byte 0x{line[at]:02X} at byte {at + 1} of the line, expected UTF-8{likely}; "
         f"convert the file, for example with iconv -f {name} -t UTF-8"
     )
+
+
+def packaged_data() -> tuple[Path, Path]:
+    """(pre-training file, chat file) that come with cgpt. Raises DataError where they are missing.
+
+    A wheel holds them in cgpt/_data; a source tree in data/ next to the package.
+    """
+    package = Path(os.path.abspath(__file__)).parents[1]
+    folder = package / "_data"
+    if not folder.is_dir():
+        folder = package.parent / "data"
+    files = folder / "pretraining_data.json", folder / "chat_training_data.json"
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file}: the data that comes with cgpt is missing; install cgpt again")
+    return files

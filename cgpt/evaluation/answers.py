@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cgpt.config import SamplingConfig
-from cgpt.corpus.batches import encode_prompt
+from cgpt.corpus.encoding import encode_prompt
 from cgpt.corpus.inputs import as_documents
 from cgpt.corpus.records import Dialogue, Message
 from cgpt.errors import DataError

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.corpus.batches import Sample
+from cgpt.corpus.encoding import Sample
 from cgpt.corpus.inputs import Document, as_documents
 from cgpt.errors import DataError
 from cgpt.evaluation.scoring import packed_windows, sample_of, stride_of, summed_loss, windows

@@ -16,7 +16,8 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.config import GPTConfig
-from cgpt.corpus.batches import IGNORED, Batch, Sample, encode_dialogue, encode_document, packed
+from cgpt.corpus.encoding import IGNORED, Sample, encode_dialogue, encode_document
+from cgpt.corpus.packing import Batch, packed
 from cgpt.corpus.records import Dialogue
 from cgpt.models.base import Model
 from cgpt.nn.arrays import Floats, Ints

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cgpt.corpus.batches import Batch
+from cgpt.corpus.packing import Batch
 from cgpt.models.base import Model
 from cgpt.nn.arena import ParameterArena, aligned
 from cgpt.nn.arrays import Floats

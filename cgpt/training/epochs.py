@@ -13,8 +13,9 @@ import numpy as np
 
 from cgpt.config import TrainConfig
 from cgpt.corpus import _packing
-from cgpt.corpus.batches import Batch, Sample, pack
 from cgpt.corpus.documents import Documents, Samples
+from cgpt.corpus.encoding import Sample
+from cgpt.corpus.packing import Batch, pack
 from cgpt.corpus.splitting import TooLong
 from cgpt.errors import DataError
 from cgpt.runtime.forking import cached_property

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.config import WINDOWS, RunConfig, TrainConfig
-from cgpt.corpus.batches import packaged_data
-from cgpt.corpus.files import EARLIER
+from cgpt.corpus.files import EARLIER, packaged_data
 
 # The recipe of the guided run, tuned on the packaged data with the `small` preset
 # (benchmarks/bench_chat_quality.py). Joining up to eight dialogues fills the context, so that a
@@ -122,7 +121,7 @@ def default_recipe(preset: str | None, as_text: bool = False) -> RunConfig:
 
 def is_packaged(paths: tuple[str, ...]) -> bool:
     """Whether these are the files that come with cgpt, or copies of them."""
-    from cgpt.corpus.batches import packaged_data
+    from cgpt.corpus.files import packaged_data
 
     known = {path.name: path for path in packaged_data()}
     return all(

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from cgpt.config import KINDS, RunConfig
-from cgpt.corpus.batches import packaged_data
 from cgpt.corpus.documents import Documents
+from cgpt.corpus.files import packaged_data
 from cgpt.corpus.inputs import Document
 from cgpt.corpus.invalid_rows import InvalidRowsError, merged
 from cgpt.corpus.records import Dialogue

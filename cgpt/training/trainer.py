@@ -21,9 +21,9 @@ from typing import cast
 import numpy as np
 
 from cgpt.config import EARLIER_WARMUP, TOO_LONG, WINDOWS, TrainConfig
-from cgpt.corpus.batches import Batch
 from cgpt.corpus.documents import Documents, Samples, as_encoded
 from cgpt.corpus.inputs import Document
+from cgpt.corpus.packing import Batch
 from cgpt.errors import CgptError, CgptWarning, DataError
 from cgpt.language_model import PHASES
 from cgpt.llm import LLM
