@@ -21,7 +21,7 @@ from screen import CGPT, PATIENCE, Screen, environment, piped
 from test_cli import MODEL, Run, place, run, trained
 
 from cgpt.cli import main
-from cgpt.cli.ui import chat_loop, streams, terminal
+from cgpt.cli.ui import chat_loop, keyboard, streams, terminal
 from cgpt.cli.ui.progress import ProgressDisplay
 from cgpt.cli.ui.streams import has_stray_bytes
 from cgpt.tokenizers.vocabulary import FIRST_BYTE
@@ -65,6 +65,20 @@ def test_a_pasted_block_is_one_message(place: Path, columns: int, language: str)
         screen.type("\x04")
         assert screen.end() == 0
     assert asked(place / "talk.json") == [f"{BLOCK}。", "exit\n?", f"{BLOCK}。"]
+
+
+def test_tab_completes_the_commands_of_the_chat(place: Path) -> None:
+    with Screen(*TALK, cwd=place) as screen:
+        screen.expect("👤 用户: ")
+        screen.type("c\t")
+        screen.expect("clear")
+        screen.type("\r")
+        screen.expect("👤 用户: ")
+        screen.type("a c\t\r")  # no command: nothing is completed
+        screen.expect("👤 用户: ")
+        screen.type("EX\t\r")
+        assert screen.end() == 0
+    assert asked(place / "talk.json") == ["a c"]
 
 
 def test_a_pasted_block_without_line_editing(place: Path) -> None:
@@ -115,7 +129,7 @@ def test_a_terminal_is_left_as_it_was(place: Path, key: str, code: int) -> None:
         else:
             screen.process.send_signal(signal.SIGTERM)
         assert screen.end() == code
-        on, off = (screen.raw.rfind(mark.encode()) for mark in terminal.PASTES_MARKED)
+        on, off = (screen.raw.rfind(mark.encode()) for mark in keyboard.BRACKETED_PASTE)
         assert off > on > 0
         assert termios.tcgetattr(screen.master)[3] & termios.ECHO
 

@@ -30,7 +30,7 @@ MORE_HINTS = (
     N_("💡 Ctrl-C stops an answer, Ctrl-D leaves"),
     N_("💡 While saving, n or Ctrl-C cancels; a bare name goes to checkpoints/"),
 )
-WORDS = {"exit": "exit", "quit": "exit", "save": "save", "clear": "clear", "help": "help"}
+COMMANDS = {"exit": "exit", "quit": "exit", "save": "save", "clear": "clear", "help": "help"}
 
 
 def show_hints(terminal: Terminal) -> None:
@@ -157,8 +157,8 @@ def keep(terminal: Terminal, session: ChatSession, path: str) -> None:
 
 def turn(terminal: Terminal, session: ChatSession) -> str:
     """One line of the user's: answered, or a command that is done or given back."""
-    text = terminal.ask(t("👤 You: "), remember=True).strip()
-    word = WORDS.get(fold(text), "")
+    text = terminal.ask(t("👤 You: "), history=True, words=tuple(COMMANDS)).strip()
+    word = COMMANDS.get(fold(text), "")
     if word in ("exit", "save"):
         return word
     if word == "clear":

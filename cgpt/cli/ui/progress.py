@@ -10,10 +10,10 @@ from shutil import get_terminal_size
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cgpt.cli.ui.keyboard import in_foreground, terminal_mode
 from cgpt.cli.ui.layout import cut, rows_of, text_width
 from cgpt.cli.ui.panel import Losses, View, number, one_row, panel, phase_name, rate
 from cgpt.cli.ui.streams import echo
-from cgpt.cli.ui.terminal import in_foreground, silent_keys
 from cgpt.locale import N_, t
 from cgpt.runtime.memory import human_size, resident
 
@@ -196,7 +196,7 @@ class ProgressDisplay:
 
     def __enter__(self) -> ProgressDisplay:
         if self.live:
-            self._keys.enter_context(silent_keys())
+            self._keys.enter_context(terminal_mode(echo=False))
             self.live.start()
         return self
 
