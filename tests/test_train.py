@@ -23,7 +23,7 @@ from cgpt.corpus.encoding import Sample, encode_dialogue
 from cgpt.corpus.packing import pack
 from cgpt.errors import CgptError, ConfigError, DataError
 from cgpt.evaluation.perplexity import evaluate
-from cgpt.training.epochs import Epochs, batch_borders, group_borders
+from cgpt.training.epochs import Epochs, batch_offsets, group_offsets
 from cgpt.training.trainer import Trainer
 
 DOCUMENTS = {"pretrain": TEXTS * 2, "finetune": DIALOGUES * 2}
@@ -338,7 +338,7 @@ def test_planned_steps_are_those_that_are_taken(config):
 @given(st.lists(st.integers(1, 12), max_size=60), st.integers(12, 40))
 def test_batches_are_counted_as_they_are_packed(lengths, batch_tokens):
     samples = [Sample(np.zeros(n, np.int32), np.zeros(n, np.int32)) for n in lengths]
-    borders = batch_borders(lengths, batch_tokens)
+    borders = batch_offsets(lengths, batch_tokens)
     packed = pack(samples, batch_tokens)
     assert np.diff(borders).tolist() == [len(batch.offsets) - 1 for batch in packed]
 
@@ -403,7 +403,7 @@ def joined(
 )
 def test_groups_of_dialogues(items, most, longest, seed):
     joinable, lengths = [one for one, _ in items], [length for _, length in items]
-    found = group_borders(
+    found = group_offsets(
         np.array(joinable, bool),
         np.array(lengths, np.int64),
         np.random.default_rng(seed),

@@ -88,12 +88,12 @@ class TokenStore:
     def tokens_at(self, offsets: np.ndarray, documents: np.ndarray) -> np.ndarray:
         """Token number offsets[i] of documents[i], both (n,); the documents rise."""
         found = np.empty(len(documents), np.int32)
-        places = self._starts[documents] + offsets
-        borders = np.searchsorted(documents, self._firsts)
+        positions = self._starts[documents] + offsets
+        bounds = np.searchsorted(documents, self._firsts)
         for shard, mapped, first, end in zip(
-            self._shards, self._maps, borders, borders[1:], strict=False
+            self._shards, self._maps, bounds, bounds[1:], strict=False
         ):
-            found[first:end] = shard[places[first:end]]
+            found[first:end] = shard[positions[first:end]]
             _release_pages(mapped)
         return found
 
@@ -339,8 +339,8 @@ class Samples(Sequence[Sample]):
             (second, ~tokenizer.user_id),
             (last, tokenizer.eos_id),
         ):
-            places = np.broadcast_to(offset, len(found))[found]
-            found[found] = self._store.tokens_at(places, self._numbers[found]) == token
+            offsets = np.broadcast_to(offset, len(found))[found]
+            found[found] = self._store.tokens_at(offsets, self._numbers[found]) == token
         return found
 
     @property
@@ -463,10 +463,10 @@ def _interleaved(
     parts  (values end to end, how many each entry has)
     """
     sizes = np.sum([counts for _, counts in parts], axis=0)
-    places = np.cumsum(sizes) - sizes
+    starts = np.cumsum(sizes) - sizes
     found: np.ndarray = np.empty(int(sizes.sum()), dtype)
     for values, counts in parts:
-        shift = places - (np.cumsum(counts) - counts)
+        shift = starts - (np.cumsum(counts) - counts)
         found[np.arange(len(values)) + np.repeat(shift, counts)] = values
-        places = places + counts
+        starts = starts + counts
     return found, sizes

@@ -15,7 +15,7 @@ class Batch:
     """Documents laid end to end, without padding.
 
     ids, targets, positions  (N,) int32   positions start at 0 in each document
-    offsets                  (D+1,) int32 document borders, offsets[0] = 0, offsets[D] = N
+    offsets                  (D+1,) int32 document boundaries, offsets[0] = 0, offsets[D] = N
     counted                  targets that carry loss
     """
 

@@ -35,13 +35,13 @@ def share(
         return [(i, 0, batches[i]) for i in range(rank * count // size, (rank + 1) * count // size)]
     found = []
     for i, batch in enumerate(batches):
-        first, last = (_border(batch, end * count / size - i) for end in (rank, rank + 1))
+        first, last = (_nearest_document(batch, end * count / size - i) for end in (rank, rank + 1))
         if first < last:
             found.append((i, int(batch.offsets[first]), _part(batch, first, last)))
     return found
 
 
-def _border(batch: Batch, fraction: float) -> int:
+def _nearest_document(batch: Batch, fraction: float) -> int:
     """Which document begins nearest to this fraction of the batch's tokens."""
     return int(np.abs(batch.offsets - fraction * len(batch.ids)).argmin())
 

@@ -101,7 +101,7 @@ def _refuse(documents: Documents, longest: int, config: TrainConfig, phase: str)
 
 def digest(samples: Samples, held_out: Samples, config: TrainConfig) -> str:
     """Hexadecimal digest of all that the batches of a phase follow from: the samples' ids,
-    targets, borders and weights, and the settings that order and pack them."""
+    targets, boundaries and weights, and the settings that order and pack them."""
     found = blake2b(digest_size=16)
     order = (config.seed, config.batch_tokens, config.join_dialogues)
     found.update(np.array(order, dtype="<i8").tobytes())
@@ -119,17 +119,17 @@ def digest(samples: Samples, held_out: Samples, config: TrainConfig) -> str:
     return found.hexdigest()
 
 
-def batch_borders(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> np.ndarray:
+def batch_offsets(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> np.ndarray:
     """Where the batches begin that `pack` makes of samples of these lengths, and where they end.
 
     No sample is longer than batch_tokens.
     """
-    borders = np.empty(len(lengths) + 1, np.int64)
-    count = _packing.batch_borders(np.ascontiguousarray(lengths, np.int64), batch_tokens, borders)
-    return borders[: count + 1].copy()
+    offsets = np.empty(len(lengths) + 1, np.int64)
+    count = _packing.batch_borders(np.ascontiguousarray(lengths, np.int64), batch_tokens, offsets)
+    return offsets[: count + 1].copy()
 
 
-def group_borders(
+def group_offsets(
     joinable: np.ndarray, lengths: np.ndarray, rng: np.random.Generator, most: int, longest: int
 ) -> np.ndarray:
     """Where the groups begin in a shuffled list, and where the last one ends.
@@ -138,11 +138,11 @@ def group_borders(
     model learns to answer after turns that have nothing to do with the question. What is not
     `joinable` (n,) bool stays alone, and no group is longer than `longest` tokens.
     """
-    borders = np.empty(len(lengths) + 1, np.int64)
+    offsets = np.empty(len(lengths) + 1, np.int64)
     count = _packing.group_borders(
-        joinable.view(np.uint8), rng.integers(1, most + 1, len(lengths)), lengths, longest, borders
+        joinable.view(np.uint8), rng.integers(1, most + 1, len(lengths)), lengths, longest, offsets
     )
-    return borders[: count + 1].copy()
+    return offsets[: count + 1].copy()
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Plan:
     """An epoch: which samples, joined in which groups, packed in which batches.
 
     samples  the documents as this epoch cuts them
-    order    (n,) samples;  groups  borders in `order`;  batches  borders in `groups`
+    order    (n,) samples;  groups  offsets into `order`;  batches  offsets into `groups`
     """
 
     samples: Samples
@@ -244,7 +244,7 @@ class Epochs:
             joinable = (
                 self._joinable if samples is self._samples else (samples.joinable(self._tokenizer))
             )
-            groups = group_borders(
+            groups = group_offsets(
                 joinable[order],
                 lengths,
                 np.random.Generator(source),
@@ -252,7 +252,7 @@ class Epochs:
                 self._longest,
             )
             lengths = np.diff(np.append(0, np.cumsum(lengths))[groups])
-        return Plan(samples, order, groups, batch_borders(lengths, config.batch_tokens))
+        return Plan(samples, order, groups, batch_offsets(lengths, config.batch_tokens))
 
     def _cut(self, epoch: int) -> Samples:
         """The samples of an epoch."""
