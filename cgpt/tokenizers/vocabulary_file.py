@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.config import KINDS
+from cgpt.errors import ConfigError
 from cgpt.fileio import strict_json
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
@@ -31,7 +32,7 @@ from cgpt.fileio.open_file import OpenFile
 from cgpt.fileio.strict_json import check_object, check_text_size, parse_json, parsed_size
 from cgpt.tokenizers.rustgpt import KIND as RUSTGPT
 from cgpt.tokenizers.vocabulary import FIRST_WORD, RESERVED
-from cgpt.validation import is_int
+from cgpt.validation import check_int
 
 FORMAT, VERSION = "cgpt-tokenizer", 1
 N_RESERVED_TOKENS = {
@@ -131,11 +132,15 @@ def state_of(file: BinaryFile | JsonFile) -> State:
 
 def _shape(path: object, values: dict[str, Any]) -> tuple[int, int]:
     """(words without a score, most words) of the model in a file, as its configuration says."""
-    graph, config = values.get("graph"), values.get("config")
-    most = config.get("vocab_size") if isinstance(config, dict) else None
-    if not isinstance(graph, str) or not is_int(most):
-        raise damaged(path, "a configuration without graph or vocab_size", "a valid one")
-    return N_RESERVED_TOKENS.get(graph.removesuffix(ADAPTED), FIRST_WORD), most
+    config = values.get("config")
+    if not isinstance(config, dict):
+        raise damaged(path, "a configuration that is no object", "an object")
+    try:
+        most = check_int("GPTConfig", "vocab_size", config.get("vocab_size"), 1)
+    except ConfigError as error:
+        raise damaged(path, f"a configuration that cannot be ({error})", "a valid one") from None
+    graph = str(values.get("graph")).removesuffix(ADAPTED)
+    return N_RESERVED_TOKENS.get(graph, FIRST_WORD), most
 
 
 def most_words(size: int) -> int:
