@@ -124,8 +124,9 @@ def test_what_other_libraries_call_an_option_is_pointed_to_ours() -> None:
 def test_the_keywords_of_generate_have_the_types_of_the_fields() -> None:
     """A TypedDict cannot be made of a dataclass; this one is the same."""
     further = {"cancel", "timeout", "logits_processors", "logprobs", "top_logprobs"}
-    keywords, declared = get_type_hints(SamplingOptions), get_type_hints(SamplingConfig)
-    wider = {"stop": str | get_type_hints(SamplingConfig)["stop"] | None}
+    keywords, types = get_type_hints(SamplingOptions), get_type_hints(SamplingConfig)
+    declared = {name: types[name] for name in options_of(SamplingConfig)}
+    wider = {"stop": str | types["stop"] | None}
     assert keywords.keys() - further == declared.keys()
     assert {name: keywords[name] for name in declared} == {**declared, **wider}
     assert SamplingOptions.__annotations__.keys() > FurtherOptions.__annotations__.keys()
