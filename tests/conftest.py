@@ -82,19 +82,24 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run_cgpt(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Run:
-    """run_cgpt(*args, stdin=None) -> (exit code, stdout, stderr), in this process and tmp_path.
-
-    No CGPT_ variable is set, and a vocabulary of words is learnt without jieba's dictionary.
-    """
-    from cgpt.cli import main
-
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No CGPT_ variable from outside; vocabularies of words learnt without jieba's dictionary."""
     for name in list(os.environ):
         if name.startswith("CGPT_"):
             monkeypatch.delenv(name)
     monkeypatch.setattr("cgpt.tokenizers.vocabulary._jieba_cut", lambda: list)
+
+
+@pytest.fixture
+def run_cgpt(
+    clean_environment: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Run:
+    """run_cgpt(*args, stdin=None) -> (exit code, stdout, stderr), in this process and tmp_path."""
+    from cgpt.cli import main
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
 

@@ -31,6 +31,7 @@ from cgpt.llm import load_model_auto
 MODEL = "checkpoints/model_final.bin"
 TRAIN = ("train", "--pretrain", "texts.json", "--chat", "chats.jsonl", "--preset", "tiny")
 Run = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def write_data(folder: Path) -> None:

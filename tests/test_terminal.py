@@ -27,6 +27,7 @@ from cgpt.cli.ui.streams import has_stray_bytes
 from cgpt.tokenizers.vocabulary import FIRST_BYTE
 
 SHORT = ("--max-new-tokens", "3")
+pytestmark = pytest.mark.usefixtures("clean_environment")
 LETTER = f"{FIRST_BYTE + ord('a')}=100000"  # a logit bias: every token is this letter
 TALK = ("chat", MODEL, *SHORT, "--session", "talk.json", "--logit-bias", LETTER)
 BLOCK = "第一行\n  第二行\n\n最后一行"

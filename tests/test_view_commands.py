@@ -40,6 +40,7 @@ from cgpt.training.step_log import Curve
 from cgpt.training.trainer import Trainer
 
 __all__ = ["place", "run", "trained"]  # fixtures
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -180,7 +181,7 @@ def test_without_chinese_letters_the_labels_are_english(
         assert code == 0 and "没有找到中文字体" in err and "#2 = 运行" in err
         code, _, err = run("inspect", MODEL, "长江ab", "-o", "b.png")
         assert code == 0 and "没有找到中文字体" in err and "#2 = 长" in err
-        code, _, err = run("plot", MODEL, "-o", "a.svg", "--lang", "en")
+        code, _, err = run("plot", MODEL, "-o", "a.svg", "--overwrite", "--lang", "en")
         assert (code, err) == (0, "picture saved: a.svg\n")
 
 
@@ -191,6 +192,17 @@ def test_placeholders_are_no_letters(font: Path) -> None:
     found = find_font(["损失"], str(font))
     assert found.family[0] == "Test Song" and found.covers("损失 a")
     assert not found.covers("\u4e02")
+
+
+def test_a_picture_that_exists_is_not_replaced_unasked(run: Run, place: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for command in (["plot", MODEL], ["inspect", MODEL, "长江"]):
+        path = place / "p.svg"
+        path.write_text("mine", "utf-8")
+        code, _, err = run(*command, "-o", str(path))
+        assert code == 1 and "--overwrite" in err and path.read_text("utf-8") == "mine"
+        assert run(*command, "-o", str(path), "--overwrite")[0] == 0
+        assert "<svg" in path.read_text("utf-8")
 
 
 def test_pictures_without_matplotlib_name_the_extra(
@@ -251,7 +263,9 @@ def test_inspect(run: Run, place: Path, font: Path) -> None:
     )
     for more in ((), ("--layer", "2"), ("--layer", "1", "--head", "2")):
         with no_missing_letters():
-            code, _, err = run("inspect", MODEL, "长江有多长", "-o", "a.png", "--font", font, *more)
+            code, _, err = run(
+                "inspect", MODEL, "长江有多长", "-o", "a.png", "--overwrite", "--font", font, *more
+            )
         assert (code, err) == (0, "图已保存: a.png\n")
 
 

@@ -34,6 +34,7 @@ from cgpt.training.recipe import FINETUNE
 from cgpt.training.step_log import read_log
 
 __all__ = ["run"]  # fixtures
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 # Without jieba, which takes a second to start.
 CGPT = [
@@ -380,6 +381,19 @@ def test_samples_are_shown_logged_and_change_no_bit(run: Run, tmp_path: Path) ->
     code, _, err = run(*args, "--sample-every", "9", "--sample-prompt", "黄河", "--out", "c.bin")
     assert code == 0 and err.count("样本 [步 9] 黄河") == 2
     same_model(tmp_path / "a.bin", tmp_path / "c.bin")
+
+
+def test_resume_keeps_how_often_samples_are_drawn(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_data(tmp_path)
+    args = (*TRAIN, "--finetune-epochs", "0", "--max-steps", "4")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, "pretrain")
+        assert run(*args, "--sample-every", "3", "--sample-prompt", "黄河")[0] == 130
+    code, _, err = run("resume")
+    assert code == 0 and "样本 [步 3] 黄河" in err
+    assert "样本" not in run("resume", "--max-steps", "6", "--sample-every", "0")[2]
 
 
 # ---- logs ----------------------------------------------------------------------------------

@@ -309,7 +309,6 @@ viewing = all_of(
         "--sample-every",
         type=COUNT,
         metavar="N",
-        default=SAMPLE_EVERY,
         note=str(SAMPLE_EVERY),
         help="let the model write something every N steps, 0 never; changes no bit",
     ),

@@ -13,7 +13,7 @@ from cgpt.cli.error_text import reason_of, what_failed
 from cgpt.cli.ranks import Team
 from cgpt.cli.targets import Own, Target, check_apart, state_of
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
-from cgpt.cli.ui.samples import Samples, first_question
+from cgpt.cli.ui.samples import EVERY, Samples, first_question
 from cgpt.cli.ui.save_dialog import FINAL, Keeper, free_name, save_model
 from cgpt.cli.ui.signals import StopRequest
 from cgpt.cli.ui.streams import echo, print_json
@@ -106,8 +106,8 @@ class Session:
         check_writable(self.values["out"])
         check_folder(self.values["checkpoint_dir"])
         check_base(run, self.values)
-        for name in ("out", "save_pretrained", "log"):
-            if self.values[name]:
+        for name in ("out", "save_pretrained", "log", "sample_every", "sample_prompt"):
+            if self.values[name] not in (None, ""):
                 run.llm.metadata[name] = self.values[name]
         for line in announced(self.values):
             self.say(line)
@@ -219,7 +219,8 @@ class Session:
         """One phase with its display, samples, log and checkpoints."""
         state = run.llm.training_state
         prompt = self.values["sample_prompt"] or first_question(run, phase)
-        samples = Samples(run.llm, phase, self.values["sample_every"], prompt)
+        every = self.values["sample_every"]
+        samples = Samples(run.llm, phase, EVERY if every is None else every, prompt)
         earlier = [
             entry[2]
             for entry in state.history

@@ -11,6 +11,7 @@ import numpy as np
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option
+from cgpt.cli.targets import Target
 from cgpt.cli.ui.layout import cut, output_width, text_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import plain_number, tell
@@ -53,6 +54,7 @@ VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", " ": "␣", "\r": "⏎"})
     help="how many alternatives are listed",
 )
 @options.font
+@options.overwrite
 @options.threads
 @options.as_json
 def inspect(
@@ -63,12 +65,15 @@ def inspect(
     head: int | None,
     top: int,
     font: str | None,
+    overwrite: bool,
     as_json: bool,
 ) -> int:
     from cgpt.evaluation.predictions import predictions
     from cgpt.llm import load_model_auto
 
     check_places(output, layer, head)
+    if output is not None:
+        Target(output, overwrite=overwrite)
     text = options.text_or_stdin(text)
     llm = load_model_auto(model, training=False)
     ids = [llm.tokenizer.bos_id, *llm.tokenizer.encode(text)]

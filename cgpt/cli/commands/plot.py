@@ -11,6 +11,7 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command
+from cgpt.cli.targets import Target
 from cgpt.cli.ui.layout import aligned, cut, output_width, text_width
 from cgpt.cli.ui.panel import number, phase_name
 from cgpt.cli.ui.sketch import Points, chart
@@ -48,8 +49,13 @@ LAST_SHARE = 20  # the loss at the end is the mean of the last twentieth of the 
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @options.output
 @options.font
+@options.overwrite
 @options.as_json
-def plot(runs: tuple[str, ...], output: str | None, font: str | None, as_json: bool) -> int:
+def plot(
+    runs: tuple[str, ...], output: str | None, font: str | None, overwrite: bool, as_json: bool
+) -> int:
+    if output is not None:
+        Target(output, overwrite=overwrite)
     found = [read_run(path) for path in runs]
     name_apart(found, runs)
     if output is not None:

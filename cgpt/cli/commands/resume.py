@@ -170,6 +170,9 @@ def settle_paths(values: dict[str, Any], llm: LLM, path: str, *, named: bool) ->
         llm.metadata[ORIGIN] = llm.training_state.run_id
         llm.training_state.run_id = ""
         llm.training_state.identify()
+    for name, kind in (("sample_every", int), ("sample_prompt", str)):
+        if own and values[name] is None and isinstance(llm.metadata.get(name), kind):
+            values[name] = llm.metadata[name]
     for name in ("save_pretrained", "log"):
         if own:
             values[name] = values[name] or recorded.get(name)
