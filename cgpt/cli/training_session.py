@@ -13,12 +13,17 @@ from cgpt.cli.error_text import reason_of, what_failed
 from cgpt.cli.ranks import Team
 from cgpt.cli.targets import Own, Target, check_apart, state_of
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
-from cgpt.cli.ui.samples import EVERY, Samples, first_question
+from cgpt.cli.ui.samples import Samples, first_question
 from cgpt.cli.ui.save_dialog import FINAL, Keeper, free_name, save_model
 from cgpt.cli.ui.signals import StopRequest
 from cgpt.cli.ui.streams import echo, print_json
+<<<<<<< HEAD
 from cgpt.cli.ui.terminal import Terminal, as_argument
 from cgpt.config import CHECKPOINTS, RunConfig
+=======
+from cgpt.cli.ui.terminal import StopRequest, Terminal, as_argument
+from cgpt.config import CHECKPOINTS, SAMPLE_EVERY, RunConfig
+>>>>>>> d19f23d (resume keeps --sample-every and --sample-prompt: its default)
 from cgpt.errors import CgptError, CheckpointError, ConfigError
 from cgpt.locale import t
 from cgpt.runtime.memory import resident
@@ -220,7 +225,7 @@ class Session:
         state = run.llm.training_state
         prompt = self.values["sample_prompt"] or first_question(run, phase)
         every = self.values["sample_every"]
-        samples = Samples(run.llm, phase, EVERY if every is None else every, prompt)
+        samples = Samples(run.llm, phase, SAMPLE_EVERY if every is None else every, prompt)
         earlier = [
             entry[2]
             for entry in state.history
