@@ -17,13 +17,8 @@ from cgpt.cli.ui.samples import Samples, first_question
 from cgpt.cli.ui.save_dialog import FINAL, Keeper, free_name, save_model
 from cgpt.cli.ui.signals import StopRequest
 from cgpt.cli.ui.streams import echo, print_json
-<<<<<<< HEAD
 from cgpt.cli.ui.terminal import Terminal, as_argument
-from cgpt.config import CHECKPOINTS, RunConfig
-=======
-from cgpt.cli.ui.terminal import StopRequest, Terminal, as_argument
 from cgpt.config import CHECKPOINTS, SAMPLE_EVERY, RunConfig
->>>>>>> d19f23d (resume keeps --sample-every and --sample-prompt: its default)
 from cgpt.errors import CgptError, CheckpointError, ConfigError
 from cgpt.locale import t
 from cgpt.runtime.memory import resident
