@@ -237,7 +237,7 @@ def test_an_evaluation_is_broken_off_and_made_again(
 def test_an_interrupt_behind_the_end_does_not_train_twice() -> None:
     llm = small_llm(**SHAPE)
 
-    class Late(cgpt.training.trainer.Callback):
+    class Late(cgpt.training.callbacks.Callback):
         def on_end(self, result: cgpt.training.trainer.FitResult) -> None:
             signal.raise_signal(signal.SIGINT)
 

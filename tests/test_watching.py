@@ -40,8 +40,8 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 CGPT = [
     sys.executable,
     "-c",
-    "import sys; import cgpt.tokenizers.tokenizer; from cgpt.cli import main; "
-    "cgpt.tokenizers.tokenizer._jieba_cut = lambda: list; sys.exit(main())",
+    "import sys; import cgpt.tokenizers.vocabulary; from cgpt.cli import main; "
+    "cgpt.tokenizers.vocabulary._jieba_cut = lambda: list; sys.exit(main())",
 ]
 FOREVER = ("--pretrain-epochs", "20000")
 LABELS = {

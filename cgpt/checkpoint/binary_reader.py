@@ -106,7 +106,7 @@ def load_base(file: BinaryFile) -> LanguageModel:
 
 
 def load_stored(path: Location) -> dict[str, StoredTensor]:
-    """See `cgpt.checkpoint.load_stored_weights`."""
+    """See `loading.load_stored_weights`."""
     with BinaryFile(path) as file:
         return _stored_tensors(file, read_shape(file)[1])
 

@@ -117,7 +117,7 @@ def packed_model(
     group: int = 64,
     alone: bool = False,
 ) -> Packed:
-    """`llm` as a file that goes to `path`; see `cgpt.checkpoint.save_model_binary`.
+    """`llm` as a file that goes to `path`; see `cgpt.save_model_binary`.
 
     alone  whether an adapter's file is to carry its model in any case
     """

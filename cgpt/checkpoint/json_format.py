@@ -153,7 +153,7 @@ def _read_training(file: JsonModel, llm: LanguageModel, entries: list[Entry]) ->
 
 
 def save(llm: LanguageModel, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
-    """Write `llm` to `path`; see `cgpt.checkpoint.save_model_json`."""
+    """Write `llm` to `path`; see `cgpt.save_model_json`."""
     size, write = prepared(llm, path, optimizer)
     return write_file(path, size, lambda out: write(out.write))
 
