@@ -58,13 +58,13 @@ from cgpt.generation.streaming import (
 )
 from cgpt.language_model import LanguageModel
 from cgpt.models.registry import family_of
-from cgpt.nn.arrays import Floats, text_list
+from cgpt.nn.arrays import Floats
 from cgpt.runtime.cancellation import Limit
 from cgpt.runtime.forking import cached_property
 from cgpt.runtime.process_group import SINGLE_PROCESS, SingleProcess
 from cgpt.tokenizers.chat_template import template_of
 from cgpt.tokenizers.tokenizer import Tokenizer
-from cgpt.validation import check_bool, check_choice, check_int, expect
+from cgpt.validation import check_bool, check_choice, check_int, expect, text_list
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

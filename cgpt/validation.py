@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard, TypeVar
 
-from cgpt.errors import ConfigError, shown
+from cgpt.errors import ConfigError, DataError, shown
 
 Item = TypeVar("Item")
 
@@ -174,3 +174,29 @@ def path_list(owner: str, values: object) -> list[str]:
     if not is_list_like(values):
         raise ConfigError(f"{owner}: expected a path or a list of paths, found {shown(values)}")
     return [path_text(owner, value) for value in values]
+
+
+def one_text(owner: str, text: Any) -> str:
+    """The text as plain str. Raises DataError for anything else."""
+    text = plain(text)
+    if not isinstance(text, str):
+        raise DataError(f"{owner}: expected a text, found {shown(text)}")
+    return text
+
+
+def text_list(owner: str, texts: Any) -> list[str]:
+    """The texts as plain str, one by itself as a list of one.
+
+    Raises DataError naming the first that is no text.
+    """
+    if isinstance(texts, str):
+        return [plain(texts)]
+    if not is_list_like(texts):
+        raise DataError(f"{owner}: expected a text or a list of texts, found {shown(texts)}")
+    found = list(texts)
+    if set(map(type, found)) <= {str}:
+        return found
+    for number, text in enumerate(found):
+        if not isinstance(text, str):
+            raise DataError(f"{owner}: expected a text at texts[{number}], found {shown(text)}")
+    return list(map(plain, found))

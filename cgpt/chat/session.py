@@ -24,10 +24,9 @@ from cgpt.generation.results import Dropped, Recorder, Token
 from cgpt.generation.sampling import DEFAULTS, LogitsProcessor, Sampler
 from cgpt.generation.streaming import Piece, PieceStream, TextStream, pieces
 from cgpt.language_model import LanguageModel
-from cgpt.nn.arrays import one_text
 from cgpt.runtime.cancellation import Cancelled
 from cgpt.runtime.forking import ForkLock
-from cgpt.validation import check_int, expect, path_text
+from cgpt.validation import check_int, expect, one_text, path_text
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

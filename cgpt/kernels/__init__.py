@@ -2,7 +2,7 @@
 
 Chosen once, at import: the environment variable CGPT_ISA ("generic", "avx2", "avx512") decides
 where it is set. Every name of the chosen module is here; `instruction_set()` says which it is.
-It may import `validation`, `runtime` and what lies below them. To read a kernel begin with
+It may import `config` and what lies below it. To read a kernel begin with
 cgpt/_kernels.pyx, which includes the sources of this folder.
 """
 

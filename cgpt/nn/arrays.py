@@ -1,4 +1,4 @@
-"""Checks of the arrays and the texts that callers hand over."""
+"""Checks of the arrays that callers pass."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cgpt.errors import DataError, shown
-from cgpt.validation import is_list_like, plain
+from cgpt.errors import DataError
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -71,29 +70,3 @@ def expect_ids(ids: NDArray[Any], vocab_size: int) -> None:
         raise DataError(
             f"ids must be between 0 and {vocab_size - 1}, found {ids.min()} to {ids.max()}"
         )
-
-
-def one_text(owner: str, text: Any) -> str:
-    """The text as plain str. Raises DataError for anything else."""
-    text = plain(text)
-    if not isinstance(text, str):
-        raise DataError(f"{owner}: expected a text, found {shown(text)}")
-    return text
-
-
-def text_list(owner: str, texts: Any) -> list[str]:
-    """The texts as plain str, one by itself as a list of one.
-
-    Raises DataError naming the first that is no text.
-    """
-    if isinstance(texts, str):
-        return [plain(texts)]
-    if not is_list_like(texts):
-        raise DataError(f"{owner}: expected a text or a list of texts, found {shown(texts)}")
-    found = list(texts)
-    if set(map(type, found)) <= {str}:
-        return found
-    for number, text in enumerate(found):
-        if not isinstance(text, str):
-            raise DataError(f"{owner}: expected a text at texts[{number}], found {shown(text)}")
-    return list(map(plain, found))

@@ -32,7 +32,6 @@ from cgpt.errors import ConfigError, DataError, shown
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.file_errors import damaged
 from cgpt.fileio.json_file import JsonFile
-from cgpt.nn.arrays import Ints, text_list
 from cgpt.runtime.forking import cached_property
 from cgpt.tokenizers import bpe, rustgpt, vocabulary, vocabulary_file
 from cgpt.tokenizers._bpe import BytePairs
@@ -47,6 +46,7 @@ from cgpt.validation import (
     is_number,
     path_text,
     plain,
+    text_list,
 )
 
 _LONGEST_STORED = 64  # characters of a word that a saved state may hold
@@ -138,7 +138,7 @@ class Tokenizer:
         """The same ids as the bytes of native int32, for `numpy.frombuffer`."""
         return self._encoder.encode(self._text(text, "encode_bytes"))
 
-    def encode_many(self, texts: Iterable[str]) -> tuple[Ints, NDArray[np.int64]]:
+    def encode_many(self, texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """(ids of all texts end to end int32, how many each text has int64).
 
         Computes without the GIL, so that Python threads may encode side by side.
@@ -342,7 +342,7 @@ class RustTokenizer(Tokenizer):
         """The ids as the bytes of native int32."""
         return array("i", self.encode(self._text(text, "encode_bytes"))).tobytes()
 
-    def encode_many(self, texts: Iterable[str]) -> tuple[Ints, NDArray[np.int64]]:
+    def encode_many(self, texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         found = [self._encode(text) for text in listed(texts)]
         return (
             np.array([*chain.from_iterable(found)], np.int32),
