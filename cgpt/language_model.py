@@ -13,6 +13,8 @@ import numpy as np
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
 from cgpt.models.base import Model
+from cgpt.models.inference import InferenceModel
+from cgpt.models.quantized import require_trainable
 from cgpt.optim.adamw import AdamW
 from cgpt.runtime.interrupts import Operation
 from cgpt.tokenizers.tokenizer import Tokenizer
@@ -175,7 +177,8 @@ class LanguageModel:
     """A tokenizer and a GPT that belong together, and how far they are trained.
 
     tokenizer       Tokenizer
-    gpt             Model; its vocab_size is at least len(tokenizer)
+    gpt             InferenceModel: a Model where it can be trained, which `trainable` gives; its
+                    vocab_size is at least len(tokenizer)
     optimizer       AdamW or None; its m and v lie in gpt.arena
     training_state  TrainingState
     metadata        free JSON-ready dict that is saved along
@@ -190,7 +193,7 @@ class LanguageModel:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        gpt: Model,
+        gpt: InferenceModel,
         optimizer: AdamW | None = None,
         training_state: TrainingState | None = None,
         metadata: dict[str, Any] | None = None,
@@ -198,7 +201,7 @@ class LanguageModel:
         """Raises ConfigError where the vocabulary is larger than the embedding, or an argument is
         of another type."""
         expect("LLM", tokenizer, Tokenizer, "a Tokenizer")
-        expect("LLM", gpt, Model, "a GPT")
+        expect("LLM", gpt, InferenceModel, "a GPT")
         expect("LLM", optimizer, (AdamW, type(None)), "an optimizer")
         expect("LLM", training_state, (TrainingState, type(None)), "a TrainingState")
         expect("LLM", metadata, (dict, type(None)), "a dictionary")
@@ -236,6 +239,11 @@ class LanguageModel:
     def changing_optimizer(self, optimizer: AdamW) -> list[Operation]:
         """The operations by which one that was made for this model takes the other's place."""
         return [*optimizer.taking_over(self), partial(setattr, self, "_optimizer", optimizer)]
+
+    @property
+    def trainable(self) -> Model:
+        """`gpt`, to be trained. Raises ConfigError where its weights are float16 or int8."""
+        return require_trainable(self.gpt)
 
     @property
     def config(self) -> GPTConfig:

@@ -71,7 +71,7 @@ def divergence(teacher: cgpt.LLM, student: cgpt.LLM, batch: Batch) -> float:
 
 def learn(student: cgpt.LLM, batch: Batch, steps: int, teacher: cgpt.LLM | None) -> None:
     """Train on the batch: on its targets, or on what the teacher says."""
-    gpt = student.gpt
+    gpt = student.trainable
     optimizer = student.optimizer = cgpt.AdamW(gpt, weight_decay=0.0)
     wanted = (
         None

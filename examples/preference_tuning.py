@@ -84,16 +84,16 @@ def tune(llm: cgpt.LLM, steps: int) -> float:
     reference = llm.clone()
     preferred, rejected = laid_out(llm, POLITE), laid_out(llm, SHORT)
     llm.optimizer = None  # that of the training before
-    optimizer = llm.optimizer = cgpt.AdamW(llm.gpt, weight_decay=0.0)
+    optimizer = llm.optimizer = cgpt.AdamW(llm.trainable, weight_decay=0.0)
     for _ in range(steps):
         slope = BETA / (1 + np.exp(margins(llm, reference, preferred, rejected)))
         for answers, sign in ((preferred, 1.0), (rejected, -1.0)):
             lengths = np.diff(answers.offsets)
             weights = np.repeat(sign * slope / len(slope), lengths)
-            llm.gpt.forward(
+            llm.trainable.forward(
                 answers.ids, answers.targets, weights, offsets=answers.offsets, scale=1.0
             )
-            llm.gpt.backward()  # adds to the gradients
+            llm.trainable.backward()  # adds to the gradients
         optimizer.step(lr=5e-4, clip=1.0)
     return float(margins(llm, reference, preferred, rejected).mean())
 

@@ -23,7 +23,6 @@ PACKAGE = Path(cgpt.__file__).parent
 ERRORS = {
     "Cancelled",
     "CgptWarning",
-    "NoArena",
     "PeerError",
     "Skip",
     "Unfinished",

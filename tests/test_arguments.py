@@ -222,6 +222,11 @@ CASES: dict[str, Case] = {
             "weights": OPTIONAL,
         },
     ),
+    "GPT.loss": Case(
+        lambda: gpt().loss,
+        lambda: {"ids": IDS, "targets": IDS},
+        {"weights": OPTIONAL, "offsets": OPTIONAL, "positions": OPTIONAL},
+    ),
     "GPT.losses": Case(
         lambda: gpt().losses,
         lambda: {"ids": IDS, "targets": IDS},
@@ -880,7 +885,7 @@ RESULTS = {
 # Not tried, and why.
 EXEMPT = {
     "GPT.decode_n": "arrays and picks that the decoding loop makes",
-    **dict.fromkeys(("GPT.decode_plan", "GPT.supports_quantized"), "called by what loads"),
+    "GPT.graph_class": "called by the model",
     "GPT.prefill": "as GPT.infer, for the decoding loop",
     **dict.fromkeys(
         (

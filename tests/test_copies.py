@@ -31,7 +31,7 @@ from cgpt.config import SamplingConfig
 from cgpt.corpus.invalid_rows import InvalidRow, InvalidRowsError
 from cgpt.llm import load, load_model_auto, load_model_binary, load_model_json
 from cgpt.models.gpt2 import GPT
-from cgpt.models.quantized import StoredGPT, with_weights
+from cgpt.models.quantized import QuantizedModel, with_weights
 from cgpt.nn.kv_cache import KVCache
 from cgpt.optim.lora import Lora
 
@@ -124,7 +124,7 @@ def test_copies_of_other_models(make: Callable[[LLM], LLM]) -> None:
         other = make(chat)
         if make is LLM_COPIES["bytes"]:  # which are as a file is: its reader decides
             other = LLM.from_bytes(chat.to_bytes(), training=False)
-        assert type(other.gpt) is (GPT if form == "float32" else StoredGPT)
+        assert type(other.gpt) is (GPT if form == "float32" else QuantizedModel)
         for name, one in chat.gpt.stored().items():
             two = other.gpt.stored()[name]
             assert one.data.dtype == two.data.dtype and one.group == two.group
@@ -239,7 +239,7 @@ def test_errors_keep_their_sentence_and_code() -> None:
         InvalidRowsError("rows", [InvalidRow("a.jsonl", "line 3", 3, "json", "x")], {"json": 1}),
     ]
     with pytest.raises(ConfigError) as info:
-        _ = with_weights(small_llm().gpt, "int8").arena
+        AdamW(with_weights(small_llm().gpt, "int8"))
     for error in (*filter(None, found), info.value):
         for make in COPIES.values():
             other = make(error)

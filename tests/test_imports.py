@@ -105,8 +105,8 @@ def test_public_names_exist() -> None:
 INSIDE = {
     "SingleProcess",
     "Block",
-    "DecodePlan",
     "Entry",
+    "Graph",
     "Head",
     "InMemory",
     "InputLayer",

@@ -12,8 +12,9 @@ import pytest
 import cgpt
 from cgpt import kernels
 from cgpt.config import GPTConfig
-from cgpt.models.base import Block, Model
+from cgpt.models.base import Model
 from cgpt.models.gpt2 import GPT
+from cgpt.models.graph import Block, Graph
 from cgpt.models.rustgpt import RustGPT, RustGPTConfig
 from cgpt.nn import planning
 from cgpt.nn.activations import GELU, ReLU
@@ -46,14 +47,17 @@ class MLPBlock(Block):
         self.norm = Residual(ln=LayerNorm(C))
 
 
-class MLP(Model):
+class MLPGraph(Graph):
     """A head of its own and no final norm."""
 
-    def _declare(self) -> None:
-        config = self.config
+    def __init__(self, config: GPTConfig) -> None:
         self.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)
         self.blocks = [MLPBlock(config) for _ in range(config.n_layer)]
         self.head = LinearHead(config.n_embd, config.vocab_size)
+
+
+class MLP(Model):
+    graph_class = MLPGraph
 
 
 class MixedBlock(Block):
@@ -70,15 +74,18 @@ class MixedBlock(Block):
         self.mlp = Residual(gelu=GELU(), one=Linear(C, C), ln=LayerNorm(C), gelu2=GELU())
 
 
-class Mixed(Model):
+class MixedGraph(Graph):
     """Attention twice in the last block would not be pruned in between: its rows are mixed."""
 
-    def _declare(self) -> None:
-        config = self.config
+    def __init__(self, config: GPTConfig) -> None:
         self.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)
         self.blocks = [MixedBlock(config, i) for i in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd)
         self.head = TiedHead(self.embedding)
+
+
+class Mixed(Model):
+    graph_class = MixedGraph
 
 
 GRAPHS: dict[str, tuple[type[Model], type[GPTConfig]]] = {
@@ -151,7 +158,7 @@ def test_fused_and_plain_plans_give_the_same_bits(
 
 def a_plan(graph: str, mode: Mode, rows: int = 100, **shape: int) -> Plan:
     gpt = noisy(graph, **shape)
-    return make_plan(gpt._layers()[:-1], gpt.head, mode, rows, gpt.block_names()[:-1])
+    return make_plan(gpt.graph.layers()[:-1], gpt.graph.head, mode, rows, gpt.block_names()[:-1])
 
 
 def names(plan: Plan) -> list[str]:

@@ -28,7 +28,7 @@ def made(folder: Path) -> dict[str, tuple[Any, str]]:
         "LLM": (llm, "LLM(Tokenizer("),
         "fresh": (small_llm(), ", untrained)"),
         "GPT": (llm.gpt, "parameters, n_layer=2, n_head=2, n_embd=32, n_ff=128, vocab_size="),
-        "int8": (with_weights(llm.gpt, "int8"), "StoredGPT("),
+        "int8": (with_weights(llm.gpt, "int8"), "QuantizedModel("),
         "read": (
             cgpt.load(cgpt.save_model_binary(llm, folder / "m.bin"), training=False).gpt,
             "block_size=64, read-only)",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_llm import DIALOGUES, FACTS, small_llm
 
-from cgpt import ConfigError, TrainConfig, Trainer, load_model_auto, save_model_binary
+from cgpt import AdamW, ConfigError, TrainConfig, Trainer, load_model_auto, save_model_binary
 from cgpt.chat.session import ChatSession
 from cgpt.checkpoint.saving import save_model_json
 from cgpt.config import SamplingConfig
@@ -18,7 +18,7 @@ from cgpt.generation.batch import steps
 from cgpt.generation.generate import generate_batch, generate_tokens
 from cgpt.generation.sampling import Sampler
 from cgpt.llm import LLM
-from cgpt.models.quantized import StoredGPT, weight_dtype_of, with_weights
+from cgpt.models.quantized import QuantizedModel, weight_dtype_of, with_weights
 
 WEIGHT_DTYPES = ("float16", "int8")
 PROMPTS = [[5, 6, 7], [9], list(range(4, 24)), [8, 9, 10, 11, 12, 13, 14]]
@@ -39,7 +39,7 @@ def test_a_file_of_a_form_is_used_in_that_form(llm: LLM, tmp_path: Path, form: s
     whole = save_model_binary(llm, tmp_path / "whole.bin")
     text = save_model_json(llm, tmp_path / "whole.json")
     found = load_model_auto(path, training=False)
-    assert isinstance(found.gpt, StoredGPT) and weight_dtype_of(found.gpt) == form
+    assert isinstance(found.gpt, QuantizedModel) and weight_dtype_of(found.gpt) == form
     assert found.n_parameters == llm.n_parameters
     ids = np.array([PROMPTS[2]], np.int32)
     logits = found.gpt.logits(ids)
@@ -87,13 +87,21 @@ def test_losses_are_those_of_the_logits(llm: LLM) -> None:
             wanted = logsum[t - start] - logits[t - start, targets[t]] if targets[t] >= 0 else 0
             assert abs(found[t] - wanted) < 1e-4
     mean = found.sum() / (targets >= 0).sum()
-    assert abs(gpt.forward(ids, targets, offsets=offsets, backward=False) - mean) < 1e-5
+    assert abs(gpt.loss(ids, targets, offsets=offsets) - mean) < 1e-5
 
 
 def test_what_it_cannot_do_is_refused(llm: LLM, tmp_path: Path) -> None:
     gpt = with_weights(llm.gpt, "int8")
-    with pytest.raises(ConfigError, match="int8, which cannot be changed"):
-        gpt.forward([[1, 2]], [[2, 3]])
+    for name in ("arena", "forward", "backward", "gradients", "train_only", "load_parameters"):
+        assert hasattr(llm.gpt, name) and not hasattr(gpt, name)
+    rounded = LLM(llm.tokenizer, gpt)
+    for refused in (
+        lambda: rounded.trainable,
+        lambda: AdamW(gpt),
+        lambda: Trainer(rounded, TrainConfig(epochs=1)).fit(["山"]),
+    ):
+        with pytest.raises(ConfigError, match="int8, which cannot be changed"):
+            refused()
     again = load_model_auto(save_model_json(LLM(llm.tokenizer, gpt), tmp_path / "m.json"))
     assert np.array_equal(again.gpt.parameters()["wte.weight"], gpt.parameters()["wte.weight"])
     with pytest.raises(ConfigError, match="training needs float32"):

@@ -33,7 +33,7 @@ def adapter_of(llm: LanguageModel) -> Lora | None:
 def trained_arena(llm: LanguageModel) -> ParameterArena:
     """What a training changes and a checkpoint holds: the weights, or an adapter's A and B."""
     lora = adapter_of(llm)
-    return llm.gpt.arena if lora is None else lora.arena
+    return llm.trainable.arena if lora is None else lora.arena
 
 
 def check_optimizer(llm: LanguageModel, path: object, optimizer: bool) -> None:
@@ -140,7 +140,7 @@ def apply(file: BinaryFile, llm: LanguageModel, *, training: bool) -> None:
             "an adapter without a model, or with two",
             "the path of one or the model itself",
         )
-    lora = build_optimizer(file.path, llm.gpt, settings, Lora.from_dict)
+    lora = build_optimizer(file.path, llm.trainable, settings, Lora.from_dict)
     if lora.fingerprint != settings.get("fingerprint"):
         raise other_base(
             file.path,

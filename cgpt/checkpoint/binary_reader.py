@@ -17,8 +17,8 @@ from cgpt.fileio.format_v1 import WHOLE, DType, Kind, Record
 from cgpt.fileio.open_file import Job, Location, Running, in_parallel
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel
-from cgpt.models.base import Model
-from cgpt.models.quantized import StoredGPT
+from cgpt.models.inference import InferenceModel
+from cgpt.models.quantized import QuantizedModel
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, aligned, arena_size, read_only
 from cgpt.nn.arrays import Floats
@@ -40,7 +40,7 @@ def load(file: BinaryFile, *, training: bool = True) -> LanguageModel:
 
 def _stays_rounded(file: BinaryFile) -> bool:
     config = model_config(file)
-    return family_of(config).model.supports_quantized(config)
+    return family_of(config).model.graph_class(config).decode_plan() is not None
 
 
 def _load_floats(file: BinaryFile) -> LanguageModel:
@@ -82,10 +82,12 @@ def _load_stored(file: BinaryFile) -> LanguageModel:
     """A model whose weights stay float16 or int8."""
     config, entries = read_shape(file)
     form = "int8" if file.of(Kind.SCALE) else "float16"
-    return _build(file, StoredGPT(config, _stored_tensors(file, entries), form))
+    return _build(
+        file, QuantizedModel(family_of(config).model, config, _stored_tensors(file, entries), form)
+    )
 
 
-def _build(file: BinaryFile, gpt: Model) -> LanguageModel:
+def _build(file: BinaryFile, gpt: InferenceModel) -> LanguageModel:
     """The model with what else the file holds; the numbers may still be missing."""
     tokenizer = tokenizer_of(file)
     state = read_state(file)
@@ -268,8 +270,10 @@ def _prepare_training(file: BinaryFile, llm: LanguageModel, entries: list[Entry]
     jobs: list[Job] = []
     settings = file.maybe(Kind.OPTIMIZER)
     if settings is not None:
-        llm.optimizer = build_optimizer(file.path, llm.gpt, file.json(settings), restore_optimizer)
-        m, v = llm.gpt.arena.require_moments()
+        llm.optimizer = build_optimizer(
+            file.path, llm.trainable, file.json(settings), restore_optimizer
+        )
+        m, v = llm.trainable.arena.require_moments()
         jobs += _fills(file, Kind.ADAM_M, m, entries) + _fills(file, Kind.ADAM_V, v, entries)
     if file.of(Kind.BEST_TENSOR):
         llm.best_weights = aligned(arena_size(entries), zero=True)

@@ -141,7 +141,7 @@ def _pack_stored(llm: LanguageModel, path: PathLike) -> Packed:
     storage = Storage(weight_dtype_of(llm.gpt), max(one.group for one in tensors.values()) or 64)
     pairs = list(_parts(llm, path, _config(llm, storage, adapted=False), None, whole=True))
     scales: list[Pair] = []
-    for entry in type(llm.gpt).layout(llm.config):
+    for entry in llm.gpt.graph.layout():
         one = tensors[entry.name]
         data = one.data.astype(one.data.dtype.newbyteorder("<"), copy=False)
         pairs.append(_record(Kind.TENSOR, entry, data, _DTYPES[one.data.dtype.name]))
@@ -210,7 +210,7 @@ def pack(
             whole=lora is None or carried,
         )
     )
-    entries = (llm.gpt if lora is None else lora).arena.entries
+    entries = (llm.trainable if lora is None else lora).arena.entries
     scales: list[Pair] = []
     for kind, array in arrays:
         for entry in entries:
@@ -228,7 +228,7 @@ def pack(
                 lora.base_weights(entry.name).astype("<f4", copy=snapshot),
                 DType.FLOAT32,
             )
-            for entry in llm.gpt.arena.entries
+            for entry in llm.trainable.arena.entries
         ]
     return _placed(llm, path, pairs, words=lora is None or carried)
 

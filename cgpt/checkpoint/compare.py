@@ -79,7 +79,7 @@ def _vocabulary(a: LanguageModel, b: LanguageModel) -> dict[str, Any]:
 
 def _tensors(llm: LanguageModel) -> dict[tuple[str, str], Floats]:
     """Every tensor that is saved, by kind and name."""
-    weights, arena = llm.gpt.arena, trained_arena(llm)
+    weights, arena = llm.trainable.arena, trained_arena(llm)
     arrays: list[tuple[str, ParameterArena, Floats | None]] = [
         ("weights", weights, weights.data),
         ("best", arena, llm.best_weights),

@@ -17,7 +17,9 @@ from cgpt.errors import ConfigError, DataError
 from cgpt.fileio.file_errors import damaged, other_version
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel, TrainingState
-from cgpt.models.base import LayerRecord, Model
+from cgpt.models.base import Model
+from cgpt.models.graph import LayerRecord
+from cgpt.models.inference import InferenceModel
 from cgpt.models.quantized import weight_dtype_of, with_weights
 from cgpt.models.registry import FAMILIES, family_named, family_of
 from cgpt.nn.arena import Entry
@@ -48,7 +50,7 @@ def with_floats(llm: LanguageModel) -> LanguageModel:
 
 def weights_to_save(llm: LanguageModel) -> Floats:
     """What a whole model's file holds as the weights: their average where training keeps one."""
-    data = llm.gpt.arena.data
+    data = llm.trainable.arena.data
     if llm.average is None:
         return data
     if not isinstance(llm.optimizer, Lora):
@@ -107,7 +109,7 @@ def build_optimizer(
         ) from None
 
 
-def check_layers(path: object, found: list[Any], gpt: Model) -> None:
+def check_layers(path: object, found: list[Any], gpt: InferenceModel) -> None:
     """Check that the layers of the file are those of the model, in order."""
     expected = gpt.layer_records()
     for number, layer in enumerate(expected, 1):

@@ -141,15 +141,15 @@ def _read_training(file: JsonModel, llm: LanguageModel, entries: list[Entry]) ->
     """Give `llm` the optimizer and the best weights of the file, where it has them."""
     if file.root["optimizer"] is not None:
         settings = check_object(file.path, "optimizer", file.root["optimizer"])
-        llm.optimizer = build_optimizer(file.path, llm.gpt, settings, restore_optimizer)
-        for name, array in zip("mv", llm.gpt.arena.require_moments(), strict=True):
+        llm.optimizer = build_optimizer(file.path, llm.trainable, settings, restore_optimizer)
+        for name, array in zip("mv", llm.trainable.arena.require_moments(), strict=True):
             file.fill(settings.get(name), entries, array)
     if file.root["best_weights"] is not None:
         llm.best_weights = aligned(arena_size(entries), zero=True)
         file.fill(file.root["best_weights"], entries, llm.best_weights)
     if "live_weights" in file.root:
-        llm.average = llm.gpt.arena.data.copy()
-        file.fill(file.root["live_weights"], entries, llm.gpt.arena.data)
+        llm.average = llm.trainable.arena.data.copy()
+        file.fill(file.root["live_weights"], entries, llm.trainable.arena.data)
 
 
 def save(llm: LanguageModel, path: str | os.PathLike[str], *, optimizer: bool = True) -> Path:
@@ -167,7 +167,7 @@ def prepared(
     Raises CheckpointError (code "write") for what JSON cannot hold.
     """
     llm = with_floats(llm)
-    arena = llm.gpt.arena
+    arena = llm.trainable.arena
     optimizer = optimizer and adapter_of(llm) is None  # JSON holds whole models only
     with_optimizer = optimizer and llm.optimizer is not None
     check_optimizer(llm, path, with_optimizer)
@@ -238,7 +238,7 @@ def _pieces(
     def part(name: str, value: Any) -> str:
         return f'"{name}": {dump_json(path, name, value)},\n'
 
-    arena = llm.gpt.arena
+    arena = llm.trainable.arena
     yield JSON_OPENING.decode() + part("version", VERSION)
     yield part("graph", family_of(llm.config).name)
     yield part("config", llm.config.to_dict())

@@ -81,7 +81,7 @@ def _load_binary(path: Location, training: bool) -> LanguageModel:
 
 def _read_only(model: LanguageModel) -> LanguageModel:
     """The same model with weights that are read-only, and without its optimizer."""
-    gpt = type(model.gpt)(model.config, weights=read_only(model.gpt.arena.data))
+    gpt = type(model.trainable)(model.config, weights=read_only(model.trainable.arena.data))
     return LanguageModel(
         model.tokenizer, gpt, training_state=model.training_state, metadata=model.metadata
     )
@@ -115,9 +115,9 @@ def load_weights(path: Loadable) -> LanguageModel:
     """See `cgpt.llm.load_weights`."""
     path = located(path)
     model = load_whole(path)
-    weights = aligned(model.gpt.arena.size)
-    np.copyto(weights, model.gpt.arena.data)
-    found = LanguageModel(model.tokenizer, type(model.gpt)(model.config, weights=weights))
+    weights = aligned(model.trainable.arena.size)
+    np.copyto(weights, model.trainable.arena.data)
+    found = LanguageModel(model.tokenizer, type(model.trainable)(model.config, weights=weights))
     note_base(found, path)
     return found
 
@@ -154,7 +154,7 @@ def is_intact(lora: Lora) -> bool:
     mark = status.st_size, status.st_mtime_ns, status.st_ino
     if lora.base_seen is None or lora.base_seen[0] != mark:
         try:
-            found = fingerprint(load_whole(lora.base).gpt)
+            found = fingerprint(load_whole(lora.base).trainable)
         except CgptError:
             found = ""
         lora.base_seen = mark, found == lora.fingerprint

@@ -11,7 +11,7 @@ from cgpt.checkpoint.adapter import adapter_of, trained_arena
 from cgpt.checkpoint.loading import load
 from cgpt.fileio.open_file import BYTES
 from cgpt.language_model import LanguageModel
-from cgpt.models.quantized import StoredGPT
+from cgpt.models.quantized import QuantizedModel
 
 
 def to_bytes(
@@ -27,13 +27,15 @@ def to_bytes(
 def reduced(llm: LanguageModel) -> tuple[bytes, dict[str, Any]]:
     """All of a model as bytes of a file, and what a file does not hold."""
     state: dict[str, Any] = {"base": llm.base}
-    if isinstance(llm.gpt, StoredGPT):
+    if isinstance(llm.gpt, QuantizedModel):
         return to_bytes(llm, optimizer=False), {**state, "training": False}
     arena, lora = trained_arena(llm), adapter_of(llm)
-    state.update(training=bool(llm.gpt.arena.data.flags.writeable), recompute=llm.gpt.recompute)
+    state.update(
+        training=bool(llm.trainable.arena.data.flags.writeable), recompute=llm.trainable.recompute
+    )
     if lora is not None:
         state["adapter"] = lora.base, lora.base_seen
-    if not llm.gpt.arena.clean and arena.grad is not None:  # which says it for an adapter too
+    if not llm.trainable.arena.clean and arena.grad is not None:  # which says it for an adapter too
         state["gradient"] = arena.grad
     return to_bytes(llm), state
 
@@ -42,13 +44,14 @@ def restored(data: bytes, state: dict[str, Any]) -> LanguageModel:
     """The model that `reduced` took apart, which shares nothing with it."""
     llm = load(data, training=state["training"])
     llm.base = state["base"]
-    llm.gpt.recompute = state.get("recompute", False)
+    if "recompute" in state:
+        llm.trainable.recompute = state["recompute"]
     lora = adapter_of(llm)
     if lora is not None:
         lora.base, lora.base_seen = state["adapter"]
     if "gradient" in state:
-        llm.gpt.gradients()
+        llm.trainable.gradients()
         arena = trained_arena(llm)
         np.copyto(arena.require_grad(), state["gradient"])
-        llm.gpt.arena.clean = arena.clean = False
+        llm.trainable.arena.clean = arena.clean = False
     return llm

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgpt.models.base import Model
+from cgpt.models.inference import InferenceModel
 from cgpt.models.inspection import check_sequence
 from cgpt.validation import check_int, expect
 
@@ -27,12 +27,12 @@ class Prediction:
     alternatives: list[tuple[int, float]]
 
 
-def predictions(gpt: Model, ids: ArrayLike, top: int = 5) -> list[Prediction]:
+def predictions(gpt: InferenceModel, ids: ArrayLike, top: int = 5) -> list[Prediction]:
     """What gpt expected at ids[1], ids[2], ... and behind the last of ids (n,): n in all.
 
     Raises DataError for ids out of range or of a wrong shape, or more than block_size of them.
     """
-    expect("predictions", gpt, Model, "a GPT")
+    expect("predictions", gpt, InferenceModel, "a GPT")
     top = check_int("predictions", "top", top, 0, (1 << 31) - 1)
     flat = check_sequence(ids, gpt.config)
     logits = gpt.logits(flat[None])[0].astype(np.float64)

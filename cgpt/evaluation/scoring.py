@@ -19,7 +19,7 @@ from cgpt.config import GPTConfig
 from cgpt.corpus.encoding import IGNORED, Sample, encode_dialogue, encode_document
 from cgpt.corpus.packing import Batch, packed
 from cgpt.corpus.records import Dialogue
-from cgpt.models.base import Model
+from cgpt.models.inference import InferenceModel
 from cgpt.nn.arrays import Floats, Ints
 from cgpt.nn.kv_cache import new_caches
 from cgpt.runtime.cancellation import Limit, check
@@ -94,7 +94,7 @@ def packed_windows(
 
 
 def logprobs(
-    gpt: Model, sequences: Sequence[Scored], stride: int, limit: Limit | None = None
+    gpt: InferenceModel, sequences: Sequence[Scored], stride: int, limit: Limit | None = None
 ) -> list[Floats]:
     """For each (ids, first), first at least 1: log-probabilities (len(ids) - first,) float32, in
     nats, of ids[first:], each after the tokens before it.
@@ -137,7 +137,7 @@ def _sample(ids: Sequence[int], first: int) -> Sample:
     return Sample(tokens[:-1], targets)
 
 
-def _groups(gpt: Model, sequences: Sequence[Scored]) -> list[list[int]]:
+def _groups(gpt: InferenceModel, sequences: Sequence[Scored]) -> list[list[int]]:
     """Numbers of sequences that are computed together since they share a prompt; others alone."""
     found: dict[object, list[int]] = {}
     for number, (ids, first) in enumerate(sequences):
@@ -146,7 +146,7 @@ def _groups(gpt: Model, sequences: Sequence[Scored]) -> list[list[int]]:
     return list(found.values())
 
 
-def _after_shared_prompt(gpt: Model, sequences: Sequence[Scored]) -> list[Floats]:
+def _after_shared_prompt(gpt: InferenceModel, sequences: Sequence[Scored]) -> list[Floats]:
     """The log-probabilities of sequences with the same ids[:first], which are inferred once."""
     decoder, config, n = gpt.decoder, gpt.config, len(sequences)
     ids, first = sequences[0]
@@ -187,7 +187,11 @@ def _losses(logits: Floats, targets: Ints) -> Floats:
 
 
 def embeddings(
-    gpt: Model, sequences: Sequence[Scored], pooling: str, stride: int, limit: Limit | None = None
+    gpt: InferenceModel,
+    sequences: Sequence[Scored],
+    pooling: str,
+    stride: int,
+    limit: Limit | None = None,
 ) -> Floats:
     """(n, C) float32: the final norm's output of ids[first:] of each (ids, first), its mean over
     them ("mean") or that of the last of them ("last").
@@ -215,7 +219,7 @@ def embeddings(
 
 
 def summed_loss(
-    gpt: Model, samples: Sequence[Sample], processes: SingleProcess = SINGLE_PROCESS
+    gpt: InferenceModel, samples: Sequence[Sample], processes: SingleProcess = SINGLE_PROCESS
 ) -> tuple[float, int]:
     """(sum of the loss in nats, counted tokens) of the samples, which the processes share.
 
@@ -225,13 +229,7 @@ def summed_loss(
     for i, batch in enumerate(packed(samples, max(BATCH_TOKENS, gpt.config.block_size))):
         mine = i % processes.size == processes.rank
         loss = (
-            gpt.forward(
-                batch.ids,
-                batch.targets,
-                offsets=batch.offsets,
-                positions=batch.positions,
-                backward=False,
-            )
+            gpt.loss(batch.ids, batch.targets, offsets=batch.offsets, positions=batch.positions)
             if mine
             else 0.0
         )

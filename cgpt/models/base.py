@@ -1,32 +1,26 @@
-"""Model: the passes that every family has: forward, backward, logits, inference.
-
-A family declares its layers (`_declare`; gpt2.py is the example), all else follows from them.
-"""
+"""Model: a graph with float32 weights that may learn: forward, backward, logits, inference."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgpt import kernels as K
 from cgpt.config import GPTConfig
 from cgpt.errors import ConfigError, DataError
-from cgpt.generation.generate import TokenGenerator
+from cgpt.models.graph import Graph
+from cgpt.models.inference import InferenceModel
 from cgpt.models.inspection import Inspection, check_sequence
-from cgpt.nn.arena import Entry, Parameter, ParameterArena, aligned_copy, layout, read_only
-from cgpt.nn.arrays import Floats, Ints, expect_shape, float32, int32, real
+from cgpt.nn.arena import Entry, ParameterArena, aligned_copy, layout, read_only
+from cgpt.nn.arrays import Floats, Ints, expect_shape, float32, real
 from cgpt.nn.attention import CausalAttention
-from cgpt.nn.decode_operations import DecodeOperation
-from cgpt.nn.decoder import DecodePlan, Decoder, FusedDecoder, LayerDecoder, decode_plan
-from cgpt.nn.embedding import InputLayer
-from cgpt.nn.graph import Tape, Value
-from cgpt.nn.heads import Head, Loss, total_weight, weighted_sum
-from cgpt.nn.layer import GradientTargets, Layer, Step, operations_of
+from cgpt.nn.decoder import Decoder, FusedDecoder, LayerDecoder
+from cgpt.nn.heads import Loss, total_weight
+from cgpt.nn.layer import GradientTargets, Step
 from cgpt.nn.planning import Mode, make_plan
 from cgpt.nn.quantized import StoredTensor
 from cgpt.nn.workspace import Pass, Workspace
@@ -34,30 +28,9 @@ from cgpt.runtime.forking import ForkLock, cached_property, renew_after_fork
 from cgpt.validation import check_bool, check_float, check_int, expect, expect_function
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 _HEAD_ROWS = 256  # rows whose logits are held at once where no gradient is wanted
-
-
-@dataclass(frozen=True)
-class LayerRecord:
-    """A layer as checkpoints list it: its name, its kind and its parameters' names."""
-
-    name: str
-    type: str
-    parameters: tuple[str, ...]
-
-
-class Block(Layer):
-    """Layers in a row, declared as attributes: the residual branches of a transformer block."""
-
-    def decode_operations(self) -> list[DecodeOperation] | None:
-        return operations_of(layer for _, layer in self.children())
-
-    def trace(self, tape: Tape, x: Value) -> Value:
-        for _, layer in self.children():
-            x = layer.trace(tape, x)
-        return x
 
 
 @dataclass(frozen=True)
@@ -74,8 +47,8 @@ class _Pending:
     logits_shape: tuple[int, ...] = ()
 
 
-class Model(TokenGenerator):
-    """A graph of layers with its parameters. `_declare` and `_layers` are the graph.
+class Model(InferenceModel):
+    """A graph of layers with its parameters; a family says which by `graph_class`.
 
     config     shape of the graph
     seed       of the initial weights: normal(0, 0.02), residual projections 1/sqrt(2L) of it
@@ -87,10 +60,7 @@ class Model(TokenGenerator):
     take turns); training is for one thread that has the model to itself.
     """
 
-    embedding: InputLayer
-    blocks: Sequence[Block]
-    ln_f: Layer | None = None
-    head: Head
+    graph_class: type[Graph]
 
     def __init__(
         self,
@@ -104,8 +74,8 @@ class Model(TokenGenerator):
         seed = check_int("GPT", "seed", seed, 0)
         self.config = config
         self.recompute = check_bool("GPT", "recompute", recompute)
-        self._declare()
-        named = dict(self._named_parameters())
+        self.graph = self.graph_class(config)
+        named = dict(self.graph.named_parameters())
         self._arena = ParameterArena(layout(named.items()), weights)
         self._parameters = named
         for name, parameter in named.items():
@@ -142,64 +112,14 @@ class Model(TokenGenerator):
         """In a child of os.fork(): no pass of another thread goes on."""
         self._pending = None
 
-    def __repr__(self) -> str:
-        c = self.config
-        return (
-            f"{type(self).__name__}({self.n_parameters:,} parameters, n_layer={c.n_layer}, "
-            f"n_head={c.n_head}, n_embd={c.n_embd}, n_ff={c.n_ff}, "
-            f"vocab_size={c.vocab_size}, block_size={c.block_size}{self._repr_more()})"
-        )
-
     def _repr_more(self) -> str:
         return "" if self.arena.data.flags.writeable else ", read-only"
-
-    # The graph
-
-    def _declare(self) -> None:
-        """Make the layers of `config`: embedding, blocks, ln_f and head."""
-        raise NotImplementedError
-
-    def _layers(self) -> list[tuple[str, Layer]]:
-        blocks = [(f"h.{i}", block) for i, block in enumerate(self.blocks)]
-        norms = [] if self.ln_f is None else [("ln_f", self.ln_f)]
-        return [("embedding", self.embedding), *blocks, *norms, ("head", self.head)]
-
-    def _named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        for name, layer in self._layers():
-            yield from layer.named_parameters(name)
 
     @classmethod
     def layout(cls, config: GPTConfig) -> list[Entry]:
         """Name, shape and place of every parameter of a model of this shape; allocates nothing."""
         expect("GPT.layout", config, GPTConfig, "a GPTConfig")
-        return layout(cls._declared(config)._named_parameters())
-
-    @classmethod
-    def supports_quantized(cls, config: GPTConfig) -> bool:
-        """Whether float16 and int8 weights are computed with as they are stored."""
-        return cls.decode_plan(config) is not None
-
-    @classmethod
-    def decode_plan(cls, config: GPTConfig) -> DecodePlan | None:
-        """The graph for the fused decoder; None where that does not know it."""
-        graph = cls._declared(config)
-        names = {parameter: name for name, parameter in graph._named_parameters()}
-        return decode_plan([layer for _, layer in graph._layers()], names)
-
-    @classmethod
-    def _declared(cls, config: GPTConfig) -> Self:
-        """The layers without memory for their parameters."""
-        graph = object.__new__(cls)
-        graph.config = config
-        graph._declare()
-        return graph
-
-    def layer_records(self) -> list[LayerRecord]:
-        """The layers in order, as checkpoints and `cgpt info` list them."""
-        return [
-            LayerRecord(name, layer.kind, tuple(n for n, _ in layer.named_parameters(name)))
-            for name, layer in self._layers()
-        ]
+        return cls.graph_class(config).layout()
 
     # Parameters
 
@@ -207,11 +127,6 @@ class Model(TokenGenerator):
     def arena(self) -> ParameterArena:
         """The flat arrays of all parameters, and of what training keeps for each."""
         return self._arena
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of learned values."""
-        return sum(entry.size for entry in self.arena.entries)
 
     def parameters(self) -> dict[str, Floats]:
         """Every parameter by name, as float32 views into the arena."""
@@ -275,7 +190,7 @@ class Model(TokenGenerator):
 
     def _require_grad(self) -> None:
         grad = self.arena.require_grad()
-        if not hasattr(self.embedding.wte, "grad"):
+        if not hasattr(self.graph.embedding.wte, "grad"):
             for name, parameter in reversed(self._parameters.items()):  # that of wte last
                 parameter.grad = self.arena.view(name, grad)
 
@@ -295,54 +210,13 @@ class Model(TokenGenerator):
         if found is not None and found.plan.mode != mode:
             rows = max(rows, found.plan.rows)
         blocks = self.block_names()[:-1]  # the last one's activations are there still
-        found = Workspace(make_plan(self._layers()[:-1], self.head, mode, rows, blocks))
+        found = Workspace(make_plan(self.graph.layers()[:-1], self.graph.head, mode, rows, blocks))
         if mode.training:
             self.abandon()  # what backward() would read lies in other buffers
             self._training = found
         else:
             self._inference = found
         return found
-
-    def _prepare(
-        self, ids: ArrayLike, offsets: ArrayLike | None, positions: ArrayLike | None
-    ) -> Step:
-        """The step of a (B, T) or an offsets batch, with all rows as results; checks ranges."""
-        array = self._tokens("ids", ids, 0)
-        if offsets is None:
-            if array.ndim != 2 or array.size == 0:
-                raise DataError(
-                    f"ids: found shape {array.shape}, expected (B, T) with at least "
-                    "one token, or (N,) together with offsets"
-                )
-            B, T = array.shape
-            borders = np.arange(0, B * T + 1, T, dtype=np.int32)
-        else:
-            borders = int32("offsets", offsets, 0, array.size + 1)
-        flat = array.reshape(-1)
-        if borders.ndim != 1 or len(borders) < 2 or borders[0] != 0 or borders[-1] != len(flat):
-            raise DataError(
-                f"offsets: must run from 0 to the {len(flat)} tokens of the batch, "
-                f"found {borders.tolist()!r:.60}"
-            )
-        lengths = np.diff(borders)
-        if lengths.min() < 1 or lengths.max() > self.config.block_size:
-            bad = lengths[(lengths < 1) | (lengths > self.config.block_size)][0]
-            raise DataError(
-                f"ids: a document of {bad} tokens, expected 1 to "
-                f"{self.config.block_size} (block_size)"
-            )
-        if positions is None:
-            places = np.arange(len(flat), dtype=np.int32) - np.repeat(borders[:-1], lengths)
-        else:
-            places = int32("positions", positions, 0, self.config.block_size)
-            expect_shape("positions", places, flat.shape)
-        return Step(flat, borders, places, np.arange(len(flat), dtype=np.int32))
-
-    def _targets(self, targets: ArrayLike, ids: ArrayLike) -> Ints:
-        """Flat targets (N,) of as many ids; checks range and shape."""
-        wanted = self._tokens("targets", targets, -1)
-        expect_shape("targets", wanted, np.shape(ids))
-        return wanted.reshape(-1)
 
     def inspect(self, ids: ArrayLike) -> Inspection:
         """Hidden states, attention weights and logits for ids (T,), from the layers themselves.
@@ -359,7 +233,7 @@ class Model(TokenGenerator):
                 behind[part] = y.copy()  # the last one of a part stays
                 if isinstance(layer, CausalAttention):
                     attention.append(layer.weights(inputs[0]))
-            self.head.project(run.x, logits)
+            self.graph.head.project(run.x, logits)
         hidden = np.stack([behind[name] for name in ("embedding", *self.block_names())])
         weights = np.stack(attention) if attention else np.empty((0, config.n_head, T, T), "f4")
         return Inspection(hidden, weights, logits)
@@ -405,13 +279,12 @@ class Model(TokenGenerator):
         Raises DataError for shapes, ids or weights that do not fit the model, ConfigError for a
         dropout or label_smoothing out of range.
         """
+        if not check_bool("GPT", "backward", backward):
+            return self.loss(ids, targets, weights, offsets=offsets, positions=positions)
         step = self._prepare(ids, offsets, positions)
         wanted = self._targets(targets, ids)
         counted, weight = self._counted(wanted, weights, ids)
         whole = total_weight(len(counted), weight)
-        if not check_bool("GPT", "backward", backward):
-            losses = self._losses(wanted, step)
-            return weighted_sum(losses if weight is None else losses[counted], weight) / whole
         step = _dropping(step, dropout, dropout_key)
         smoothing = _share("label_smoothing", label_smoothing)
         scale = 1 / whole if scale is None else check_float("GPT", "scale", scale, -math.inf)
@@ -421,34 +294,20 @@ class Model(TokenGenerator):
             run = self._run(step, training=True)
             if self.arena.data.flags.writeable:  # read-only weights have no backward()
                 self._require_grad()
-            clean = self.arena.clean or not self._gradients.wants(self.head.table, self.head.bias)
+            clean = self.arena.clean or not self._gradients.wants(
+                self.graph.head.table, self.graph.head.bias
+            )
             self._early = self.arena.grad is not None and clean
-            total = self.head.loss(run.head, loss, self._gradients if self._early else None)
+            total = self.graph.head.loss(run.head, loss, self._gradients if self._early else None)
             self._pending = _Pending(run, step, loss)
         return total / whole
-
-    def _counted(
-        self, targets: Ints, weights: ArrayLike | None, ids: ArrayLike
-    ) -> tuple[Ints, Floats | None]:
-        """The rows that have a target and a weight other than 0, and their weights (None: ones)."""
-        if weights is None:
-            return np.flatnonzero(targets >= 0).astype(np.int32), None
-        given = float32("weights", weights)
-        expect_shape("weights", given, np.shape(ids))
-        given = given.reshape(-1)
-        counted = np.flatnonzero((targets >= 0) & (given != 0)).astype(np.int32)
-        return counted, given[counted]
 
     def abandon(self) -> None:
         """Forget the last forward(): no backward() will come. The gradients are as before it."""
         self._pending = None
         if self._early:
-            self.head.clear_gradients()
+            self.graph.head.clear_gradients()
             self._early = False
-
-    def block_names(self) -> list[str]:
-        """Names of the blocks, in order: their parameters begin with them."""
-        return [name for name, layer in self._layers() if layer in self.blocks]
 
     def backward(
         self, dlogits: ArrayLike | None = None, *, finished: Callable[[str], object] | None = None
@@ -483,34 +342,13 @@ class Model(TokenGenerator):
         run, early = pending.run, self._early
         self._pending, self._early, self.arena.clean = None, False, False
         if own is not None:
-            self.head.own_gradient(run.head, own, self._gradients)
+            self.graph.head.own_gradient(run.head, own, self._gradients)
         elif pending.loss is not None:
-            self.head.gradient(run.head, pending.loss, self._gradients, early=early)
+            self.graph.head.gradient(run.head, pending.loss, self._gradients, early=early)
         names = self.block_names()
         for part in run.backward(replace(pending.step, gradients=self._gradients)):
             if finished is not None and part in names:
                 finished(part)
-
-    def losses(
-        self,
-        ids: ArrayLike,
-        targets: ArrayLike,
-        *,
-        offsets: ArrayLike | None = None,
-        positions: ArrayLike | None = None,
-    ) -> Floats:
-        """Cross-entropy (N,) in nats of each token, 0 where the target is -1; ids as forward()."""
-        step = self._prepare(ids, offsets, positions)
-        return self._losses(self._targets(targets, ids), step)
-
-    def _losses(self, targets: Ints, step: Step) -> Floats:
-        losses = np.zeros(len(targets), np.float32)
-        counted = np.flatnonzero(targets >= 0).astype(np.int32)
-        for rows, logits in self._logits_of(replace(step, rows=counted)):
-            found = np.empty(len(rows), np.float32)
-            K.cross_entropy(logits, targets[rows], found, 1.0, False)
-            losses[rows] = found
-        return losses
 
     def logits(
         self,
@@ -531,28 +369,19 @@ class Model(TokenGenerator):
         weights are read-only.
         """
         step = _dropping(self._prepare(ids, offsets, positions), dropout, dropout_key)
-        found = np.empty((len(step.ids), self.config.vocab_size), np.float32)
-        shape = (*np.shape(ids), found.shape[1])
         if not check_bool("GPT", "keep", keep):
             if dropout:
                 raise ConfigError("logits: dropout is for training; pass keep=True too")
-            for some, logits in self._logits_of(step):
-                found[some] = logits
-            return found.reshape(shape)
+            return self._all_logits(ids, step)
+        found = np.empty((len(step.ids), self.config.vocab_size), np.float32)
+        shape = (*np.shape(ids), found.shape[1])
         self.arena.require_writable("logits")
         with self._turn:
             run = self._run(step, training=True)
             self._require_grad()
-            self.head.write_logits(run.x, found)
+            self.graph.head.write_logits(run.x, found)
             self._pending = _Pending(run, step, logits_shape=shape)
         return found.reshape(shape)
-
-    def hidden(self, ids: ArrayLike, *, offsets: ArrayLike | None = None) -> Floats:
-        """The final norm's output, from which the head makes the logits: (B, T, C) float32 of ids
-        (B, T), or (N, C) of ids (N,) with offsets as of forward()."""
-        step = self._prepare(ids, offsets, None)
-        shape = np.shape(ids) if offsets is None else step.ids.shape
-        return self._hidden(step).reshape(*shape, -1)
 
     def _hidden(self, step: Step) -> Floats:
         with self._turn:
@@ -566,7 +395,7 @@ class Model(TokenGenerator):
             x = self._run(step).x
             for start in range(0, len(rows), _HEAD_ROWS):
                 part = slice(start, start + _HEAD_ROWS)
-                yield rows[part], self.head.project(x[part], logits[: len(x[part])])
+                yield rows[part], self.graph.head.project(x[part], logits[: len(x[part])])
 
     # Inference (the rest of it in nn/inference.py)
 
@@ -581,12 +410,12 @@ class Model(TokenGenerator):
     @cached_property
     def decoder(self) -> Decoder:
         """What appends tokens to caches, with the weights as they are at that time."""
-        plan = self.decode_plan(self.config)
+        plan = self.graph.decode_plan()
         return FusedDecoder(plan, self.stored()) if plan else LayerDecoder(self._write_logits)
 
     def _write_logits(self, step: Step, logits: Floats) -> None:
         with self._turn:
-            self.head.project(self._run(step).x, logits)
+            self.graph.head.project(self._run(step).x, logits)
 
 
 def _share(name: str, value: float) -> float:

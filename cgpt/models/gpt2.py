@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 
 from cgpt.config import GPTConfig
-from cgpt.models.base import Block, Model
+from cgpt.models.base import Model
+from cgpt.models.graph import Block, Graph
 from cgpt.nn.activations import GELU
 from cgpt.nn.attention import CausalAttention
 from cgpt.nn.embedding import Embedding
@@ -40,15 +41,20 @@ class GPT2Block(Block):
         )
 
 
+class GPT2Graph(Graph):
+    """Tables of tokens and positions, blocks, a norm, and the table of tokens once more."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        self.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)
+        self.blocks = [GPT2Block(config, i) for i in range(config.n_layer)]
+        self.ln_f = LayerNorm(config.n_embd)
+        self.head = TiedHead(self.embedding)
+
+
 class GPT(Model):
     """A GPT-2 graph with its parameters; arguments, passes and promises are Model's.
 
     config  GPTConfig
     """
 
-    def _declare(self) -> None:
-        config = self.config
-        self.embedding = Embedding(config.vocab_size, config.block_size, config.n_embd)
-        self.blocks = [GPT2Block(config, i) for i in range(config.n_layer)]
-        self.ln_f = LayerNorm(config.n_embd)
-        self.head = TiedHead(self.embedding)
+    graph_class = GPT2Graph

@@ -1,9 +1,8 @@
-"""StoredGPT: a model whose weights stay float16 or int8, for chat and evaluation."""
+"""QuantizedModel: weights that stay float16 or int8, for chat and evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,115 +11,77 @@ from numpy.typing import ArrayLike
 from cgpt.config import WEIGHT_DTYPES, GPTConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
-from cgpt.models.gpt2 import GPT
+from cgpt.models.inference import InferenceModel
 from cgpt.models.inspection import Inspection
-from cgpt.nn.arena import ParameterArena, aligned, arena_size, read_only
+from cgpt.nn.arena import aligned, arena_size, read_only
 from cgpt.nn.arrays import Floats, Ints
+from cgpt.nn.decoder import Decoder, FusedDecoder
 from cgpt.nn.kv_cache import new_caches
 from cgpt.nn.layer import Step
+from cgpt.nn.planning import Mode, make_plan
 from cgpt.nn.quantized import GROUPS, StoredTensor, own_copy, rounded, weight_dtype
+from cgpt.nn.workspace import Workspace
+from cgpt.runtime.forking import cached_property
 from cgpt.validation import expect, plain
 
 _ROWS = 256  # whose logits are held at once
 _TOGETHER = 16  # documents whose caches are held at once
 
 
-class NoArena(ConfigError, AttributeError):
-    """What a model with rounded weights answers to whoever wants to change them."""
+class QuantizedModel(InferenceModel):
+    """A graph over weights that are not float32; it infers and measures, it does not learn.
 
-
-class StoredGPT(GPT):
-    """A GPT-2 graph over weights that are not float32; it infers and measures, it does not learn.
-
-    weights  every parameter by name, see GPT.layout; matrices are multiplied as they are stored,
+    family   whose graph it is: the model that has these weights in float32
+    weights  every parameter by name, see Model.layout; matrices are multiplied as they are stored,
              rows of activations being rounded to int8 beside int8 weights
     form     "float16" or "int8"
     """
 
-    def __init__(self, config: GPTConfig, weights: Mapping[str, StoredTensor], form: str) -> None:
-        self.config, self.form = config, form
-        self._declare()
-        self._parameters = dict(self._named_parameters())
+    def __init__(
+        self, family: type[Model], config: GPTConfig, weights: Mapping[str, StoredTensor], form: str
+    ) -> None:
+        self.family, self.config, self.form = family, config, form
+        self.graph = family.graph_class(config)
         self._weights = dict(weights)
+        self._plan = self.graph.decode_plan()
+        if self._plan is None:
+            raise _only_float32(form)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle and copy: a model with arrays of its own."""
-        return _restored, (type(self), self.config, self._weights, self.form)
+        return _restored, (type(self), self.family, self.config, self._weights, self.form)
+
+    def _repr_more(self) -> str:
+        return f", {self.form} weights"
 
     def stored(self) -> dict[str, StoredTensor]:
         """Every parameter by name, as it lies in memory."""
         return self._weights
 
-    @property
-    def arena(self) -> ParameterArena:
-        """Raises a ConfigError that is an AttributeError too: there is none."""
-        raise self._unchangeable()
-
-    def _unchangeable(self) -> NoArena:
-        return NoArena(
-            f"arena: this model's weights are {self.form}, which cannot be "
-            'changed; load it with weights="float32"'
-        )
+    @cached_property
+    def decoder(self) -> Decoder:
+        """What appends tokens to caches."""
+        assert self._plan is not None
+        return FusedDecoder(self._plan, self._weights)
 
     def inspect(self, ids: ArrayLike) -> Inspection:
         """As of the model with these weights in float32."""
-        return with_weights(self, "float32").inspect(ids)
-
-    def _repr_more(self) -> str:
-        return f", {self.form} weights"
-
-    def weights_mark(self) -> bytes:
-        """b"": what is stored does not change."""
-        return b""
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of learned values."""
-        return sum(one.data.size for one in self._weights.values())
-
-    def parameters(self) -> dict[str, Floats]:
-        """Every parameter by name, as float32 copies of what is stored."""
-        return {name: one.floats() for name, one in self._weights.items()}
-
-    def forward(
-        self,
-        ids: ArrayLike,
-        targets: ArrayLike,
-        weights: ArrayLike | None = None,
-        *,
-        backward: bool = True,
-        **more: Any,
-    ) -> float:
-        """As GPT.forward with backward=False. Raises ConfigError with backward=True."""
-        if backward:
-            raise self._unchangeable()
-        return super().forward(ids, targets, weights, backward=False, **more)
-
-    def reserve(self, rows: int, *, training: bool = True) -> None:
-        """Nothing: inference has no buffers of its own here. Raises ConfigError for training."""
-        if training:
-            raise self._unchangeable()
+        return as_model(self).inspect(ids)
 
     def _hidden(self, step: Step) -> Floats:
-        """In float32, with the weights of one block at a time."""
-        shape = replace(self.config, n_layer=1, vocab_size=1)
-        one = GPT(shape, weights=aligned(arena_size(GPT.layout(shape)), zero=True))
-        run = one._pass_for(step)
-        x = self._rows_of("wte.weight", step.ids) + self._rows_of("wpe.weight", step.positions)
-        for i in range(self.config.n_layer):
-            for name, array in one.parameters().items():
-                if name.startswith("h.0."):
-                    array[...] = self._weights[f"h.{i}.{name.removeprefix('h.0.')}"].floats()
-            x = run.part("h.0", step, x)
-        for name in ("ln_f.weight", "ln_f.bias"):
-            one.parameters()[name][...] = self._weights[name].floats()
-        return run.part("ln_f", step, x).copy()
-
-    def _rows_of(self, name: str, rows: Ints) -> Floats:
-        """Some rows of a table as float32."""
-        table = self._weights[name]
-        scales = None if table.scales is None else table.scales[rows]
-        return StoredTensor(table.data[rows], scales, table.group).floats()
+        """In float32, with the weights of one layer at a time."""
+        parts = self.graph.layers()[:-1]
+        run = Workspace(
+            make_plan(parts, self.graph.head, Mode(False), len(step.ids), self.block_names()[:-1])
+        ).bind(len(step.ids), len(step.rows))
+        for part, layer in parts:
+            own = dict(layer.named_parameters(part))
+            for name, parameter in own.items():
+                parameter.data = self._weights[name].floats()
+            run.run_part(part, step)
+            for parameter in own.values():
+                del parameter.data
+        return run.x.copy()
 
     def _logits_of(self, step: Step) -> Iterator[tuple[Ints, Floats]]:
         borders = step.offsets
@@ -155,13 +116,40 @@ class StoredGPT(GPT):
                 yield wanted, block[wanted - start]
 
 
-def with_weights(gpt: Model, form: str, group: int = 64) -> Model:
+def as_model(gpt: InferenceModel) -> Model:
+    """The same model with float32 weights, which cannot be changed; `gpt` where it is one."""
+    if isinstance(gpt, Model):
+        return gpt
+    expect("weights", gpt, QuantizedModel, "a GPT")
+    assert isinstance(gpt, QuantizedModel)
+    entries = gpt.graph.layout()
+    weights = aligned(arena_size(entries), zero=True)
+    for entry in entries:
+        weights[entry.offset : entry.offset + entry.size] = (
+            gpt.stored()[entry.name].floats().reshape(-1)
+        )
+    return gpt.family(gpt.config, weights=read_only(weights))
+
+
+def require_trainable(gpt: InferenceModel, owner: str = "arena") -> Model:
+    """The model, where its weights are float32. Raises ConfigError for others."""
+    if isinstance(gpt, QuantizedModel):
+        raise ConfigError(
+            f"arena: this model's weights are {gpt.form}, which cannot be "
+            'changed; load it with weights="float32"'
+        )
+    expect(owner, gpt, Model, "a GPT")
+    assert isinstance(gpt, Model)
+    return gpt
+
+
+def with_weights(gpt: InferenceModel, form: str, group: int = 64) -> InferenceModel:
     """The same model with its matrices in another form, for inference; `gpt` where it has it.
 
     form   "float32", "float16" or "int8"; group (32 or 64) int8 weights share a scale
     Raises ConfigError for another form or group, or where the weights do not fit the form.
     """
-    expect("weights", gpt, Model, "a GPT")
+    expect("weights", gpt, InferenceModel, "a GPT")
     form, group = plain(form), plain(group)
     if (
         not isinstance(form, str)
@@ -175,38 +163,43 @@ def with_weights(gpt: Model, form: str, group: int = 64) -> Model:
         )
     if form == weight_dtype_of(gpt):
         return gpt
-    if not gpt.supports_quantized(gpt.config):
-        raise ConfigError(
-            f"weights: this model's graph computes with float32 weights only, found "
-            f"form {form!r}; leave the form out"
-        )
-    entries = GPT.layout(gpt.config)
     if form == "float32":
-        weights = aligned(arena_size(entries), zero=True)
-        for entry in entries:
-            weights[entry.offset : entry.offset + entry.size] = (
-                gpt.stored()[entry.name].floats().reshape(-1)
-            )
-        return GPT(gpt.config, weights=read_only(weights))
+        return as_model(gpt)
+    if gpt.graph.decode_plan() is None:
+        raise _only_float32(form)
+    entries = gpt.graph.layout()
     stored = {
         entry.name: rounded(
             entry, gpt.stored()[entry.name].floats(), weight_dtype(entry, form), group
         )
         for entry in entries
     }
-    return StoredGPT(gpt.config, stored, form)
+    family = gpt.family if isinstance(gpt, QuantizedModel) else type(as_model(gpt))
+    return QuantizedModel(family, gpt.config, stored, form)
 
 
-def weight_dtype_of(gpt: Model) -> str:
+def weight_dtype_of(gpt: InferenceModel) -> str:
     """The form of a model's matrices."""
-    return gpt.form if isinstance(gpt, StoredGPT) else "float32"
+    return gpt.form if isinstance(gpt, QuantizedModel) else "float32"
+
+
+def _only_float32(form: str) -> ConfigError:
+    return ConfigError(
+        f"weights: this model's graph computes with float32 weights only, found "
+        f"form {form!r}; leave the form out"
+    )
 
 
 def _restored(
-    kind: type[StoredGPT], config: GPTConfig, weights: dict[str, StoredTensor], form: str
-) -> StoredGPT:
-    """The model that StoredGPT.__reduce__ took apart, in memory of its own."""
+    kind: type[QuantizedModel],
+    family: type[Model],
+    config: GPTConfig,
+    weights: dict[str, StoredTensor],
+    form: str,
+) -> QuantizedModel:
+    """The model that QuantizedModel.__reduce__ took apart, in memory of its own."""
     return kind(
+        family,
         config,
         {
             name: StoredTensor(

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 
 from cgpt.config import GPTConfig
-from cgpt.models.base import Block, Model
+from cgpt.models.base import Model
+from cgpt.models.graph import Block, Graph
 from cgpt.nn.activations import ReLU
 from cgpt.nn.attention import CausalAttention
 from cgpt.nn.embedding import SinusoidalEmbedding
@@ -61,6 +62,15 @@ class RustBlock(Block):
         )
 
 
+class RustGPTGraph(Graph):
+    """A table of tokens with computed positions, blocks, and a table of its own for the head."""
+
+    def __init__(self, config: RustGPTConfig) -> None:
+        self.embedding = SinusoidalEmbedding(config.vocab_size, config.block_size, config.n_embd)
+        self.blocks = [RustBlock(config, i) for i in range(config.n_layer)]
+        self.head = LinearHead(config.n_embd, config.vocab_size)
+
+
 class RustGPT(Model):
     """A RustGPT graph with its parameters; arguments, passes and promises are Model's.
 
@@ -68,9 +78,4 @@ class RustGPT(Model):
     """
 
     config: RustGPTConfig
-
-    def _declare(self) -> None:
-        config = self.config
-        self.embedding = SinusoidalEmbedding(config.vocab_size, config.block_size, config.n_embd)
-        self.blocks = [RustBlock(config, i) for i in range(config.n_layer)]
-        self.head = LinearHead(config.n_embd, config.vocab_size)
+    graph_class = RustGPTGraph

@@ -88,14 +88,11 @@ class Pass:
             function(step, *arrays)
             yield part, one.layer, arrays[: len(one.inputs)], self._arrays[one.y]
 
-    def part(self, name: str, step: Step, x: Floats) -> Floats:
-        """y of one layer at the top of the graph for an x of the caller's; the next call's too."""
-        operations = [one for one in self.plan.operations if one.part == name]
-        self._arrays[operations[0].inputs[0]][...] = x
+    def run_part(self, name: str, step: Step) -> None:
+        """One layer at the top of the graph, those before it having been run."""
         for part, function, arrays in self._forward:
             if part == name:
                 function(step, *arrays)
-        return self._arrays[operations[-1].y]
 
     def backward(self, step: Step) -> Iterator[str]:
         """All layers below the head, whose dx is there; gives the name of each when it is done."""

@@ -14,6 +14,7 @@ from cgpt import kernels as K
 from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
+from cgpt.models.quantized import require_trainable
 from cgpt.nn.arena import Entry, ParameterArena
 from cgpt.nn.arrays import Floats
 from cgpt.options import check_option
@@ -56,8 +57,7 @@ class AdamW:
         replaces: AdamW | None = None,
         waits: bool = False,
     ) -> None:
-        expect(type(self).__name__, gpt, Model, "a GPT")
-        self.gpt = gpt
+        self.gpt = require_trainable(gpt, type(self).__name__)
         expect("AdamW", replaces, (AdamW, type(None)), "an optimizer")
         fresh = check_bool("AdamW", "fresh", fresh)
         waits = check_bool("AdamW", "waits", waits)

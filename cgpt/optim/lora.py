@@ -14,12 +14,13 @@ from cgpt import kernels as K
 from cgpt.config import TrainConfig
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
+from cgpt.models.quantized import require_trainable
 from cgpt.nn.arena import Entry, Parameter, ParameterArena, Role, aligned_copy, layout
 from cgpt.nn.arrays import Floats
 from cgpt.optim.adamw import AdamW
 from cgpt.options import check_option
 from cgpt.runtime.interrupts import Operation
-from cgpt.validation import check_int, check_names, expect, path_text
+from cgpt.validation import check_int, check_names, path_text
 
 A, B = ".lora_a", ".lora_b"  # behind the name of a matrix
 
@@ -65,7 +66,7 @@ class Lora(AdamW):
         replaces: AdamW | None = None,
         waits: bool = False,
     ) -> None:
-        expect("LoRA", gpt, Model, "a GPT")
+        require_trainable(gpt, "LoRA")
         self.layers = check_names("LoRA", "lora_layers", layers)
         self.base, seed = path_text("LoRA: base", base), check_int("LoRA", "seed", seed, 0)
         self._matrices = self._adapted(gpt)

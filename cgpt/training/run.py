@@ -99,7 +99,7 @@ class TrainingRun:
         config = config.resolved(llm.config.n_embd)
         fingerprints = _fingerprints(sources, validation)
         if config.init:
-            fingerprints["init"] = fingerprint(llm.gpt)
+            fingerprints["init"] = fingerprint(llm.trainable)
         llm.metadata["made_with"] = made_with()
         llm.training_state.identify()
         llm.training_state.run = config.to_dict()
@@ -312,7 +312,7 @@ def continue_training(
     )
     if llm.optimizer is not None and not llm.training_state.phase:  # that of an import
         config = replace(config, **settings_of(llm.optimizer))
-    llm.gpt.arena.require_writable("continue_training")
+    llm.trainable.arena.require_writable("continue_training")
     state = llm.training_state
     run: dict[str, Any] = {}
     fingerprint = ""

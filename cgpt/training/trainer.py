@@ -183,16 +183,16 @@ class _Run:
         """Encode and plan; then take up the phase where it stands, or begin it."""
         self.interrupts.at_once = True  # nothing has been changed yet
         llm = self.llm
-        llm.gpt.arena.require_writable("Trainer.fit")
-        llm.gpt.recompute = self.config.recompute
+        llm.trainable.arena.require_writable("Trainer.fit")
+        llm.trainable.recompute = self.config.recompute
         longest = min(llm.config.block_size, self.config.batch_tokens)
         samples, found = self._samples(documents, validation, longest)
         config = self.config
         planned = self._resume_or_begin(samples, found, longest)
-        self.gradient = GradientSum(llm.gpt, self.parallel, self._trained.arena)
+        self.gradient = GradientSum(llm.trainable, self.parallel, self._trained.arena)
         self.parallel.require_same(
             {"documents": found, "settings": self.config.to_dict(), "step": self.state.step},
-            llm.gpt.arena.data,
+            llm.trainable.arena.data,
         )
         self._last = min(planned, config.max_steps or planned)
         self._every = -(-planned // _HISTORY) or 1
@@ -309,7 +309,9 @@ class _Run:
             )
         warmup = EARLIER_WARMUP if state.warmup is None else state.warmup
         self._resolve({"warmup": warmup, **begun_with(llm.optimizer)}, planned)
-        optimizer = make_optimizer(llm.gpt, self.config, llm.optimizer, fresh=False, base=llm.base)
+        optimizer = make_optimizer(
+            llm.trainable, self.config, llm.optimizer, fresh=False, base=llm.base
+        )
         kept = llm.average
         if self.config.ema and kept is None:
             kept = optimizer.arena.data.copy()
@@ -326,7 +328,9 @@ class _Run:
         llm, state = self.llm, self.state
         fresh = not _imported(llm, self.config)
         self._resolve({} if fresh else begun_with(llm.optimizer), planned)
-        optimizer = make_optimizer(llm.gpt, self.config, llm.optimizer, fresh=fresh, base=llm.base)
+        optimizer = make_optimizer(
+            llm.trainable, self.config, llm.optimizer, fresh=fresh, base=llm.base
+        )
         at_first = state.begun(self.phase)
         at_first.update(
             documents=documents, moving_cuts=True, warmup=self.config.warmup, total_steps=planned
@@ -498,7 +502,7 @@ class _Run:
         Returns (mean loss over these tokens, their number, gradient norm before clipping, the
         operations of the update).
         """
-        gpt, config = self.llm.gpt, self.config
+        gpt, config = self.llm.trainable, self.config
         counted = sum(batch.counted for batch in group)
         total = 0.0
         mine = share(group, config.grad_accum, self.parallel.rank, self.parallel.size)
