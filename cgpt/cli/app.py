@@ -128,14 +128,23 @@ class Switch(click.types.BoolParamType):
 
 
 class Option(click.Option):
-    """An option that also reads CGPT_<FLAG> and shows its help in the language of this run."""
+    """An option that also reads CGPT_<FLAG> and shows its help in the language of this run.
+
+    note  what the help says is the default, where `default` does not
+    """
 
     def __init__(
         self, param_decls: Sequence[str] | None = None, *, note: str | None = None, **attrs: Any
     ) -> None:
+        kind, default = attrs.get("type"), attrs.get("default")
+        if isinstance(kind, Number):
+            attrs.setdefault("metavar", "N" if kind.whole else "F")
+        elif isinstance(kind, OneOf):
+            attrs.setdefault("metavar", "|".join(kind.choices))
+        if note is None and default is not None:
+            note = default if isinstance(default, str) else f"{default:g}"
         super().__init__(param_decls, **attrs)
-        flag = max(self.opts, key=len)
-        self.flag = flag
+        self.flag = flag = max(self.opts, key=len)
         self.note = note
         if self.is_flag:
             self.type = Switch()

@@ -135,32 +135,27 @@ def flags(
     declared = [one for config in configs for one in options_of(config).values()]
     found = [one for one in declared if one.help and one.group == group]
     found.sort(key=lambda one: ORDER.index(one.name) if one.name in ORDER else len(ORDER))
-    return {one.name: _flag(one, _default(one) if defaults else {}) for one in found}
-
-
-def _default(one: Option) -> dict[str, Any]:
-    if isinstance(one.default, str):
-        return {"default": one.default, "note": one.default}
-    if one.type not in ("int", "float") or one.default is None:
-        return {}
-    return {"default": one.default, "note": f"{one.default:g}"}
+    plain = ("int", "float", "str")
+    return {
+        one.name: _flag(one, {"default": one.default} if defaults and one.type in plain else {})
+        for one in found
+    }
 
 
 def _flag(one: Option, attrs: dict[str, Any]) -> Decorator:
     if one.type == "bool":
         attrs = {"is_flag": True, **attrs}
     elif one.choices:
-        attrs = {"type": OneOf(one.choices), "metavar": "|".join(one.choices), **attrs}
+        attrs = {"type": OneOf(one.choices), **attrs}
     elif one.type in ("int", "float"):
-        whole = one.type == "int"
-        attrs = {"type": _number(one, whole=whole), "metavar": "N" if whole else "F", **attrs}
+        attrs = {"type": _number(one), **attrs}
     else:
         repeated = {"multiple": True, "type": REPEATED[one.type]} if one.type in REPEATED else {}
         attrs = {**repeated, "metavar": one.metavar or None, **attrs}
     return option("--" + one.name.replace("_", "-"), help=one.help, **attrs)
 
 
-def _number(one: Option, *, whole: bool) -> Number:
+def _number(one: Option) -> Number:
     """The range of what is typed in; a bound that nobody reaches is left to the configuration."""
     low = one.minimum if one.flag_minimum is None else one.flag_minimum
     high = one.maximum if one.flag_maximum is None else one.flag_maximum
@@ -169,7 +164,7 @@ def _number(one: Option, *, whole: bool) -> Number:
     return Number(
         -math.inf if low is None else low,
         high,
-        whole=whole,
+        whole=one.type == "int",
         open_low=one.open_below,
         open_high=one.open_above and one.flag_maximum is None,
     )
@@ -204,7 +199,6 @@ def _threads(ctx: click.Context, param: click.Parameter, value: int | None) -> i
 threads = option(
     "--threads",
     type=Number(1, MAX_THREADS, whole=True),
-    metavar="N",
     expose_value=False,
     callback=_threads,
     help="threads that compute",
@@ -212,7 +206,6 @@ threads = option(
 parallel = option(
     "--parallel",
     type=OneOf(("none", "mpi")),
-    metavar="none|mpi",
     help="train together with the other processes that mpiexec started",
 )
 overwrite = option("--overwrite", is_flag=True, help="replace files that exist, without a question")
@@ -221,7 +214,6 @@ form_of_weights = partial(
     option,
     "--weights",
     type=OneOf(WEIGHT_DTYPES),
-    metavar="|".join(WEIGHT_DTYPES),
     help="form of the weights; float16 and int8 are smaller and faster, and their "
     "files go without the optimizer",
 )
@@ -268,37 +260,24 @@ checkpoints = all_of(
         "--checkpoint-dir",
         metavar="DIR",
         default=CHECKPOINTS,
-        note=CHECKPOINTS,
         help="folder of the checkpoints on the way",
     ),
     option(
         "--save-every",
         type=COUNT,
-        metavar="N",
         default=0,
-        note="0",
         help="checkpoint every N steps, 0 never; with --strategy 0 means every epoch",
     ),
     option(
         "--strategy",
         type=OneOf(STRATEGIES),
-        metavar="|".join(STRATEGIES),
         help="which checkpoints are saved on the way (last where only --save-every is given)",
     ),
-    option(
-        "--keep",
-        type=POSITIVE,
-        metavar="N",
-        default=3,
-        note="3",
-        help="how many best and periodic ones are kept",
-    ),
+    option("--keep", type=POSITIVE, default=3, help="how many best and periodic ones are kept"),
     option(
         "--save-minutes",
         type=Number(0),
-        metavar="F",
         default=10.0,
-        note="10",
         help="save checkpoint_last.bin every F minutes, 0 never",
     ),
 )
@@ -308,7 +287,6 @@ viewing = all_of(
     option(
         "--sample-every",
         type=COUNT,
-        metavar="N",
         note=str(SAMPLE_EVERY),
         help="let the model write something every N steps, 0 never; changes no bit",
     ),
@@ -324,12 +302,12 @@ viewing = all_of(
 budget = all_of(*flags("budget").values())
 
 phases = all_of(
-    option("--pretrain-epochs", type=COUNT, metavar="N", help="pre-training epochs, 0 skips it"),
-    option("--finetune-epochs", type=COUNT, metavar="N", help="fine-tuning epochs, 0 skips it"),
+    option("--pretrain-epochs", type=COUNT, help="pre-training epochs, 0 skips it"),
+    option("--finetune-epochs", type=COUNT, help="fine-tuning epochs, 0 skips it"),
 )
 
 recipe = all_of(
-    option("--batch-size", type=POSITIVE, metavar="N", help="full-context sequences in a batch"),
+    option("--batch-size", type=POSITIVE, help="full-context sequences in a batch"),
     *flags("recipe").values(),
     threads,
 )

@@ -43,7 +43,6 @@ NAMES = tuple(BENCHES)
     "--config",
     "shape",
     type=OneOf(("S", "M", "L", "L64"), fold=True),
-    metavar="S|M|L|L64",
     note="S; threads: M",
     help="shape of the model: S, M, L or L64 (L with 64 tokens a sequence)",
 )
@@ -51,12 +50,11 @@ NAMES = tuple(BENCHES)
 @option(
     "--batch",
     type=Number(1, 4096, whole=True),
-    metavar="N",
     note="1",
     help="sequences that are decoded together",
 )
 @options.flag(TrainConfig, "recompute")
-@option("--repeats", type=Number(1, 1000, whole=True), metavar="N", help="how often to measure")
+@option("--repeats", type=Number(1, 1000, whole=True), help="how often to measure")
 @options.threads
 @options.as_json
 def bench(

@@ -52,8 +52,8 @@ COUNTS = {
     help="A large corpus is tokenised into the cache, where a training finds it.",
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@options.flag(RunConfig, "tokenizer", default="words", note="words")
-@options.flag(GPTConfig, "vocab_size", default=8192, note="8192")
+@options.flag(RunConfig, "tokenizer", default="words")
+@options.flag(GPTConfig, "vocab_size", default=8192)
 @options.flag(GPTConfig, "block_size", note="256")
 @options.corpus
 @options.threads

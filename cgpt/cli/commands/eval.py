@@ -77,7 +77,6 @@ class Measured:
 @option(
     "--stride",
     type=Number(1, 1 << 31, whole=True),
-    metavar="N",
     help="texts longer than the context are read in windows; tokens from one to the "
     "next (half the context by default)",
 )
@@ -90,8 +89,6 @@ class Measured:
     "--max-questions",
     type=options.COUNT,
     default=0,
-    metavar="N",
-    note="0",
     help="most questions that are answered, 0 for all",
 )
 @options.flag(SamplingConfig, "max_new_tokens", note="128")

@@ -20,7 +20,7 @@ from cgpt.runtime.memory import human_size
 @click.argument("model")
 @click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
 @option("--weights-only", is_flag=True, help="weights without the optimizer")
-@options.form_of_weights(default="float32", note="float32")
+@options.form_of_weights(default="float32")
 @options.overwrite
 def export(model: str, out: str, weights_only: bool, weights: str, overwrite: bool) -> int:
     from cgpt.checkpoint.saving import save_model_binary

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     "--num",
     type=Number(1, 10000, whole=True),
     default=1,
-    metavar="N",
-    note="1",
     help="how many continuations (beam search: the best ones, with scores)",
 )
 @options.weights

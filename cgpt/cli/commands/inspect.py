@@ -43,15 +43,10 @@ VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", " ": "␣", "\r": "⏎"})
 @click.argument("model")
 @options.text
 @options.output
-@option("--layer", type=options.POSITIVE, metavar="N", help="draw the heads of layer N, from 1")
-@option("--head", type=options.POSITIVE, metavar="N", help="draw head N of the layer alone, from 1")
+@option("--layer", type=options.POSITIVE, help="draw the heads of layer N, from 1")
+@option("--head", type=options.POSITIVE, help="draw head N of the layer alone, from 1")
 @option(
-    "--top",
-    type=Number(1, 100, whole=True),
-    default=5,
-    metavar="N",
-    note="5",
-    help="how many alternatives are listed",
+    "--top", type=Number(1, 100, whole=True), default=5, help="how many alternatives are listed"
 )
 @options.font
 @options.overwrite

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "the only unfinished training in --checkpoint-dir; of several it asks which.",
 )
 @click.argument("checkpoint", required=False, metavar="[CHECKPOINT]")
-@option("--epochs", type=options.POSITIVE, metavar="N", help="epochs of the phase in all")
+@option("--epochs", type=options.POSITIVE, help="epochs of the phase in all")
 @options.flag(TrainConfig, "lr")
 @options.budget
 @options.out(callback=options.model_path)

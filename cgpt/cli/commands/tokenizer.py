@@ -66,13 +66,11 @@ def tokenizer() -> None:
 @option(
     "--kind",
     type=OneOf(KINDS),
-    metavar="|".join(KINDS),
     default="words",
-    note="words",
     help="kind of vocabulary: words, characters, byte pairs",
 )
-@options.flag(GPTConfig, "vocab_size", default=8192, note="8192")
-@options.out(default=DEFAULT_OUT, note=DEFAULT_OUT)
+@options.flag(GPTConfig, "vocab_size", default=8192)
+@options.out(default=DEFAULT_OUT)
 @options.rows
 @options.overwrite
 @options.as_json

@@ -40,7 +40,7 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
     expose_value=False,
     help="TOML file; its keys are names of options",
 )
-@options.out(default=FINAL, note=FINAL, callback=options.model_path)
+@options.out(default=FINAL, callback=options.model_path)
 @options.phases
 @options.budget
 @options.recipe
