@@ -20,7 +20,7 @@ from cgpt.fileio.format_v1 import VERSION, DType, Kind, Record
 from cgpt.fileio.json_file import quick_check
 from cgpt.fileio.open_file import Data, InMemory, Location, OpenFile, PathLike, Readable
 from cgpt.fileio.strict_json import check_object
-from cgpt.interop import rustgpt
+from cgpt.interop.registry import FORMATS
 from cgpt.language_model import TrainingState
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import aligned, arena_size
@@ -44,8 +44,10 @@ def describe(path: Loadable, verify: bool = False) -> dict[str, Any]:
     """
     verify = check_bool("describe", "verify", verify)
     location = located(path)
-    of_kind = {"binary": describe_binary, "json": describe_json, "rustgpt": describe_rustgpt}
-    return of_kind[kind_of_file(location)](location, verify)
+    kind = kind_of_file(location)
+    if kind in FORMATS:
+        return describe_imported(location, kind)
+    return (describe_binary if kind == "binary" else describe_json)(location, verify)
 
 
 def describe_binary(path: Location, verify: bool = False) -> dict[str, Any]:
@@ -139,12 +141,12 @@ def describe_json(path: Location, verify: bool = False) -> dict[str, Any]:
         }
 
 
-def describe_rustgpt(path: Location, verify: bool = False) -> dict[str, Any]:
-    """`describe` of a JSON export of RustGPT-Chinese.
+def describe_imported(path: Location, kind: str) -> dict[str, Any]:
+    """`describe` of a file of another program.
 
-    It is loaded for that, so everything in it is checked whatever `verify` says.
+    It is loaded for that, so everything in it is checked.
     """
-    llm = rustgpt.load(path)
+    llm = FORMATS[kind].load(path)
     with OpenFile(path) as source:
         size = source.size
     layers = [
@@ -153,8 +155,8 @@ def describe_rustgpt(path: Location, verify: bool = False) -> dict[str, Any]:
     ]
     return {
         "path": str(path),
-        "format": "rustgpt",
-        "version": rustgpt.VERSION,
+        "format": kind,
+        "version": FORMATS[kind].version,
         "bytes": size,
         "graph": family_of(llm.config).name,
         "config": llm.config.to_dict(),
@@ -200,7 +202,7 @@ def weights_dtype(path: Loadable) -> str:
 
 
 def kind_of_file(path: Location) -> str:
-    """ "binary", "json" or "rustgpt": see `sniff.kind_of`. Raises CheckpointError."""
+    """ "binary", "json" or one of FORMATS: see `file_kind.kind_of`. Raises CheckpointError."""
     with OpenFile(path) as source:
         return kind_of(path, source.head, source.size)
 
@@ -215,8 +217,8 @@ def is_model(path: str | os.PathLike[str]) -> bool:
     try:
         with OpenFile(path) as source:
             kind = kind_of(path, source.head, source.size)
-            if kind == "rustgpt":
-                return source.read(source.size - 16, 16).rstrip().endswith(b"}")
+            if kind in FORMATS:
+                return FORMATS[kind].looks_whole(source)
             if kind == "json":
                 return quick_check(source)
         with BinaryFile(path) as file:

@@ -17,7 +17,7 @@ from cgpt.errors import CgptError, ConfigError, shown
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.file_objects import located
 from cgpt.fileio.open_file import Data, InMemory, Location, PathLike, Readable
-from cgpt.interop import rustgpt
+from cgpt.interop.registry import FORMATS
 from cgpt.language_model import LanguageModel
 from cgpt.models.quantized import with_weights
 from cgpt.nn.arena import aligned, read_only
@@ -50,12 +50,12 @@ def load(
         model = json_format.load(location, training=training)
         note_base(model, location)
     else:
-        model = rustgpt.load(location)
+        model = FORMATS[kind].load(location)
     if progress is not None:
         layers = model.gpt.layer_records()
         for number, layer in enumerate(layers, 1):
             progress(number, len(layers), layer)
-    if kind == "rustgpt" and not training:
+    if kind in FORMATS and not training:
         model = _read_only(model)
     weights = plain(weights)
     if training and weights is not None and not (isinstance(weights, str) and weights == "float32"):
@@ -106,7 +106,7 @@ def load_whole(path: Location) -> LanguageModel:
     elif kind == "json":
         model = json_format.load(path, training=False)
     else:
-        model = _read_only(rustgpt.load(path))
+        model = _read_only(FORMATS[kind].load(path))
     model.gpt = with_weights(model.gpt, "float32")
     return model
 

@@ -60,6 +60,11 @@ def load(path: Location) -> LanguageModel:
         return _Export(source).build()
 
 
+def looks_whole(file: OpenFile) -> bool:
+    """Whether an export ends like a whole one."""
+    return file.read(file.size - 16, 16).rstrip().endswith(b"}")
+
+
 class _Export:
     """An open export: its text is parsed, its numbers are `Span`s."""
 
