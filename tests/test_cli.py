@@ -20,10 +20,10 @@ from screen import CGPT, Screen, environment
 from small_llm import FACTS, TEXTS
 
 from cgpt.bench.measure import Measurement, ratio
+from cgpt.checkpoint.info import how_it_ended
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.cli import main
 from cgpt.cli.app import spread_values
-from cgpt.cli.commands.info import how_it_ended
 from cgpt.cli.root import SUMMARIES
 from cgpt.cli.ui.description import one_line
 from cgpt.llm import load_model_auto

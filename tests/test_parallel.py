@@ -298,8 +298,8 @@ def test_what_ends_one_ends_all_with_a_checkpoint(
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_what_ends_the_first_process_ends_the_one_that_waits_for_it(number: int) -> None:
     code = (
-        "import os, signal; from cgpt.cli.ranks import shelter\n"
-        f"shelter(); os.kill(os.getpid(), {int(number)}); signal.pause()"
+        "import os, signal; from cgpt.cli.ranks import run_in_own_session\n"
+        f"run_in_own_session(); os.kill(os.getpid(), {int(number)}); signal.pause()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment()

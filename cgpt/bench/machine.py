@@ -5,6 +5,7 @@ A side like any other, so that its figures come from the same minutes as those o
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -115,3 +116,13 @@ def peaks_task(
 
 
 TASKS = {"peaks": peaks}
+
+
+def processor() -> str:
+    """The processor's name, where the system tells."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines = [line.partition(":") for line in file]
+    except OSError:
+        return platform.processor()
+    return next((value.strip() for key, _, value in lines if key.strip() == "model name"), "")

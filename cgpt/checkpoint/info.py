@@ -264,3 +264,37 @@ def _modified(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0  # removed meanwhile
+
+
+def how_it_ended(state: dict[str, Any], results: Any) -> dict[str, Any]:
+    """A training state whose `done` names only phases that had all they were to have.
+
+    A phase that a budget or an interruption ended, or that is under way, is in `stopped`: phase ->
+    why, its step, and of how many where that is known.
+
+    results  phase -> its FitResult, as kept in a model's metadata
+    """
+    results = results if isinstance(results, dict) else {}
+    stopped: dict[str, dict[str, Any]] = {}
+    for phase in dict.fromkeys([*state["done"], *filter(None, [state["phase"]])]):
+        result = results.get(phase, {})
+        last = phase == state["phase"]
+        why = str(result.get("stopped", "budget" if last else "done"))
+        if last and phase not in state["done"]:
+            why = "unfinished"
+        elif last and state["step"] >= state["total_steps"]:
+            why = "done"
+        if why not in ("done", "early"):
+            step = state["step"] if last else result.get("steps")
+            stopped[phase] = {"by": why, "step": step}
+            if last:
+                stopped[phase]["of"] = state["total_steps"]
+    return {
+        key: [phase for phase in value if phase not in stopped] if key == "done" else value
+        for key, value in {
+            "phase": state["phase"],
+            "done": state["done"],
+            "stopped": stopped,
+            **state,
+        }.items()
+    }

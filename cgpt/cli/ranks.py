@@ -7,7 +7,6 @@ process that is gone, with what was reached until then.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ import click
 
 from cgpt.errors import CgptError, ConfigError
 from cgpt.locale import t
-from cgpt.training.mpi_environment import started_as
+from cgpt.training.mpi_environment import discard_output, run_in_own_session, started_as
 
 if TYPE_CHECKING:
     from cgpt.cli.ui.signals import StopRequest
@@ -101,7 +100,7 @@ def in_parallel(function: Callable[..., int]) -> Callable[..., int]:
 
         ranks = connect()
         if ranks.rank:  # where a file of settings asked for it, prepare() did not know
-            print_nowhere()
+            discard_output()
         share_processors(ranks)
         team = Team(ranks if ranks.size > 1 else None, values["cache"])
         if ranks.size == 1:
@@ -141,7 +140,7 @@ def end_all(team: Team, ranks: Ranks, error: BaseException) -> NoReturn:
     from cgpt.runtime.process_group import PeerError
 
     if ranks.orphaned:
-        print_nowhere()
+        discard_output()
     if not isinstance(error, PeerError):
         ranks.fail(sentence_of(error))
     code = told(error)
@@ -172,7 +171,7 @@ def told(error: BaseException) -> int:
     try:
         return guard(again)
     except BrokenPipeError:
-        print_nowhere()
+        discard_output()
     except BaseException:
         traceback.print_exc(file=sys.__stderr__)
     return 1
@@ -200,35 +199,6 @@ def asked(args: Sequence[str]) -> bool:
 def prepare() -> None:
     """Of a process that works with others, before anything is parsed or computed."""
     if started_as()[0]:
-        print_nowhere()
+        discard_output()
     else:
-        shelter()
-
-
-def print_nowhere() -> None:
-    """For all processes but the first, and where nobody reads any more."""
-    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-
-
-def shelter() -> None:
-    """Go on in a child with a session of its own, for which this process waits.
-
-    Where a process is killed mpiexec kills all others at once, by the groups that it knows; the
-    child is in none of them and lives to save what was reached.
-    """
-    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    child = os.fork()
-    if not child:
-        os.setsid()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        return
-    for one in signals:
-        signal.signal(one, lambda number, frame: os.kill(child, number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code < 0:
-        with suppress(OSError):  # of SIGKILL there is no other
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code)
+        run_in_own_session()

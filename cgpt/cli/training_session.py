@@ -22,7 +22,7 @@ from cgpt.config import CHECKPOINTS, SAMPLE_EVERY, RunConfig
 from cgpt.errors import CgptError, CheckpointError, ConfigError
 from cgpt.locale import t
 from cgpt.runtime.memory import resident
-from cgpt.training.step_log import StepLog, is_log
+from cgpt.training.step_log import StepLog, is_log, log_head
 
 if TYPE_CHECKING:
     from cgpt.checkpoint.manager import CheckpointManager
@@ -359,14 +359,14 @@ class Session:
 
     def report(self, run: TrainingRun, results: dict[str, FitResult]) -> None:
         """One JSON object on stdout."""
-        from cgpt.cli.ui.data_report import report_of_phase
+        from cgpt.training.data_summary import phase_summary
 
         values = {
             "out": self.values["out"],
             "seed": run.config.seed,
             "parameters": run.llm.gpt.n_parameters,
             "vocabulary": len(run.llm.tokenizer),
-            "data": {name: report_of_phase(source) for name, source in run.sources.items()},
+            "data": {name: phase_summary(source) for name, source in run.sources.items()},
             "phases": {phase: result.to_dict() for phase, result in results.items()},
         }
         print_json(values)
@@ -393,22 +393,6 @@ def check_folder(path: str) -> None:
     """Say before the training that there is no such folder to save to on the way."""
     if Path(path).exists() and not Path(path).is_dir():
         raise CheckpointError(f"{path}: is a file; name a folder by --checkpoint-dir", code="write")
-
-
-def log_head(run: TrainingRun) -> dict[str, Any]:
-    """The first line of a log: what is run, and with what."""
-    from cgpt.training.run import made_with
-
-    made = made_with()
-    return {
-        "version": made.pop("cgpt"),
-        "made_with": made,
-        "run_id": run.llm.training_state.run_id,
-        "seed": run.config.seed,
-        "config": run.config.to_dict(),
-        "model": run.llm.gpt.config.to_dict(),
-        "data_fingerprint": run.llm.training_state.data_fingerprint,
-    }
 
 
 def announced(values: dict[str, Any]) -> Sequence[str]:

@@ -6,11 +6,16 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cgpt.errors import DataError
 from cgpt.fileio.text import JsonLines
 from cgpt.training.callbacks import Progress
+
+if TYPE_CHECKING:
+    from cgpt.training.run import TrainingRun
+
+LAST_SHARE = 20  # the loss at the end is the mean of the last twentieth of the steps
 
 
 class StepLog:
@@ -140,3 +145,42 @@ def _take(run: Run, values: Any) -> None:
     run.curve(str(values["phase"])).add(
         int(values["step"]), float(loss), None if held_out is None else float(held_out)
     )
+
+
+def read_run(path: str) -> Run:
+    """The curves of a log, or of the history that a model file carries.
+
+    Raises DataError where there is none, CheckpointError for a damaged model.
+    """
+    from cgpt.checkpoint.info import describe, is_model
+
+    if not (path.lower().endswith(".bin") or (path.lower().endswith(".json") and is_model(path))):
+        return read_log(path)
+    run = Run(Path(path).stem)
+    for phase, step, loss, held_out in describe(path)["training_state"]["history"]:
+        run.curve(phase).add(step, loss, held_out)
+    if not run.curves:
+        raise DataError(f"{path}: the model has no history of losses; it was not trained yet")
+    return run
+
+
+def last_loss(curve: Curve) -> float:
+    """The loss at the end: the mean over the last twentieth of the steps."""
+    part = curve.losses[-max(len(curve.losses) // LAST_SHARE, 1) :]
+    return sum(part) / len(part)
+
+
+def log_head(run: TrainingRun) -> dict[str, Any]:
+    """The first line of a log: what is run, and with what."""
+    from cgpt.training.run import made_with
+
+    made = made_with()
+    return {
+        "version": made.pop("cgpt"),
+        "made_with": made,
+        "run_id": run.llm.training_state.run_id,
+        "seed": run.config.seed,
+        "config": run.config.to_dict(),
+        "model": run.llm.gpt.config.to_dict(),
+        "data_fingerprint": run.llm.training_state.data_fingerprint,
+    }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cgpt.bench.machine import processor
 from cgpt.bench.table import BENCHES, Bench, Settings
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, OneOf, option
@@ -23,6 +24,7 @@ from cgpt.version import __version__
 
 if TYPE_CHECKING:
     from cgpt.bench.measure import Measurement, Skip
+
 
 NAMES = tuple(BENCHES)
 
@@ -187,13 +189,3 @@ def figure(value: float) -> str:
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 100 else f"{value:.2f}" if value >= 1 else f"{value:.4f}"
-
-
-def processor() -> str:
-    """The processor's name, where the system tells."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            lines = [line.partition(":") for line in file]
-    except OSError:
-        return platform.processor()
-    return next((value.strip() for key, _, value in lines if key.strip() == "model name"), "")

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command
-from cgpt.cli.ui.data_report import (
-    Preparing,
-    change_lines,
-    listing,
-    repaired,
-    report_of_invalid,
-    skip_reason,
-    total_changes,
-)
+from cgpt.cli.ui.data_report import Preparing, change_lines, listing, repaired, skip_reason
 from cgpt.cli.ui.layout import aligned, screen_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import tell
 from cgpt.config import TOO_LONG, GPTConfig, RunConfig
-from cgpt.errors import CgptError
 from cgpt.locale import N_, t
-
-if TYPE_CHECKING:
-    from cgpt.corpus.sources import Source
-    from cgpt.tokenizers.tokenizer import Tokenizer
-
+from cgpt.training.data_summary import context_of, data_summary, invalid_summary
 
 # key of the report: message; a column of nothing but zeros is left out
 COUNTS = {
@@ -89,11 +75,11 @@ def data(
         sources = read_sources(config, folder, Preparing())
     except InvalidRowsError as error:  # and nothing else
         if as_json:
-            print_json({"files": [], **report_of_invalid(error.rows, error.counts)})
+            print_json({"files": [], **invalid_summary(error.rows, error.counts)})
         for line in () if as_json else listing(error.rows, error.counts, None):
             echo(line)
         return 1
-    report = report_of(
+    report = data_summary(
         sources["pretrain"],
         find_vocabulary(config, sources, folder),
         block_size or context_of(tokenizer),
@@ -108,54 +94,6 @@ def data(
         for line in listing(invalid.rows, invalid.counts, None) if invalid else ():
             echo(line)
     return 1 if report["invalid"] and not skip_invalid else 0
-
-
-def context_of(tokenizer: str) -> int:
-    """Tokens of the context of the model whose vocabulary it is, else of the default model."""
-    from cgpt.checkpoint.info import describe
-    from cgpt.config import GPTConfig
-
-    try:
-        if tokenizer.lower().endswith((".bin", ".json")):
-            return int(describe(tokenizer)["config"]["block_size"])
-    except (CgptError, KeyError, TypeError):
-        pass  # a vocabulary by itself
-    return GPTConfig.preset("small").block_size
-
-
-def report_of(source: Source, tokenizer: Tokenizer, context: int, rule: str) -> dict[str, Any]:
-    """What was read: each file, all together, and what an epoch takes of it.
-
-    context  tokens of it;  rule  of what is longer, of whose dialogues the answers carry loss
-    """
-    from cgpt.config import TrainConfig
-    from cgpt.training.epochs import too_long
-
-    found = too_long(
-        source.documents(tokenizer), context, TrainConfig(too_long=rule, loss_on="answers"), "data"
-    )
-    tokens, long = (source.tokens_by_file(tokenizer), source.long_by_file(tokenizer, context))
-    files = [
-        {**asdict(file), "tokens": count, "weight": weight, "too_long": longer}
-        for file, count, weight, longer in zip(
-            source.files, tokens, source.weights(), long, strict=True
-        )
-    ]
-    totals = {key: sum(file[key] for file in files) for key in (*COUNTS, "bytes")}
-    return {
-        "files": files,
-        **totals,
-        **report_of_invalid(source.invalid.rows, source.invalid.counts),
-        "lengths": asdict(found),
-        "changes": total_changes(file.changes for file in source.files),
-        "epoch_tokens": source.documents(tokenizer).n_tokens,
-        "vocabulary": len(tokenizer),
-        "tokenizer": tokenizer.kind,
-        "fingerprint": source.fingerprint,
-        "cache": str(source.entry) if source.entry else "",
-        "cached": source.cached,
-        "mended": list(source.repaired),
-    }
 
 
 def lines(report: dict[str, Any], width: int) -> list[str]:

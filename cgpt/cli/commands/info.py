@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from cgpt.checkpoint.info import how_it_ended
 from cgpt.cli import options
 from cgpt.cli.app import Command, option
 from cgpt.cli.ui.description import LABELS, description
@@ -60,40 +61,6 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
     if model is not None and verify:
         tell(t("verified: every byte is as written"))
     return 0
-
-
-def how_it_ended(state: dict[str, Any], results: Any) -> dict[str, Any]:
-    """A training state whose `done` names only phases that had all they were to have.
-
-    A phase that a budget or an interruption ended, or that is under way, is in `stopped`: phase ->
-    why, its step, and of how many where that is known.
-
-    results  phase -> its FitResult, as kept in a model's metadata
-    """
-    results = results if isinstance(results, dict) else {}
-    stopped: dict[str, dict[str, Any]] = {}
-    for phase in dict.fromkeys([*state["done"], *filter(None, [state["phase"]])]):
-        result = results.get(phase, {})
-        last = phase == state["phase"]
-        why = str(result.get("stopped", "budget" if last else "done"))
-        if last and phase not in state["done"]:
-            why = "unfinished"
-        elif last and state["step"] >= state["total_steps"]:
-            why = "done"
-        if why not in ("done", "early"):
-            step = state["step"] if last else result.get("steps")
-            stopped[phase] = {"by": why, "step": step}
-            if last:
-                stopped[phase]["of"] = state["total_steps"]
-    return {
-        key: [phase for phase in value if phase not in stopped] if key == "done" else value
-        for key, value in {
-            "phase": state["phase"],
-            "done": state["done"],
-            "stopped": stopped,
-            **state,
-        }.items()
-    }
 
 
 def for_people(state: dict[str, Any]) -> dict[str, Any]:

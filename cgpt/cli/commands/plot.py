@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,14 +16,14 @@ from cgpt.cli.ui.panel import number, phase_name
 from cgpt.cli.ui.sketch import Points, chart
 from cgpt.cli.ui.streams import echo, print_json, printable
 from cgpt.cli.ui.terminal import tell
-from cgpt.errors import DataError
 from cgpt.locale import N_, language, t
-from cgpt.training.step_log import Curve, Run, read_log
+from cgpt.training.step_log import Curve, Run, last_loss, read_run
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from cgpt.plots.fonts import Font
+
 
 CHART_HEIGHT = 14
 PALETTE = ("blue", "red", "green", "magenta", "yellow", "cyan")
@@ -38,7 +37,6 @@ FIGURE = {
     "train": N_("training"),
     "held_out": N_("held-out"),
 }
-LAST_SHARE = 20  # the loss at the end is the mean of the last twentieth of the steps
 
 
 @click.command(
@@ -73,35 +71,12 @@ def plot(
     return 0
 
 
-def read_run(path: str) -> Run:
-    """The curves of a log, or of the history that a model file carries.
-
-    Raises DataError where there is none, CheckpointError for a damaged model.
-    """
-    from cgpt.checkpoint.info import describe, is_model
-
-    if not (path.lower().endswith(".bin") or (path.lower().endswith(".json") and is_model(path))):
-        return read_log(path)
-    run = Run(Path(path).stem)
-    for phase, step, loss, held_out in describe(path)["training_state"]["history"]:
-        run.curve(phase).add(step, loss, held_out)
-    if not run.curves:
-        raise DataError(f"{path}: the model has no history of losses; it was not trained yet")
-    return run
-
-
 def name_apart(runs: Sequence[Run], paths: Sequence[str]) -> None:
     """Runs of the same name are called by their paths."""
     names = [run.name for run in runs]
     for run, path in zip(runs, paths, strict=True):
         if names.count(run.name) > 1:
             run.name = path
-
-
-def last_loss(curve: Curve) -> float:
-    """The loss at the end: the mean over the last twentieth of the steps."""
-    part = curve.losses[-max(len(curve.losses) // LAST_SHARE, 1) :]
-    return sum(part) / len(part)
 
 
 def draw_on_terminal(runs: Sequence[Run]) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,9 +17,7 @@ from cgpt.cli.ui.streams import echo, print_json, read_stdin
 from cgpt.cli.ui.terminal import tell
 from cgpt.config import KINDS, GPTConfig
 from cgpt.locale import N_, t
-
-if TYPE_CHECKING:
-    from cgpt.tokenizers.tokenizer import Tokenizer
+from cgpt.tokenizers.statistics import text_statistics, token_text, vocabulary_statistics
 
 DEFAULT_OUT = "exports/tokenizer.json"
 SUMMARIES = {
@@ -29,7 +25,6 @@ SUMMARIES = {
     "encode": N_("Turn a text (stdin by default) into tokens: an id and a token a line."),
     "inspect": N_("Show what is in a vocabulary and, with files, what their text becomes."),
 }
-_SHOWN = 12  # words in a row of examples
 LABELS = {
     "out": N_("out"),
     "path": N_("path"),
@@ -94,7 +89,12 @@ def train(
     found = Tokenizer.train(texts, vocab_size, kind)
     seconds = time.perf_counter() - began
     found.save(out)
-    result = {"out": out, **described(found), **measured(found, texts), "seconds": seconds}
+    result = {
+        "out": out,
+        **vocabulary_statistics(found),
+        **text_statistics(found, texts),
+        "seconds": seconds,
+    }
     show(result, as_json)
     return 0
 
@@ -110,7 +110,7 @@ def encode(file: str, text: str | None, as_json: bool) -> int:
     text = read_stdin(typed=True) if text is None else text
     ids = found.encode(text)
     pieces = found.token_bytes()
-    tokens = [shown_as(pieces[token]) for token in ids]
+    tokens = [token_text(pieces[token]) for token in ids]
     if as_json:
         print_json(
             {
@@ -137,65 +137,11 @@ def inspect(
     from cgpt.tokenizers.tokenizer import Tokenizer
 
     found = Tokenizer.load(file)
-    result = {"path": file, **described(found)}
+    result = {"path": file, **vocabulary_statistics(found)}
     if paths:
-        result.update(measured(found, read_files(paths, skip_invalid, as_text).texts()))
+        result.update(text_statistics(found, read_files(paths, skip_invalid, as_text).texts()))
     show(result, as_json)
     return 0
-
-
-def described(found: Tokenizer) -> dict[str, Any]:
-    """Kind, number of tokens, words by their length in characters, examples."""
-    from cgpt.tokenizers.vocabulary import FIRST_WORD
-
-    tokens = found.token_bytes()[FIRST_WORD:]
-    lengths = Counter(map(characters_in, tokens))
-    words = [shown_as(token) for token in tokens]
-    longest = sorted(tokens, key=characters_in, reverse=True)
-    return {
-        "kind": found.kind,
-        "tokens": len(found),
-        "words": len(words),
-        "lengths": {str(length): lengths[length] for length in sorted(lengths)},
-        "first": words[:_SHOWN],
-        "longest": [shown_as(token) for token in longest[:_SHOWN]],
-    }
-
-
-def characters_in(token: bytes) -> int:
-    """Characters of a token; each byte that makes none counts as one."""
-    return len(token.decode("utf-8", "replace"))
-
-
-def shown_as(token: bytes) -> str:
-    """A token as text; bytes that make no character as \\x and two digits."""
-    return token.decode("utf-8", "backslashreplace")
-
-
-def measured(found: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
-    """What the texts become: tokens, characters and bytes of text a token, share of byte tokens."""
-    import numpy as np
-
-    from cgpt.tokenizers.vocabulary import FIRST_BYTE, FIRST_WORD
-
-    characters = size = 0
-    counts = np.zeros(len(found), dtype=np.int64)
-    for text in texts:
-        characters += len(text)
-        size += len(text.encode("utf-8", "surrogatepass"))
-        counts += np.bincount(
-            np.frombuffer(found.encode_bytes(text), np.int32), minlength=len(found)
-        )
-    total = int(counts.sum())
-    return {
-        "text_characters": characters,
-        "text_bytes": size,
-        "text_tokens": total,
-        "characters_per_token": characters / max(total, 1),
-        "bytes_per_token": size / max(total, 1),
-        "byte_tokens": float(counts[FIRST_BYTE:FIRST_WORD].sum() / max(total, 1)),
-        "unused": int((counts[FIRST_WORD:] == 0).sum()),
-    }
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:

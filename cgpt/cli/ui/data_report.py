@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgpt.cli.error_text import in_this_language
 from cgpt.cli.ui.panel import phase_name
 from cgpt.cli.ui.terminal import tell
 from cgpt.locale import N_, t
+from cgpt.training.data_summary import FIRST
 from cgpt.training.recipe import data_files, local_data
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cgpt.training.run import TrainingRun
 
 
-FIRST = 20  # rows that are shown where nobody asked for all of them
 KINDS = {
     "json": N_("broken JSON"),
     "csv": N_("broken table"),
@@ -80,15 +79,6 @@ def change_lines(changes: Mapping[str, int]) -> list[str]:
     return [t(CHANGED[name], n=f"{changes[name]:,}") for name in CHANGES if changes.get(name)]
 
 
-def total_changes(files: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The sum of the changes of several files."""
-    found: dict[str, int] = {}
-    for changes in files:
-        for name, count in changes.items():
-            found[name] = found.get(name, 0) + count
-    return found
-
-
 EVERY = 5.0  # seconds between lines about a long preparation
 
 
@@ -102,26 +92,6 @@ class Preparing:
         if time.monotonic() - self._said >= EVERY:
             self._said = time.monotonic()
             tell(t("{n} characters read...", n=f"{characters:,}"))
-
-
-def report_of_invalid(rows: Sequence[InvalidRow], counts: Mapping[str, int]) -> dict[str, Any]:
-    """Rows that cannot be used as `--json` has them."""
-    return {
-        "invalid": sum(counts.values()),
-        "invalid_by_kind": dict(counts),
-        "invalid_rows": [asdict(row) for row in rows],
-    }
-
-
-def report_of_phase(source: Source) -> dict[str, Any]:
-    """What a training read for a phase, as its `--json` has it."""
-    return {
-        "documents": source.n_documents,
-        "dialogues": source.n_dialogues,
-        "duplicates": sum(file.duplicates for file in source.files),
-        "changes": total_changes(file.changes for file in source.files),
-        **report_of_invalid(source.invalid.rows[:FIRST], source.invalid.counts),
-    }
 
 
 def repaired(entry: object, names: Sequence[str]) -> str:
