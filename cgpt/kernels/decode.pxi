@@ -221,8 +221,9 @@ cdef class Decoder:
         cdef int i
         if keys.shape[1] < self._L:
             raise ValueError(f"keys: layers: found {keys.shape[1]}, expected {self._L}")
-        expect("keys: heads", keys.shape[2], self._H)
-        expect("keys: width of a head", keys.shape[4], self._C // self._H)
+        if self._L:     # a graph without attention leaves the caches as they are
+            expect("keys: heads", keys.shape[2], self._H)
+            expect("keys: width of a head", keys.shape[4], self._C // self._H)
         for i in range(5):
             expect("values", values.shape[i], keys.shape[i])
         if logits.shape[0]:
