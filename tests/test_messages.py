@@ -14,7 +14,7 @@ from cgpt.cli.root import cgpt
 from cgpt.cli.ui import layout
 from cgpt.cli.ui.layout import aligned, box, columns, cut, folded, rows_of, text_width, wrap
 from cgpt.cli.ui.streams import printable
-from cgpt.cli.ui.terminal import as_argument, plain_number
+from cgpt.cli.ui.terminal import plain_number, shell_quoted
 from cgpt.locale import language, set_language, t
 
 
@@ -164,7 +164,7 @@ def test_numbers_never_have_an_exponent(value: float, shown: str) -> None:
     ],
 )
 def test_a_path_in_a_command_can_be_copied(path: str, typed: str) -> None:
-    assert as_argument(path) == typed
+    assert shell_quoted(path) == typed
 
 
 def test_control_characters_do_not_reach_a_terminal() -> None:

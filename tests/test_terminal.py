@@ -195,7 +195,7 @@ def test_a_pipe_that_stays_empty_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reading, writing = os.pipe()
-    monkeypatch.setattr(streams, "PATIENCE", 0.0)
+    monkeypatch.setattr(streams, "STDIN_PATIENCE", 0.0)
     with os.fdopen(reading, encoding="utf-8") as stdin, os.fdopen(writing, "w") as other:
         monkeypatch.setattr(sys, "stdin", stdin)
         echo = streams.echo

@@ -64,7 +64,7 @@ def command_line(given: Sequence[str]) -> int:
 @contextmanager
 def warnings_as_sentences() -> Iterator[None]:
     """Warnings of the library become one line on stderr, in the language of this run."""
-    from cgpt.cli.ui.terminal import tell
+    from cgpt.cli.ui.terminal import notify
     from cgpt.errors import CgptWarning
 
     with warnings.catch_warnings():
@@ -73,7 +73,7 @@ def warnings_as_sentences() -> Iterator[None]:
 
         def show(message: Warning | str, *where: Any, **more: Any) -> None:
             if isinstance(message, CgptWarning):
-                tell(t("warning: ") + sentence_of(message))
+                notify(t("warning: ") + sentence_of(message))
             else:
                 others(message, *where, **more)
 
@@ -122,7 +122,7 @@ def guard(action: Callable[[], int]) -> int:
     from cgpt.cli.app import usage_sentence
     from cgpt.cli.ui.signals import Terminated
     from cgpt.cli.ui.streams import echo
-    from cgpt.cli.ui.terminal import tell
+    from cgpt.cli.ui.terminal import notify
     from cgpt.errors import CgptError, CheckpointError
 
     try:
@@ -132,7 +132,7 @@ def guard(action: Callable[[], int]) -> int:
     except click.UsageError as error:
         complain(usage_sentence(error))
         command = error.ctx.command_path if error.ctx else "cgpt"
-        tell(t("Try '{command} --help'.", command=command))
+        notify(t("Try '{command} --help'.", command=command))
         return 2
     except (KeyboardInterrupt, click.Abort):
         echo("\n" + t("interrupted"), stream=sys.stderr)
@@ -165,7 +165,7 @@ def sentence_of(error: BaseException) -> str:
 
 def complain(sentence: str) -> None:
     """One line on stderr, wrapped at a terminal, where anybody listens."""
-    from cgpt.cli.ui.terminal import tell
+    from cgpt.cli.ui.terminal import notify
 
     with suppress(OSError, ValueError):
-        tell(t("error: ") + " ".join(sentence.split("\n")))
+        notify(t("error: ") + " ".join(sentence.split("\n")))

@@ -13,9 +13,9 @@ from cgpt.cli.error_text import reason_of, what_failed
 from cgpt.cli.ui.chat_loop import chat_loop
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.samples import Samples, first_question
-from cgpt.cli.ui.save_dialog import FINAL, PRETRAINED, Keeper
+from cgpt.cli.ui.save_dialog import FINAL, PRETRAINED, ModelSaver
 from cgpt.cli.ui.signals import StopRequest, Terminated, termination_raises
-from cgpt.cli.ui.terminal import Terminal, as_argument, plain_number
+from cgpt.cli.ui.terminal import Terminal, plain_number, shell_quoted
 from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CgptError, CheckpointError
 from cgpt.locale import N_, t
@@ -67,7 +67,7 @@ class GuidedRun:
     def __init__(self, terminal: Terminal, options: GuidedOptions) -> None:
         self.terminal = terminal
         self.options = options
-        self.keeper = Keeper(terminal)
+        self.saver = ModelSaver(terminal)
 
     def run(self) -> int:
         """Run to the end and give the exit code; an unsaved model is saved on every way out."""
@@ -76,15 +76,15 @@ class GuidedRun:
                 self._steps()
             return 0
         except EOFError:
-            return 0 if self.keeper.rescue() else 1
+            return 0 if self.saver.rescue() else 1
         except KeyboardInterrupt:
-            self.keeper.rescue()
+            self.saver.rescue()
             return 130
         except Terminated as stop:
-            self.keeper.rescue()
+            self.saver.rescue()
             return stop.code
         except BaseException:
-            self.keeper.rescue()
+            self.saver.rescue()
             raise
 
     def _steps(self) -> None:
@@ -95,7 +95,7 @@ class GuidedRun:
         terminal.say()
         if not self._load_existing():
             self._train_new()
-        if self.keeper.llm is not None:
+        if self.saver.llm is not None:
             terminal.say()
             self._chat()
 
@@ -128,7 +128,7 @@ class GuidedRun:
             terminal.say()
             llm = self._choose(models)
             if llm is not None:
-                self.keeper.hold(llm, unsaved=False)
+                self.saver.hold(llm, unsaved=False)
                 self._offer_continue(llm)
                 return True
         terminal.say()
@@ -197,21 +197,21 @@ class GuidedRun:
         run = TrainingRun.start(guided_config(self.options), progress=Preparing())
         describe_run(run, terminal.note)
         terminal.say()
-        self.keeper.hold(run.llm, unsaved=False, default=PRETRAINED)
+        self.saver.hold(run.llm, unsaved=False, default=PRETRAINED)
         finished = self._both_phases(run)
-        self.keeper.default = FINAL
+        self.saver.default = FINAL
         self._finish(finished, t("✅ Training finished!"))
 
     def _finish(self, finished: bool, message: str) -> None:
         """Say how the training ended, offer to save it."""
-        terminal, keeper = self.terminal, self.keeper
+        terminal, saver = self.terminal, self.saver
         terminal.note(message if finished else t("⏹ Training stopped, the model is kept."))
         terminal.say()
-        before = len(keeper.saved_paths)
-        keeper.offer()
-        if not finished and len(keeper.saved_paths) > before:
+        before = len(saver.saved_paths)
+        saver.offer()
+        if not finished and len(saver.saved_paths) > before:
             terminal.say(
-                t("💡 To go on: cgpt resume {path}", path=as_argument(keeper.saved_paths[before]))
+                t("💡 To go on: cgpt resume {path}", path=shell_quoted(saver.saved_paths[before]))
             )
 
     def _both_phases(self, run: TrainingRun) -> bool:
@@ -219,14 +219,14 @@ class GuidedRun:
         for phase in tuple(run.phases):
             last = phase == "finetune"
             if last:
-                self.keeper.default = FINAL
+                self.saver.default = FINAL
             samples = Samples(run.llm, phase, prompt=first_question(run, phase))
             result = self._train(phase, partial(run.fit_phase, phase), samples)
             if result is None or result.stopped == "interrupted":
                 return False
             if not last:
                 if self.terminal.yes_no(t("💾 Save the pre-training checkpoint? (y/n): ")):
-                    self.keeper.save_pretrained()
+                    self.saver.save_pretrained()
                 self.terminal.say()
         return True
 
@@ -234,7 +234,7 @@ class GuidedRun:
         self, phase: str, fit: Callable[..., FitResult], samples: Samples
     ) -> FitResult | None:
         """One phase with its live lines; None where training had to stop with an error."""
-        terminal, keeper = self.terminal, self.keeper
+        terminal, saver = self.terminal, self.saver
 
         try:
             with (
@@ -243,16 +243,16 @@ class GuidedRun:
             ):
 
                 def progress(value: Progress) -> None:
-                    keeper.unsaved = True
+                    saver.unsaved = True
                     if samples.due(value):
                         display.sample(value.step, *samples.make(value.step))
                     display(value)
 
                 result = fit(on_progress=progress, should_stop=stop)
         except Exception as error:
-            if not keeper.unsaved:
+            if not saver.unsaved:
                 raise
-            keeper.rescue()  # before anything is asked: nobody may be there to answer
+            saver.rescue()  # before anything is asked: nobody may be there to answer
             terminal.note(t("❌ Training stopped: {reason}", reason=what_failed(error)))
             terminal.say()
             return None
@@ -315,8 +315,8 @@ class GuidedRun:
         from cgpt.chat.session import ChatSession
         from cgpt.config import SamplingConfig
 
-        session = ChatSession(self.keeper.model(), SamplingConfig(temperature=0.0))
-        chat_loop(self.terminal, session, partial(self.keeper.dialog, in_chat=True))
+        session = ChatSession(self.saver.model(), SamplingConfig(temperature=0.0))
+        chat_loop(self.terminal, session, partial(self.saver.dialog, in_chat=True))
 
 
 def make_folder(folder: str) -> None:

@@ -14,10 +14,10 @@ from cgpt.cli.ranks import Team
 from cgpt.cli.targets import Own, Target, check_apart, state_of
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.samples import Samples, first_question
-from cgpt.cli.ui.save_dialog import FINAL, Keeper, free_name, save_model
+from cgpt.cli.ui.save_dialog import FINAL, ModelSaver, free_name, save_model
 from cgpt.cli.ui.signals import StopRequest
 from cgpt.cli.ui.streams import echo, print_json
-from cgpt.cli.ui.terminal import Terminal, as_argument
+from cgpt.cli.ui.terminal import Terminal, shell_quoted
 from cgpt.config import CHECKPOINTS, SAMPLE_EVERY, RunConfig
 from cgpt.errors import CgptError, CheckpointError, ConfigError
 from cgpt.locale import t
@@ -206,13 +206,13 @@ class Session:
     def resume_command(self, path: str) -> str:
         """`cgpt resume` of this file."""
         folder, cache = self.values["checkpoint_dir"], self.values["cache"]
-        words = ["cgpt", "resume", as_argument(path)]
+        words = ["cgpt", "resume", shell_quoted(path)]
         for flag, value, default in (
             ("--out", self.values["out"], path),
             ("--cache", cache, ""),
             ("--checkpoint-dir", folder, CHECKPOINTS),
         ):
-            words += [flag, as_argument(value)] if value and value != default else []
+            words += [flag, shell_quoted(value)] if value and value != default else []
         return " ".join(words)
 
     def fit(self, run: TrainingRun, phase: str, stop: StopRequest) -> FitResult:
@@ -312,11 +312,11 @@ class Session:
     def rescue(self, llm: LLM, path: str, error: BaseException) -> str:
         """Save to a free default name, else to the temporary folder, and say so; "" for nowhere."""
         self.say(t("could not save to {path}: {reason}", path=path, reason=reason_of(error)))
-        keeper = Keeper(Terminal(sys.stderr))
-        keeper.hold(llm, unsaved=True, default=FINAL)
-        saved = keeper.rescue()
-        self.resumable = keeper.resumable
-        return keeper.saved_paths[-1] if saved else ""
+        saver = ModelSaver(Terminal(sys.stderr))
+        saver.hold(llm, unsaved=True, default=FINAL)
+        saved = saver.rescue()
+        self.resumable = saver.resumable
+        return saver.saved_paths[-1] if saved else ""
 
     def save(self, llm: LLM, path: str) -> str:
         """Save and say so; under a free name where another program has taken this one meanwhile.
@@ -476,8 +476,8 @@ def say_how_to_merge(
     if is_intact(lora):
         base = os.path.relpath(lora.base)
         say(t("{path} is a LoRA adapter and needs the model {base}", path=out, base=base))
-        command = f"cgpt merge {as_argument(base)} {as_argument(out)} OUT.bin"
+        command = f"cgpt merge {shell_quoted(base)} {shell_quoted(out)} OUT.bin"
     else:
         say(t("{path} is a LoRA adapter and carries its model", path=out))
-        command = f"cgpt export {as_argument(out)} OUT.bin --weights-only"
+        command = f"cgpt export {shell_quoted(out)} OUT.bin --weights-only"
     say_command(t("one model of both: {command}", command=command))

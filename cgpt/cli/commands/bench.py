@@ -100,7 +100,7 @@ def measure(
         bench = BENCHES[what]
         shape = config or bench.config
         times = repeats or bench.repeats or REPEATS[shape]
-        terminal.tell(announced(what, bench, shape, times))
+        terminal.notify(announced(what, bench, shape, times))
         settings = Settings(shape, times, kernels.get_num_threads(), tell_skipped, **more)
         for found in bench.run(settings):
             results.append({"bench": what, **found.to_dict()})
@@ -147,7 +147,7 @@ def announced(what: str, bench: Bench, shape: str, repeats: int) -> str:
 
 def tell_skipped(side: str, reason: Skip) -> None:
     """A side that cannot take part, on stderr."""
-    terminal.tell(t("leaving {side} out: {reason}", side=side, reason=localized(reason)))
+    terminal.notify(t("leaving {side} out: {reason}", side=side, reason=localized(reason)))
 
 
 def show(found: Measurement) -> None:

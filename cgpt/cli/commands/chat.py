@@ -12,10 +12,10 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, option
-from cgpt.cli.ui.chat_loop import tell_dropped
-from cgpt.cli.ui.save_dialog import FINAL, Keeper
+from cgpt.cli.ui.chat_loop import report_dropped
+from cgpt.cli.ui.save_dialog import FINAL, ModelSaver
 from cgpt.cli.ui.signals import termination_raises
-from cgpt.cli.ui.streams import echo, print_json, read_stdin, whole
+from cgpt.cli.ui.streams import drop_broken_bytes, echo, print_json, read_stdin
 from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CheckpointError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cgpt.llm import LLM
 
 
-class ReloadingKeeper(Keeper):
+class ReloadingSaver(ModelSaver):
     """Saves the model of the file with its optimizer, which the chat itself does not load."""
 
     def __init__(self, terminal: Terminal, path: str) -> None:
@@ -155,7 +155,7 @@ def answer_once(
     found = session.stream(text)
     said = False
     for one in found:
-        piece = whole(one.text if said else one.text.lstrip())
+        piece = drop_broken_bytes(one.text if said else one.text.lstrip())
         said = said or bool(piece)
         if json is None:
             echo(piece, end="")
@@ -168,10 +168,10 @@ def answer_once(
                 "prompt": text,
                 "sampling": session.sampling.to_dict(),
                 **found.result.to_dict(),
-                "text": whole(found.result).lstrip(),
+                "text": drop_broken_bytes(found.result).lstrip(),
             }
         )
-    tell_dropped(found.result.dropped)
+    report_dropped(found.result.dropped)
     if path is not None:
         session.save(path)
     return 0
@@ -182,7 +182,7 @@ def converse(session: ChatSession, model: str, path: str | None = None) -> int:
     from cgpt.cli.ui.chat_loop import chat_loop
 
     terminal = Terminal()
-    keeper = ReloadingKeeper(terminal, model)
+    saver = ReloadingSaver(terminal, model)
     with suppress(EOFError), termination_raises():  # which leaves the terminal as it was
-        chat_loop(terminal, session, partial(keeper.dialog, in_chat=True), path)
+        chat_loop(terminal, session, partial(saver.dialog, in_chat=True), path)
     return 0

@@ -14,7 +14,7 @@ from cgpt.cli.app import Command
 from cgpt.cli.ui.data_report import Preparing, change_lines, listing, repaired, skip_reason
 from cgpt.cli.ui.layout import aligned, screen_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
-from cgpt.cli.ui.terminal import tell
+from cgpt.cli.ui.terminal import notify
 from cgpt.config import TOO_LONG, GPTConfig, RunConfig
 from cgpt.locale import N_, t
 from cgpt.training.data_summary import context_of, data_summary, invalid_summary
@@ -60,7 +60,7 @@ def data(
     from cgpt.corpus.invalid_rows import InvalidRowsError
     from cgpt.training.run import find_vocabulary, read_sources
 
-    tell(t("Reading the data, learning the vocabulary..."))
+    notify(t("Reading the data, learning the vocabulary..."))
     config = RunConfig(
         pretrain=paths,
         tokenizer=tokenizer,

@@ -17,7 +17,7 @@ from cgpt.cli.targets import Target, check_apart
 from cgpt.cli.ui.data_report import read_files
 from cgpt.cli.ui.layout import aligned, columns, output_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
-from cgpt.cli.ui.terminal import plain_number, tell
+from cgpt.cli.ui.terminal import notify, plain_number
 from cgpt.config import WEIGHT_DTYPES, SamplingConfig
 from cgpt.errors import DataError
 from cgpt.fileio.text import JsonLines
@@ -226,10 +226,10 @@ def answered(name: str, llm: LLM, corpora: Sequence[tuple[str, Corpus]], asked: 
                 file.write({"model": name, **asdict(one)})
             if time.monotonic() - shown >= SECONDS:
                 shown = time.monotonic()
-                tell(t("answering: {done}/{all}", done=len(found), all=count))
+                notify(t("answering: {done}/{all}", done=len(found), all=count))
     total = accuracy(found)
     if total.shortened:
-        tell(
+        notify(
             t(
                 "{n} of {all} questions are longer than the context; their first "
                 "tokens are left out",

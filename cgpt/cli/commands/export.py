@@ -10,7 +10,7 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, option
 from cgpt.cli.targets import Target
 from cgpt.cli.ui.save_dialog import save_model
-from cgpt.cli.ui.terminal import tell
+from cgpt.cli.ui.terminal import notify
 from cgpt.errors import ConfigError
 from cgpt.locale import t
 from cgpt.runtime.memory import human_size
@@ -37,5 +37,5 @@ def export(model: str, out: str, weights_only: bool, weights: str, overwrite: bo
         save_model_binary(llm, out, optimizer=False, weights=weights)
     else:
         save_model(llm, out, optimizer=not weights_only)
-    tell(t("exported: {path} ({size})", path=out, size=human_size(os.path.getsize(out))))
+    notify(t("exported: {path} ({size})", path=out, size=human_size(os.path.getsize(out))))
     return 0

@@ -9,8 +9,8 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option
-from cgpt.cli.ui.chat_loop import tell_dropped
-from cgpt.cli.ui.streams import echo, print_json, whole
+from cgpt.cli.ui.chat_loop import report_dropped
+from cgpt.cli.ui.streams import drop_broken_bytes, echo, print_json
 from cgpt.locale import t
 
 if TYPE_CHECKING:
@@ -56,11 +56,15 @@ def generate(
     )
     if as_json:
         texts = [
-            {"continuation": whole(one), "text": text + whole(one), **described(one)}
+            {
+                "continuation": drop_broken_bytes(one),
+                "text": text + drop_broken_bytes(one),
+                **described(one),
+            }
             for one in found
         ]
         print_json({"model": model, "prompt": text, "sampling": sampling.to_dict(), "texts": texts})
-    tell_dropped(max((one.dropped for one in found), key=lambda one: one.later))
+    report_dropped(max((one.dropped for one in found), key=lambda one: one.later))
     return 0
 
 
@@ -79,7 +83,7 @@ def drawn(llm: LLM, text: str, sampling: SamplingConfig, i: int, quiet: bool) ->
         return found.read()
     echo(text, end="")
     for piece in found:
-        echo(whole(piece.text), end="")
+        echo(drop_broken_bytes(piece.text), end="")
     echo()
     return found.result
 
@@ -91,7 +95,7 @@ def best(
     found = llm.beam_search(text, sampling)[:num]
     if not quiet:
         for one in found:
-            continued = whole(one.text)
+            continued = drop_broken_bytes(one.text)
             echo(
                 text + continued
                 if num == 1

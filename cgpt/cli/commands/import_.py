@@ -11,7 +11,7 @@ from cgpt.cli import options
 from cgpt.cli.app import Command
 from cgpt.cli.targets import Target
 from cgpt.cli.ui.save_dialog import save_model
-from cgpt.cli.ui.terminal import tell
+from cgpt.cli.ui.terminal import notify
 from cgpt.errors import CheckpointError
 from cgpt.locale import t
 from cgpt.runtime.memory import human_size
@@ -38,14 +38,14 @@ def import_(source: str, out: str, overwrite: bool) -> int:
     Target(out, overwrite=overwrite)
     llm = load(source)
     if "imported_from" in llm.metadata:
-        tell(
+        notify(
             t(
                 "model of RustGPT-Chinese: {graph}, {words} words",
                 graph=", ".join(layer.type for layer in llm.gpt.layer_records()),
                 words=len(llm.tokenizer),
             )
         )
-        tell(
+        notify(
             t(
                 "Adam's state is imported too (step {n}); further training goes on from it",
                 n=llm.optimizer.step_count,
@@ -54,5 +54,5 @@ def import_(source: str, out: str, overwrite: bool) -> int:
             else t("no optimizer state that could go on; further training starts afresh")
         )
     save_model(llm, out)
-    tell(t("exported: {path} ({size})", path=out, size=human_size(os.path.getsize(out))))
+    notify(t("exported: {path} ({size})", path=out, size=human_size(os.path.getsize(out))))
     return 0

@@ -12,12 +12,12 @@ import click
 from cgpt.checkpoint.info import how_it_ended
 from cgpt.cli import options
 from cgpt.cli.app import Command, option
+from cgpt.cli.ui.charts import sparkline
 from cgpt.cli.ui.description import LABELS, description
 from cgpt.cli.ui.layout import output_width
 from cgpt.cli.ui.panel import phase_name
-from cgpt.cli.ui.sketch import sparkline
 from cgpt.cli.ui.streams import echo, print_json
-from cgpt.cli.ui.terminal import tell
+from cgpt.cli.ui.terminal import notify
 from cgpt.errors import DataError
 from cgpt.locale import N_, t
 from cgpt.runtime.memory import human_size
@@ -59,7 +59,7 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
     for line in description({t(LABELS[key]): value for key, value in found.items()}, width):
         echo(line)
     if model is not None and verify:
-        tell(t("verified: every byte is as written"))
+        notify(t("verified: every byte is as written"))
     return 0
 
 

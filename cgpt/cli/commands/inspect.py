@@ -14,7 +14,7 @@ from cgpt.cli.app import Command, Number, option
 from cgpt.cli.targets import Target
 from cgpt.cli.ui.layout import cut, output_width, text_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
-from cgpt.cli.ui.terminal import plain_number, tell
+from cgpt.cli.ui.terminal import notify, plain_number
 from cgpt.errors import DataError
 from cgpt.locale import N_, language, t
 
@@ -218,4 +218,4 @@ def draw(
         titles = [words["head"].format(layer=layer, head=i + 1) for i in heads]
     figure = attention_figure(maps, titles, readable(names, face), words, face)
     save(figure, output, face)
-    tell(t("picture saved: {path}", path=output))
+    notify(t("picture saved: {path}", path=output))

@@ -10,7 +10,7 @@ from cgpt.cli import options
 from cgpt.cli.app import Command
 from cgpt.cli.targets import Target
 from cgpt.cli.ui.save_dialog import save_model
-from cgpt.cli.ui.terminal import tell
+from cgpt.cli.ui.terminal import notify
 from cgpt.locale import t
 from cgpt.runtime.memory import human_size
 
@@ -25,5 +25,5 @@ def merge(model: str, adapter: str, out: str, overwrite: bool) -> int:
 
     Target(out, overwrite=overwrite)
     save_model(load_with_adapter(model, adapter, training=False), out)
-    tell(t("exported: {path} ({size})", path=out, size=human_size(os.path.getsize(out))))
+    notify(t("exported: {path} ({size})", path=out, size=human_size(os.path.getsize(out))))
     return 0

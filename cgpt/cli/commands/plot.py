@@ -11,11 +11,11 @@ import click
 from cgpt.cli import options
 from cgpt.cli.app import Command
 from cgpt.cli.targets import Target
+from cgpt.cli.ui.charts import Points, chart
 from cgpt.cli.ui.layout import aligned, cut, output_width, text_width
 from cgpt.cli.ui.panel import number, phase_name
-from cgpt.cli.ui.sketch import Points, chart
 from cgpt.cli.ui.streams import echo, print_json, printable
-from cgpt.cli.ui.terminal import tell
+from cgpt.cli.ui.terminal import notify
 from cgpt.locale import N_, language, t
 from cgpt.training.step_log import Curve, Run, last_loss, read_run
 
@@ -165,14 +165,14 @@ def draw_picture(runs: Sequence[Run], output: str, font: str | None) -> None:
         words = FIGURE
     names = readable([run.name for run in runs], face)
     save(curves_figure(runs, names, words, face), output, face)
-    tell(t("picture saved: {path}", path=output))
+    notify(t("picture saved: {path}", path=output))
 
 
 def say_no_font() -> None:
     """Say why the labels of a picture are English."""
     from cgpt.plots.fonts import ADVICE
 
-    tell(
+    notify(
         t(
             "no font with Chinese letters was found, so the labels are English; "
             "install {font} (Debian/Ubuntu: apt install fonts-noto-cjk), or name "
@@ -187,7 +187,7 @@ def readable(names: Sequence[str], face: Font) -> list[str]:
     shown = [name if face.covers(name) else f"#{i}" for i, name in enumerate(names, 1)]
     told = [f"{new} = {name}" for name, new in zip(names, shown, strict=True) if name != new]
     if told:
-        tell(
+        notify(
             t(
                 "numbers in the picture, where the font lacks letters: {names}",
                 names=", ".join(told),

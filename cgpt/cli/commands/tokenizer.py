@@ -14,7 +14,7 @@ from cgpt.cli.ui.data_report import read_files
 from cgpt.cli.ui.description import one_line
 from cgpt.cli.ui.layout import columns, output_width
 from cgpt.cli.ui.streams import echo, print_json, read_stdin
-from cgpt.cli.ui.terminal import tell
+from cgpt.cli.ui.terminal import notify
 from cgpt.config import KINDS, GPTConfig
 from cgpt.locale import N_, t
 from cgpt.tokenizers.statistics import text_statistics, token_text, vocabulary_statistics
@@ -83,7 +83,7 @@ def train(
 
     check_apart({"--out": out}, paths)
     Target(out, overwrite=overwrite)
-    tell(t("Reading the data, learning the vocabulary..."))
+    notify(t("Reading the data, learning the vocabulary..."))
     texts = read_files(paths, skip_invalid, as_text).texts()
     began = time.perf_counter()
     found = Tokenizer.train(texts, vocab_size, kind)

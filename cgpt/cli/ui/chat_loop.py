@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from cgpt.cli.error_text import localized
 from cgpt.cli.ui.signals import AnswerStop
-from cgpt.cli.ui.streams import whole
-from cgpt.cli.ui.terminal import Terminal, fold, tell
+from cgpt.cli.ui.streams import drop_broken_bytes
+from cgpt.cli.ui.terminal import Terminal, normalize_answer, notify
 from cgpt.errors import CgptError
 from cgpt.locale import N_, t
 
@@ -50,7 +50,7 @@ def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     try:
         with stop:
             for piece in pieces:
-                piece = whole(piece if stop.has_output else piece.lstrip())
+                piece = drop_broken_bytes(piece if stop.has_output else piece.lstrip())
                 terminal.write(piece)
                 stop.has_output = stop.has_output or bool(piece)
                 if stop.requested:
@@ -67,11 +67,11 @@ def answer(terminal: Terminal, session: ChatSession, text: str) -> None:
     elif not stop.has_output:
         terminal.write(t("[no answer]"))
     terminal.say()
-    tell_dropped(pieces.result.dropped, before.tokens)
+    report_dropped(pieces.result.dropped, before.tokens)
     terminal.say()
 
 
-def tell_dropped(dropped: Dropped, before: int = 0) -> None:
+def report_dropped(dropped: Dropped, before: int = 0) -> None:
     """Say on stderr what of a text, a dialogue or its answer did not fit the context, if anything.
 
     before  tokens of the dialogue that were left out, and reported, earlier
@@ -82,9 +82,9 @@ def tell_dropped(dropped: Dropped, before: int = 0) -> None:
             if dropped.turns
             else N_("The text is longer than the context: its first {n} tokens are left out")
         )
-        tell(t(text, turns=dropped.turns, n=dropped.tokens))
+        notify(t(text, turns=dropped.turns, n=dropped.tokens))
     if dropped.later:
-        tell(
+        notify(
             t(
                 "The answer outgrew the context: the oldest {n} tokens were left out meanwhile",
                 n=dropped.later,
@@ -111,15 +111,15 @@ def chat_loop(
     show_hints(terminal)
     if path is not None and session.turns:
         terminal.note(t("Going on with the dialogue of {n} turns", n=session.turns))
-        tell_dropped(session.dropped)
+        report_dropped(session.dropped)
         terminal.say()
     warned = False
     while True:
         try:
-            word = turn(terminal, session)
+            word = take_turn(terminal, session)
             warned = False
             if path is not None and not word:
-                keep(terminal, session, path)
+                save_session(terminal, session, path)
         except KeyboardInterrupt:
             if warned or not terminal.interactive:
                 raise
@@ -146,8 +146,8 @@ def save_from_chat(terminal: Terminal, save: Callable[[], None]) -> None:
         terminal.say(t("✗ Not saved"))
 
 
-def keep(terminal: Terminal, session: ChatSession, path: str) -> None:
-    """Save the session; a failure is told and the chat goes on."""
+def save_session(terminal: Terminal, session: ChatSession, path: str) -> None:
+    """Save the session; a failure is reported and the chat goes on."""
     try:
         session.save(path)
     except CgptError as error:
@@ -155,10 +155,10 @@ def keep(terminal: Terminal, session: ChatSession, path: str) -> None:
         terminal.say()
 
 
-def turn(terminal: Terminal, session: ChatSession) -> str:
+def take_turn(terminal: Terminal, session: ChatSession) -> str:
     """One line of the user's: answered, or a command that is done or given back."""
     text = terminal.ask(t("👤 You: "), history=True, words=tuple(COMMANDS)).strip()
-    word = COMMANDS.get(fold(text), "")
+    word = COMMANDS.get(normalize_answer(text), "")
     if word in ("exit", "save"):
         return word
     if word == "clear":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cgpt.cli.error_text import in_this_language
 from cgpt.cli.ui.panel import phase_name
-from cgpt.cli.ui.terminal import tell
+from cgpt.cli.ui.terminal import notify
 from cgpt.locale import N_, t
 from cgpt.training.data_summary import FIRST
 from cgpt.training.recipe import data_files, local_data
@@ -47,10 +47,10 @@ def say_invalid(error: InvalidRowsError) -> None:
     """On stderr: how many rows of which kinds, and the first of them; of one, what to do."""
     if len(error.rows) == 1:
         if not error.skipping:
-            tell(t("option: --skip-invalid; cgpt data PATH... lists all of them"))
+            notify(t("option: --skip-invalid; cgpt data PATH... lists all of them"))
         return
     for line in listing(error.rows, error.counts):
-        tell(line)
+        notify(line)
 
 
 def listing(
@@ -91,7 +91,7 @@ class Preparing:
     def __call__(self, characters: int) -> None:
         if time.monotonic() - self._said >= EVERY:
             self._said = time.monotonic()
-            tell(t("{n} characters read...", n=f"{characters:,}"))
+            notify(t("{n} characters read...", n=f"{characters:,}"))
 
 
 def repaired(entry: object, names: Sequence[str]) -> str:
@@ -136,7 +136,7 @@ def read_files(paths: Sequence[str], skip_invalid: bool, as_text: bool) -> Corpu
 
     corpus = read_corpus(paths, skip_invalid=skip_invalid, as_text=as_text)
     for line in left_out(corpus.files, [corpus.invalid]):
-        tell(line)
+        notify(line)
     return corpus
 
 

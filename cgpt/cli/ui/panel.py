@@ -1,4 +1,8 @@
-"""What the live display of a training shows, as lines of (text, style): straight in any width."""
+"""What the live display of a training shows, as lines of (text, style): straight in any width.
+
+Columns and the bar are laid out here: a table and a bar of rich look as good, but take 3 ms instead
+of 0.7 to draw, which at five pictures a second is 1.5 % of the training's time.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cgpt.cli.ui.charts import means, sparkline
 from cgpt.cli.ui.layout import cut, text_width
-from cgpt.cli.ui.sketch import means, sparkline
-from cgpt.cli.ui.streams import printable, whole
+from cgpt.cli.ui.streams import drop_broken_bytes, printable
 from cgpt.cli.ui.terminal import plain_number
 from cgpt.locale import N_, t
 from cgpt.runtime.memory import human_size
@@ -68,7 +72,7 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def rate(lr: float) -> str:
+def learning_rate(lr: float) -> str:
     """A learning rate in three digits, without exponent."""
     return plain_number(float(f"{lr:.3g}"))
 
@@ -128,7 +132,7 @@ def fields(p: Progress, memory: int) -> list[tuple[str, str, int]]:
         (t("step"), f"{p.step}/{p.steps}", 2 * len(str(p.steps)) + 1),
         (t("loss"), number(p.loss), 7),
         (t("held-out"), number(p.val_loss), 7),
-        (t("lr"), rate(p.lr), 8),
+        (t("lr"), learning_rate(p.lr), 8),
         (t("tok/s"), f"{p.tokens_per_second:,.0f}", 7),
         (t("gradient"), number(p.grad_norm), 7),
         (t("memory"), human_size(memory) if memory else "-", 8),
@@ -178,7 +182,7 @@ def curve_line(view: View, width: int) -> list[Line]:
 
 def one_row(text: str) -> str:
     """A sample on one row: line ends as spaces."""
-    return " ".join(whole(text).split())
+    return " ".join(drop_broken_bytes(text).split())
 
 
 def sample_lines(sample: tuple[int, str, str] | None, width: int) -> list[Line]:

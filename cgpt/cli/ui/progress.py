@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from cgpt.cli.ui.keyboard import in_foreground, terminal_mode
 from cgpt.cli.ui.layout import cut, rows_of, text_width
-from cgpt.cli.ui.panel import Losses, View, number, one_row, panel, phase_name, rate
+from cgpt.cli.ui.panel import Losses, View, learning_rate, number, one_row, panel, phase_name
 from cgpt.cli.ui.streams import echo
 from cgpt.locale import N_, t
 from cgpt.runtime.memory import human_size, resident
@@ -54,7 +54,7 @@ def progress_line(p: Progress, width: int | None = None, memory: int = 0) -> str
         (1, t("step {now}/{all}", now=p.step, all=p.steps)),
         (0, t("loss {loss}", loss=number(p.loss))),
         (5, t("held-out {loss}", loss=number(p.val_loss)) if p.val_loss is not None else ""),
-        (6, t("lr {lr}", lr=rate(p.lr))),
+        (6, t("lr {lr}", lr=learning_rate(p.lr))),
         (7, t("gradient {norm}", norm=number(p.grad_norm))),
         (3, t("{speed} tok/s", speed=f"{p.tokens_per_second:,.0f}")),
         (8, human_size(memory) if memory else ""),
@@ -87,7 +87,7 @@ class ProgressDisplay:
     """Call it with each Progress. A context manager: the live lines are closed at the end.
 
     stop    what Ctrl-C asks; its notice then stands in the last line
-    losses  of earlier steps of the phase, where it goes on from there
+    losses  of earlier steps of the phase, where it is resumed
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgpt.cli.ui.terminal import CANCEL, YES, Terminal, as_argument, fold
+from cgpt.cli.ui.terminal import CANCEL, YES, Terminal, normalize_answer, shell_quoted
 from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CgptError
 from cgpt.locale import N_, t
@@ -65,7 +65,7 @@ class Cancelled(Exception):
     """The user wants no save after all."""
 
 
-class Keeper:
+class ModelSaver:
     """Holds the model of a guided run or a chat and knows whether it still has to be saved."""
 
     def __init__(self, terminal: Terminal) -> None:
@@ -74,7 +74,7 @@ class Keeper:
         self.unsaved = False
         self.default = FINAL
         self.saved_paths: list[str] = []
-        self.resumable = True  # whether what was saved last can be gone on with exactly
+        self.resumable = True  # whether what was saved last can be resumed exactly
 
     def hold(self, llm: LLM, *, unsaved: bool, default: str = FINAL) -> None:
         """Take this model; `default` is where it goes when nobody can be asked."""
@@ -163,7 +163,7 @@ class Keeper:
             if "\n" in answer:
                 self.terminal.note(t("A file name is one line."))
                 continue
-            if fold(answer) in COMMAND_WORDS and not self.terminal.yes_no(
+            if normalize_answer(answer) in COMMAND_WORDS and not self.terminal.yes_no(
                 t("'{word}' looks like a command, is it the file name? (y/n): ", word=answer)
             ):
                 raise Cancelled
@@ -187,7 +187,7 @@ class Keeper:
     def model(self) -> LLM:
         """What is saved: the model with all that belongs to it."""
         if self.llm is None:
-            raise RuntimeError("Keeper: no model is held; call hold() first")
+            raise RuntimeError("ModelSaver: no model is held; call hold() first")
         return self.llm
 
     def try_save(self, path: str, message: str, *, json: bool = False) -> bool:
@@ -204,7 +204,7 @@ class Keeper:
             self.terminal.say(
                 t(
                     "💡 The guided run does not list it; to open it: cgpt chat {path}",
-                    path=as_argument(path),
+                    path=shell_quoted(path),
                 )
             )
         return True

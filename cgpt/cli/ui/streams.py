@@ -12,7 +12,7 @@ from cgpt.fileio.text import json_text
 from cgpt.locale import t
 
 BYTE_ORDER_MARK = "\ufeff"
-PATIENCE = 2.0  # seconds without a byte on stdin before that is said
+STDIN_PATIENCE = 2.0  # seconds without a byte on stdin before that is said
 
 # Control characters but newline and tab, as signs; and what turns the direction of a line around.
 # Those beyond ASCII have no sign of their own, and are as JSON has them.
@@ -69,7 +69,7 @@ def print_json(value: Any) -> None:
     echo(json_text(value))
 
 
-def whole(text: str) -> str:
+def drop_broken_bytes(text: str) -> str:
     """Text of a model without the marks of bytes that made no character."""
     return text.replace("\ufffd", "")
 
@@ -124,7 +124,7 @@ def _say_that_it_waits() -> None:
     try:
         from select import select
 
-        ready = select([sys.stdin.fileno()], [], [], PATIENCE)[0]
+        ready = select([sys.stdin.fileno()], [], [], STDIN_PATIENCE)[0]
     except (ImportError, OSError, ValueError):  # no pipe, or one that cannot be asked
         return
     if not ready:

@@ -117,7 +117,7 @@ class Terminal:
     def ask_until(self, prompt: str, parse: Callable[[str], Value | None], wrong: str) -> Value:
         """Ask until `parse` gives something; None is answered with `wrong`."""
         while True:
-            value = parse(fold(self.ask(prompt)))
+            value = parse(normalize_answer(self.ask(prompt)))
             if value is not None:
                 return value
             self.note(wrong)
@@ -182,16 +182,16 @@ def parse_fraction(answer: str) -> float | None:
     return None
 
 
-def as_argument(path: str) -> str:
+def shell_quoted(path: str) -> str:
     """A path as it is typed at a shell: quoted where it has to be, and never an option."""
     return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
-def tell(text: str) -> None:
+def notify(text: str) -> None:
     """A sentence on stderr, wrapped to the screen where there is one."""
     Terminal(sys.stderr).note(text)
 
 
-def fold(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     """An answer as compared: full-width letters, case and blanks do not matter."""
     return unicodedata.normalize("NFKC", answer).strip().lower()
