@@ -42,10 +42,10 @@ def linear_backward_input(
     dy: _Floats,
     weight: _Floats,
     dx: _Floats,
+    preactivation: _Floats | None = None,
     activated: _Floats | None = None,
-    again: _Floats | None = None,
 ) -> None:
-    """dx (N, K) = dy (N, M) weight (M, K), times gelu'(activated); again = gelu(activated)."""
+    """dx (N, K) = dy (N, M) weight (M, K), times gelu'(preactivation); activated = gelu of it."""
 
 def linear_backward_weight(
     dy: _Floats, x: _Floats, dweight: _Floats, dbias: _Floats | None
@@ -63,10 +63,10 @@ def layernorm_forward(
 ) -> None:
     """y (N, C) = (x - mean) * rstd * weight + bias, row by row; mean and rstd (N,) are written."""
 
-def layernorm_again(
+def layernorm_recompute(
     x: _Floats, weight: _Floats, bias: _Floats, mean: _Floats, rstd: _Floats, y: _Floats
 ) -> None:
-    """y (N, C) of layernorm_forward once more, from its mean and rstd."""
+    """y (N, C) of layernorm_forward, recomputed from its mean and rstd."""
 
 def layernorm_backward(
     dy: _Floats,
@@ -176,22 +176,24 @@ def muon(
 ) -> None:
     """One Muon step of the matrices at (offset, rows, columns) of flat arrays (n,)."""
 
-def descend(data: _Floats, u: _Floats, rate: float, decay: float) -> None:
+def axpby(data: _Floats, u: _Floats, rate: float, decay: float) -> None:
     """data (n,) = decay data - rate u."""
 
 def sum_of_squares(x: _Floats) -> float:
     """The sum of x * x."""
 
-def probe_multiply_add(ends: _Floats, rounds: int, factor: float = 0.5, term: float = 1.0) -> float:
+def roofline_multiply_add(
+    ends: _Floats, rounds: int, factor: float = 0.5, term: float = 1.0
+) -> float:
     """Multiply-adds in registers, a task an element of ends (tasks,); the operations done."""
 
-def probe_read(x: _Floats, sums: _Floats) -> None:
+def roofline_read(x: _Floats, sums: _Floats) -> None:
     """Read x (n,) once in parts; sums (parts,) are their sums."""
 
 def argmax(x: _Floats) -> int:
     """Index of the largest of x (V,), the lowest where several are; -1 where none can be."""
 
-def penalise(
+def apply_penalties(
     scores: _Floats,
     ids: _Integers,
     counts: _Integers,
@@ -201,22 +203,22 @@ def penalise(
 ) -> None:
     """Lower scores (V,) at the tokens of ids (n,); counts (V,) are zeros before and after."""
 
-def draw(
+def sample(
     scores: _Floats, temperature: float, top_k: int, top_p: float, min_p: float, u: float
 ) -> int:
     """The token of scores (V,) into whose share u in [0, 1) falls; -1 where none can be."""
 
-def largest(scores: _Floats, ids: _Integers, logprobs: _Floats) -> int:
+def top_logprobs(scores: _Floats, ids: _Integers, logprobs: _Floats) -> int:
     """ids and logprobs (k,) of the k largest of scores (V,); how many there are, -1 for none."""
 
-class Picking:
-    """How tokens are picked: the likeliest of them (temperature 0), or as `draw` says; none of
+class TokenSampler:
+    """How tokens are sampled: the most likely (temperature 0), or as `sample` says; none of
     banned (n,)."""
 
     def __init__(
         self, V: int, temperature: float, top_k: int, top_p: float, min_p: float, banned: _Integers
     ) -> None: ...
-    def pick(self, scores: _Floats, u: NDArray[np.float64] | None, tokens: _Integers) -> None:
+    def sample(self, scores: _Floats, u: NDArray[np.float64] | None, tokens: _Integers) -> None:
         """tokens (R,), written: one for each row of scores (R, V); -1 where none can be."""
 
 class Decoder:
@@ -244,12 +246,12 @@ class Decoder:
         values: _Floats,
         logits: _Floats,
         position_ids: _Integers | None = None,
-        picking: Picking | None = None,
+        sampler: TokenSampler | None = None,
         u: NDArray[np.float64] | None = None,
         tokens: _Integers | None = None,
     ) -> None:
         """Append R tokens to sequences whose caches are (S, L, H, T, D); logits (n, V) behind the
-        last n of them, and tokens (n,) picked from those."""
+        last n of them, and tokens (n,) sampled from those."""
     def decode_n(
         self,
         ids: _Integers,
@@ -257,8 +259,8 @@ class Decoder:
         keys: _Floats,
         values: _Floats,
         logits: _Floats,
-        picking: Picking,
+        sampler: TokenSampler,
         u: NDArray[np.float64] | None = None,
     ) -> int:
-        """Append ids[0] to the one sequence, pick what follows, append that, and so on: ids
-        (n + 1,) is filled. How many were appended: fewer than n where nothing can be picked."""
+        """Append ids[0] to the one sequence, sample what follows, append that, and so on: ids
+        (n + 1,) is filled. How many were appended: fewer than n where nothing can be sampled."""

@@ -98,10 +98,10 @@ def linear_backward_input(rng: Generator, N: int, K: int, M: int, gelu: bool = F
     arguments, written = {"dy": dy, "weight": weight, "dx": blank(N, K)}, {}
     if gelu:
         x = _spread(rng, N * K).reshape(N, K)
-        arguments |= {"activated": x, "again": blank(N, K)}
+        arguments |= {"preactivation": x, "activated": blank(N, K)}
         slope = np.abs(ref.gelu_backward(np.ones_like(x), x))
         tolerance = tolerance * slope + np.abs(dx) * _gelu_slope_tolerance(x)
-        written["again"] = (ref.gelu_forward(x), _gelu_tolerance(x))
+        written["activated"] = (ref.gelu_forward(x), _gelu_tolerance(x))
         dx = ref.gelu_backward(dx, x)
     written["dx"] = (dx, tolerance)
     return Problem("linear_backward_input", arguments, written)
@@ -144,13 +144,13 @@ def layernorm_forward(rng: Generator, N: int, C: int, offset: float = 0.0) -> Pr
     )
 
 
-def layernorm_again(rng: Generator, N: int, C: int) -> Problem:
+def layernorm_recompute(rng: Generator, N: int, C: int) -> Problem:
     x, weight, bias = normal(rng, N, C), normal(rng, C), normal(rng, C)
     _, mean, rstd = (a.astype(np.float32) for a in ref.layernorm_forward(x, weight, bias))
-    y = ref.layernorm_again(x, weight, bias, mean, rstd)
+    y = ref.layernorm_recompute(x, weight, bias, mean, rstd)
     size = (np.abs(x) + np.abs(mean[:, None])) * np.abs(rstd[:, None] * weight) + np.abs(bias)
     return Problem(
-        "layernorm_again",
+        "layernorm_recompute",
         {"x": x, "weight": weight, "bias": bias, "mean": mean, "rstd": rstd, "y": blank(N, C)},
         {"y": (y, 4 * EPS * size)},
     )
@@ -527,13 +527,13 @@ def muon(rng: Generator, rows: int, columns: int, clip: float = 0.5) -> Problem:
     )
 
 
-def descend(rng: Generator, n: int) -> Problem:
+def axpby(rng: Generator, n: int) -> Problem:
     data, u, rate, decay = normal(rng, n), normal(rng, n), 0.03, 0.998
-    size = ref.descend(*absolute(data, u), -rate, decay)
+    size = ref.axpby(*absolute(data, u), -rate, decay)
     return Problem(
-        "descend",
+        "axpby",
         {"data": data, "u": u, "rate": rate, "decay": decay},
-        {"data": (ref.descend(data, u, rate, decay), 2 * EPS * size)},
+        {"data": (ref.axpby(data, u, rate, decay), 2 * EPS * size)},
     )
 
 
@@ -653,7 +653,7 @@ def all_cases() -> list[Case]:
         ),
         *_cases(linear_backward_weight, *PRODUCTS, {"N": 9, "K": 7, "M": 17, "bias": False}),
         *_cases(layernorm_forward, *norms, {"N": 9, "C": 65, "offset": 1000.0}),
-        *_cases(layernorm_again, *norms),
+        *_cases(layernorm_recompute, *norms),
         *_cases(layernorm_backward, *norms, *({**sizes, "add": True} for sizes in norms[1::2])),
         *_cases(gelu_forward, *flat),
         *_cases(gelu_backward, *flat),
@@ -710,7 +710,7 @@ def all_cases() -> list[Case]:
                 )
             ),
         ),
-        *_cases(descend, *flat),
+        *_cases(axpby, *flat),
         *_cases(sum_of_squares, *({"n": n} for n in (0, *SIZES, 16383, 16384, 16385, 250003))),
         *(case for make, sizes in SAMPLING for case in _cases(make, sizes)),
     ]

@@ -13,10 +13,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from sampling_reference import (  # noqa: F401 - twins as well
+    apply_penalties,
     argmax,
-    draw,
-    largest,
-    penalise,
+    sample,
+    top_logprobs,
 )
 
 Array = NDArray[np.float64]
@@ -75,7 +75,7 @@ def layernorm_forward(
     return (x - mean[:, None]) * rstd[:, None] * double(weight) + double(bias), mean, rstd
 
 
-def layernorm_again(
+def layernorm_recompute(
     x: NDArray, weight: NDArray, bias: NDArray, mean: NDArray, rstd: NDArray
 ) -> Array:
     """y (N, C) from the mean and rstd of the rows."""
@@ -299,7 +299,7 @@ def momentum(
     return np.zeros_like(g), m, g + beta * m
 
 
-def descend(data: NDArray, u: NDArray, rate: float, decay: float) -> Array:
+def axpby(data: NDArray, u: NDArray, rate: float, decay: float) -> Array:
     """data after the step."""
     return decay * double(data) - rate * double(u)
 
@@ -334,7 +334,7 @@ def muon(
         if rows * columns:
             turned = newton_schulz(u.reshape(rows, columns)).reshape(-1)
             rate = 0.2 * lr * np.sqrt(max(rows, columns))
-            data[part] = descend(data[part], turned, rate, 1 - lr * weight_decay)
+            data[part] = axpby(data[part], turned, rate, 1 - lr * weight_decay)
     return data, grad, m
 
 

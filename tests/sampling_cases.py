@@ -32,15 +32,15 @@ def argmax(rng: Generator, V: int, ties: bool = False) -> Problem:
     return Problem("argmax", {"x": x}, {"return": (ref.argmax(x), 0)})
 
 
-def penalise(rng: Generator, V: int, n: int) -> Problem:
+def apply_penalties(rng: Generator, V: int, n: int) -> Problem:
     scores, ids = _scores(rng, V, 3, False), rng.integers(V, size=n, dtype=np.int32)
     settings = {"repetition": 1.3, "presence": 0.5, "frequency": 0.25}
-    expected = ref.penalise(scores, ids, **settings)
+    expected = ref.apply_penalties(scores, ids, **settings)
     most = max(np.bincount(ids, minlength=1).max(), 1)
     finite = np.where(np.isfinite(scores), np.abs(scores), 0)
     touched = np.isin(np.arange(V), ids)
     return Problem(
-        "penalise",
+        "apply_penalties",
         {"scores": scores, "ids": ids, "counts": np.zeros(V, np.int32), **settings},
         {
             "scores": (expected, touched * 2 * EPS * (finite * 1.3 + 0.5 + 0.25 * most)),
@@ -49,7 +49,7 @@ def penalise(rng: Generator, V: int, n: int) -> Problem:
     )
 
 
-def draw(
+def sample(
     rng: Generator, V: int, spread: float = 3.0, ties: bool = False, **settings: Any
 ) -> Problem:
     scores = _scores(rng, V, spread, ties)
@@ -62,17 +62,17 @@ def draw(
         **settings,
     }
     return Problem(
-        "draw", {"scores": scores, **wanted}, {"return": (ref.draw(scores, **wanted), 0)}
+        "sample", {"scores": scores, **wanted}, {"return": (ref.sample(scores, **wanted), 0)}
     )
 
 
-def largest(rng: Generator, V: int, k: int, ties: bool = False) -> Problem:
+def top_logprobs(rng: Generator, V: int, k: int, ties: bool = False) -> Problem:
     scores = _scores(rng, V, 3, ties)
-    ids, logprobs = ref.largest(scores, k)
+    ids, logprobs = ref.top_logprobs(scores, k)
     size = np.where(ids >= 0, 8 + np.abs(np.where(ids >= 0, logprobs, 0)), 0)
     count = int((ids >= 0).sum())
     return Problem(
-        "largest",
+        "top_logprobs",
         {
             "scores": scores,
             "ids": np.full(k, -7, np.int32),
@@ -100,17 +100,20 @@ LIMITS: list[dict[str, Any]] = [
 
 ALL: list[tuple[Any, dict[str, Any]]] = [
     *((argmax, {"V": V, "ties": ties}) for V in SIZES for ties in (False, True)),
-    *((penalise, {"V": V, "n": n}) for V, n in ((1, 0), (1, 3), (9, 4), (300, 65), (17, 200))),
-    *((draw, {"V": V, **limit}) for V in SIZES for limit in LIMITS),
-    *((draw, {"V": 700, "ties": True, **limit}) for limit in LIMITS),
     *(
-        (draw, {"V": 3000, "spread": spread, **limit})
+        (apply_penalties, {"V": V, "n": n})
+        for V, n in ((1, 0), (1, 3), (9, 4), (300, 65), (17, 200))
+    ),
+    *((sample, {"V": V, **limit}) for V in SIZES for limit in LIMITS),
+    *((sample, {"V": 700, "ties": True, **limit}) for limit in LIMITS),
+    *(
+        (sample, {"V": 3000, "spread": spread, **limit})
         for spread in (0.0, 0.01, 100.0)
         for limit in LIMITS
     ),
-    *((draw, {"V": 65, "u": u, **limit}) for u in (0.0, 1 - 2**-53) for limit in LIMITS[:8]),
+    *((sample, {"V": 65, "u": u, **limit}) for u in (0.0, 1 - 2**-53) for limit in LIMITS[:8]),
     *(
-        (largest, {"V": V, "k": k, "ties": ties})
+        (top_logprobs, {"V": V, "k": k, "ties": ties})
         for V in SIZES
         for k in sorted({1, 2, 8, 64, V})
         for ties in (False, True)

@@ -16,7 +16,7 @@ def argmax(x: NDArray) -> int:
     return int(chosen.argmax())
 
 
-def penalise(
+def apply_penalties(
     scores: NDArray, ids: NDArray, repetition: float, presence: float, frequency: float
 ) -> Array:
     """(V,) scores, lower at the tokens of ids."""
@@ -55,7 +55,7 @@ def distribution(
     return found
 
 
-def draw(
+def sample(
     scores: NDArray, temperature: float, top_k: int, top_p: float, min_p: float, u: float
 ) -> int:
     """The token into whose share of [0, 1) u falls."""
@@ -66,7 +66,7 @@ def draw(
     return int(np.searchsorted(shares, u * shares[-1], side="right"))
 
 
-def largest(scores: NDArray, k: int) -> tuple[NDArray[np.int32], Array]:
+def top_logprobs(scores: NDArray, k: int) -> tuple[NDArray[np.int32], Array]:
     """(k,) ids of the largest scores and log softmax there; -1 and -inf where there are fewer."""
     scores = np.asarray(scores, np.float64)
     order = ranking(scores)[:k]
@@ -78,8 +78,8 @@ def largest(scores: NDArray, k: int) -> tuple[NDArray[np.int32], Array]:
 def pick_rows(
     scores: NDArray, temperature: float, top_k: int, top_p: float, min_p: float, u: NDArray | None
 ) -> list[int]:
-    """argmax (temperature 0) or draw, row by row."""
+    """argmax (temperature 0) or sample, row by row."""
     return [
-        argmax(row) if u is None else draw(row, temperature, top_k, top_p, min_p, float(x))
+        argmax(row) if u is None else sample(row, temperature, top_k, top_p, min_p, float(x))
         for row, x in zip(scores, np.zeros(len(scores)) if u is None else u, strict=True)
     ]

@@ -249,11 +249,11 @@ def test_every_multiply_add_is_done_and_counted(module: ModuleType, tasks: int) 
     """Twelve chains from 0.0, 0.1 ... 1.1: with factor 1 and term 1/1024, 256 steps add 1/4."""
     ends = np.zeros(tasks, np.float32)
     lanes, rounds = module.vector_length(), 3
-    work = module.probe_multiply_add(ends, rounds, 1.0, 1 / 1024)
+    work = module.roofline_multiply_add(ends, rounds, 1.0, 1 / 1024)
     assert work == tasks * rounds * 256 * 12 * lanes * 2
     starts = np.arange(12) / 10
     np.testing.assert_allclose(ends, lanes * (starts + rounds / 4).sum(), rtol=1e-5)
-    module.probe_multiply_add(ends, 1, 0.5, 1.0)
+    module.roofline_multiply_add(ends, 1, 0.5, 1.0)
     np.testing.assert_allclose(ends, lanes * 12 * 2.0, rtol=1e-6)  # x = x / 2 + 1 ends at 2
 
 
@@ -262,7 +262,7 @@ def test_every_multiply_add_is_done_and_counted(module: ModuleType, tasks: int) 
 def test_every_element_is_read_once(module: ModuleType, size: int, parts: int) -> None:
     x = np.random.default_rng(size).standard_normal(size).astype(np.float32)
     sums = np.full(parts, np.nan, np.float32)
-    module.probe_read(x, sums)
+    module.roofline_read(x, sums)
     span = -(-size // parts)
     expected = [x[part * span : (part + 1) * span].sum(dtype=np.float64) for part in range(parts)]
     np.testing.assert_allclose(sums, expected, atol=1e-6 * np.abs(x).sum())
@@ -271,10 +271,10 @@ def test_every_element_is_read_once(module: ModuleType, size: int, parts: int) -
 def test_probes_refuse_nothing_to_do(module: ModuleType) -> None:
     one, none = np.zeros(1, np.float32), np.zeros(0, np.float32)
     for wrong in (
-        lambda: module.probe_multiply_add(none, 1),
-        lambda: module.probe_multiply_add(one, 0),
-        lambda: module.probe_read(none, one),
-        lambda: module.probe_read(one, none),
+        lambda: module.roofline_multiply_add(none, 1),
+        lambda: module.roofline_multiply_add(one, 0),
+        lambda: module.roofline_read(none, one),
+        lambda: module.roofline_read(one, none),
     ):
         with pytest.raises(ValueError, match="expected at least 1"):
             wrong()

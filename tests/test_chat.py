@@ -260,7 +260,7 @@ def test_special_tokens_are_never_said_and_the_answer_stops_at_eos(llm, monkeypa
     assert session._sampler.pick(logits, []) == llm.tokenizer.eos_id
 
     def infer(ids, cache, picks):
-        picks.picking.pick(logits[None], picks.u, picks.tokens)
+        picks.sampler.sample(logits[None], picks.u, picks.tokens)
         return logits
 
     monkeypatch.setattr(llm.gpt, "infer", infer)

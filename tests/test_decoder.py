@@ -269,7 +269,7 @@ def test_going_on_is_running_and_picking_in_turn(module, form, temperature):
     """The same tokens, logits, keys and values, with 1 and 2 threads."""
     config, n = WIDE, 20
     made = decoder(module, config, weights(config, form))
-    picking = module.Picking(config.vocab_size, temperature, 0, 1.0, 0.0, int32([7]))
+    sampler = module.TokenSampler(config.vocab_size, temperature, 0, 1.0, 0.0, int32([7]))
     u = np.random.default_rng(5).random(n) if temperature else None
     positions = np.arange(n, dtype=np.int32)
     (keys, values), logits = caches(config, 1, n + 1), np.zeros((1, config.vocab_size), np.float32)
@@ -283,7 +283,7 @@ def test_going_on_is_running_and_picking_in_turn(module, form, temperature):
             values,
             logits,
             None,
-            picking,
+            sampler,
             u if u is None else u[i : i + 1],
             wanted[i + 1 : i + 2],
         )
@@ -293,7 +293,7 @@ def test_going_on_is_running_and_picking_in_turn(module, form, temperature):
             module.set_num_threads(threads)
             own, ids = caches(config, 1, n + 1), int32([3] * (n + 1))
             behind = np.zeros_like(logits)
-            assert made.decode_n(ids, positions, *own, behind, picking, u) == n
+            assert made.decode_n(ids, positions, *own, behind, sampler, u) == n
             assert (ids == wanted).all() and (behind == logits).all()
             assert np.array_equal(own, (keys, values), equal_nan=True)
     finally:
@@ -305,14 +305,14 @@ def test_going_on_ends_where_nothing_can_be_picked(module):
     broken = stored["wpe.weight"].data.copy()
     broken[2] = np.nan
     stored["wpe.weight"] = StoredTensor(broken)
-    ids, picking = int32([1] * 6), module.Picking(37, 0, 0, 1.0, 0.0, int32([]))
+    ids, sampler = int32([1] * 6), module.TokenSampler(37, 0, 0, 1.0, 0.0, int32([]))
     keys, values = caches(ODD, 1, 5)
     logits = np.zeros((1, 37), np.float32)
     made = decoder(module, ODD, stored)
-    assert made.decode_n(ids, int32(range(5)), keys, values, logits, picking) == 3
+    assert made.decode_n(ids, int32(range(5)), keys, values, logits, sampler) == 3
     assert ids[3] == -1 and (ids[4:] == 1).all() and np.isnan(logits).all()
     assert np.isnan(keys[:, :, :, 3:]).all()
-    assert made.decode_n(ids[:1], int32([]), keys, values, logits, picking) == 0
+    assert made.decode_n(ids[:1], int32([]), keys, values, logits, sampler) == 0
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_going_on_ends_where_nothing_can_be_picked(module):
         ("keys", np.zeros((1, 1, 3, 5, 3), "f4"), "keys: layers: found 1, expected 2"),
         ("values", np.zeros((1, 2, 3, 4, 3), "f4"), "values: found 4, expected 5"),
         ("logits", np.zeros((2, 37), "f4"), "logits: found 2, expected 1"),
-        ("logits", np.zeros((1, 36), "f4"), "picking: vocabulary|logits: vocabulary: found 36"),
+        ("logits", np.zeros((1, 36), "f4"), "sampler: vocabulary|logits: vocabulary: found 36"),
     ],
 )
 def test_wrong_calls_to_decode_n_are_refused(module, name, value, message):
@@ -339,7 +339,7 @@ def test_wrong_calls_to_decode_n_are_refused(module, name, value, message):
         "values": values,
         "logits": np.zeros((1, 37), np.float32),
         "u": np.zeros(2),
-        "picking": module.Picking(37, 1.0, 0, 1.0, 0.0, int32([])),
+        "sampler": module.TokenSampler(37, 1.0, 0, 1.0, 0.0, int32([])),
     }
     wrong = int32(value) if isinstance(value, list) else value
     with pytest.raises(ValueError, match=message):

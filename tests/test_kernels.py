@@ -22,7 +22,7 @@ from cgpt import kernels
 
 CASES = all_cases()
 ISAS = kernels.runnable()
-PROBES = {"probe_multiply_add", "probe_read"}  # tested in test_benchmarks.py
+PROBES = {"roofline_multiply_add", "roofline_read"}  # tested in test_benchmarks.py
 UTILITIES = PROBES | {
     "set_num_threads",
     "get_num_threads",

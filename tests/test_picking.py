@@ -51,7 +51,7 @@ def test_each_row_is_picked_as_by_itself(module, R, V, settings):
     before, u = scores.copy(), rng.random(R) if settings else None
     for banned in ((), np.unique(scores.argmax(1)), (V - 1, 0)):
         how, found = options(V, banned, **settings), np.full(R, -7, np.int32)
-        module.Picking(**how).pick(scores, u, found)
+        module.TokenSampler(**how).sample(scores, u, found)
         assert found.tolist() == wanted(scores, how, u)
         assert (scores == before).all()
 
@@ -59,9 +59,9 @@ def test_each_row_is_picked_as_by_itself(module, R, V, settings):
 def test_where_nothing_can_be_picked(module):
     scores, found = np.zeros((3, 4), np.float32), np.zeros(3, np.int32)
     scores[0, 2], scores[1] = np.nan, -np.inf
-    module.Picking(**options(4)).pick(scores, None, found)
+    module.TokenSampler(**options(4)).sample(scores, None, found)
     assert found.tolist() == [-1, -1, 0]
-    module.Picking(**options(4, range(4))).pick(scores, None, found)
+    module.TokenSampler(**options(4, range(4))).sample(scores, None, found)
     assert found.tolist() == [-1, -1, -1]
 
 
@@ -85,7 +85,7 @@ def test_wrong_calls_are_refused(module, changes, message):
     how |= {name: value for name, value in changes.items() if name in how}
     call |= {name: value for name, value in changes.items() if name in call}
     with pytest.raises(ValueError, match=message):
-        module.Picking(**how).pick(**call)
+        module.TokenSampler(**how).sample(**call)
     assert set(call["tokens"].tolist()) <= {0, 7}
 
 
@@ -109,7 +109,7 @@ def test_a_decoder_picks_in_its_own_call(module, settings, n):
             values,
             logits,
             None,
-            module.Picking(**how),
+            module.TokenSampler(**how),
             u,
             found,
         )
@@ -130,7 +130,7 @@ def test_a_decoder_refuses_picks_that_do_not_fit(module):
                 values,
                 np.empty((2, V), np.float32),
                 None,
-                module.Picking(**options(size)),
+                module.TokenSampler(**options(size)),
                 None,
                 np.empty(rows, np.int32),
             )
@@ -142,7 +142,7 @@ def test_a_token_is_one_call(monkeypatch, settings):
     """No other kernel is called for a token, its choice included, unless options look back."""
     gpt, called = GPT(WIDE, seed=1), []
     monkeypatch.setattr("cgpt.generation.sampling.K.argmax", lambda *_: called.append("argmax"))
-    monkeypatch.setattr("cgpt.generation.sampling.K.draw", lambda *_: called.append("draw"))
+    monkeypatch.setattr("cgpt.generation.sampling.K.sample", lambda *_: called.append("draw"))
     found = list(
         generate_tokens(
             gpt,

@@ -219,7 +219,7 @@ def test_momentum_by_hand():
     np.testing.assert_allclose(new, [1.5, -0.25])
     np.testing.assert_allclose(u, [1.75, -0.625])
     assert not cleared.any()
-    np.testing.assert_allclose(ref.descend(grad, m, 2.0, 0.5), [0.0, -2.0])
+    np.testing.assert_allclose(ref.axpby(grad, m, 2.0, 0.5), [0.0, -2.0])
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4)])

@@ -32,7 +32,7 @@ BANNED, STOP = [0, 1, 40], [3]
 
 def exact(sampling: SamplingConfig) -> ref.Array:
     """(V,) probabilities of the next token behind SEEN, in the order that sampling.py says."""
-    scores = ref.penalise(
+    scores = ref.apply_penalties(
         LOGITS,
         SEEN,
         sampling.repetition_penalty,
@@ -155,7 +155,7 @@ def test_instruction_sets_draw_the_same_tokens(sampling):
             module, uniforms = kernels.load(isa), Uniforms(3)
             found.append(
                 [
-                    module.draw(
+                    module.sample(
                         row,
                         sampling.temperature,
                         sampling.top_k,

@@ -31,7 +31,7 @@ def multiply_adds(module: ModuleType, threads: int, seconds: float) -> float:
     rounds, spent, work = 64, 0.0, 0.0
     while spent < seconds:
         start = time.perf_counter()
-        work = module.probe_multiply_add(ends, rounds)
+        work = module.roofline_multiply_add(ends, rounds)
         spent = time.perf_counter() - start
         rounds *= 2 if spent < seconds / 4 else 1 + int(seconds / spent)
     return work / spent / 1e9
@@ -72,7 +72,7 @@ def read_bandwidth(module: ModuleType, threads: int, size: int) -> Callable[[], 
 
     def measure() -> float:
         module.set_num_threads(threads)
-        seconds = min(seconds_of(lambda: module.probe_read(x, sums)) for _ in range(3))
+        seconds = min(seconds_of(lambda: module.roofline_read(x, sums)) for _ in range(3))
         return x.nbytes / seconds / 1e9
 
     measure()

@@ -188,7 +188,7 @@ def _expand(
     found, width = [], min(2 * sampler.sampling.beam, logits.shape[1])
     ids, logprobs = np.empty(width, np.int32), np.empty(width, np.float32)
     for i, (beam, row) in enumerate(zip(beams, logits, strict=True)):
-        n = K.largest(sampler.scores(row, grown.seen(i)), ids, logprobs)
+        n = K.top_logprobs(sampler.scores(row, grown.seen(i)), ids, logprobs)
         if n < 0:
             raise sampler.nothing_left(row)
         found += [

@@ -116,7 +116,7 @@ class Sampler:
         )
         self._scores = np.empty(vocab_size, np.float32)
         self._counts = np.zeros(vocab_size, np.int32)
-        self.picking = K.Picking(
+        self.token_sampler = K.TokenSampler(
             vocab_size,
             sampling.temperature,
             sampling.top_k,
@@ -139,7 +139,7 @@ class Sampler:
             _process(processor, seen.copy(), scores)
         if self._penalties and seen.size:
             ending = scores[self._stop]
-            K.penalise(scores, seen, self._counts, *self._penalties)
+            K.apply_penalties(scores, seen, self._counts, *self._penalties)
             scores[self._stop] = ending
         if self._biased.size:
             scores[self._biased] += self._bias
@@ -158,7 +158,7 @@ class Sampler:
         u = None
         if self.sampling.temperature:
             u = np.array([self.uniforms.ahead(i) for i in range(1, n + 1)])
-        return SampleRequest(self.picking, u, np.empty(n, np.int32))
+        return SampleRequest(self.token_sampler, u, np.empty(n, np.int32))
 
     def pick(
         self,
@@ -184,7 +184,7 @@ class Sampler:
         if sampling.temperature == 0:
             token = K.argmax(scores)
         else:
-            token = K.draw(
+            token = K.sample(
                 scores,
                 sampling.temperature,
                 sampling.top_k,
@@ -238,7 +238,7 @@ def batch_request(samplers: Sequence[Sampler]) -> SampleRequest:
     """The next token of each; the samplers have the same options but for the seed."""
     first = samplers[0]
     u = np.array([one.uniforms.draw() for one in samplers]) if first.sampling.temperature else None
-    return SampleRequest(first.picking, u, np.empty(len(samplers), np.int32))
+    return SampleRequest(first.token_sampler, u, np.empty(len(samplers), np.int32))
 
 
 def sample_processed(
@@ -248,7 +248,7 @@ def sample_processed(
     scores = np.stack(
         [one.scores(row, context) for one, row, context in zip(samplers, logits, seen, strict=True)]
     )
-    request.picking.pick(scores, request.u, request.tokens)
+    request.sampler.sample(scores, request.u, request.tokens)
 
 
 def _completions(seen: Ints, n: int) -> Ints:
@@ -273,7 +273,7 @@ def likeliest(logits: Floats, n: int) -> tuple[TopLogprob, ...]:
     """The n likeliest tokens by float32 logits (V,), likeliest first, the lower id at a tie."""
     n = min(n, len(logits))
     ids, logprobs = np.empty(n, np.int32), np.empty(n, np.float32)
-    found = K.largest(logits, ids, logprobs)
+    found = K.top_logprobs(logits, ids, logprobs)
     return tuple(map(TopLogprob, ids[:found].tolist(), logprobs[:found].tolist()))
 
 

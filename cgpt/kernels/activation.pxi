@@ -41,7 +41,7 @@ def gelu_forward(const float[::1] x, float[::1] y):
     cdef Py_ssize_t n = x.shape[0], part
     expect_length("y", y, n)
     cdef int threads = threads_for(20.0 * n)
-    for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
+    for part in prange(ceil_div(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
         gelu_span(&x[part * SPAN], &y[part * SPAN], smaller(SPAN, n - part * SPAN))
 
 
@@ -54,7 +54,7 @@ def gelu_backward(const float[::1] dy, const float[::1] x, float[::1] dx):
     expect_length("dy", dy, n)
     expect_length("dx", dx, n)
     cdef int threads = threads_for(30.0 * n)
-    for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
+    for part in prange(ceil_div(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
         gelu_span_backward(&dy[part * SPAN], &x[part * SPAN], &dx[part * SPAN],
                            smaller(SPAN, n - part * SPAN), NULL)
 
@@ -82,7 +82,7 @@ def relu_forward(const float[::1] x, float[::1] y):
     cdef Py_ssize_t n = x.shape[0], part
     expect_length("y", y, n)
     cdef int threads = threads_for(1.0 * n)
-    for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
+    for part in prange(ceil_div(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
         relu_span(&x[part * SPAN], &y[part * SPAN], smaller(SPAN, n - part * SPAN))
 
 
@@ -95,7 +95,7 @@ def relu_backward(const float[::1] dy, const float[::1] x, float[::1] dx):
     expect_length("dy", dy, n)
     expect_length("dx", dx, n)
     cdef int threads = threads_for(1.0 * n)
-    for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
+    for part in prange(ceil_div(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
         relu_span_backward(&dy[part * SPAN], &x[part * SPAN], &dx[part * SPAN],
                            smaller(SPAN, n - part * SPAN))
 
@@ -115,7 +115,7 @@ def residual_forward(const float[::1] x, const float[::1] branch, float[::1] y):
     expect_length("branch", branch, n)
     expect_length("y", y, n)
     cdef int threads = threads_for(1.0 * n)
-    for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
+    for part in prange(ceil_div(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
         add_span(&x[part * SPAN], &branch[part * SPAN], &y[part * SPAN],
                  smaller(SPAN, n - part * SPAN))
 
@@ -154,6 +154,6 @@ def dropout(const float[::1] x, float[::1] y, double p, unsigned long long key):
     cdef unsigned int threshold = <unsigned int>(p * 4294967296.0)
     cdef unsigned int low = mix(<unsigned int>key), high = <unsigned int>(key >> 32)
     cdef float scale = <float>(1 / (1 - p))
-    for part in prange(blocks(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
+    for part in prange(ceil_div(n, SPAN), nogil=True, num_threads=threads, schedule="static"):
         dropout_span(&x[part * SPAN], &y[part * SPAN], smaller(SPAN, n - part * SPAN),
                      mix(mix(low ^ <unsigned int>part) + high), threshold, scale)

@@ -48,8 +48,8 @@ def adamw(float[::1] data, float[::1] grad, float[::1] m, float[::1] v, double l
     cdef float b1 = <float>beta1, b2 = <float>beta2, e = <float>eps, clip = <float>clip_factor
     cdef float new1 = <float>(1 - beta1), new2 = <float>(1 - beta2)
     cdef int threads = threads_for(12.0 * n)
-    cdef Py_ssize_t decayed = blocks(split, ADAM_SPAN)
-    parts = decayed + blocks(n - split, ADAM_SPAN)
+    cdef Py_ssize_t decayed = ceil_div(split, ADAM_SPAN)
+    parts = decayed + ceil_div(n - split, ADAM_SPAN)
     for part in prange(parts, nogil=True, num_threads=threads, schedule="static"):
         first = part * ADAM_SPAN if part < decayed else split + (part - decayed) * ADAM_SPAN
         last = smaller(first + ADAM_SPAN, split if part < decayed else n)
@@ -75,7 +75,7 @@ cdef double squares_span(const float *x, Py_ssize_t n) noexcept nogil:
 
 def sum_of_squares(const float[::1] x):
     """The sum of x * x; spans of 16,384 in float32, their sums in float64 in order.  x (n,)"""
-    cdef Py_ssize_t n = x.shape[0], part, parts = blocks(n, ADAM_SPAN)
+    cdef Py_ssize_t n = x.shape[0], part, parts = ceil_div(n, ADAM_SPAN)
     cdef double total = 0
     cdef double *sums
     cdef int threads = threads_for(2.0 * n)

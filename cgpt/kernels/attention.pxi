@@ -1,12 +1,90 @@
 # Causal multi-head attention, forward and backward, without ever holding a (T, T) matrix.
 #
-# A task is one head of one document (heads.pxi). Scores are kept transposed, keys down and a strip
+# A task is one head of one document. Scores are kept transposed, keys down and a strip
 # of NR queries across, so that the softmax runs along whole vectors. The strip is then the
-# left-hand side of the next product as it lies, its rows being the queries or the keys; D is
+# left-hand side of the next product without packing, its rows being the queries or the keys; D is
 # always across, where its usual sizes fill whole vectors. Blocks of keys behind the last query of
 # a strip are never touched.
 # Source: Milakov and Gimelshein 2018, arXiv:1805.02867 (online softmax); Dao et al. 2022,
 # arXiv:2205.14135 (blocks, and the backward from the log-sum-exp).
+
+cdef enum:
+    CONSECUTIVE = 4     # most consecutive tasks of a thread, which prefetches the next one's rows
+
+ctypedef struct AttentionTasks:
+    # All heads of all documents: a task each, of which a thread takes `consecutive` in turn.
+    const float *qkv
+    const int *offsets
+    Py_ssize_t N
+    Py_ssize_t C
+    Py_ssize_t n_head
+    Py_ssize_t tasks
+    Py_ssize_t consecutive
+
+ctypedef struct Head:
+    # One head of one document: T rows of its q, k, v, with `stride` floats between rows. In
+    # matrices of C columns it is D columns wide, from `row` and `column` on.
+    const float *q
+    const float *k
+    const float *v
+    Py_ssize_t stride
+    Py_ssize_t T
+    Py_ssize_t D
+    Py_ssize_t row
+    Py_ssize_t column
+
+
+cdef AttentionTasks attention_tasks(const float[:, ::1] qkv, const int[::1] offsets, int n_head,
+                                    int threads) noexcept:
+    cdef AttentionTasks all
+    all.qkv = &qkv[0, 0]
+    all.offsets = &offsets[0]
+    all.N = qkv.shape[0]
+    all.C = qkv.shape[1] // 3
+    all.n_head = n_head
+    all.tasks = (offsets.shape[0] - 1) * n_head
+    all.consecutive = max(1, smaller(CONSECUTIVE, all.tasks // (4 * threads)))
+    return all
+
+
+cdef Head head_of(const AttentionTasks *all, Py_ssize_t task) noexcept nogil:
+    cdef Head head
+    cdef Py_ssize_t document = task // all.n_head
+    head.D = all.C // all.n_head
+    head.row = all.offsets[document]
+    head.column = task % all.n_head * head.D
+    head.T = all.offsets[document + 1] - head.row
+    head.stride = 3 * all.C
+    head.q = all.qkv + head.row * head.stride + head.column
+    head.k = head.q + all.C
+    head.v = head.k + all.C
+    return head
+
+
+cdef void prefetch_next_task(const AttentionTasks *all, Py_ssize_t task, const float *dout,
+                             const float *out, Prefetch *prefetch) noexcept nogil:
+    """What the thread of `task` reads next: q, k, v and, where they are not NULL, dout and out."""
+    cdef Head head
+    cdef Py_ssize_t first
+    if task + 1 == all.tasks or (task + 1) % all.consecutive == 0:
+        return
+    head = head_of(all, task + 1)
+    first = head.row * all.C + head.column
+    add_prefetch(prefetch, head.q, head.stride, head.T)
+    add_prefetch(prefetch, head.k, head.stride, head.T)
+    add_prefetch(prefetch, head.v, head.stride, head.T)
+    if dout != NULL:
+        add_prefetch(prefetch, dout + first, all.C, head.T)
+        add_prefetch(prefetch, out + first, all.C, head.T)
+
+
+cdef inline int prefetch_rate(Head head, int parts) noexcept nogil:
+    """Rows of each call of prefetch_rows with which `parts` matrices are through when the head is.
+
+    About T (T + NR) / NR vectors of scores are gone over, with a call each.
+    """
+    return ceil_div(parts * NR, head.T + NR)
+
 
 cdef enum:
     KEYS = 168      # keys of a block, a multiple of every MR
@@ -26,7 +104,7 @@ cdef inline float dot(const float *x, const float *y, Py_ssize_t n) noexcept nog
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t size) noexcept nogil:
-    return blocks(n, size) * size
+    return ceil_div(n, size) * size
 
 
 cdef inline void scores_of_strip(Py_ssize_t keys, Py_ssize_t D, const float *panels,
@@ -68,19 +146,19 @@ cdef void pack_across(const float *x, Py_ssize_t stride, Py_ssize_t T, Py_ssize_
     pack_panels(x, 1, stride, D, T, NR, 1.0, panels)
 
 
-cdef inline void forget_future(float *scores, Py_ssize_t first_key, Py_ssize_t keys,
-                               Py_ssize_t first_query, float hidden) noexcept nogil:
+cdef inline void apply_causal_mask(float *scores, Py_ssize_t first_key, Py_ssize_t keys,
+                               Py_ssize_t first_query, float fill) noexcept nogil:
     """scores[key][query] = hidden where the key comes after the query."""
     cdef Py_ssize_t key, half
     cdef float *row
     for key in range(max(0, first_query + 1 - first_key), keys):
         for half from 0 <= half < NR by VL:
             row = scores + key * NR + half
-            vstore(row, vhide_before(vload(row), first_key + key - first_query - half, hidden))
+            vstore(row, vmask_before(vload(row), first_key + key - first_query - half, fill))
 
 
 cdef void softmax_block(float *scores, Py_ssize_t keys, vf *most, vf *total,
-                        float *factors, Ahead *ahead) noexcept nogil:
+                        float *factors, Prefetch *prefetch) noexcept nogil:
     """scores -> exp(scores - running maximum); factors (NR,) bring older sums to the new one."""
     cdef vf highest, factor, sum, e
     cdef Py_ssize_t half, key
@@ -95,7 +173,7 @@ cdef void softmax_block(float *scores, Py_ssize_t keys, vf *most, vf *total,
             e = vexp(vload(scores + key * NR + half * VL) - highest)
             vstore(scores + key * NR + half * VL, e)
             sum = sum + e
-            ask_ahead(ahead)
+            prefetch_rows(prefetch)
         total[half] = sum
         vstore(factors + half * VL, factor)
 
@@ -107,7 +185,7 @@ cdef inline void scale_row(const float *x, float factor, float *y, Py_ssize_t D)
 
 
 cdef void head_forward(Head head, float *out, Py_ssize_t ldo, float *lse,
-                       Ahead *ahead) noexcept nogil:
+                       Prefetch *prefetch) noexcept nogil:
     """out (T, D; row stride ldo) and lse (T,) of one head of one document."""
     cdef Py_ssize_t T = head.T, D = head.D, q0, k0, keys, i
     cdef Py_ssize_t Dn = padded(D, NR), Tm = padded(T, MR), n_keys
@@ -135,8 +213,8 @@ cdef void head_forward(Head head, float *out, Py_ssize_t ldo, float *lse,
         for k0 from 0 <= k0 < n_keys by KEYS:
             keys = smaller(KEYS, n_keys - k0)
             scores_of_strip(keys, D, k_panels + k0 * D, strip, scores)
-            forget_future(scores, k0, keys, q0, -1e30)
-            softmax_block(scores, keys, most, total, factors, ahead)
+            apply_causal_mask(scores, k0, keys, q0, -1e30)
+            softmax_block(scores, keys, most, total, factors, prefetch)
             if k0 > 0:
                 for i in range(NR):
                     scale_row(sums + i * Dn, factors[i], sums + i * Dn, Dn)
@@ -149,13 +227,13 @@ cdef void head_forward(Head head, float *out, Py_ssize_t ldo, float *lse,
             scale_row(sums + i * Dn, 1 / lanes[i], out + (q0 + i) * ldo, D)
 
 
-cdef void attend(const Heads *all, Py_ssize_t task, float *out, float *lse) noexcept nogil:
+cdef void attend(const AttentionTasks *all, Py_ssize_t task, float *out, float *lse) noexcept nogil:
     cdef Head head = head_of(all, task)
-    cdef Ahead ahead = ahead_of(head.D, pace(head, 4))
+    cdef Prefetch prefetch = new_prefetch(head.D, prefetch_rate(head, 4))
     cdef float *o = out + head.row * all.C + head.column
-    also_ahead(&ahead, o, all.C, head.T)
-    also_next(all, task, NULL, NULL, &ahead)
-    head_forward(head, o, all.C, lse + task % all.n_head * all.N + head.row, &ahead)
+    add_prefetch(&prefetch, o, all.C, head.T)
+    prefetch_next_task(all, task, NULL, NULL, &prefetch)
+    head_forward(head, o, all.C, lse + task % all.n_head * all.N + head.row, &prefetch)
 
 
 def attention_forward(const float[:, ::1] qkv, const int[::1] offsets, int n_head,
@@ -171,9 +249,9 @@ def attention_forward(const float[:, ::1] qkv, const int[::1] offsets, int n_hea
     cdef Py_ssize_t task
     check_attention(qkv, offsets, n_head, out, lse)
     cdef int threads = threads_for(attention_work(offsets, out.shape[1]))
-    cdef Heads all = heads_of(qkv, offsets, n_head, threads)
+    cdef AttentionTasks all = attention_tasks(qkv, offsets, n_head, threads)
     for task in prange(all.tasks, nogil=True, num_threads=threads, schedule="dynamic",
-                       chunksize=all.in_turn):
+                       chunksize=all.consecutive):
         attend(&all, task, &out[0, 0], &lse[0, 0])
 
 
@@ -241,7 +319,7 @@ cdef Backward backward_scratch(Py_ssize_t T, Py_ssize_t D) noexcept nogil:
 
 
 cdef void strip_scores(Backward s, Py_ssize_t D, Py_ssize_t q0, Py_ssize_t k0,
-                       Py_ssize_t keys, Ahead *ahead) noexcept nogil:
+                       Py_ssize_t keys, Prefetch *prefetch) noexcept nogil:
     """P^T and dS^T = P^T (dP^T - delta) of a strip of queries and a block of keys.
 
     Zeros in the rows up to a whole panel: the tiles of the next product reach into them.
@@ -251,7 +329,7 @@ cdef void strip_scores(Backward s, Py_ssize_t D, Py_ssize_t q0, Py_ssize_t k0,
     keys = padded(keys, MR)
     scores_of_strip(keys, D, s.k_panels + k0 * D, s.q_strips + q0 * D, s.p)
     scores_of_strip(keys, D, s.v_panels + k0 * D, s.g_strips + q0 * D, s.ds)
-    forget_future(s.p, k0, keys, q0, -1e30)
+    apply_causal_mask(s.p, k0, keys, q0, -1e30)
     for half from 0 <= half < NR by VL:
         lse = vload(s.lse + q0 + half)
         delta = vload(s.delta + q0 + half)
@@ -259,7 +337,7 @@ cdef void strip_scores(Backward s, Py_ssize_t D, Py_ssize_t q0, Py_ssize_t k0,
             e = vexp(vload(s.p + key * NR + half) - lse)
             vstore(s.p + key * NR + half, e)
             vstore(s.ds + key * NR + half, e * (vload(s.ds + key * NR + half) - delta))
-            ask_ahead(ahead)
+            prefetch_rows(prefetch)
 
 
 cdef void prepare_backward(Backward s, Head head, const float *dout, const float *out,
@@ -280,7 +358,7 @@ cdef void prepare_backward(Backward s, Head head, const float *dout, const float
 
 cdef void head_backward(Head head, const float *dout, const float *out, Py_ssize_t ldo,
                         const float *lse, float *dq, float *dk, float *dv,
-                        Ahead *ahead) noexcept nogil:
+                        Prefetch *prefetch) noexcept nogil:
     """dq, dk, dv (T, D; row stride head.stride) of one head of one document."""
     cdef Py_ssize_t T = head.T, D = head.D, k0, q0, keys, queries, i
     cdef float scale = <float>(1 / sqrt(<double>D))
@@ -291,7 +369,7 @@ cdef void head_backward(Head head, const float *dout, const float *out, Py_ssize
         for q0 from k0 // NR * NR <= q0 < T by NR:
             queries = smaller(NR, T - q0)
             keys = smaller(KEYS, smaller(T, q0 + NR) - k0)      # none behind the last query
-            strip_scores(s, D, q0, k0, keys, ahead)
+            strip_scores(s, D, q0, k0, keys, prefetch)
             add_to_queries(s.ds, keys, s.k_rows + k0 * NR, D, T * NR, s.dq + q0 * s.Dn, s.Dn)
             add_to_keys(s.p, keys, queries, s.g_rows + q0 * NR, D, T * NR, s.dv, s.Dn)
             add_to_keys(s.ds, keys, queries, s.q_rows + q0 * NR, D, T * NR, s.dk, s.Dn)
@@ -302,25 +380,25 @@ cdef void head_backward(Head head, const float *dout, const float *out, Py_ssize
         scale_row(s.dq + i * s.Dn, scale, dq + i * head.stride, D)
 
 
-cdef void attend_backward(const Heads *all, Py_ssize_t task, const float *dout,
+cdef void attend_backward(const AttentionTasks *all, Py_ssize_t task, const float *dout,
                           const float *out, const float *lse, float *dqkv) noexcept nogil:
     cdef Head head = head_of(all, task)
-    cdef Ahead ahead = ahead_of(head.D, pace(head, 8))
+    cdef Prefetch prefetch = new_prefetch(head.D, prefetch_rate(head, 8))
     cdef Py_ssize_t first = head.row * all.C + head.column
     cdef float *dq = dqkv + head.row * head.stride + head.column
-    also_ahead(&ahead, dq, head.stride, head.T)
-    also_ahead(&ahead, dq + all.C, head.stride, head.T)
-    also_ahead(&ahead, dq + 2 * all.C, head.stride, head.T)
-    also_next(all, task, dout, out, &ahead)
+    add_prefetch(&prefetch, dq, head.stride, head.T)
+    add_prefetch(&prefetch, dq + all.C, head.stride, head.T)
+    add_prefetch(&prefetch, dq + 2 * all.C, head.stride, head.T)
+    prefetch_next_task(all, task, dout, out, &prefetch)
     head_backward(head, dout + first, out + first, all.C,
                   lse + task % all.n_head * all.N + head.row, dq, dq + all.C, dq + 2 * all.C,
-                  &ahead)
+                  &prefetch)
 
 
 def attention_backward(const float[:, ::1] dout, const float[:, ::1] qkv,
                        const float[:, ::1] out, const float[:, ::1] lse, const int[::1] offsets,
                        int n_head, float[:, ::1] dqkv):
-    """dqkv from dout, overwriting dqkv; the scores are computed again from qkv and lse.
+    """dqkv from dout, overwriting dqkv; the scores are recomputed from qkv and lse.
 
     dout, out  (N, C)   out and lse as written by attention_forward
     qkv, dqkv  (N, 3C)
@@ -333,7 +411,7 @@ def attention_backward(const float[:, ::1] dout, const float[:, ::1] qkv,
     expect_shape("dout", dout, out.shape[0], out.shape[1])
     expect_shape("dqkv", dqkv, qkv.shape[0], qkv.shape[1])
     cdef int threads = threads_for(3 * attention_work(offsets, out.shape[1]))
-    cdef Heads all = heads_of(qkv, offsets, n_head, threads)
+    cdef AttentionTasks all = attention_tasks(qkv, offsets, n_head, threads)
     for task in prange(all.tasks, nogil=True, num_threads=threads, schedule="dynamic",
-                       chunksize=all.in_turn):
+                       chunksize=all.consecutive):
         attend_backward(&all, task, &dout[0, 0], &out[0, 0], &lse[0, 0], &dqkv[0, 0])

@@ -53,7 +53,7 @@ def embedding_backward(const float[:, ::1] dy, const int[::1] ids, const int[::1
     if N == 0:
         return
     cdef int threads = threads_for(2.0 * N * C)
-    for part in prange(blocks(C, COLUMNS), nogil=True, num_threads=threads, schedule="static"):
+    for part in prange(ceil_div(C, COLUMNS), nogil=True, num_threads=threads, schedule="static"):
         scatter_columns(&dy[0, part * COLUMNS], &ids[0], &dwte[0, part * COLUMNS], N, C,
                         smaller(COLUMNS, C - part * COLUMNS))
         if sums != NULL:

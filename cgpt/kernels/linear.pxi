@@ -1,27 +1,28 @@
 # Linear layers: y = x W^T, dx = dy W and dW += dy^T x.
 
 
-cdef void product_as_it_lies(const Product *p, int threads) noexcept nogil:
-    """C = A B, with rows of A interleaved, some at a time, and the rows of B^T where they lie."""
-    cdef Errand none = Errand(NULL, 0, 0)
-    cdef Py_ssize_t units = blocks(p.N, VL), tasks = threads if p.M <= FEW else blocks(units, 4)
-    cdef Py_ssize_t most = max(SPREAD // p.K, 1), R, start, rows, part, task
+cdef void product_unpacked(const Product *p, int threads) noexcept nogil:
+    """C = A B, with rows of A interleaved, some at a time, and the rows of B^T unpacked."""
+    cdef PrefetchQueue none = PrefetchQueue(NULL, 0, 0)
+    cdef Py_ssize_t units = ceil_div(p.N, VL)
+    cdef Py_ssize_t tasks = threads if p.M <= FEW_ROWS else ceil_div(units, 4)
+    cdef Py_ssize_t most = max(L2_FLOATS // p.K, 1), R, start, rows, part, task
     cdef Weights weight = Weights(p.b.data, NULL, p.N, p.K, 0, FLOAT32)
-    cdef Projection by = Projection(weight, p.finish.bias, dots_for(&weight, True),
+    cdef Projection by = Projection(weight, p.epilogue.bias, dots_for(&weight, True),
                                     stream_for(&weight))
     cdef Operand x
     cdef Target to
-    R = even_part(p.M, smaller(MOST_ROWS, blocks(most, TILE_ROWS) * TILE_ROWS), TILE_ROWS)
-    x.errand = &none
-    x.quads = cgpt_scratch(SLOT_SHARED, blocks(R, ROWS) * quads_stride(p.K))
+    R = even_part(p.M, smaller(MAX_ROWS, ceil_div(most, TILE_ROWS) * TILE_ROWS), TILE_ROWS)
+    x.queue = &none
+    x.quads = cgpt_scratch(SLOT_SHARED, ceil_div(R, ROWS) * quads_stride(p.K))
     for start from 0 <= start < p.M by R:
         rows = smaller(R, p.M - start)
         x.x = p.a.data + start * p.K
-        for part in prange(blocks(rows, ROWS), schedule="static",
-                           num_threads=threads if rows > FEW else 1):
+        for part in prange(ceil_div(rows, ROWS), schedule="static",
+                           num_threads=threads if rows > FEW_ROWS else 1):
             interleave_rows(x.x, rows, p.K, part, <float *>x.quads)
-        to = Target(p.c + start * p.N, at(p.finish.residual, start * p.N),
-                    <float *>at(p.finish.activated, start * p.N), GELU)
+        to = Target(p.c + start * p.N, at(p.epilogue.residual, start * p.N),
+                    <float *>at(p.epilogue.activated, start * p.N), GELU)
         for task in prange(tasks, num_threads=threads, schedule="dynamic"):
             project(&by, x, rows, to, units * task // tasks, units * (task + 1) // tasks,
                     <const char *>p.b.data)
@@ -44,12 +45,12 @@ def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, floa
     cdef Product p
     expect_shape("weight", weight, M, K)
     expect_shape("y", y, N, M)
-    p.finish = Finish(NULL, optional("residual", residual, N, M),
+    p.epilogue = Epilogue(NULL, optional("residual", residual, N, M),
                       optional_output("activated", activated, N, M), NULL, NULL, NULL)
     if bias is not None:
         b = bias
         expect_length("bias", b, M)
-        p.finish.bias = &b[0] if M > 0 else NULL
+        p.epilogue.bias = &b[0] if M > 0 else NULL
     if N == 0 or M == 0:
         return
     p.a, p.b = Matrix(first_element(x), K, 1), Matrix(first_element(weight), 1, K)
@@ -58,31 +59,31 @@ def linear_forward(const float[:, ::1] x, const float[:, ::1] weight, bias, floa
     with nogil:
         if K == 0:
             empty_product(&p)
-        elif N <= AS_IT_LIES:
-            product_as_it_lies(&p, threads)
+        elif N <= UNPACKED_ROWS:
+            product_unpacked(&p, threads)
         else:
             gemm(&p, threads)
 
 
 def linear_backward_input(const float[:, ::1] dy, const float[:, ::1] weight, float[:, ::1] dx,
-                          activated=None, again=None):
-    """dx = dy W, overwriting dx; times gelu'(activated) where that is given.
+                          preactivation=None, activated=None):
+    """dx = dy W, overwriting dx; times gelu'(preactivation) where that is given.
 
     dy         (N, M)
     weight     (M, K)
     dx         (N, K)  must not overlap dy
-    activated  (N, K) or None: what gelu was applied to, whose output was the product's input
-    again      (N, K) or None, written: that output, gelu(activated), which must be given too
+    preactivation  (N, K) or None: x of the GELU whose y was the product's input
+    activated      (N, K) or None, written: that y, gelu(preactivation), which must be given too
     Raises ValueError naming the array with a wrong shape.
     """
     cdef Py_ssize_t N = dy.shape[0], M = weight.shape[0], K = weight.shape[1]
     cdef Product p
     expect_shape("dy", dy, N, M)
     expect_shape("dx", dx, N, K)
-    if again is not None and activated is None:
-        raise ValueError("again: is made of activated, which is missing")
-    p.finish = Finish(NULL, NULL, NULL, optional("activated", activated, N, K),
-                      optional_output("again", again, N, K), NULL)
+    if activated is not None and preactivation is None:
+        raise ValueError("activated: is made of preactivation, which is missing")
+    p.epilogue = Epilogue(NULL, NULL, NULL, optional("preactivation", preactivation, N, K),
+                          optional_output("activated", activated, N, K), NULL)
     if N == 0 or K == 0:
         return
     p.a, p.b = Matrix(first_element(dy), M, 1), Matrix(first_element(weight), K, 1)
@@ -112,9 +113,9 @@ def linear_backward_weight(const float[:, ::1] dy, const float[:, ::1] x, float[
         expect_length("dbias", db, M)
     if N == 0 or M == 0 or K == 0:
         return
-    p.finish = Finish(NULL, NULL, NULL, NULL, NULL, NULL)
+    p.epilogue = Epilogue(NULL, NULL, NULL, NULL, NULL, NULL)
     if dbias is not None:
-        p.finish.sums = &db[0]
+        p.epilogue.sums = &db[0]
     p.a, p.b = Matrix(&dy[0, 0], 1, M), Matrix(&x[0, 0], K, 1)
     p.c, p.M, p.N, p.K, p.accumulate, p.upper = &dweight[0, 0], M, K, N, True, False
     with nogil:

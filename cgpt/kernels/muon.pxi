@@ -20,7 +20,7 @@ cdef void momentum_span(float *grad, float *m, float *u, Py_ssize_t n, float bet
     memset(grad, 0, n * sizeof(float))
 
 
-cdef void descend_span(float *data, const float *u, Py_ssize_t n, float rate,
+cdef void axpby_span(float *data, const float *u, Py_ssize_t n, float rate,
                        float decay) noexcept nogil:
     cdef Py_ssize_t i
     for i from 0 <= i < n by VL:
@@ -28,7 +28,7 @@ cdef void descend_span(float *data, const float *u, Py_ssize_t n, float rate,
               - load(u + i, n - i) * vset1(rate), n - i)
 
 
-def descend(float[::1] data, const float[::1] u, double rate, double decay):
+def axpby(float[::1] data, const float[::1] u, double rate, double decay):
     """data = decay data - rate u.
 
     data  (n,)  written;  u  (n,)
@@ -36,9 +36,9 @@ def descend(float[::1] data, const float[::1] u, double rate, double decay):
     """
     cdef Py_ssize_t n = data.shape[0], part
     expect_length("u", u, n)
-    for part in prange(blocks(n, ADAM_SPAN), nogil=True, num_threads=threads_for(3.0 * n),
+    for part in prange(ceil_div(n, ADAM_SPAN), nogil=True, num_threads=threads_for(3.0 * n),
                        schedule="static"):
-        descend_span(&data[part * ADAM_SPAN], &u[part * ADAM_SPAN],
+        axpby_span(&data[part * ADAM_SPAN], &u[part * ADAM_SPAN],
                      smaller(ADAM_SPAN, n - part * ADAM_SPAN), <float>rate, <float>decay)
 
 
@@ -48,7 +48,7 @@ cdef void product_of(Matrix a, Matrix b, float *c, Py_ssize_t M, Py_ssize_t N, P
     cdef Product p
     p.a, p.b, p.c, p.M, p.N, p.K = a, b, c, M, N, K
     p.accumulate, p.upper = accumulate, upper
-    p.finish = Finish(NULL, NULL, NULL, NULL, NULL, NULL)
+    p.epilogue = Epilogue(NULL, NULL, NULL, NULL, NULL, NULL)
     gemm(&p, 1)
 
 
@@ -56,16 +56,16 @@ cdef void symmetric_product(const float *a, const float *b, float *c, Py_ssize_t
                             float scale) noexcept nogil:
     """c = scale a b of symmetric (n, n) matrices that are polynomials of one, as c is then."""
     product_of(Matrix(a, n, 1), Matrix(b, n, 1), c, n, n, n, False, True)
-    mirror(c, NULL, n, scale, 0, 0)
+    symmetrize(c, NULL, n, scale, 0, 0)
 
 
-cdef float *orthogonalizer(Matrix x, Matrix flipped, Py_ssize_t n, Py_ssize_t depth,
+cdef float *orthogonalizer(Matrix x, Matrix x_transposed, Py_ssize_t n, Py_ssize_t depth,
                            double squares, double scale, float *work) noexcept nogil:
     """P (n, n) of which P x is `scale` times about the orthogonal factor of x (n, depth).
 
     Newton-Schulz, x := S x with S = a + b G + c G^2 and G = x x^T, from x / |x| on: S and G are
     polynomials of the first G, so that the rounds need nothing else, and x is read twice in all.
-    flipped is x^T, squares |x|^2; work holds 4 n^2 floats, P among them.
+    x_transposed is x^T, squares |x|^2; work holds 4 n^2 floats, P among them.
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon.
     """
     cdef float *g = work
@@ -74,12 +74,12 @@ cdef float *orthogonalizer(Matrix x, Matrix flipped, Py_ssize_t n, Py_ssize_t de
     cdef float *spare = work + 2 * n * n
     cdef float *swap
     cdef int number
-    product_of(x, flipped, g, n, n, depth, False, True)
-    mirror(g, NULL, n, <float>(1 / squares), 0, 0)
+    product_of(x, x_transposed, g, n, n, depth, False, True)
+    symmetrize(g, NULL, n, <float>(1 / squares), 0, 0)
     for number in range(ROUNDS):
         s = work + 3 * n * n if number > 0 else turn
         product_of(Matrix(g, n, 1), Matrix(g, n, 1), s, n, n, n, False, True)
-        mirror(s, g, n, QUINTIC_C, QUINTIC_B, QUINTIC_A)
+        symmetrize(s, g, n, QUINTIC_C, QUINTIC_B, QUINTIC_A)
         if number > 0:
             symmetric_product(s, turn, spare, n, <float>(scale / sqrt(squares))
                               if number == ROUNDS - 1 else 1)
@@ -93,21 +93,21 @@ cdef float *orthogonalizer(Matrix x, Matrix flipped, Py_ssize_t n, Py_ssize_t de
 cdef void muon_matrix(float *data, float *grad, float *m, Py_ssize_t rows, Py_ssize_t columns,
                       double lr, float beta, double weight_decay, float clip) noexcept nogil:
     cdef Py_ssize_t size = rows * columns, n = smaller(rows, columns), i
-    cdef float *u = cgpt_scratch(SLOT_SUMS, blocks(size, 16) * 16 + 4 * n * n)
-    cdef Matrix lying = Matrix(u, columns, 1), standing = Matrix(u, 1, columns)
+    cdef float *u = cgpt_scratch(SLOT_SUMS, ceil_div(size, 16) * 16 + 4 * n * n)
+    cdef Matrix u_rows = Matrix(u, columns, 1), u_columns = Matrix(u, 1, columns)
     cdef double squares = 0, rate = -lr * UPDATE_RMS * sqrt(<double>(rows + columns - n))
-    cdef float *turn = u + blocks(size, 16) * 16
+    cdef float *turn = u + ceil_div(size, 16) * 16
     momentum_span(grad, m, u, size, beta, clip)
     for i from 0 <= i < size by ADAM_SPAN:
         squares += squares_span(u + i, smaller(ADAM_SPAN, size - i))
     squares = squares if squares > LEAST_SQUARES else LEAST_SQUARES
-    descend_span(data, u, size, 0, <float>(1 - lr * weight_decay))
+    axpby_span(data, u, size, 0, <float>(1 - lr * weight_decay))
     if rows <= columns:
-        turn = orthogonalizer(lying, standing, n, columns, squares, rate, turn)
-        product_of(Matrix(turn, n, 1), lying, data, rows, columns, n, True, False)
+        turn = orthogonalizer(u_rows, u_columns, n, columns, squares, rate, turn)
+        product_of(Matrix(turn, n, 1), u_rows, data, rows, columns, n, True, False)
     else:
-        turn = orthogonalizer(standing, lying, n, rows, squares, rate, turn)
-        product_of(lying, Matrix(turn, n, 1), data, rows, columns, n, True, False)
+        turn = orthogonalizer(u_columns, u_rows, n, rows, squares, rate, turn)
+        product_of(u_rows, Matrix(turn, n, 1), data, rows, columns, n, True, False)
 
 
 def muon(float[::1] data, float[::1] grad, float[::1] m, const long long[:, ::1] matrices,

@@ -56,7 +56,7 @@ def layernorm_forward(const float[:, ::1] x, const float[::1] weight, const floa
         layernorm_row(&x[i, 0], &weight[0], &bias[0], &y[i, 0], &mean[i], &rstd[i], C, eps)
 
 
-def layernorm_again(const float[:, ::1] x, const float[::1] weight, const float[::1] bias,
+def layernorm_recompute(const float[:, ::1] x, const float[::1] weight, const float[::1] bias,
                     const float[::1] mean, const float[::1] rstd, float[:, ::1] y):
     """The y of layernorm_forward, bit for bit, from the mean and rstd that it wrote.
 
@@ -121,7 +121,7 @@ def layernorm_backward(const float[:, ::1] dy, const float[:, ::1] x, const floa
     mean, rstd              (N,)    as written by layernorm_forward
     Raises ValueError naming the array whose shape is wrong.
     """
-    cdef Py_ssize_t N = x.shape[0], C = x.shape[1], part, parts = blocks(N, NORM_ROWS), j
+    cdef Py_ssize_t N = x.shape[0], C = x.shape[1], part, parts = ceil_div(N, NORM_ROWS), j
     expect_shape("dy", dy, N, C)
     expect_shape("dx", dx, N, C)
     expect_length("weight", weight, C)

@@ -116,7 +116,7 @@ CGPT_INLINE void pack_columns(const float *x, Py_ssize_t column, int n, int widt
 
 #if VL == 16
 #define PRESS(j, ...) vstore(panel + 16 * j, SHUFFLE(v[j], v[j + 1], __VA_ARGS__))
-CGPT_INLINE void press(const vf *v, float *panel) {
+CGPT_INLINE void compress(const vf *v, float *panel) {
     PRESS(0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17);
     PRESS(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 19);
     PRESS(2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 19, 20, 21);
@@ -127,7 +127,7 @@ CGPT_INLINE void press(const vf *v, float *panel) {
 }
 #elif VL == 8
 /* With AVX2 a shuffle costs more than a store that the next one covers in part. */
-CGPT_INLINE void press(const vf *v, float *panel) {
+CGPT_INLINE void compress(const vf *v, float *panel) {
     int i;
     UNROLL(4)
     for (i = 0; i < VL / 2; i++) vstore(panel + i * MR, v[i]);
@@ -137,7 +137,7 @@ CGPT_INLINE void press(const vf *v, float *panel) {
 #if VL >= 8
 /* Panels of MR rows that lie side by side, `panels` of them at once, so that what is read is
  * contiguous. Returns how many k were done: the last ones are left, as a whole vector is read. */
-static Py_ssize_t pack_pressed(const float *x, Py_ssize_t column, Py_ssize_t panels,
+static Py_ssize_t pack_compressed(const float *x, Py_ssize_t column, Py_ssize_t panels,
                                Py_ssize_t depth, float *CGPT_RESTRICT panel) {
     Py_ssize_t k, p;
     int i;
@@ -146,7 +146,7 @@ static Py_ssize_t pack_pressed(const float *x, Py_ssize_t column, Py_ssize_t pan
             vf v[VL / 2];
             UNROLL(8)
             for (i = 0; i < VL / 2; i++) v[i] = vload(x + (k + i) * column + p * MR);
-            press(v, panel + p * MR * depth + k * MR);
+            compress(v, panel + p * MR * depth + k * MR);
         }
     return k;
 }
@@ -159,7 +159,7 @@ CGPT_INLINE void pack_panels_of(const float *x, Py_ssize_t row, Py_ssize_t colum
     Py_ssize_t first = 0;
 #if VL >= 8
     if (width == MR && row == 1 && scale == 1.0f && rows >= MR) {
-        Py_ssize_t done = pack_pressed(x, column, rows / MR, depth, panel);
+        Py_ssize_t done = pack_compressed(x, column, rows / MR, depth, panel);
         for (; first + MR <= rows; first += MR)
             pack_columns(x + first + done * column, column, MR, MR, depth - done, scale,
                          panel + first * depth + done * MR);

@@ -2,7 +2,7 @@
 #ifndef CGPT_QUANTIZE_H
 #define CGPT_QUANTIZE_H
 
-#include "bytes.h"
+#include "dot_int8.h"
 
 #define QUANTUM 64          /* values of a row that share a scale; whole vectors of bytes */
 
@@ -36,7 +36,7 @@ static void quantize_row(const float *x, Py_ssize_t K, int8_t *q, float *scales,
                          int32_t *correction) {
     Py_ssize_t k, i;
     for (k = 0; k < K; k += QUANTUM) {
-        float part[QUANTUM] = {0}, most, unfinite, inverse;
+        float part[QUANTUM] = {0}, most, nonfinite, inverse;
         int8_t *to = q + k;
         const Py_ssize_t n = K - k < QUANTUM ? K - k : QUANTUM;
         memcpy(part, x + k, (size_t)n * 4);
@@ -48,11 +48,11 @@ static void quantize_row(const float *x, Py_ssize_t K, int8_t *q, float *scales,
                 zero += v - v;
             }
             most = vmax_lanes(top);
-            unfinite = vsum(zero);      /* 0, or NaN */
+            nonfinite = vsum(zero);      /* 0, or NaN */
         }
-        if (unfinite != 0.0f) {
+        if (nonfinite != 0.0f) {
             memset(to, 0, QUANTUM);
-            scales[k / QUANTUM] = unfinite;
+            scales[k / QUANTUM] = nonfinite;
         } else {
             inverse = most > 0.0f ? 127.0f / most : 0.0f;
             if (!(inverse < INFINITY)) inverse = 0.0f;      /* most is next to nothing */

@@ -180,11 +180,11 @@ CGPT_INLINE vf vsqrt(vf x) {
 }
 
 /* `hidden` in the lanes before the n-th, x in the others. */
-CGPT_INLINE vf vhide_before(vf x, float n, float hidden) {
+CGPT_INLINE vf vmask_before(vf x, float n, float fill) {
     float lane[VL];
     int i;
     for (i = 0; i < VL; i++) lane[i] = (float)i;
-    return vselect(vless(vload(lane), vset1(n)), vset1(hidden), x);
+    return vselect(vless(vload(lane), vset1(n)), vset1(fill), x);
 }
 
 /* exp, relative error under 2e-7; 0 below -87.3 (so exp(-inf) is 0), NaN stays NaN, infinity
@@ -208,18 +208,18 @@ CGPT_INLINE vf vexp(vf x) {
 
 /* Memory that a thread keeps between calls, 64-byte aligned; slots never overlap. It lives as
  * long as the thread, and Python threads that call kernels at once each have their own. Large
- * blocks ask for huge pages: packing walks over many rows at once, each on pages of its own. */
-enum { SLOT_SHARED, SLOT_THREAD, SLOT_SUMS, SLOT_ERRAND, SLOTS };
+ * blocks request huge pages: packing walks over many rows at once, each on pages of its own. */
+enum { SLOT_SHARED, SLOT_THREAD, SLOT_SUMS, SLOT_PREFETCH, SLOTS };
 #define HUGE_PAGE ((size_t)1 << 21)
 
 static float *cgpt_scratch(int slot, size_t floats) {
     static CGPT_THREAD void *block[SLOTS];
-    static CGPT_THREAD size_t room[SLOTS];
-    if (room[slot] < floats) {
+    static CGPT_THREAD size_t capacity[SLOTS];
+    if (capacity[slot] < floats) {
         size_t border = 64, bytes;
         free(block[slot]);
-        room[slot] = floats + floats / 4;
-        bytes = room[slot] * sizeof(float);
+        capacity[slot] = floats + floats / 4;
+        bytes = capacity[slot] * sizeof(float);
         if (bytes >= HUGE_PAGE) border = HUGE_PAGE;
         block[slot] = malloc(bytes + border);
         if (block[slot] == NULL) abort();
@@ -229,7 +229,7 @@ static float *cgpt_scratch(int slot, size_t floats) {
                     bytes & ~(border - 1), MADV_HUGEPAGE);
 #endif
     }
-    if (room[slot] * sizeof(float) >= HUGE_PAGE)
+    if (capacity[slot] * sizeof(float) >= HUGE_PAGE)
         return (float *)(((uintptr_t)block[slot] + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
     return (float *)(((uintptr_t)block[slot] + 63) & ~(uintptr_t)63);
 }

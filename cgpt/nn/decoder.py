@@ -29,12 +29,12 @@ _PASS = 64  # rows that the kernel takes through the layers at once
 class SampleRequest(NamedTuple):
     """Tokens that a decoder samples in the call that makes their logits.
 
-    picking  how
+    sampler  how
     u        (n,) float64: the random numbers, or None for the likeliest tokens
     tokens   (n,) int32: what is sampled, once the call is over; -1 where there is nothing
     """
 
-    picking: K.Picking
+    sampler: K.TokenSampler
     u: NDArray[np.float64] | None
     tokens: Ints
 
@@ -181,9 +181,9 @@ class FusedDecoder:
         request: SampleRequest | None = None,
         position_ids: Ints | None = None,
     ) -> None:
-        picking, u, tokens = request or (None, None, None)
+        sampler, u, tokens = request or (None, None, None)
         self._kernel.run(
-            ids, positions, sequences, keys, values, logits, position_ids, picking, u, tokens
+            ids, positions, sequences, keys, values, logits, position_ids, sampler, u, tokens
         )
 
     def decode_n(
@@ -236,7 +236,7 @@ class LayerDecoder:
             if not whole:
                 logits[rows[wanted] - first] = found
         if request is not None:
-            request.picking.pick(logits, request.u, request.tokens)
+            request.sampler.sample(logits, request.u, request.tokens)
 
     def decode_n(
         self,
@@ -250,7 +250,7 @@ class LayerDecoder:
         sequence = np.zeros(1, np.int32)
         for i in range(len(positions)):
             one, u = slice(i, i + 1), request.u
-            part = SampleRequest(request.picking, None if u is None else u[one], ids[i + 1 : i + 2])
+            part = SampleRequest(request.sampler, None if u is None else u[one], ids[i + 1 : i + 2])
             self.run(ids[one], positions[one], sequence, keys, values, logits, part)
             if ids[i + 1] < 0:
                 return i + 1

@@ -23,7 +23,7 @@ def averaging(average: Floats, optimizer: AdamW, decay: float) -> Operation:
     """
     steps = optimizer.step_count + 1
     kept = min(decay, (1 + steps) / (10 + steps))
-    return partial(K.descend, average, optimizer.arena.data, kept - 1, kept)
+    return partial(K.axpby, average, optimizer.arena.data, kept - 1, kept)
 
 
 def with_average(average: Floats | None, optimizer: AdamW, compute: Callable[[], Result]) -> Result:

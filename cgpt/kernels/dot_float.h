@@ -1,12 +1,12 @@
-/* Dot products of a few rows with a matrix of floats as it lies in memory.
+/* Dot products of a few rows with an unpacked matrix of floats.
  *
  * Each is summed in LANES parts, of every LANES-th element, which are added at last: (0 + 2) +
  * (1 + 3). So few parts leave room in a vector for ROWS rows of x beside each other, against a
  * quad (LANES elements) of one row of W that the load itself repeats: no element of W is moved,
  * and little is left to add up across a vector. The order is the same for any number of rows.
  */
-#ifndef CGPT_QUADS_H
-#define CGPT_QUADS_H
+#ifndef CGPT_DOT_FLOAT_H
+#define CGPT_DOT_FLOAT_H
 
 #include "simd.h"
 
@@ -14,23 +14,23 @@ enum { FLOAT32, FLOAT16, INT8 };       /* how a matrix is stored */
 
 #define LANES (VL < 4 ? VL : 4)
 #define ROWS (VL / LANES)
-/* Memory that is read once the products that go on are done, and lies elsewhere than the weights:
- * pieces, of `bytes` each, that are asked for one after another at the products' own pace. */
-typedef struct { const char *start; Py_ssize_t bytes; } Piece;
+/* Memory that is read after the current products, other than the weights: ranges, of `bytes` each,
+ * that are prefetched one after another while the products run. */
+typedef struct { const char *start; Py_ssize_t bytes; } MemoryRange;
 typedef struct {
-    const Piece *pieces;
-    Py_ssize_t left, done;      /* pieces, and of the first of them so many bytes are asked for */
-} Errand;
+    const MemoryRange *ranges;
+    Py_ssize_t left, done;      /* ranges, and bytes prefetched of the first */
+} PrefetchQueue;
 
 #define TILE_VECTORS 3  /* a tile's vectors of x and rows of W: what the registers hold */
 #define TILE_COLUMNS (VL == 16 ? 8 : LANES)
 #define TILE_ROWS (TILE_VECTORS * ROWS)
-/* Quads between two lines that are asked for: beside 12 multiply-adds of AVX2 each costs a place. */
-#define PACE (VL == 8 ? 4 : 1)
+/* Quads between two prefetched lines: beside 12 multiply-adds of AVX2 each costs an issue slot. */
+#define PREFETCH_INTERVAL (VL == 8 ? 4 : 1)
 
-/* Rows of x up to which W is used as it lies, not packed: with 32 registers the tile is as good as
- * that of packed panels. */
-#define AS_IT_LIES (VL == 16 ? 512 : 12)
+/* Rows of x up to which W is not packed: with 32 registers the tile is as good as that of packed
+ * panels. */
+#define UNPACKED_ROWS (VL == 16 ? 512 : 12)
 
 /* Floats from one vector of rows to the next. */
 CGPT_INLINE Py_ssize_t quads_stride(Py_ssize_t K) { return (K + LANES - 1) / LANES * VL; }
@@ -115,7 +115,7 @@ CGPT_INLINE vf quad_part(const float *p, Py_ssize_t n) {
 #endif
 
 /* Of ROWS rows of ROWS quads: vector i becomes quad i of every row. */
-CGPT_INLINE void turn_quads(vf *x) {
+CGPT_INLINE void transpose_quads(vf *x) {
 #if VL == 16
 #define FIRST_HALVES 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
 #define SECOND_HALVES 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
@@ -149,7 +149,7 @@ CGPT_INLINE vf sums_of_quads(const vf *x) {
 
 /* VL dot products of one row x (K) with VL rows from w on, `apart` elements from each other. A quad
  * of x meets those of ROWS rows of W at once, row c beside c + LANES and so on, whose vectors change
- * places for that. As many bytes as are read are asked for from `ahead` on, unless that is NULL. */
+ * places for that. As many bytes as are read are prefetched from `ahead` on, unless that is NULL. */
 CGPT_INLINE vf dots_of_row(int form, const float *x, const char *w, Py_ssize_t K,
                            Py_ssize_t apart, const char *ahead) {
     const Py_ssize_t size = form == FLOAT32 ? 4 : 2;
@@ -166,7 +166,7 @@ CGPT_INLINE vf dots_of_row(int form, const float *x, const char *w, Py_ssize_t K
                 rows[i] = weights_at(w, form, (i * LANES + c) * apart + k);
                 if (ahead) PREFETCH_FAR(ahead + (k * VL + (i * LANES + c) * VL) * size);
             }
-            turn_quads(rows);
+            transpose_quads(rows);
             UNROLL(4)
             for (i = 0; i < ROWS; i++) sum[c] += quad(x + k + i * LANES) * rows[i];
         }
@@ -195,8 +195,8 @@ CGPT_INLINE void store_quads(float *out, vf x) {
 #endif
 }
 
-/* sum += a quad of TILE_COLUMNS rows (K) of W times those of `vectors` vectors of rows of x, `stride`
- * apart; n of their elements exist. */
+/* sum += a quad of TILE_COLUMNS rows (K) of W times those of `vectors` vectors of rows of x,
+ * `stride` apart; n of their elements exist. */
 CGPT_INLINE void add_quads(int vectors, const float *x, Py_ssize_t stride, const float *w,
                            Py_ssize_t K, Py_ssize_t n, vf *sum) {
     vf xs[TILE_VECTORS];
@@ -212,35 +212,36 @@ CGPT_INLINE void add_quads(int vectors, const float *x, Py_ssize_t stride, const
 }
 
 /* out[row][column], VL apart: `vectors` vectors of rows, `stride` apart from x on, with
- * TILE_COLUMNS rows (K) from w on. Meanwhile `bytes` bytes are asked for from `next` on with each
- * element of the depth, and with every PACE quads a line of the errand: more at once would keep what
- * is needed now waiting. */
+ * TILE_COLUMNS rows (K) from w on. Meanwhile `bytes` bytes are prefetched from `next` on with each
+ * element of the depth, and with every PREFETCH_INTERVAL quads a line of the queue: more at once
+ * would delay what is needed now. */
 CGPT_INLINE void tile_of_quads(int vectors, const float *x, Py_ssize_t stride, const float *w,
-                               Py_ssize_t K, const char *next, Py_ssize_t bytes, Errand *errand,
-                               float *out) {
-    const Piece piece = errand->left > 0 ? *errand->pieces : (Piece){next, 0};
-    const char *line = piece.start + errand->done, *last = piece.start + piece.bytes - 64;
-    const Py_ssize_t ahead = PACE == 1 ? 1 : (PACE * LANES * bytes + 63) / 64;
+                               Py_ssize_t K, const char *next, Py_ssize_t bytes,
+                               PrefetchQueue *queue, float *out) {
+    const MemoryRange current = queue->left > 0 ? *queue->ranges : (MemoryRange){next, 0};
+    const char *line = current.start + queue->done, *last = current.start + current.bytes - 64;
+    const Py_ssize_t lines =
+        PREFETCH_INTERVAL == 1 ? 1 : (PREFETCH_INTERVAL * LANES * bytes + 63) / 64;
     vf sum[TILE_VECTORS * TILE_COLUMNS];
     Py_ssize_t k, i;
     int v, j;
     UNROLL(24)
     for (j = 0; j < vectors * TILE_COLUMNS; j++) sum[j] = vset1(0.0f);
-    for (k = 0; k + PACE * LANES <= K; k += PACE * LANES) {
-        for (i = 0; i < ahead; i++) PREFETCH_FAR(next + k * bytes + i * 64);
-        if (PACE == 1 || piece.bytes) PREFETCH_FAR(line);
+    for (k = 0; k + PREFETCH_INTERVAL * LANES <= K; k += PREFETCH_INTERVAL * LANES) {
+        for (i = 0; i < lines; i++) PREFETCH_FAR(next + k * bytes + i * 64);
+        if (PREFETCH_INTERVAL == 1 || current.bytes) PREFETCH_FAR(line);
         line += line < last ? 64 : 0;
         UNROLL(4)
-        for (i = 0; i < PACE; i++)
+        for (i = 0; i < PREFETCH_INTERVAL; i++)
             add_quads(vectors, x + (k + i * LANES) * ROWS, stride, w + k + i * LANES, K, LANES,
                       sum);
     }
     for (; k < K; k += LANES)
         add_quads(vectors, x + k * ROWS, stride, w + k, K, K - k, sum);
-    if (errand->left > 0 && (errand->done += K / (PACE * LANES) * 64) >= piece.bytes) {
-        errand->pieces++;
-        errand->left--;
-        errand->done = 0;
+    if (queue->left > 0 && (queue->done += K / (PREFETCH_INTERVAL * LANES) * 64) >= current.bytes) {
+        queue->ranges++;
+        queue->left--;
+        queue->done = 0;
     }
     UNROLL(3)
     for (v = 0; v < vectors; v++) {
@@ -253,9 +254,9 @@ CGPT_INLINE void tile_of_quads(int vectors, const float *x, Py_ssize_t stride, c
 
 /* One tile of any width. */
 static void tile_of_width(int vectors, const float *x, Py_ssize_t stride, const float *w,
-                          Py_ssize_t K, const char *next, Py_ssize_t bytes, Errand *errand,
+                          Py_ssize_t K, const char *next, Py_ssize_t bytes, PrefetchQueue *queue,
                           float *out) {
-#define TILE_OF(n) tile_of_quads(n, x, stride, w, K, next, bytes, errand, out)
+#define TILE_OF(n) tile_of_quads(n, x, stride, w, K, next, bytes, queue, out)
     if (vectors == 1) TILE_OF(1);
     else if (vectors == 2) TILE_OF(2);
     else TILE_OF(TILE_VECTORS);

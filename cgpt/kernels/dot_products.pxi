@@ -1,12 +1,12 @@
-# What dots.h gives: dot products of a few rows with a matrix as it is stored.
-cdef extern from "dots.h" nogil:
+# Declarations of dot_products.h: dot products of a few rows with a matrix as it is stored.
+cdef extern from "dot_products.h" nogil:
     enum: FLOAT32
     enum: FLOAT16
     enum: INT8
     enum: QUANTUM
     enum: ROWS
     enum: TILE_ROWS
-    enum: AS_IT_LIES
+    enum: UNPACKED_ROWS
     ctypedef struct Weights:
         const void *data
         const float *scales
@@ -14,11 +14,11 @@ cdef extern from "dots.h" nogil:
         Py_ssize_t columns
         Py_ssize_t group
         int form
-    ctypedef struct Piece:
+    ctypedef struct MemoryRange:
         const char *start
         Py_ssize_t bytes
-    ctypedef struct Errand:
-        const Piece *pieces
+    ctypedef struct PrefetchQueue:
+        const MemoryRange *ranges
         Py_ssize_t left
         Py_ssize_t done
     ctypedef struct Operand:
@@ -28,9 +28,9 @@ cdef extern from "dots.h" nogil:
         const float *scales
         const int *correction
         Py_ssize_t padded
-        Errand *errand
+        PrefetchQueue *queue
     ctypedef void (*Dots)(const Weights *m, const Operand *o, Py_ssize_t rows, Py_ssize_t j0,
-                          const char *ahead, float *out) noexcept nogil
+                          const char *prefetch, float *out) noexcept nogil
     Dots dots_for(const Weights *m, int far)
     ctypedef void (*Stream)(const Weights *m, const Operand *o, Py_ssize_t first, Py_ssize_t last,
                             float *out) noexcept nogil
@@ -42,16 +42,16 @@ cdef extern from "dots.h" nogil:
     vf vload_half(const unsigned short *p)
     void quantize_row(const float *x, Py_ssize_t K, signed char *q, float *scales,
                       int *correction)
-    Weights widened(const Weights *m, void *room)
-    void wait_for_all()
-    int threads_here()
+    Weights with_zero_rows(const Weights *m, void *buffer)
+    void thread_barrier()
+    int team_size()
 
 cdef enum:
-    MOST_ROWS = 252     # of x at a time
+    MAX_ROWS = 252     # of x at a time
 cdef enum:
-    SPREAD = 192 << 10  # floats of x, which stay in the second cache
+    L2_FLOATS = 192 << 10  # floats of x, which stay in the second cache
 cdef enum:
-    FEW = 64            # rows up to which the time is that of reading the weights
+    FEW_ROWS = 64            # rows up to which the time is that of reading the weights
 
 ctypedef struct Projection:
     Weights weight
@@ -82,7 +82,7 @@ ctypedef struct Target:
     int activation
 
 
-cdef inline void finish(const Target *to, Py_ssize_t first, vf y, Py_ssize_t n) noexcept nogil:
+cdef inline void epilogue(const Target *to, Py_ssize_t first, vf y, Py_ssize_t n) noexcept nogil:
     """n elements from the `first` on, of which y is x W^T + b."""
     if to.residual != NULL:
         y = y + load(to.residual + first, n)
@@ -95,7 +95,7 @@ cdef inline void finish(const Target *to, Py_ssize_t first, vf y, Py_ssize_t n) 
 
 cdef inline Py_ssize_t first_unit(const Weights *m, int thread, int threads) noexcept nogil:
     """Of the units of VL columns of a product, the first that is a thread's."""
-    return blocks(m.rows, VL) * thread // threads
+    return ceil_div(m.rows, VL) * thread // threads
 
 
 cdef inline const char *row_of(const Weights *m, Py_ssize_t j) noexcept nogil:
@@ -117,20 +117,20 @@ cdef void project_in_streams(Projection *p, const Operand *x, const Target *to, 
     for j from first <= j < last by VL:
         n = smaller(VL, last - j)
         y = load(sums + j - first, n)
-        finish(to, j, y + load(p.bias + j, n) if p.bias != NULL else y, n)
+        epilogue(to, j, y + load(p.bias + j, n) if p.bias != NULL else y, n)
 
 
 cdef void project(Projection *p, Operand x, Py_ssize_t R, Target to, Py_ssize_t begin,
-                  Py_ssize_t end, const char *then) noexcept nogil:
-    """Units begin .. end of VL columns of a product; what is read next, from `then` on, is asked
-    for."""
+                  Py_ssize_t end, const char *next_weights) noexcept nogil:
+    """Units begin .. end of VL columns of a product; what is read next, from `next_weights` on, is
+    prefetched."""
     cdef Py_ssize_t M = p.weight.rows, most = max(M - VL, 0), unit, j, j0, r, n
-    cdef float sums[MOST_ROWS * VL]
+    cdef float sums[MAX_ROWS * VL]
     cdef vf bias = vset1(0)
     cdef Weights whole = p.weight
     if M < VL:
-        whole = widened(&p.weight, cgpt_scratch(
-            SLOT_THREAD, VL * (whole.columns + blocks(whole.columns, 32)) + 1))
+        whole = with_zero_rows(&p.weight, cgpt_scratch(
+            SLOT_THREAD, VL * (whole.columns + ceil_div(whole.columns, 32)) + 1))
     elif R == 1 and p.stream != NULL:
         project_in_streams(p, &x, &to, begin * VL, smaller(end * VL, M))
         return
@@ -139,8 +139,8 @@ cdef void project(Projection *p, Operand x, Py_ssize_t R, Target to, Py_ssize_t 
         j = unit * VL
         j0, n = smaller(j, most), smaller(VL, M - j)
         p.dots(&whole, &x, R, j0,
-               row_of(&whole, smaller(j + VL, most)) if unit + 1 < end else then, sums)
+               row_of(&whole, smaller(j + VL, most)) if unit + 1 < end else next_weights, sums)
         if p.bias != NULL:
             bias = load(p.bias + j, n)
         for r in range(R):
-            finish(&to, r * M + j, load(sums + r * VL + j - j0, n) + bias, n)
+            epilogue(&to, r * M + j, load(sums + r * VL + j - j0, n) + bias, n)

@@ -1,8 +1,8 @@
 # Attention of single rows over a cache of keys and values, each head's in one piece: (H, T, D).
 
 
-cdef inline void fetch(const float *x, Py_ssize_t n) noexcept nogil:
-    """Ask for n floats before they are needed."""
+cdef inline void prefetch_span(const float *x, Py_ssize_t n) noexcept nogil:
+    """Prefetch n floats."""
     cdef Py_ssize_t i
     for i from 0 <= i < n by 16:
         PREFETCH_FAR(x + i)
@@ -12,13 +12,13 @@ cdef void attend_row(const float *q, const float *keys, const float *values, Py_
                      Py_ssize_t n, const float *next, float *out) noexcept nogil:
     """out (D,) of one query (D,) of a head against n keys and values (n, D).
 
-    As many floats as the keys are asked for from `next` on, the keys of a query to come."""
-    cdef Py_ssize_t t, room = blocks(n, VL) * VL
-    cdef float *scores = cgpt_scratch(SLOT_THREAD, room)
+    As many floats as the keys have are prefetched from `next` on, the keys of a later query."""
+    cdef Py_ssize_t t, padded_n = ceil_div(n, VL) * VL
+    cdef float *scores = cgpt_scratch(SLOT_THREAD, padded_n)
     cdef vf most = vset1(-1e30), total = vset1(0), e
     cdef float top
     for t from 0 <= t < n by VL:
-        fetch(values + t * D, smaller(VL, n - t) * D)
+        prefetch_span(values + t * D, smaller(VL, n - t) * D)
         key_scores(q, keys + t * D, D, n - t, <float>(1 / sqrt(<double>D)), scores + t)
         most = vmax(most, vload(scores + t))
     top = vmax_lanes(most)
@@ -26,7 +26,7 @@ cdef void attend_row(const float *q, const float *keys, const float *values, Py_
         e = vexp(vload(scores + t) - vset1(top))
         vstore(scores + t, e)
         total = total + e
-    weigh_rows(scores, values, D, n, 1 / vsum(total), next, out)
+    weighted_sum(scores, values, D, n, 1 / vsum(total), next, out)
 
 
 def attention_cached(const float[:, ::1] qkv, float[:, :, ::1] keys, float[:, :, ::1] values,

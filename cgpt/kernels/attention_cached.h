@@ -1,8 +1,8 @@
 /* Attention of one query over a cache: scores of the keys, and the values' sum by their weights. */
-#ifndef CGPT_WEIGH_H
-#define CGPT_WEIGH_H
+#ifndef CGPT_ATTENTION_CACHED_H
+#define CGPT_ATTENTION_CACHED_H
 
-#include "dots.h"
+#include "dot_products.h"
 
 /* Dot products of q (D) with VL rows of k; where there are fewer, with the last one again. */
 CGPT_INLINE vf dots_of_keys(const float *q, const float *k, Py_ssize_t D, Py_ssize_t rows) {
@@ -34,8 +34,8 @@ static void key_scores(const float *q, const float *k, Py_ssize_t D, Py_ssize_t 
 }
 
 /* scale * (weights (n) times x (n, stride)) of 1, 2 or 4 vectors, in eight sums, of every so many
- * rows: none waits for the one before. n * lines lines from `next` on are asked for meanwhile. */
-CGPT_INLINE void weigh_vectors(int vectors, const float *weights, const float *x,
+ * rows: none waits for the one before. n * lines lines from `next` on are prefetched meanwhile. */
+CGPT_INLINE void weighted_sum_vectors(int vectors, const float *weights, const float *x,
                                Py_ssize_t stride, Py_ssize_t n, float scale, const float *next,
                                Py_ssize_t lines, float *out) {
     const int apart = 8 / vectors;
@@ -68,16 +68,16 @@ CGPT_INLINE void weigh_vectors(int vectors, const float *weights, const float *x
     for (v = 0; v < vectors; v++) vstore(out + v * VL, sum[v] * vset1(scale));
 }
 
-/* out (D) = scale * weights (n) times x (n, D); the (n, D) floats from `next` on are asked for. */
-static void weigh_rows(const float *weights, const float *x, Py_ssize_t D, Py_ssize_t n,
+/* out (D) = scale * weights (n) times x (n, D); the (n, D) floats from `next` on are prefetched. */
+static void weighted_sum(const float *weights, const float *x, Py_ssize_t D, Py_ssize_t n,
                        float scale, const float *next, float *out) {
     Py_ssize_t d = 0, t, lines = (D + 15) / 16;
-#define WEIGH(vectors)                                                                          \
+#define WEIGHTED_SUM(vectors)                                                                   \
     for (; d + vectors * VL <= D; d += vectors * VL, lines = 0)                                 \
-        weigh_vectors(vectors, weights, x + d, D, n, scale, next, lines, out + d)
-    WEIGH(4);
-    WEIGH(2);
-    WEIGH(1);
+        weighted_sum_vectors(vectors, weights, x + d, D, n, scale, next, lines, out + d)
+    WEIGHTED_SUM(4);
+    WEIGHTED_SUM(2);
+    WEIGHTED_SUM(1);
     if (d < D) {
         vf sum = vset1(0.0f);
         for (t = 0; t < n; t++) sum += vset1(weights[t]) * vload_part(x + t * D + d, D - d);

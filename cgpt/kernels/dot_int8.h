@@ -1,6 +1,6 @@
 /* Products of int8 values, summed by fours. */
-#ifndef CGPT_BYTES_H
-#define CGPT_BYTES_H
+#ifndef CGPT_DOT_INT8_H
+#define CGPT_DOT_INT8_H
 
 #include "simd.h"
 

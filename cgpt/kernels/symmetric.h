@@ -1,13 +1,13 @@
 /* The lower half of a symmetric matrix from its upper half. */
-#ifndef CGPT_MIRROR_H
-#define CGPT_MIRROR_H
+#ifndef CGPT_SYMMETRIC_H
+#define CGPT_SYMMETRIC_H
 
 #include "pack.h"
 
 /* c (n, n) := scale c + factor plus + shift I, of which what lies on and above the diagonal is
  * read; plus, NULL for zeros, is symmetric too. A square of vectors is transposed in registers;
  * on the diagonal and where no square is whole, it goes number by number. */
-static void mirror(float *c, const float *plus, Py_ssize_t n, float scale, float factor,
+static void symmetrize(float *c, const float *plus, Py_ssize_t n, float scale, float factor,
                    float shift) {
     Py_ssize_t i0, j0, i, j;
     for (i0 = 0; i0 < n; i0 += VL)

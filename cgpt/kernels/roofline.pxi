@@ -29,7 +29,7 @@ cdef float multiply_add_chain(Py_ssize_t rounds, float factor, float term) noexc
     return vsum(x0 + x1 + x2 + x3 + x4 + x5 + x6 + x7 + x8 + x9 + x10 + x11)
 
 
-def probe_multiply_add(float[::1] ends, Py_ssize_t rounds, float factor=0.5, float term=1.0):
+def roofline_multiply_add(float[::1] ends, Py_ssize_t rounds, float factor=0.5, float term=1.0):
     """Multiply-adds in registers, one task an element of `ends`; the operations done, a float.
 
     ends          (tasks,)  written: the sum over the lanes of the twelve chains
@@ -39,7 +39,7 @@ def probe_multiply_add(float[::1] ends, Py_ssize_t rounds, float factor=0.5, flo
     """
     cdef Py_ssize_t tasks = ends.shape[0], task
     if tasks < 1 or rounds < 1:
-        raise ValueError(f"probe_multiply_add: found {tasks} tasks of {rounds} rounds, "
+        raise ValueError(f"roofline_multiply_add: found {tasks} tasks of {rounds} rounds, "
                          "expected at least 1 of each")
     with nogil:
         for task in prange(tasks, schedule="static", num_threads=_threads):
@@ -67,7 +67,7 @@ cdef float read_span(const float *x, Py_ssize_t n) noexcept nogil:
     return vsum(s0 + s1 + s2 + s3 + s4 + s5 + s6 + s7)
 
 
-def probe_read(const float[::1] x, float[::1] sums):
+def roofline_read(const float[::1] x, float[::1] sums):
     """Read every element of x once, in as many contiguous parts as `sums` has elements.
 
     x     (n,)
@@ -76,9 +76,9 @@ def probe_read(const float[::1] x, float[::1] sums):
     """
     cdef Py_ssize_t n = x.shape[0], parts = sums.shape[0], part, span
     if n < 1 or parts < 1:
-        raise ValueError(f"probe_read: found {n} elements in {parts} parts, "
+        raise ValueError(f"roofline_read: found {n} elements in {parts} parts, "
                          "expected at least 1 of each")
-    span = blocks(n, parts)
+    span = ceil_div(n, parts)
     with nogil:
         for part in prange(parts, schedule="static", num_threads=_threads):
             if part * span < n:
