@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -222,7 +223,7 @@ def assert_apart(plan: Plan) -> None:
 def test_a_plan_that_shares_too_much_is_noticed() -> None:
     plan = a_plan("gpt2", Mode(True))
     one, other = plan.operations[1].outputs[:2]
-    plan.offsets[one] = plan.offsets[other]
+    plan = replace(plan, offsets={**plan.offsets, one: plan.offsets[other]})
     with pytest.raises(AssertionError, match=one.name):
         assert_apart(plan)
 

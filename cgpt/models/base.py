@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,9 +27,6 @@ from cgpt.nn.workspace import Pass, Workspace
 from cgpt.runtime.forking import ForkLock, cached_property, renew_after_fork
 from cgpt.validation import check_bool, check_float, check_int, expect, expect_function
 
-if TYPE_CHECKING:
-    pass
-
 _HEAD_ROWS = 256  # rows whose logits are held at once where no gradient is wanted
 
 
@@ -37,8 +34,8 @@ _HEAD_ROWS = 256  # rows whose logits are held at once where no gradient is want
 class _Pending:
     """The pass that backward() would go back through.
 
-    loss          what forward() has computed; None behind logits(ids, keep=True), whose
-    logits_shape  is then that of its logits
+    loss          what forward() has computed; None after logits(ids, keep=True)
+    logits_shape  of the logits where there is no loss
     """
 
     run: Pass

@@ -79,7 +79,7 @@ class Operation:
 
 @dataclass
 class Tape:
-    """What layers write themselves on, each behind the one whose output it reads.
+    """The operations of layers, recorded in the order in which they run.
 
     dropout  whether there is any
     masks    numbers of the dropout masks of residual branches; 0 is the embedding's

@@ -8,8 +8,9 @@ follows how long each value is needed, and from that who shares memory with whom
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from cgpt import kernels as K
 from cgpt.nn.arena import STEP
@@ -26,7 +27,7 @@ class Mode:
     """What a plan is for.
 
     training   whether a backward pass follows
-    recompute  whether it runs blocks forward once more, so that only their outputs stay
+    recompute  whether it recomputes blocks, so that only their outputs stay
     """
 
     training: bool = False
@@ -39,7 +40,7 @@ class Call:
     """function(step, *reads, *updates, *writes); None is run by the model: its head.
 
     updates     values that are read and written
-    recomputes  whether it was made before, and can be left out where nobody reads what it writes
+    recomputes  whether it repeats an earlier call; left out where nobody reads what it writes
     """
 
     part: str
@@ -55,7 +56,7 @@ class Call:
         return self.reads + self.updates + self.writes
 
 
-Lifetimes = dict[Value, list[tuple[int, int]]]
+Lifetimes = Mapping[Value, Sequence[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Plan:
     output: Value
     head: tuple[Value, ...]
     lifetimes: Lifetimes
-    offsets: dict[Value, int]
+    offsets: Mapping[Value, int]
     size: int
 
 
@@ -106,10 +107,10 @@ def make_plan(
         values = head.training_values(output)
         last = replace(last, writes=values)
         parts = blocks if mode.recompute else ()
-        again = [replace(one, recomputes=True) for one in forward if one.part in parts]
+        recomputation = [replace(one, recomputes=True) for one in forward if one.part in parts]
         first = Call("head", None, (output,), values)
         backward = [first, *_backward(operations, output, values[-1])]
-        backward = _with_recomputation(backward, again)
+        backward = _with_recomputation(backward, recomputation)
     calls = [*forward, last, *backward]
     calls, lifetimes = _lifetimes(calls)
     offsets, size = _pack({one: value_size(one, rows) for one in lifetimes}, lifetimes)
@@ -121,8 +122,8 @@ def make_plan(
         tuple(calls[len(forward) + 1 :]),
         output,
         values,
-        lifetimes,
-        offsets,
+        MappingProxyType(lifetimes),
+        MappingProxyType(offsets),
         size,
     )
 
@@ -151,7 +152,7 @@ class SelectRows(Layer):
 
 
 def _prune_rows(operations: list[Operation], output: Value) -> tuple[list[Operation], Value]:
-    """Behind the last operation that mixes rows only those that the result has are computed."""
+    """After the last operation that mixes rows only those that the result has are computed."""
     last = max((i for i, one in enumerate(operations) if one.mixes_rows), default=0)
     before, after = operations[: last + 1], operations[last + 1 :]
     part, made = before[-1].part, {value for one in before for value in one.outputs}
@@ -216,19 +217,19 @@ def _add(calls: list[Call], part: str, gradients: dict[Value, Value], x: Value, 
     gradients[x] = dx
 
 
-def _with_recomputation(backward: list[Call], again: list[Call]) -> list[Call]:
-    """The calls of each block's forward pass once more, before those of its backward pass."""
+def _with_recomputation(backward: list[Call], recomputation: list[Call]) -> list[Call]:
+    """Each block's recomputation before its backward pass."""
     found: list[Call] = []
     for call in backward:
         if not found or found[-1].part != call.part:
-            found += [one for one in again if one.part == call.part]
+            found += [one for one in recomputation if one.part == call.part]
         found.append(call)
     return found
 
 
 def _lifetimes(calls: list[Call]) -> tuple[list[Call], Lifetimes]:
     """The calls without recomputations that nobody reads, and when each value is needed."""
-    lifetimes: Lifetimes = defaultdict(list)
+    lifetimes: dict[Value, list[tuple[int, int]]] = defaultdict(list)
     last_read: dict[Value, int] = {}
     needed: list[Call] = []
     for time in reversed(range(len(calls))):
@@ -241,7 +242,7 @@ def _lifetimes(calls: list[Call]) -> tuple[list[Call], Lifetimes]:
         for value in call.reads + call.updates:
             last_read.setdefault(value, time)
     assert not last_read, f"read but never written: {last_read}"
-    return needed[::-1], lifetimes
+    return needed[::-1], dict(lifetimes)
 
 
 def _pack(sizes: dict[Value, int], lifetimes: Lifetimes) -> tuple[dict[Value, int], int]:

@@ -83,7 +83,7 @@ class Pass:
             function(step, *arrays)
 
     def operations(self, step: Step) -> Iterator[tuple[str, object, Arguments, Floats]]:
-        """The same one at a time: behind each operation its part, layer, inputs and y."""
+        """The same one at a time: after each operation its part, layer, inputs and y."""
         for one, (part, function, arrays) in zip(self.plan.operations, self._forward, strict=True):
             function(step, *arrays)
             yield part, one.layer, arrays[: len(one.inputs)], self._arrays[one.y]
