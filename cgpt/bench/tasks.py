@@ -21,6 +21,7 @@ from cgpt.corpus.files import packaged_data
 from cgpt.corpus.reader import read_corpus
 from cgpt.llm import LLM, load_model_binary
 from cgpt.models.gpt2 import GPT
+from cgpt.nn.arena import Role
 from cgpt.optim.adamw import AdamW
 from cgpt.tokenizers.tokenizer import Tokenizer
 
@@ -197,11 +198,11 @@ def randomised(shape: dict[str, int]) -> GPT:
     what comes next, and not the token alone.
     """
     gpt, rng = GPT(Shape(**shape).config(), seed=0), np.random.default_rng(1)
-    for name, values in gpt.parameters().items():
-        if values.ndim == 1:
-            values += 0.02 * rng.standard_normal(values.shape, dtype=np.float32)
-        elif name.startswith("h."):
-            values *= 4
+    for _, parameter in gpt.graph.named_parameters():
+        if parameter.role is Role.VECTOR:
+            parameter.data += 0.02 * rng.standard_normal(parameter.shape, dtype=np.float32)
+        elif parameter.role is Role.MATRIX:
+            parameter.data *= 4
     return gpt
 
 

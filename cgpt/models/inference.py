@@ -83,11 +83,11 @@ class InferenceModel(TokenGenerator):
                 f"{self.config.block_size} (block_size)"
             )
         if positions is None:
-            places = np.arange(len(flat), dtype=np.int32) - np.repeat(borders[:-1], lengths)
+            own = np.arange(len(flat), dtype=np.int32) - np.repeat(borders[:-1], lengths)
         else:
-            places = int32("positions", positions, 0, self.config.block_size)
-            expect_shape("positions", places, flat.shape)
-        return Step(flat, borders, places, np.arange(len(flat), dtype=np.int32))
+            own = int32("positions", positions, 0, self.config.block_size)
+            expect_shape("positions", own, flat.shape)
+        return Step(flat, borders, own, np.arange(len(flat), dtype=np.int32))
 
     def _targets(self, targets: ArrayLike, ids: ArrayLike) -> Ints:
         """Flat targets (N,) of as many ids; checks range and shape."""
