@@ -82,6 +82,20 @@ def test_tab_completes_the_commands_of_the_chat(place: Path) -> None:
     assert asked(place / "talk.json") == ["a c"]
 
 
+def test_ctrl_z_keeps_what_was_typed(place: Path) -> None:
+    """Nobody continues this session, so the kernel does not stop it; the line is drawn anew."""
+    with Screen(*TALK, cwd=place) as screen:
+        screen.expect("👤 用户: ")
+        screen.type("你好")
+        screen.expect("你好")
+        screen.type("\x1a")
+        screen.expect("👤 用户: 你好")
+        screen.type("吗\r")
+        screen.answer("👤 用户: ", "exit")
+        assert screen.end() == 0
+    assert asked(place / "talk.json") == ["你好吗"]
+
+
 def test_a_pasted_block_without_line_editing(place: Path) -> None:
     """stdout goes elsewhere, so readline is not there; the terminal is asked for marks."""
     master, slave = pty.openpty()

@@ -7,10 +7,13 @@ from its start to its first prompt.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
+
+from cgpt.cli.ui.signals import handling
 
 CTRL_C = "\x03"
 PASTE = "\x1b[200~", "\x1b[201~"  # what a terminal sends around a pasted block ...
@@ -46,8 +49,18 @@ class LineEditor:
             found = [word for word in words if at_start and word.startswith(text.lower())]
             return found[state] if state < len(found) else None
 
+        def suspend(*_: object) -> None:
+            # Under Python readline neither gives the terminal back on Ctrl-Z nor takes it again.
+            with terminal_mode(settings=before), handling({"SIGTSTP": signal.SIG_DFL}):
+                signal.raise_signal(signal.SIGTSTP)
+            sys.stdout.write(prompt + self.readline.get_line_buffer())
+            sys.stdout.flush()
+
         self.readline.set_completer(complete)
-        with terminal_mode(ctrl_c_is_key=self.ctrl_c_is_key):
+        with (
+            terminal_mode(ctrl_c_is_key=self.ctrl_c_is_key) as before,
+            handling({"SIGTSTP": suspend}),
+        ):
             line = input(prompt)
         if line.startswith(CTRL_C):
             raise KeyboardInterrupt
@@ -113,28 +126,34 @@ def in_foreground(stream: TextIO) -> bool:
 
 
 @contextmanager
-def terminal_mode(*, echo: bool = True, ctrl_c_is_key: bool = False) -> Iterator[None]:
-    """Whether keys show and whether Ctrl-C is a character instead of a signal, inside the block."""
+def terminal_mode(
+    *, echo: bool = True, ctrl_c_is_key: bool = False, settings: list[Any] | None = None
+) -> Iterator[list[Any] | None]:
+    """Whether keys show and whether Ctrl-C is a character instead of a signal, inside the block.
+
+    settings  of the terminal to start from, None for the present ones
+    Yields the settings outside the block, None where they are unknown.
+    """
     try:
         import termios
     except ImportError:
-        yield
+        yield None
         return
     before = None
     with suppress(AttributeError, OSError, ValueError, termios.error):
         fd = sys.stdin.fileno()
         before = termios.tcgetattr(fd) if in_foreground(sys.stdin) else None
     if before is None:
-        yield
+        yield None
         return
-    changed = [*before[:6], list(before[6])]
+    changed = [*(settings or before)[:6], list((settings or before)[6])]
     if not echo:
         changed[3] &= ~termios.ECHO
     if ctrl_c_is_key:
         changed[6][termios.VINTR] = os.fpathconf(fd, "PC_VDISABLE").to_bytes(1, "little")
     termios.tcsetattr(fd, termios.TCSANOW, changed)
     try:
-        yield
+        yield before
     finally:
         with suppress(termios.error):  # the terminal may be gone
             termios.tcsetattr(fd, termios.TCSANOW, before)

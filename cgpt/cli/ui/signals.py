@@ -24,7 +24,7 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def handling(handlers: dict[str, Callable[[int, FrameType | None], Any]]) -> Iterator[None]:
+def handling(handlers: dict[str, Callable[[int, FrameType | None], Any] | int]) -> Iterator[None]:
     """Signals by name handled so inside the block; those the system lacks are left out."""
     before: dict[int, Any] = {}
     try:
