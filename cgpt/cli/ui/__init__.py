@@ -1,4 +1,5 @@
-"""What a terminal shows and asks: prompts, progress, tables, pictures.
+"""What a terminal shows and asks: prompts, progress, tables, curves.
 
-It may import the library and click and rich, no command. Begin with `terminal.py` and `layout.py`.
+It may import the library, click, rich and wcwidth, no command. Begin with `terminal.py` and
+`layout.py`.
 """

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from shutil import get_terminal_size
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cgpt.cli.ui.keyboard import in_foreground, terminal_mode
@@ -200,12 +199,7 @@ class ProgressDisplay:
             self.live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.stop is not None:
             self.stop.inline = False
         with self._keys:
