@@ -87,7 +87,7 @@ def reference_step(
         parts = np.split(u, 3) if name.endswith("c_attn.weight") else [u]
         update = np.concatenate([ref.newton_schulz(part) for part in parts])
         rate = lr * 0.2 * math.sqrt(max(parts[0].shape))
-        found[name] = ref.descend(weight, update, rate, 1 - lr * decay)
+        found[name] = ref.axpby(weight, update, rate, 1 - lr * decay)
     return found
 
 
