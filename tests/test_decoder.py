@@ -19,8 +19,14 @@ from cgpt import kernels
 from cgpt.config import WEIGHT_DTYPES, GPTConfig
 from cgpt.generation.generate import generate_tokens
 from cgpt.models.gpt2 import GPT, GPT2Graph
+from cgpt.nn.activations import GELU
+from cgpt.nn.attention import CausalAttention
 from cgpt.nn.decoder import bind
+from cgpt.nn.layer import Layer
+from cgpt.nn.linear import Linear
+from cgpt.nn.norms import LayerNorm
 from cgpt.nn.quantized import StoredTensor, dequantize, rounded, weight_dtype
+from cgpt.nn.residual import Residual
 
 ODD = GPTConfig(n_layer=2, n_head=3, n_embd=9, n_ff=17, vocab_size=37, block_size=40)
 WIDE = GPTConfig(n_layer=2, n_head=2, n_embd=136, n_ff=330, vocab_size=301, block_size=90)
@@ -403,3 +409,32 @@ def test_dequantized_weights_are_what_is_multiplied():
     target = np.empty(one.data.shape, np.float32)
     dequantize(one.data, one.scales, one.group, target)
     assert (target == one.floats()).all()
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"first": Linear(8, 8)},  # the stream itself is changed
+        {"norm": LayerNorm(8)},
+        {"mlp": Residual(ln=LayerNorm(8), one=Linear(8, 8))},  # others would read what is added to
+        {"mlp": Residual(one=Linear(8, 8), gelu=GELU(), again=GELU(), two=Linear(8, 8))},
+        {"mlp": Residual(one=Linear(8, 8), two=Linear(8, 8), gelu=GELU())},
+        {"mlp": Residual(one=Linear(8, 8), two=Linear(8, 8), ln=LayerNorm(8))},
+        {"attn": Residual(qkv=Linear(8, 24), heads=CausalAttention(8, 2, 0))},
+        {"attn": Residual(heads=CausalAttention(8, 2, 0), out=Linear(8, 8))},
+        {"attn": Residual(qkv=Linear(8, 12), heads=CausalAttention(4, 2, 0), out=Linear(4, 8))},
+        {"both": Residual(one=Linear(8, 8), two=Residual(three=Linear(8, 8), four=Linear(8, 8)))},
+        {"unknown": Residual(one=Linear(8, 8), other=Layer(), two=Linear(8, 8))},
+    ],
+    ids=lambda layers: "-".join(layers),
+)
+def test_what_the_kernel_cannot_do_has_no_plan(layers):
+    """And so goes layer by layer, rather than wrongly."""
+
+    class Odd(GPT2Graph):
+        def __init__(self, config: GPTConfig) -> None:
+            super().__init__(config)
+            vars(self.blocks[0]).update(layers)
+
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=8, n_ff=8, vocab_size=9, block_size=4)
+    assert GPT2Graph(config).decode_plan() is not None and Odd(config).decode_plan() is None

@@ -26,7 +26,7 @@ class CausalAttention(Layer):
         self.statistics = (n_head,)  # log-sum-exp of the scores, as (H, N)
 
     def decode_operations(self) -> list[DecodeOperation] | None:
-        return [Attend(self.index, self.n_head)]
+        return [Attend(self.index, self.n_head, self.C)]
 
     def output_width(self, C: int) -> int:
         return self.C

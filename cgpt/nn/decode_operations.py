@@ -45,6 +45,12 @@ class Attend:
 
     layer: int
     n_head: int
+    width: int  # of what it gives
+
+
+@dataclass(frozen=True)
+class StartBranch:
+    """What follows, up to AddToStream, leaves the stream as it is."""
 
 
 @dataclass(frozen=True)
@@ -52,4 +58,4 @@ class AddToStream:
     """The branch ends: what it gives is added to the stream, which the next branch reads."""
 
 
-DecodeOperation = Embed | Normalize | Multiply | Activate | Attend | AddToStream
+DecodeOperation = Embed | Normalize | Multiply | Activate | Attend | StartBranch | AddToStream

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from cgpt import kernels as K
 from cgpt.nn.arena import Parameter
 from cgpt.nn.arrays import Floats, Ints
-from cgpt.nn.decode_operations import Activate, AddToStream, Attend, Embed, Multiply, Normalize
+from cgpt.nn.decode_operations import (
+    Activate,
+    AddToStream,
+    Attend,
+    Embed,
+    Multiply,
+    Normalize,
+    StartBranch,
+)
 from cgpt.nn.kv_cache import CacheView
 from cgpt.nn.layer import Layer, Step, operations_of
 from cgpt.nn.quantized import StoredTensor
@@ -78,28 +86,31 @@ def decode_plan(layers: Iterable[Layer], names: Mapping[Parameter, str]) -> Deco
     ):
         return None
     steps, norm, heads = list[Product | int](), None, set[int]()
+    branch: list[Product | int] | None = None
     for one in found[1:-1]:
-        last = steps[-1] if steps else None
-        inside = last is not None and not (isinstance(last, Product) and last.adds)
+        last = branch[-1] if branch else None
         if isinstance(one, Normalize) and norm is None:
             norm = names[one.weight], names[one.bias], one.eps
+        elif isinstance(one, StartBranch) and branch is None and norm is None:
+            branch = []
+        elif branch is None:
+            return None
         elif isinstance(one, Multiply):
-            steps.append(_product(one, names, norm))
+            branch.append(_product(one, names, norm))
             norm = None
-        elif norm is not None or not inside:
+        elif norm is not None or not isinstance(last, Product):
             return None
-        elif isinstance(one, Attend):
-            steps.append(one.layer)
+        elif isinstance(one, Attend) and one.width == found[0].table.shape[1]:
+            branch.append(one.layer)
             heads.add(one.n_head)
-        elif not isinstance(last, Product) or last.activation:
-            return None
-        elif isinstance(one, Activate):
-            steps[-1] = last._replace(activation=one.function)
-        elif isinstance(one, AddToStream) and len(steps) > 1 and not _adds(steps[-2]):
-            steps[-1] = last._replace(adds=True)
+        elif isinstance(one, Activate) and not last.activation:
+            branch[-1] = last._replace(activation=one.function)
+        elif isinstance(one, AddToStream) and len(branch) > 1 and not last.activation:
+            steps += [*branch[:-1], last._replace(adds=True)]
+            branch = None
         else:
             return None
-    if (steps and not _adds(steps[-1])) or len(heads) > 1:
+    if branch is not None or len(heads) > 1:
         return None
     tables = names[found[0].table], names[found[0].positions]
     head = _product(found[-1], names)
@@ -110,10 +121,6 @@ def _product(
     one: Multiply, names: Mapping[Parameter, str], norm: tuple[str, str, float] | None = None
 ) -> Product:
     return Product(names[one.weight], None if one.bias is None else names[one.bias], norm)
-
-
-def _adds(step: Product | int) -> bool:
-    return isinstance(step, Product) and step.adds
 
 
 class Decoder(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cgpt import kernels as K
 from cgpt.nn.arrays import Floats
-from cgpt.nn.decode_operations import AddToStream, DecodeOperation
+from cgpt.nn.decode_operations import AddToStream, DecodeOperation, StartBranch
 from cgpt.nn.dropout import Dropout
 from cgpt.nn.graph import Tape, Value
 from cgpt.nn.layer import Layer, Step, operations_of
@@ -27,7 +27,7 @@ class Residual(Layer):
 
     def decode_operations(self) -> list[DecodeOperation] | None:
         found = operations_of(layer for _, layer in self.children())
-        return None if found is None else [*found, AddToStream()]
+        return None if found is None else [StartBranch(), *found, AddToStream()]
 
     def trace(self, tape: Tape, x: Value) -> Value:
         y = x
