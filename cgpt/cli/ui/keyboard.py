@@ -34,6 +34,8 @@ class LineEditor:
             readline.parse_and_bind("tab: complete")
         else:
             readline.parse_and_bind("set enable-bracketed-paste off")
+        stop = getattr(signal, "SIGTSTP", None)  # ignored where nobody could continue the program
+        self.can_suspend = stop is not None and signal.getsignal(stop) == signal.SIG_DFL
         self.ctrl_c_is_key = os.name == "posix" and "libedit" not in (readline.__doc__ or "")
         if self.ctrl_c_is_key:
             # A Ctrl-C that comes just after the prompt is lost on readline where it is a signal
@@ -59,7 +61,7 @@ class LineEditor:
         self.readline.set_completer(complete)
         with (
             terminal_mode(ctrl_c_is_key=self.ctrl_c_is_key) as before,
-            handling({"SIGTSTP": suspend}),
+            handling({"SIGTSTP": suspend} if self.can_suspend else {}),
         ):
             line = input(prompt)
         if line.startswith(CTRL_C):
