@@ -13,6 +13,7 @@ from small_llm import DIALOGUES, TEXTS
 from cgpt import ChatSession, SamplingConfig, TrainConfig, Trainer
 from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.saving import save_model_binary, save_model_json
+from cgpt.cli import main
 from cgpt.config import GPTConfig
 from cgpt.evaluation.perplexity import evaluate
 from cgpt.evaluation.predictions import predictions
@@ -213,6 +214,15 @@ def test_it_is_inspected(family: Family) -> None:
     np.testing.assert_allclose(found.attention.sum(axis=3), 1, atol=1e-6)
     np.testing.assert_allclose(found.logits, gpt.logits(ids[None])[0], atol=1e-5)
     assert len(predictions(gpt, ids)) == 9
+
+
+def test_without_attention_no_picture_is_drawn(
+    family: Family, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, picture = save_model_binary(trained(family), tmp_path / "m.bin"), tmp_path / "a.png"
+    code = main(["inspect", str(path), "长江", "-o", str(picture), "--lang", "en"])
+    assert (code, picture.exists()) == ((1, False) if family.name == "mlp" else (0, True))
+    assert ("which has 0" in capsys.readouterr().err) == (family.name == "mlp")
 
 
 def test_it_is_talked_to_and_measured(family: Family) -> None:

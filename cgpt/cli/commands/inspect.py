@@ -196,13 +196,15 @@ def draw(
     from cgpt.plots.fonts import find_font
 
     require_matplotlib()
-    config = llm.config
-    for name, value, most in (("--layer", layer, config.n_layer), ("--head", head, config.n_head)):
+    attention = llm.gpt.inspect(np.array(ids)).attention
+    n_layer, n_head, *_ = attention.shape
+    if not n_layer:  # a graph without attention has nothing to draw
+        layer = layer or 1
+    for name, value, most in (("--layer", layer, n_layer), ("--head", head, n_head)):
         if value is not None and value > most:
             raise DataError(
                 f"inspect: {name} {value} is beyond the model, which has {most}; count from 1"
             )
-    attention = llm.gpt.inspect(np.array(ids)).attention
     names = [shown(llm.tokenizer.words[i]) for i in ids]
     words = {key: t(text) for key, text in ATTENTION.items()}
     face = find_font([*words.values(), *names], font)
@@ -211,9 +213,9 @@ def draw(
         words = ATTENTION
     if layer is None:
         maps = attention.mean(axis=1)
-        titles = [words["layer"].format(layer=i) for i in range(1, config.n_layer + 1)]
+        titles = [words["layer"].format(layer=i) for i in range(1, n_layer + 1)]
     else:
-        heads = range(config.n_head) if head is None else [head - 1]
+        heads = range(n_head) if head is None else [head - 1]
         maps = attention[layer - 1, list(heads)]
         titles = [words["head"].format(layer=layer, head=i + 1) for i in heads]
     figure = attention_figure(maps, titles, readable(names, face), words, face)
