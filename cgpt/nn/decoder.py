@@ -38,7 +38,7 @@ class SampleRequest(NamedTuple):
     """Tokens that a decoder samples in the call that makes their logits.
 
     sampler  how
-    u        (n,) float64: the random numbers, or None for the likeliest tokens
+    u        (n,) float64: the random numbers, or None for the most likely tokens
     tokens   (n,) int32: what is sampled, once the call is over; -1 where there is nothing
     """
 

@@ -1,4 +1,4 @@
-"""Layer: what every layer is; the layers lie in files by concern (linear.py, norms.py ...).
+"""Layer: what every layer is; each kind has a file of its own (linear.py, norms.py ...).
 
 A layer declares parameters and sub-layers in `__init__` and keeps nothing of a pass: `forward` and
 `backward` write into arrays that they are handed, which a plan has placed (planning.py). N is the

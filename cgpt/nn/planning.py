@@ -1,4 +1,4 @@
-"""Planning: which operations of a graph run when, and where in memory their arrays lie.
+"""Planning: which operations of a graph run when, and where their arrays are in memory.
 
 One walk over the layers gives the operations; those that can be are fused, rows that the result
 does not need are left out, and the calls of both passes are put in order. From that order alone
@@ -61,7 +61,7 @@ Lifetimes = Mapping[Value, Sequence[tuple[int, int]]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The calls of a graph for batches of up to `rows` rows, and where their values lie.
+    """The calls of a graph for batches of up to `rows` rows, and where their values are.
 
     operations  the graph's, fused
     forward, backward  calls in order
@@ -246,7 +246,7 @@ def _lifetimes(calls: list[Call]) -> tuple[list[Call], Lifetimes]:
 
 
 def _pack(sizes: dict[Value, int], lifetimes: Lifetimes) -> tuple[dict[Value, int], int]:
-    """Offsets at which no two values lie that are needed at once, and the size of it all.
+    """Offsets of the values, no two of which overlap while both are needed, and the total size.
 
     Largest first, each at the lowest place that is free: within a few percent of what is needed at
     any one time in practice.

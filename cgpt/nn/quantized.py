@@ -19,7 +19,7 @@ from cgpt.nn.arrays import Floats
 GROUPS = (32, 64)
 _LARGEST = 127
 _LARGEST_IN = {"float16": 65504.0, "int8": 3.4e38}  # a scale is a float32
-_ROWS = 1 << 20  # elements that are turned at a time, about
+_ROWS = 1 << 20  # elements that are quantized at a time, about
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def quantize(x: Floats, group: int) -> tuple[NDArray[np.int8], Floats]:
         scales[part] = scale
         # A group of zeros, or of numbers so small that their scale is 0, is zeros.
         inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
-        turned = np.rint(grouped * inverse[:, :, None])
-        np.clip(turned, -_LARGEST, _LARGEST, out=turned)  # 1 / scale may be infinite
-        q[part] = turned.reshape(len(turned), -1)[:, :columns].astype(np.int8)
+        quantized = np.rint(grouped * inverse[:, :, None])
+        np.clip(quantized, -_LARGEST, _LARGEST, out=quantized)  # 1 / scale may be infinite
+        q[part] = quantized.reshape(len(quantized), -1)[:, :columns].astype(np.int8)
     return q, scales
 
 
