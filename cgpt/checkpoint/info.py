@@ -228,6 +228,12 @@ def is_model(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def is_named_model(path: str) -> bool:
+    """Whether a file of data or models is a model: a .bin, or JSON that holds one."""
+    low = path.lower()
+    return low.endswith(".bin") or (low.endswith(".json") and is_model(path))
+
+
 def find_models(
     checkpoints: str | os.PathLike[str] = "checkpoints", exports: str | os.PathLike[str] = "exports"
 ) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 
 from cgpt.corpus.encoding import Sample
 from cgpt.corpus.inputs import Document, as_documents
+from cgpt.corpus.reader import Corpus
 from cgpt.errors import DataError
+from cgpt.evaluation.answers import Accuracy
 from cgpt.evaluation.scoring import packed_windows, sample_of, stride_of, summed_loss, windows
 from cgpt.language_model import LanguageModel
 from cgpt.tokenizers.tokenizer import Tokenizer
@@ -175,6 +177,53 @@ def difference(first: Sequence[DocumentScore], second: Sequence[DocumentScore]) 
     return Difference(
         ratio, ratio / before.bits_per_character, low, high, int(np.count_nonzero(bits < 0)), n
     )
+
+
+@dataclass
+class ModelScores:
+    """One model on several files.
+
+    whole   of all files together;  files  (path, result) of each where there are several
+    scores  of every document, in their order
+    """
+
+    name: str
+    whole: EvalResult
+    files: list[tuple[str, EvalResult]]
+    scores: list[DocumentScore] = field(repr=False)
+    stride: int
+    accuracy: Accuracy | None = None
+
+    def to_dict(self, paths: Sequence[str]) -> dict[str, Any]:
+        """As `--json` has it."""
+        found = {
+            "model": self.name,
+            "paths": list(paths),
+            **self.whole.to_dict(),
+            "stride": self.stride,
+            "files": [{"path": path, **part.to_dict()} for path, part in self.files],
+        }
+        if self.accuracy is not None:
+            found["accuracy"] = asdict(self.accuracy)
+        return found
+
+    def difference(self, other: ModelScores) -> Difference:
+        """How much better or worse another model is on the same documents."""
+        return difference(self.scores, other.scores)
+
+
+def score_files(
+    name: str, llm: LanguageModel, corpora: Sequence[tuple[str, Corpus]], stride: int | None = None
+) -> ModelScores:
+    """A model on files that were read; stride of the windows, half the context if None."""
+    stride = stride_of("eval", llm.config, stride)
+    parts = [
+        (path, score_documents(llm, [*corpus.documents, *corpus.dialogues], stride))
+        for path, corpus in corpora
+    ]
+    scores = [one for _, part in parts for one in part]
+    files = [(path, total_of(part)) for path, part in parts] if len(parts) > 1 else []
+    return ModelScores(name, total_of(scores), files, scores, stride)
 
 
 def _sizes(tokenizer: Tokenizer) -> np.ndarray:

@@ -152,9 +152,9 @@ def read_run(path: str) -> Run:
 
     Raises DataError where there is none, CheckpointError for a damaged model.
     """
-    from cgpt.checkpoint.info import describe, is_model
+    from cgpt.checkpoint.info import describe, is_named_model
 
-    if not (path.lower().endswith(".bin") or (path.lower().endswith(".json") and is_model(path))):
+    if not is_named_model(path):
         return read_log(path)
     run = Run(Path(path).stem)
     for phase, step, loss, held_out in describe(path)["training_state"]["history"]:

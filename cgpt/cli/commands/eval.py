@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,42 +20,18 @@ from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import notify, plain_number
 from cgpt.config import WEIGHT_DTYPES, SamplingConfig
 from cgpt.errors import DataError
+from cgpt.evaluation.perplexity import ModelScores, score_files
 from cgpt.fileio.text import JsonLines
 from cgpt.locale import N_, t
 
 if TYPE_CHECKING:
     from cgpt.corpus.reader import Corpus
     from cgpt.evaluation.answers import Accuracy
-    from cgpt.evaluation.perplexity import Difference, DocumentScore, EvalResult
+    from cgpt.evaluation.perplexity import Difference, EvalResult
     from cgpt.llm import LLM
 
 SECONDS = 5.0  # between lines of progress
 NEW_TOKENS = 128  # of an answer
-
-
-@dataclass
-class Measured:
-    """One model on all files."""
-
-    name: str
-    whole: EvalResult
-    files: list[tuple[str, EvalResult]]
-    scores: list[DocumentScore] = field(repr=False)
-    stride: int
-    accuracy: Accuracy | None = None
-
-    def to_dict(self, paths: Sequence[str]) -> dict[str, Any]:
-        """As `--json` has it."""
-        found = {
-            "model": self.name,
-            "paths": list(paths),
-            **self.whole.to_dict(),
-            "stride": self.stride,
-            "files": [{"path": path, **part.to_dict()} for path, part in self.files],
-        }
-        if self.accuracy is not None:
-            found["accuracy"] = asdict(self.accuracy)
-        return found
 
 
 @click.command(
@@ -125,7 +101,7 @@ def eval(
             else (other, load(other, weights))
         )
         found.append(measure(name, llm, corpora, asked, stride))
-    pairs = compared(found) if compare else []
+    pairs = [(one, found[0].difference(one)) for one in found[1:] if compare]
     if as_json:
         shown = [one.to_dict(paths) for one in found]
         values = shown[0] if len(found) == 1 else {"models": shown}
@@ -164,14 +140,11 @@ def split_models(model: str, paths: Sequence[str]) -> tuple[list[str], tuple[str
 
     Raises click.UsageError where no data is left.
     """
-    from cgpt.checkpoint.info import is_model
+    from cgpt.checkpoint.info import is_named_model
 
     models, data = [model], list[str]()
     for path in paths:
-        low = path.lower()
-        (
-            models if low.endswith(".bin") or (low.endswith(".json") and is_model(path)) else data
-        ).append(path)
+        (models if is_named_model(path) else data).append(path)
     if not data:
         raise click.UsageError(t("missing {name}", name="PATH..."), ctx=click.get_current_context())
     return models, tuple(data)
@@ -190,20 +163,9 @@ def measure(
     corpora: Sequence[tuple[str, Corpus]],
     asked: Asked,
     stride: int | None = None,
-) -> Measured:
-    """Everything that is asked of one model; stride of the windows, half the context if None."""
-    from cgpt.evaluation.perplexity import score_documents, total_of
-    from cgpt.evaluation.scoring import stride_of
-
-    stride = stride_of("eval", llm.config, stride)
-    parts = [
-        (path, score_documents(llm, [*corpus.documents, *corpus.dialogues], stride))
-        for path, corpus in corpora
-    ]
-    scores = [one for _, part in parts for one in part]
-    whole = total_of(scores)
-    files = [(path, total_of(part)) for path, part in parts] if len(parts) > 1 else []
-    found = Measured(name, whole, files, scores, stride)
+) -> ModelScores:
+    """Everything that is asked of one model."""
+    found = score_files(name, llm, corpora, stride)
     if asked:
         found.accuracy = answered(name, llm, corpora, asked)
     return found
@@ -253,14 +215,7 @@ def answers_file(path: str, *, append: bool) -> JsonLines:
     )
 
 
-def compared(found: Sequence[Measured]) -> list[tuple[Measured, Difference]]:
-    """Every model behind the first with its difference from it."""
-    from cgpt.evaluation.perplexity import difference
-
-    return [(one, difference(found[0].scores, one.scores)) for one in found[1:]]
-
-
-def report(found: Sequence[Measured], width: int) -> list[str]:
+def report(found: Sequence[ModelScores], width: int) -> list[str]:
     """One model: its rows, by file and in all. Several: a table by file, then one of all."""
     if len(found) == 1:
         one = found[0]

@@ -13,10 +13,11 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, Number, option
 from cgpt.cli.targets import Target
 from cgpt.cli.ui.layout import cut, output_width, text_width, wrap
+from cgpt.cli.ui.pictures import lettering, save_picture
 from cgpt.cli.ui.streams import echo, print_json
-from cgpt.cli.ui.terminal import notify, plain_number
+from cgpt.cli.ui.terminal import plain_number
 from cgpt.errors import DataError
-from cgpt.locale import N_, language, t
+from cgpt.locale import N_, t
 
 if TYPE_CHECKING:
     from cgpt.evaluation.predictions import Prediction
@@ -188,14 +189,16 @@ def total(text: str, found: Sequence[Prediction]) -> str:
 
 
 def draw(
-    llm: LLM, ids: Sequence[int], output: str, layer: int | None, head: int | None, font: str | None
+    llm: LLM,
+    ids: Sequence[int],
+    output: str,
+    layer: int | None,
+    head: int | None,
+    font_file: str | None,
 ) -> None:
     """The attention maps: a panel a layer, or the heads of one layer, or one head."""
-    from cgpt.cli.commands.plot import readable, say_no_font
-    from cgpt.plots.figures import attention_figure, require_matplotlib, save
-    from cgpt.plots.fonts import find_font
+    from cgpt.plots.figures import attention_figure
 
-    require_matplotlib()
     attention = llm.gpt.inspect(np.array(ids)).attention
     n_layer, n_head, *_ = attention.shape
     if not n_layer:  # a graph without attention has nothing to draw
@@ -205,19 +208,13 @@ def draw(
             raise DataError(
                 f"inspect: {name} {value} is beyond the model, which has {most}; count from 1"
             )
-    names = [shown(llm.tokenizer.words[i]) for i in ids]
-    words = {key: t(text) for key, text in ATTENTION.items()}
-    face = find_font([*words.values(), *names], font)
-    if language() != "en" and not all(map(face.covers, words.values())):
-        say_no_font()
-        words = ATTENTION
+    tokens = [shown(llm.tokenizer.words[i]) for i in ids]
+    labels, tokens, font = lettering(ATTENTION, tokens, font_file)
     if layer is None:
         maps = attention.mean(axis=1)
-        titles = [words["layer"].format(layer=i) for i in range(1, n_layer + 1)]
+        titles = [labels["layer"].format(layer=i) for i in range(1, n_layer + 1)]
     else:
         heads = range(n_head) if head is None else [head - 1]
         maps = attention[layer - 1, list(heads)]
-        titles = [words["head"].format(layer=layer, head=i + 1) for i in heads]
-    figure = attention_figure(maps, titles, readable(names, face), words, face)
-    save(figure, output, face)
-    notify(t("picture saved: {path}", path=output))
+        titles = [labels["head"].format(layer=layer, head=i + 1) for i in heads]
+    save_picture(attention_figure(maps, titles, tokens, labels, font), output, font)

@@ -14,15 +14,13 @@ from cgpt.cli.targets import Target
 from cgpt.cli.ui.charts import Points, chart
 from cgpt.cli.ui.layout import aligned, cut, output_width, text_width
 from cgpt.cli.ui.panel import number, phase_name
+from cgpt.cli.ui.pictures import lettering, save_picture
 from cgpt.cli.ui.streams import echo, print_json, printable
-from cgpt.cli.ui.terminal import notify
-from cgpt.locale import N_, language, t
+from cgpt.locale import N_, t
 from cgpt.training.step_log import Curve, Run, last_loss, read_run
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-    from cgpt.plots.fonts import Font
 
 
 CHART_HEIGHT = 14
@@ -152,45 +150,9 @@ def summary(found: Sequence[tuple[str, Curve]], width: int, *, coloured: bool) -
     return list(lines)
 
 
-def draw_picture(runs: Sequence[Run], output: str, font: str | None) -> None:
+def draw_picture(runs: Sequence[Run], output: str, font_file: str | None) -> None:
     """Write the picture and say so, and what could not be written in it."""
-    from cgpt.plots.figures import curves_figure, require_matplotlib, save
-    from cgpt.plots.fonts import find_font
+    from cgpt.plots.figures import curves_figure
 
-    require_matplotlib()
-    words = {key: t(text) for key, text in FIGURE.items()}
-    face = find_font([*words.values(), *(run.name for run in runs)], font)
-    if language() != "en" and not all(map(face.covers, words.values())):
-        say_no_font()
-        words = FIGURE
-    names = readable([run.name for run in runs], face)
-    save(curves_figure(runs, names, words, face), output, face)
-    notify(t("picture saved: {path}", path=output))
-
-
-def say_no_font() -> None:
-    """Say why the labels of a picture are English."""
-    from cgpt.plots.fonts import ADVICE
-
-    notify(
-        t(
-            "no font with Chinese letters was found, so the labels are English; "
-            "install {font} (Debian/Ubuntu: apt install fonts-noto-cjk), or name "
-            "one by --font FILE",
-            font=ADVICE,
-        )
-    )
-
-
-def readable(names: Sequence[str], face: Font) -> list[str]:
-    """The names; one that the font cannot show becomes a number, which is said."""
-    shown = [name if face.covers(name) else f"#{i}" for i, name in enumerate(names, 1)]
-    told = [f"{new} = {name}" for name, new in zip(names, shown, strict=True) if name != new]
-    if told:
-        notify(
-            t(
-                "numbers in the picture, where the font lacks letters: {names}",
-                names=", ".join(told),
-            )
-        )
-    return shown
+    labels, names, font = lettering(FIGURE, [run.name for run in runs], font_file)
+    save_picture(curves_figure(runs, names, labels, font), output, font)
