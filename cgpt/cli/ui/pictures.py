@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.ui.terminal import notify
 from cgpt.locale import language, t
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from cgpt.plots.fonts import Font
 
 
@@ -50,8 +48,8 @@ def lettering(
     return translated, shown, font
 
 
-def save_picture(figure: Figure, path: str, font: Font) -> None:
-    """Write it and say so."""
+def save_picture(figure: Any, path: str, font: Font) -> None:
+    """Write a figure of plots/ and say so."""
     from cgpt.plots.figures import save
 
     save(figure, path, font)
