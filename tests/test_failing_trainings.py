@@ -19,7 +19,6 @@ from cgpt.checkpoint import binary_writer
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import training_session
 from cgpt.cli.guided import GuidedOptions, GuidedRun
-from cgpt.cli.ui.samples import Samples
 from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import TrainConfig
 from cgpt.errors import CgptError, CheckpointError, DataError
@@ -27,6 +26,7 @@ from cgpt.fileio.text import JsonLines, json_text, utf8
 from cgpt.llm import LLM, load_model_auto
 from cgpt.locale import set_language
 from cgpt.training.data_parallel import GradientSum
+from cgpt.training.samples import Samples
 from cgpt.training.step_log import StepLog, read_log
 from cgpt.training.trainer import Trainer
 
@@ -77,8 +77,8 @@ def raising(error: BaseException, at: int = 3) -> Callable[..., Any]:
 # ---- commands ------------------------------------------------------------------------------
 
 FAILURES: dict[str, tuple[str, BaseException, str]] = {
-    "a sample": ("cgpt.cli.ui.samples.Samples.make", RuntimeError("no words"), "no words"),
-    "memory": ("cgpt.cli.ui.samples.Samples.make", MemoryError(), "out of memory"),
+    "a sample": ("cgpt.training.samples.Samples.make", RuntimeError("no words"), "no words"),
+    "memory": ("cgpt.training.samples.Samples.make", MemoryError(), "out of memory"),
     "the display": (
         "cgpt.cli.ui.progress.ProgressDisplay._show",
         ValueError("a wide screen"),

@@ -17,10 +17,11 @@ from benchmarks.peers.sides import sides
 from benchmarks.peers.startup import bench_startup
 from cgpt import kernels
 from cgpt.bench import train
+from cgpt.bench.machine import machine_report
 from cgpt.bench.measure import Measurement
 from cgpt.bench.shapes import REPEATS, SHAPES
 from cgpt.bench.table import Settings
-from cgpt.cli.commands.bench import machine_report, show, tell_skipped
+from cgpt.cli.commands.bench import show, tell_skipped
 from cgpt.config import WEIGHT_DTYPES
 from cgpt.errors import CgptError
 

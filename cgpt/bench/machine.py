@@ -5,6 +5,7 @@ A side like any other, so that its figures come from the same minutes as those o
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 
 from cgpt import kernels
 from cgpt.bench.measure import repeated, seconds_of
+from cgpt.version import __version__
 
 TRIAL = 0.05  # seconds a trial of one instruction set
 AS_FAST = 0.95  # of the fastest: where two sets are equal, a trial may favour either
@@ -126,3 +128,44 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     return next((value.strip() for key, _, value in lines if key.strip() == "model name"), "")
+
+
+def installation() -> dict[str, Any]:
+    """Version, instruction set, whether OpenMP is there, threads, and what they run on.
+
+    usable_cpus are those that the affinity mask and the cgroups' quota (in processors, None for
+    none) leave this process.
+    """
+    from cgpt import kernels
+    from cgpt.runtime.processors import available, quota
+
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "instruction_set": kernels.instruction_set(),
+        "instruction_sets": ", ".join(kernels.runnable()),
+        "openmp": kernels.has_openmp(),
+        "threads": kernels.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "usable_cpus": available(),
+        "cpu_quota": quota(),
+    }
+
+
+def machine_report(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The results with the version, the machine and the shapes that they are of."""
+    from cgpt import kernels
+    from cgpt.bench.shapes import SHAPES
+
+    configs = dict.fromkeys(one["config"] for one in results)
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": processor(),
+        "instruction_set": kernels.instruction_set(),
+        "threads": kernels.get_num_threads(),
+        "shapes": {name: vars(SHAPES[name]) for name in configs if name in SHAPES},
+        "results": results,
+    }

@@ -13,7 +13,6 @@ from cgpt.cli.error_text import reason_of, what_failed
 from cgpt.cli.ranks import Team
 from cgpt.cli.targets import Own, Target, check_apart, state_of
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
-from cgpt.cli.ui.samples import Samples, first_question
 from cgpt.cli.ui.save_dialog import FINAL, ModelSaver, free_name, save_model
 from cgpt.cli.ui.signals import StopRequest
 from cgpt.cli.ui.streams import echo, print_json
@@ -22,6 +21,7 @@ from cgpt.config import CHECKPOINTS, SAMPLE_EVERY, RunConfig
 from cgpt.errors import CgptError, CheckpointError, ConfigError
 from cgpt.locale import t
 from cgpt.runtime.memory import resident
+from cgpt.training.samples import Samples, first_question
 from cgpt.training.step_log import StepLog, is_log, log_head
 
 if TYPE_CHECKING:

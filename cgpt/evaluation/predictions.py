@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,6 +13,9 @@ from numpy.typing import ArrayLike
 from cgpt.models.inference import InferenceModel
 from cgpt.models.inspection import check_sequence
 from cgpt.validation import check_int, expect
+
+if TYPE_CHECKING:
+    from cgpt.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -45,3 +51,27 @@ def predictions(gpt: InferenceModel, ids: ArrayLike, top: int = 5) -> list[Predi
         rank = 1 + int(np.count_nonzero(odds > odds[token])) if token >= 0 else 0
         found.append(Prediction(token, probability, rank, [(int(i), float(odds[i])) for i in best]))
     return found
+
+
+def prediction_values(llm: LanguageModel, found: Sequence[Prediction]) -> dict[str, Any]:
+    """tokens [{token, id, probability, logprob, rank, alternatives}], next [alternatives]."""
+    words = llm.tokenizer.words
+
+    def name(token: int) -> str:
+        return words[token] if token < len(words) else ""
+
+    def options_of(one: Prediction) -> list[dict[str, Any]]:
+        return [{"token": name(i), "id": i, "probability": p} for i, p in one.alternatives]
+
+    tokens = [
+        {
+            "token": name(one.id),
+            "id": one.id,
+            "probability": one.probability,
+            "logprob": math.log(max(one.probability, 1e-300)),
+            "rank": one.rank,
+            "alternatives": options_of(one),
+        }
+        for one in found[:-1]
+    ]
+    return {"tokens": tokens, "next": options_of(found[-1])}

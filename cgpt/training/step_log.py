@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from cgpt.training.callbacks import Progress
 
 if TYPE_CHECKING:
     from cgpt.training.run import TrainingRun
+
 
 LAST_SHARE = 20  # the loss at the end is the mean of the last twentieth of the steps
 
@@ -184,3 +186,11 @@ def log_head(run: TrainingRun) -> dict[str, Any]:
         "model": run.llm.gpt.config.to_dict(),
         "data_fingerprint": run.llm.training_state.data_fingerprint,
     }
+
+
+def name_apart(runs: Sequence[Run], paths: Sequence[str]) -> None:
+    """Runs of the same name are called by their paths."""
+    names = [run.name for run in runs]
+    for run, path in zip(runs, paths, strict=True):
+        if names.count(run.name) > 1:
+            run.name = path

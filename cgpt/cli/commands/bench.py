@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgpt.bench.machine import processor
 from cgpt.bench.table import BENCHES, Bench, Settings
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, OneOf, option
@@ -20,7 +18,6 @@ from cgpt.cli.ui.streams import echo, print_json
 from cgpt.config import WEIGHT_DTYPES, TrainConfig
 from cgpt.errors import ConfigError
 from cgpt.locale import t
-from cgpt.version import __version__
 
 if TYPE_CHECKING:
     from cgpt.bench.measure import Measurement, Skip
@@ -93,6 +90,7 @@ def measure(
 ) -> dict[str, Any]:
     """Run the measurements and describe machine and results; prints them unless `quiet`."""
     from cgpt import kernels
+    from cgpt.bench.machine import machine_report
     from cgpt.bench.shapes import REPEATS
 
     results = []
@@ -107,24 +105,6 @@ def measure(
             if not quiet:
                 show(found)
     return machine_report(results)
-
-
-def machine_report(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The results with the version, the machine and the shapes that they are of."""
-    from cgpt import kernels
-    from cgpt.bench.shapes import SHAPES
-
-    configs = dict.fromkeys(one["config"] for one in results)
-    return {
-        "version": __version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "processor": processor(),
-        "instruction_set": kernels.instruction_set(),
-        "threads": kernels.get_num_threads(),
-        "shapes": {name: vars(SHAPES[name]) for name in configs if name in SHAPES},
-        "results": results,
-    }
 
 
 def announced(what: str, bench: Bench, shape: str, repeats: int) -> str:

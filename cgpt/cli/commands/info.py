@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from typing import Any
 
 import click
@@ -21,7 +19,6 @@ from cgpt.cli.ui.terminal import notify
 from cgpt.errors import DataError
 from cgpt.locale import N_, t
 from cgpt.runtime.memory import human_size
-from cgpt.version import __version__
 
 
 @click.command("info", cls=Command, help="Without MODEL: version, instruction set, threads.")
@@ -35,6 +32,8 @@ def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
     if toml:
         return print_recipe(model, as_json=as_json)
     if model is None:
+        from cgpt.bench.machine import installation
+
         found = installation()
     else:
         from cgpt.checkpoint.info import describe
@@ -124,27 +123,4 @@ def histories(history: list[list[Any]]) -> dict[str, str]:
     return {
         phase_name(phase): f"{losses[0]:.4f} {sparkline(losses, 32)} {losses[-1]:.4f}"
         for phase, losses in found.items()
-    }
-
-
-def installation() -> dict[str, Any]:
-    """Version, instruction set, whether OpenMP is there, threads, and what they run on.
-
-    usable_cpus are those that the affinity mask and the cgroups' quota (in processors, None for
-    none) leave this process.
-    """
-    from cgpt import kernels
-    from cgpt.runtime.processors import available, quota
-
-    return {
-        "version": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "instruction_set": kernels.instruction_set(),
-        "instruction_sets": ", ".join(kernels.runnable()),
-        "openmp": kernels.has_openmp(),
-        "threads": kernels.get_num_threads(),
-        "cpus": os.cpu_count(),
-        "usable_cpus": available(),
-        "cpu_quota": quota(),
     }

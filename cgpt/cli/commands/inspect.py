@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -17,11 +17,13 @@ from cgpt.cli.ui.pictures import lettering, save_picture
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import plain_number
 from cgpt.errors import DataError
+from cgpt.evaluation.predictions import prediction_values
 from cgpt.locale import N_, t
 
 if TYPE_CHECKING:
     from cgpt.evaluation.predictions import Prediction
     from cgpt.llm import LLM
+
 
 # Labels of the picture
 ATTENTION = {
@@ -80,7 +82,7 @@ def inspect(
         )
     found = predictions(llm.gpt, ids, top)
     if as_json:
-        print_json({"model": model, "text": text, **as_values(llm, found)})
+        print_json({"model": model, "text": text, **prediction_values(llm, found)})
     else:
         width = output_width(99)
         for line in [*table(llm, found, width), *wrap(total(text, found), width)]:
@@ -102,30 +104,6 @@ def check_places(output: str | None, layer: int | None, head: int | None) -> Non
 def shown(word: str) -> str:
     """A token as a cell: blanks and line ends are visible."""
     return "".join(char if char.isprintable() else "·" for char in word.translate(VISIBLE))
-
-
-def as_values(llm: LLM, found: Sequence[Prediction]) -> dict[str, Any]:
-    """tokens [{token, id, probability, logprob, rank, alternatives}], next [alternatives]."""
-    words = llm.tokenizer.words
-
-    def name(token: int) -> str:
-        return words[token] if token < len(words) else ""
-
-    def options_of(one: Prediction) -> list[dict[str, Any]]:
-        return [{"token": name(i), "id": i, "probability": p} for i, p in one.alternatives]
-
-    tokens = [
-        {
-            "token": name(one.id),
-            "id": one.id,
-            "probability": one.probability,
-            "logprob": math.log(max(one.probability, 1e-300)),
-            "rank": one.rank,
-            "alternatives": options_of(one),
-        }
-        for one in found[:-1]
-    ]
-    return {"tokens": tokens, "next": options_of(found[-1])}
 
 
 def table(llm: LLM, found: Sequence[Prediction], width: int) -> list[str]:

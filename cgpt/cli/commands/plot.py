@@ -17,7 +17,7 @@ from cgpt.cli.ui.panel import number, phase_name
 from cgpt.cli.ui.pictures import lettering, save_picture
 from cgpt.cli.ui.streams import echo, print_json, printable
 from cgpt.locale import N_, t
-from cgpt.training.step_log import Curve, Run, last_loss, read_run
+from cgpt.training.step_log import Curve, Run, last_loss, name_apart, read_run
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -67,14 +67,6 @@ def plot(
     elif output is None:
         draw_on_terminal(found)
     return 0
-
-
-def name_apart(runs: Sequence[Run], paths: Sequence[str]) -> None:
-    """Runs of the same name are called by their paths."""
-    names = [run.name for run in runs]
-    for run, path in zip(runs, paths, strict=True):
-        if names.count(run.name) > 1:
-            run.name = path
 
 
 def draw_on_terminal(runs: Sequence[Run]) -> None:
