@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cgpt.errors import ConfigError, shown
+from cgpt.errors import ConfigError, Phrase, shown
 from cgpt.options import Options, documented, option, options_of
 from cgpt.validation import check_choice, check_float, check_int, expect, path_list, path_text
 
@@ -113,8 +113,11 @@ class GPTConfig(Options):
             object.__setattr__(self, "n_ff", 4 * self.n_embd)
         if self.n_embd % self.n_head:
             raise ConfigError(
-                f"GPTConfig: n_head must divide n_embd, found n_head={self.n_head} and n_embd="
-                f"{self.n_embd} (remainder {self.n_embd % self.n_head}); choose another pair"
+                "GPTConfig: n_head must divide n_embd, found n_head={n_head} and "
+                "n_embd={n_embd} (remainder {rest}); choose another pair",
+                n_head=self.n_head,
+                n_embd=self.n_embd,
+                rest=self.n_embd % self.n_head,
             )
 
     @classmethod
@@ -307,13 +310,18 @@ class TrainConfig(Options):
         owner = "TrainConfig"
         if self.lora_rank and self.optimizer not in (None, "adamw"):
             raise ConfigError(
-                f"{owner}: lora_rank={self.lora_rank} is trained by adamw, found "
-                f"optimizer {self.optimizer!r}; leave one of the two out"
+                "{owner}: lora_rank={rank} is trained by adamw, found optimizer {value}; "
+                "leave one of the two out",
+                owner=owner,
+                rank=self.lora_rank,
+                value=shown(self.optimizer),
             )
         if self.lora_rank and self.freeze:
             raise ConfigError(
-                f"{owner}: lora_rank={self.lora_rank} leaves all weights as they "
-                "are, so there is nothing to freeze; choose by lora_layers"
+                "{owner}: lora_rank={rank} leaves all weights as they are, so there is "
+                "nothing to freeze; choose by lora_layers",
+                owner=owner,
+                rank=self.lora_rank,
             )
 
     def require_validation(self, phase: str, own: bool) -> None:
@@ -323,14 +331,19 @@ class TrainConfig(Options):
         """
         if own and self.val_fraction:
             raise ConfigError(
-                f"{phase}: found validation documents and val_fraction="
-                f"{self.val_fraction}; give one of the two"
+                "{phase}: found validation documents and val_fraction={fraction}; give one "
+                "of the two",
+                phase=Phrase(phase),
+                fraction=self.val_fraction,
             )
         for name, value in (("patience", self.patience), ("eval_every", self.eval_every)):
             if value and not own and not self.val_fraction:
                 raise ConfigError(
-                    f"{phase}: {name}={value} needs held-out documents to look at; "
-                    "set val_fraction above 0 or give validation documents"
+                    "{phase}: {name}={value} needs held-out documents to look at; set "
+                    "val_fraction above 0 or give validation documents",
+                    phase=Phrase(phase),
+                    name=name,
+                    value=value,
                 )
 
     def learns_all(self, phase: str) -> bool:
@@ -388,7 +401,8 @@ def _bias_pairs(owner: str, name: str, value: Any) -> tuple[tuple[int, float], .
         isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
     ):
         raise ConfigError(
-            f"SamplingConfig: logit_bias must be {{token id: number}}, found {value!r:.100}"
+            "SamplingConfig: logit_bias must be {{token id: number}}, found {value}",
+            value=shown(value, 100),
         )
     pairs = [
         (check_int(owner, name, token, 0), check_float(owner, name, bias, -MAX_BIAS, MAX_BIAS))
@@ -406,7 +420,8 @@ def _stop_texts(owner: str, name: str, value: Any) -> tuple[str, ...]:
         isinstance(text, str) and text for text in texts
     ):
         raise ConfigError(
-            f"SamplingConfig: stop must be a list of texts that are not empty, found {value!r:.100}"
+            "SamplingConfig: stop must be a list of texts that are not empty, found {value}",
+            value=shown(value, 100),
         )
     return tuple(texts)
 
@@ -420,13 +435,15 @@ def _mix_pairs(owner: str, name: str, mix: Any) -> tuple[tuple[str, float], ...]
         )
     except (TypeError, ValueError):
         raise ConfigError(
-            f"RunConfig: mix must be pairs of a path and a weight, found {mix!r:.200}"
+            "RunConfig: mix must be pairs of a path and a weight, found {value}",
+            value=shown(mix, 200),
         ) from None
     for path, weight in pairs:
         if not 0 <= weight <= MAX_MIX:
             raise ConfigError(
-                f"RunConfig: the weight of {path} in mix must be between 0 and 1000, "
-                f"found {weight!r}"
+                "RunConfig: the weight of {path} in mix must be between 0 and 1000, found {value}",
+                path=path,
+                value=shown(weight),
             )
     return pairs
 
@@ -445,8 +462,10 @@ def _vocabulary(owner: str, name: str, value: Any) -> str:
         value in KINDS or value.lower().endswith((".json", ".bin"))
     ):
         raise ConfigError(
-            f"RunConfig: tokenizer must be {', '.join(KINDS)}, or a .json or "
-            f".bin file that holds a vocabulary, found {shown(value)}"
+            "RunConfig: tokenizer must be {known}, or a .json or .bin file that holds a "
+            "vocabulary, found {value}",
+            known=list(KINDS),
+            value=shown(value),
         )
     return value
 
@@ -571,9 +590,10 @@ class SamplingConfig(Options):
         super().__post_init__()
         if self.beam > 1 and self.speculate:
             raise ConfigError(
-                f"SamplingConfig: speculate={self.speculate} guesses for one continuation "
-                f"and cannot go with beam={self.beam}; set one of them to its "
-                "default"
+                "SamplingConfig: speculate={n} guesses for one continuation and cannot go "
+                "with beam={beam}; set one of them to its default",
+                n=self.speculate,
+                beam=self.beam,
             )
 
 
@@ -685,7 +705,11 @@ class RunConfig(Options):
             if isinstance(value, dict):
                 value = TrainConfig.from_dict(value)
             if not isinstance(value, TrainConfig):
-                raise ConfigError(f"RunConfig: {name} must be a TrainConfig, found {shown(value)}")
+                raise ConfigError(
+                    "RunConfig: {name} must be a TrainConfig, found {value}",
+                    name=name,
+                    value=shown(value),
+                )
             object.__setattr__(self, name, replace(value, seed=self.seed))
         self.shape()
         for name in ("pretrain", "finetune"):
@@ -695,8 +719,10 @@ class RunConfig(Options):
         for name in SHAPE if self.init else ():
             if getattr(self, name) is not None:
                 raise ConfigError(
-                    f"RunConfig: init names a model, which has its own shape, found "
-                    f"{name}={getattr(self, name)}; leave one of the two out"
+                    "RunConfig: init names a model, which has its own shape, found "
+                    "{name}={value}; leave one of the two out",
+                    name=name,
+                    value=getattr(self, name),
                 )
 
     def shape(self) -> GPTConfig:

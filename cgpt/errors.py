@@ -32,7 +32,7 @@ class Templated:
     """
 
     template: str
-    fields: dict[str, Field]
+    fields: dict[str, Any]
 
     def _take(self, template: str, fields: Mapping[str, object]) -> str:
         self.template, self.fields = template, {name: _plain(fields[name]) for name in fields}
@@ -137,12 +137,49 @@ def pieces(
         yield literal, "" if name is None else _text(fields[name], spec or "", conversion, say)
 
 
+def phrase_of(values: Mapping[str, Any]) -> Phrase:
+    """The message that as_dict described, without the class of an error."""
+    return Phrase(
+        values["template"], **{name: _read(one) for name, one in values["fields"].items()}
+    )
+
+
 def as_dict(message: Templated) -> dict[str, Any]:
     """A message for JSON: its template and fields, and of an error its code and sentence."""
     found: dict[str, Any] = {"template": message.template, "fields": _json(message.fields)}
     if isinstance(message, (CgptError, CgptWarning)):
         found = {"code": message.code, "message": str(message), **found}
     return found
+
+
+def as_reason(error: BaseException) -> Templated:
+    """What an exception says, as a field: its message where it has one, else the foreign text, of
+    which the catalogue may know the Chinese."""
+    if isinstance(error, Templated):
+        return error
+    found = error.args[0] if error.args else None
+    if isinstance(found, Templated):
+        return found
+    if isinstance(error, UnicodeDecodeError):
+        return Phrase(
+            "'{encoding}' codec can't decode byte {byte} in position {at}: {reason}",
+            encoding=error.encoding,
+            byte=f"0x{error.object[error.start]:02x}",
+            at=error.start,
+            reason=Phrase(error.reason),
+        )
+    return Phrase(getattr(error, "strerror", None) or str(error))
+
+
+def foreign_text(text: str, *templates: str) -> Phrase:
+    """A text of another program, whose errors have no fields, as the first of the templates with
+    one field {value} that fits it, or as it is."""
+    for template in templates:
+        head, _, tail = template.partition("{value}")
+        value = text.removeprefix(head).removesuffix(tail)
+        if head + value + tail == text and value:
+            return Phrase(template, value=value)
+    return Phrase(text)
 
 
 def shown(value: object, longest: int = 60) -> str:
@@ -168,6 +205,12 @@ def _text(value: Field, spec: str, conversion: str | None, say: Callable[[Any], 
     if isinstance(value, list):
         return ", ".join(_text(one, spec, conversion, say) for one in value)
     return format(repr(value) if conversion == "r" else value, spec)
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_read(one) for one in value]
+    return phrase_of(value) if isinstance(value, dict) else value
 
 
 def _json(value: Any) -> Any:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from cgpt.config import GPTConfig
-from cgpt.errors import ConfigError, DataError
+from cgpt.errors import ConfigError, DataError, shown
+from cgpt.locale import N_
 from cgpt.models.base import Model
 from cgpt.models.inference import InferenceModel
 from cgpt.models.quantized import require_trainable
@@ -20,7 +21,7 @@ from cgpt.runtime.interrupts import Operation
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.validation import expect, is_int, is_number
 
-PHASES = ("pretrain", "finetune")
+PHASES = (N_("pretrain"), N_("finetune"))
 
 
 @dataclass
@@ -128,16 +129,23 @@ class TrainingState:
         Raises DataError naming an unknown field or one of a wrong type.
         """
         if not isinstance(values, dict):
-            raise DataError(f"training state: expected an object, found {type(values).__name__}")
+            raise DataError(
+                "training state: expected an object, found {type}", type=type(values).__name__
+            )
         known = {one.name: one.type for one in fields(cls)}
         for name, value in values.items():
             if name not in known:
                 raise DataError(
-                    f"training state: unknown field '{name}'; known: {', '.join(sorted(known))}"
+                    "training state: unknown field '{name}'; known: {known}",
+                    name=name,
+                    known=sorted(known),
                 )
             if not _fits(value, str(known[name])):
                 raise DataError(
-                    f"training state: {name} must be {known[name]}, found {value!r:.100}"
+                    "training state: {name} must be {type}, found {value}",
+                    name=name,
+                    type=known[name],
+                    value=shown(value, 100),
                 )
         state = cls(**values)
         if not all(_fits_history(entry) for entry in state.history):
@@ -207,8 +215,10 @@ class LanguageModel:
         expect("LLM", metadata, (dict, type(None)), "a dictionary")
         if len(tokenizer) > gpt.config.vocab_size:
             raise ConfigError(
-                f"the tokenizer has {len(tokenizer)} tokens and the model only "
-                f"{gpt.config.vocab_size} embeddings; they do not belong together"
+                "the tokenizer has {n} tokens and the model only {rows} embeddings; they "
+                "do not belong together",
+                n=len(tokenizer),
+                rows=gpt.config.vocab_size,
             )
         self.tokenizer = tokenizer
         self.gpt = gpt

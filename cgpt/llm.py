@@ -186,7 +186,7 @@ class LLM(LanguageModel):
     ) -> LLM:
         """The model in the bytes of a model file of any kind; arguments and errors as cgpt.load."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise ConfigError(f"LLM.from_bytes: expected bytes, found {shown(data)}")
+            raise ConfigError("LLM.from_bytes: expected bytes, found {value}", value=shown(data))
         return cls.of(loading.load(data, training=training, weights=weights))
 
     def clone(self) -> LLM:
@@ -476,8 +476,9 @@ class LLM(LanguageModel):
         first = len(before) or 1  # nothing predicts the very first token
         if len(ids) <= first:
             raise DataError(
-                f"LLM.score: text {number} has no token to predict; give at least one "
-                "character, or a prompt before it"
+                "LLM.score: text {n} has no token to predict; give at least one character, "
+                "or a prompt before it",
+                n=number,
             )
         return ids, first
 
@@ -510,7 +511,7 @@ class LLM(LanguageModel):
             ids = self.tokenizer.encode(text)
             if not ids:
                 raise DataError(
-                    f"LLM.embed: text {number} has no token; give at least one character"
+                    "LLM.embed: text {n} has no token; give at least one character", n=number
                 )
             tokens.append(([*start, *ids], len(start)))
         found = embeddings(self.gpt, tokens, pooling, stride, limit)
@@ -672,7 +673,8 @@ def _texts_and_prompts(text: Any, prompt: Any) -> tuple[list[str], list[Any], bo
         prompts = list(prompt or ()) if several else [prompt] * len(texts)
     if len(prompts) != len(texts):
         raise DataError(
-            f"LLM.score: {len(prompts)} prompts for {len(texts)} texts; give one for "
-            "all, or one for each"
+            "LLM.score: {prompts} prompts for {texts} texts; give one for all, or one for each",
+            prompts=len(prompts),
+            texts=len(texts),
         )
     return texts, prompts, isinstance(text, str)

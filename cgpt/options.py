@@ -145,7 +145,11 @@ class Options:
     def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
         """Build from a mapping. Raises ConfigError naming an unknown field or a bad value."""
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{cls.__name__}: expected the fields by name, found {shown(values)}")
+            raise ConfigError(
+                "{owner}: expected the fields by name, found {value}",
+                owner=cls.__name__,
+                value=shown(values),
+            )
         _check_fields(cls, values)
         return cls(**values)
 
@@ -161,7 +165,7 @@ def _check_fields(cls: type[Options], named: Mapping[str, Any]) -> None:
     known = sorted(one.name for one in fields(cast(Any, cls)))
     for name in named:
         if name not in known:
-            raise ConfigError(f"{cls.__name__}: " + unknown_name("field", name, known))
+            raise unknown_name(cls.__name__, "field", name, known)
 
 
 def documented(config: type[Config]) -> type[Config]:

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard, TypeVar
 
-from cgpt.errors import ConfigError, DataError, shown
+from cgpt.errors import ConfigError, DataError, Phrase, shown
+from cgpt.locale import N_
 
 Item = TypeVar("Item")
 
@@ -53,10 +54,23 @@ def check_int(owner: str, name: str, value: Any, least: int, most: int | None = 
     """The value as a plain int. Raises ConfigError for all but whole numbers in the range."""
     value = plain(value)
     if not is_int(value):
-        raise ConfigError(f"{owner}: {name} must be a whole number, found {shown(value)}")
+        raise ConfigError(
+            "{owner}: {name} must be a whole number, found {value}",
+            owner=owner,
+            name=name,
+            value=shown(value),
+        )
     if value < least or (most is not None and value > most):
-        span = f"at least {least}" if most is None else f"between {least} and {most}"
-        raise ConfigError(f"{owner}: {name} must be {span}, found {shown(value)}")
+        raise ConfigError(
+            "{owner}: {name} must be at least {least}, found {value}"
+            if most is None
+            else "{owner}: {name} must be between {least} and {most}, found {value}",
+            owner=owner,
+            name=name,
+            least=least,
+            most=most,
+            value=shown(value),
+        )
     return value
 
 
@@ -73,14 +87,22 @@ def check_float(
     """The value as a plain number. Raises ConfigError for all but finite ones in the range."""
     value = plain(value)
     if not is_number(value):
-        raise ConfigError(f"{owner}: {name} must be a number, found {shown(value)}")
+        raise ConfigError(
+            "{owner}: {name} must be a number, found {value}",
+            owner=owner,
+            name=name,
+            value=shown(value),
+        )
     low = value <= least if open_below else value < least
     high = value >= most if open_above else value > most
     if low or high or not -sys.float_info.max <= value <= sys.float_info.max:
         left, right = "(" if open_below else "[", ")" if open_above else "]"
         raise ConfigError(
-            f"{owner}: {name} must be a finite number in {left}{least}, {most}{right}, "
-            f"found {shown(value)}"
+            "{owner}: {name} must be a finite number in {span}, found {value}",
+            owner=owner,
+            name=name,
+            span=f"{left}{least}, {most}{right}",
+            value=shown(value),
         )
     return value
 
@@ -89,7 +111,12 @@ def check_bool(owner: str, name: str, value: Any) -> bool:
     """The value as a plain bool. Raises ConfigError for anything else."""
     value = plain(value)
     if not isinstance(value, bool):
-        raise ConfigError(f"{owner}: {name} must be true or false, found {shown(value)}")
+        raise ConfigError(
+            "{owner}: {name} must be true or false, found {value}",
+            owner=owner,
+            name=name,
+            value=shown(value),
+        )
     return value
 
 
@@ -97,7 +124,12 @@ def check_names(owner: str, name: str, value: Any) -> tuple[str, ...]:
     """The value as a tuple of plain str. Raises ConfigError for anything else."""
     names: tuple[Any, ...] = tuple(map(plain, value)) if is_list_like(value) else (None,)
     if not all(isinstance(one, str) for one in names):
-        raise ConfigError(f"{owner}: {name} must be a list of names, found {shown(value)}")
+        raise ConfigError(
+            "{owner}: {name} must be a list of names, found {value}",
+            owner=owner,
+            name=name,
+            value=shown(value),
+        )
     return names
 
 
@@ -105,12 +137,20 @@ def check_choice(owner: str, name: str, value: Any, known: Collection[str]) -> s
     """The value as a plain str. Raises ConfigError for all but the known ones."""
     value = plain(value)
     if not isinstance(value, str) or value not in known:
-        raise ConfigError(f"{owner}: unknown {name} {shown(value)}; known: {', '.join(known)}")
+        raise ConfigError(
+            "{owner}: unknown {name} {value}; known: {known}",
+            owner=owner,
+            name=name,
+            value=shown(value),
+            known=list(known),
+        )
     return value
 
 
-def unknown_name(kind: str, name: str, known: Sequence[str], meant: str | None = None) -> str:
-    """The end of a sentence about a name that nothing has: the nearest one, or all that there are.
+def unknown_name(
+    owner: str, kind: str, name: str, known: Sequence[str], meant: str | None = None
+) -> ConfigError:
+    """The error of a name that nothing has: it gives the nearest one, or all that there are.
 
     kind   of name: "field", "option";  meant  the one that is surely meant
     """
@@ -118,8 +158,16 @@ def unknown_name(kind: str, name: str, known: Sequence[str], meant: str | None =
         import difflib
 
         meant = next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.65)), None)
-    guess = f"did you mean '{meant}'?" if meant else f"known: {', '.join(known)}"
-    return f"unknown {kind} '{name}'; {guess}"
+    template = _UNKNOWN[kind, bool(meant)]
+    return ConfigError(template, owner=owner, name=name, near=meant, known=list(known))
+
+
+_UNKNOWN = {
+    ("field", True): N_("{owner}: unknown field '{name}'; did you mean '{near}'?"),
+    ("field", False): N_("{owner}: unknown field '{name}'; known: {known}"),
+    ("option", True): N_("{owner}: unknown option '{name}'; did you mean '{near}'?"),
+    ("option", False): N_("{owner}: unknown option '{name}'; known: {known}"),
+}
 
 
 def expect(owner: str, value: object, kind: type | tuple[type, ...], name: str) -> None:
@@ -128,13 +176,23 @@ def expect(owner: str, value: object, kind: type | tuple[type, ...], name: str) 
     name  what is expected, with its article: "a GPT"
     """
     if not isinstance(value, kind):
-        raise ConfigError(f"{owner}: expected {name}, found {shown(value)}")
+        raise ConfigError(
+            "{owner}: expected {expected}, found {found}",
+            owner=owner,
+            expected=Phrase(name),
+            found=shown(value),
+        )
 
 
 def expect_function(owner: str, name: str, value: object, *, optional: bool = False) -> None:
     """Raises ConfigError where an argument cannot be called; None may be `optional`."""
     if not callable(value) and not (optional and value is None):
-        raise ConfigError(f"{owner}: {name} must be a function, found {shown(value)}")
+        raise ConfigError(
+            "{owner}: {name} must be a function, found {value}",
+            owner=owner,
+            name=name,
+            value=shown(value),
+        )
 
 
 def is_list_like(value: object) -> TypeGuard[Iterable[Any]]:
@@ -155,7 +213,12 @@ def list_of(owner: str, values: object, kind: type[Item], name: str) -> list[Ite
     found = list(values) if is_list_like(values) else None
     wrong = [values] if found is None else [one for one in found if not isinstance(one, kind)]
     if found is None or wrong:
-        raise ConfigError(f"{owner}: expected a list of {name}, found {shown(wrong[0])}")
+        raise ConfigError(
+            "{owner}: expected a list of {name}, found {found}",
+            owner=owner,
+            name=name,
+            found=shown(wrong[0]),
+        )
     return found
 
 
@@ -163,7 +226,9 @@ def path_text(owner: str, value: object) -> str:
     """A path as plain str. Raises ConfigError for what is none, bytes among them."""
     text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
     if not isinstance(text, str):
-        raise ConfigError(f"{owner}: expected a path, found {shown(value)}")
+        raise ConfigError(
+            "{owner}: expected a path, found {found}", owner=owner, found=shown(value)
+        )
     return str.__str__(text)
 
 
@@ -172,7 +237,11 @@ def path_list(owner: str, values: object) -> list[str]:
     if isinstance(values, (str, os.PathLike)):
         values = [values]
     if not is_list_like(values):
-        raise ConfigError(f"{owner}: expected a path or a list of paths, found {shown(values)}")
+        raise ConfigError(
+            "{owner}: expected a path or a list of paths, found {found}",
+            owner=owner,
+            found=shown(values),
+        )
     return [path_text(owner, value) for value in values]
 
 
@@ -180,7 +249,7 @@ def one_text(owner: str, text: Any) -> str:
     """The text as plain str. Raises DataError for anything else."""
     text = plain(text)
     if not isinstance(text, str):
-        raise DataError(f"{owner}: expected a text, found {shown(text)}")
+        raise DataError("{owner}: expected a text, found {found}", owner=owner, found=shown(text))
     return text
 
 
@@ -192,11 +261,20 @@ def text_list(owner: str, texts: Any) -> list[str]:
     if isinstance(texts, str):
         return [plain(texts)]
     if not is_list_like(texts):
-        raise DataError(f"{owner}: expected a text or a list of texts, found {shown(texts)}")
+        raise DataError(
+            "{owner}: expected a text or a list of texts, found {value}",
+            owner=owner,
+            value=shown(texts),
+        )
     found = list(texts)
     if set(map(type, found)) <= {str}:
         return found
     for number, text in enumerate(found):
         if not isinstance(text, str):
-            raise DataError(f"{owner}: expected a text at texts[{number}], found {shown(text)}")
+            raise DataError(
+                "{owner}: expected a text at texts[{n}], found {value}",
+                owner=owner,
+                n=number,
+                value=shown(text),
+            )
     return list(map(plain, found))

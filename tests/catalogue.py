@@ -28,7 +28,21 @@ PO = PACKAGE / "locale" / "zh.po"
 HEADER = b'msgid ""\nmsgstr ""\n"Language: zh\\n"\n"Content-Type: text/plain; charset=utf-8\\n"\n\n'
 
 # Function -> which of its arguments are texts; those of errors and their subclasses are added.
-ARGUMENTS = {"t": (0,), "N_": (0,), "Phrase": (0,)}
+ARGUMENTS = {
+    "t": (0,),
+    "N_": (0,),
+    "Phrase": (0,),
+    "Row": (0,),
+    "_wrong": (0,),
+    "_error": (0,),
+    "expect": (3,),
+    "list_of": (3,),
+    "damaged": (1, 2),
+    "other_version": (1, 2),
+    "other_base": (1, 2),
+    "foreign": (1, 2, 3),
+    "not_saved": (1, 2, 3),
+}
 ERRORS = {"CgptError", "CgptWarning"}
 KEYWORDS = ("help",)
 

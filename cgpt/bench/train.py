@@ -104,12 +104,16 @@ def require_room(shape: Shape) -> None:
     """Raises Skip for a step that would take too long or too much memory."""
     flops = shape.tokens * shape.token_flops
     if flops > MOST_FLOPS:
-        raise Skip(f"a step of {flops / 1e12:.1f} TFLOP takes too long")
+        raise Skip("a step of {size:.1f} TFLOP takes too long", size=flops / 1e12)
     needed = LOGITS * 4.0 * shape.tokens * shape.vocab_size
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if needed > free / 2:
-            raise Skip(f"a step may need {needed / 1e9:.1f} GB, of which {free / 1e9:.1f} are free")
+            raise Skip(
+                "a step may need {needed:.1f} GB, of which {free:.1f} are free",
+                needed=needed / 1e9,
+                free=free / 1e9,
+            )
 
 
 def bench_threads(run: Settings) -> Iterator[Measurement]:

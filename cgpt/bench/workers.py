@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from typing import IO, Any, cast
 
 from cgpt.bench.measure import Skip
-from cgpt.errors import CgptError, ConfigError
+from cgpt.errors import CgptError, ConfigError, as_dict, phrase_of
 from cgpt.runtime.memory import resident
 
 # Seconds between two turns. The threads of a BLAS spin for up to 2**26 cycles after their last
@@ -68,7 +68,9 @@ class Worker:
 
     def __init__(self, name: str, side: Side, threads: int) -> None:
         if side.package and find_spec(side.package) is None:
-            raise ConfigError(f"bench: the peer {name} is not installed; pip install 'cgpt[peers]'")
+            raise ConfigError(
+                "bench: the peer {peer} is not installed; pip install 'cgpt[peers]'", peer=name
+            )
         self.name, self.side = name, side
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cgpt.bench.workers", side.module],
@@ -98,12 +100,16 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise CgptError(f"bench: the side {self.name} ended with an error (shown above)")
+            raise CgptError(
+                "bench: the side {side} ended with an error (shown above)", side=self.name
+            )
         answer = json.loads(line)
         if "skip" in answer:
-            raise Skip(answer["skip"])
+            reason = phrase_of(answer["skip"])
+            raise Skip(reason.template, **reason.fields)
         if "error" in answer:
-            raise ConfigError(answer["error"])
+            reason = phrase_of(answer["error"])
+            raise ConfigError(reason.template, **reason.fields)
         return answer["value"]
 
     def prepare(self, task: str, details: Mapping[str, Any]) -> None:
@@ -190,9 +196,9 @@ def serve(module: str) -> None:
             elif measure is not None:
                 answer["value"] = measure()
         except Skip as reason:
-            answer = {"skip": str(reason)}
+            answer = {"skip": as_dict(reason)}
         except CgptError as error:
-            answer = {"error": str(error)}
+            answer = {"error": as_dict(error)}
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cgpt.corpus.encoding import check_turns
 from cgpt.corpus.inputs import as_messages
 from cgpt.corpus.records import Message
-from cgpt.errors import ConfigError
+from cgpt.errors import ConfigError, Phrase
 from cgpt.generation.results import Dropped, Generation
 from cgpt.generation.streaming import text_of
 from cgpt.tokenizers.chat_template import template_of
@@ -73,9 +73,14 @@ class History:
         fixed = len(self._head) + len(self.question("?"))
         if 2 * fixed > budget:
             raise ConfigError(
-                f"chat: the system message and the marks of a turn take {fixed} of the "
-                f"{self.capacity} tokens of context, at most {budget // 2} may be; "
-                f"{'shorten the message' if self.system else 'the context is too short to chat'}"
+                "chat: the system message and the marks of a turn take {n} of the "
+                "{capacity} tokens of context, at most {most} may be; {advice}",
+                n=fixed,
+                capacity=self.capacity,
+                most=budget // 2,
+                advice=Phrase(
+                    "shorten the message" if self.system else "the context is too short to chat"
+                ),
             )
         return budget
 

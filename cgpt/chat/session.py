@@ -353,7 +353,9 @@ class ChatSession:
         self._end_answer()
         n = self.turns
         if not -n <= turn < n:
-            raise ConfigError(f"ChatSession: there is no turn {turn}, the session has {n}")
+            raise ConfigError(
+                "ChatSession: there is no turn {turn}, the session has {n}", turn=turn, n=n
+            )
         return turn % n
 
 

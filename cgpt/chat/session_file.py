@@ -17,7 +17,7 @@ from typing import Any
 
 from cgpt.config import SamplingConfig
 from cgpt.corpus.records import Message, turn_fault
-from cgpt.errors import ConfigError, DataError
+from cgpt.errors import ConfigError, DataError, Phrase, as_reason, shown
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.text import utf8
 from cgpt.validation import is_int
@@ -55,7 +55,9 @@ def saved_of(values: Mapping[str, Any]) -> Saved:
         return _checked(values)
     except (ValueError, ConfigError) as error:
         raise DataError(
-            f"ChatSession.from_dict: not a session as to_dict gives it ({error}); give what it gave"
+            "ChatSession.from_dict: not a session as to_dict gives it ({reason}); give what it "
+            "gave",
+            reason=as_reason(error),
         ) from None
 
 
@@ -77,11 +79,15 @@ def read_session(path: str | os.PathLike[str]) -> Saved:
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); check path and permissions"
+            "{path}: cannot be read ({reason}); check path and permissions",
+            path=path,
+            reason=as_reason(error),
         ) from None
     except ValueError:  # a name that no file can have
         raise DataError(
-            f"{path!a}: cannot be read ({os.strerror(errno.ENOENT)}); check path and permissions"
+            "{path}: cannot be read ({reason}); check path and permissions",
+            path=ascii(path),
+            reason=Phrase(os.strerror(errno.ENOENT)),
         ) from None
     try:
         return _parse(data)
@@ -90,46 +96,55 @@ def read_session(path: str | os.PathLike[str]) -> Saved:
 
 
 def _no_session(path: str | os.PathLike[str], error: Exception) -> DataError:
-    reason = str(error)
+    reason = as_reason(error)
     if isinstance(error, RecursionError):
-        reason = "too deep nesting"
+        reason = Phrase("too deep nesting")
     elif isinstance(error, json.JSONDecodeError):
-        reason = f"broken JSON at line {error.lineno}, column {error.colno}"
+        reason = Phrase(
+            "broken JSON at line {line}, column {column}", line=error.lineno, column=error.colno
+        )
     elif isinstance(error, UnicodeDecodeError):
-        reason = f"byte {error.start} is not UTF-8"
-    return DataError(f"{path}: not a session that cgpt saved ({reason}); choose another file")
+        reason = Phrase("byte {n} is not UTF-8", n=error.start)
+    return DataError(
+        "{path}: not a session that cgpt saved ({reason}); choose another file",
+        path=path,
+        reason=reason,
+    )
+
+
+def _wrong(template: str, /, **fields: object) -> ValueError:
+    return ValueError(Phrase(template, **fields))
 
 
 def _parse(data: bytes) -> Saved:
     """Raises ValueError with the reason, or ConfigError for the sampling."""
     if len(data) > _MOST_BYTES:
-        raise ValueError(f"more than {_MOST_BYTES} bytes")
+        raise _wrong("more than {n} bytes", n=_MOST_BYTES)
     return _checked(json.loads(data.decode("utf-8-sig", "surrogatepass")))
 
 
 def _checked(values: Any) -> Saved:
     """Raises ValueError with the reason, or ConfigError for the sampling."""
     if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-        raise ValueError(f'no "format": "{FORMAT}" in it')
+        raise _wrong('no "format": "{name}" in it', name=FORMAT)
     if values.get("version") != VERSION:
-        raise ValueError(
-            f"its version is {values.get('version')!r:.40}, this release reads {VERSION}"
-        )
+        found = shown(values.get("version"))
+        raise _wrong("its version is {value}, this release reads {n}", value=found, n=VERSION)
     if set(values) != set(_KEYS):
-        raise ValueError(f"its keys must be {', '.join(_KEYS)}")
+        raise _wrong("its keys must be {keys}", keys=list(_KEYS))
     system, drawn, sampling = values["system"], values["drawn"], values["sampling"]
     if system is not None and not isinstance(system, str):
-        raise ValueError("system must be a string or null")
+        raise _wrong("system must be a string or null")
     if not is_int(drawn) or not 0 <= drawn < 1 << 63:
-        raise ValueError(f"drawn must be a whole number from 0 on, found {drawn!r:.40}")
+        raise _wrong("drawn must be a whole number from 0 on, found {value}", value=shown(drawn))
     if not isinstance(sampling, Mapping):
-        raise ValueError("sampling must be an object")
+        raise _wrong("sampling must be an object")
     return Saved(system, SamplingConfig.from_dict(sampling), drawn, _messages(values["messages"]))
 
 
 def _messages(values: Any) -> list[Message]:
     if not isinstance(values, list):
-        raise ValueError("messages must be a list")
+        raise _wrong("messages must be a list")
     found = []
     for number, one in enumerate(values, 1):
         if (
@@ -137,11 +152,11 @@ def _messages(values: Any) -> list[Message]:
             or set(one) != {"role", "content"}
             or not all(isinstance(text, str) for text in one.values())
         ):
-            raise ValueError(f"message {number} must have role and content, both strings")
+            raise _wrong("message {n} must have role and content, both strings", n=number)
         found.append(Message(one["role"], one["content"]))
     if found and found[0].role == "system":
-        raise ValueError("its first message is from the system, which has a key of its own")
+        raise _wrong("its first message is from the system, which has a key of its own")
     fault = turn_fault(found, "assistant") if found else None
     if fault:
-        raise ValueError(str(fault))
+        raise ValueError(fault)
     return found

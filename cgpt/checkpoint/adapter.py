@@ -13,7 +13,7 @@ from typing import Any
 
 from cgpt.checkpoint.contents import build_config, build_optimizer, build_training_state
 from cgpt.config import GPTConfig
-from cgpt.errors import CheckpointError, ConfigError
+from cgpt.errors import CheckpointError, ConfigError, Phrase, shown
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.file_errors import damaged, not_saved, other_base
 from cgpt.fileio.format_v1 import ADAPTED, DType, Kind
@@ -98,16 +98,20 @@ def base_of(file: BinaryFile) -> Path:
     """
     noted = read_settings(file).get("base")
     if not isinstance(noted, str) or not noted:
-        raise damaged(file.path, f"the path of its model {noted!r:.60}", "a path")
+        raise damaged(
+            file.path, Phrase("the path of its model {value}", value=shown(noted)), "a path"
+        )
     folder = folder_of(file.path)
     for path in (folder / noted, folder / Path(noted).name):
         if path.is_file():
             return path
     raise CheckpointError(
-        f"{file.path}: the model {noted} of this adapter is not there; put it "
-        "back, or name both: load_with_adapter(model, adapter)",
+        "{path}: the model {base} of this adapter is not there; put it back, or name both: "
+        "load_with_adapter(model, adapter)",
         code="missing",
         hint="merge",
+        path=file.path,
+        base=noted,
     )
 
 
@@ -130,7 +134,7 @@ def apply(file: BinaryFile, llm: LanguageModel, *, training: bool) -> None:
     if model_config(file) != llm.config:
         raise other_base(
             file.path,
-            f"an adapter for a model of another shape than {llm.base}",
+            Phrase("an adapter for a model of another shape than {path}", path=llm.base),
             "name the model that it was trained on",
         )
     settings = read_settings(file)
@@ -144,7 +148,9 @@ def apply(file: BinaryFile, llm: LanguageModel, *, training: bool) -> None:
     if lora.fingerprint != settings.get("fingerprint"):
         raise other_base(
             file.path,
-            f"an adapter that was trained on other weights than those of {llm.base}",
+            Phrase(
+                "an adapter that was trained on other weights than those of {path}", path=llm.base
+            ),
             "name the model that it was trained on",
         )
     llm.training_state = read_state(file)
@@ -184,7 +190,7 @@ def _read(file: BinaryFile, arena: ParameterArena, targets: dict[Kind, Floats]) 
         ]:
             raise damaged(
                 file.path,
-                f"{len(records)} tensors of kind {kind.name.lower()}",
+                Phrase("{n} tensors of kind {kind}", n=len(records), kind=kind.name.lower()),
                 "those of the adapter's settings",
             )
         for record, entry in zip(records, arena.entries, strict=True):

@@ -11,6 +11,7 @@ import numpy as np
 from cgpt.checkpoint.adapter import model_config, read_state
 from cgpt.checkpoint.contents import build_optimizer, check_fits, check_layers
 from cgpt.config import GPTConfig
+from cgpt.errors import Phrase, shown
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.file_errors import damaged, other_version
 from cgpt.fileio.format_v1 import WHOLE, DType, Kind, Record
@@ -170,7 +171,9 @@ def read_group(file: BinaryFile) -> int:
     form = file.config_values().get("weights")
     group = form.get("group") if isinstance(form, dict) else None
     if isinstance(group, bool) or group not in GROUPS:
-        raise damaged(file.path, f"int8 weights in groups of {group!r:.60}", "32 or 64")
+        raise damaged(
+            file.path, Phrase("int8 weights in groups of {group}", group=shown(group)), "32 or 64"
+        )
     return int(group)
 
 
@@ -199,19 +202,27 @@ def check_kind(
     for name in sorted(expected.symmetric_difference(record.name for record in records)):
         raise damaged(
             file.path,
-            f"{kind.name.lower()} '{name}' missing or over",
+            Phrase("{record} missing or over", record=f"{kind.name.lower()} '{name}'"),
             "the tensors of the configuration",
         )
     for record, entry in zip(records, entries, strict=True):
         if record.dtype not in allowed:
             raise other_version(
-                file.path, f"{record.label} of type {DType(record.dtype).name.lower()}", "float32"
+                file.path,
+                Phrase(
+                    "{record} of type {dtype}",
+                    record=record.label,
+                    dtype=DType(record.dtype).name.lower(),
+                ),
+                "float32",
             )
         if (record.name, record.shape) != (entry.name, entry.shape):
             raise damaged(
                 file.path,
-                f"{record.label} of shape {list(record.shape)}",
-                f"'{entry.name}' of shape {list(entry.shape)}",
+                Phrase(
+                    "{record} of shape {shape}", record=record.label, shape=str(list(record.shape))
+                ),
+                Phrase("'{name}' of shape {shape}", name=entry.name, shape=str(list(entry.shape))),
             )
 
 
@@ -231,7 +242,11 @@ def _check_scales(file: BinaryFile) -> None:
     ):
         raise damaged(
             file.path,
-            f"{len(scales)} records of scales for {len(whole)} int8 tensors",
+            Phrase(
+                "{n} records of scales for {tensors} int8 tensors",
+                n=len(scales),
+                tensors=len(whole),
+            ),
             "one for each, of its shape, and of float32",
         )
 

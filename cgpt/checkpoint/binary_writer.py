@@ -16,7 +16,7 @@ from cgpt.checkpoint.adapter import adapter_of, check_optimizer, settings_to_sav
 from cgpt.checkpoint.contents import weights_to_save, with_floats
 from cgpt.checkpoint.loading import is_intact
 from cgpt.config import KINDS, WEIGHT_DTYPES
-from cgpt.errors import ConfigError, shown
+from cgpt.errors import ConfigError, Phrase, shown
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
 from cgpt.fileio.file_errors import not_saved
@@ -52,12 +52,13 @@ class Storage:
             object.__setattr__(self, name, plain(getattr(self, name)))
         if not isinstance(self.weights, str) or self.weights not in WEIGHT_DTYPES:
             raise ConfigError(
-                f"save: unknown form of weights {shown(self.weights)}; "
-                f"known: {', '.join(WEIGHT_DTYPES)}"
+                "save: unknown form of weights {form}; known: {known}",
+                form=shown(self.weights),
+                known=list(WEIGHT_DTYPES),
             )
         if type(self.group) is not int or self.group not in GROUPS:
             raise ConfigError(
-                f"save: int8 weights have groups of 32 or 64, found {shown(self.group)}"
+                "save: int8 weights have groups of 32 or 64, found {group}", group=shown(self.group)
             )
 
     def weight_dtype(self, entry: Entry) -> str:
@@ -129,8 +130,9 @@ def packed_model(
         llm, optimizer = with_floats(llm), False
     if optimizer and storage.weights != "float32":
         raise ConfigError(
-            f"save: the optimizer goes with float32 weights, found {weights} with "
-            "optimizer=True; pass optimizer=False"
+            "save: the optimizer goes with float32 weights, found {form} with "
+            "optimizer=True; pass optimizer=False",
+            form=weights,
         )
     return pack(llm, path, arrays_of(llm, optimizer=optimizer), storage, alone=alone)
 
@@ -310,8 +312,8 @@ def _tensor(
     if largest is not None:
         raise not_saved(
             path,
-            f"{largest} in '{entry.name}'",
-            f"numbers that {form} can hold",
+            Phrase("{value} in '{name}'", value=largest, name=entry.name),
+            Phrase("numbers that {form} can hold", form=form),
             "save the weights as float32",
         )
     if form == "float16":

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from cgpt.config import GPTConfig
-from cgpt.errors import ConfigError, DataError
+from cgpt.errors import ConfigError, DataError, Phrase, as_reason, shown
 from cgpt.fileio.file_errors import damaged, other_version
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel, TrainingState
@@ -66,24 +66,32 @@ def build_config(path: object, graph: Any, values: Any) -> GPTConfig:
     family = family_named(graph)
     if family is None:
         known = " or ".join(f"'{one.name}'" for one in FAMILIES)
-        raise other_version(path, f"the graph {graph!r:.60}", known)
+        raise other_version(path, Phrase("the graph {name}", name=shown(graph)), known)
     if not isinstance(values, dict):
         raise damaged(path, "a configuration that is no object", "an object")
     try:
         return family.config.from_dict(values)
     except (ConfigError, TypeError) as error:
-        raise damaged(path, f"a configuration that cannot be ({error})", "a valid one") from None
+        raise damaged(
+            path,
+            Phrase("a configuration that cannot be ({reason})", reason=as_reason(error)),
+            "a valid one",
+        ) from None
 
 
 def build_training_state(path: object, values: Any, run: Any = None) -> TrainingState:
     """The training state of a JSON object, and of one that names the run; None for none."""
     run_id = "" if run is None else check_object(path, "run", run).get("id")
     if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
-        raise damaged(path, f"the run {run_id!r:.60}", "16 hexadecimal digits")
+        raise damaged(path, Phrase("the run {run}", run=shown(run_id)), "16 hexadecimal digits")
     try:
         state = TrainingState.from_dict(values)
     except (DataError, TypeError) as error:
-        raise damaged(path, f"a training state that cannot be ({error})", "a valid one") from None
+        raise damaged(
+            path,
+            Phrase("a training state that cannot be ({reason})", reason=as_reason(error)),
+            "a valid one",
+        ) from None
     state.run_id = run_id
     return state
 
@@ -97,14 +105,14 @@ def build_optimizer(
         numbers = [*betas, float(values["eps"]), float(values["weight_decay"])]
         steps = values["step_count"]
         if len(betas) != 2 or not all(map(math.isfinite, numbers)):
-            raise ValueError(f"numbers {numbers}")
+            raise ValueError(Phrase("numbers {numbers}", numbers=str(numbers)))
         if not is_int(steps) or steps < 0:
             raise ValueError(f"step_count {steps!r:.60}")
         return restore(gpt, values)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise damaged(
             path,
-            f"optimizer settings that cannot be ({error})",
+            Phrase("optimizer settings that cannot be ({reason})", reason=as_reason(error)),
             "betas, eps, weight_decay and step_count",
         ) from None
 
@@ -116,9 +124,11 @@ def check_layers(path: object, found: list[Any], gpt: InferenceModel) -> None:
         one = found[number - 1] if number <= len(found) else None
         plain = {"name": layer.name, "type": layer.type, "parameters": list(layer.parameters)}
         if one != plain:
-            raise damaged(path, f"layer {number} as {one!r:.200}", f"{plain!r:.200}")
+            raise damaged(
+                path, Phrase("layer {n} as {value}", n=number, value=shown(one, 200)), shown(plain)
+            )
     if len(found) != len(expected):
-        raise damaged(path, f"{len(found)} layers", f"{len(expected)}")
+        raise damaged(path, Phrase("{n} layers", n=len(found)), str(len(expected)))
 
 
 def check_fits(path: object, config: GPTConfig, available: int) -> list[Entry]:
@@ -128,7 +138,7 @@ def check_fits(path: object, config: GPTConfig, available: int) -> list[Entry]:
     if least > available:
         raise damaged(
             path,
-            f"a configuration of at least {least} parameters",
-            f"at most {available}, which is all that the file can hold",
+            Phrase("a configuration of at least {n} parameters", n=least),
+            Phrase("at most {n}, which is all that the file can hold", n=available),
         )
     return entries

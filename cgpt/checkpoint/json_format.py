@@ -21,6 +21,7 @@ from cgpt.checkpoint.contents import (
     weights_to_save,
     with_floats,
 )
+from cgpt.errors import Phrase, as_reason, shown
 from cgpt.fileio._codec import crc32, format_floats
 from cgpt.fileio.atomic import write_file
 from cgpt.fileio.file_errors import damaged, not_saved
@@ -78,7 +79,7 @@ class JsonModel(JsonFile):
         for name in sorted({entry.name for entry in entries} ^ tensors.keys()):
             raise damaged(
                 self.path,
-                f"the tensor '{name:.100}' missing or over",
+                Phrase("the tensor '{name}' missing or over", name=name[:100]),
                 "the tensors of the configuration",
             )
         for entry in entries:
@@ -91,8 +92,13 @@ class JsonModel(JsonFile):
             ):
                 raise damaged(
                     self.path,
-                    f"the tensor '{entry.name}' as {tensor!r:.200}",
-                    f"shape {list(entry.shape)}, crc32 and data (a list of numbers)",
+                    Phrase(
+                        "the tensor '{name}' as {value}", name=entry.name, value=shown(tensor, 200)
+                    ),
+                    Phrase(
+                        "shape {shape}, crc32 and data (a list of numbers)",
+                        shape=str(list(entry.shape)),
+                    ),
                 )
         in_parallel(
             [
@@ -108,13 +114,19 @@ class JsonModel(JsonFile):
             read_floats(self.read, start, end, flat)
         except ValueError as error:
             raise damaged(
-                self.path, f"in the tensor '{entry.name}' {error}", f"{entry.size} numbers"
+                self.path,
+                Phrase("in the tensor '{name}' {reason}", name=entry.name, reason=as_reason(error)),
+                Phrase("{n} numbers", n=entry.size),
             ) from None
         if f"{checksum(flat):08x}" != tensor["crc32"]:
             raise damaged(
                 self.path,
-                f"the tensor '{entry.name}' with checksum {checksum(flat):08x}",
-                f"{tensor['crc32']!r:.60}",
+                Phrase(
+                    "the tensor '{name}' with checksum {crc:08x}",
+                    name=entry.name,
+                    crc=checksum(flat),
+                ),
+                shown(tensor["crc32"]),
             )
 
 
@@ -188,7 +200,7 @@ def prepared(
         if not np.isfinite(array).all():
             raise not_saved(
                 path,
-                f"NaN or infinity in {what}",
+                Phrase("NaN or infinity in {what}", what=what),
                 "finite numbers, as JSON has no others",
                 "save it as .bin or go back to an earlier checkpoint",
             )

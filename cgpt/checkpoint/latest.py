@@ -205,6 +205,8 @@ def several(folder: object, found: Iterable[CheckpointSummary]) -> CheckpointErr
     """That a folder holds more than one training that could be meant."""
     paths = ", ".join(str(one.path) for one in found)
     return CheckpointError(
-        f"{folder}: several trainings can go on from there ({paths}); name the file of one of them",
+        "{folder}: several trainings can go on from there ({list}); name the file of one of them",
         code="several",
+        folder=folder,
+        list=paths,
     )

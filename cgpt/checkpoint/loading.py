@@ -60,8 +60,8 @@ def load(
     weights = plain(weights)
     if training and weights is not None and not (isinstance(weights, str) and weights == "float32"):
         raise ConfigError(
-            f"load: training needs float32 weights, found weights={shown(weights)}; "
-            "pass training=False"
+            "load: training needs float32 weights, found weights={form}; pass training=False",
+            form=shown(weights),
         )
     if weights is not None:
         model.gpt = with_weights(model.gpt, weights)

@@ -86,8 +86,9 @@ def _expect_llm(owner: str, llm: object) -> None:
     """Raises ConfigError for what cannot be saved, a GPT among it."""
     if isinstance(llm, Model):
         raise ConfigError(
-            f"{owner}: expected an LLM, found a GPT; a file holds its tokenizer too: "
-            "save cgpt.LLM(tokenizer, gpt)"
+            "{owner}: expected an LLM, found a GPT; a file holds its tokenizer too: save "
+            "cgpt.LLM(tokenizer, gpt)",
+            owner=owner,
         )
     expect(owner, llm, LanguageModel, "an LLM")
 

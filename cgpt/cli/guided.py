@@ -16,7 +16,7 @@ from cgpt.cli.ui.save_dialog import FINAL, PRETRAINED, ModelSaver
 from cgpt.cli.ui.signals import StopRequest, Terminated, termination_raises
 from cgpt.cli.ui.terminal import Terminal, plain_number, shell_quoted
 from cgpt.config import CHECKPOINTS, EXPORTS
-from cgpt.errors import CgptError, CheckpointError
+from cgpt.errors import CgptError, CheckpointError, as_reason
 from cgpt.locale import N_, t
 from cgpt.training.samples import Samples, first_question
 
@@ -325,9 +325,11 @@ def make_folder(folder: str) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(
-            f"{folder}: the folder cannot be made ({error.strerror}); run cgpt "
-            "in a folder that you may write to",
+            "{folder}: the folder cannot be made ({reason}); run cgpt in a folder that you "
+            "may write to",
             code="write",
+            folder=folder,
+            reason=as_reason(error),
         ) from error
 
 

@@ -91,8 +91,9 @@ def in_parallel(function: Callable[..., int]) -> Callable[..., int]:
         if parallel != "mpi":
             if parallel is None and started_as()[1] > 1:
                 raise ConfigError(
-                    f"mpiexec started {started_as()[1]} processes that know nothing of each other; "
-                    "add --parallel mpi, or --parallel none where each is to train for itself"
+                    "mpiexec started {n} processes that know nothing of each other; add "
+                    "--parallel mpi, or --parallel none where each is to train for itself",
+                    n=started_as()[1],
                 )
             return function(**values, team=Team())
         from cgpt.cli.ui.terminal import Terminal

@@ -9,7 +9,7 @@ import click
 
 from cgpt.cli.app import Option, nearest
 from cgpt.config import GPTConfig, RunConfig, TrainConfig
-from cgpt.errors import ConfigError
+from cgpt.errors import ConfigError, Phrase, shown
 from cgpt.options import Options, options_of
 from cgpt.training.config_file import FINGERPRINT, OF_THE_MODEL, load_toml, with_fields
 from cgpt.training.recipe import default_recipe, split_by_kind, with_own_warmup
@@ -35,16 +35,22 @@ def read_config(ctx: click.Context, param: click.Parameter, value: str | None) -
                 continue
             if name not in known:
                 near = nearest(name, list(known))
-                guess = f"; did you mean '{near}'?" if near else ""
+                guess = Phrase("; did you mean '{name}'?", name=near) if near else ""
                 raise ConfigError(
-                    f"{value}: unknown key '{key}'{guess}; "
-                    f"known: {', '.join(sorted({*known, *of_the_run}))}"
+                    "{path}: unknown key '{key}'{guess}; known: {known}",
+                    path=value,
+                    key=key,
+                    guess=guess,
+                    known=sorted({*known, *of_the_run}),
                 )
             if isinstance(entry, (dict, list)) and not (
                 isinstance(entry, list) and known[name].multiple
             ):
                 raise ConfigError(
-                    f"{value}: '{key}' takes one value, found {entry!r:.80}; give one"
+                    "{path}: '{key}' takes one value, found {value}; give one",
+                    path=value,
+                    key=key,
+                    value=shown(entry, 80),
                 )
             single = known[name].multiple and not isinstance(entry, list)
             found[known[name].name or name] = [entry] if single else entry
@@ -69,8 +75,9 @@ def check_init(values: dict[str, Any]) -> None:
     for name in OF_THE_MODEL if values.get("init") else ():
         if values.get(name) is not None:
             raise ConfigError(
-                f"--init {values['init']} brings its own shape and vocabulary; leave "
-                f"out --{name.replace('_', '-')}"
+                "--init {path} brings its own shape and vocabulary; leave out --{name}",
+                path=values["init"],
+                name=name.replace("_", "-"),
             )
 
 
@@ -148,7 +155,9 @@ def _check_schedules(config: RunConfig, given: dict[str, Any]) -> None:
     for name, schedules in SCHEDULES_OF.items():
         if name in given and not set(schedules) & set(found):
             raise ConfigError(
-                f"--{name.replace('_', '-')} is of the schedules "
-                f"{', '.join(schedules)}, found {found[-1]}; leave it out, or name "
-                "one of them by --schedule"
+                "--{name} is of the schedules {schedules}, found {value}; leave it out, or "
+                "name one of them by --schedule",
+                name=name.replace("_", "-"),
+                schedules=list(schedules),
+                value=found[-1],
             )

@@ -35,9 +35,10 @@ class Target:
         empty = self._before is None or self._before[-1] == 0
         if not (empty or overwrite or (own is not None and own(path)) or may_replace(path)):
             raise CheckpointError(
-                f"{path}: the file exists, expected a new one; name another "
-                "file, or replace it by --overwrite",
+                "{path}: the file exists, expected a new one; name another file, or "
+                "replace it by --overwrite",
                 code="write",
+                path=path,
             )
 
     def is_free(self, own: Own) -> bool:
@@ -61,15 +62,19 @@ def check_apart(targets: Mapping[str, str | None], read: Iterable[str] = ()) -> 
         other = named.setdefault(os.path.realpath(path), option)
         if other != option:
             raise CheckpointError(
-                f"{path}: both {other} and {option} name this file, expected a "
-                "file for each; name another one",
+                "{path}: both {option} and {second} name this file, expected a file for "
+                "each; name another one",
                 code="write",
+                path=path,
+                option=other,
+                second=option,
             )
         if stamp(path) is not None and any(_is_of(path, one) for one in data):
             raise CheckpointError(
-                f"{path}: {option} would replace a file of the data that is read;"
-                " name another file",
+                "{path}: {option} would replace a file of the data that is read; name another file",
                 code="write",
+                path=path,
+                option=option,
             )
 
 

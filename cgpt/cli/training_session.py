@@ -18,7 +18,7 @@ from cgpt.cli.ui.signals import StopRequest
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import Terminal, shell_quoted
 from cgpt.config import CHECKPOINTS, SAMPLE_EVERY, RunConfig
-from cgpt.errors import CgptError, CheckpointError, ConfigError
+from cgpt.errors import CgptError, CheckpointError, ConfigError, as_reason
 from cgpt.locale import t
 from cgpt.runtime.memory import resident
 from cgpt.training.samples import Samples, first_question
@@ -287,9 +287,10 @@ class Session:
         path = self.keep(run.llm)
         if not path:
             raise CheckpointError(
-                f"{self.values['checkpoint_dir']}: the training could not be "
-                "saved there nor elsewhere; free some space and train again",
+                "{folder}: the training could not be saved there nor elsewhere; free some "
+                "space and train again",
                 code="write",
+                folder=self.values["checkpoint_dir"],
             )
         if self.resumable:
             self.say_command(
@@ -382,17 +383,21 @@ def check_writable(path: str) -> None:
         probe.unlink()
     except OSError as error:
         raise CheckpointError(
-            f"{path}: cannot be written ({error.strerror}); name another place by --out",
+            "{path}: cannot be written ({reason}); name another place by --out",
             code="write",
+            path=path,
+            reason=as_reason(error),
         ) from error
     if target.is_dir():
-        raise CheckpointError(f"{path}: is a folder; name a file by --out", code="write")
+        raise CheckpointError("{path}: is a folder; name a file by --out", code="write", path=path)
 
 
 def check_folder(path: str) -> None:
     """Say before the training that there is no such folder to save to on the way."""
     if Path(path).exists() and not Path(path).is_dir():
-        raise CheckpointError(f"{path}: is a file; name a folder by --checkpoint-dir", code="write")
+        raise CheckpointError(
+            "{path}: is a file; name a folder by --checkpoint-dir", code="write", path=path
+        )
 
 
 def announced(values: dict[str, Any]) -> Sequence[str]:
@@ -419,8 +424,8 @@ def check_options(config: RunConfig, values: dict[str, Any]) -> None:
     for name in ADAPTER if not config.finetune_train.lora_rank else ():
         if values.get(name):
             raise ConfigError(
-                f"--{name.replace('_', '-')} is of a LoRA adapter, which has no rank "
-                "here; give one by --lora-rank"
+                "--{name} is of a LoRA adapter, which has no rank here; give one by --lora-rank",
+                name=name.replace("_", "-"),
             )
     if (
         config.finetune_train.lora_rank
@@ -454,12 +459,15 @@ def check_base(run: TrainingRun, values: dict[str, Any]) -> None:
     folder, name = os.path.split(os.path.realpath(base))
     if os.path.realpath(values["out"]) == os.path.join(folder, name):
         raise ConfigError(
-            f"--out {values['out']} is the model that the adapter needs; name another file"
+            "--out {path} is the model that the adapter needs; name another file",
+            path=values["out"],
         )
     if os.path.realpath(values["checkpoint_dir"]) == folder and name.startswith("checkpoint_"):
         raise ConfigError(
-            f"--checkpoint-dir {values['checkpoint_dir']} holds {name}, the model "
-            "that the adapter needs, and would replace it; name another folder"
+            "--checkpoint-dir {path} holds {name}, the model that the adapter needs, and "
+            "would replace it; name another folder",
+            path=values["checkpoint_dir"],
+            name=name,
         )
 
 

@@ -443,7 +443,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[str | Dialogue]) 
     owners = np.repeat(np.arange(len(signed)), np.abs(signed))
     totals = np.bincount(owners, sizes, minlength=len(signed)).astype(np.int64)
     if len(totals) and totals.max() >= 1 << 31:
-        raise DataError(f"a document of {totals.max()} tokens; cut it into smaller ones")
+        raise DataError("a document of {n} tokens; cut it into smaller ones", n=totals.max())
     return Shard(tokens, (np.sign(signed) * totals).astype(np.int32))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cgpt.corpus.records import Message, turn_fault
-from cgpt.errors import DataError
+from cgpt.errors import DataError, shown
 from cgpt.tokenizers.chat_template import template_of
 from cgpt.tokenizers.tokenizer import Tokenizer
 
@@ -75,9 +75,9 @@ def check_turns(messages: Sequence[Message], last: str) -> None:
         isinstance(message, Message) for message in messages
     ):
         raise DataError(
-            f"dialogue: expected Message(role, content) one after the other, found "
-            f"{messages!r:.100}"
+            "dialogue: expected Message(role, content) one after the other, found {value}",
+            value=shown(messages, 100),
         )
     fault = turn_fault(messages, last)
     if fault:
-        raise DataError(f"dialogue: {fault}")
+        raise DataError("dialogue: {reason}", reason=fault)

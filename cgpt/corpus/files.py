@@ -19,7 +19,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from cgpt.errors import DataError
+from cgpt.corpus.records import Unusable
+from cgpt.errors import DataError, Phrase, as_reason
 
 SUFFIXES = (".json", ".jsonl", ".txt", ".csv", ".tsv", ".parquet")
 EARLIER = (".json", ".jsonl", ".txt")  # all that folders were read for once
@@ -67,14 +68,18 @@ def _find(path: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             yield file, skipped
         if not found:
             raise DataError(
-                f"{path}: no data in this folder, expected files whose names end in "
-                f"{NAMES}; name another one, or the files"
+                "{path}: no data in this folder, expected files whose names end in "
+                "{suffixes}; name another one, or the files",
+                path=path,
+                suffixes=NAMES,
             )
     elif not os.path.exists(path):
-        raise DataError(f"{path}: no such file or folder; check the path")
+        raise DataError("{path}: no such file or folder; check the path", path=path)
     elif not suffixes_of(path)[0]:
         raise DataError(
-            f"{path}: the name must end in {NAMES} so that the form is known; rename the file"
+            "{path}: the name must end in {suffixes} so that the form is known; rename the file",
+            path=path,
+            suffixes=NAMES,
         )
     else:
         yield path, ""
@@ -118,14 +123,20 @@ def is_inside(file: str, folder: str) -> bool:
 
 def unreadable(path: str, error: OSError) -> DataError:
     """What to raise where the system refuses to read a file."""
-    return DataError(f"{path}: cannot be read ({error.strerror}); check path and permissions")
+    return DataError(
+        "{path}: cannot be read ({reason}); check path and permissions",
+        path=path,
+        reason=as_reason(error),
+    )
 
 
 def size_of(path: str) -> int:
     """Bytes of a file. Raises DataError where it is no regular one: a pipe would be waited for."""
     try:
         if not os.path.isfile(path):
-            raise DataError(f"{path}: not a regular file; name a file or folder with data")
+            raise DataError(
+                "{path}: not a regular file; name a file or folder with data", path=path
+            )
         return os.path.getsize(path)
     except OSError as error:
         raise unreadable(path, error) from error
@@ -211,8 +222,9 @@ def _unpacked(path: str, packing: str, file: BinaryIO) -> BinaryIO:
             import zstandard
         except ImportError:
             raise DataError(
-                f"{path}: reading it needs the package zstandard; install the extra: "
-                "pip install 'cgpt[data]'"
+                "{path}: reading it needs the package zstandard; install the extra: pip "
+                "install 'cgpt[data]'",
+                path=path,
             ) from None
         return cast(
             BinaryIO,
@@ -255,7 +267,9 @@ class _Zstandard(io.RawIOBase):
 
 def _damaged(path: str, packing: str) -> DataError:
     return DataError(
-        f"{path}: what was packed as {packing} is damaged or cut short; copy or make the file again"
+        "{path}: what was packed as {name} is damaged or cut short; copy or make the file again",
+        path=path,
+        name=packing,
     )
 
 
@@ -283,26 +297,42 @@ def first_wrong_line(path: str) -> DataError | None:
             except UnicodeDecodeError as error:
                 cut = len(line) >= LONGEST_LINE and error.end == len(line)
                 if not cut or len(line) - error.start > 3:
-                    return DataError(f"{path}, line {number}: {not_utf8(line, error.start)}")
+                    return DataError(
+                        "{path}, line {line}: {reason}",
+                        path=path,
+                        line=number,
+                        reason=not_utf8(line, error.start),
+                    )
                 before = line[error.start :]
             number += line.endswith(b"\n")
-    return DataError(f"{path}, line {number}: {not_utf8(before, 0)}") if before else None
+    return (
+        DataError(
+            "{path}, line {line}: {reason}", path=path, line=number, reason=not_utf8(before, 0)
+        )
+        if before
+        else None
+    )
 
 
-def not_utf8(line: bytes, at: int) -> str:
+def not_utf8(line: bytes, at: int) -> Unusable:
     """What is wrong with a line whose byte number `at` is no UTF-8."""
     likely, name = "", "GB18030"
     if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        likely, name = "; it looks like UTF-16", "UTF-16"
+        likely = name = "UTF-16"
     else:
         try:
             line.decode("gb18030")
-            likely = "; it looks like GBK"
+            likely = "GBK"
         except UnicodeDecodeError:
             pass
-    return (
-        f"found byte 0x{line[at]:02X} at byte {at + 1} of the line, expected UTF-8{likely}; "
-        f"convert the file, for example with iconv -f {name} -t UTF-8"
+    return Unusable(
+        "found byte {byte} at byte {column} of the line, expected UTF-8{guess}; convert the "
+        "file, for example with iconv -f {name} -t UTF-8",
+        code="encoding",
+        byte=f"0x{line[at]:02X}",
+        column=at + 1,
+        guess=Phrase("; it looks like {encoding}", encoding=likely) if likely else "",
+        name=name,
     )
 
 
@@ -318,5 +348,7 @@ def packaged_data() -> tuple[Path, Path]:
     files = folder / "pretraining_data.json", folder / "chat_training_data.json"
     for file in files:
         if not file.is_file():
-            raise DataError(f"{file}: the data that comes with cgpt is missing; install cgpt again")
+            raise DataError(
+                "{path}: the data that comes with cgpt is missing; install cgpt again", path=file
+            )
     return files

@@ -15,7 +15,7 @@ from cgpt.corpus.records import (
     read_message,
     turn_fault,
 )
-from cgpt.errors import CgptWarning, DataError, shown
+from cgpt.errors import CgptWarning, DataError, Phrase, shown
 from cgpt.validation import is_list_like, plain
 
 # What callers pass as one document: a text, a dialogue, or a row as a file of data has it.
@@ -35,27 +35,29 @@ def as_documents(
     Raises DataError naming the document that is none of these and what was found.
     """
     if not is_list_like(documents):
-        found = "one string" if isinstance(documents, str) else shown(documents)
-        raise DataError(f"{owner}: expected a list of texts or dialogues, found {found}")
+        found = Phrase("one string") if isinstance(documents, str) else shown(documents)
+        raise DataError(
+            "{owner}: expected a list of texts or dialogues, found {found}",
+            owner=owner,
+            found=found,
+        )
     changes: dict[str, int] = {}
     for number, one in enumerate(documents):
-        yield (
-            one
-            if isinstance(one, also)
-            else _document(f"{owner}: documents[{number}]", one, changes)
-        )
+        yield (one if isinstance(one, also) else _document(owner, number, one, changes))
     if changes:
         counts = ", ".join(f"{name} {changes[name]}" for name in CHANGES if name in changes)
         warnings.warn(
             CgptWarning(
-                f"{owner}: turns of the documents were left out or joined ({counts}); take them "
-                "out of the rows to be rid of this warning"
+                "{owner}: turns of the documents were left out or joined ({counts}); take "
+                "them out of the rows to be rid of this warning",
+                owner=owner,
+                counts=counts,
             ),
             stacklevel=2,
         )
 
 
-def _document(where: str, value: Any, changes: dict[str, int]) -> str | Dialogue:
+def _document(owner: str, number: int, value: Any, changes: dict[str, int]) -> str | Dialogue:
     if isinstance(value, str):
         text: str = plain(value)
         return text
@@ -63,19 +65,26 @@ def _document(where: str, value: Any, changes: dict[str, int]) -> str | Dialogue
     if listed and all(isinstance(one, Message) for one in value):
         fault = turn_fault(value)
         if fault:
-            raise DataError(f"{where}: {fault}")
+            raise _unusable(owner, number, fault)
         return tuple(value)
     if listed and all(isinstance(one, Mapping) for one in value):
         value = {"messages": [dict(one) for one in value]}
     if not isinstance(value, Mapping):
         raise DataError(
-            f"{where}: found {shown(value)}, expected a text, a dialogue (a list of "
-            "messages) or a row such as {'messages': [...]}"
+            "{owner}: documents[{n}]: found {value}, expected a text, a dialogue (a list of "
+            "messages) or a row such as {{'messages': [...]}}",
+            owner=owner,
+            n=number,
+            value=shown(value),
         )
     try:
         return read_item(dict(value), changes=changes) or ""
     except Unusable as error:
-        raise DataError(f"{where}: {error}") from None
+        raise _unusable(owner, number, error) from None
+
+
+def _unusable(owner: str, number: int, fault: Unusable) -> DataError:
+    return DataError("{owner}: documents[{n}]: {reason}", owner=owner, n=number, reason=fault)
 
 
 def as_messages(owner: str, values: Sequence[Any]) -> list[Message]:
@@ -85,15 +94,20 @@ def as_messages(owner: str, values: Sequence[Any]) -> list[Message]:
     naming what is no message, or one of a tool.
     """
     if not isinstance(values, (list, tuple)):
-        raise DataError(f"{owner}: expected a list of messages, found {shown(values)}")
+        raise DataError(
+            "{owner}: expected a list of messages, found {value}", owner=owner, value=shown(values)
+        )
     found: list[Message] = []
     for number, one in enumerate(values, 1):
         if isinstance(one, Mapping):
             one = _as_message(owner, dict(one), number)
         if not isinstance(one, Message):
             raise DataError(
-                f"{owner}: messages[{number - 1}]: found {shown(one)}, expected a "
-                "Message or {'role', 'content'}"
+                "{owner}: messages[{n}]: found {value}, expected a Message or {{'role', "
+                "'content'}}",
+                owner=owner,
+                n=number - 1,
+                value=shown(one),
             )
         found.append(one)
     return found
@@ -103,10 +117,12 @@ def _as_message(owner: str, value: dict[str, Any], number: int) -> Message:
     try:
         message = read_message(value, number)
     except Unusable as error:
-        raise DataError(f"{owner}: messages: {error}") from None
+        raise DataError("{owner}: messages: {reason}", owner=owner, reason=error) from None
     if message is None or any(value.get(name) for name in ("tool_calls", "function_call")):
         raise DataError(
-            f"{owner}: messages[{number - 1}] is of a tool or calls one, which no "
-            "model here has learnt; leave it out"
+            "{owner}: messages[{n}] is of a tool or calls one, which no model here has "
+            "learnt; leave it out",
+            owner=owner,
+            n=number - 1,
         )
     return message

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from cgpt.errors import DataError
+from cgpt.corpus.records import Unusable
+from cgpt.errors import DataError, Phrase, Templated
+from cgpt.locale import N_
 
+ROW = N_("{path}, {place}: {reason}")
 MOST_ROWS = 100_000  # that are kept by themselves; after them only counts continue
 
 
@@ -18,6 +22,7 @@ class InvalidRow:
     line    on which it starts, 0 where that is not known; of a table without lines its row
     kind    one of `cgpt.corpus.records.FAULTS`
     reason  what was found and expected
+    said    place and reason with their templates, where they are known
     """
 
     path: str
@@ -25,9 +30,20 @@ class InvalidRow:
     line: int
     kind: str
     reason: str
+    said: tuple[Templated, Templated] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.path}, {self.place}: {self.reason}"
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of ROW for this one."""
+        place, reason = self.said or (self.place, self.reason)
+        return {"path": self.path, "place": place, "reason": reason}
+
+
+def invalid_row(path: str, place: Phrase, line: int, fault: Unusable) -> InvalidRow:
+    """The row of a fault that was found at a place."""
+    return InvalidRow(path, str(place), line, fault.code, str(fault), (place, fault))
 
 
 @dataclass
@@ -52,35 +68,35 @@ class InvalidRows:
     def nothing_in(self, path: str, count: int) -> InvalidRowsError:
         """What to raise of a file with `count` of them and no row that can be used."""
         first = next((row for row in self.rows if row.path == path), self.rows[0])
-        message = (
-            str(first)
-            if count == 1
-            else (
-                f"{path}: no row of it can be used, {count} are invalid, the first is {first}; "
-                "mend them, or leave out the file"
-            )
+        if count == 1:
+            return self._error(ROW, skipping=True, **first.fields())
+        return self._error(
+            "{path}: no row of it can be used, {n} are invalid, the first is {sentence}; mend "
+            "them, or leave out the file",
+            skipping=True,
+            path=path,
+            n=count,
+            sentence=Phrase(ROW, **first.fields()),
         )
-        return InvalidRowsError(message, self.rows, self.counts, skipping=True)
 
     def error(self) -> InvalidRowsError:
         """What to raise where there are any."""
-        first, count = self.rows[0], len(self)
-        files = len({row.path for row in self.rows})
-        if count == 1:
-            return InvalidRowsError(str(first), self.rows, self.counts)
-        if files == 1:
-            return InvalidRowsError(
-                f"{count} invalid rows, the first is {first}; mend them, or leave them out by "
-                "skip_invalid=True",
-                self.rows,
-                self.counts,
-            )
-        return InvalidRowsError(
-            f"{count} invalid rows in {files} files, the first is {first}; mend them, or leave "
+        first, files = self.rows[0].fields(), len({row.path for row in self.rows})
+        if len(self) == 1:
+            return self._error(ROW, **first)
+        return self._error(
+            "{n} invalid rows, the first is {sentence}; mend them, or leave them out by "
+            "skip_invalid=True"
+            if files == 1
+            else "{n} invalid rows in {files} files, the first is {sentence}; mend them, or leave "
             "them out by skip_invalid=True",
-            self.rows,
-            self.counts,
+            n=len(self),
+            files=files,
+            sentence=Phrase(ROW, **first),
         )
+
+    def _error(self, template: str, *, skipping: bool = False, **fields: Any) -> InvalidRowsError:
+        return InvalidRowsError(template, self.rows, self.counts, skipping=skipping, **fields)
 
 
 class InvalidRowsError(DataError):
@@ -93,13 +109,16 @@ class InvalidRowsError(DataError):
 
     def __init__(
         self,
-        message: str,
+        template: str,
+        /,
         rows: Sequence[InvalidRow] = (),
         counts: dict[str, int] | None = None,
         *,
         skipping: bool = False,
+        **fields: Any,
     ) -> None:
-        super().__init__(message, hint="skip_invalid" if len(rows) > 1 and not skipping else "")
+        hint = "skip_invalid" if len(rows) > 1 and not skipping else ""
+        super().__init__(template, hint=hint, **fields)
         self.rows = tuple(rows)
         self.counts = dict(counts or {})
         self.skipping = skipping

@@ -30,7 +30,7 @@ from cgpt.corpus.files import (
     suffixes_of,
     unpacked_size,
 )
-from cgpt.corpus.invalid_rows import InvalidRow, InvalidRows
+from cgpt.corpus.invalid_rows import InvalidRows, invalid_row
 from cgpt.corpus.records import (
     FORMS,
     Dialogue,
@@ -55,7 +55,7 @@ from cgpt.corpus.text_rows import (
     text_lines,
     unreadable_json,
 )
-from cgpt.errors import DataError
+from cgpt.errors import DataError, Phrase
 from cgpt.validation import check_bool, check_names, path_list, plain
 
 LARGE = 1 << 24  # bytes of a .json file that is not read at once
@@ -175,7 +175,9 @@ class Reading:
             else:
                 yield from self._file(path, digest, seen)
         if not self.files:
-            raise DataError(f"no data: name at least one file or folder ({NAMES})")
+            raise DataError(
+                "no data: name at least one file or folder ({suffixes})", suffixes=NAMES
+            )
         if self.invalid and not self._skip_invalid:
             raise self.invalid.error()
         self.fingerprint = digest.hexdigest()
@@ -194,7 +196,7 @@ class Reading:
                     raise row.fault
                 item = read_item(row.value, as_text=as_text, changes=changes)
             except Unusable as fault:
-                self.invalid.add(InvalidRow(path, row.place, row.line, fault.kind, str(fault)))
+                self.invalid.add(invalid_row(path, row.where(), row.line, fault))
                 continue
             if item is None:
                 dropped += 1
@@ -237,7 +239,11 @@ class Reading:
             return self.invalid.nothing_in(path, invalid)
         if not dropped and suffixes_of(path)[0] in (".jsonl", ".txt"):
             return _empty(path)
-        return DataError(f"{path}: no usable document in it, expected items, each {FORMS}")
+        return DataError(
+            "{path}: no usable document in it, expected items, each {expected}",
+            path=path,
+            expected=FORMS,
+        )
 
 
 def read_corpus(
@@ -306,7 +312,7 @@ def digest_of(item: str | Dialogue) -> bytes:
 
 
 def _empty(path: str) -> DataError:
-    return DataError(f"{path}: the file is empty; put documents or dialogues into it")
+    return DataError("{path}: the file is empty; put documents or dialogues into it", path=path)
 
 
 def _rows(path: str, large: bool, digest: Any) -> Iterator[Row]:
@@ -327,17 +333,18 @@ def _rows(path: str, large: bool, digest: Any) -> Iterator[Row]:
                 yield from json_lines(file)
             elif suffix == ".txt":
                 lines = text_lines(file, LONGEST_TEXT if large else -1)
-                yield from (
-                    Row(f"line {number}", number, text) for number, text in paragraphs(lines)
-                )
+                yield from (Row("line {line}", number, text) for number, text in paragraphs(lines))
             else:
                 yield from csv_rows(path, file, *[["\t"]] * (suffix == ".tsv"))
     except Broken as error:
         if not large:
             _parse(path, _decode(path, _all_of(path, digest)), Parser())  # names the column
+        line, reason = error.args
         raise DataError(
-            f"{path}, line {error.args[0]}: JSON that cannot be read "
-            f"({error.args[1]}); mend the file"
+            "{path}, line {line}: JSON that cannot be read ({reason}); mend the file",
+            path=path,
+            line=line,
+            reason=reason,
         ) from None
     except UnicodeDecodeError:
         # Where no line is wrong any more, somebody writes to the file.
@@ -356,8 +363,10 @@ def _all_of(path: str, digest: Any) -> bytes:
         data = file.read(_MOST_AT_ONCE + 1) if packed else file.read()
         if packed and len(data) > _MOST_AT_ONCE:
             raise DataError(
-                f"{path}: an object of more than {_MOST_AT_ONCE} bytes unpacked; "
-                "unpack the file, or make a list of its items"
+                "{path}: an object of more than {n} bytes unpacked; unpack the file, or "
+                "make a list of its items",
+                path=path,
+                n=_MOST_AT_ONCE,
             )
         return data
 
@@ -370,7 +379,7 @@ def _items_of_object(path: str, data: bytes) -> Iterator[Row]:
     parser = Parser()
     items = _listed(path, _parse(path, text, parser), parser)
     for number, value in enumerate(items, 1):
-        yield Row(f"item {number}", 0, value, parser.fault(value))
+        yield Row("item {n}", 0, value, parser.fault(value), number)
 
 
 def _decode(path: str, data: bytes) -> str:
@@ -382,7 +391,9 @@ def _decode(path: str, data: bytes) -> str:
         at = error.start + 3 * data.startswith(b"\xef\xbb\xbf")
     line, start = data.count(b"\n", 0, at) + 1, data.rfind(b"\n", 0, at) + 1
     rest = data[start:].split(b"\n", 1)[0]
-    raise DataError(f"{path}, line {line}: {not_utf8(rest, at - start)}")
+    raise DataError(
+        "{path}, line {line}: {reason}", path=path, line=line, reason=not_utf8(rest, at - start)
+    )
 
 
 def _parse(path: str, text: str, parser: Parser) -> Any:
@@ -390,33 +401,43 @@ def _parse(path: str, text: str, parser: Parser) -> Any:
     try:
         return parser.decode(text)
     except json.JSONDecodeError as error:
-        hint = (
-            ", or call it .jsonl where it has one object a line"
-            if error.msg == "Extra data"
-            else ""
-        )
         raise DataError(
-            f"{path}, line {error.lineno}, column {error.colno}: {broken_json(text, error)}{hint}"
+            "{path}, line {line}, column {column}: {reason}{guess}",
+            path=path,
+            line=error.lineno,
+            column=error.colno,
+            reason=broken_json(text, error),
+            guess=Phrase(
+                ", or call it .jsonl where it has one object a line"
+                if error.msg == "Extra data"
+                else ""
+            ),
         ) from None
     except (RecursionError, ValueError) as error:
-        raise DataError(f"{path}: {unreadable_json(error)}") from None
+        raise DataError("{path}: {reason}", path=path, reason=unreadable_json(error)) from None
 
 
 def _listed(path: str, value: Any, parser: Parser) -> list[Any]:
     """The items of a .json file that holds no list."""
     if not isinstance(value, dict):
         raise DataError(
-            f"{path}: found {kind_of(value)}, expected a list of items; an item is {FORMS}"
+            "{path}: found {found}, expected a list of items; an item is {expected}",
+            path=path,
+            found=kind_of(value),
+            expected=FORMS,
         )
     if is_item(value):
         return [value]
     lists = [entry for entry in value.values() if isinstance(entry, list)]
     if len(lists) != 1:
         raise DataError(
-            f"{path}: found an object with {keys_of(value)}, expected a list of "
-            f"items, or an object with one such list; an item is {FORMS}"
+            "{path}: found {found}, expected a list of items, or an object with one such list; "
+            "an item is {expected}",
+            path=path,
+            found=Phrase("an object with {what}", what=keys_of(value)),
+            expected=FORMS,
         )
     fault = parser.own_fault(value)
     if fault is not None:  # which of the lists is meant?
-        raise DataError(f"{path}: in the object around the list {fault}")
+        raise DataError("{path}: in the object around the list {reason}", path=path, reason=fault)
     return lists[0]

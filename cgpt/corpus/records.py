@@ -19,11 +19,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cgpt.errors import DataError, shown
+from cgpt.errors import CgptError, DataError, Phrase, shown
 from cgpt.validation import plain
 
 ROLES = ("system", "user", "assistant")
-FORMS = "a string, {text}, {messages}, {conversations} or {instruction, output}"
+FORMS = Phrase("a string, {text}, {messages}, {conversations} or {instruction, output}")
 # What reading changes in an item that it keeps, in the order in which it is reported.
 CHANGES = ("tool_turns", "joined_answers", "openings", "unanswered")
 # Why an item cannot be used, in the order in which it is reported.
@@ -83,8 +83,13 @@ class Message:
         for name in ("role", "content"):
             value = plain(getattr(self, name))
             if not isinstance(value, str) or (name == "role" and value not in ROLES):
-                expected = "a text" if name == "content" else "system, user or assistant"
-                raise DataError(f"Message: {name} must be {expected}, found {shown(value)}")
+                expected = Phrase("a text" if name == "content" else "system, user or assistant")
+                raise DataError(
+                    "Message: {name} must be {expected}, found {value}",
+                    name=name,
+                    expected=expected,
+                    value=shown(value),
+                )
             object.__setattr__(self, name, value)
 
 
@@ -103,15 +108,8 @@ def n_characters(item: str | Dialogue) -> int:
     return len(item) if isinstance(item, str) else sum(len(message.content) for message in item)
 
 
-class Unusable(Exception):
-    """An item that cannot be used; the message says what was found and expected.
-
-    kind  one of FAULTS
-    """
-
-    def __init__(self, reason: str, kind: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
+class Unusable(CgptError):
+    """An item that cannot be used: what was found and expected. code: one of FAULTS."""
 
 
 def turn_fault(
@@ -126,39 +124,50 @@ def turn_fault(
         number = numbers[place - 1] if numbers else place
         if message.role not in ROLES:
             return Unusable(
-                f"message {number} has the role {message.role!r:.50}, "
-                "expected system, user or assistant",
-                "role",
+                "message {n} has the role {role}, expected system, user or assistant",
+                code="role",
+                n=number,
+                role=shown(message.role),
             )
         if not isinstance(message.content, str):
             return Unusable(
-                f"message {number} has {kind_of(message.content)} as its content, "
-                "expected a string",
-                "type",
+                "message {n} has {found} as its content, expected a string",
+                code="type",
+                n=number,
+                found=kind_of(message.content),
             )
         if not message.content.strip():
             return Unusable(
-                f"message {number} ({message.role}) is empty; fill it or remove the dialogue",
-                "empty",
+                "message {n} ({role}) is empty; fill it or remove the dialogue",
+                code="empty",
+                n=number,
+                role=message.role,
             )
         if message.role == "system" and place == 1:
             continue
         if message.role != expected:
             return Unusable(
-                f"message {number} is from the {message.role}, expected the "
-                f"{expected}; turns go [system] user assistant user assistant",
-                "order",
+                "message {n} is from the {role}, expected the {due}; turns go [system] "
+                "user assistant user assistant",
+                code="order",
+                n=number,
+                role=message.role,
+                due=expected,
             )
         expected = "assistant" if expected == "user" else "user"
     if not messages:
         if last == "user":
-            return Unusable("no messages, expected at least one from the user", "empty")
+            return Unusable("no messages, expected at least one from the user", code="empty")
         return Unusable(
-            "no messages, expected at least one from the user and one from the assistant", "empty"
+            "no messages, expected at least one from the user and one from the assistant",
+            code="empty",
         )
     if messages[-1].role != last:
         return Unusable(
-            f"the last message is from the {messages[-1].role}, expected the {last}", "order"
+            "the last message is from the {role}, expected the {due}",
+            code="order",
+            role=messages[-1].role,
+            due=last,
         )
     return None
 
@@ -191,7 +200,9 @@ def read_item(
     if isinstance(value, str):
         return _from_string(value, as_text)
     if not isinstance(value, dict):
-        raise Unusable(f"found {kind_of(value)}, expected {FORMS}", "form")
+        raise Unusable(
+            "found {found}, expected {expected}", code="form", found=kind_of(value), expected=FORMS
+        )
     if "messages" in value or "conversations" in value:
         return _dialogue(_turns_of_messages(value), changes)
     if "instruction" in value:
@@ -204,7 +215,8 @@ def read_item(
         return _dialogue(_turns_of_pair(value), changes)
     if "content" in value and _SPEAKERS.isdisjoint(value):
         return _from_string(_string(value, "content"), as_text)
-    raise Unusable(f"found an object with {keys_of(value)}, expected {FORMS}", "form")
+    found = Phrase("an object with {what}", what=keys_of(value))
+    raise Unusable("found {found}, expected {expected}", code="form", found=found, expected=FORMS)
 
 
 def _dialogue(entries: list[Any], changes: dict[str, int] | None) -> Dialogue:
@@ -283,13 +295,19 @@ def _message(entry: Any, number: int) -> _Turn | None:
         if plain in ROLES and isinstance(text, str):
             return _Turn(plain, text)
     if not isinstance(entry, dict):
-        raise Unusable(f"message {number} is {kind_of(entry)}, expected an object", "type")
+        raise Unusable(
+            "message {n} is {found}, expected an object",
+            code="type",
+            n=number,
+            found=kind_of(entry),
+        )
     calls = entry.get("tool_calls") or entry.get("function_call")
     if _SPEAKERS.isdisjoint(entry) or (_SPOKEN.isdisjoint(entry) and not calls):
         raise Unusable(
-            f"message {number} has {keys_of(entry)}, expected 'role' and 'content' "
-            "(or 'from' and 'value')",
-            "form",
+            "message {n} has {what}, expected 'role' and 'content' (or 'from' and 'value')",
+            code="form",
+            n=number,
+            what=keys_of(entry),
         )
     given: Any = entry.get("role", entry.get("from"))
     role: Any = given.strip().lower() if isinstance(given, str) else given
@@ -311,13 +329,18 @@ def _content(content: Any, number: int) -> Any:
     for part in content:
         if isinstance(part, dict) and part.get("type") not in _TEXT_PARTS:
             raise Unusable(
-                f"message {number} holds a part of the type {part['type']!r:.50}, expected text",
-                "part",
+                "message {n} holds a part of the type {name}, expected text",
+                code="part",
+                n=number,
+                name=shown(part["type"]),
             )
         text = part.get("text") if isinstance(part, dict) else part
         if not isinstance(text, str):
             raise Unusable(
-                f"message {number} holds {kind_of(text)} among its parts, expected text", "part"
+                "message {n} holds {found} among its parts, expected text",
+                code="part",
+                n=number,
+                found=kind_of(text),
             )
         texts.append(text)
     return "\n".join(texts)
@@ -328,7 +351,12 @@ def _turns_of_messages(value: dict[str, Any]) -> list[Any]:
     name = "messages" if "messages" in value else "conversations"
     entries = value[name]
     if not isinstance(entries, list):
-        raise Unusable(f"found {kind_of(entries)} under '{name}', expected a list of turns", "type")
+        raise Unusable(
+            "found {found} under '{key}', expected a list of turns",
+            code="type",
+            found=kind_of(entries),
+            key=name,
+        )
     return [*_system(value, "system"), *entries]
 
 
@@ -342,7 +370,7 @@ def _turns_of_pair(value: dict[str, Any]) -> list[Any]:
     if not isinstance(history, list) or not all(
         isinstance(turn, list) and len(turn) == 2 for turn in history
     ):
-        raise Unusable("'history' must be a list of [question, answer] pairs", "type")
+        raise Unusable("'history' must be a list of [question, answer] pairs", code="type")
     for asked, said in history:
         entries += [_turn("user", asked), _turn("assistant", said)]
     key = _question_key(value) or _QUESTIONS[0]
@@ -380,7 +408,12 @@ def _system(value: dict[str, Any], *names: str) -> list[Any]:
 def _string(value: dict[str, Any], key: str) -> str:
     entry = value.get(key)
     if not isinstance(entry, str):
-        raise Unusable(f"found {kind_of(entry)} under '{key}', expected a string", "type")
+        raise Unusable(
+            "found {found} under '{key}', expected a string",
+            code="type",
+            found=kind_of(entry),
+            key=key,
+        )
     return entry
 
 
@@ -440,24 +473,24 @@ def _strip_markers(text: str) -> str:
     return text
 
 
-def keys_of(value: dict[str, Any]) -> str:
+def keys_of(value: dict[str, Any]) -> Phrase:
     """The keys of an object, for an error message."""
-    return f"the keys {', '.join(f'{key!r:.50}' for key in [*value][:6])}" if value else "no keys"
+    keys = [shown(key, 50) for key in [*value][:6]]
+    return Phrase("the keys {keys}", keys=keys) if value else Phrase("no keys")
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: Any) -> Phrase:
     """What a JSON value is, for an error message."""
-    kinds = {
-        dict: "an object",
-        list: "a list",
-        str: "a string",
-        bool: "true or false",
-        type(None): "nothing",
-    }
-    if type(value) in kinds:
-        return kinds[type(value)]
-    return (
-        f"the number {value!r:.30}"
-        if isinstance(value, (int, float))
-        else f"a value of the type {type(value).__name__}"
-    )
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Phrase("the number {value}", value=shown(value, 30))
+    found = _KINDS.get(type(value))
+    return found or Phrase("a value of the type {type}", type=type(value).__name__)
+
+
+_KINDS = {
+    dict: Phrase("an object"),
+    list: Phrase("a list"),
+    str: Phrase("a string"),
+    bool: Phrase("true or false"),
+    type(None): Phrase("nothing"),
+}

@@ -16,7 +16,7 @@ from cgpt.corpus.files import find_files, is_inside
 from cgpt.corpus.invalid_rows import InvalidRows
 from cgpt.corpus.reader import Corpus, FileReport, Reading, data_size, fingerprint_of, read_corpus
 from cgpt.corpus.records import Dialogue
-from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.errors import CgptError, ConfigError, DataError, Phrase
 from cgpt.kernels import get_num_threads
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.validation import path_list
@@ -126,9 +126,10 @@ class Source:
                 found = Documents(found.store, found.numbers, weights).only(weights > 0)
                 if not len(found):
                     raise DataError(
-                        f"{self.phase}: the weights of mix leave nothing to train on; "
-                        "give at least one above 0",
+                        "{phase}: the weights of mix leave nothing to train on; give at "
+                        "least one above 0",
                         hint="mix",
+                        phase=Phrase(self.phase),
                     )
             self._found = found
         return self._found
@@ -160,8 +161,10 @@ class Source:
     def _check(self) -> None:
         if self._required and self.phase == "finetune" and not self.n_dialogues:
             raise DataError(
-                f"{', '.join(self.paths)}: no dialogues in the chat data, only "
-                f"{self.n_documents} texts; name them for pre-training instead"
+                "{paths}: no dialogues in the chat data, only {n} texts; name them for "
+                "pre-training instead",
+                paths=list(self.paths),
+                n=self.n_documents,
             )
 
     def tokens_by_file(self, tokenizer: Tokenizer) -> list[int]:
@@ -211,8 +214,10 @@ def check_paths(name: str, chosen: Iterable[str], paths: Sequence[str]) -> None:
         folder = os.path.realpath(path)
         if not any(is_inside(file, folder) for file in found):
             raise ConfigError(
-                f"{name}: no file of the data is {path} or lies in it; name a file "
-                "or folder of the data"
+                "{name}: no file of the data is {path} or lies in it; name a file or "
+                "folder of the data",
+                name=name,
+                path=path,
             )
 
 

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 from cgpt.corpus.files import open_data
 from cgpt.corpus.records import KEYS, Unusable, has_form
 from cgpt.corpus.text_rows import Row, decoded
-from cgpt.errors import DataError
+from cgpt.errors import DataError, Phrase, foreign_text, shown
+from cgpt.locale import N_
 
 LONGEST_CELL = 1 << 24  # characters
 _DELIMITERS = (",", ";", "\t")
 _AT_ONCE = 256  # rows of a .parquet file
-_EXPECTED = "expected text, messages, or a question and its answer, such as instruction and output"
 
 
 def csv_rows(path: str, file: BinaryIO, delimiters: Iterable[str] = _DELIMITERS) -> Iterator[Row]:
@@ -38,10 +38,12 @@ def csv_rows(path: str, file: BinaryIO, delimiters: Iterable[str] = _DELIMITERS)
                 cells = _next(reader)
             except csv.Error as error:
                 yield Row(
-                    f"line {number}",
+                    "line {line}",
                     number,
                     fault=Unusable(
-                        f"a record that cannot be read ({error}); mend its quotation marks", "csv"
+                        "a record that cannot be read ({reason}); mend its quotation marks",
+                        code="csv",
+                        reason=_csv_reason(error),
                     ),
                 )
                 continue
@@ -52,10 +54,13 @@ def csv_rows(path: str, file: BinaryIO, delimiters: Iterable[str] = _DELIMITERS)
             fault = None
             if len(cells) != len(names):
                 fault = Unusable(
-                    f"found {len(cells)} cells, expected {len(names)} as in the first line", "csv"
+                    "found {n} cells, expected {most} as in the first line",
+                    code="csv",
+                    n=len(cells),
+                    most=len(names),
                 )
             yield Row(
-                f"line {number}",
+                "line {line}",
                 number,
                 {name: cell for name, cell in zip(names, cells, strict=False) if name in wanted},
                 fault,
@@ -68,8 +73,10 @@ def _lines(path: str, text: Any) -> Iterator[str]:
         number += 1
         if len(line) >= LONGEST_CELL and not line.endswith("\n"):
             raise DataError(
-                f"{path}, line {number}: more than {LONGEST_CELL} characters without "
-                "a line end; mend the file"
+                "{path}, line {line}: more than {n} characters without a line end; mend the file",
+                path=path,
+                line=number,
+                n=LONGEST_CELL,
             )
         yield line
 
@@ -84,12 +91,18 @@ def _reader(
         found = _next(reader) or []
     except csv.Error as error:
         raise DataError(
-            f"{path}, line 1: a record that cannot be read ({error}); mend its quotation marks"
+            "{path}, line 1: a record that cannot be read ({reason}); mend its quotation marks",
+            path=path,
+            reason=_csv_reason(error),
         ) from None
     names = [name.strip().lower() for name in found]
     if found:
         _check_columns(path, names)
     return reader, names
+
+
+def _csv_reason(error: Exception) -> Phrase:
+    return foreign_text(str(error), N_("field larger than field limit ({value})"))
 
 
 def _names(lines: Iterable[str], delimiter: str) -> list[str]:
@@ -107,10 +120,18 @@ def _wanted(names: list[str]) -> set[str]:
 def _check_columns(path: str, names: list[str]) -> None:
     twice = next((name for name in names if name in KEYS and names.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"{path}: the column {twice!r} occurs twice; rename one of the two")
+        raise DataError(
+            "{path}: the column {name} occurs twice; rename one of the two",
+            path=path,
+            name=shown(twice),
+        )
     if not has_form(names):
-        found = ", ".join(f"{name!r:.50}" for name in names[:6])
-        raise DataError(f"{path}: found the columns {found}, {_EXPECTED}")
+        raise DataError(
+            "{path}: found the columns {names}, expected text, messages, or a question and its "
+            "answer, such as instruction and output",
+            path=path,
+            names=[shown(name, 50) for name in names[:6]],
+        )
 
 
 def _next(reader: Any) -> list[str] | None:
@@ -141,7 +162,7 @@ def parquet_rows(path: str, digest: Any) -> Iterator[Row]:
                 for value in batch.to_pylist():
                     number += 1
                     found = _without_nulls(value)
-                    yield Row(f"row {number}", number, found if has_form(found) else value)
+                    yield Row("row {line}", number, found if has_form(found) else value)
     except (pyarrow.ArrowException, OSError) as error:
         raise _no_parquet(path, error) from error
 
@@ -165,16 +186,18 @@ def _pyarrow(path: str) -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"{path}: reading it needs the package pyarrow; install the extra: "
-            "pip install 'cgpt[data]'"
+            "{path}: reading it needs the package pyarrow; install the extra: pip install "
+            "'cgpt[data]'",
+            path=path,
         ) from None
     return pyarrow, pyarrow.parquet
 
 
 def _no_parquet(path: str, error: Exception) -> DataError:
     return DataError(
-        f"{path}: not a Parquet file that can be read "
-        f"({' '.join(str(error).split())[:200]!r}); make the file again"
+        "{path}: not a Parquet file that can be read ({detail}); make the file again",
+        path=path,
+        detail=shown(" ".join(str(error).split())[:200]),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from cgpt.corpus.files import LONGEST_LINE, byte_lines, not_utf8
 from cgpt.corpus.records import Unusable
+from cgpt.errors import Phrase, shown
 
 _CHUNK = 1 << 20  # characters that are read at a time
 _LONGEST = 1 << 24  # characters of an item
@@ -25,19 +26,25 @@ _GAP = re.compile(f"[{_BLANKS}]*")
 
 
 class Broken(Exception):
-    """JSON that cannot be read; args are (line, what is wrong)."""
+    """JSON that cannot be read; args are (line, what is wrong: a Phrase)."""
 
 
 class Row(NamedTuple):
     """What stands at one place of a file: a value, or why there is none.
 
-    place, line  as in `InvalidRow`
+    place  template of `InvalidRow.place`, whose fields are line, number and column, as far as known
     """
 
     place: str
     line: int
     value: Any = None
     fault: Unusable | None = None
+    number: int = 0
+    column: int = 0
+
+    def where(self) -> Phrase:
+        """The place with its fields."""
+        return Phrase(self.place, line=self.line, n=self.number, column=self.column)
 
 
 class Parser:
@@ -74,8 +81,9 @@ class Parser:
         for one, key in self._repeated:
             if one is value:
                 return Unusable(
-                    f"the key {key!r:.50} occurs twice in one object; remove one of the two",
-                    "repeated_key",
+                    "the key {name} occurs twice in one object; remove one of the two",
+                    code="repeated_key",
+                    name=shown(key),
                 )
         return None
 
@@ -125,12 +133,13 @@ def json_lines(file: BinaryIO) -> Iterator[Row]:
     """A row for every line of a .jsonl file that is not blank."""
     parser = Parser()
     for number, line in enumerate(byte_lines(file), 1):
-        place = f"line {number}"
         if line is None:
             yield Row(
-                place,
+                "line {line}",
                 number,
-                fault=Unusable(f"a row of more than {LONGEST_LINE} bytes; divide it", "too_large"),
+                fault=Unusable(
+                    "a row of more than {n} bytes; divide it", code="too_large", n=LONGEST_LINE
+                ),
             )
             continue
         try:
@@ -139,29 +148,38 @@ def json_lines(file: BinaryIO) -> Iterator[Row]:
                 continue
             parser.forget()
             value = parser.decode(text)
-            yield Row(place, number, value, parser.fault(value))
+            yield Row("line {line}", number, value, parser.fault(value))
         except UnicodeDecodeError as error:
-            yield Row(place, number, fault=Unusable(not_utf8(line, error.start), "encoding"))
+            yield Row("line {line}", number, fault=not_utf8(line, error.start))
         except json.JSONDecodeError as error:
-            yield Row(
-                f"{place}, column {error.colno}",
-                number,
-                fault=Unusable(broken_json(text, error), "json"),
-            )
+            place, fault = "line {line}, column {column}", broken_json(text, error)
+            yield Row(place, number, fault=fault, column=error.colno)
         except (RecursionError, ValueError) as error:
-            yield Row(place, number, fault=Unusable(unreadable_json(error), "json"))
+            yield Row("line {line}", number, fault=unreadable_json(error))
 
 
-def broken_json(text: str, error: json.JSONDecodeError) -> str:
+def broken_json(text: str, error: json.JSONDecodeError) -> Unusable:
     """What is wrong with a JSON text, and what to do."""
-    found = repr(text[error.pos : error.pos + 20]) if error.pos < len(text) else "the end"
-    return f"broken JSON ({error.msg}), found {found}; mend the file"
+    return Unusable(
+        "broken JSON ({reason}), found {text}; mend the file"
+        if error.pos < len(text)
+        else "broken JSON ({reason}), found the end; mend the file",
+        code="json",
+        reason=Phrase(error.msg),
+        text=repr(text[error.pos : error.pos + 20]),
+    )
 
 
-def unreadable_json(error: Exception) -> str:
+def unreadable_json(error: Exception) -> Unusable:
     """The same of JSON that is beyond what Python reads."""
-    reason = "too deep nesting" if isinstance(error, RecursionError) else "too long a number"
-    return f"JSON that cannot be read ({reason}); mend the file"
+    return Unusable(
+        "JSON that cannot be read ({reason}); mend the file", code="json", reason=_beyond(error)
+    )
+
+
+def _beyond(error: Exception) -> Phrase:
+    nested = isinstance(error, RecursionError)
+    return Phrase("too deep nesting" if nested else "too long a number")
 
 
 def paragraphs(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
@@ -197,15 +215,17 @@ def listed(file: BinaryIO) -> Iterator[Row]:
                 window.next_sign()
                 line = window.line
                 value = window.value()
-                yield Row(f"item {number} (line {line})", line, value, parser.fault(value))
+                yield Row("item {n} (line {line})", line, value, parser.fault(value), number)
                 sign = window.next_sign()
                 window.skip(1)
                 if sign == "]":
                     break
                 if sign != ",":
-                    raise Broken(window.line, f"expected ',' or ']', found {sign!r}")
+                    raise Broken(
+                        window.line, Phrase("expected ',' or ']', found {sign}", sign=repr(sign))
+                    )
         if window.next_sign():
-            raise Broken(window.line, "something behind the end of the list")
+            raise Broken(window.line, Phrase("something behind the end of the list"))
 
 
 class _Window:
@@ -249,16 +269,11 @@ class _Window:
                     self.line += self._text.count("\n", self._at, end)
                     self._at = end
                     return value
-                wrong = "the end of the file"
+                wrong = Phrase("the end of the file")
             except json.JSONDecodeError as error:
-                wrong = error.msg
+                wrong = Phrase(error.msg)
             except (RecursionError, ValueError) as error:
-                raise Broken(
-                    self.line,
-                    "too deep nesting"
-                    if isinstance(error, RecursionError)
-                    else "too long a number",
-                ) from None
+                raise Broken(self.line, _beyond(error)) from None
             # What is wrong may only be that the value continues after the window.
             if len(self._text) - self._at > _LONGEST or not self._more():
                 raise Broken(self.line, wrong)

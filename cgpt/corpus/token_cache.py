@@ -42,7 +42,7 @@ from cgpt.corpus.shards import (
     write_index,
     write_shard,
 )
-from cgpt.errors import DataError
+from cgpt.errors import DataError, as_reason
 from cgpt.fileio.atomic import folder_lock
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.version import __version__
@@ -150,12 +150,16 @@ def prepare(
             found = _load(entry, tokenizer, threads, set())
     except OSError as error:
         raise DataError(
-            f"{entry}: the cache cannot be written or read ({error.strerror}); name "
-            "another folder, with room for the tokens",
+            "{path}: the cache cannot be written or read ({reason}); name another folder, "
+            "with room for the tokens",
             hint="cache",
+            path=entry,
+            reason=as_reason(error),
         ) from error
     if found is None:
-        raise DataError(f"{entry}: the cache was changed while it was written; delete this folder")
+        raise DataError(
+            "{path}: the cache was changed while it was written; delete this folder", path=entry
+        )
     return replace(found, cached=False, repaired=tuple(sorted(damaged)))
 
 

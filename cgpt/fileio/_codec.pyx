@@ -6,6 +6,8 @@ Every function releases the GIL. The loops are C (crc32.h, decimal.h); their res
 
 from os import strerror
 
+from cgpt.errors import Phrase
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -126,16 +128,16 @@ def parse_floats(const unsigned char[::1] text, float[::1] target, size_t filled
             return state.filled
         if found == CGPT_MALFORMED:
             if cgpt_skip_numbers(start, n, 0) < n:
-                raise ValueError("something else than numbers")
-            raise ValueError("a malformed number")
+                raise ValueError(Phrase("something else than numbers"))
+            raise ValueError(Phrase("a malformed number"))
         if found == CGPT_TOO_MANY:
-            raise ValueError(f"more than {room} numbers")
+            raise ValueError(Phrase("more than {n} numbers", n=room))
         if found != CGPT_HARD:
-            raise ValueError("a number that is too large for float32")
+            raise ValueError(Phrase("a number that is too large for float32"))
         # Too many digits, or too near to the middle of two numbers.
         narrow = <float><double>float(bytes(text[state.start:state.at]))
         if not -3.4028235e38 <= narrow <= 3.4028235e38:
-            raise ValueError("a number that is too large for float32")
+            raise ValueError(Phrase("a number that is too large for float32"))
         numbers[state.filled] = narrow
         state.filled += 1
 

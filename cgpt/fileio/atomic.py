@@ -17,8 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cgpt.errors import CheckpointError
+from cgpt.errors import CheckpointError, Phrase, as_reason
 from cgpt.fileio.file_errors import not_saved, unwritable
+from cgpt.locale import N_
 
 try:
     import fcntl
@@ -94,10 +95,12 @@ def write_file(path: str | os.PathLike[str], size: int, write: Callable[[Output]
         _sync_folder(target.parent)
     except OSError as error:
         raise CheckpointError(
-            f"{path} is saved whole, but the disk may forget it in a power cut: found "
-            f"'{error.strerror}' when its folder was synced, expected success; save it again or "
+            "{path} is saved whole, but the disk may forget it in a power cut: found "
+            "'{reason}' when its folder was synced, expected success; save it again or "
             "choose another disk",
             code="write",
+            path=path,
+            reason=as_reason(error),
         ) from error
     return Path(path)
 
@@ -127,11 +130,11 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def _target(path: str | os.PathLike[str]) -> Path:
     """The file to replace: `path` or what its symbolic links point to. Raises OSError."""
     if "\0" in os.fsdecode(path):
-        raise OSError(errno.EINVAL, "a NUL character in the name")
+        raise OSError(errno.EINVAL, N_("a NUL character in the name"))
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
-        raise OSError(errno.EINVAL, "half a character in the name") from None
+        raise OSError(errno.EINVAL, N_("half a character in the name")) from None
     target = Path(os.path.realpath(path) if os.path.islink(path) else path)
     try:
         mode = os.lstat(target).st_mode
@@ -158,8 +161,8 @@ def _check_space(path: str | os.PathLike[str], folder: Path, size: int) -> None:
     if usage.total and usage.free < size:
         raise not_saved(
             path,
-            f"{usage.free / 1e6:.1f} MB free on the disk",
-            f"{size / 1e6:.1f} MB",
+            Phrase("{size:.1f} MB free on the disk", size=usage.free / 1e6),
+            Phrase("{size:.1f} MB", size=size / 1e6),
             "free some space or choose another folder",
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cgpt.errors import Phrase
 from cgpt.fileio._codec import READS, crc32, read_checked
 from cgpt.fileio.file_errors import damaged, foreign, other_base, unreadable
 from cgpt.fileio.file_kind import format_of
@@ -54,14 +55,20 @@ class BinaryFile(OpenFile):
         """The only record of a kind, or None where there is none."""
         found = self.of(kind)
         if len(found) > 1:
-            raise damaged(self.path, f"{len(found)} records of kind {kind.name.lower()}", "1")
+            raise damaged(
+                self.path,
+                Phrase("{n} records of kind {kind}", n=len(found), kind=kind.name.lower()),
+                "1",
+            )
         return found[0] if found else None
 
     def one(self, kind: Kind) -> Record:
         """The only record of a kind."""
         found = self.maybe(kind)
         if found is None:
-            raise damaged(self.path, f"no record of kind {kind.name.lower()}", "1")
+            raise damaged(
+                self.path, Phrase("no record of kind {kind}", kind=kind.name.lower()), "1"
+            )
         return found
 
     def config_values(self) -> dict[str, Any]:
@@ -103,7 +110,9 @@ class BinaryFile(OpenFile):
         total = sum(record.length for record in self.of(Kind.LAYER))
         if total > _MOST_LAYERS:
             raise damaged(
-                self.path, f"layers described in {total} bytes", f"at most {_MOST_LAYERS}"
+                self.path,
+                Phrase("layers described in {n} bytes", n=total),
+                Phrase("at most {n}", n=_MOST_LAYERS),
             )
         return check_listed(self.path, [self.json(record) for record in self.of(Kind.LAYER)])
 
@@ -162,8 +171,8 @@ class BinaryFile(OpenFile):
             if done < record.length:
                 raise damaged(
                     self.path,
-                    f"its end at byte {record.offset + done}",
-                    f"{record.length - done} bytes more",
+                    Phrase("its end at byte {at}", at=record.offset + done),
+                    Phrase("{n} bytes more", n=record.length - done),
                 )
             return crc
         crc = 0  # from memory, or on Windows
@@ -177,14 +186,20 @@ class BinaryFile(OpenFile):
 
     def _compare(self, record: Record, crc: int) -> None:
         if crc != record.crc:
-            raise damaged(self.path, f"{record.label} with checksum {crc:08x}", f"{record.crc:08x}")
+            raise damaged(
+                self.path,
+                Phrase("{record} with checksum {crc:08x}", record=record.label, crc=crc),
+                format(record.crc, "08x"),
+            )
         self._check_zeros(record.end, record)
 
     def _check_zeros(self, start: int, after: Record | None) -> None:
         """See that only zeros lie between `start` and the next payload."""
         size = align(start) - start
         if size and any(self.read(start, size)):
-            place = "the table" if after is None else after.label
+            place = Phrase("the table") if after is None else after.label
             raise damaged(
-                self.path, f"bytes that are not zero in the padding after {place}", "zeros"
+                self.path,
+                Phrase("bytes that are not zero in the padding after {what}", what=place),
+                "zeros",
             )

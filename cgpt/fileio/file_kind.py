@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from cgpt.errors import CheckpointError
+from cgpt.errors import CheckpointError, Phrase, shown
 from cgpt.fileio._codec import crc32
-from cgpt.fileio.file_errors import ANYTHING, OWN, damaged, foreign
+from cgpt.fileio.file_errors import ANYTHING, OWN, Part, damaged, foreign
 from cgpt.fileio.format_v1 import HEADER_SIZE, MAGIC
+from cgpt.locale import N_
 
 JSON_FORMAT = "cgpt-json"
 # Other programs that write the file again put a space or nothing where the line ends.
@@ -15,17 +16,17 @@ JSON_OPENING = f'{{"format": "{JSON_FORMAT}",\n'.encode()
 
 _NAMED = re.compile(rb'"format"\s*:\s*"' + JSON_FORMAT.encode() + rb'"')
 _SIGNATURES = (
-    (b"GGUF", "a GGUF file (llama.cpp)"),
-    (b"ggml", "a GGML file (llama.cpp)"),
-    (b"tjgg", "a GGML file (llama.cpp)"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"\x89HDF", "an HDF5 file (Keras)"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\xfd7zXZ", "an xz archive"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
-    (b"version https://git-lfs", "a Git LFS pointer instead of the file (run git lfs pull)"),
-    (b"\x7fELF", "a program"),
-    (b"<", "a web page or XML"),
+    (b"GGUF", N_("a GGUF file (llama.cpp)")),
+    (b"ggml", N_("a GGML file (llama.cpp)")),
+    (b"tjgg", N_("a GGML file (llama.cpp)")),
+    (b"\x93NUMPY", N_("a NumPy array")),
+    (b"\x89HDF", N_("an HDF5 file (Keras)")),
+    (b"\x1f\x8b", N_("a gzip archive")),
+    (b"\xfd7zXZ", N_("an xz archive")),
+    (b"\x28\xb5\x2f\xfd", N_("a zstd archive")),
+    (b"version https://git-lfs", N_("a Git LFS pointer instead of the file (run git lfs pull)")),
+    (b"\x7fELF", N_("a program")),
+    (b"<", N_("a web page or XML")),
 )
 
 
@@ -34,7 +35,7 @@ def kind_of(path: object, head: bytes, size: int) -> str:
     return "rustgpt" if is_rustgpt_json(head) else format_of(path, head, size, ANYTHING)
 
 
-def format_of(path: object, head: bytes, size: int, expected: str = OWN) -> str:
+def format_of(path: object, head: bytes, size: int, expected: Part = OWN) -> str:
     """ "binary" or "json" for a cgpt file that starts with `head`.
 
     expected  what a file of another kind should have been
@@ -58,7 +59,7 @@ def _damaged_opening(path: object, head: bytes, size: int) -> CheckpointError | 
     if size == 0:
         return damaged(path, "an empty file", "a model")
     if MAGIC.startswith(head) or JSON_OPENING.startswith(head):
-        return damaged(path, f"only the first {size} bytes", "a whole file")
+        return damaged(path, Phrase("only the first {n} bytes", n=size), "a whole file")
     if head.find(b"CGPT", 1, 8) > 0:
         return damaged(
             path,
@@ -69,42 +70,47 @@ def _damaged_opening(path: object, head: bytes, size: int) -> CheckpointError | 
     if len(head) >= HEADER_SIZE and crc32(restored) == int.from_bytes(
         head[HEADER_SIZE - 4 : HEADER_SIZE], "little"
     ):
-        return damaged(path, f"the signature {head[:8]!r}", repr(MAGIC))
+        return damaged(path, Phrase("the signature {bytes}", bytes=shown(head[:8])), repr(MAGIC))
     if not any(head[:HEADER_SIZE]):
         return damaged(path, "zeros where the header belongs", "a file that was written whole")
     # The opening of a JSON file with a byte changed, lost or added.
     near = sum(a == b for a, b in zip(head, JSON_OPENING, strict=False))
     if near >= len(JSON_OPENING) - 1 or JSON_OPENING[-12:] in head[: len(JSON_OPENING) + 1]:
-        return damaged(path, f"the opening {head[: len(JSON_OPENING)]!r}", repr(JSON_OPENING))
+        return damaged(
+            path,
+            Phrase("the opening {bytes}", bytes=shown(head[: len(JSON_OPENING)])),
+            repr(JSON_OPENING),
+        )
     return None
 
 
-def _recognise(head: bytes, text: bytes, size: int) -> tuple[str, str]:
+def _recognise(head: bytes, text: bytes, size: int) -> tuple[Part, str]:
     """(what a foreign file seems to be, what to do)."""
+    other = N_("choose another file")
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
-            return name, "choose another file"
+            return name, other
     if head.startswith(b"PK\x03\x04"):
         if b"data.pkl" in head:
-            return "a PyTorch file (zip with pickle, which may run code)", "choose another file"
-        return ("a NumPy .npz" if b".npy" in head else "a zip archive"), "choose another file"
+            return N_("a PyTorch file (zip with pickle, which may run code)"), other
+        return N_("a NumPy .npz" if b".npy" in head else "a zip archive"), other
     if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
-        return "a Python pickle (which may run code)", "choose another file"
+        return N_("a Python pickle (which may run code)"), other
     length = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and length + 8 <= size:
-        return "a safetensors file", "choose another file"
+        return N_("a safetensors file"), other
     if text.startswith(b"{"):
         if is_rustgpt_json(head):
-            return "a JSON export of RustGPT-Chinese", "load it with cgpt.load"
-        return f"JSON that does not say '{JSON_FORMAT}'", "choose another file"
+            return N_("a JSON export of RustGPT-Chinese"), N_("load it with cgpt.load")
+        return Phrase("JSON that does not say '{name}'", name=JSON_FORMAT), other
     if _is_bincode(head):
         return (
-            "a binary file of RustGPT-Chinese (bincode)",
-            "export it as JSON with that program and load that with cgpt.load",
+            N_("a binary file of RustGPT-Chinese (bincode)"),
+            N_("export it as JSON with that program and load that with cgpt.load"),
         )
     if _is_text(head):
-        return "text", "choose another file"
-    return f"bytes that begin with {head[:8].hex(' ')}", "choose another file"
+        return N_("text"), other
+    return Phrase("bytes that begin with {bytes}", bytes=head[:8].hex(" ")), other
 
 
 def is_rustgpt_json(head: bytes) -> bool:

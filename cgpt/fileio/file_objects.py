@@ -13,12 +13,13 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from cgpt.errors import CheckpointError, ConfigError, shown
+from cgpt.errors import CheckpointError, ConfigError, Phrase, Templated, as_reason, shown
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.file_errors import damaged, unreadable
 from cgpt.fileio.file_kind import kind_of
 from cgpt.fileio.format_v1 import HEADER_SIZE, MAGIC
 from cgpt.fileio.open_file import HEAD, Data, InMemory, Location, PathLike, Readable, Writable
+from cgpt.locale import N_
 
 _PIECE = 1 << 20  # bytes asked of one read, or given to one write
 _LARGEST = 1 << 40  # bytes of a model, where the memory is not known
@@ -36,7 +37,8 @@ def located(source: PathLike | Data | Readable | InMemory) -> Location:
         return InMemory(view.cast("B") if view.c_contiguous else memoryview(view.tobytes()))
     if not callable(getattr(source, "read", None)):
         raise ConfigError(
-            f"load: expected a path, bytes or a binary file object, found {shown(source)}"
+            "load: expected a path, bytes or a binary file object, found {value}",
+            value=shown(source),
         )
     name = name_of(source)
     data = _read_model(source, name)
@@ -65,10 +67,18 @@ def _read_model(stream: Readable, name: str) -> bytearray:
         kind_of(name, bytes(data), len(data))  # refuses what is no model at once
     most = _memory()
     if length is not None and length > most:
-        raise damaged(name, f"a length of {length} bytes", f"at most {most}, half of the memory")
+        raise damaged(
+            name,
+            Phrase("a length of {n} bytes", n=length),
+            Phrase("at most {n}, half of the memory", n=most),
+        )
     _read_up_to(stream, name, data, most + 1 if length is None else length)
     if len(data) > most:
-        raise damaged(name, f"more than {most} bytes", f"at most {most}, half of the memory")
+        raise damaged(
+            name,
+            Phrase("more than {n} bytes", n=most),
+            Phrase("at most {n}, half of the memory", n=most),
+        )
     return data
 
 
@@ -101,7 +111,8 @@ def _read_up_to(stream: Readable, name: str, data: bytearray, size: int) -> None
         if isinstance(piece, str):
             raise _text_mode(name, "rb")
         if piece is None:
-            raise _unreadable(name, OSError(0, "no data yet from a stream that does not wait"))
+            reason = N_("no data yet from a stream that does not wait")
+            raise _unreadable(name, OSError(0, reason))
         if not piece:
             return
         data += piece
@@ -115,7 +126,9 @@ def _unreadable(name: str, error: Exception) -> CheckpointError:
 
 def _text_mode(name: str, mode: str) -> ConfigError:
     return ConfigError(
-        f"{name}: this file object is of text, expected one of bytes; open it with '{mode}'"
+        "{name}: this file object is of text, expected one of bytes; open it with '{mode}'",
+        name=name,
+        mode=mode,
     )
 
 
@@ -127,7 +140,9 @@ def is_stream(target: object) -> bool:
     if isinstance(target, (str, os.PathLike)):
         return False
     if not callable(getattr(target, "write", None)):
-        raise ConfigError(f"save: expected a path or a binary file object, found {shown(target)}")
+        raise ConfigError(
+            "save: expected a path or a binary file object, found {value}", value=shown(target)
+        )
     if isinstance(target, io.TextIOBase):
         raise _text_mode(name_of(target), "wb")
     return True
@@ -149,9 +164,9 @@ class StreamOutput:
             except TypeError:  # a file object of text that says so only now
                 raise _text_mode(self.name, "wb") from None
             except (OSError, ValueError) as error:
-                raise self._failed(getattr(error, "strerror", None) or str(error)) from error
+                raise self._failed(as_reason(error)) from error
             if taken is None and isinstance(self._stream, io.RawIOBase):
-                raise self._failed("no room yet in a stream that does not wait")
+                raise self._failed(Phrase("no room yet in a stream that does not wait"))
             n = taken if isinstance(taken, int) else len(piece)
             view, self._written = view[n:], self._written + n
 
@@ -160,14 +175,16 @@ class StreamOutput:
         try:
             getattr(self._stream, "flush", lambda: None)()
         except (OSError, ValueError) as error:
-            raise self._failed(getattr(error, "strerror", None) or str(error)) from error
+            raise self._failed(as_reason(error)) from error
 
-    def _failed(self, reason: str) -> CheckpointError:
+    def _failed(self, reason: Templated) -> CheckpointError:
         return CheckpointError(
-            f"{self.name} could not be written: found '{reason}' after "
-            f"{self._written} bytes, expected a stream that takes the whole "
-            "model; save it to another one",
+            "{name} could not be written: found '{reason}' after {n} bytes, expected a "
+            "stream that takes the whole model; save it to another one",
             code="write",
+            name=self.name,
+            reason=reason,
+            n=self._written,
         )
 
 

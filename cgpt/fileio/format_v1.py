@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from cgpt.errors import Phrase, shown
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.file_errors import damaged, other_version
 
@@ -197,7 +198,11 @@ def _pack_entry(record: Record) -> bytes:
 def parse_header(path: object, head: bytes, actual_length: int) -> Header:
     """Check the first 64 bytes of a file that starts with MAGIC. Raises CheckpointError."""
     if len(head) < HEADER_SIZE:
-        raise damaged(path, f"{actual_length} bytes", f"a header of {HEADER_SIZE} bytes")
+        raise damaged(
+            path,
+            Phrase("{n} bytes", n=actual_length),
+            Phrase("a header of {n} bytes", n=HEADER_SIZE),
+        )
     (
         _,
         version,
@@ -216,32 +221,48 @@ def parse_header(path: object, head: bytes, actual_length: int) -> Header:
     if found != crc:
         raise damaged(
             path,
-            f"a header with checksum {found:08x} that names version {version}",
-            f"checksum {crc:08x}",
+            Phrase(
+                "a header with checksum {crc:08x} that names version {version}",
+                crc=found,
+                version=version,
+            ),
+            Phrase("checksum {crc:08x}", crc=crc),
         )
     if version != VERSION:
-        raise other_version(path, f"format version {version}", f"version {VERSION}")
+        raise other_version(
+            path,
+            Phrase("format version {version}", version=version),
+            Phrase("version {version}", version=VERSION),
+        )
     if features & ~_KNOWN_FEATURES:
-        raise other_version(path, f"unknown feature bits {features & ~_KNOWN_FEATURES:#x}", "none")
+        raise other_version(
+            path, Phrase("unknown feature bits {bits:#x}", bits=features & ~_KNOWN_FEATURES), "none"
+        )
     if byte_order != _BYTE_ORDER or header_size != HEADER_SIZE:
         raise damaged(
             path,
-            f"header fields {byte_order:#x}, {header_size}",
-            f"{_BYTE_ORDER:#x}, {HEADER_SIZE}",
+            Phrase(
+                "header fields {byte_order:#x}, {header_size}",
+                byte_order=byte_order,
+                header_size=header_size,
+            ),
+            ", ".join((hex(_BYTE_ORDER), str(HEADER_SIZE))),
         )
     if actual_length != file_length:
-        raise damaged(path, f"{actual_length} bytes", f"{file_length} bytes")
+        raise damaged(
+            path, Phrase("{n} bytes", n=actual_length), Phrase("{n} bytes", n=file_length)
+        )
     if table_offset != HEADER_SIZE or table_length > file_length - HEADER_SIZE:
         raise damaged(
             path,
-            f"a table of {table_length} bytes at byte {table_offset}",
-            f"one at byte {HEADER_SIZE} inside the file",
+            Phrase("a table of {n} bytes at byte {at}", n=table_length, at=table_offset),
+            Phrase("one at byte {at} inside the file", at=HEADER_SIZE),
         )
     if n_records > _MOST_RECORDS or n_records * _ENTRY.size > table_length:
         raise damaged(
             path,
-            f"{n_records} records in a table of {table_length} bytes",
-            f"at most {min(_MOST_RECORDS, table_length // _ENTRY.size)}",
+            Phrase("{records} records in a table of {n} bytes", records=n_records, n=table_length),
+            Phrase("at most {n}", n=min(_MOST_RECORDS, table_length // _ENTRY.size)),
         )
     return Header(n_records, file_length, table_offset, table_length, table_crc)
 
@@ -250,14 +271,20 @@ def parse_table(path: object, header: Header, table: bytes | bytearray) -> list[
     """The records of a table, checked one by one and against each other. Raises CheckpointError."""
     found = crc32(table)
     if len(table) != header.table_length or found != header.table_crc:
-        raise damaged(path, f"a table with checksum {found:08x}", f"{header.table_crc:08x}")
+        raise damaged(
+            path,
+            Phrase("a table with checksum {crc:08x}", crc=found),
+            format(header.table_crc, "08x"),
+        )
     records, position = [], 0
     for number in range(header.n_records):
         record, position = _parse_entry(path, table, position, number)
         records.append(record)
     if position != len(table):
         raise damaged(
-            path, f"{len(table) - position} bytes after the last entry of the table", "none"
+            path,
+            Phrase("{n} bytes after the last entry of the table", n=len(table) - position),
+            "none",
         )
     _check_order(path, header, records)
     return records
@@ -267,9 +294,12 @@ def _parse_entry(
     path: object, table: bytes | bytearray, position: int, number: int
 ) -> tuple[Record, int]:
     """Entry `number` of the table, which starts at `position`, and where the next one starts."""
-    where = f"entry {number} of the table"
     if position + _ENTRY.size > len(table):
-        raise damaged(path, f"{where} at byte {position}", f"an entry inside {len(table)} bytes")
+        raise damaged(
+            path,
+            Phrase("{what} at byte {at}", what=_entry(number), at=position),
+            Phrase("an entry inside {n} bytes", n=len(table)),
+        )
     kind, dtype, n_dims, flags, name_length, crc, reserved, offset, length = _ENTRY.unpack_from(
         table, position
     )
@@ -279,52 +309,80 @@ def _parse_entry(
     if n_dims > _MOST_DIMENSIONS or not 0 < name_length <= _LONGEST_NAME or end > len(table):
         raise damaged(
             path,
-            f"{where} with {n_dims} dimensions and a name of {name_length} bytes",
-            f"at most {_MOST_DIMENSIONS} and 1 to {_LONGEST_NAME}",
+            Phrase(
+                "{what} with {dimensions} dimensions and a name of {length} bytes",
+                what=_entry(number),
+                dimensions=n_dims,
+                length=name_length,
+            ),
+            Phrase(
+                "at most {dimensions} and 1 to {length}",
+                dimensions=_MOST_DIMENSIONS,
+                length=_LONGEST_NAME,
+            ),
         )
     if reserved or any(table[name_at + name_length : end]):
-        raise damaged(path, f"{where} with reserved bytes that are set", "zeros")
-    name = _parse_name(path, where, table[name_at : name_at + name_length])
+        raise damaged(
+            path, Phrase("{what} with reserved bytes that are set", what=_entry(number)), "zeros"
+        )
+    name = _parse_name(path, number, table[name_at : name_at + name_length])
     shape = struct.unpack_from(f"<{n_dims}Q", table, shape_at)
     record = Record(kind, name, length, dtype, shape, flags, offset, crc)
-    _check_record(path, where, record)
+    _check_record(path, number, record)
     return record, end
 
 
-def _parse_name(path: object, where: str, raw: bytes | bytearray) -> str:
+def _entry(number: int) -> Phrase:
+    return Phrase("entry {n} of the table", n=number)
+
+
+def _parse_name(path: object, number: int, raw: bytes | bytearray) -> str:
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise damaged(path, f"{where} with a name that is not UTF-8", "UTF-8") from None
+        raise damaged(
+            path, Phrase("{what} with a name that is not UTF-8", what=_entry(number)), "UTF-8"
+        ) from None
     if _NOT_IN_NAMES.search(name) or name in (".", ".."):
         raise damaged(
-            path, f"{where} with the name {name!r}", "one without control characters and path parts"
+            path,
+            Phrase("{what} with the name {name}", what=_entry(number), name=shown(name)),
+            "one without control characters and path parts",
         )
     return name
 
 
-def _check_record(path: object, where: str, record: Record) -> None:
+def _check_record(path: object, number: int, record: Record) -> None:
     """One record by itself: known kind and type, shape times item size equal to the length."""
     known = record.kind in KINDS
     if record.flags & ~OPTIONAL or not (known or record.flags & OPTIONAL):
         raise other_version(
             path,
-            f"{where} of kind {record.kind} with flags {record.flags:#x}",
+            Phrase(
+                "{what} of kind {kind} with flags {flags:#x}",
+                what=_entry(number),
+                kind=record.kind,
+                flags=record.flags,
+            ),
             "kinds that this version knows",
         )
     if record.dtype not in _DTYPES:
-        raise other_version(path, f"{where} with data type {record.dtype}", f"0 to {max(DType):d}")
+        raise other_version(
+            path,
+            Phrase("{what} with data type {dtype}", what=_entry(number), dtype=record.dtype),
+            Phrase("0 to {n}", n=int(max(DType))),
+        )
     if not known:
         return
     if (record.dtype == DType.RAW) == (record.kind in TENSORS):
         raise damaged(
             path,
-            f"{record.label} with data type {record.dtype}",
+            Phrase("{record} with data type {dtype}", record=record.label, dtype=record.dtype),
             "a number type for tensors and 0 for the rest",
         )
     if record.dtype == DType.RAW:
         if record.shape:
-            raise damaged(path, f"{record.label} with a shape", "none")
+            raise damaged(path, Phrase("{record} with a shape", record=record.label), "none")
         return
     size = ITEM_SIZE[DType(record.dtype)]
     for n in record.shape:
@@ -332,8 +390,13 @@ def _check_record(path: object, where: str, record: Record) -> None:
     if not record.shape or size != record.length or size == 0:
         raise damaged(
             path,
-            f"{record.label} of shape {list(record.shape)} in {record.length} bytes",
-            f"{size} bytes, and at least one element",
+            Phrase(
+                "{record} of shape {shape} in {n} bytes",
+                record=record.label,
+                shape=str(list(record.shape)),
+                n=record.length,
+            ),
+            Phrase("{n} bytes, and at least one element", n=size),
         )
 
 
@@ -345,17 +408,31 @@ def _check_order(path: object, header: Header, records: Sequence[Record]) -> Non
     for record in records:
         if record.offset != position:
             raise damaged(
-                path, f"the payload of {record.label} at byte {record.offset}", f"byte {position}"
+                path,
+                Phrase(
+                    "the payload of {record} at byte {at}", record=record.label, at=record.offset
+                ),
+                Phrase("byte {at}", at=position),
             )
         if record.end > header.file_length:
             raise damaged(
                 path,
-                f"the payload of {record.label} up to byte {record.end}",
-                f"at most {header.file_length}",
+                Phrase(
+                    "the payload of {record} up to byte {at}", record=record.label, at=record.end
+                ),
+                Phrase("at most {n}", n=header.file_length),
             )
         if record.kind < kind or (record.kind, record.name) in names:
-            raise damaged(path, f"{record.label} twice or out of order", "records sorted by kind")
+            raise damaged(
+                path,
+                Phrase("{record} twice or out of order", record=record.label),
+                "records sorted by kind",
+            )
         names.add((record.kind, record.name))
         kind, position = record.kind, align(record.end)
     if position != header.file_length:
-        raise damaged(path, f"{header.file_length} bytes", f"{position} bytes for these records")
+        raise damaged(
+            path,
+            Phrase("{n} bytes", n=header.file_length),
+            Phrase("{n} bytes for these records", n=position),
+        )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from cgpt.errors import Phrase, shown
 from cgpt.fileio.file_errors import damaged, foreign, other_version
 from cgpt.fileio.file_kind import JSON_FORMAT, JSON_OPENING, format_of
 from cgpt.fileio.format_v1 import VERSION
@@ -67,7 +68,9 @@ class JsonFile(OpenFile):
                 "a file as cgpt wrote it",
             )
         if crc != int(tail[1], 16):
-            raise damaged(self.path, f"text with checksum {crc:08x}", f"{tail[1].decode()}")
+            raise damaged(
+                self.path, Phrase("text with checksum {crc:08x}", crc=crc), tail[1].decode()
+            )
 
     def _parse(self, scan: Scan) -> dict[str, Any]:
         """The file's object with every list of numbers under "data" as a Span."""
@@ -87,14 +90,22 @@ class JsonFile(OpenFile):
             ),
         )
         if root.get("format") != JSON_FORMAT:
-            raise foreign(self.path, f"JSON of the format {root.get('format')!r:.60}")
+            raise foreign(
+                self.path, Phrase("JSON of the format {name}", name=shown(root.get("format")))
+            )
         if root.get("version") != VERSION:
             raise other_version(
-                self.path, f"format version {root.get('version')!r:.60}", f"version {VERSION}"
+                self.path,
+                Phrase("format version {version}", version=shown(root.get("version"))),
+                Phrase("version {version}", version=VERSION),
             )
         missing = sorted((_KEYS ^ root.keys()) - {"text_crc32", "live_weights", "run"})
         if missing:
-            raise damaged(self.path, f"'{missing[0]}' missing or unknown", f"{sorted(_KEYS)}")
+            raise damaged(
+                self.path,
+                Phrase("'{name}' missing or unknown", name=missing[0]),
+                str(sorted(_KEYS)),
+            )
         return root
 
     def plain(self, name: str) -> dict[str, Any]:
@@ -125,7 +136,7 @@ class JsonFile(OpenFile):
             if sorted(tensors) != sorted(layer["parameters"]) or found.keys() & tensors:
                 raise damaged(
                     self.path,
-                    f"the tensors {sorted(tensors)!r:.200}",
+                    Phrase("the tensors {names}", names=str(shown(sorted(tensors), 200))),
                     "those that the layer's parameters name",
                 )
             found.update(tensors)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from cgpt.errors import Phrase
 from cgpt.fileio.file_errors import damaged, foreign, unreadable
 from cgpt.runtime.forking import ForkLock
 from cgpt.runtime.processors import available
@@ -146,7 +147,9 @@ class OpenFile:
                 n = self._read_some(view[:_MOST], position)
                 if n == 0:
                     raise damaged(
-                        self.path, f"its end at byte {position}", f"{len(view)} bytes more"
+                        self.path,
+                        Phrase("its end at byte {at}", at=position),
+                        Phrase("{n} bytes more", n=len(view)),
                     )
                 view, position = view[n:], position + n
         except OSError as error:

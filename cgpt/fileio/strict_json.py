@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cgpt.errors import CheckpointError
+from cgpt.errors import CheckpointError, Phrase, Templated, as_reason, foreign_text, shown
 from cgpt.fileio._codec import crc32, skip_numbers
 from cgpt.fileio._codec import parse_floats as _parse
 from cgpt.fileio.file_errors import damaged, not_saved
 from cgpt.fileio.open_file import OpenFile
+from cgpt.locale import N_
 
 _DEEPEST = 64  # nesting of a JSON part
 _LONGEST = 1 << 24  # bytes of a JSON part
@@ -39,7 +40,9 @@ def dump_metadata(path: object, value: Any) -> str:
         raise not_saved(
             path,
             "metadata that could not be read again",
-            f"objects whose names are different strings, nested less than {_DEEPEST} deep",
+            Phrase(
+                "objects whose names are different strings, nested less than {n} deep", n=_DEEPEST
+            ),
             "change metadata",
         ) from None
     return text
@@ -50,11 +53,17 @@ def dump_json(path: object, what: str, value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=True, allow_nan=False, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
+        reason = foreign_text(
+            str(error),
+            N_("found {value}"),
+            N_("keys must be str, int, float, bool or None, not {value}"),
+            N_("Out of range float values are not JSON compliant: {value}"),
+        )
         raise not_saved(
             path,
-            f"{what} that JSON cannot hold ({error})",
+            Phrase("{what} that JSON cannot hold ({reason})", what=Phrase(what), reason=reason),
             "strings, finite numbers, lists and objects",
-            f"change {what}",
+            Phrase("change {what}", what=Phrase(what)),
         ) from None
 
 
@@ -80,30 +89,44 @@ def parse_json(
     Raises CheckpointError.
     """
     if parsed_size(text) > PARSED_ROOM + room:
-        raise damaged(path, f"{what} with more values than a model has", "fewer")
+        raise damaged(
+            path, Phrase("{what} with more values than a model has", what=Phrase(what)), "fewer"
+        )
 
     def build(pairs: Pairs) -> Any:
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise ValueError("a name that occurs twice in one object")
+            raise ValueError(Phrase("a name that occurs twice in one object"))
         return found if make_object is None else make_object(pairs)
 
     def refuse(constant: str) -> Any:
-        raise ValueError(f"the constant {constant}")
+        raise ValueError(Phrase("the constant {name}", name=constant))
 
     try:
         value = json.loads(text.decode(encoding), object_pairs_hook=build, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise damaged(path, f"{what} with {_described(error)}", "strict JSON") from None
+        raise damaged(
+            path,
+            Phrase("{what} with {reason}", what=Phrase(what), reason=_described(error)),
+            "strict JSON",
+        ) from None
     if _too_deep(value):
-        raise damaged(path, f"{what} nested more than {_DEEPEST} deep", f"at most {_DEEPEST}")
+        raise damaged(
+            path,
+            Phrase("{what} nested more than {n} deep", what=Phrase(what), n=_DEEPEST),
+            Phrase("at most {n}", n=_DEEPEST),
+        )
     return value
 
 
 def check_part_length(path: object, what: str, length: int) -> None:
     """Bound what a JSON part makes a reader hold in memory, before it is read."""
     if length > _LONGEST:
-        raise damaged(path, f"{what} of {length} bytes", f"at most {_LONGEST}")
+        raise damaged(
+            path,
+            Phrase("{what} of {n} bytes", what=Phrase(what), n=length),
+            Phrase("at most {n}", n=_LONGEST),
+        )
 
 
 def check_part_size(path: object, what: str, text: bytes) -> None:
@@ -111,9 +134,14 @@ def check_part_size(path: object, what: str, text: bytes) -> None:
     if len(text) > _LONGEST or parsed_size(text) > PARSED_ROOM:
         raise not_saved(
             path,
-            f"{what} of {len(text)} bytes of JSON and {parsed_size(text)} in memory",
-            f"at most {_LONGEST} and {PARSED_ROOM}",
-            f"shorten {what}",
+            Phrase(
+                "{what} of {n} bytes of JSON and {size} in memory",
+                what=Phrase(what),
+                n=len(text),
+                size=parsed_size(text),
+            ),
+            Phrase("at most {n} and {size}", n=_LONGEST, size=PARSED_ROOM),
+            Phrase("shorten {what}", what=Phrase(what)),
         )
 
 
@@ -125,8 +153,8 @@ def check_text_size(path: object, values: int, length: int) -> None:
     if values > PARSED_ROOM + length:
         raise not_saved(
             path,
-            f"parts of {values} bytes in memory beside the numbers",
-            f"at most {PARSED_ROOM + length} in a file of this size",
+            Phrase("parts of {n} bytes in memory beside the numbers", n=values),
+            Phrase("at most {n} in a file of this size", n=PARSED_ROOM + length),
             "make the model wider or the vocabulary smaller",
         )
 
@@ -139,12 +167,12 @@ def parsed_size(text: bytes | bytearray) -> int:
     )
 
 
-def _described(error: Exception) -> str:
+def _described(error: Exception) -> Templated:
     if isinstance(error, json.JSONDecodeError):
-        return f"'{error.msg}' at character {error.pos}"
+        return Phrase("'{reason}' at character {at}", reason=Phrase(error.msg), at=error.pos)
     if isinstance(error, UnicodeDecodeError):
-        return f"bytes that are no text ({error.reason})"
-    return "too deep nesting" if isinstance(error, RecursionError) else str(error)[:200]
+        return Phrase("bytes that are no text ({reason})", reason=Phrase(error.reason))
+    return Phrase("too deep nesting") if isinstance(error, RecursionError) else as_reason(error)
 
 
 def _too_deep(value: Any) -> bool:
@@ -165,7 +193,7 @@ def _too_deep(value: Any) -> bool:
 def check_object(path: object, what: str, value: Any) -> dict[str, Any]:
     """`value` where it is a JSON object."""
     if not isinstance(value, dict):
-        raise damaged(path, f"{what} that is no JSON object", "an object")
+        raise damaged(path, Phrase("{what} that is no JSON object", what=Phrase(what)), "an object")
     return value
 
 
@@ -179,7 +207,11 @@ def check_listed(path: object, found: Any) -> list[dict[str, Any]]:
         if not isinstance(names, list) or not all(
             isinstance(text, str) for text in (*values, *names)
         ):
-            raise damaged(path, f"layer {number} as {one!r:.200}", "name, type and parameters")
+            raise damaged(
+                path,
+                Phrase("layer {n} as {value}", n=number, value=shown(one, 200)),
+                "name, type and parameters",
+            )
     return found
 
 
@@ -271,11 +303,11 @@ def read_floats(
             return _complete(_parse(text, target, filled), target)
         cut = text.rfind(b",")  # a number may continue in the next piece
         if cut < 0:
-            raise ValueError("a malformed number")
+            raise ValueError(Phrase("a malformed number"))
         filled = _parse(memoryview(text)[:cut], target, filled)
         start += cut + 1
 
 
 def _complete(filled: int, target: NDArray[np.float32]) -> None:
     if filled != len(target):
-        raise ValueError(f"{filled} numbers instead of {len(target)}")
+        raise ValueError(Phrase("{n} numbers instead of {wanted}", n=filled, wanted=len(target)))

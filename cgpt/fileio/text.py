@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cgpt.errors import CgptError
+from cgpt.errors import CgptError, Templated, as_reason
 
 
 def utf8(text: str) -> bytes:
@@ -49,7 +49,7 @@ class JsonLines:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        failure: Callable[[str], CgptError],
+        failure: Callable[[Templated], CgptError],
         *,
         append: bool = False,
     ) -> None:
@@ -79,7 +79,7 @@ class JsonLines:
             raise self._error(error) from error
 
     def _error(self, error: OSError) -> CgptError:
-        return self._failure(error.strerror or str(error))
+        return self._failure(as_reason(error))
 
 
 def _cut_to_whole_lines(path: Path) -> None:

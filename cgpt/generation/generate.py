@@ -115,7 +115,12 @@ def generate_tokens(
 def token_ids(owner: str, name: str, ids: Iterable[int]) -> list[int]:
     """Token ids as plain int. Raises ConfigError for what are none."""
     if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
-        raise ConfigError(f"{owner}: expected a list of token ids for {name}, found {shown(ids)}")
+        raise ConfigError(
+            "{owner}: expected a list of token ids for {name}, found {value}",
+            owner=owner,
+            name=name,
+            value=shown(ids),
+        )
     return [check_int(owner, name, one, -1 << 62, 1 << 62) for one in ids]  # see Sampler
 
 
@@ -433,8 +438,10 @@ def _check_ids(gpt: Inference, ids: Prompt) -> list[int]:
     array = np.asarray(ids)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise DataError(
-            f"ids must be a list of at least one whole number, found "
-            f"{array.dtype} of shape {array.shape}; start a text with bos"
+            "ids must be a list of at least one whole number, found {dtype} of shape "
+            "{shape}; start a text with bos",
+            dtype=array.dtype,
+            shape=array.shape,
         )
     expect_ids(array, gpt.config.vocab_size)
     found: list[int] = array.tolist()

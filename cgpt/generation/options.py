@@ -129,14 +129,19 @@ def read_options(owner: str, options: Mapping[str, Any], base: SamplingConfig) -
     logprobs = plain(options.get("logprobs", False))
     if not isinstance(logprobs, bool):
         raise ConfigError(
-            f"{owner}: logprobs must be true or false, found {shown(logprobs)}; give "
-            "the number of alternatives by top_logprobs"
+            "{owner}: logprobs must be true or false, found {value}; give the number of "
+            "alternatives by top_logprobs",
+            owner=owner,
+            value=shown(logprobs),
         )
     top = check_int(owner, "top_logprobs", options.get("top_logprobs", 0), 0, MOST_ALTERNATIVES)
     if top and sampling.beam > 1:
         raise ConfigError(
-            f"{owner}: a beam search has no top_logprobs, found top_logprobs={top} "
-            f"and beam={sampling.beam}; set one of them to its default"
+            "{owner}: a beam search has no top_logprobs, found top_logprobs={n} and "
+            "beam={beam}; set one of them to its default",
+            owner=owner,
+            n=top,
+            beam=sampling.beam,
         )
     limit = Limit(owner, options.get("cancel"), options.get("timeout"))
     return Request(sampling, limit, Noted(logprobs, top), read_processors(owner, options))
@@ -148,7 +153,9 @@ def read_processors(owner: str, options: Mapping[str, Any]) -> tuple[LogitsProce
     found = () if found is None else found
     if not isinstance(found, (list, tuple)) or not all(map(callable, found)):
         raise ConfigError(
-            f"{owner}: logits_processors must be a list of functions, found {shown(found)}"
+            "{owner}: logits_processors must be a list of functions, found {value}",
+            owner=owner,
+            value=shown(found),
         )
     return tuple(found)
 
@@ -159,8 +166,9 @@ def check_option_names(owner: str, options: Mapping[str, Any], known: Sequence[s
         if name not in known:
             if name == "stream":
                 raise ConfigError(
-                    f"{owner}: there is no option 'stream'; the methods stream and "
-                    "chat_stream give a text as it is generated"
+                    "{owner}: there is no option 'stream'; the methods stream and "
+                    "chat_stream give a text as it is generated",
+                    owner=owner,
                 )
             aliases = {
                 alias: one.name
@@ -168,10 +176,7 @@ def check_option_names(owner: str, options: Mapping[str, Any], known: Sequence[s
                 for alias in one.aliases
             }
             meant = {**aliases, **_ALIASES}.get(name)
-            raise ConfigError(
-                f"{owner}: "
-                + unknown_name("option", name, known, meant if meant in known else None)
-            )
+            raise unknown_name(owner, "option", name, known, meant if meant in known else None)
 
 
 def limit_of(owner: str, options: Mapping[str, Any], known: Sequence[str] = LIMITS) -> Limit | None:

@@ -103,7 +103,7 @@ class Sampler:
         self._biased = np.fromiter(biased, np.int64, len(biased))
         self._bias = np.fromiter(biased.values(), np.float32, len(biased))
         if self.banned.size >= vocab_size:
-            raise ConfigError(f"all {vocab_size} tokens are banned; leave at least one")
+            raise ConfigError("all {n} tokens are banned; leave at least one", n=vocab_size)
         penalties = (
             sampling.repetition_penalty,
             sampling.presence_penalty,
@@ -205,8 +205,8 @@ class Sampler:
             )
         if np.isfinite(logits).all():
             return CgptError(
-                f"no_repeat_ngram={self.sampling.no_repeat_ngram} leaves no token "
-                "that could follow; set it higher or to 0"
+                "no_repeat_ngram={n} leaves no token that could follow; set it higher or to 0",
+                n=self.sampling.no_repeat_ngram,
             )
         return CgptError(
             "the model's logits are not finite: its weights hold NaN or infinity; "
@@ -226,9 +226,12 @@ def _process(processor: LogitsProcessor, seen: Ints, scores: Floats) -> None:
     if values.shape != scores.shape or values.dtype.kind not in "biuf":
         kind = f"{values.dtype} ndarray" if isinstance(found, np.ndarray) else type(found).__name__
         raise ConfigError(
-            f"logits_processors: {getattr(processor, '__name__', 'one')} returned "
-            f"{kind} of shape {values.shape}, expected "
-            f"{scores.shape} numbers, or None where it changes them in place"
+            "logits_processors: {name} returned {kind} of shape {shape}, expected {wanted} "
+            "numbers, or None where it changes them in place",
+            name=getattr(processor, "__name__", "one"),
+            kind=kind,
+            shape=values.shape,
+            wanted=scores.shape,
         )
     with np.errstate(over="ignore"):  # infinity is refused where it is picked from
         np.copyto(scores, values, casting="unsafe")
@@ -289,7 +292,10 @@ def _check_named(what: str, ids: Iterable[int], vocab_size: int) -> NDArray[np.i
     found = np.array(sorted(set(ids)), np.int64)  # np.unique would import all of numpy.ma
     if found.size and not 0 <= found[0] <= found[-1] < vocab_size:
         raise ConfigError(
-            f"{what} token ids must be between 0 and {vocab_size - 1}, found "
-            f"{found[0]} to {found[-1]}"
+            "{what} token ids must be between 0 and {most}, found {low} to {high}",
+            what=what,
+            most=vocab_size - 1,
+            low=found[0],
+            high=found[-1],
         )
     return found

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cgpt.errors import ConfigError, DataError
+from cgpt.errors import ConfigError, DataError, Phrase, as_reason, shown
 from cgpt.fileio.file_errors import damaged, foreign, other_version
 from cgpt.fileio.file_kind import is_rustgpt_json
 from cgpt.fileio.open_file import Job, Location, OpenFile, in_parallel
@@ -89,8 +89,8 @@ class _Export:
         if self.root.get("version") != VERSION:
             raise other_version(
                 self.path,
-                f"an export of version {self.root.get('version')!r:.60}",
-                f"version {VERSION}",
+                Phrase("an export of version {version}", version=shown(self.root.get("version"))),
+                Phrase("version {version}", version=VERSION),
             )
 
     def build(self) -> LanguageModel:
@@ -135,8 +135,8 @@ class _Export:
             if not is_int(id) or not 0 <= id < size or words[id]:
                 raise damaged(
                     self.path,
-                    f"the id {id!r:.60} of the word {word!r:.60}",
-                    f"each of 0 to {size - 1} once",
+                    Phrase("the id {id} of the word {word}", id=shown(id), word=shown(word)),
+                    Phrase("each of 0 to {n} once", n=size - 1),
                 )
             words[id] = word
         decode = check_object(self.path, "vocab.decode", vocab.get("decode"))
@@ -149,7 +149,7 @@ class _Export:
         special = check_object(self.path, "special_tokens", vocab.get("special_tokens"))
         for word in SPECIAL[:4]:
             if special.get(word) != encode.get(word, -1):
-                raise damaged(self.path, f"no special token '{word}'", "its id")
+                raise damaged(self.path, Phrase("no special token '{word}'", word=word), "its id")
         return words
 
     def _tokenizer(self, words: list[str], table: Tensor, gpt: RustGPT) -> RustTokenizer:
@@ -176,7 +176,9 @@ class _Export:
             )
         except DataError as error:
             raise damaged(
-                self.path, f"a vocabulary that cannot be ({error})", "a valid one"
+                self.path,
+                Phrase("a vocabulary that cannot be ({reason})", reason=as_reason(error)),
+                "a valid one",
             ) from None
 
     # Arrays
@@ -195,7 +197,7 @@ class _Export:
         ):
             raise damaged(
                 self.path,
-                f"the layers {kinds!r:.200}",
+                Phrase("the layers {layers}", layers=shown(kinds, 200)),
                 "Embeddings, TransformerBlock at least once, OutputProjection",
             )
         parts = [
@@ -241,7 +243,14 @@ class _Export:
         for moment in "mv":
             if self._shape(adam, moment) != shape:
                 raise damaged(
-                    self.path, f"{parameter} with {optimizer}.{moment} of another shape", f"{shape}"
+                    self.path,
+                    Phrase(
+                        "{name} with {optimizer}.{moment} of another shape",
+                        name=parameter,
+                        optimizer=optimizer,
+                        moment=moment,
+                    ),
+                    str(shape),
                 )
         for name in ("beta1", "beta2", "epsilon", "timestep"):
             self._number(adam, f"{optimizer}.{name}", name)
@@ -259,7 +268,7 @@ class _Export:
         ):
             raise damaged(
                 self.path,
-                f"{key} of the shape {shape!r:.60}",
+                Phrase("{name} of the shape {shape}", name=key, shape=shown(shape)),
                 "two whole numbers, and as many numbers as they say",
             )
         return shape
@@ -268,7 +277,9 @@ class _Export:
         value = owner.get(name)
         if not is_number(value) or not 0 <= value < 1e15:
             raise damaged(
-                self.path, f"the setting {what} as {value!r:.60}", "a number of at least 0"
+                self.path,
+                Phrase("the setting {name} as {value}", name=what, value=shown(value)),
+                "a number of at least 0",
             )
         return value
 
@@ -287,7 +298,7 @@ class _Export:
             ].get("num_heads", _HEADS) != block["attention"].get("num_heads", _HEADS):
                 raise damaged(
                     self.path,
-                    f"block {number} with another epsilon or number of heads",
+                    Phrase("block {n} with another epsilon or number of heads", n=number),
                     "those of block 0",
                 )
         try:
@@ -302,7 +313,9 @@ class _Export:
             )
         except ConfigError as error:
             raise damaged(
-                self.path, f"a configuration that cannot be ({error})", "a valid one"
+                self.path,
+                Phrase("a configuration that cannot be ({reason})", reason=as_reason(error)),
+                "a valid one",
             ) from None
 
     def _check_shapes(self, tensors: list[Tensor], config: RustGPTConfig) -> None:
@@ -320,8 +333,13 @@ class _Export:
             if tensor.shape != wanted:
                 raise damaged(
                     self.path,
-                    f"{tensor.name} ({tensor.parameter}) of the shape {tensor.shape}",
-                    f"{wanted}",
+                    Phrase(
+                        "{name} ({parameter}) of the shape {shape}",
+                        name=tensor.name,
+                        parameter=tensor.parameter,
+                        shape=tensor.shape,
+                    ),
+                    str(wanted),
                 )
 
     def _fill(self, tensor: Tensor, what: str, target: Floats) -> None:
@@ -332,7 +350,14 @@ class _Export:
             read_floats(self.source.read, start, end, flat)
         except ValueError as error:
             raise damaged(
-                self.path, f"in {tensor.name} ({tensor.parameter}) {error}", f"{len(flat)} numbers"
+                self.path,
+                Phrase(
+                    "in {name} ({parameter}) {reason}",
+                    name=tensor.name,
+                    parameter=tensor.parameter,
+                    reason=as_reason(error),
+                ),
+                Phrase("{n} numbers", n=len(flat)),
             ) from None
         matrix = flat.reshape(tensor.shape)
         if target.ndim == 1:

@@ -56,19 +56,22 @@ def _choose() -> tuple[str, ModuleType]:
     if wanted:
         if wanted not in INSTRUCTION_SETS:
             raise ConfigError(
-                f"CGPT_ISA: unknown instruction set '{wanted}'; "
-                f"known: {', '.join(INSTRUCTION_SETS)}"
+                "CGPT_ISA: unknown instruction set '{name}'; known: {known}",
+                name=wanted,
+                known=list(INSTRUCTION_SETS),
             )
         if INSTRUCTION_SETS.index(wanted) > level:
             raise ConfigError(
-                f"CGPT_ISA: this processor has no {wanted}; "
-                f"use {INSTRUCTION_SETS[level]} or leave CGPT_ISA unset"
+                "CGPT_ISA: this processor has no {name}; use {other} or leave CGPT_ISA unset",
+                name=wanted,
+                other=INSTRUCTION_SETS[level],
             )
         try:
             return wanted, load(wanted)
         except ImportError:
             raise ConfigError(
-                f"CGPT_ISA: {wanted} was not built into this installation; leave CGPT_ISA unset"
+                "CGPT_ISA: {name} was not built into this installation; leave CGPT_ISA unset",
+                name=wanted,
             ) from None
     for name in reversed(INSTRUCTION_SETS[: level + 1]):
         try:
@@ -86,8 +89,10 @@ def _threads_wanted() -> int:
             return int(value)
         if value and variable == "CGPT_THREADS":  # the other one is not ours and may be a list
             raise ConfigError(
-                f"CGPT_THREADS: found '{value}', expected 1 to {MAX_THREADS}; "
-                "correct it or leave CGPT_THREADS unset"
+                "CGPT_THREADS: found '{value}', expected 1 to {most}; correct it or leave "
+                "CGPT_THREADS unset",
+                value=value,
+                most=MAX_THREADS,
             )
     return min(available(), MAX_THREADS)
 

@@ -151,19 +151,23 @@ class Model(InferenceModel):
         for name in arrays:
             if name not in self._parameters:
                 raise ConfigError(
-                    f"load_parameters: this model has no parameter '{name}'; "
-                    "parameters() lists what it has"
+                    "load_parameters: this model has no parameter '{name}'; parameters() "
+                    "lists what it has",
+                    name=name,
                 )
         for name, parameter in self._parameters.items():
             if name not in arrays:
                 raise ConfigError(
-                    f"load_parameters: '{name}' is missing; give an array for every "
-                    "name of parameters()"
+                    "load_parameters: '{name}' is missing; give an array for every name of "
+                    "parameters()",
+                    name=name,
                 )
             if arrays[name].shape != parameter.shape:
                 raise ConfigError(
-                    f"load_parameters: '{name}' has shape {arrays[name].shape}, "
-                    f"expected {parameter.shape}"
+                    "load_parameters: '{name}' has shape {shape}, expected {wanted}",
+                    name=name,
+                    shape=arrays[name].shape,
+                    wanted=parameter.shape,
                 )
         for name, array in arrays.items():
             self._parameters[name].data[...] = array
@@ -430,7 +434,7 @@ def _dlogits(values: ArrayLike, shape: tuple[int, ...]) -> Floats:
     """dlogits (N, V) float32 as given for logits of a shape. Raises DataError for others."""
     array = real("dlogits", values)
     if array.dtype.kind != "f":
-        raise DataError(f"dlogits: found {array.dtype}, expected float32")
+        raise DataError("dlogits: found {type}, expected float32", type=array.dtype)
     expect_shape("dlogits", array, shape, "logits")
     return float32("dlogits", array).reshape(-1, shape[-1])
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cgpt import kernels as K
-from cgpt.errors import DataError
+from cgpt.errors import DataError, shown
 from cgpt.generation.generate import TokenGenerator
 from cgpt.models.graph import Graph, LayerRecord
 from cgpt.models.inspection import Inspection
@@ -62,8 +62,9 @@ class InferenceModel(TokenGenerator):
         if offsets is None:
             if array.ndim != 2 or array.size == 0:
                 raise DataError(
-                    f"ids: found shape {array.shape}, expected (B, T) with at least "
-                    "one token, or (N,) together with offsets"
+                    "ids: found shape {shape}, expected (B, T) with at least one token, or "
+                    "(N,) together with offsets",
+                    shape=array.shape,
                 )
             B, T = array.shape
             borders = np.arange(0, B * T + 1, T, dtype=np.int32)
@@ -72,15 +73,17 @@ class InferenceModel(TokenGenerator):
         flat = array.reshape(-1)
         if borders.ndim != 1 or len(borders) < 2 or borders[0] != 0 or borders[-1] != len(flat):
             raise DataError(
-                f"offsets: must run from 0 to the {len(flat)} tokens of the batch, "
-                f"found {borders.tolist()!r:.60}"
+                "offsets: must run from 0 to the {n} tokens of the batch, found {value}",
+                n=len(flat),
+                value=shown(borders.tolist()),
             )
         lengths = np.diff(borders)
         if lengths.min() < 1 or lengths.max() > self.config.block_size:
             bad = lengths[(lengths < 1) | (lengths > self.config.block_size)][0]
             raise DataError(
-                f"ids: a document of {bad} tokens, expected 1 to "
-                f"{self.config.block_size} (block_size)"
+                "ids: a document of {n} tokens, expected 1 to {most} (block_size)",
+                n=bad,
+                most=self.config.block_size,
             )
         if positions is None:
             own = np.arange(len(flat), dtype=np.int32) - np.repeat(borders[:-1], lengths)

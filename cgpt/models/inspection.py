@@ -32,7 +32,10 @@ def check_sequence(ids: ArrayLike, config: GPTConfig) -> Ints:
     flat, most = np.asarray(ids), config.block_size
     if flat.ndim != 1 or not 1 <= len(flat) <= most or flat.dtype.kind not in "iu":
         raise DataError(
-            f"inspect: found {flat.dtype} of shape {flat.shape}, expected 1 to {most} whole numbers"
+            "inspect: found {dtype} of shape {shape}, expected 1 to {most} whole numbers",
+            dtype=flat.dtype,
+            shape=flat.shape,
+            most=config.block_size,
         )
     expect_ids(flat, config.vocab_size)
     return flat.astype(np.int32)

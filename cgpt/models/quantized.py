@@ -135,8 +135,9 @@ def require_trainable(gpt: InferenceModel, owner: str = "arena") -> Model:
     """The model, where its weights are float32. Raises ConfigError for others."""
     if isinstance(gpt, QuantizedModel):
         raise ConfigError(
-            f"arena: this model's weights are {gpt.form}, which cannot be "
-            'changed; load it with weights="float32"'
+            "arena: this model's weights are {form}, which cannot be changed; load it with "
+            'weights="float32"',
+            form=gpt.form,
         )
     expect(owner, gpt, Model, "a GPT")
     assert isinstance(gpt, Model)
@@ -158,8 +159,11 @@ def with_weights(gpt: InferenceModel, form: str, group: int = 64) -> InferenceMo
         or group not in GROUPS
     ):
         raise ConfigError(
-            f"weights: found form {shown(form)} in groups of {shown(group)}; known: "
-            f"{', '.join(WEIGHT_DTYPES)}, int8 in groups of 32 or 64"
+            "weights: found form {form} in groups of {group}; known: {known}, int8 in "
+            "groups of 32 or 64",
+            form=shown(form),
+            group=shown(group),
+            known=list(WEIGHT_DTYPES),
         )
     if form == weight_dtype_of(gpt):
         return gpt
@@ -185,8 +189,9 @@ def weight_dtype_of(gpt: InferenceModel) -> str:
 
 def _only_float32(form: str) -> ConfigError:
     return ConfigError(
-        f"weights: this model's graph computes with float32 weights only, found "
-        f"form {form!r}; leave the form out"
+        "weights: this model's graph computes with float32 weights only, found form "
+        "{form}; leave the form out",
+        form=shown(form),
     )
 
 

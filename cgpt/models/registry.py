@@ -28,7 +28,9 @@ def family_of(config: GPTConfig) -> Family:
     for family in FAMILIES:
         if type(config) is family.config:
             return family
-    raise ConfigError(f"models: {type(config).__name__} is the configuration of no family")
+    raise ConfigError(
+        "models: {type} is the configuration of no family", type=type(config).__name__
+    )
 
 
 def family_named(name: object) -> Family | None:

@@ -150,8 +150,11 @@ class ParameterArena:
         expect("arena", data, np.ndarray, "a NumPy array")
         if data.dtype != np.float32 or data.shape != (self.size,) or not data.flags.c_contiguous:
             raise ConfigError(
-                f"arena: weights have dtype {data.dtype} and shape {data.shape}, "
-                f"expected contiguous float32 ({self.size},)"
+                "arena: weights have dtype {dtype} and shape {shape}, expected contiguous "
+                "float32 ({size},)",
+                dtype=data.dtype,
+                shape=data.shape,
+                size=self.size,
             )
         self.data = data
         self.grad: Floats | None = None
@@ -190,8 +193,9 @@ class ParameterArena:
         """Raises ConfigError where the weights are read-only, as chat loads them."""
         if not self.data.flags.writeable:
             raise ConfigError(
-                f"{owner}: these weights are read-only; load the model with "
-                "training=True to change them"
+                "{owner}: these weights are read-only; load the model with training=True "
+                "to change them",
+                owner=owner,
             )
 
     def require_grad(self) -> Floats:

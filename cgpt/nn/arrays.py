@@ -19,14 +19,23 @@ def int32(what: str, values: ArrayLike, least: int, end: int) -> Ints:
         array = np.asarray(values)
     except ValueError:
         raise DataError(
-            f"{what}: found rows of unlike length, expected a rectangular array; "
-            "lay them end to end with offsets, or pass them one by one"
+            "{name}: found rows of unlike length, expected a rectangular array; lay them "
+            "end to end with offsets, or pass them one by one",
+            name=what,
         ) from None
     if array.size and array.dtype.kind not in "iu":
-        raise DataError(f"{what}: found {array.dtype}, expected whole numbers")
+        raise DataError(
+            "{name}: found {dtype}, expected whole numbers", name=what, dtype=array.dtype
+        )
     if array.size and (array.min() < least or array.max() >= end):
         bad = array[(array < least) | (array >= end)][0]
-        raise DataError(f"{what}: found {bad}, expected {least} to {end - 1}")
+        raise DataError(
+            "{name}: found {value}, expected {least} to {most}",
+            name=what,
+            value=bad,
+            least=least,
+            most=end - 1,
+        )
     return np.ascontiguousarray(array, np.int32)
 
 
@@ -41,7 +50,11 @@ def float32(what: str, values: ArrayLike) -> Floats:
     finite = np.isfinite(array)
     if not finite.all():
         bad = np.broadcast_to(found, array.shape)[~finite].flat[0]
-        raise DataError(f"{what}: found {bad}, expected finite numbers that float32 can hold")
+        raise DataError(
+            "{what}: found {value}, expected finite numbers that float32 can hold",
+            what=what,
+            value=bad,
+        )
     return array
 
 
@@ -51,22 +64,31 @@ def real(what: str, values: ArrayLike) -> NDArray[np.generic]:
         array = np.asarray(values)
     except ValueError:
         raise DataError(
-            f"{what}: found rows of unlike length, expected a rectangular array"
+            "{what}: found rows of unlike length, expected a rectangular array", what=what
         ) from None
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{what}: found {array.dtype}, expected real numbers")
+        raise DataError("{what}: found {type}, expected real numbers", what=what, type=array.dtype)
     return array
 
 
 def expect_shape(what: str, array: NDArray[Any], shape: tuple[int, ...], like: str = "ids") -> None:
     """Raises DataError for another shape than the one that `like` have."""
     if array.shape != shape:
-        raise DataError(f"{what}: found shape {array.shape}, expected {shape} as the {like} have")
+        raise DataError(
+            "{what}: found shape {shape}, expected {wanted} as the {like} have",
+            what=what,
+            shape=array.shape,
+            wanted=shape,
+            like=like,
+        )
 
 
 def expect_ids(ids: NDArray[Any], vocab_size: int) -> None:
     """Raises DataError where one of the ids, of which there are some, is of no token."""
     if ids.min() < 0 or ids.max() >= vocab_size:
         raise DataError(
-            f"ids must be between 0 and {vocab_size - 1}, found {ids.min()} to {ids.max()}"
+            "ids must be between 0 and {most}, found {low} to {high}",
+            most=vocab_size - 1,
+            low=ids.min(),
+            high=ids.max(),
         )

@@ -110,5 +110,8 @@ class Inference:
 
 def _too_full(n: int, cache: KVCache) -> DataError:
     return DataError(
-        f"infer: {n} tokens do not fit a cache that holds {cache.length} of {cache.capacity}"
+        "infer: {n} tokens do not fit a cache that holds {held} of {capacity}",
+        n=n,
+        held=cache.length,
+        capacity=cache.capacity,
     )

@@ -72,7 +72,10 @@ def rounded(entry: Entry, x: Floats, form: str, group: int) -> StoredTensor:
     largest = too_large(x, form)
     if largest is not None:
         raise ConfigError(
-            f"weights: {largest} in '{entry.name}' is more than {form} can hold; use float32"
+            "weights: {largest} in '{name}' is more than {form} can hold; use float32",
+            largest=largest,
+            name=entry.name,
+            form=form,
         )
     return (
         StoredTensor(x.astype(np.float16))

@@ -95,9 +95,10 @@ class AdamW:
         owner = self._owner()
         if owner is not self and owner is not replaces and owner is not None and owner.is_kept():
             raise ConfigError(
-                f"{type(self).__name__}: this model is trained by llm.optimizer ({owner.kind}), "
-                "which has the moments; use that one, or set llm.optimizer = None first to let go "
-                "of them"
+                "{owner}: this model is trained by llm.optimizer ({kind}), which has the "
+                "moments; use that one, or set llm.optimizer = None first to let go of them",
+                owner=type(self).__name__,
+                kind=owner.kind,
             )
 
     def taking_over(self, llm: object = None) -> list[Operation]:
@@ -113,8 +114,9 @@ class AdamW:
         """Raises ConfigError where another optimizer was made for the model later."""
         if self._owner() is not self:
             raise ConfigError(
-                f"{type(self).__name__}: another optimizer was made for this model later and has "
-                "the moments now; use that one, or make a new one"
+                "{owner}: another optimizer was made for this model later and has the "
+                "moments now; use that one, or make a new one",
+                owner=type(self).__name__,
             )
 
     def keep(self, llm: object) -> None:
@@ -176,8 +178,9 @@ class AdamW:
         for pattern in self.freeze:
             if not any(fnmatchcase(entry.name, pattern) for entry in self.arena.entries):
                 raise ConfigError(
-                    f"freeze: no parameter is named like '{pattern}'; "
-                    "gpt.parameters() lists the names"
+                    "freeze: no parameter is named like '{pattern}'; gpt.parameters() "
+                    "lists the names",
+                    pattern=pattern,
                 )
 
     def _spans(self, wanted: Callable[[Entry], bool]) -> list[tuple[int, int]]:
@@ -287,8 +290,9 @@ class AdamW:
             arguments, steps = cls._arguments(values), values["step_count"]
         except (KeyError, TypeError, IndexError, AttributeError):
             raise ConfigError(
-                f"{cls.__name__}: expected settings as to_dict() gives them, found "
-                f"{shown(values, 200)}"
+                "{owner}: expected settings as to_dict() gives them, found {found}",
+                owner=cls.__name__,
+                found=shown(values, 200),
             ) from None
         optimizer = cls(gpt, **arguments, fresh=False)
         optimizer.step_count = check_int(cls.__name__, "step_count", steps, 0)
@@ -317,7 +321,7 @@ class AdamW:
 def _check_betas(betas: tuple[float, float]) -> tuple[float, float]:
     """Both as floats. Raises ConfigError for anything but two numbers of at least 0 and below 1."""
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-        raise ConfigError(f"AdamW: betas must be two numbers, found {shown(betas)}")
+        raise ConfigError("AdamW: betas must be two numbers, found {value}", value=shown(betas))
     first, second = (
         float(check_option(TrainConfig, f"beta{i}", "AdamW", beta))
         for i, beta in enumerate(betas, 1)

@@ -93,8 +93,9 @@ class Lora(AdamW):
         for pattern in self.layers:
             if not any(fnmatchcase(entry.name, pattern) for entry in matrices):
                 raise ConfigError(
-                    f"lora_layers: no matrix of the layers is named like "
-                    f"'{pattern}'; 'h.*' adapts them all"
+                    "lora_layers: no matrix of the layers is named like '{pattern}'; 'h.*' "
+                    "adapts them all",
+                    pattern=pattern,
                 )
         found = [
             entry
@@ -234,10 +235,13 @@ class Lora(AdamW):
             }
         except (KeyError, TypeError, IndexError, AttributeError):
             raise ConfigError(
-                f"Lora: expected settings as to_dict() gives them, found {shown(values, 200)}"
+                "Lora: expected settings as to_dict() gives them, found {found}",
+                found=shown(values, 200),
             ) from None
         if kind != cls.kind:
-            raise ConfigError(f"optimizer: unknown kind {shown(kind)}; known: {cls.kind}")
+            raise ConfigError(
+                "optimizer: unknown kind {name}; known: {known}", name=shown(kind), known=cls.kind
+            )
         found = cls(gpt, **arguments)
         found.step_count = check_int("Lora", "step_count", steps, 0)
         return found

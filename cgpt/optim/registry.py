@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cgpt.config import TrainConfig
-from cgpt.errors import ConfigError
+from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
 from cgpt.optim.adamw import AdamW
 from cgpt.optim.lora import Lora
@@ -50,8 +50,10 @@ def make_optimizer(
     )
     if not fresh and current is not None and begun != wanted:
         raise ConfigError(
-            f"the phase was begun with {begun} and cannot go on with {wanted}; "
-            "give the same, or begin the phase anew: llm.training_state.begin(...)"
+            "the phase was begun with {begun} and cannot go on with {wanted}; give the "
+            "same, or begin the phase anew: llm.training_state.begin(...)",
+            begun=begun,
+            wanted=wanted,
         )
     if not fresh and current is not None:
         current.require_owner()
@@ -113,5 +115,7 @@ def restore_optimizer(gpt: Model, values: dict[str, Any]) -> AdamW:
     kind = values.get("kind", AdamW.kind)
     known = {one.kind: one for one in (AdamW, Muon)}
     if kind not in known:
-        raise ConfigError(f"optimizer: unknown kind {kind!r:.60}; known: {', '.join(known)}")
+        raise ConfigError(
+            "optimizer: unknown kind {name}; known: {known}", name=shown(kind), known=list(known)
+        )
     return known[kind].from_dict(gpt, values)

@@ -105,5 +105,5 @@ def add_font(file: str) -> str:
         return str(FontProperties(fname=file).get_name())
     except (OSError, RuntimeError) as error:
         raise ConfigError(
-            f"{file}: not a font that can be read; name a .ttf, .otf or .ttc file"
+            "{file}: not a font that can be read; name a .ttf, .otf or .ttc file", file=file
         ) from error

@@ -39,8 +39,9 @@ class Limit:
         is_set: Any = None if cancel is None else getattr(cancel, "is_set", None)
         if cancel is not None and not callable(is_set):
             raise ConfigError(
-                f"{owner}: cancel must have a method is_set, as threading.Event has, "
-                f"found {type(cancel).__name__}"
+                "{owner}: cancel must have a method is_set, as threading.Event has, found {kind}",
+                owner=owner,
+                kind=type(cancel).__name__,
             )
         if timeout is not None:
             check_float(owner, "timeout", timeout, 0.0)
@@ -69,8 +70,9 @@ class Limit:
         """Raises Cancelled where it is reached."""
         if self.reached():
             raise Cancelled(
-                f"{owner}: ended by its cancel token or timeout before it was done; "
-                "give it more time or less to do"
+                "{owner}: ended by its cancel token or timeout before it was done; give it "
+                "more time or less to do",
+                owner=owner,
             )
 
 

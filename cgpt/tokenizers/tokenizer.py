@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgpt.config import KINDS, MAX_VOCAB_SIZE
-from cgpt.errors import ConfigError, DataError, shown
+from cgpt.errors import ConfigError, DataError, Phrase, as_reason, shown
 from cgpt.fileio.binary_file import BinaryFile
 from cgpt.fileio.file_errors import damaged
 from cgpt.fileio.json_file import JsonFile
@@ -131,7 +131,11 @@ class Tokenizer:
         if type(text) is not str:
             text = plain(text)
             if not isinstance(text, str):
-                raise DataError(f"Tokenizer.{call}: expected a str, found {type(text).__name__}")
+                raise DataError(
+                    "Tokenizer.{call}: expected a str, found {type}",
+                    call=call,
+                    type=type(text).__name__,
+                )
         return text
 
     def encode_bytes(self, text: str) -> bytes:
@@ -154,12 +158,15 @@ class Tokenizer:
         Raises DataError for an id outside the vocabulary, or what are no ids.
         """
         if not is_list_like(ids):
-            raise DataError(f"Tokenizer.decode: expected a list of token ids, found {shown(ids)}")
+            raise DataError(
+                "Tokenizer.decode: expected a list of token ids, found {found}", found=shown(ids)
+            )
         if isinstance(ids, np.ndarray):
             if ids.ndim != 1:
                 raise DataError(
                     "Tokenizer.decode: expected a list of token ids, found an array of "
-                    f"shape {ids.shape}"
+                    "shape {shape}",
+                    shape=ids.shape,
                 )
             ids = ids.tolist()
         decoder = self.decoder(specials=specials)
@@ -258,7 +265,9 @@ class Tokenizer:
             checksum = vocabulary_file.checksum(found.kind, found.to_state())
             if checksum != state["crc32"]:
                 raise damaged(
-                    path, f"a vocabulary with checksum {checksum}", f"{state['crc32']!r:.60}"
+                    path,
+                    Phrase("a vocabulary with checksum {crc}", crc=checksum),
+                    shown(state["crc32"]),
                 )
         return found
 
@@ -407,7 +416,11 @@ def _built(path: object, state: Mapping[str, Any]) -> Tokenizer:
     try:
         return kind.from_state(state)
     except DataError as error:
-        raise damaged(path, f"a vocabulary that cannot be ({error})", "a valid one") from None
+        raise damaged(
+            path,
+            Phrase("a vocabulary that cannot be ({reason})", reason=as_reason(error)),
+            "a valid one",
+        ) from None
 
 
 def checked_id(token: Any, size: int) -> int:
@@ -415,12 +428,14 @@ def checked_id(token: Any, size: int) -> int:
     try:
         number = index(token)
     except TypeError:
-        raise DataError(f"token ids are whole numbers, found {shown(token)}") from None
+        raise DataError("token ids are whole numbers, found {value}", value=shown(token)) from None
     if isinstance(token, bool):
-        raise DataError(f"token ids are whole numbers, found {token}")
+        raise DataError("token ids are whole numbers, found {value}", value=token)
     if not 0 <= number < size:
         raise DataError(
-            f"token id {shown(number)} is outside the vocabulary, expected 0 to {size - 1}"
+            "token id {value} is outside the vocabulary, expected 0 to {most}",
+            value=shown(number),
+            most=size - 1,
         )
     return int(number)
 
@@ -457,8 +472,11 @@ def _check_size(vocab_size: int) -> int:
     vocab_size = check_int("Tokenizer.train", "vocab_size", vocab_size, 0, MAX_VOCAB_SIZE)
     if vocab_size <= FIRST_WORD:
         raise ConfigError(
-            f"vocab_size must be at least {FIRST_WORD + 1} ({FIRST_BYTE} special tokens, 256 bytes "
-            f"and a character), found {vocab_size}"
+            "vocab_size must be at least {least} ({special} special tokens, 256 bytes and "
+            "a character), found {value}",
+            least=FIRST_WORD + 1,
+            special=FIRST_BYTE,
+            value=vocab_size,
         )
     return vocab_size
 
@@ -472,7 +490,11 @@ def _check_state(state: Mapping[str, Any]) -> tuple[list[str], list[float], str]
     words, scores = saved_lists(state)
     kind = plain(state.get("kind", "words"))
     if not isinstance(kind, str) or kind not in KINDS:
-        raise DataError(f"saved vocabulary: unknown kind {shown(kind)}; known: {', '.join(KINDS)}")
+        raise DataError(
+            "saved vocabulary: unknown kind {value}; known: {known}",
+            value=shown(kind),
+            known=list(KINDS),
+        )
     check_words(words, FIRST_WORD, RESERVED, lambda number, word: _check_word(kind, number, word))
     return words, checked_scores(scores, FIRST_WORD), kind
 
@@ -483,7 +505,7 @@ def _check_rust_state(state: Mapping[str, Any]) -> tuple[list[str], list[float]]
     check_words(words, 0)
     for name in SPECIAL[:4]:
         if name not in words:
-            raise DataError(f"saved vocabulary: the special token '{name}' is missing")
+            raise DataError("saved vocabulary: the special token '{name}' is missing", name=name)
     scores = [NEVER if score is None else score for score in given]
     return words, checked_scores(scores, 0, (NEVER,))
 
@@ -492,10 +514,12 @@ def saved_lists(state: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     """What a saved tokenizer has under "words" and "scores". Raises DataError."""
     where = "saved vocabulary"
     if not isinstance(state, Mapping) or not {"words", "scores"} <= set(state):
-        raise DataError(f"{where}: expected an object with 'words' and 'scores'")
+        raise DataError("{where}: expected an object with 'words' and 'scores'", where=where)
     words, scores = state["words"], state["scores"]
     if not isinstance(words, list) or not isinstance(scores, list) or len(words) != len(scores):
-        raise DataError(f"{where}: expected two lists of one length under 'words' and 'scores'")
+        raise DataError(
+            "{where}: expected two lists of one length under 'words' and 'scores'", where=where
+        )
     return words, scores
 
 
@@ -514,13 +538,27 @@ def check_words(
     for number, word in enumerate(words, first):
         if not isinstance(word, str) or not 0 < len(word) <= _LONGEST_STORED:
             raise DataError(
-                f"{where}: word {number} must be a string of 1 to {_LONGEST_STORED} "
-                f"characters, found {word!r:.100}"
+                "{where}: word {number} must be a string of 1 to {longest_stored} "
+                "characters, found {word}",
+                where=where,
+                number=number,
+                longest_stored=_LONGEST_STORED,
+                word=shown(word, 100),
             )
         if any("\ud800" <= char <= "\udfff" for char in word):
-            raise DataError(f"{where}: word {number} holds half a character, found {word!a}")
+            raise DataError(
+                "{where}: word {number} holds half a character, found {word}",
+                where=where,
+                number=number,
+                word=ascii(word),
+            )
         if word in seen:
-            raise DataError(f"{where}: word {number} occurs twice, found {word!r}")
+            raise DataError(
+                "{where}: word {number} occurs twice, found {word}",
+                where=where,
+                number=number,
+                word=shown(word),
+            )
         if further is not None:
             further(number, word)
         seen.add(word)
@@ -534,8 +572,9 @@ def checked_scores(scores: list[Any], first: int, allowed: Collection[float] = (
     for number, score in enumerate(scores, first):
         if not is_number(score) or not (score in allowed or abs(score) <= _LARGEST_SCORE):
             raise DataError(
-                f"saved vocabulary: the score of word {number} must be a finite "
-                f"number, found {score!r:.100}"
+                "saved vocabulary: the score of word {n} must be a finite number, found {value}",
+                n=number,
+                value=shown(score, 100),
             )
     return [float(score) for score in scores]
 
@@ -544,18 +583,24 @@ def _check_word(kind: str, number: int, word: str) -> None:
     """Raises DataError for a word that this kind of vocabulary cannot have."""
     if kind == "chars" and len(word) > 1:
         raise DataError(
-            f"saved vocabulary: word {number} must be one character in a vocabulary of "
-            f"characters, found {word!r}"
+            "saved vocabulary: word {n} must be one character in a vocabulary of "
+            "characters, found {value}",
+            n=number,
+            value=shown(word),
         )
     if kind == "bpe":
         try:
             size = len(bpe.token_of(word))
         except ValueError:
             raise DataError(
-                f"saved vocabulary: word {number} must be written in the characters "
-                f"that stand for bytes, found {word!r}"
+                "saved vocabulary: word {n} must be written in the characters that stand "
+                "for bytes, found {value}",
+                n=number,
+                value=shown(word),
             ) from None
         if size < 2:
             raise DataError(
-                f"saved vocabulary: word {number} must stand for at least two bytes, found {word!r}"
+                "saved vocabulary: word {n} must stand for at least two bytes, found {value}",
+                n=number,
+                value=shown(word),
             )

@@ -41,12 +41,14 @@ def checked(texts: Iterable[str]) -> Iterator[str]:
     """The texts, one by one. Raises DataError for what is no text, and at the end for none."""
     if not is_list_like(texts):
         what = "one string" if isinstance(texts, str) else shown(texts)
-        raise DataError(f"Tokenizer.train: expected a list of strings, found {what}")
+        raise DataError("Tokenizer.train: expected a list of strings, found {found}", found=what)
     found = False
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
             raise DataError(
-                f"Tokenizer.train: text {number} is not a str, found {type(text).__name__}"
+                "Tokenizer.train: text {n} is not a str, found {type}",
+                n=number,
+                type=type(text).__name__,
             )
         found = found or bool(text)
         yield plain(text)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.config import KINDS
-from cgpt.errors import ConfigError
+from cgpt.errors import ConfigError, Phrase, as_reason, shown
 from cgpt.fileio import strict_json
 from cgpt.fileio._codec import crc32
 from cgpt.fileio.atomic import Output, write_file
@@ -79,7 +79,11 @@ def read(path: str | os.PathLike[str]) -> State:
     with OpenFile(path) as source:
         if source.head.startswith(_OPENING):
             if source.size > _MOST:
-                raise damaged(path, f"a vocabulary in {source.size} bytes", f"at most {_MOST}")
+                raise damaged(
+                    path,
+                    Phrase("a vocabulary in {n} bytes", n=source.size),
+                    Phrase("at most {n}", n=_MOST),
+                )
             return _parsed(path, source.read(0, source.size))
         kind = format_of(path, source.head, source.size)
     with BinaryFile(path) if kind == "binary" else JsonFile(path) as file:
@@ -90,10 +94,14 @@ def _parsed(path: object, text: bytes | bytearray) -> State:
     state: State = parse_json(path, "the file", text, room=len(text))
     if state.get("version") != VERSION:
         raise other_version(
-            path, f"format version {state.get('version')!r:.60}", f"version {VERSION}"
+            path,
+            Phrase("format version {version}", version=shown(state.get("version"))),
+            Phrase("version {version}", version=VERSION),
         )
     for name in sorted(state.keys() - set(_KEYS)):
-        raise damaged(path, f"'{name:.60}' missing or unknown", f"{sorted(_KEYS)}")
+        raise damaged(
+            path, Phrase("'{name}' missing or unknown", name=name[:60]), str(sorted(_KEYS))
+        )
     return state
 
 
@@ -118,11 +126,13 @@ def state_of(file: BinaryFile | JsonFile) -> State:
         raise damaged(
             path,
             "a vocabulary whose first words are not the special tokens and bytes",
-            f"'{RESERVED[0]}' to '{RESERVED[-1]}'",
+            Phrase("'{first}' to '{last}'", first=RESERVED[0], last=RESERVED[-1]),
         )
     _check_count(path, len(words), most)
     if isinstance(kind, str) and kind not in KINDS:
-        raise other_version(path, f"a tokenizer of the kind {kind!r:.60}", ", ".join(KINDS))
+        raise other_version(
+            path, Phrase("a tokenizer of the kind {value}", value=shown(kind)), ", ".join(KINDS)
+        )
     return {
         "words": words[n_reserved_tokens:],
         "scores": scores,
@@ -138,7 +148,11 @@ def _shape(path: object, values: dict[str, Any]) -> tuple[int, int]:
     try:
         most = check_int("GPTConfig", "vocab_size", config.get("vocab_size"), 1)
     except ConfigError as error:
-        raise damaged(path, f"a configuration that cannot be ({error})", "a valid one") from None
+        raise damaged(
+            path,
+            Phrase("a configuration that cannot be ({reason})", reason=as_reason(error)),
+            "a valid one",
+        ) from None
     graph = str(values.get("graph")).removesuffix(ADAPTED)
     return N_RESERVED_TOKENS.get(graph, FIRST_WORD), most
 
@@ -153,7 +167,9 @@ def most_words(size: int) -> int:
 
 def _check_count(path: object, number: int, most: int) -> None:
     if number > most:
-        raise damaged(path, f"a vocabulary of {number} words", f"at most {most}")
+        raise damaged(
+            path, Phrase("a vocabulary of {n} words", n=number), Phrase("at most {n}", n=most)
+        )
 
 
 def check_size(path: object, number: int, size: int) -> None:
@@ -164,8 +180,8 @@ def check_size(path: object, number: int, size: int) -> None:
     if number > most_words(size):
         raise not_saved(
             path,
-            f"a vocabulary of {number} words",
-            f"at most {most_words(size)} in a file of this size",
+            Phrase("a vocabulary of {n} words", n=number),
+            Phrase("at most {n} in a file of this size", n=most_words(size)),
             "make the model wider or the vocabulary smaller",
         )
 
@@ -187,7 +203,7 @@ def _from_json(file: JsonFile, n_reserved_tokens: int) -> tuple[list[str], list[
         raise damaged(
             file.path,
             "words and scores that do not belong together",
-            f"two lists of one length, the first {n_reserved_tokens} scores null",
+            Phrase("two lists of one length, the first {n} scores null", n=n_reserved_tokens),
         )
     return words, scores[n_reserved_tokens:], kind
 
@@ -228,9 +244,15 @@ def unpack(
     if first != n_reserved_tokens or n_words < first or text_at + size != len(data):
         raise damaged(
             path,
-            f"a vocabulary of {n_words} words, {first} without a score and {size} "
-            f"bytes of text in {len(data)} bytes",
-            f"{n_reserved_tokens} without a score, and lengths that add up",
+            Phrase(
+                "a vocabulary of {words} words, {first} without a score and {size} bytes "
+                "of text in {n} bytes",
+                words=n_words,
+                first=first,
+                size=size,
+                n=len(data),
+            ),
+            Phrase("{first} without a score, and lengths that add up", first=n_reserved_tokens),
         )
     scores = np.frombuffer(data, "<f8", n_words - first, scores_at)
     offsets = np.frombuffer(data, "<u4", n_words + 1, offsets_at).astype(np.int64)

@@ -41,8 +41,8 @@ def receive_run(ranks: Ranks, cache: Path | None = None) -> TrainingRun | None:
     if run.changed:
         paths = [path for name in run.changed for path in run.config.data(name)]
         raise DataError(
-            f"{', '.join(paths)}: not the data that process 0 has; give all processes "
-            "the same files"
+            "{path}: not the data that process 0 has; give all processes the same files",
+            path=list(paths),
         )
     run.parallel = ranks
     return run

@@ -110,22 +110,29 @@ class Callbacks:
         for name, other in others.items():
             expect_function("Trainer.fit", name, other, optional=True)
         if not isinstance(callbacks, (list, tuple)):
-            raise ConfigError(f"callbacks: expected a list of callbacks, found {shown(callbacks)}")
+            raise ConfigError(
+                "callbacks: expected a list of callbacks, found {value}", value=shown(callbacks)
+            )
         self._called: dict[str, list[Callable[[Any], object]]] = {name: [] for name in EVENTS}
         for one in callbacks:
             names = [name for name in dir(one) if name.startswith("on_")]
             for name in names:
                 if name not in EVENTS:
                     raise ConfigError(
-                        f"callbacks: {type(one).__name__} has a method {name}, which "
-                        f"nothing calls; known: {', '.join(EVENTS)}"
+                        "callbacks: {type} has a method {name}, which nothing calls; known: "
+                        "{known}",
+                        type=type(one).__name__,
+                        name=name,
+                        known=list(EVENTS),
                     )
                 self._called[name].append(getattr(one, name))
             if not names:
                 if not callable(one):
                     raise ConfigError(
-                        "callbacks: expected functions, or objects with a method "
-                        f"{' or '.join(EVENTS)}, found {shown(one)}"
+                        "callbacks: expected functions, or objects with a method {known}, "
+                        "found {value}",
+                        known=" or ".join(EVENTS),
+                        value=shown(one),
                     )
                 self._called["on_step"].append(one)
 

@@ -8,12 +8,14 @@ epochs = 8
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from typing import Any
 
 from cgpt.config import SHAPE, RunConfig, TrainConfig
-from cgpt.errors import ConfigError, DataError
+from cgpt.errors import ConfigError, DataError, Phrase, Templated, as_reason, foreign_text
+from cgpt.locale import N_
 
 TABLES = ("pretrain_train", "finetune_train")
 OF_THE_MODEL = ("preset", *SHAPE, "vocab_size", "tokenizer")  # what --init brings itself
@@ -42,8 +44,11 @@ def check_fingerprint(wanted: object, found: str) -> None:
     """Raises DataError where the data is not that of the run to be repeated."""
     if wanted is not None and wanted != found:
         raise DataError(
-            f"the data is not that of the run to be repeated: found {found}, expected "
-            f"{wanted}; put the old files back, or remove {FINGERPRINT} from the file"
+            "the data is not that of the run to be repeated: found {fingerprint}, expected "
+            "{wanted}; put the old files back, or remove {key} from the file",
+            fingerprint=found,
+            wanted=wanted,
+            key=FINGERPRINT,
         )
 
 
@@ -76,10 +81,36 @@ def load_toml(path: str) -> dict[str, Any]:
             return dict(tomllib.load(file))
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); check path and permissions"
+            "{path}: cannot be read ({reason}); check path and permissions",
+            path=path,
+            reason=as_reason(error),
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML ({error}); mend the file") from error
+        raise ConfigError(
+            "{path}: not valid TOML ({reason}); mend the file",
+            path=path,
+            reason=_toml_reason(error),
+        ) from error
+
+
+def _toml_reason(error: ValueError) -> Templated:
+    """What the parser says, and where: until Python 3.14 its error is one text."""
+    found = re.fullmatch(
+        r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error), re.S
+    )
+    if not found:
+        return as_reason(error)
+    reason = foreign_text(
+        found[1],
+        N_("Illegal character {value}"),
+        N_("Cannot declare {value} twice"),
+        N_("Duplicate inline table key {value}"),
+    )
+    if not found[2]:
+        return Phrase("{reason} (at end of document)", reason=reason)
+    return Phrase(
+        "{reason} (at line {line}, column {column})", reason=reason, line=found[2], column=found[3]
+    )
 
 
 def to_toml(values: dict[str, Any], comments: dict[str, str]) -> str:

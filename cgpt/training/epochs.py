@@ -17,7 +17,7 @@ from cgpt.corpus.documents import Documents, Samples
 from cgpt.corpus.encoding import Sample
 from cgpt.corpus.packing import Batch, pack
 from cgpt.corpus.splitting import TooLong
-from cgpt.errors import DataError
+from cgpt.errors import DataError, Phrase
 from cgpt.runtime.forking import cached_property
 from cgpt.tokenizers.tokenizer import Tokenizer
 
@@ -45,13 +45,16 @@ def held_out_documents(size: int, fraction: float, seed: int, phase: str) -> np.
     """
     found = np.zeros(size, dtype=bool)
     if not size:
-        raise DataError(f"{phase}: no documents to train on; give at least one")
+        raise DataError("{phase}: no documents to train on; give at least one", phase=Phrase(phase))
     if not fraction:
         return found
     if size < 2:
         raise DataError(
-            f"{phase}: val_fraction={fraction} holds documents out for evaluation and "
-            f"needs at least 2, found {size}; give more or set it to 0"
+            "{phase}: val_fraction={fraction} holds documents out for evaluation and needs "
+            "at least 2, found {n}; give more or set it to 0",
+            phase=Phrase(phase),
+            fraction=fraction,
+            n=size,
         )
     most = min(max(1, round(fraction * size)), size - 1)
     found[shuffled(size, philox_stream(seed, phase, "split"))[:most]] = True
@@ -77,9 +80,12 @@ def too_long(documents: Documents, longest: int, config: TrainConfig, phase: str
     found = Samples(documents.only(long), longest, config.too_long, config.learns_all(phase))
     if not found and long.all():
         raise DataError(
-            f"{phase}: all {len(long)} documents are longer than the context of "
-            f"{longest} tokens, and nothing is left of them; shorten them, or train "
-            "a model with a longer context"
+            "{phase}: all {n} documents are longer than the context of {longest} tokens, "
+            "and nothing is left of them; shorten them, or train a model with a longer "
+            "context",
+            phase=Phrase(phase),
+            n=len(long),
+            longest=longest,
         )
     return replace(found.too_long, of=len(documents))
 
@@ -91,11 +97,16 @@ def _refuse(documents: Documents, longest: int, config: TrainConfig, phase: str)
     long = np.flatnonzero(sizes > longest)
     if len(long):
         raise DataError(
-            f"{phase}: {len(long)} of {len(sizes)} documents are longer than the "
-            f"context of {longest} tokens, the first is number {long[0] + 1} with "
-            f"{sizes[long[0]]} tokens; shorten them, or cut them or leave them out by "
-            "too_long 'cut' or 'drop'",
+            "{phase}: {n} of {most} documents are longer than the context of {longest} "
+            "tokens, the first is number {number} with {size} tokens; shorten them, or cut "
+            "them or leave them out by too_long 'cut' or 'drop'",
             hint="too_long",
+            phase=Phrase(phase),
+            n=len(long),
+            most=len(sizes),
+            longest=longest,
+            number=long[0] + 1,
+            size=sizes[long[0]],
         )
 
 

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgpt import kernels, version
-from cgpt.errors import ConfigError
+from cgpt.errors import ConfigError, Phrase, as_reason
+from cgpt.locale import N_
 from cgpt.nn.arrays import Floats
 from cgpt.runtime.process_group import PeerError, SingleProcess
 from cgpt.runtime.processors import available
@@ -63,12 +64,14 @@ class Ranks(SingleProcess):
         )
         self.threads = self._share_of_processors()
         self._expect(
-            "cgpt", [peer["cgpt"] for peer in self._peers], "install the same version everywhere"
+            "cgpt",
+            [peer["cgpt"] for peer in self._peers],
+            N_("install the same version everywhere"),
         )
         self._expect(
-            "instruction set",
+            N_("instruction set"),
             [peer["instruction_set"] for peer in self._peers],
-            "set CGPT_ISA to one that all of them have",
+            N_("set CGPT_ISA to one that all of them have"),
         )
 
     @property
@@ -112,7 +115,7 @@ class Ranks(SingleProcess):
             self._expect(
                 name,
                 [one[name] for one in found],
-                "give all of them the same model, data and settings",
+                N_("give all of them the same model, data and settings"),
             )
 
     def broadcast(self, data: bytes | None) -> bytes:
@@ -171,8 +174,9 @@ class Ranks(SingleProcess):
         except self._mpi.Exception as error:
             self._raise_notices()
             raise PeerError(
-                f"parallel: MPI could not go on ({error}); see which process ended "
-                "first, then resume the training"
+                "parallel: MPI could not go on ({detail}); see which process ended first, "
+                "then resume the training",
+                detail=as_reason(error),
             ) from None
 
     def _raise_notices(self) -> None:
@@ -183,8 +187,11 @@ class Ranks(SingleProcess):
             data = bytearray(status.Get_count(self._mpi.BYTE))
             self._notices.Recv([data, self._mpi.BYTE], sender, _FAILED)
             raise PeerError(
-                f"process {sender} of {self.size} on {self._host(sender)} failed: "
-                f"{data.decode(errors='replace')}"
+                "process {n} of {size} on {host} failed: {reason}",
+                n=sender,
+                size=self.size,
+                host=self._host(sender),
+                reason=data.decode(errors="replace"),
             )
 
     def _check_peers(self, waited: float) -> None:
@@ -192,16 +199,20 @@ class Ranks(SingleProcess):
         lost = self._lost_peer()
         if lost is not None:
             raise PeerError(
-                f"process {lost} of {self.size} on {self._host(lost)} is gone "
-                "(killed, or out of memory?); the others stop"
+                "process {n} of {size} on {host} is gone (killed, or out of memory?); the "
+                "others stop",
+                n=lost,
+                size=self.size,
+                host=self._host(lost),
             )
         if self.orphaned:
             raise PeerError("parallel: mpiexec has ended; this process stops as well")
         away = any(peer["space"] != self._peers[self.rank]["space"] for peer in self._peers)
         if away and waited > PATIENCE:
             raise PeerError(
-                f"parallel: no answer of the other processes for {PATIENCE:.0f} "
-                "seconds; see whether they still run, then resume the training"
+                "parallel: no answer of the other processes for {n:.0f} seconds; see "
+                "whether they still run, then resume the training",
+                n=PATIENCE,
             )
 
     @property
@@ -246,8 +257,14 @@ class Ranks(SingleProcess):
             if value != values[0]:
                 found, expected = _difference(value, values[0])
                 raise ConfigError(
-                    f"parallel: process {rank} on {self._host(rank)} has other {what} than "
-                    f"process 0 (found {found}, expected {expected}); {advice}"
+                    "parallel: process {n} on {host} has other {what} than process 0 "
+                    "(found {value}, expected {wanted}); {advice}",
+                    n=rank,
+                    host=self._host(rank),
+                    what=Phrase(what),
+                    value=found,
+                    wanted=expected,
+                    advice=Phrase(advice),
                 )
 
     def _share_of_processors(self) -> int:
@@ -279,7 +296,8 @@ def connect() -> Ranks:
     except (ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"parallel: mpi4py found no MPI library ({reason}); install one: pip install mpich"
+            "parallel: mpi4py found no MPI library ({detail}); install one: pip install mpich",
+            detail=reason,
         ) from None
     size = MPI.COMM_WORLD.Get_size()
     if size == 1:
@@ -293,9 +311,12 @@ def _check_launcher(wanted: int, library: str) -> None:
     if wanted > 1:
         name = " ".join(library.split())[:40]
         raise ConfigError(
-            f"parallel: mpiexec started {wanted} processes, but they do not find each other: it "
-            f"belongs to another MPI than that of mpi4py ({name}); use the mpiexec of that one, "
-            f"for pip's mpich {own}"
+            "parallel: mpiexec started {n} processes, but they do not find each other: it "
+            "belongs to another MPI than that of mpi4py ({library}); use the mpiexec of "
+            "that one, for pip's mpich {path}",
+            n=wanted,
+            library=name,
+            path=own,
         )
     if launched():
         return
@@ -306,9 +327,10 @@ def _check_launcher(wanted: int, library: str) -> None:
         )
     name = "mpiexec" if shutil.which("mpiexec") else str(own)
     raise ConfigError(
-        "parallel: this is one process alone; start several by mpiexec, for "
-        f"example: {name} -n 2 python PROGRAM.py",
+        "parallel: this is one process alone; start several by mpiexec, for example: "
+        "{command} -n 2 python PROGRAM.py",
         hint="mpi",
+        command=name,
     )
 
 

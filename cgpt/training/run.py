@@ -23,7 +23,7 @@ from cgpt.corpus.records import Dialogue
 from cgpt.corpus.sources import Source, check_paths, learn_vocabulary
 from cgpt.corpus.splitting import TooLong
 from cgpt.corpus.token_cache import ReadProgress
-from cgpt.errors import CgptError, ConfigError, DataError
+from cgpt.errors import CgptError, ConfigError, DataError, Phrase, shown
 from cgpt.kernels import instruction_set
 from cgpt.language_model import PHASES
 from cgpt.llm import LLM, load_weights
@@ -139,10 +139,12 @@ class TrainingRun:
         config = _with_budgets(config, _phases(config, llm), max_steps, max_minutes)
         if llm.optimizer is None and state.step and (state.unfinished or not _phases(config, llm)):
             raise CgptError(
-                f"the model was saved without the optimizer's state, so {state.phase} "
-                f"cannot go on from step {state.step}; resume a checkpoint that holds "
-                "it, or train the model further with continue_training()",
+                "the model was saved without the optimizer's state, so {phase} cannot go "
+                "on from step {step}; resume a checkpoint that holds it, or train the "
+                "model further with continue_training()",
                 hint="guided",
+                phase=Phrase(state.phase),
+                step=state.step,
             )
         known = _split_fingerprints(state.data_fingerprint)
         phases = _phases(config, llm)
@@ -153,10 +155,11 @@ class TrainingRun:
         for name in changed:
             if not new_data:
                 raise DataError(
-                    f"the {name} data ({', '.join(config.data(name))}) is not that with which "
-                    "the run was begun; put the old files back, train anew, or resume with "
-                    "new_data=True",
+                    "the {phase} data ({paths}) is not that with which the run was begun; "
+                    "put the old files back, train anew, or resume with new_data=True",
                     hint="new_data",
+                    phase=Phrase(name),
+                    paths=list(config.data(name)),
                 )
             known[name] = found[name]
         if state.unfinished and {state.phase, "validation"} & {*changed}:
@@ -190,9 +193,11 @@ class TrainingRun:
         found = given.only(np.isin(given.store.dialogues[given.numbers], dialogues))
         if not len(found):
             raise DataError(
-                f"{name}: the validation data ({', '.join(self.config.validation)}) "
-                "has nothing of the kind that the phase trains on; add texts for a "
-                "training on texts, dialogues for one on dialogues"
+                "{phase}: the validation data ({paths}) has nothing of the kind that the "
+                "phase trains on; add texts for a training on texts, dialogues for one on "
+                "dialogues",
+                phase=Phrase(name),
+                paths=list(self.config.validation),
             )
         return found
 
@@ -225,8 +230,9 @@ class TrainingRun:
         """Train one phase, or continue in the middle of it; see Trainer.fit for the rest."""
         if name not in self.sources:
             raise ConfigError(
-                f"run: no data for the phase {name!r}; this run has "
-                f"{', '.join(self.sources) or 'none left'}"
+                "run: no data for the phase {name}; this run has {what}",
+                name=shown(name),
+                what=list(self.sources) or Phrase("none left"),
             )
         trainer = Trainer(self.llm, self.config.phase(name)[1], name, self.parallel)
         result = trainer.fit(
@@ -445,8 +451,9 @@ def find_vocabulary(
     found = Tokenizer.load(config.tokenizer)
     if found.kind not in KINDS:
         raise ConfigError(
-            f"{config.tokenizer}: a vocabulary of RustGPT-Chinese, which only an "
-            "imported model can have; name another file, or words, chars or bpe"
+            "{path}: a vocabulary of RustGPT-Chinese, which only an imported model can "
+            "have; name another file, or words, chars or bpe",
+            path=config.tokenizer,
         )
     return found
 
@@ -479,8 +486,12 @@ def _override(config: RunConfig, llm: LLM, epochs: int | None, lr: float | None)
         check_int("resume", "epochs", epochs, 1)
         if epochs <= done:
             raise ConfigError(
-                f"resume: {name} has already had {done} epochs of {old.epochs}; "
-                f"epochs counts all of them, give more than {done}"
+                "resume: {phase} has already had {done} epochs of {all}; epochs counts all "
+                "of them, give more than {least}",
+                phase=Phrase(name),
+                done=done,
+                all=old.epochs,
+                least=done,
             )
         changes["epochs"] = epochs
     if not left:

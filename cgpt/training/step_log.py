@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.errors import DataError
+from cgpt.errors import DataError, as_reason
 from cgpt.fileio.text import JsonLines
 from cgpt.training.callbacks import Progress
 
@@ -33,9 +33,11 @@ class StepLog:
         self.lines = JsonLines(
             path,
             lambda reason: DataError(
-                f"{path}: the log cannot be written ({reason}); "
-                "free some space or name another file",
+                "{path}: the log cannot be written ({reason}); free some space or name "
+                "another file",
                 code="write",
+                path=path,
+                reason=reason,
             ),
             append=append,
         )
@@ -117,8 +119,10 @@ def read_log(path: str) -> Run:
         *whole, last = Path(path).read_bytes().split(b"\n")
         lines = [line.decode("utf-8") for line in whole] + [last.decode("utf-8", "replace")]
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{path}: the log cannot be read ({reason}); check the path") from error
+        reason = as_reason(error)
+        raise DataError(
+            "{path}: the log cannot be read ({reason}); check the path", path=path, reason=reason
+        ) from error
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
@@ -127,11 +131,15 @@ def read_log(path: str) -> Run:
                 if number == len(lines) > 1 and isinstance(error, json.JSONDecodeError):
                     break
                 raise DataError(
-                    f"{path} line {number}: not a step of a log, expected an object "
-                    "with phase, step and loss; give a file that --log wrote"
+                    "{path} line {number}: not a step of a log, expected an object with "
+                    "phase, step and loss; give a file that --log wrote",
+                    path=path,
+                    number=number,
                 ) from error
     if not run.curves:
-        raise DataError(f"{path}: no step in the log; wait for the first one or give another file")
+        raise DataError(
+            "{path}: no step in the log; wait for the first one or give another file", path=path
+        )
     return run
 
 

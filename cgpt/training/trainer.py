@@ -24,7 +24,7 @@ from cgpt.config import EARLIER_WARMUP, TOO_LONG, WINDOWS, TrainConfig
 from cgpt.corpus.documents import Documents, Samples, as_encoded
 from cgpt.corpus.inputs import Document
 from cgpt.corpus.packing import Batch
-from cgpt.errors import CgptError, CgptWarning, DataError
+from cgpt.errors import CgptError, CgptWarning, DataError, Phrase
 from cgpt.language_model import PHASES
 from cgpt.llm import LLM
 from cgpt.nn.arrays import Floats
@@ -245,8 +245,12 @@ class _Run:
         wanted = validation is not None or bool(config.val_fraction)
         if not samples or (wanted and not self.held_out):
             raise DataError(
-                f"{phase}: no token of the {'held-out ' if samples else ''}documents "
-                "carries loss; give texts, or dialogues with answers"
+                "{phase}: no token of the held-out documents carries loss; give texts, or "
+                "dialogues with answers"
+                if samples
+                else "{phase}: no token of the documents carries loss; give texts, or dialogues "
+                "with answers",
+                phase=Phrase(phase),
             )
         self._validation_documents = len(kept)
         return samples
@@ -303,9 +307,12 @@ class _Run:
         llm, state = self.llm, self.state
         if documents != state.documents:
             raise DataError(
-                f"{self.phase}: step {state.step} was reached with other documents (or another "
-                "val_fraction, too_long, loss_on, seed, batch_tokens or join_dialogues); give the "
-                "same ones, or start the phase anew with llm.training_state.begin(...)"
+                "{phase}: step {step} was reached with other documents (or another "
+                "val_fraction, too_long, loss_on, seed, batch_tokens or join_dialogues); "
+                "give the same ones, or start the phase anew with "
+                "llm.training_state.begin(...)",
+                phase=Phrase(self.phase),
+                step=state.step,
             )
         warmup = EARLIER_WARMUP if state.warmup is None else state.warmup
         self._resolve({"warmup": warmup, **begun_with(llm.optimizer)}, planned)
@@ -369,9 +376,13 @@ class _Run:
         if warmup and warmup >= steps > self.state.step:
             warnings.warn(
                 CgptWarning(
-                    f"{self.phase}: a warm-up of {warmup} steps in a training of {steps}: the "
-                    f"learning rate does not reach {self.config.lr:g}; give a smaller warmup, or "
-                    "schedule_steps for as many as there will be"
+                    "{phase}: a warm-up of {warmup} steps in a training of {steps}: the "
+                    "learning rate does not reach {lr:g}; give a smaller warmup, or "
+                    "schedule_steps for as many as there will be",
+                    phase=Phrase(self.phase),
+                    warmup=warmup,
+                    steps=steps,
+                    lr=self.config.lr,
                 ),
                 stacklevel=4,
             )
@@ -522,10 +533,10 @@ class _Run:
         self.gradient.finish()
         total = float(self.parallel.summed(np.array([total]))[0])
         if not math.isfinite(total):
-            raise self._diverged("loss", total, lr)
+            raise self._diverged(Phrase("loss"), total, lr)
         norm, operations = self._trained.prepared(lr, config.clip)
         if not math.isfinite(norm):
-            raise self._diverged("gradient norm", norm, lr)
+            raise self._diverged(Phrase("gradient norm"), norm, lr)
         return total / counted, counted, norm, operations
 
     def _key(self, micro: int, first: int) -> int:
@@ -542,13 +553,19 @@ class _Run:
         )
         return int(source.random_raw()) >> 1
 
-    def _diverged(self, what: str, value: float, lr: float) -> CgptError:
+    def _diverged(self, what: Phrase, value: float, lr: float) -> CgptError:
         """The error for a value that is not finite; `give_up` drops the gradients of the step."""
         return CgptError(
-            f"{self.phase}: the {what} is {value} at step {self.state.step + 1} (learning rate "
-            f"{lr:g}); this step was not applied and the model is as after step "
-            f"{self.state.step}; lower the learning rate or clip the gradient",
+            "{phase}: the {what} is {value} at step {next} (learning rate {lr:g}); this "
+            "step was not applied and the model is as after step {step}; lower the "
+            "learning rate or clip the gradient",
             code="diverged",
+            phase=Phrase(self.phase),
+            what=what,
+            value=value,
+            next=self.state.step + 1,
+            lr=lr,
+            step=self.state.step,
         )
 
     # Evaluations
@@ -580,9 +597,12 @@ class _Run:
         total, counted = with_average(self.llm.average, self._trained, self._held_out_loss)
         if not math.isfinite(total):
             raise CgptError(
-                f"{self.phase}: the held-out loss is {total / counted} after step "
-                f"{self.state.step}; lower the learning rate or clip the gradient",
+                "{phase}: the held-out loss is {value} after step {step}; lower the "
+                "learning rate or clip the gradient",
                 code="diverged",
+                phase=Phrase(self.phase),
+                value=total / counted,
+                step=self.state.step,
             )
         self._record(loss, total / counted, time.perf_counter() - began)
 

@@ -75,8 +75,12 @@ def refuse_unused(chosen: list[str], given: Iterable[str]) -> None:
         if name not in taken:
             takers = ", ".join(what for what, one in BENCHES.items() if name in one.options)
             raise ConfigError(
-                f"bench: --{name} is for {takers}, not for {', '.join(chosen)}; "
-                f"name one of them or leave --{name} out"
+                "bench: --{option} is for {takers}, not for {benches}; name one of them or "
+                "leave --{left} out",
+                option=name,
+                takers=takers,
+                benches=list(chosen),
+                left=name,
             )
 
 

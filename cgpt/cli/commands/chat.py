@@ -103,13 +103,16 @@ def default_model() -> str:
     found = [path.as_posix() for path in find_models(CHECKPOINTS, EXPORTS)]
     if not found:
         raise CheckpointError(
-            f"{FINAL} does not exist and there is no other model here; train one "
-            "first (cgpt), or name a file",
+            "{path} does not exist and there is no other model here; train one first "
+            "(cgpt), or name a file",
             code="missing",
+            path=FINAL,
         )
     raise CheckpointError(
-        f"{FINAL} does not exist; name one of the models that do: {', '.join(found)}",
+        "{path} does not exist; name one of the models that do: {names}",
         code="missing",
+        path=FINAL,
+        names=list(found),
     )
 
 

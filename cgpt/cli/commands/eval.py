@@ -207,9 +207,11 @@ def answers_file(path: str, *, append: bool) -> JsonLines:
     return JsonLines(
         path,
         lambda reason: DataError(
-            f"{path}: the answers cannot be written ({reason}); "
-            "free some space or name another file",
+            "{path}: the answers cannot be written ({reason}); free some space or name "
+            "another file",
             code="write",
+            path=path,
+            reason=reason,
         ),
         append=append,
     )

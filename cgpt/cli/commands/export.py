@@ -29,7 +29,9 @@ def export(model: str, out: str, weights_only: bool, weights: str, overwrite: bo
     rounded = weights != "float32"
     if rounded and not out.lower().endswith(".bin"):
         raise ConfigError(
-            f"{out}: JSON holds float32 weights only, found --weights {weights}; name a .bin"
+            "{path}: JSON holds float32 weights only, found --weights {form}; name a .bin",
+            path=out,
+            form=weights,
         )
     Target(out, overwrite=overwrite)
     llm = load_model_auto(model, training=not (weights_only or rounded), weights="float32")

@@ -30,10 +30,11 @@ def import_(source: str, out: str, overwrite: bool) -> int:
 
     if Path(source).is_dir():
         raise CheckpointError(
-            f"{source}: a folder, expected a model file; this version imports "
-            "cgpt's own .bin and .json and the JSON exports of RustGPT-Chinese "
-            "(GPT-2 folders have another vocabulary)",
+            "{path}: a folder, expected a model file; this version imports cgpt's own .bin "
+            "and .json and the JSON exports of RustGPT-Chinese (GPT-2 folders have another "
+            "vocabulary)",
             code="foreign",
+            path=source,
         )
     Target(out, overwrite=overwrite)
     llm = load(source)

@@ -93,14 +93,16 @@ def print_recipe(model: str | None, *, as_json: bool) -> int:
     state, about = found["training_state"], found["metadata"]
     if not state["run"]:
         raise DataError(
-            f"{model}: the file does not say how it was trained, so there is nothing "
-            "to repeat; train with cgpt train or the guided run"
+            "{path}: the file does not say how it was trained, so there is nothing to "
+            "repeat; train with cgpt train or the guided run",
+            path=model,
         )
     if about.get("continued"):
         raise DataError(
-            f"{model}: was trained further from the weights of an earlier model, which "
-            "the file does not hold, so no configuration repeats it; ask the model "
-            "that it was made from"
+            "{path}: was trained further from the weights of an earlier model, which the "
+            "file does not hold, so no configuration repeats it; ask the model that it was "
+            "made from",
+            path=model,
         )
     comments = {str(key): str(value) for key, value in about.get("made_with", {}).items()}
     for one in about.get("resumed", []):

@@ -77,8 +77,10 @@ def inspect(
     ids = [llm.tokenizer.bos_id, *llm.tokenizer.encode(text)]
     if len(ids) < 2 or len(ids) > llm.config.block_size:
         raise DataError(
-            f"inspect: the text has {len(ids) - 1} tokens, expected 1 to "
-            f"{llm.config.block_size - 1}, as many as the context holds; change it"
+            "inspect: the text has {count} tokens, expected 1 to {most}, as many as the "
+            "context holds; change it",
+            count=len(ids) - 1,
+            most=llm.config.block_size - 1,
         )
     found = predictions(llm.gpt, ids, top)
     if as_json:
@@ -184,7 +186,10 @@ def draw(
     for name, value, most in (("--layer", layer, n_layer), ("--head", head, n_head)):
         if value is not None and value > most:
             raise DataError(
-                f"inspect: {name} {value} is beyond the model, which has {most}; count from 1"
+                "inspect: {name} {value} is beyond the model, which has {most}; count from 1",
+                name=name,
+                value=value,
+                most=most,
             )
     tokens = [shown(llm.tokenizer.words[i]) for i in ids]
     labels, tokens, font = lettering(ATTENTION, tokens, font_file)

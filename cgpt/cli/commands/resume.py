@@ -61,14 +61,17 @@ def resume(
     form = weights_dtype(path) if llm.optimizer is None else "float32"
     if form != "float32":
         raise DataError(
-            f"{path}: the file holds weights rounded to {form} without the optimizer's "
-            "state, so no training goes on from it; resume the file that it was "
-            "exported from, or train this one further in the guided run (cgpt)"
+            "{path}: the file holds weights rounded to {form} without the optimizer's "
+            "state, so no training goes on from it; resume the file that it was exported "
+            "from, or train this one further in the guided run (cgpt)",
+            path=path,
+            form=form,
         )
     if not llm.training_state.run:
         raise DataError(
-            f"{path}: the file does not say how it was trained, so there is nothing "
-            "to go on with; train it from the guided run instead (cgpt)"
+            "{path}: the file does not say how it was trained, so there is nothing to go "
+            "on with; train it from the guided run instead (cgpt)",
+            path=path,
         )
     settle_paths(values, llm, path, named=checkpoint is not None)
     session, earlier = Session(values, resumed=True), state_of(llm)
@@ -118,8 +121,9 @@ def find(folder: str) -> str:
     found = [one for one in found if one.state.run] or found
     if not found:
         raise CheckpointError(
-            f"{folder}: no checkpoint to resume; name one, or another folder by --checkpoint-dir",
+            "{folder}: no checkpoint to resume; name one, or another folder by --checkpoint-dir",
             code="missing",
+            folder=folder,
         )
     if len(found) == 1:
         return str(found[0].path)

@@ -113,8 +113,11 @@ def checked(text: str, first_line: int = 1) -> str:
         line = before.count("\n") + first_line
         column = len(before.rpartition("\n")[2].encode("utf-8", "surrogatepass")) + 1
         raise DataError(
-            f"stdin, line {line}: found byte 0x{byte:02x} at byte {column} of the "
-            "line, expected UTF-8; convert the text, for example with iconv"
+            "stdin, line {line}: found byte 0x{byte:02x} at byte {column} of the line, "
+            "expected UTF-8; convert the text, for example with iconv",
+            line=line,
+            byte=byte,
+            column=column,
         )
     return text
 
