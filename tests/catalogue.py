@@ -182,8 +182,44 @@ def compile_catalogue() -> None:
     target.replace(PO.with_suffix(".mo"))
 
 
-# What Python and the system say; it is looked up as it is.
-FOREIGN = [os.strerror(number) for number in (errno.ENOENT,)]
+# What the system says by these numbers, and Python of JSON, text and TOML; looked up as it is.
+NUMBERS = (
+    "ENOENT EACCES EPERM ENOSPC EDQUOT EFBIG EROFS EISDIR ENOTDIR EEXIST ENAMETOOLONG ELOOP "
+    "EIO EBUSY EINVAL EMFILE ENFILE ENXIO ENODEV ENOMEM ETXTBSY ESTALE EPIPE EOPNOTSUPP EBADF"
+)
+FOREIGN = (
+    *(os.strerror(getattr(errno, name)) for name in NUMBERS.split() if hasattr(errno, name)),
+    "Expecting value",
+    "Expecting property name enclosed in double quotes",
+    "Expecting ':' delimiter",
+    "Expecting ',' delimiter",
+    "Unterminated string starting at",
+    "Invalid control character at",
+    "Invalid \\escape",
+    "Invalid \\escape: ",
+    "Invalid \\uXXXX escape",
+    "Illegal trailing comma before end of object",
+    "Illegal trailing comma before end of array",
+    "Extra data",
+    "Circular reference detected",
+    "Out of range float values are not JSON compliant",
+    "invalid start byte",
+    "invalid continuation byte",
+    "unexpected end of data",
+    "',' expected after '\"'",
+    "line contains NUL",
+    "Invalid value",
+    "Invalid statement",
+    "Invalid initial character for a key part",
+    "Expected '=' after a key in a key/value pair",
+    "Expected newline or end of document after a statement",
+    "Expected ']' at the end of a table declaration",
+    "Cannot overwrite a value",
+    "Unterminated string",
+    "Unclosed array",
+    "Unclosed inline table",
+    "Unescaped '\\' in a string",
+)
 
 
 def main() -> int:

@@ -6,28 +6,22 @@ import errno
 import json
 import os
 import re
-import string
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
-from error_samples import Samples, of_the_package
 from small_llm import small_llm
 
 import cgpt.cli as cgpt_cli
 from cgpt import ConfigError, GPTConfig, load_model_auto, save_model_binary
-from cgpt.cli import error_text, main
-from cgpt.cli.error_parts import CHECKPOINT, OTHER, PARTS, PYTHON
-from cgpt.cli.error_sentences import SENTENCES
-from cgpt.cli.error_text import NESTED, localized, reason_of, translated
+from cgpt.cli import main
+from cgpt.cli.errors import HINTS, localized, reason_of
 from cgpt.corpus.reader import read_corpus
 from cgpt.errors import CgptError, DataError
 from cgpt.fileio import file_errors
-from cgpt.locale import set_language
+from cgpt.locale import set_language, t
 from cgpt.training.recipe import default_run
 
-TABLES = {**SENTENCES, **PARTS}
 ADVICE = "请恢复该文件的备份，或加载更早的 checkpoint"
 
 
@@ -36,73 +30,6 @@ def chinese() -> Iterator[None]:
     set_language("zh")
     yield
     set_language("zh")
-
-
-package = cache(of_the_package)
-
-
-class Seen:
-    """What a translation used: templates, and what it put into them as it was."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.used: set[str] = set()
-        self.left: list[str] = []
-        part, filled = error_text._part, error_text._filled
-
-        def looked_up(text: str) -> str:
-            found = part(text)
-            if found == text:
-                self.left.append(text)
-            return found
-
-        def said(template: str, values: dict[str, str]) -> str:
-            self.used.add(template)
-            self.left += (value for name, value in values.items() if name not in NESTED)
-            return filled(template, values)
-
-        monkeypatch.setattr(error_text, "_part", looked_up)
-        monkeypatch.setattr(error_text, "_filled", said)
-
-
-def english_in(text: str, seen: Seen) -> list[str]:
-    """What would still be English: the whole text, or what is more than a word inside it."""
-    seen.left.clear()
-    if translated(text) == text:
-        return [text]
-    quoted = re.compile(r"'[^']*'|\"[^\"]*\"")
-    return [left for left in seen.left if re.search("[A-Za-z]+ [A-Za-z]{2,}", quoted.sub("", left))]
-
-
-def test_every_message_has_its_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Seen(monkeypatch)
-    missing = {
-        place: wrong
-        for place, texts in package().items()
-        if (wrong := [part for text in dict.fromkeys(texts) for part in english_in(text, seen)])
-    }
-    assert not missing, "say these in cgpt/cli/error_sentences.py or error_parts.py"
-
-
-COMMANDS = re.compile(
-    r"(?<![\w-])--?[a-z]|guided run|cgpt (?:train|resume|chat|generate|eval|"
-    r"import|export|info|data|tokenizer|plot|inspect|diff|merge|bench|serve)\b"
-)
-OTHERS = re.compile("ulimit -f|iconv -f .* -t UTF-8|-n 2")  # commands of other programs
-
-
-def test_the_library_speaks_of_calls_and_not_of_commands() -> None:
-    """The command line adds its own advice (CgptError.hint)."""
-    told = {
-        place: wrong
-        for place, texts in package().items()
-        if not place.startswith("cli/")
-        if (
-            wrong := [
-                text for text in dict.fromkeys(texts) if COMMANDS.search(OTHERS.sub("", text))
-            ]
-        )
-    }
-    assert not told
 
 
 def test_the_command_line_adds_its_own_advice() -> None:
@@ -116,70 +43,7 @@ def test_the_command_line_adds_its_own_advice() -> None:
     assert localized(DataError("plain")) == "plain"
     for place in Path(cgpt_cli.__file__).parents[1].rglob("*.py"):
         for hint in re.findall(r'hint="(\w+)"', place.read_text("utf-8")):
-            assert hint in error_text.HINTS, place
-
-
-def test_messages_are_found_all_over_the_package() -> None:
-    files = {place.partition(":")[0] for place in package()}
-    assert {
-        "config.py",
-        "readers.py",
-        "items.py",
-        "run.py",
-        "fileio/file_kind.py",
-        "fileio/strict_json.py",
-        "cli/training.py",
-        "kernels/__init__.py",
-    } <= files
-    texts = [text for found in package().values() for text in found]
-    assert len(texts) > 500
-    assert "no data to train on: name files for pre-training, for chat, or both" in texts
-    assert any("found a GGUF file (llama.cpp), expected" in text for text in texts)
-    assert any("; it looks like GBK; convert" in text for text in texts)
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        'raise DataError(f"{path}: a fault that nobody has put into Chinese")',
-        'def fail():\n    return CgptError("a new one", code="x")',
-        'ADVICE = "do as you like"\nraise ConfigError(f"{owner}: unheard of; {ADVICE}")',
-        'raise damaged(path, f"a new kind of damage at {n}", "a whole file")',
-        'raise foreign(path, "a game" if n else "text")',
-        'def check(what):\n    raise damaged(path, f"{what} with a shape", "no new thing")',
-        'raise Unusable("the item is too odd to use")',
-    ],
-)
-def test_a_message_without_chinese_is_noticed(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Seen(monkeypatch)
-    found = [text for texts in Samples({"new.py": source}).messages().values() for text in texts]
-    assert any(english_in(text, seen) for text in found)
-
-
-def test_a_message_with_chinese_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = 'raise damaged(path, f"only the first {size} bytes", "a whole file")'
-    (found,) = Samples({"new.py": source}).messages().values()
-    assert found and not any(english_in(text, Seen(monkeypatch)) for text in found)
-
-
-def test_every_template_is_of_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Seen(monkeypatch)
-    for texts in package().values():
-        for text in texts:
-            translated(text)
-    ours = {**SENTENCES, **CHECKPOINT, **OTHER}
-    assert not [english for english, chinese in ours.items() if chinese not in seen.used]
-
-
-@pytest.mark.parametrize("english", TABLES)
-def test_both_sides_have_the_same_fields(english: str) -> None:
-    def fields(text: str) -> list[str]:
-        return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name)
-
-    assert fields(english) == fields(TABLES[english])
-    assert len(set(fields(english))) == len(fields(english))
-    values_only = not re.search("[A-Za-z]", re.sub("{.*?}", "", TABLES[english]))
-    assert re.search("[\u4e00-\u9fff]", TABLES[english]) or values_only
+            assert hint in HINTS, place
 
 
 # ---- what users read ------------------------------------------------------------------------
@@ -320,7 +184,7 @@ def test_errors_that_are_not_ours() -> None:
     assert reason_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.log")) == "a.log: 磁盘已满"
     assert reason_of(MemoryError()).startswith("内存不足")
     assert reason_of(KeyError()) == "KeyError"
-    assert {PYTHON["Expecting value"], PYTHON["Extra data"]} == {"缺少值", "后面有多余的内容"}
+    assert {t("Expecting value"), t("Extra data")} == {"缺少值", "后面有多余的内容"}
 
 
 def test_english_is_as_raised_and_so_is_what_is_unknown() -> None:

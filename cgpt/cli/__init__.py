@@ -158,7 +158,7 @@ def guard(action: Callable[[], int]) -> int:
 
 def sentence_of(error: BaseException) -> str:
     """What went wrong, in the language of this run."""
-    from cgpt.cli.error_text import reason_of  # costs nothing where nothing goes wrong
+    from cgpt.cli.errors import reason_of  # costs nothing where nothing goes wrong
 
     return reason_of(error)
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.cli.error_text import reason_of, what_failed
+from cgpt.cli.errors import reason_of, what_failed
 from cgpt.cli.ui.chat_loop import chat_loop
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.save_dialog import FINAL, PRETRAINED, ModelSaver

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.cli.error_text import reason_of, what_failed
+from cgpt.cli.errors import reason_of, what_failed
 from cgpt.cli.ranks import Team
 from cgpt.cli.targets import Own, Target, check_apart, state_of
 from cgpt.cli.ui.progress import ProgressDisplay, result_line

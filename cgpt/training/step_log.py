@@ -170,7 +170,9 @@ def read_run(path: str) -> Run:
     for phase, step, loss, held_out in describe(path)["training_state"]["history"]:
         run.curve(phase).add(step, loss, held_out)
     if not run.curves:
-        raise DataError(f"{path}: the model has no history of losses; it was not trained yet")
+        raise DataError(
+            "{path}: the model has no history of losses; it was not trained yet", path=path
+        )
     return run
 
 

@@ -10,7 +10,7 @@ import click
 from cgpt.bench.table import BENCHES, Bench, Settings
 from cgpt.cli import options
 from cgpt.cli.app import Command, Number, OneOf, option
-from cgpt.cli.error_text import localized
+from cgpt.cli.errors import localized
 from cgpt.cli.ui import terminal
 from cgpt.cli.ui.layout import output_width, text_width, wrap
 from cgpt.cli.ui.progress import duration

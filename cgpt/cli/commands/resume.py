@@ -11,7 +11,7 @@ import click
 
 from cgpt.cli import options
 from cgpt.cli.app import Command, option
-from cgpt.cli.error_text import reason_of
+from cgpt.cli.errors import reason_of
 from cgpt.cli.ranks import in_parallel
 from cgpt.cli.targets import state_of
 from cgpt.cli.training_session import Session, preparation

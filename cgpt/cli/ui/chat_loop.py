@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cgpt.cli.error_text import localized
+from cgpt.cli.errors import localized
 from cgpt.cli.ui.signals import AnswerStop
 from cgpt.cli.ui.streams import drop_broken_bytes
 from cgpt.cli.ui.terminal import Terminal, normalize_answer, notify

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cgpt.cli.error_text import in_this_language
 from cgpt.cli.ui.panel import phase_name
 from cgpt.cli.ui.terminal import notify
-from cgpt.locale import N_, t
+from cgpt.corpus.invalid_rows import ROW
+from cgpt.errors import Phrase
+from cgpt.locale import N_, localized, t
 from cgpt.training.data_summary import FIRST
 from cgpt.training.recipe import data_files, local_data
 
@@ -59,7 +60,7 @@ def listing(
     """How many rows of which kinds, then a line for each: all of them where most is None."""
     total = sum(counts.values())
     shown = [t("invalid rows: {n} ({kinds})", n=f"{total:,}", kinds=by_kind(counts))]
-    shown += ["  " + in_this_language(str(row)) for row in rows[:most]]
+    shown += ["  " + localized(Phrase(ROW, **row.fields())) for row in rows[:most]]
     if len(shown) <= total:
         shown.append("  " + t("... and {n} more", n=f"{total - len(shown) + 1:,}"))
     return shown

@@ -40,7 +40,7 @@ def save_model(
 
 def failure(error: BaseException) -> str:
     """That a save failed, and why."""
-    from cgpt.cli.error_text import reason_of
+    from cgpt.cli.errors import reason_of
 
     return t("❌ Could not save: {reason}", reason=reason_of(error))
 
