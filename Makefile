@@ -1,6 +1,7 @@
 # `make run`: the guided run in a virtual environment of its own; `make test`: all tests;
 # `make sanitized`: those of the compiled parts under gcc's address and undefined-behaviour sanitizers;
-# `make lint`: ruff, import-linter, and mypy on package, examples and the code of the documents;
+# `make lint`: ruff, import-linter, the Chinese catalogue, and mypy on package, examples and the code
+# of the documents; `make docs`: the documentation as a site in build/site, warnings are errors;
 # `make pyright`: a second reader of the types, which needs Node.js and is no part of the others.
 # PYTHON chooses the interpreter, ARGS goes to cgpt: make run ARGS="--lang en"
 # WORKERS is the number of processes that tests run in, by default one a core.
@@ -10,7 +11,7 @@ WORKERS ?= auto
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard cgpt/*.pyx cgpt/*/*.pyx cgpt/*/*.pxi cgpt/*/*.h)
 
-.PHONY: run test sanitized lint pyright clean
+.PHONY: run test sanitized lint docs pyright clean
 
 run: $(VENV)/.installed
 	@$(BIN)/cgpt $(ARGS)
@@ -23,9 +24,15 @@ sanitized: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict cgpt examples
 	$(BIN)/lint-imports
+	$(BIN)/python tests/catalogue.py
 	$(BIN)/python tests/doc_code.py
+
+docs: $(VENV)/.installed-dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 pyright: $(VENV)/.installed-dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pyright

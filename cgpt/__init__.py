@@ -6,10 +6,9 @@
     print(llm.generate("山", max_new_tokens=40))
     cgpt.save_model_binary(llm, "checkpoints/mine.bin")
 
-To read the code, begin with models/gpt2.py (the graph) and nn/linear.py (forward beside backward),
-then training/trainer.py and chat/session.py; the docstring of each package says what it is for,
-what it may import and where to begin. Names below are loaded when they are first used, so that
-`import cgpt` stays quick.
+To read the code, begin with models/gpt2.py (a graph), nn/linear.py (forward beside backward) and
+training/trainer.py; docs/architecture.md lists the packages. Names below are loaded when they are
+first used, so that `import cgpt` stays quick.
 """
 
 from __future__ import annotations
