@@ -203,20 +203,8 @@ def parse_header(path: object, head: bytes, actual_length: int) -> Header:
             Phrase("{n} bytes", n=actual_length),
             Phrase("a header of {n} bytes", n=HEADER_SIZE),
         )
-    (
-        _,
-        version,
-        byte_order,
-        header_size,
-        n_records,
-        file_length,
-        table_offset,
-        table_length,
-        table_crc,
-        features,
-        _,
-        crc,
-    ) = _HEADER.unpack_from(head)  # _: compatible feature bits
+    _, version, byte_order, header_size, n_records, file_length, *rest = _HEADER.unpack_from(head)
+    table_offset, table_length, table_crc, features, _, crc = rest  # _: compatible feature bits
     found = crc32(head[: HEADER_SIZE - 4])
     if found != crc:
         raise damaged(

@@ -31,11 +31,8 @@ def make_optimizer(
     of another kind or trains another adapter.
     """
     config = config.resolved(gpt.config.n_embd)
-    adam: dict[str, Any] = {
-        "betas": (config.beta1, config.beta2),
-        "eps": config.eps,
-        "weight_decay": config.weight_decay,
-    }
+    adam: dict[str, Any] = {"eps": config.eps, "weight_decay": config.weight_decay}
+    adam["betas"] = (config.beta1, config.beta2)
     wanted = (
         _adapter(config.lora_rank, config.lora_alpha, config.lora_layers)
         if config.lora_rank
