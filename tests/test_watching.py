@@ -24,11 +24,12 @@ from cgpt.cli.ui.charts import chart, means, sparkline
 from cgpt.cli.ui.layout import aligned, text_width
 from cgpt.cli.ui.panel import Losses, View, panel
 from cgpt.cli.ui.progress import ProgressDisplay, progress_line
-from cgpt.cli.ui.signals import StopRequest, Terminated
+from cgpt.cli.ui.signals import StopRequest
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto
 from cgpt.locale import set_language
 from cgpt.runtime.memory import resident
+from cgpt.runtime.signals import Terminated
 from cgpt.training.callbacks import Progress
 from cgpt.training.recipe import FINETUNE
 from cgpt.training.step_log import read_log
@@ -487,7 +488,7 @@ def test_a_closed_terminal_stops_and_saves(tmp_path: Path) -> None:
 
 
 def test_a_hang_up_may_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpt.cli.ui.signals.leave_terminal", lambda: None)
+    monkeypatch.setattr("cgpt.runtime.signals.leave_terminal", lambda: None)
     with StopRequest(io.StringIO()) as stop:
         assert not stop()
         signal.raise_signal(signal.SIGHUP)

@@ -120,10 +120,10 @@ def guard(action: Callable[[], int]) -> int:
     import click
 
     from cgpt.cli.app import usage_sentence
-    from cgpt.cli.ui.signals import Terminated
     from cgpt.cli.ui.streams import echo
     from cgpt.cli.ui.terminal import notify
     from cgpt.errors import CgptError, CheckpointError
+    from cgpt.runtime.signals import Terminated
 
     try:
         return action()

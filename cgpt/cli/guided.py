@@ -13,11 +13,12 @@ from cgpt.cli.errors import reason_of, what_failed
 from cgpt.cli.ui.chat_loop import chat_loop
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.save_dialog import FINAL, PRETRAINED, ModelSaver
-from cgpt.cli.ui.signals import StopRequest, Terminated, termination_raises
+from cgpt.cli.ui.signals import StopRequest
 from cgpt.cli.ui.terminal import Terminal, plain_number, shell_quoted
 from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CgptError, CheckpointError, as_reason
 from cgpt.locale import N_, t
+from cgpt.runtime.signals import Terminated, termination_raises
 from cgpt.training.samples import Samples, first_question
 
 if TYPE_CHECKING:

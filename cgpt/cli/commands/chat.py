@@ -14,12 +14,12 @@ from cgpt.cli import options
 from cgpt.cli.app import Command, option
 from cgpt.cli.ui.chat_loop import report_dropped
 from cgpt.cli.ui.save_dialog import FINAL, ModelSaver
-from cgpt.cli.ui.signals import termination_raises
 from cgpt.cli.ui.streams import drop_broken_bytes, echo, print_json, read_stdin
 from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import CHECKPOINTS, EXPORTS
 from cgpt.errors import CheckpointError
 from cgpt.locale import t
+from cgpt.runtime.signals import termination_raises
 
 if TYPE_CHECKING:
     from cgpt.chat.session import ChatSession

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from cgpt.cli.ui.signals import handling
+from cgpt.runtime.signals import handling
 
 CTRL_C = "\x03"
 PASTE = "\x1b[200~", "\x1b[201~"  # what a terminal sends around a pasted block ...
