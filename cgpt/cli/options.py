@@ -1,4 +1,4 @@
-"""Groups of options that several commands share; the help texts lie in help_text.py."""
+"""Options that several commands share, with their help."""
 
 from __future__ import annotations
 
