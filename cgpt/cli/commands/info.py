@@ -10,7 +10,6 @@ import click
 from cgpt.checkpoint.info import how_it_ended
 from cgpt.cli import options
 from cgpt.cli.app import Command, option
-from cgpt.cli.ui.charts import sparkline
 from cgpt.cli.ui.description import LABELS, description
 from cgpt.cli.ui.layout import output_width
 from cgpt.cli.ui.panel import phase_name
@@ -18,6 +17,7 @@ from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import notify
 from cgpt.errors import DataError
 from cgpt.locale import N_, t
+from cgpt.plots.charts import sparkline
 from cgpt.runtime.memory import human_size
 
 

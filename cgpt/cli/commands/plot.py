@@ -11,12 +11,12 @@ import click
 from cgpt.cli import options
 from cgpt.cli.app import Command
 from cgpt.cli.targets import Target
-from cgpt.cli.ui.charts import Points, chart
 from cgpt.cli.ui.layout import aligned, cut, output_width, text_width
 from cgpt.cli.ui.panel import number, phase_name
 from cgpt.cli.ui.pictures import lettering, save_picture
 from cgpt.cli.ui.streams import echo, print_json, printable
 from cgpt.locale import N_, t
+from cgpt.plots.charts import Points, chart
 from cgpt.training.step_log import Curve, Run, last_loss, name_apart, read_run
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cgpt.cli.ui.charts import means, sparkline
 from cgpt.cli.ui.layout import cut, text_width
 from cgpt.cli.ui.streams import drop_broken_bytes, printable
 from cgpt.cli.ui.terminal import plain_number
 from cgpt.locale import N_, t
+from cgpt.plots.charts import means, sparkline
 from cgpt.runtime.memory import human_size
 
 if TYPE_CHECKING:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from cgpt.cli.ui.layout import text_width
-
 BARS = "▁▂▃▄▅▆▇█"
 BRAILLE = 0x2800
 # Bit of the dot in column x (of 2), row y (of 4) of a braille character.
@@ -69,7 +67,7 @@ def chart(series: Sequence[Points], width: int, height: int) -> list[list[tuple[
     left, right = min(x for x, _ in points), max(x for x, _ in points)
     low, high = min(y for _, y in points), max(y for _, y in points)
     labels = [short(high), short((low + high) / 2), short(low)]
-    margin = max(map(text_width, labels))
+    margin = max(map(len, labels))
     canvas = Canvas(max(width - margin - 2, 8), max(height - 2, 2))
     for owner, one in enumerate(found):
         _draw(canvas, owner, one, (left, right, low, high))
