@@ -96,7 +96,7 @@ def extensions() -> list[Extension]:
             ("cgpt/tokenizers/_lattice.pyx", "encoding.pxi"),
             ("cgpt/tokenizers/_bpe.pyx", "encoding.pxi"),
             ("cgpt/tokenizers/_merging.pyx",),
-            ("cgpt/corpus/_seen.pyx",),
+            ("cgpt/corpus/_digest_set.pyx",),
             ("cgpt/corpus/_packing.pyx",),
         )
     ]

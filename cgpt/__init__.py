@@ -60,7 +60,7 @@ _PUBLIC = {
     "cgpt.evaluation.predictions": ("Prediction",),
     "cgpt.models.inspection": ("Inspection",),
     "cgpt.generation.results": ("Dropped", "Generation", "TopLogprob", "Usage"),
-    "cgpt.generation.options": (
+    "cgpt.generation.keywords": (
         "FurtherOptions",
         "LimitOptions",
         "SamplingOptions",
@@ -158,7 +158,7 @@ if TYPE_CHECKING:
     from cgpt.errors import CgptError, CgptWarning, CheckpointError, ConfigError, DataError
     from cgpt.evaluation.perplexity import EvalResult, evaluate
     from cgpt.evaluation.predictions import Prediction
-    from cgpt.generation.options import FurtherOptions, LimitOptions, SamplingOptions, TokenOptions
+    from cgpt.generation.keywords import FurtherOptions, LimitOptions, SamplingOptions, TokenOptions
     from cgpt.generation.results import Dropped, Generation, TopLogprob, Usage
     from cgpt.generation.sampling import LogitsProcessor
     from cgpt.generation.streaming import Piece, PieceStream, TextStream

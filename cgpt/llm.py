@@ -34,7 +34,7 @@ from cgpt.evaluation.scoring import (
 )
 from cgpt.generation.beam import Hypothesis
 from cgpt.generation.generate import beam_search, decode, generate_batch
-from cgpt.generation.options import (
+from cgpt.generation.keywords import (
     TOKENS,
     FurtherOptions,
     LimitOptions,

@@ -1,16 +1,16 @@
-"""Writes docs/options.md, the table of every option, from the declarations in cgpt/config.py."""
+"""Writes docs/options.md, the table of every option, from the declarations in cgpt/config/."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from cgpt.config import GPTConfig, RunConfig, SamplingConfig, TrainConfig
-from cgpt.options import Option, Options, options_of
+from cgpt.config.declaration import Option, Options, options_of
 
 PAGE = Path(__file__).with_name("options.md")
 HEAD = """# Options
 
-Made by `python docs/make_options.py` from the declarations in `cgpt/config.py`; a test compares the
+Made by `python docs/make_options.py` from the declarations in `cgpt/config/`; a test compares the
 two. An option with a flag also reads the environment variable `CGPT_<FLAG>`, and the options of a
 training the file of `--config`: the flag's name, or under `[pretrain_train]` and
 `[finetune_train]` the name in the first column.

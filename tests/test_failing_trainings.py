@@ -18,7 +18,7 @@ from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
 from cgpt.checkpoint import binary_writer
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import training_session
-from cgpt.cli.guided import GuidedOptions, GuidedRun
+from cgpt.cli.guided_run import GuidedOptions, GuidedRun
 from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import TrainConfig
 from cgpt.errors import CgptError, CheckpointError, DataError
@@ -321,7 +321,7 @@ def test_the_guided_run_saves_before_it_asks(
 def test_continued_training_saves_too(
     tmp_path: Path, monkeypatch: MONKEY, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cgpt.cli import guided as module
+    from cgpt.cli import guided_run as module
 
     llm = small_llm()
     save_model_binary(llm, "checkpoints/model_final.bin")

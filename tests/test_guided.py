@@ -14,7 +14,7 @@ from pathlib import Path
 
 import guided_text as guide
 import pytest
-from said import Speaker
+from captured_output import Speaker
 from screen import Screen, piped
 from small_llm import FACTS
 

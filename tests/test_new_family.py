@@ -15,6 +15,7 @@ from cgpt.checkpoint.info import describe
 from cgpt.checkpoint.saving import save_model_binary, save_model_json
 from cgpt.cli import main
 from cgpt.config import GPTConfig
+from cgpt.config.declaration import documented, option
 from cgpt.evaluation.perplexity import evaluate
 from cgpt.evaluation.predictions import predictions
 from cgpt.generation.generate import generate_tokens
@@ -34,7 +35,6 @@ from cgpt.nn.norms import LayerNorm
 from cgpt.nn.residual import Residual
 from cgpt.optim.lora import Lora
 from cgpt.optim.muon import Muon
-from cgpt.options import documented, option
 
 
 @documented

@@ -13,14 +13,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command
 from cgpt.cli.app import option as own_flag
 from cgpt.cli.run_config import given, read_config
 from cgpt.config import GPTConfig, RunConfig, SamplingConfig, TrainConfig
+from cgpt.config.declaration import Options, documented, option, options_of
 from cgpt.errors import ConfigError
-from cgpt.generation.options import FurtherOptions, SamplingOptions, read_options
-from cgpt.options import Options, documented, option, options_of
+from cgpt.generation.keywords import FurtherOptions, SamplingOptions, read_options
 
 CONFIGS = (GPTConfig, TrainConfig, SamplingConfig, RunConfig)
 
@@ -50,11 +50,11 @@ class MoreTraining(TrainConfig):
 
 @click.command("talk", cls=Command)
 @own_flag("--config", is_eager=True, callback=read_config, expose_value=False)
-@options.all_of(*options.flags("sampling", defaults=True, configs=(More,)).values())
-@options.all_of(*options.flags("recipe", configs=(MoreTraining,)).values())
+@flags.all_of(*flags.flags("sampling", defaults=True, configs=(More,)).values())
+@flags.all_of(*flags.flags("recipe", configs=(MoreTraining,)).values())
 def talk(**values: Any) -> None:
     """A command with the made-up options."""
-    sampling = options.sampling_config(values, More)
+    sampling = flags.sampling_config(values, More)
     click.echo(json.dumps([sampling.to_dict(), given(values, MoreTraining, "recipe")]))
 
 

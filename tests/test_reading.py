@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgpt.corpus import reader, text_rows
-from cgpt.corpus._seen import Seen
+from cgpt.corpus._digest_set import Seen
 from cgpt.corpus.reader import Reading, fingerprint_of, read_corpus
 from cgpt.errors import DataError
 

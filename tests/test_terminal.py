@@ -16,7 +16,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from said import Speaker
+from captured_output import Speaker
 from screen import CGPT, PATIENCE, Screen, environment, piped
 from test_cli import MODEL, Run, place, run, trained
 

@@ -21,8 +21,7 @@ from test_cli import MODEL, TRAIN, Run, run, same_model, stop_at, write_data
 
 from cgpt.checkpoint.manager import CheckpointManager
 from cgpt.cli.ui.layout import aligned, text_width
-from cgpt.cli.ui.panel import Losses, View, panel
-from cgpt.cli.ui.progress import ProgressDisplay, progress_line
+from cgpt.cli.ui.progress import Losses, ProgressDisplay, View, panel, progress_line
 from cgpt.cli.ui.signals import StopRequest
 from cgpt.errors import ConfigError, DataError
 from cgpt.llm import load_model_auto

@@ -18,7 +18,7 @@ from cgpt.errors import CgptError, ConfigError
 from cgpt.generation.beam import search
 from cgpt.generation.context import Context
 from cgpt.generation.generate import decode_stream, tokens_of
-from cgpt.generation.options import Request, SamplingOptions, read_options, tokens_only
+from cgpt.generation.keywords import Request, SamplingOptions, read_options, tokens_only
 from cgpt.generation.prefix_cache import PrefixCache
 from cgpt.generation.results import Dropped, Recorder, Token
 from cgpt.generation.sampling import DEFAULTS, LogitsProcessor, Sampler

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import LazyGroup, Option, option
 from cgpt.cli.ui.streams import echo
 from cgpt.config import RunConfig, TrainConfig
@@ -57,13 +57,13 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
     "Without a command it guides you through training, saving, loading and chat.\n"
     "Every option also reads CGPT_<OPTION>, such as CGPT_MAX_STEPS=100.",
 )
-@options.data(metavar="PATH")
-@options.shape
-@options.seed
-@options.flag(TrainConfig, "max_steps")
-@options.phases
-@options.flag(RunConfig, "skip_invalid")
-@options.threads
+@flags.data(metavar="PATH")
+@flags.shape
+@flags.seed
+@flags.flag(TrainConfig, "max_steps")
+@flags.phases
+@flags.flag(RunConfig, "skip_invalid")
+@flags.threads
 @option(
     "--version",
     is_flag=True,
@@ -77,7 +77,7 @@ def cgpt(ctx: click.Context, /, **values: Any) -> int:
     if ctx.invoked_subcommand is not None:
         refuse_guided_options(ctx, ctx.invoked_subcommand)
         return 0
-    from cgpt.cli.guided import GuidedOptions, GuidedRun
+    from cgpt.cli.guided_run import GuidedOptions, GuidedRun
     from cgpt.cli.ui.terminal import Terminal
 
     chosen = {name: value for name, value in values.items() if value not in (None, ())}

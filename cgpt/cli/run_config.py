@@ -9,8 +9,8 @@ import click
 
 from cgpt.cli.app import Option, nearest
 from cgpt.config import GPTConfig, RunConfig, TrainConfig
+from cgpt.config.declaration import Options, options_of
 from cgpt.errors import ConfigError, Phrase, shown
-from cgpt.options import Options, options_of
 from cgpt.training.config_file import FINGERPRINT, OF_THE_MODEL, load_toml, with_fields
 from cgpt.training.recipe import default_recipe, split_by_kind, with_own_warmup
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.cli.errors import reason_of, what_failed
+from cgpt.cli.output_paths import Own, Target, check_apart, state_of
 from cgpt.cli.ranks import Team
-from cgpt.cli.targets import Own, Target, check_apart, state_of
 from cgpt.cli.ui.progress import ProgressDisplay, result_line
 from cgpt.cli.ui.save_dialog import FINAL, ModelSaver, free_name, save_model
 from cgpt.cli.ui.signals import StopRequest

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cgpt.corpus._seen import Seen
+from cgpt.corpus._digest_set import Seen
 from cgpt.corpus.files import (
     NAMES,
     find_files,

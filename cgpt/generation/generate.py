@@ -18,7 +18,7 @@ from cgpt.errors import ConfigError, DataError, shown
 from cgpt.generation.batch import steps
 from cgpt.generation.beam import Hypothesis, search
 from cgpt.generation.context import Context
-from cgpt.generation.options import TOKENS, TokenOptions, limit_of, read_processors
+from cgpt.generation.keywords import TOKENS, TokenOptions, limit_of, read_processors
 from cgpt.generation.results import Dropped, Noted, Recorder, Token
 from cgpt.generation.sampling import LogitsProcessor, Sampler, noted_token
 from cgpt.nn.arrays import Floats, Ints, expect_ids

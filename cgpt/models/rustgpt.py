@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from cgpt.config import GPTConfig
+from cgpt.config.declaration import documented, option
 from cgpt.models.base import Model
 from cgpt.models.graph import Block, Graph
 from cgpt.nn.activations import ReLU
@@ -19,7 +20,6 @@ from cgpt.nn.heads import LinearHead
 from cgpt.nn.linear import Linear
 from cgpt.nn.norms import LayerNorm
 from cgpt.nn.residual import Residual
-from cgpt.options import documented, option
 
 
 @documented

@@ -12,12 +12,12 @@ from weakref import ref
 
 from cgpt import kernels as K
 from cgpt.config import TrainConfig
+from cgpt.config.declaration import check_option
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
 from cgpt.models.quantized import require_trainable
 from cgpt.nn.arena import Entry, ParameterArena
 from cgpt.nn.arrays import Floats
-from cgpt.options import check_option
 from cgpt.runtime.interrupts import Operation, uninterrupted
 from cgpt.validation import check_bool, check_float, check_int, check_names, expect
 

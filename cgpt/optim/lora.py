@@ -12,13 +12,13 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.config import TrainConfig
+from cgpt.config.declaration import check_option
 from cgpt.errors import ConfigError, shown
 from cgpt.models.base import Model
 from cgpt.models.quantized import require_trainable
 from cgpt.nn.arena import Entry, Parameter, ParameterArena, Role, aligned_copy, layout
 from cgpt.nn.arrays import Floats
 from cgpt.optim.adamw import AdamW
-from cgpt.options import check_option
 from cgpt.runtime.interrupts import Operation
 from cgpt.validation import check_int, check_names, path_text
 

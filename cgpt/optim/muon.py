@@ -10,10 +10,10 @@ import numpy as np
 
 from cgpt import kernels as K
 from cgpt.config import TrainConfig
+from cgpt.config.declaration import check_option
 from cgpt.models.base import Model
 from cgpt.nn.arena import Entry, Role
 from cgpt.optim.adamw import AdamW
-from cgpt.options import check_option
 from cgpt.runtime.interrupts import Operation
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from cgpt.config import SCHEDULES, TrainConfig
-from cgpt.options import check_option
+from cgpt.config.declaration import check_option
 from cgpt.validation import check_choice, check_float, check_int
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpt.bench.table import BENCHES, Bench, Settings
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command, Number, OneOf, option
 from cgpt.cli.errors import localized
 from cgpt.cli.ui import terminal
@@ -45,17 +45,17 @@ NAMES = tuple(BENCHES)
     note="S; threads: M",
     help="shape of the model: S, M, L or L64 (L with 64 tokens a sequence)",
 )
-@options.form_of_weights(note=WEIGHT_DTYPES[0])
+@flags.form_of_weights(note=WEIGHT_DTYPES[0])
 @option(
     "--batch",
     type=Number(1, 4096, whole=True),
     note="1",
     help="sequences that are decoded together",
 )
-@options.flag(TrainConfig, "recompute")
+@flags.flag(TrainConfig, "recompute")
 @option("--repeats", type=Number(1, 1000, whole=True), help="how often to measure")
-@options.threads
-@options.as_json
+@flags.threads
+@flags.as_json
 def bench(
     what: str | None, shape: str | None, repeats: int | None, as_json: bool, **given: Any
 ) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command, option
 from cgpt.cli.ui.chat_loop import report_dropped
 from cgpt.cli.ui.save_dialog import FINAL, ModelSaver
@@ -53,20 +53,20 @@ class ReloadingSaver(ModelSaver):
 @option(
     "-p",
     "--prompt",
-    type=options.Text(empty=True),
+    type=flags.Text(empty=True),
     metavar="TEXT",
     help="answer this once (and, behind it, the text of a pipe)",
 )
-@options.sampling
-@option("--system", type=options.Text(empty=True), metavar="TEXT", help="system message")
+@flags.sampling
+@option("--system", type=flags.Text(empty=True), metavar="TEXT", help="system message")
 @option(
     "--session",
     metavar="FILE.json",
     help="go on with the dialogue in FILE (or begin it), saved after every turn",
 )
-@options.weights
-@options.threads
-@options.as_json
+@flags.weights
+@flags.threads
+@flags.as_json
 def chat(
     model: str | None,
     prompt: str | None,
@@ -78,7 +78,7 @@ def chat(
 ) -> int:
     from cgpt.llm import load_model_auto
 
-    sampling = options.sampling_config(values)
+    sampling = flags.sampling_config(values)
     model = model or default_model()
     once = prompt is not None or sys.stdin is None or not sys.stdin.isatty()
     if as_json and not once:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command
 from cgpt.cli.ui.data_report import Preparing, change_lines, listing, repaired, skip_reason
 from cgpt.cli.ui.layout import aligned, screen_width, wrap
@@ -38,12 +38,12 @@ COUNTS = {
     help="A large corpus is tokenised into the cache, where a training finds it.",
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@options.flag(RunConfig, "tokenizer", default="words")
-@options.flag(GPTConfig, "vocab_size", default=8192)
-@options.flag(GPTConfig, "block_size", note="256")
-@options.corpus
-@options.threads
-@options.as_json
+@flags.flag(RunConfig, "tokenizer", default="words")
+@flags.flag(GPTConfig, "vocab_size", default=8192)
+@flags.flag(GPTConfig, "block_size", note="256")
+@flags.corpus
+@flags.threads
+@flags.as_json
 def data(
     paths: tuple[str, ...],
     tokenizer: str,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command
 from cgpt.cli.ui.description import LABELS, one_line, table
 from cgpt.cli.ui.layout import output_width, wrap
@@ -18,7 +18,7 @@ from cgpt.locale import t
 @click.command("diff", cls=Command, help="The exit code is 1 where they differ.")
 @click.argument("a")
 @click.argument("b")
-@options.as_json
+@flags.as_json
 def diff(a: str, b: str, as_json: bool) -> int:
     from cgpt.checkpoint.compare import compare_models
 

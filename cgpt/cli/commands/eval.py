@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command, Number, option
-from cgpt.cli.targets import Target, check_apart
+from cgpt.cli.output_paths import Target, check_apart
 from cgpt.cli.ui.data_report import read_files
 from cgpt.cli.ui.layout import aligned, columns, output_width, wrap
 from cgpt.cli.ui.streams import echo, print_json
@@ -63,17 +63,17 @@ NEW_TOKENS = 128  # of an answer
 )
 @option(
     "--max-questions",
-    type=options.COUNT,
+    type=flags.COUNT,
     default=0,
     help="most questions that are answered, 0 for all",
 )
-@options.flag(SamplingConfig, "max_new_tokens", note="128")
+@flags.flag(SamplingConfig, "max_new_tokens", note="128")
 @option("--answers", metavar="FILE.jsonl", help="write every answer to FILE (implies --accuracy)")
-@options.rows
-@options.overwrite
-@options.weights
-@options.threads
-@options.as_json
+@flags.rows
+@flags.overwrite
+@flags.weights
+@flags.threads
+@flags.as_json
 def eval(
     model: str,
     paths: tuple[str, ...],

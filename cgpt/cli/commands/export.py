@@ -6,9 +6,9 @@ import os
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command, option
-from cgpt.cli.targets import Target
+from cgpt.cli.output_paths import Target
 from cgpt.cli.ui.save_dialog import save_model
 from cgpt.cli.ui.terminal import notify
 from cgpt.errors import ConfigError
@@ -18,10 +18,10 @@ from cgpt.runtime.memory import human_size
 
 @click.command("export", cls=Command)
 @click.argument("model")
-@click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
+@click.argument("out", metavar="OUT.{bin,json}", callback=flags.model_path)
 @option("--weights-only", is_flag=True, help="weights without the optimizer")
-@options.form_of_weights(default="float32")
-@options.overwrite
+@flags.form_of_weights(default="float32")
+@flags.overwrite
 def export(model: str, out: str, weights_only: bool, weights: str, overwrite: bool) -> int:
     from cgpt.checkpoint.saving import save_model_binary
     from cgpt.llm import load_model_auto

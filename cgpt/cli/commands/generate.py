@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command, Number, option
 from cgpt.cli.ui.chat_loop import report_dropped
 from cgpt.cli.ui.streams import drop_broken_bytes, echo, print_json
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 @click.command("generate", cls=Command, help="Without TEXT it reads stdin.")
 @click.argument("model")
-@options.text
-@options.sampling
+@flags.text
+@flags.sampling
 @option(
     "--num",
     type=Number(1, 10000, whole=True),
     default=1,
     help="how many continuations (beam search: the best ones, with scores)",
 )
-@options.weights
-@options.threads
-@options.as_json
+@flags.weights
+@flags.threads
+@flags.as_json
 def generate(
     model: str, text: str | None, num: int, weights: str | None, as_json: bool, **values: Any
 ) -> int:
     from cgpt.llm import load_model_auto
 
-    sampling = options.sampling_config(values)
-    text = options.text_or_stdin(text)
+    sampling = flags.sampling_config(values)
+    text = flags.text_or_stdin(text)
     if sampling.beam > 1 and num > sampling.beam:
         raise click.UsageError(
             t(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command
-from cgpt.cli.targets import Target
+from cgpt.cli.output_paths import Target
 from cgpt.cli.ui.save_dialog import save_model
 from cgpt.cli.ui.terminal import notify
 from cgpt.errors import CheckpointError
@@ -23,8 +23,8 @@ from cgpt.runtime.memory import human_size
     help="Known: cgpt's .bin and .json, and the JSON exports of RustGPT-Chinese.",
 )
 @click.argument("source")
-@click.argument("out", metavar="OUT.bin", callback=options.model_path)
-@options.overwrite
+@click.argument("out", metavar="OUT.bin", callback=flags.model_path)
+@flags.overwrite
 def import_(source: str, out: str, overwrite: bool) -> int:
     from cgpt.llm import load
 

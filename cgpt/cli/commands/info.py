@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from cgpt.checkpoint.info import how_it_ended
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command, option
 from cgpt.cli.ui.description import LABELS, description
 from cgpt.cli.ui.layout import output_width
-from cgpt.cli.ui.panel import phase_name
+from cgpt.cli.ui.progress import phase_name
 from cgpt.cli.ui.streams import echo, print_json
 from cgpt.cli.ui.terminal import notify
 from cgpt.errors import DataError
@@ -27,7 +27,7 @@ from cgpt.runtime.memory import human_size
 @option(
     "--toml", is_flag=True, help="write the TOML that repeats the training (cgpt train --config)"
 )
-@options.as_json
+@flags.as_json
 def info(model: str | None, verify: bool, toml: bool, as_json: bool) -> int:
     if toml:
         return print_recipe(model, as_json=as_json)

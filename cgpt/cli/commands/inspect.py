@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command, Number, option
-from cgpt.cli.targets import Target
+from cgpt.cli.output_paths import Target
 from cgpt.cli.ui.layout import cut, output_width, text_width, wrap
 from cgpt.cli.ui.pictures import lettering, save_picture
 from cgpt.cli.ui.streams import echo, print_json
@@ -44,17 +44,17 @@ VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", " ": "␣", "\r": "⏎"})
     "heads, with --head N that one alone.",
 )
 @click.argument("model")
-@options.text
-@options.output
-@option("--layer", type=options.POSITIVE, help="draw the heads of layer N, from 1")
-@option("--head", type=options.POSITIVE, help="draw head N of the layer alone, from 1")
+@flags.text
+@flags.output
+@option("--layer", type=flags.POSITIVE, help="draw the heads of layer N, from 1")
+@option("--head", type=flags.POSITIVE, help="draw head N of the layer alone, from 1")
 @option(
     "--top", type=Number(1, 100, whole=True), default=5, help="how many alternatives are listed"
 )
-@options.font
-@options.overwrite
-@options.threads
-@options.as_json
+@flags.font
+@flags.overwrite
+@flags.threads
+@flags.as_json
 def inspect(
     model: str,
     text: str | None,
@@ -72,7 +72,7 @@ def inspect(
     check_places(output, layer, head)
     if output is not None:
         Target(output, overwrite=overwrite)
-    text = options.text_or_stdin(text)
+    text = flags.text_or_stdin(text)
     llm = load_model_auto(model, training=False)
     ids = [llm.tokenizer.bos_id, *llm.tokenizer.encode(text)]
     if len(ids) < 2 or len(ids) > llm.config.block_size:

@@ -6,9 +6,9 @@ import os
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command
-from cgpt.cli.targets import Target
+from cgpt.cli.output_paths import Target
 from cgpt.cli.ui.save_dialog import save_model
 from cgpt.cli.ui.terminal import notify
 from cgpt.locale import t
@@ -18,8 +18,8 @@ from cgpt.runtime.memory import human_size
 @click.command("merge", cls=Command)
 @click.argument("model")
 @click.argument("adapter")
-@click.argument("out", metavar="OUT.{bin,json}", callback=options.model_path)
-@options.overwrite
+@click.argument("out", metavar="OUT.{bin,json}", callback=flags.model_path)
+@flags.overwrite
 def merge(model: str, adapter: str, out: str, overwrite: bool) -> int:
     from cgpt.llm import load_with_adapter
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command
-from cgpt.cli.targets import Target
+from cgpt.cli.output_paths import Target
 from cgpt.cli.ui.layout import aligned, cut, output_width, text_width
-from cgpt.cli.ui.panel import number, phase_name
 from cgpt.cli.ui.pictures import lettering, save_picture
+from cgpt.cli.ui.progress import number, phase_name
 from cgpt.cli.ui.streams import echo, print_json, printable
 from cgpt.locale import N_, t
 from cgpt.plots.charts import Points, chart
@@ -43,10 +43,10 @@ FIGURE = {
     help="In the terminal, or with -o as .png, .svg or .pdf (needs cgpt[plot]).",
 )
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@options.output
-@options.font
-@options.overwrite
-@options.as_json
+@flags.output
+@flags.font
+@flags.overwrite
+@flags.as_json
 def plot(
     runs: tuple[str, ...], output: str | None, font: str | None, overwrite: bool, as_json: bool
 ) -> int:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command, option
 from cgpt.cli.errors import reason_of
+from cgpt.cli.output_paths import state_of
 from cgpt.cli.ranks import in_parallel
-from cgpt.cli.targets import state_of
 from cgpt.cli.training_session import Session, preparation
-from cgpt.cli.ui.panel import number, phase_name
+from cgpt.cli.ui.progress import number, phase_name
 from cgpt.cli.ui.streams import echo
 from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import TrainConfig
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     "the only unfinished training in --checkpoint-dir; of several it asks which.",
 )
 @click.argument("checkpoint", required=False, metavar="[CHECKPOINT]")
-@option("--epochs", type=options.POSITIVE, help="epochs of the phase in all")
-@options.flag(TrainConfig, "lr")
-@options.budget
-@options.out(callback=options.model_path)
-@options.save_pretrained
+@option("--epochs", type=flags.POSITIVE, help="epochs of the phase in all")
+@flags.flag(TrainConfig, "lr")
+@flags.budget
+@flags.out(callback=flags.model_path)
+@flags.save_pretrained
 @option("--new-data", is_flag=True, help="where the data has changed, begin the phase anew on it")
-@options.checkpoints
-@options.viewing
-@options.cache
-@options.overwrite
-@options.threads
-@options.as_json
-@options.parallel
+@flags.checkpoints
+@flags.viewing
+@flags.cache
+@flags.overwrite
+@flags.threads
+@flags.as_json
+@flags.parallel
 @in_parallel
 def resume(
     checkpoint: str | None, epochs: int | None, lr: float | None, new_data: bool, **values: Any

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command, LazyGroup, OneOf, option
-from cgpt.cli.targets import Target, check_apart
+from cgpt.cli.output_paths import Target, check_apart
 from cgpt.cli.ui.data_report import read_files
 from cgpt.cli.ui.description import one_line
 from cgpt.cli.ui.layout import columns, output_width
@@ -64,11 +64,11 @@ def tokenizer() -> None:
     default="words",
     help="kind of vocabulary: words, characters, byte pairs",
 )
-@options.flag(GPTConfig, "vocab_size", default=8192)
-@options.out(default=DEFAULT_OUT)
-@options.rows
-@options.overwrite
-@options.as_json
+@flags.flag(GPTConfig, "vocab_size", default=8192)
+@flags.out(default=DEFAULT_OUT)
+@flags.rows
+@flags.overwrite
+@flags.as_json
 def train(
     paths: tuple[str, ...],
     kind: str,
@@ -101,8 +101,8 @@ def train(
 
 @click.command("tokenizer encode", cls=Command)
 @click.argument("file")
-@click.argument("text", required=False, metavar="[TEXT]", type=options.Text(empty=True))
-@options.as_json
+@click.argument("text", required=False, metavar="[TEXT]", type=flags.Text(empty=True))
+@flags.as_json
 def encode(file: str, text: str | None, as_json: bool) -> int:
     from cgpt.tokenizers.tokenizer import Tokenizer
 
@@ -129,8 +129,8 @@ def encode(file: str, text: str | None, as_json: bool) -> int:
 @click.command("tokenizer inspect", cls=Command)
 @click.argument("file")
 @click.argument("paths", nargs=-1, metavar="[PATH...]")
-@options.rows
-@options.as_json
+@flags.rows
+@flags.as_json
 def inspect(
     file: str, paths: tuple[str, ...], skip_invalid: bool, as_text: bool, as_json: bool
 ) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cgpt.cli import options
+from cgpt.cli import flags
 from cgpt.cli.app import Command, option
 from cgpt.cli.ranks import in_parallel
 from cgpt.cli.run_config import read_config, rest_of_config
@@ -26,12 +26,12 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
     help="Without data it takes data/*.json here, else the packaged data. Ctrl-C "
     "finishes the step and saves.",
 )
-@options.data(metavar="PATH...", type=PATHS)
-@options.flag(RunConfig, "pretrain", type=PATHS)
-@options.flag(RunConfig, "chat", type=PATHS)
-@options.flag(RunConfig, "validation", type=PATHS)
-@options.shape
-@options.flag(RunConfig, "tokenizer")
+@flags.data(metavar="PATH...", type=PATHS)
+@flags.flag(RunConfig, "pretrain", type=PATHS)
+@flags.flag(RunConfig, "chat", type=PATHS)
+@flags.flag(RunConfig, "validation", type=PATHS)
+@flags.shape
+@flags.flag(RunConfig, "tokenizer")
 @option(
     "--config",
     metavar="FILE.toml",
@@ -40,20 +40,20 @@ PATHS = click.Path()  # splits CGPT_PRETRAIN and CGPT_CHAT at os.pathsep
     expose_value=False,
     help="TOML file; its keys are names of options",
 )
-@options.out(default=FINAL, callback=options.model_path)
-@options.phases
-@options.budget
-@options.recipe
-@options.corpus
-@options.checkpoints
-@options.viewing
-@options.flag(RunConfig, "init")
-@options.fine_tuning
+@flags.out(default=FINAL, callback=flags.model_path)
+@flags.phases
+@flags.budget
+@flags.recipe
+@flags.corpus
+@flags.checkpoints
+@flags.viewing
+@flags.flag(RunConfig, "init")
+@flags.fine_tuning
 @option("--freeze-attn", is_flag=True, help="leave attention as it is while fine-tuning")
-@options.save_pretrained
-@options.overwrite
-@options.as_json
-@options.parallel
+@flags.save_pretrained
+@flags.overwrite
+@flags.as_json
+@flags.parallel
 @in_parallel
 def train(**values: Any) -> int:
     from cgpt.cli.run_config import run_config

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cgpt.cli.ui.panel import phase_name
+from cgpt.cli.ui.progress import phase_name
 from cgpt.cli.ui.terminal import notify
 from cgpt.corpus.invalid_rows import ROW
 from cgpt.errors import Phrase

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from cgpt.config import SamplingConfig
+from cgpt.config.declaration import options_of
 from cgpt.errors import ConfigError, shown
 from cgpt.generation.results import Noted, Recorder
 from cgpt.generation.sampling import LogitsProcessor
-from cgpt.options import options_of
 from cgpt.runtime.cancellation import CancelToken, Limit
 from cgpt.validation import check_int, expect, plain, unknown_name
 

@@ -24,8 +24,8 @@ from cgpt.config import (
     SamplingConfig,
     TrainConfig,
 )
+from cgpt.config.declaration import Option, Options, options_of
 from cgpt.locale import t
-from cgpt.options import Option, Options, options_of
 
 PICTURES = (".png", ".svg", ".pdf")
 COUNT = Number(0, 1 << 62, whole=True)

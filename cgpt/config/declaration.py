@@ -3,7 +3,7 @@
     top_k: int = option(0, minimum=0, help="sample from the K most likely, 0 for all")
 
 The annotation is its type, `| None` included. What a value must be, its flag on the command line
-(cgpt/cli/options.py), its environment variable, its key in TOML and JSON and its line in the
+(cgpt/cli/flags.py), its environment variable, its key in TOML and JSON and its line in the
 docstring of the class follow from the declaration.
 """
 
@@ -25,6 +25,13 @@ from cgpt.validation import (
     plain,
     unknown_name,
 )
+
+MAX_THREADS = 1024  # more would exhaust the system before it helped
+COUNT: dict[str, Any] = {"minimum": 0, "maximum": (1 << 63) - 1}
+POSITIVE: dict[str, Any] = {**COUNT, "minimum": 1}
+SHARE: dict[str, Any] = {"minimum": 0.0, "maximum": 1.0}
+BELOW_1: dict[str, Any] = {**SHARE, "open_above": True}
+ABOVE_0: dict[str, Any] = {"minimum": 0.0, "open_below": True}
 
 Value = TypeVar("Value")
 Config = TypeVar("Config", bound="Options")
