@@ -432,7 +432,7 @@ def test_a_ctrl_c_after_the_end_changes_nothing(call: str, ignored: bool) -> Non
 
 
 def test_one_more_ctrl_c_while_the_first_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def again(action: object) -> int:
+    def again(*given: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cgpt.cli.guard", again)

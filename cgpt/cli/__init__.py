@@ -10,12 +10,15 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cgpt.locale import LANGUAGES, set_language, t
 from cgpt.training.mpi_environment import launched
+
+if TYPE_CHECKING:
+    from cgpt.errors import CgptError
 
 UNREADABLE = ("damaged", "foreign", "version")  # codes of a CheckpointError that exit with 3
 
@@ -47,9 +50,10 @@ def command_line(given: Sequence[str]) -> int:
 
         if ranks.asked(given):
             ranks.prepare()
+    wanted: dict[str, bool] = {}
     try:
         with warnings_as_sentences():
-            code = guard(lambda: run(list(given)))
+            code = guard(lambda: run(list(given), wanted), wanted)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -106,17 +110,18 @@ def speaks_chinese() -> bool:
     return True
 
 
-def run(args: list[str]) -> int:
-    """Parse and run; raises what goes wrong."""
+def run(args: list[str], wanted: dict[str, bool]) -> int:
+    """Parse and run; raises what goes wrong. wanted["json"] becomes whether --json is given."""
     from cgpt.cli.root import cgpt
 
-    with cgpt.make_context("cgpt", args) as context:
+    with cgpt.make_context("cgpt", args, obj=wanted) as context:
         result = cgpt.invoke(context)
     return result if isinstance(result, int) else 0
 
 
-def guard(action: Callable[[], int]) -> int:
-    """The one place where errors become one line on stderr and an exit code."""
+def guard(action: Callable[[], int], wanted: Mapping[str, bool]) -> int:
+    """The one place where errors become one line on stderr and an exit code; where "json" is
+    wanted also a JSON object on stdout."""
     import click
 
     from cgpt.cli.app import usage_sentence
@@ -146,14 +151,25 @@ def guard(action: Callable[[], int]) -> int:
             from cgpt.cli.ui.data_report import say_invalid
 
             say_invalid(error)
-        complain(sentence_of(error))
+        fail(error, wanted)
         unreadable = isinstance(error, CheckpointError) and error.code in UNREADABLE
         return 3 if unreadable else 1
     except BrokenPipeError:
         raise
     except (MemoryError, OSError) as error:
-        complain(sentence_of(error))
+        fail(error, wanted)
         return 1
+
+
+def fail(error: CgptError | MemoryError | OSError, wanted: Mapping[str, bool]) -> None:
+    """Say what went wrong on stderr, and on stdout as JSON where that is wanted."""
+    complain(sentence_of(error))
+    if wanted.get("json"):
+        from cgpt.cli.errors import as_cgpt_error
+        from cgpt.cli.ui.streams import print_json
+        from cgpt.errors import as_dict
+
+        print_json(as_dict(as_cgpt_error(error)))
 
 
 def sentence_of(error: BaseException) -> str:

@@ -33,12 +33,21 @@ def reason_of(error: BaseException) -> str:
     """One sentence for a warning, or any error that a command may end with."""
     if isinstance(error, (CgptError, CgptWarning)):
         return localized(error)
-    if isinstance(error, MemoryError):
-        return t("out of memory; use a smaller model or a smaller batch")
-    if isinstance(error, OSError) and error.strerror:
-        reason = locale.localized(as_reason(error))
-        return f"{error.filename}: {reason}" if error.filename else reason
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.strerror):
+        return locale.localized(as_cgpt_error(error))
     return str(error) or type(error).__name__
+
+
+def as_cgpt_error(error: CgptError | MemoryError | OSError) -> CgptError:
+    """The error with a template and fields; code "memory" or "system" of those of Python."""
+    if isinstance(error, CgptError):
+        return error
+    if isinstance(error, MemoryError):
+        return CgptError("out of memory; use a smaller model or a smaller batch", code="memory")
+    reason = as_reason(error)
+    if error.filename:
+        return CgptError("{path}: {reason}", code="system", path=error.filename, reason=reason)
+    return CgptError("{reason}", code="system", reason=reason)
 
 
 def what_failed(error: BaseException) -> str:

@@ -188,6 +188,12 @@ def picture_path(ctx: click.Context, param: click.Parameter, value: str | None) 
     return value
 
 
+def _note_json(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    """Where errors are caught it is known then that they are wanted as JSON too."""
+    ctx.ensure_object(dict)["json"] = value
+    return value
+
+
 def _threads(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
     if value is not None and not ctx.resilient_parsing:
         from cgpt import kernels
@@ -209,7 +215,9 @@ parallel = option(
     help="train together with the other processes that mpiexec started",
 )
 overwrite = option("--overwrite", is_flag=True, help="replace files that exist, without a question")
-as_json = option("--json", "as_json", is_flag=True, help="print one JSON object on stdout")
+as_json = option(
+    "--json", "as_json", is_flag=True, callback=_note_json, help="print one JSON object on stdout"
+)
 form_of_weights = partial(
     option,
     "--weights",

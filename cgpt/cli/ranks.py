@@ -170,7 +170,7 @@ def told(error: BaseException) -> int:
         raise error
 
     try:
-        return guard(again)
+        return guard(again, click.get_current_context().obj or {})
     except BrokenPipeError:
         discard_output()
     except BaseException:
