@@ -36,7 +36,8 @@ class Templated:
 
     def _take(self, template: str, fields: Mapping[str, object]) -> str:
         self.template, self.fields = template, {name: _plain(fields[name]) for name in fields}
-        return "".join(text for both in pieces(template, self.fields, str) for text in both)
+        english = template.rpartition("\x04")[2]  # without gettext's context
+        return "".join(text for both in pieces(english, self.fields, str) for text in both)
 
 
 class Phrase(Templated):

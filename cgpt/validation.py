@@ -208,15 +208,15 @@ def is_list_like(value: object) -> TypeGuard[Iterable[Any]]:
 def list_of(owner: str, values: object, kind: type[Item], name: str) -> list[Item]:
     """The values as a list. Raises ConfigError where one is of another type, or it is no list.
 
-    name  what is expected, in the plural: "scores"
+    name  what is expected: "a list of scores"
     """
     found = list(values) if is_list_like(values) else None
     wrong = [values] if found is None else [one for one in found if not isinstance(one, kind)]
     if found is None or wrong:
         raise ConfigError(
-            "{owner}: expected a list of {name}, found {found}",
+            "{owner}: expected {expected}, found {found}",
             owner=owner,
-            name=name,
+            expected=Phrase(name),
             found=shown(wrong[0]),
         )
     return found

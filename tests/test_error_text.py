@@ -17,7 +17,7 @@ from cgpt import ConfigError, GPTConfig, load_model_auto, save_model_binary
 from cgpt.cli import main
 from cgpt.cli.errors import HINTS, localized, reason_of
 from cgpt.corpus.reader import read_corpus
-from cgpt.errors import CgptError, DataError
+from cgpt.errors import CgptError, DataError, Phrase
 from cgpt.fileio import file_errors
 from cgpt.locale import set_language, t
 from cgpt.training.recipe import default_run
@@ -34,7 +34,8 @@ def chinese() -> Iterator[None]:
 
 def test_the_command_line_adds_its_own_advice() -> None:
     error = DataError(
-        "pretrain: the weights of mix leave nothing to train on; give at least one above 0",
+        "{phase}: the weights of mix leave nothing to train on; give at least one above 0",
+        phase="pretrain",
         hint="mix",
     )
     assert localized(error).endswith("大于 0 的权重（选项: --mix）")
@@ -84,9 +85,13 @@ def test_files_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_another_version(tmp_path: Path) -> None:
-    assert localized(file_errors.other_version("m.bin", "format version 2", "version 1")) == (
-        "m.bin 由其他版本的 cgpt 写成: 发现格式版本 2，应为版本 1；请升级 cgpt 后再读取"
-    )
+    assert localized(
+        file_errors.other_version(
+            "m.bin",
+            Phrase("format version {version}", version=2),
+            Phrase("version {version}", version=1),
+        )
+    ) == ("m.bin 由其他版本的 cgpt 写成: 发现格式版本 2，应为版本 1；请升级 cgpt 后再读取")
 
 
 @pytest.mark.parametrize(
@@ -103,11 +108,7 @@ def test_another_version(tmp_path: Path) -> None:
             '["山",\n "水" "火 (x) with y"]'.encode(),
             "a.json 第 2 行第 6 列: JSON 有误（缺少 ','），发现 '\"火 (x) with y\"]'；请修改该文件",
         ),
-        (
-            "a.json",
-            b'["a",',
-            "a.json 第 1 行第 6 列: JSON 有误（缺少值），文件到此结束；请修改该文件",
-        ),
+        ("a.json", b'["a",', "a.json 第 1 行第 6 列: JSON 有误（缺少值），到此结束；请修改该文件"),
         (
             "a.json",
             b'{"text": "a"}\n{"text": "b"}',
@@ -151,8 +152,15 @@ def test_configurations() -> None:
 def test_a_reason_inside_a_reason() -> None:
     inner = file_errors.damaged(
         "m.json",
-        "a configuration that cannot be (GPTConfig: n_head must be "
-        "a whole number, found '3, expected 4')",
+        Phrase(
+            "a configuration that cannot be ({reason})",
+            reason=ConfigError(
+                "{owner}: {name} must be a whole number, found {value}",
+                owner="GPTConfig",
+                name="n_head",
+                value="'3, expected 4'",
+            ),
+        ),
         "a valid one",
     )
     assert localized(inner) == (

@@ -21,7 +21,7 @@ from cgpt.cli import training_session
 from cgpt.cli.guided_run import GuidedOptions, GuidedRun
 from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import TrainConfig
-from cgpt.errors import CgptError, CheckpointError, DataError
+from cgpt.errors import CgptError, CheckpointError, DataError, Templated
 from cgpt.fileio.text import JsonLines, json_text, utf8
 from cgpt.llm import LLM, load_model_auto
 from cgpt.locale import set_language
@@ -375,24 +375,28 @@ def test_a_raising_callback_leaves_a_whole_step(where: str) -> None:
 HALF = "山\ud83d水\udc80"  # what no encoding has
 
 
+def as_error(reason: Templated) -> DataError:
+    return DataError("{reason}", reason=reason)
+
+
 def test_any_text_can_be_written(tmp_path: Path) -> None:
     value = {HALF: [HALF, float("nan"), Path(HALF)], "n": 1}
     text = json_text(value)
     assert text.encode() and json.loads(text) == {HALF: [HALF, None, HALF], "n": 1}
     assert utf8(HALF).decode() == "山\\ud83d水\\udc80"
     path = tmp_path / "a.jsonl"
-    lines = JsonLines(path, DataError)
+    lines = JsonLines(path, as_error)
     lines.write(value)
     lines.close()
     with open(path, "ab") as file:
         file.write(b'{"cut": ')
-    lines = JsonLines(path, DataError, append=True)
+    lines = JsonLines(path, as_error, append=True)
     lines.write([2])
     lines.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [json.loads(text), [2]]
     with pytest.raises(DataError, match="No such file"):
-        JsonLines(tmp_path / "none" / "a", DataError)
-    full = JsonLines("/dev/full", DataError)
+        JsonLines(tmp_path / "none" / "a", as_error)
+    full = JsonLines("/dev/full", as_error)
     with pytest.raises(DataError, match="No space left"):
         full.write([])
     full.close()

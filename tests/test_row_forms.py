@@ -217,7 +217,7 @@ def test_what_cannot_be_used(item: dict[str, Any], kind: str, reason: str) -> No
     changes: dict[str, int] = {}
     with pytest.raises(Unusable) as caught:
         read_item(item, changes=changes)
-    assert reason in str(caught.value) and caught.value.kind == kind in FAULTS and not changes
+    assert reason in str(caught.value) and caught.value.code == kind in FAULTS and not changes
 
 
 def test_rows_of_callers_are_not_changed_without_a_word() -> None:

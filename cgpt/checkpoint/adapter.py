@@ -20,6 +20,7 @@ from cgpt.fileio.format_v1 import ADAPTED, DType, Kind
 from cgpt.fileio.open_file import Job, folder_of, in_parallel
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel, TrainingState
+from cgpt.locale import N_
 from cgpt.nn.arena import ParameterArena
 from cgpt.nn.arrays import Floats
 from cgpt.optim.lora import Lora
@@ -88,7 +89,9 @@ def model_config(file: BinaryFile) -> GPTConfig:
 
 def read_settings(file: BinaryFile) -> dict[str, Any]:
     """The adapter's settings in an open file."""
-    return check_object(file.path, "the optimizer settings", file.json(file.one(Kind.OPTIMIZER)))
+    return check_object(
+        file.path, N_("the optimizer settings"), file.json(file.one(Kind.OPTIMIZER))
+    )
 
 
 def base_of(file: BinaryFile) -> Path:

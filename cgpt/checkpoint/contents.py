@@ -17,6 +17,7 @@ from cgpt.errors import ConfigError, DataError, Phrase, as_reason, shown
 from cgpt.fileio.file_errors import damaged, other_version
 from cgpt.fileio.strict_json import check_object
 from cgpt.language_model import LanguageModel, TrainingState
+from cgpt.locale import N_
 from cgpt.models.base import Model
 from cgpt.models.graph import LayerRecord
 from cgpt.models.inference import InferenceModel
@@ -81,7 +82,7 @@ def build_config(path: object, graph: Any, values: Any) -> GPTConfig:
 
 def build_training_state(path: object, values: Any, run: Any = None) -> TrainingState:
     """The training state of a JSON object, and of one that names the run; None for none."""
-    run_id = "" if run is None else check_object(path, "run", run).get("id")
+    run_id = "" if run is None else check_object(path, N_("run", "record"), run).get("id")
     if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
         raise damaged(path, Phrase("the run {run}", run=shown(run_id)), "16 hexadecimal digits")
     try:

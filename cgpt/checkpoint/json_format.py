@@ -40,6 +40,7 @@ from cgpt.fileio.strict_json import (
     read_floats,
 )
 from cgpt.language_model import LanguageModel, TrainingState
+from cgpt.locale import N_
 from cgpt.models.registry import family_of
 from cgpt.nn.arena import Entry, aligned, arena_size, read_only
 from cgpt.nn.arrays import Floats
@@ -184,23 +185,20 @@ def prepared(
     with_optimizer = optimizer and llm.optimizer is not None
     check_optimizer(llm, path, with_optimizer)
     weights = weights_to_save(llm)
-    arrays = [("the weights", weights)]
+    arrays = [(N_("the weights"), weights)]
     if with_optimizer:
         m, v = arena.require_moments()
-        arrays += [("Adam's m", m), ("Adam's v", v)]
+        arrays += [(N_("Adam's m"), m), (N_("Adam's v"), v)]
     extras: dict[str, Floats | None] = {"best_weights": llm.best_weights if optimizer else None}
+    names = {"best_weights": N_("the best weights"), "live_weights": N_("the live weights")}
     if optimizer and llm.average is not None:
         extras["live_weights"] = arena.data
-    arrays += [
-        (f"the {name.replace('_', ' ')}", array)
-        for name, array in extras.items()
-        if array is not None
-    ]
+    arrays += [(names[name], array) for name, array in extras.items() if array is not None]
     for what, array in arrays:
         if not np.isfinite(array).all():
             raise not_saved(
                 path,
-                Phrase("NaN or infinity in {what}", what=what),
+                Phrase("NaN or infinity in {what}", what=Phrase(what)),
                 "finite numbers, as JSON has no others",
                 "save it as .bin or go back to an earlier checkpoint",
             )

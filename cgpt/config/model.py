@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cgpt.config.declaration import Options, documented, option, options_of
-from cgpt.errors import ConfigError
-from cgpt.validation import check_choice
+from cgpt.errors import ConfigError, shown
+from cgpt.validation import plain
 
 # Shapes by name. vocab_size is the most the tokenizer may learn; a small corpus gives fewer.
 PRESETS: dict[str, dict[str, int]] = {
@@ -102,7 +102,14 @@ class GPTConfig(Options):
 
 
 def _preset(name: Any) -> str:
-    return check_choice("GPTConfig", "preset", name, PRESETS)
+    name = plain(name)
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ConfigError(
+            "GPTConfig: unknown preset {value}; known: {known}",
+            value=shown(name),
+            known=list(PRESETS),
+        )
+    return name
 
 
 # The fields that shape the graph.

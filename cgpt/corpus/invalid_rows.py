@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cgpt.corpus.records import Unusable
-from cgpt.errors import DataError, Phrase, Templated
+from cgpt.errors import DataError, Phrase, Templated, as_dict, phrase_of
 from cgpt.locale import N_
 
 ROW = N_("{path}, {place}: {reason}")
@@ -34,6 +34,18 @@ class InvalidRow:
 
     def __str__(self) -> str:
         return f"{self.path}, {self.place}: {self.reason}"
+
+    def to_dict(self, *, templates: bool = False) -> dict[str, Any]:
+        """The row for JSON: path, place, line, kind and reason; on demand how they are made."""
+        names = ("path", "place", "line", "kind", "reason")
+        found = {name: getattr(self, name) for name in names}
+        return found | {"said": [*map(as_dict, self.said or ())]} if templates else found
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InvalidRow:
+        """The row that `to_dict(templates=True)` gave."""
+        place, reason = map(phrase_of, values["said"])
+        return cls(**{**values, "said": (place, reason)})
 
     def fields(self) -> dict[str, Any]:
         """The fields of ROW for this one."""

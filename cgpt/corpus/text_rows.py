@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 from cgpt.corpus.files import LONGEST_LINE, byte_lines, not_utf8
 from cgpt.corpus.records import Unusable
 from cgpt.errors import Phrase, shown
+from cgpt.locale import N_
 
 _CHUNK = 1 << 20  # characters that are read at a time
 _LONGEST = 1 << 24  # characters of an item
@@ -152,7 +153,7 @@ def json_lines(file: BinaryIO) -> Iterator[Row]:
         except UnicodeDecodeError as error:
             yield Row("line {line}", number, fault=not_utf8(line, error.start))
         except json.JSONDecodeError as error:
-            place, fault = "line {line}, column {column}", broken_json(text, error)
+            place, fault = N_("line {line}, column {column}"), broken_json(text, error)
             yield Row(place, number, fault=fault, column=error.colno)
         except (RecursionError, ValueError) as error:
             yield Row("line {line}", number, fault=unreadable_json(error))

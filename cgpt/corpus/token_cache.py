@@ -143,7 +143,10 @@ def prepare(
                 {
                     "digests": digests,
                     "files": [asdict(one) for one in reading.files],
-                    "invalid": asdict(reading.invalid),
+                    "invalid": {
+                        "rows": [one.to_dict(templates=True) for one in reading.invalid.rows],
+                        "counts": reading.invalid.counts,
+                    },
                     "first_dialogue": [[turn.role, turn.content] for turn in first],
                 },
             )
@@ -172,7 +175,7 @@ def _load(entry: Path, tokenizer: Tokenizer, threads: int, damaged: set[str]) ->
         index = read_index(entry)
         digests, files = index["digests"], [FileReport(**one) for one in index["files"]]
         raise_file_limit(len(digests))
-        rows = [InvalidRow(**one) for one in index["invalid"]["rows"]]
+        rows = [InvalidRow.from_dict(one) for one in index["invalid"]["rows"]]
         invalid = InvalidRows(rows, {**index["invalid"]["counts"]})
         dialogue = tuple(Message(*one) for one in index["first_dialogue"])
         count = sum(one.documents + one.dialogues for one in files)

@@ -15,6 +15,7 @@ from cgpt.errors import DataError
 from cgpt.generation.generate import generate_batch
 from cgpt.generation.results import Recorder
 from cgpt.language_model import LanguageModel
+from cgpt.locale import N_
 from cgpt.validation import check_int, expect, list_of
 
 TOGETHER = 32  # questions that are answered at once
@@ -101,7 +102,7 @@ def _answers(
 
 def accuracy(answers: Sequence[Answer]) -> Accuracy:
     """The shares of right answers. Raises DataError where there is no question."""
-    answers = list_of("accuracy", answers, Answer, "answers")
+    answers = list_of("accuracy", answers, Answer, N_("a list of answers"))
     if not answers:
         raise DataError("accuracy: no question; give files of dialogues, each with an answer")
     n = len(answers)

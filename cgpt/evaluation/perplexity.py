@@ -17,12 +17,13 @@ from cgpt.errors import DataError
 from cgpt.evaluation.answers import Accuracy
 from cgpt.evaluation.scoring import packed_windows, sample_of, stride_of, summed_loss, windows
 from cgpt.language_model import LanguageModel
+from cgpt.locale import N_
 from cgpt.tokenizers.tokenizer import Tokenizer
 from cgpt.validation import expect, list_of
 
-_NO_TEXT = (
-    "evaluate: no text to predict; give at least one document with text, or a dialogue "
-    "with an answer"
+_NO_TEXT = N_(
+    "evaluate: no text to predict; give at least one document with text, or a dialogue with an "
+    "answer"
 )
 
 
@@ -123,7 +124,7 @@ def score_documents(
 
 def total_of(scores: Iterable[DocumentScore]) -> EvalResult:
     """The totals of documents. Raises DataError where there is no character to predict."""
-    scores = list_of("total_of", scores, DocumentScore, "scores")
+    scores = list_of("total_of", scores, DocumentScore, N_("a list of scores"))
     rows = np.array([(one.nats, one.tokens, one.characters, one.bytes) for one in scores])
     if not len(rows) or not rows[:, 2].sum():
         raise DataError(_NO_TEXT)
@@ -157,7 +158,8 @@ def difference(first: Sequence[DocumentScore], second: Sequence[DocumentScore]) 
     Raises DataError where the documents are not the same or have no character.
     """
     first, second = (
-        list_of("difference", scores, DocumentScore, "scores") for scores in (first, second)
+        list_of("difference", scores, DocumentScore, N_("a list of scores"))
+        for scores in (first, second)
     )
     if [one.characters for one in first] != [one.characters for one in second]:
         raise DataError(

@@ -17,6 +17,7 @@ from cgpt.fileio.file_kind import format_of
 from cgpt.fileio.format_v1 import ADAPTED, DType, Kind, Record, align, parse_header, parse_table
 from cgpt.fileio.open_file import Job, Location, OpenFile, in_parallel
 from cgpt.fileio.strict_json import check_listed, check_object, check_part_length, parse_json
+from cgpt.locale import N_
 
 _PIECE = 1 << 19  # bytes read and checked at a time
 _MOST_LAYERS = 1 << 21  # bytes of all layer records together
@@ -75,7 +76,7 @@ class BinaryFile(OpenFile):
         """The config record, as JSON."""
         if self._config is None:
             self._config = check_object(
-                self.path, "the config record", self.json(self.one(Kind.CONFIG))
+                self.path, N_("the config record"), self.json(self.one(Kind.CONFIG))
             )
         return self._config
 

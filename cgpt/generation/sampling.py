@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from cgpt import kernels as K
 from cgpt.config import SamplingConfig
-from cgpt.errors import CgptError, ConfigError
+from cgpt.errors import CgptError, ConfigError, Phrase
 from cgpt.generation.results import Noted, Token, TopLogprob
+from cgpt.locale import N_
 from cgpt.nn.arrays import Floats, Ints
 from cgpt.nn.decoder import SampleRequest
 
@@ -96,8 +97,8 @@ class Sampler:
         """
         self.sampling = sampling
         self.uniforms = Uniforms(sampling.seed)
-        self.banned = _check_named("banned", banned, vocab_size)
-        self._stop = _check_named("stop", stop, vocab_size)
+        self.banned = _check_named(N_("banned"), banned, vocab_size)
+        self._stop = _check_named(N_("stop"), stop, vocab_size)
         biased = dict(sampling.logit_bias)
         _check_named("logit_bias", biased, vocab_size)
         self._biased = np.fromiter(biased, np.int64, len(biased))
@@ -293,7 +294,7 @@ def _check_named(what: str, ids: Iterable[int], vocab_size: int) -> NDArray[np.i
     if found.size and not 0 <= found[0] <= found[-1] < vocab_size:
         raise ConfigError(
             "{what} token ids must be between 0 and {most}, found {low} to {high}",
-            what=what,
+            what=Phrase(what),
             most=vocab_size - 1,
             low=found[0],
             high=found[-1],

@@ -512,7 +512,7 @@ def _check_rust_state(state: Mapping[str, Any]) -> tuple[list[str], list[float]]
 
 def saved_lists(state: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     """What a saved tokenizer has under "words" and "scores". Raises DataError."""
-    where = "saved vocabulary"
+    where = Phrase("saved vocabulary")
     if not isinstance(state, Mapping) or not {"words", "scores"} <= set(state):
         raise DataError("{where}: expected an object with 'words' and 'scores'", where=where)
     words, scores = state["words"], state["scores"]
@@ -534,7 +534,7 @@ def check_words(
     first    id of words[0];  taken  words that there are already
     further  called as further(id, word) to refuse more
     """
-    where, seen = "saved vocabulary", set(taken)
+    where, seen = Phrase("saved vocabulary"), set(taken)
     for number, word in enumerate(words, first):
         if not isinstance(word, str) or not 0 < len(word) <= _LONGEST_STORED:
             raise DataError(

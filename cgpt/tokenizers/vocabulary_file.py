@@ -30,6 +30,7 @@ from cgpt.fileio.format_v1 import ADAPTED, VOCABULARY, Kind
 from cgpt.fileio.json_file import JsonFile
 from cgpt.fileio.open_file import OpenFile
 from cgpt.fileio.strict_json import check_object, check_text_size, parse_json, parsed_size
+from cgpt.locale import N_
 from cgpt.tokenizers.rustgpt import KIND as RUSTGPT
 from cgpt.tokenizers.vocabulary import FIRST_WORD, RESERVED
 from cgpt.validation import check_int
@@ -91,7 +92,7 @@ def read(path: str | os.PathLike[str]) -> State:
 
 
 def _parsed(path: object, text: bytes | bytearray) -> State:
-    state: State = parse_json(path, "the file", text, room=len(text))
+    state: State = parse_json(path, N_("the file"), text, room=len(text))
     if state.get("version") != VERSION:
         raise other_version(
             path,

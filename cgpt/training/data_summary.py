@@ -90,7 +90,7 @@ def invalid_summary(rows: Sequence[InvalidRow], counts: Mapping[str, int]) -> di
     return {
         "invalid": sum(counts.values()),
         "invalid_by_kind": dict(counts),
-        "invalid_rows": [asdict(row) for row in rows],
+        "invalid_rows": [row.to_dict() for row in rows],
     }
 
 

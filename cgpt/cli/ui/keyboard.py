@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from cgpt.cli.ui.streams import echo
 from cgpt.runtime.signals import handling
 
 CTRL_C = "\x03"
@@ -55,8 +56,7 @@ class LineEditor:
             # Under Python readline neither gives the terminal back on Ctrl-Z nor takes it again.
             with terminal_mode(settings=before), handling({"SIGTSTP": signal.SIG_DFL}):
                 signal.raise_signal(signal.SIGTSTP)
-            sys.stdout.write(prompt + self.readline.get_line_buffer())
-            sys.stdout.flush()
+            echo(prompt + self.readline.get_line_buffer(), end="")
 
         self.readline.set_completer(complete)
         with (
