@@ -42,7 +42,7 @@ export LD_PRELOAD="$preload" PYTHONPATH="$folder"
 "$python" -c "import cgpt; assert cgpt.__file__.startswith('$folder'), cgpt.__file__"
 # Left out: what measures memory, and what puts arrays at pages without access in other processes.
 [ $# -gt 0 ] || set -- tests/test_kernels.py tests/test_kernel_contract.py tests/test_decoder.py \
-    tests/test_stored.py tests/test_picking.py tests/test_branches.py \
+    tests/test_stored.py tests/test_token_sampling.py tests/test_branches.py \
     tests/test_tokenizer_kinds.py tests/test_checkpoint_codec.py \
     tests/test_checkpoint_json.py tests/test_rustgpt.py tests/test_reading.py::test_seen \
     tests/test_data.py::test_packing_keeps_everything_in_order \
