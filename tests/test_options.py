@@ -161,6 +161,15 @@ def test_a_declaration_has_no_unknown_part() -> None:
         option(1, minimun=0)
 
 
+def test_a_declaration_says_how_its_type_is_checked() -> None:
+    @dataclass(frozen=True)
+    class Named(Options):
+        name: str = option("x", help="a name")
+
+    with pytest.raises(TypeError, match="name: an option of the type str needs choices or a check"):
+        Named()
+
+
 def test_every_flag_of_a_group_is_one_of_a_command() -> None:
     known = {
         param.name: param for command in ("train", "chat") for param in _command(command).params

@@ -1,4 +1,4 @@
-"""Options that several commands share, with their help."""
+"""Flags: those of the options that cgpt/config/ declares, and groups that commands share."""
 
 from __future__ import annotations
 

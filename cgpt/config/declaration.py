@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import Field, asdict, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -42,11 +43,11 @@ class Option:
 
     name, type, default  of the field; type as annotated, without "| None"
     optional      whether None is a value
-    minimum, maximum  bounds of a number, None for none; `open_below` and `open_above` where the
-                  bound itself is outside
-    choices       all values of a text, where these are few; `recorded` those that only files have
-    check         called as check(owner, name, value), gives the value where it can be; instead of
-                  the check that follows from the type
+    minimum, maximum  bounds of a number, None for none (of an int 0 is the least); `open_below` and
+                  `open_above` where the bound itself is outside
+    choices       all values of a text; `recorded` further ones, which only files have
+    check         called as check(owner, name, value), returns the value to keep or raises
+                  ConfigError; replaces the check that follows from the type
     help          one line for the command line
     doc           the same for Python, where there is more to say
     group         of flags on a help page, by default that of the class; without `help` it has none
@@ -94,7 +95,13 @@ class Option:
                 open_below=self.open_below,
                 open_above=self.open_above,
             )
-        return (check_bool if self.type == "bool" else check_names)(owner, self.name, value)
+        return _CHECKS[self.type](owner, self.name, value)
+
+
+_CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
+    "bool": check_bool,
+    "tuple[str, ...]": check_names,
+}
 
 
 def option(default: Value, **declared: Any) -> Value:
@@ -119,12 +126,14 @@ def _options_of(config: type[Any]) -> dict[str, Option]:
 
 
 def _named(one: Field[Any], config: type[Options]) -> Option:
-    declared: Option = one.metadata["option"]
+    found: Option = copy(one.metadata["option"])
     kind = str(one.type)
-    declared.name, declared.type = one.name, kind.removesuffix(" | None")
-    declared.optional = kind != declared.type
-    declared.group = declared.group or config.group
-    return declared
+    found.name, found.type = one.name, kind.removesuffix(" | None")
+    found.optional = kind != found.type
+    found.group = found.group or config.group
+    if not (found.check or found.choices or found.type in ("int", "float", *_CHECKS)):
+        raise TypeError(f"{one.name}: an option of the type {kind} needs choices or a check")
+    return found
 
 
 class Options:
