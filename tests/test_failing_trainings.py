@@ -18,7 +18,8 @@ from small_llm import DIALOGUES, FACTS, TEXTS, small_llm
 from cgpt.checkpoint import binary_writer
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import training_session
-from cgpt.cli.guided_run import GuidedOptions, GuidedRun
+from cgpt.cli.guided_run import GuidedRun
+from cgpt.training.samples import Samples
 from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import TrainConfig
 from cgpt.errors import CgptError, CheckpointError, DataError, Templated
@@ -306,9 +307,10 @@ def test_the_guided_run_saves_before_it_asks(
     monkeypatch.setattr(Samples, "make", raising(error))
     guided = GuidedRun(
         Terminal(),
-        GuidedOptions(
-            preset="tiny", data=("texts.json", "chats.json"), pretrain_epochs=5, finetune_epochs=2
-        ),
+        preset="tiny",
+        data=("texts.json", "chats.json"),
+        pretrain_epochs=5,
+        finetune_epochs=2,
     )
     assert guided.run() == 0
     shown = capsys.readouterr().out
@@ -346,7 +348,7 @@ def test_continued_training_saves_too(
             raise EOFError from None
 
     monkeypatch.setattr(module.Terminal, "ask", ask)
-    assert GuidedRun(Terminal(), GuidedOptions()).run() == 0
+    assert GuidedRun(Terminal()).run() == 0
     shown = capsys.readouterr().out
     assert "it is now in: checkpoints/model_final_2.bin" in shown and "no words" in shown
     assert load_model_auto("checkpoints/model_final_2.bin").training_state.step == 2

@@ -120,9 +120,12 @@ REPEATED: dict[str, ParamType[Any] | None] = {
 }
 
 
-def flag(config: type[Options], name: str, **attrs: Any) -> Decorator:
-    """The flag of a declared option. None where it is not given; a default comes by `attrs`."""
-    return _flag(options_of(config)[name], attrs)
+def flag(config: type[Options], name: str, called: str = "", **attrs: Any) -> Decorator:
+    """The flag of a declared option. None where it is not given; a default comes by `attrs`.
+
+    called  another name, with its dashes
+    """
+    return _flag(options_of(config)[name], attrs, called)
 
 
 def flags(
@@ -142,7 +145,7 @@ def flags(
     }
 
 
-def _flag(one: Option, attrs: dict[str, Any]) -> Decorator:
+def _flag(one: Option, attrs: dict[str, Any], called: str = "") -> Decorator:
     if one.type == "bool":
         attrs = {"is_flag": True, **attrs}
     elif one.choices:
@@ -152,7 +155,7 @@ def _flag(one: Option, attrs: dict[str, Any]) -> Decorator:
     else:
         repeated = {"multiple": True, "type": REPEATED[one.type]} if one.type in REPEATED else {}
         attrs = {**repeated, "metavar": one.metavar or None, **attrs}
-    return option("--" + one.name.replace("_", "-"), help=one.help, **attrs)
+    return option(called or "--" + one.name.replace("_", "-"), **{"help": one.help, **attrs})
 
 
 def _number(one: Option) -> Number:
@@ -310,8 +313,8 @@ viewing = all_of(
 budget = all_of(*flags("budget").values())
 
 phases = all_of(
-    option("--pretrain-epochs", type=COUNT, help="pre-training epochs, 0 skips it"),
-    option("--finetune-epochs", type=COUNT, help="fine-tuning epochs, 0 skips it"),
+    flag(TrainConfig, "epochs", "--pretrain-epochs", help="pre-training epochs, 0 skips it"),
+    flag(TrainConfig, "epochs", "--finetune-epochs", help="fine-tuning epochs, 0 skips it"),
 )
 
 recipe = all_of(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ from cgpt.runtime.signals import Terminated, termination_raises
 from cgpt.training.samples import Samples, first_question
 
 if TYPE_CHECKING:
-    from cgpt.config import RunConfig
     from cgpt.corpus.sources import Source
     from cgpt.llm import LLM
     from cgpt.training.callbacks import FitResult, Progress
@@ -37,35 +35,13 @@ KINDS = {
 MARKS = {FINAL: N_(" (final model)"), PRETRAINED: N_(" (pre-training checkpoint)")}
 
 
-@dataclass(frozen=True)
-class GuidedOptions:
-    """What the guided run may be told beforehand; None leaves the default recipe as it is."""
-
-    preset: str | None = None
-    n_layer: int | None = None
-    n_head: int | None = None
-    n_embd: int | None = None
-    n_ff: int | None = None
-    block_size: int | None = None
-    seed: int | None = None
-    max_steps: int | None = None
-    pretrain_epochs: int | None = None
-    finetune_epochs: int | None = None
-    data: tuple[str, ...] = ()
-    skip_invalid: bool = False
-
-
-def guided_config(options: GuidedOptions) -> RunConfig:
-    """The default recipe with the options of the command line."""
-    from cgpt.cli.run_config import run_config
-
-    return run_config(asdict(options))
-
-
 class GuidedRun:
-    """One guided run in the current directory."""
+    """One guided run in the current directory.
 
-    def __init__(self, terminal: Terminal, options: GuidedOptions) -> None:
+    options  flags of `cgpt` by name; what is not given the default recipe says
+    """
+
+    def __init__(self, terminal: Terminal, **options: Any) -> None:
         self.terminal = terminal
         self.options = options
         self.saver = ModelSaver(terminal)
@@ -187,15 +163,16 @@ class GuidedRun:
     # ---- training ------------------------------------------------------------------------
 
     def _train_new(self) -> None:
+        from cgpt.cli.run_config import run_config
         from cgpt.cli.ui.data_report import Preparing, describe_run, local_notes
         from cgpt.training.run import TrainingRun
 
         terminal = self.terminal
         terminal.say()
         terminal.note(t("Reading the data, learning the vocabulary..."))
-        for line in () if self.options.data else local_notes():
+        for line in () if self.options.get("data") else local_notes():
             terminal.note(line)
-        run = TrainingRun.start(guided_config(self.options), progress=Preparing())
+        run = TrainingRun.start(run_config(self.options), progress=Preparing())
         describe_run(run, terminal.note)
         terminal.say()
         self.saver.hold(run.llm, unsaved=False, default=PRETRAINED)
@@ -286,14 +263,14 @@ class GuidedRun:
             )
         )
         terminal.say()
-        chat = continued_chat(self.options.data, llm.training_state.run)
+        chat = continued_chat(self.options.get("data", ()), llm.training_state.run)
         fit = partial(
             continue_training,
             llm,
             epochs,
             lr,
             chat=chat,
-            skip_invalid=self.options.skip_invalid or None,
+            skip_invalid=self.options.get("skip_invalid") or None,
             on_data=self._left_out,
         )
         result = self._train("finetune", fit, Samples(llm, "finetune"))

@@ -77,11 +77,11 @@ def cgpt(ctx: click.Context, /, **values: Any) -> int:
     if ctx.invoked_subcommand is not None:
         refuse_guided_options(ctx, ctx.invoked_subcommand)
         return 0
-    from cgpt.cli.guided_run import GuidedOptions, GuidedRun
+    from cgpt.cli.guided_run import GuidedRun
     from cgpt.cli.ui.terminal import Terminal
 
     chosen = {name: value for name, value in values.items() if value not in (None, ())}
-    return GuidedRun(Terminal(), GuidedOptions(**chosen)).run()
+    return GuidedRun(Terminal(), **chosen).run()
 
 
 def refuse_guided_options(ctx: click.Context, command: str) -> None:
