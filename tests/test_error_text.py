@@ -108,7 +108,11 @@ def test_another_version(tmp_path: Path) -> None:
             '["山",\n "水" "火 (x) with y"]'.encode(),
             "a.json 第 2 行第 6 列: JSON 有误（缺少 ','），发现 '\"火 (x) with y\"]'；请修改该文件",
         ),
-        ("a.json", b'["a",', "a.json 第 1 行第 6 列: JSON 有误（缺少值），文件到此结束；请修改该文件"),
+        (
+            "a.json",
+            b'["a",',
+            "a.json 第 1 行第 6 列: JSON 有误（缺少值），文件到此结束；请修改该文件",
+        ),
         (
             "a.json",
             b'{"text": "a"}\n{"text": "b"}',

@@ -19,7 +19,6 @@ from cgpt.checkpoint import binary_writer
 from cgpt.checkpoint.saving import save_model_binary
 from cgpt.cli import training_session
 from cgpt.cli.guided_run import GuidedRun
-from cgpt.training.samples import Samples
 from cgpt.cli.ui.terminal import Terminal
 from cgpt.config import TrainConfig
 from cgpt.errors import CgptError, CheckpointError, DataError, Templated
