@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 
 SHAPES = {  # layers, heads, width, ffn, vocabulary, tokens of a sequence, sequences
     "S": (2, 8, 256, 1024, 3000, 128, 16),
@@ -58,7 +59,10 @@ def task(kind: str, shape: str) -> Callable[[], int]:
 
         return step
     if kind == "decode int8":
-        from cgpt.models.quantized import with_weights
+        try:
+            from cgpt.models.quantized import with_weights
+        except ModuleNotFoundError:  # a build from before the packages
+            with_weights = import_module("cgpt.stored").with_weights
 
         gpt = with_weights(gpt, "int8")
     prompts = ids[:8, :PROMPT] if kind == "batch of 8" else ids[0, :PROMPT]
